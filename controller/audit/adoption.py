@@ -35,7 +35,7 @@ POLL_SECONDS = 0.2
 _TRIES = 5  # while a leader commits changes
 
 CONSEQUENCE = (
-    "Their holds end as if their attempts were gone, and what is retried runs beside whatever of them still"
+    "Their holds end as if their attempts were gone, and a retried task runs beside any attempt that still"
     " runs in the old engine"
 )
 
@@ -64,13 +64,15 @@ def standing(store: Store, keys: Keys, clock: Clock) -> InstallationReport:
     model.load(changes_of(keys, snapshot.items), snapshot.revision)
     if model.installation is None and (told := recorded_installation(model)) is not None:
         raise UserError(
-            f"the key of the installation's id ({told.id}, by the last term) is gone or damaged: who leads,"
-            " now or next, writes it back"
+            "the key of the installation id is missing or damaged (the record of the last term has"
+            f" {told.id}):"
+            " the current or next leader writes it back. Check that a replica leads (`tally get replicas`),"
+            " and try again"
         )
     if model.installation is None:
         raise UserError(
-            f"cluster {keys.cluster} has no installation's id that can be read: the first election makes it,"
-            " and records the engine of the replica that wins it"
+            f"cluster {keys.cluster} has no readable installation id: the first election creates the id, and"
+            " records the engine of the replica that wins. Start a replica first"
         )
     return InstallationReport(model.installation, model.engine, tuple(model.holding.values()), model)
 
@@ -98,7 +100,7 @@ def adopt_engine(
         transaction = _adoption(keys, before, engine, by, clock.now(), forget_running=forget_running)
         if isinstance(store.commit(transaction, deadline=clock.boottime() + COMMIT_SECONDS), Committed):
             return before
-    raise UserError("the leader commits all the time: try again, or stop the replicas first")
+    raise UserError("the leader kept committing changes: try again, or stop the replicas first")
 
 
 def _adoption(
@@ -136,7 +138,7 @@ def left_by(engine: Engine, lost: str, names: Collection[str]) -> list[Observati
     known = {str(seen.attempt) for seen in found}
     if unknown := sorted(set(names) - known):
         raise UserError(
-            f"installation {lost} has no attempt {unknown[0]!r}: there are"
+            f"installation {lost} has no attempt {unknown[0]!r}; its attempts:"
             f" {', '.join(sorted(known)) or 'none'}"
         )
     return [seen for seen in found if not names or str(seen.attempt) in names]

@@ -42,10 +42,10 @@ LOAD_SECONDS = 30.0  # limit for each load of the records
 
 
 _MENDERS = {
-    Mender.OPERATOR: "not by machine",
-    Mender.LEADER: "by itself, `--repair` hastens it",
+    Mender.OPERATOR: "not automatic",
+    Mender.LEADER: "automatic, sooner with `--repair`",
     Mender.REPAIR: "with `--repair`",
-    Mender.DELETION: "only if it is named",
+    Mender.DELETION: "only if you name the key",
 }
 
 
@@ -110,7 +110,7 @@ class Report:
         """The report in words."""
         looked_at = f"{_count(self.tasks, 'task')}, {_count(self.pools, 'pool')}"
         if self.engine_problem:
-            engine = f"Engine: not looked at, because {self.engine_problem.rstrip('.')}."
+            engine = f"The engine was not checked, because {self.engine_problem.rstrip('.')}."
         elif self.attempts is None:
             engine = "The engine was not checked: orphans and lost attempts would not show (I4, I5)."
         else:
@@ -124,12 +124,16 @@ class Report:
                 f"    repair:       {_MENDERS[finding.mender]}: {finding.repair}",
             ]
         notices = len(self.findings) - self.wrong
-        verdict = f"{_count(self.wrong, 'finding')} against the promise" if self.wrong else "Nothing is wrong"
+        verdict = (
+            f"The promise is broken: {_count(self.wrong, 'finding')}" if self.wrong else "Nothing is wrong"
+        )
         if self.engine_problem:
-            verdict += " in the records alone"
+            verdict += " in the records"
         lines.append(f"{verdict}, {_count(notices, 'notice')}." if notices else f"{verdict}.")
         if self.engine_problem:
-            lines.append("This is no verdict on attempts: orphans and lost ones would not show (I4, I5).")
+            lines.append(
+                "This verdict does not cover attempts: orphans and lost attempts would not show (I4, I5)."
+            )
         return "\n".join(map(one_line, lines))
 
 
@@ -214,7 +218,7 @@ def _look(store: Store, engine: Engine | None, keys: Keys, clock: Clock) -> Look
         return Look(model, None, findings, str(error))
     # any error means that nothing was listed; the records are checked all the same
     except Exception as error:  # noqa: BLE001
-        return Look(model, None, findings, f"of an unexpected {type(error).__name__}: {error}")
+        return Look(model, None, findings, f"an unexpected {type(error).__name__} occurred: {error}")
     findings += check_engine(model, observations, clock.now())
     findings += check_others(others)
     return Look(model, observations, findings)

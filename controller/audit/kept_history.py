@@ -56,6 +56,6 @@ def kept_history(
             watch.close()
         if missing and clock.boottime() >= ends:
             raise StoreUnavailable(
-                f"a watch has not brought {sorted(missing)[:3]} within {timeout_seconds:g} s"
+                f"the watch did not deliver {sorted(missing)[:3]} within {timeout_seconds:g} s"
             )
     return changes

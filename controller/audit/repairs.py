@@ -71,7 +71,7 @@ def wanted(report: Report, deletions: Collection[str] = ()) -> tuple[Wanted, ...
     shown = {one_line(name) for name in known}  # as the audit prints them
     if missing := [name for name in deletions if name not in known | shown]:
         listed = ", ".join(sorted(shown)) or "none"
-        raise UserError(f"no quarantined key is named {missing[0]!r}: there are {listed}")
+        raise UserError(f"no quarantined key is named {missing[0]!r}; the quarantined keys: {listed}")
     return tuple(found.values())[:AT_ONCE]
 
 
@@ -114,7 +114,7 @@ def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Previ
     leader = look.model.leader
     epoch = decode_or_empty(leader).get("epoch")
     if leader is None or not isinstance(epoch, int):
-        raise UserError("nobody leads, and only a leader repairs: see `tally get replicas`")
+        raise UserError("no replica leads, and only a leader repairs: see `tally get replicas`")
     alive = [observation.attempt for observation in look.observations or () if is_live(observation)]
     plan = plan_repair(
         look.model, "dry-run", request, alive, Moment(now, epoch, Op("dry-run")), DEFAULT_LIMITS
@@ -142,13 +142,11 @@ def ask(
         )
         if isinstance(store.commit(withdrawal, deadline=_soon(clock)), Committed):
             raise RepairUnanswered(
-                f"no leader has taken the request within {timeout_seconds:g} s; it was withdrawn"
+                f"no leader took up the request within {timeout_seconds:g} s, so it was withdrawn"
             )
         answer, _ = store.get(keys.repaired(request_id), deadline=_soon(clock))
     if answer is None:
-        raise RepairUnanswered(
-            "the request was removed by somebody else than a leader; nothing is known of it"
-        )
+        raise RepairUnanswered("something other than a leader removed the request; its outcome is unknown")
     return msgspec.convert(codec.decode_mapping(answer.value)["outcomes"], list[Outcome])
 
 

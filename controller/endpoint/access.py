@@ -155,12 +155,12 @@ def _token_file(file: Path) -> _Reloaded[list[bytes]]:
         if not tokens:
             raise InvalidField(
                 "status_token_file",
-                f"{file} has no token: put one there, such as `openssl rand -hex 32` gives",
+                f"{file} has no token: write one to it, for example with `openssl rand -hex 32`",
             )
         if any(len(token) < SHORTEST_TOKEN for token in tokens):
             problem = (
                 f"{file} has a token of fewer than {SHORTEST_TOKEN} characters, which can be guessed:"
-                " `openssl rand -hex 32`"
+                " generate one with `openssl rand -hex 32`"
             )
             raise InvalidField("status_token_file", problem)
         return tokens
@@ -191,14 +191,14 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
             context.load_cert_chain(cert, key, password=lambda: b"")
         except ssl.SSLError as error:
             raise InvalidField(
-                "status_cert_file", f"{cert} and {key} are no certificate and its key: {error}"
+                "status_cert_file", f"{cert} and {key} are not a certificate and its private key: {error}"
             ) from None
         if client_ca is not None:
             try:
                 context.load_verify_locations(client_ca)
             except ssl.SSLError as error:
                 raise InvalidField(
-                    "status_client_ca_file", f"{client_ca} has no certificates: {error}"
+                    "status_client_ca_file", f"{client_ca} contains no certificates: {error}"
                 ) from None
             # Optional, since kubelet's probes have none. A certificate that is shown must be signed.
             context.verify_mode = ssl.CERT_OPTIONAL

@@ -89,7 +89,7 @@ class ReadApi:
         name = ask.path.get("name", INDEX)
         asset = self._assets.get(name)
         if asset is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"the live page has no part {name[:80]!r}; see /")
+            raise Problem(HTTPStatus.NOT_FOUND, f"the live page has no file {name[:80]!r}; see /")
         content, content_type = asset
         return Response(content, headers={"Content-Type": content_type, "Content-Security-Policy": PAGE_CSP})
 
@@ -108,8 +108,8 @@ class ReadApi:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "this replica does not lead")
         if facts.role != "leader":
             heard = facts.rule.store.judge(facts.staleness_seconds) is Freshness.FRESH
-            verb = "leads" if heard else "led when etcd was last heard of"
-            leads = f"{facts.leader!r} {verb}" if facts.leader else "nobody leads as far as it knows"
+            verb = "leads" if heard else "led when etcd last answered"
+            leads = f"{facts.leader!r} {verb}" if facts.leader else "no replica leads, as far as it knows"
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, f"replica {facts.replica!r} is a {facts.role}; {leads}"
             )
@@ -139,7 +139,7 @@ class ReadApi:
         if began != sort:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
-                f"this page continues a list with sort={began}: begin anew",
+                f"this page continues a list with sort={began}: keep that sort, or start from the first page",
                 parameter="continue",
             )
         found = self._find(sort, after, ask.values, limit + 1)
@@ -174,7 +174,7 @@ class ReadApi:
         if found is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
-                f"there is no pool {name[:80]!r}; there are {', '.join(names[:20]) or 'none'}",
+                f"there is no pool {name[:80]!r}; existing pools: {', '.join(names[:20]) or 'none'}",
             )
         return _json(documents.pool_document(found))
 
@@ -221,7 +221,7 @@ class ReadApi:
         """A task's kept log, read from the store: the model does not have it."""
         name = ask.path["id"]
         if self._logs_asked >= MAX_LOGS_ASKED:
-            detail = f"{MAX_LOGS_ASKED} logs are being read already: ask again"
+            detail = f"{MAX_LOGS_ASKED} logs are already being read: try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
         self._logs_asked += 1
         try:
@@ -230,7 +230,7 @@ class ReadApi:
             kept = None  # no task can have this name
         except CorruptValue as error:
             raise Problem(
-                HTTPStatus.NOT_FOUND, f"what is kept of the output of {name[:80]!r} cannot be read: {error}"
+                HTTPStatus.NOT_FOUND, f"the kept output of {name[:80]!r} cannot be read: {error}"
             ) from None
         except TallyError as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the log could not be read: {error}") from None
@@ -238,8 +238,8 @@ class ReadApi:
             self._logs_asked -= 1
         if kept is None:
             detail = (
-                f"no output of a task {name[:80]!r} is kept: see `keep_logs`, and `tally logs` for what its"
-                " engine still has"
+                f"no output of task {name[:80]!r} is kept: set `keep_logs` to keep it, or run `tally logs`"
+                " for what the engine still has"
             )
             raise Problem(HTTPStatus.NOT_FOUND, detail)
         return _json(documents.log_document(name, kept))
@@ -285,7 +285,7 @@ class _Stream(StreamingResponse):
 
 
 def _too_many_streams() -> Problem:
-    detail = f"{MAX_STREAMS} streams are open already: ask another replica, or later"
+    detail = f"{MAX_STREAMS} streams are already open: ask another replica, or try again later"
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
@@ -298,7 +298,7 @@ def _checked(ask: Ask, checks: tuple[Check, ...]) -> Response:
     if failed:
         told = failed if ask.trusted else ()
         raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks fail", checks=told
+            HTTPStatus.SERVICE_UNAVAILABLE, f"{len(failed)} of {len(checks)} checks failed", checks=told
         )
     is_told = ask.trusted and ask.values["verbose"]
     lines = [f"[+]{check.name} ok: {check.detail}" for check in checks] if is_told else []

@@ -134,9 +134,7 @@ class StatusProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self._cut()
             return
-        answer = Problem(
-            HTTPStatus.BAD_REQUEST, f"this is no HTTP request that can be parsed: {msg}"
-        ).response()
+        answer = Problem(HTTPStatus.BAD_REQUEST, f"the request is not valid HTTP: {msg}").response()
         headers = [
             *answer.raw_headers,
             *((name.encode(), value.encode()) for name, value in PROTECTION.items()),

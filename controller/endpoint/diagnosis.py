@@ -1,7 +1,7 @@
 """The notices on top of the live page: each says what is wrong, and what to do.
 
 A notice names one problem that this replica can see. `critical` means that Tally does not do its work, or
-breaks its promise. `warning` means that somebody should look. `info` explains something that is in order.
+breaks its promise. `warning` means that an operator should look. `info` explains something that is in order.
 
 Causes come before their consequences, and a consequence that its cause explains is left out. For example, a
 replica that does not hear from etcd knows nothing about the leader, and a replica that does not hear from the
@@ -70,124 +70,125 @@ _WORDS = {
     # The deepest cause comes first; the page shows notices of equal severity in this order.
     STORE: _Words(
         _CRITICAL,
-        "This replica hears nothing of etcd",
-        "What is shown is of before that. While no replica reaches etcd, nothing is admitted, stopped or"
-        " recorded, and what runs goes on.{told}",
-        "Run `tally check` for etcd's own state, and look at another replica meanwhile.",
+        "This replica does not hear from etcd",
+        "The page shows what was known before. While no replica reaches etcd, nothing is admitted, stopped or"
+        " recorded, and running attempts continue.{told}",
+        "Run `tally check` to see the state of etcd, and meanwhile use the page of another replica.",
     ),
     "loop-stuck": _Words(
         _CRITICAL,
         "This replica's control loop is stuck",
-        "{seen}. What is shown is of before that.",
-        "Restart this replica, and keep its log: this is a fault of Tally.",
+        "{seen}. The page shows what was known before.",
+        "Restart this replica, and keep its log: this is a bug in Tally.",
     ),
     "no-leader": _Words(
         _CRITICAL,
         "No replica leads",
-        "Running tasks go on, but nothing is admitted, stopped or recorded until a leader is elected.",
-        "A take-over lasts a few seconds. If it stays so: see that replicas run (`tally get replicas`) and"
-        " that etcd has a quorum (`tally check`).",
+        "Running tasks continue, but nothing is admitted, stopped or recorded until a leader is elected.",
+        "A take-over takes a few seconds. If no replica leads after that, check that replicas run (`tally get"
+        " replicas`) and that etcd has a quorum (`tally check`).",
     ),
     "leader-silent": _Words(
         _CRITICAL,
-        "The leader, {id}, is not heard of",
-        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd. Another"
-        " takes over once its lease has ended.",
-        "See whether its process runs, and its log. If nobody takes over: `tally get replicas`, and `tally"
-        " check`.",
+        "The leader, {id}, is silent",
+        "Every replica writes to etcd every few seconds. This one is gone, stopped, or cut off from etcd."
+        " Another replica takes over when its lease ends.",
+        "Check whether its process runs, and read its log. If no replica takes over, run `tally get replicas`"
+        " and `tally check`.",
     ),
     "replica-silent": _Words(
         _WARNING,
-        "Replica {id} is not heard of",
-        "Every replica writes every few seconds: this one is gone, stopped, or cut off from etcd.",
-        "See whether its process runs, and its log. It is not shown any more once its registration has"
-        " expired.",
+        "Replica {id} is silent",
+        "Every replica writes to etcd every few seconds. This one is gone, stopped, or cut off from etcd.",
+        "Check whether its process runs, and read its log. The page drops the replica when its registration"
+        " expires.",
     ),
     "replica-behind": _Words(
         _WARNING,
         "Replica {id} is {age} behind",
-        "It hears nothing of etcd, and would answer with old data.",
-        "Look at its log, and at its way to etcd.",
+        "It does not hear from etcd, and would answer with old data.",
+        "Read its log, and check its connection to etcd.",
     ),
     "engine-silent": _Words(
         _CRITICAL,
         "The engine does not answer the leader",
-        "{id} could not list the attempts {since}. Nothing is admitted and no end is concluded; what runs"
-        " goes on.",
-        "See that the engine is up (the Kubernetes API, the Docker daemon) and that the leader may use it:"
-        " `tally check`.",
+        "{id} could not list the attempts {since}. Nothing is admitted, and no attempt is taken to have"
+        " ended; running attempts continue.",
+        "Check that the engine is up (the Kubernetes API, the Docker daemon), and run `tally check` to see"
+        " whether the leader may use it.",
     ),
     "other-engine": _Words(
         _WARNING,
         "Replica {id} does not campaign",
         "It follows and answers reads, but must not lead: {problem}.",
-        "Start it with the recorded engine (`tally engine show`), or change the record: `tally engine"
+        "Start it with the recorded engine (`tally engine show`), or change the record with `tally engine"
         " adopt`.",
     ),
     "audit-findings": _Words(
         _CRITICAL,
         "The audit found {found}",
-        "Records and engine did not agree with what Tally promises, when {id} looked {age} ago.",
-        "Run `tally audit`: it names each, its likely cause, and the repair.",
+        "{id} audited {age} ago. The records or the engine did not agree with what Tally promises.",
+        "Run `tally audit`: it lists each contradiction with its likely cause and its repair.",
     ),
     "ledger-drift": _Words(
         _CRITICAL,
-        "The ledger of pool {pool} does not fit its holds",
-        "The ledger says {ledger}, the tasks hold {held}.",
-        "Run `tally audit`: it says which, and how to repair it.",
+        "The ledger of pool {pool} does not match its holds",
+        "The ledger says {ledger}, but the tasks hold {held}.",
+        "Run `tally audit`: it shows the likely cause and the repair.",
     ),
     "queue-stuck": _Words(
         _CRITICAL,
         "The queue of pool {pool} is stuck",
-        "{id} fits and has its turn for {age}, but is not admitted.",
-        "See `tally explain {id}` and the leader's log; `tally step-down` lets another replica lead.",
+        "{id} fits and has been next for {age}, but is not admitted.",
+        "Run `tally explain {id}`, and read the leader's log. `tally step-down` lets another replica lead.",
     ),
     "attempts-lost": _Words(
         _WARNING,
         "{lost} lost, with resources held",
-        "Nothing proves that they stopped (that of {example}, say): nothing is freed, and nothing runs"
-        " again.",
-        "See why with `tally explain NAME`. If you know that it no longer runs: `tally confirm-stopped"
-        " NAME`.",
+        "Nothing proves that they stopped (for example that of {example}): their resources stay held, and"
+        " their tasks do not run again.",
+        "Run `tally explain NAME` to see why. If you know that an attempt no longer runs, run `tally"
+        " confirm-stopped NAME`.",
     ),
     "quarantined": _Words(
         _WARNING,
-        "{records} set aside",
-        "They cannot be read or worked on, and nothing is done with what they belong to. All others go on.",
-        "`tally audit` names the keys, and says what mends them.",
+        "{records} in quarantine",
+        "Tally cannot use them, and leaves the tasks and pools that they belong to alone. All others"
+        " continue.",
+        "Run `tally audit`: it names the keys, and says what to do about each.",
     ),
     "undefined-pool": _Words(
         _WARNING,
         "Tasks wait for a pool that is not defined: {pools}",
-        "They are admitted once it is.",
-        "Define it with `tally apply -f pool.yaml`, or cancel them.",
+        "They are admitted once it is defined.",
+        "Define the pool with `tally apply -f pool.yaml`, or cancel the tasks.",
     ),
     "never-fits": _Words(
         _WARNING,
-        "Nothing that waits fits into pool {pool}",
+        "No waiting task fits into pool {pool}",
         "{waiting} waiting, and nothing is held: they ask for more than the pool has.",
-        "Raise the pool's capacity (`tally apply`), or cancel them.",
+        "Raise the pool's capacity (`tally apply`), or cancel the tasks.",
     ),
     "paused": _Words(
         _INFO,
         "Pool {pool} is paused",
-        "{waiting} waiting; what runs goes on.",
-        "Apply its definition with `paused: false` to admit again.",
+        "{waiting} waiting; running attempts continue.",
+        "Apply its definition with `paused: false` to admit tasks again.",
     ),
     "overcommitted": _Words(
         _INFO,
         "Pool {pool} is overcommitted: {resources}",
-        "Its capacity was lowered, or it was removed, while tasks ran. It ends as they finish.",
+        "Its capacity was lowered, or it was removed, while tasks ran. The overcommit ends as they finish.",
         "",
     ),
     "single-replica": _Words(
         _INFO,
         "Only one replica runs",
-        "Nobody can take over if it fails.",
-        "Start others for production: three is usual.",
+        "No replica can take over if it fails.",
+        "In production, run several: three is usual.",
     ),
     "mixed-versions": _Words(
-        _INFO, "Replicas of different versions run", "{versions}: an update is under way.", ""
+        _INFO, "The replicas run different versions", "{versions}: an upgrade is under way.", ""
     ),
 }
 
@@ -260,7 +261,7 @@ def _of_this_replica(facts: Facts) -> Iterator[Notice]:
         severity = _WARNING if freshness is Freshness.STALE and "store" not in failing else _CRITICAL
         why = failing["store"].error if "store" in failing else ""
         yield _notice(
-            STORE, severity, round(facts.staleness_seconds, 1), told=f" It says: {why}." if why else ""
+            STORE, severity, round(facts.staleness_seconds, 1), told=f" The error is: {why}." if why else ""
         )
     if "control-loop" in failing:
         yield _notice("loop-stuck", seen=failing["control-loop"].detail.capitalize())

@@ -183,7 +183,7 @@ def pool_document(pool: PoolFacts) -> PoolDocument:
     definition = pool.definition
     problems = [f"{kind}: {why}" for kind, why in pool.broken]
     if definition is None and not problems:
-        problems.append("it is not defined any more; what runs may finish")
+        problems.append("it is no longer defined; running tasks may finish")
     return PoolDocument(
         name=pool.name,
         capacity=pool.capacity.format(),

@@ -1,7 +1,7 @@
 """An ordered index of tasks by pool and state, so that a page costs what it returns, not what is stored.
 
 The first request builds the index, and each further request updates it: the model's thread only notes which
-tasks have changed. When too many changed since the last request, the index is dropped and built anew. A build
+tasks have changed. When too many changed since the last request, the index is dropped and rebuilt. A build
 holds the model for SCAN tasks at a time, so that nothing waits for it long.
 
 The index knows the changes that the store's watch delivered. A leader's model has the leader's own commits a
@@ -29,7 +29,7 @@ from controller.endpoint.order import By, Entry, Sort, SortKey
 from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
 
 SCAN = 1000  # tasks that are read before the model is released
-FORGOTTEN = 10_000  # changed tasks (or as many as are indexed) after which the index is built anew
+FORGOTTEN = 10_000  # changed tasks (or as many as are indexed) after which the index is rebuilt
 
 Place = tuple[str, State | None]
 """A pool, and a state; None for a task whose status does not parse."""

@@ -39,7 +39,7 @@ class LastAudit:
             if now - last >= AUDIT_SECONDS:
                 await self._make()
         if self._failed is not None:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit could not be made: {self._failed[1]}")
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the audit failed: {self._failed[1]}")
         assert self._made is not None
         return self._made[1]
 
@@ -48,7 +48,7 @@ class LastAudit:
         if self._failed is not None:
             return self._failed[1]
         problem = self._made[1].get("checked", {}).get("engine_problem") if self._made is not None else ""
-        return f"the engine was not looked at, because {problem}" if problem else ""
+        return f"the engine was not checked, because {problem}" if problem else ""
 
     async def _make(self) -> None:
         try:

@@ -19,7 +19,7 @@ HEADERS = {
         "The store's revision that the model had applied before it was read.",
         {"type": "integer", "minimum": 0},
     ),
-    "Tally-Role": ("What this replica is.", {"type": "string", "enum": ["leader", "follower"]}),
+    "Tally-Role": ("The role of this replica.", {"type": "string", "enum": ["leader", "follower"]}),
     "Tally-Leader-Known": (
         "Whether this replica knows of a leader.",
         {"type": "string", "enum": ["true", "false"]},
@@ -37,9 +37,12 @@ _ANY_OF: list[dict[str, list[str]]] = [
     {"certificate": []},
 ]  # {}: a replica may be configured to need no credentials
 _UNAUTHORIZED = {
-    "description": "The replica asks for a token or a certificate, and the request has none that it knows.",
+    "description": "The replica requires a token or a certificate, and the request has no valid one.",
     "headers": {
-        "WWW-Authenticate": {"description": "How a token may be given.", "schema": {"type": "string"}}
+        "WWW-Authenticate": {
+            "description": "The schemes in which a token may be sent.",
+            "schema": {"type": "string"},
+        }
     },
     "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name=ProblemDocument.__name__)}}},
 }
@@ -74,11 +77,11 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                 "password": {
                     "type": "http",
                     "scheme": "basic",
-                    "description": "The token as password, under any name.",
+                    "description": "The token as the password, with any user name.",
                 },
                 "certificate": {
                     "type": "mutualTLS",
-                    "description": "Signed by the replica's `status_client_ca_file`.",
+                    "description": "A certificate signed by the replica's `status_client_ca_file`.",
                 },
             },
         },
@@ -89,11 +92,13 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
     problems = dict(route.problems)
     parameters = [*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ())]
     if parameters:
-        problems[HTTPStatus.BAD_REQUEST] = "A parameter is unknown or does not hold; `parameter` names it."
+        problems[HTTPStatus.BAD_REQUEST] = "A parameter is unknown or invalid; `parameter` names it."
     if route.reads_model:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
         problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
-    responses = {"200": _response("As asked for.", route.content_type, schema or {"type": "string"})}
+    responses = {
+        "200": _response("The requested document.", route.content_type, schema or {"type": "string"})
+    }
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = _response(
             text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)}

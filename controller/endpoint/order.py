@@ -70,8 +70,8 @@ def parse_token(text: str) -> tuple[Sort, SortKey]:
             bytes.fromhex(text), type=tuple[str, str | int, float, str]
         )
     except (ValueError, msgspec.DecodeError):  # also for text that is not JSON
-        raise ValueError("expected the `continue` of the page before, unchanged") from None
+        raise ValueError("expected the `continue` of the previous page, unchanged") from None
     sort = SORTS.get(name)
     if sort is None or isinstance(section, str) is not (sort.by is By.POOL):
-        raise ValueError("expected the `continue` of the page before, unchanged")
+        raise ValueError("expected the `continue` of the previous page, unchanged")
     return sort, SortKey(section, (at, task_id))

@@ -42,7 +42,7 @@ def parse_parameters(known: Iterable[Parameter], given: Iterable[tuple[str, str]
     values: dict[str, Any] = {}
     for name, text in given:
         if name not in by_name:
-            choice = f"known here are {', '.join(by_name)}" if by_name else "none is known here"
+            choice = f"the parameters are {', '.join(by_name)}" if by_name else "this path has no parameters"
             raise _bad(name, f"there is no parameter {name[:80]!r}: {choice}")
         if name in values:
             raise _bad(name, f"{name} is given twice: give it once")
@@ -88,7 +88,7 @@ def parse_states(text: str) -> frozenset[State]:
     try:
         return frozenset(names[name] for name in text.split(","))
     except KeyError:
-        raise ValueError(f"expected states separated by commas, of {', '.join(names)}") from None
+        raise ValueError(f"expected one or more of {', '.join(names)}, separated by commas") from None
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
@@ -169,22 +169,22 @@ LIMIT = Parameter(
 )
 SORT = Parameter(
     "sort",
-    "By what tasks are sorted; with - in the reverse order. States stand in the order of the lifecycle, and"
-    " equals by name.",
+    "What to sort tasks by; a leading - reverses the order. States sort in the order of the lifecycle, and"
+    " equal tasks by name.",
     {"type": "string", "enum": list(SORTS), "default": str(Sort())},
     parse_sort,
     default=Sort(),
 )
 CONTINUE = Parameter(
     "continue",
-    "The `continue` of the page before, which had the same `sort`.",
+    "The `continue` of the previous page, which had the same `sort`.",
     {"type": "string", "pattern": "^([0-9a-f]{2}){1,1024}$"},
     parse_token,
 )
 AFTER = Parameter(
     "after",
-    "Begin after this revision; the header Last-Event-ID, when sent, counts instead. Without either, the"
-    " stream begins now.",
+    "Start after this revision. The header Last-Event-ID takes precedence. Without either, the stream starts"
+    " now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
 )

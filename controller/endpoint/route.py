@@ -42,5 +42,5 @@ class Route:
     problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
     in_loop: bool = False
     reads_model: bool = False  # also takes the parameters min_revision and wait
-    is_probe: bool = False  # needs no credentials (kubelet has none); without them, no details are told
+    is_probe: bool = False  # needs no credentials (kubelet has none); without them, no details are shown
     strict: bool = True  # whether unknown parameters are refused; probes ignore them

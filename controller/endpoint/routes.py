@@ -25,7 +25,7 @@ def _checks(name: str, about: str, handle: Callable[[ReadApi, Ask], Awaitable[Re
         handle,
         _TEXT,
         parameters=(query.VERBOSE,),
-        problems={_UNAVAILABLE: "A check fails; `checks` says which."},
+        problems={_UNAVAILABLE: "A check failed; `checks` says which."},
         in_loop=True,
         is_probe=True,
         strict=False,
@@ -36,13 +36,13 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/", "page", "The live page.", ReadApi.page, "text/html; charset=utf-8", in_loop=True, strict=False
     ),
-    _checks("livez", "Whether this process should go on; restart it when not.", ReadApi.livez),
-    _checks("readyz", "Whether this replica should be asked for data.", ReadApi.readyz),
-    _checks("healthz", "The same as /livez, under the older name.", ReadApi.livez),
+    _checks("livez", "Whether this process works; restart it if it does not.", ReadApi.livez),
+    _checks("readyz", "Whether clients should query this replica.", ReadApi.readyz),
+    _checks("healthz", "The older name of /livez.", ReadApi.livez),
     Route(
         "/leader",
         "isLeader",
-        "Whether this replica leads: 200 on the leader alone.",
+        "Whether this replica leads: 200 on the leader only.",
         ReadApi.is_leader,
         _TEXT,
         problems={_UNAVAILABLE: "This replica does not lead."},
@@ -69,8 +69,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/summary",
         "getSummary",
-        "All at a glance: leadership, replicas, tasks by state, pools, and what is wrong with what to do"
-        " about it.",
+        "An overview: leadership, replicas, tasks by state, pools, and problems with what to do about them.",
         ReadApi.summary,
         answer=summary.Summary,
         reads_model=True,
@@ -78,8 +77,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/tasks",
         "listTasks",
-        "Tasks in pages, by name unless `sort` says otherwise. A page can be shorter than asked for only when"
-        " it is the last.",
+        "Tasks in pages, sorted by name unless `sort` says otherwise. Only the last page can have fewer tasks"
+        " than requested.",
         ReadApi.tasks,
         answer=documents.TaskList,
         parameters=(
@@ -105,12 +104,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/tasks/{id}/log",
         "getTaskLog",
-        "What is kept of the output of a task's last attempt that ended, when it or its pool has"
-        " `keep_logs`.",
+        "The kept output of a task's last attempt that ended, if the task or its pool sets `keep_logs`.",
         ReadApi.task_log,
         answer=documents.LogDocument,
         problems={
-            HTTPStatus.NOT_FOUND: "Nothing is kept of such a task.",
+            HTTPStatus.NOT_FOUND: "No output of such a task is kept.",
             _UNAVAILABLE: "The store does not answer, or too many logs are being read.",
         },
         in_loop=True,
@@ -136,7 +134,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/leader",
         "getLeader",
-        "Who leads.",
+        "The leader.",
         ReadApi.leader,
         answer=documents.LeaderDocument,
         reads_model=True,
@@ -144,8 +142,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/audit",
         "getAudit",
-        "The invariants, checked against the store and the engine; answered again for a few seconds."
-        " `verdict` is ok, wrong, or incomplete: nothing was found, and the engine does not answer.",
+        "The invariants, checked against the store and the engine; the result is cached for a few seconds."
+        " `verdict` is ok, wrong, or incomplete: nothing was found, but the engine did not answer.",
         ReadApi.audit,
         answer=dict[str, Any],
         problems={_UNAVAILABLE: "The store does not answer."},
@@ -155,12 +153,12 @@ ROUTES: tuple[Route, ...] = (
         "/v1/events",
         "streamEvents",
         "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when"
-        " some were missed.",
+        " events were missed.",
         ReadApi.events,
         "text/event-stream",
         parameters=(query.AFTER,),
         problems={
-            HTTPStatus.GONE: "Changes after that revision are not kept any more: list the tasks again.",
+            HTTPStatus.GONE: "Changes after that revision are no longer kept: list the tasks again.",
             _UNAVAILABLE: "Too many streams are open.",
         },
         in_loop=True,
@@ -170,7 +168,7 @@ ROUTES: tuple[Route, ...] = (
 ASSETS = Route(
     "/static/{name}",
     "asset",
-    "A part of the live page; no interface for others, and so not in the OpenAPI document.",
+    "A file of the live page. It is not a public interface, so the OpenAPI document omits it.",
     ReadApi.page,
     in_loop=True,
     strict=False,

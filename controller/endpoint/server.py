@@ -91,9 +91,9 @@ class StatusServer:
         alone = is_loopback(host)
         if not alone and not self._access.asks:
             _log.warning(
-                "the status endpoint listens beyond this machine and asks nobody who he is: whoever reaches"
-                " it may read all tasks; set status_token_file or status_client_ca_file, or let the network"
-                " keep others away",
+                "other machines can reach the status endpoint, and it requires no credentials: every client"
+                " that reaches it can read all tasks. Set status_token_file or status_client_ca_file, or"
+                " restrict access in the network",
                 url=self.url,
             )
         elif not alone and self._access.tls is None:
@@ -180,12 +180,12 @@ class _Frame:
 
     def _refusal(self, scope: Scope, headers: Headers, trusted: bool) -> Response | None:
         if self._checks_host and not self._access.expects(headers.get("host", "")):
-            detail = "this endpoint is for this machine alone: call it localhost, or by its address"
+            detail = "this endpoint serves this machine only: use localhost or its address as the host"
             return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail).response()
         if not trusted and scope["path"] not in _PROBES:
             detail = (
-                "give a token as `Authorization: Bearer …`, or as the password of a browser; or a client"
-                " certificate"
+                "send a token as `Authorization: Bearer …`, or as the password in a browser, or present a"
+                " client certificate"
             )
             answer = Problem(HTTPStatus.UNAUTHORIZED, detail).response()
             # one header per scheme: browsers ignore the second scheme in a list
@@ -194,13 +194,13 @@ class _Frame:
             return answer
         if scope["method"] not in _READING:
             detail = (
-                "this endpoint only reads: submit, cancel and retry with `tally`, which writes to the store"
+                "this endpoint is read-only: submit, cancel and retry with `tally`, which writes to the store"
             )
             return Problem(
                 HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}
             ).response()
         if int(headers.get("content-length", "0")) > MAX_REQUEST_BYTES:
-            detail = "what only reads needs no body"
+            detail = "the request body is too large: this endpoint is read-only and needs none"
             return Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}
             ).response()
@@ -218,12 +218,15 @@ def _endpoint(api: ReadApi, route: Route) -> Callable[[Request], Awaitable[Respo
         )
         # without a limit, waiting requests could take up all connections
         if route.reads_model and values["wait"] and api.feed.waiting >= MAX_WAITING:
-            detail = f"{MAX_WAITING} requests wait already: ask without `wait`, or another replica, or later"
+            detail = (
+                f"{MAX_WAITING} requests are already waiting: omit `wait`, ask another replica, or try"
+                " again later"
+            )
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         if route.reads_model and not await api.feed.reached(values["min_revision"], values["wait"]):
             detail = (
-                f"revision {values['min_revision']} is not here yet: wait longer (`wait`), or ask another"
-                " replica"
+                f"this replica has not reached revision {values['min_revision']} yet: wait longer (`wait`),"
+                " or ask another replica"
             )
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
         facts = request.scope["tally.facts"] = api.view.facts()
@@ -259,7 +262,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 async def _answer_failure(request: Request, error: Exception) -> Response:
     _log.error("status request failed", path=request.url.path, error=repr(error), exc_info=error)
     return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault of Tally; the replica's log has the details"
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the replica's log has the details"
     ).response()
 
 
@@ -291,7 +294,8 @@ def _listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise StatusAddressUnavailable(
-            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; stop what"
-            " listens there, or choose another address with --status HOST:PORT (port 0 takes a free one)"
+            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; stop the"
+            " process that listens there, or choose another address with --status HOST:PORT (port 0 picks a"
+            " free one)"
         ) from error
     return listening

@@ -70,7 +70,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     revision: int
     staleness_seconds: float
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
-    page_limits: StalenessLimits  # from which age of the last answer the page is stale, and dead
+    page_limits: StalenessLimits  # the ages of the last answer from which on the page is stale, and dead
     verdict: Severity
     notices: list[Notice]
     leader: LeaderSummary

@@ -106,7 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         "tally_errors",
         MetricType.COUNTER,
         "Unexpected errors that were contained, by the place where they were caught and the error's class."
-        " Each is a fault of Tally, and is logged; `keep-log` also counts logs that could not be kept for"
+        " Each is a bug in Tally, and is logged; `keep-log` also counts logs that could not be kept for"
         " other reasons.",
         ("where", "error"),
     ),
@@ -160,7 +160,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_pool_held",
         MetricType.GAUGE,
-        "What is held by a pool's ledger, in cores, bytes or counts.",
+        "The amount that a pool's ledger says is held, in cores, bytes or counts.",
         ("pool", "resource"),
     ),
     Family(
@@ -235,7 +235,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_store_size_in_use_bytes",
         MetricType.GAUGE,
-        "The part of the database file that is in use; a defragmentation frees the rest.",
+        "The part of the database file that is in use; defragmentation frees the rest.",
     ),
     Family(
         "tally_store_quota_bytes",

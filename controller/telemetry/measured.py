@@ -40,7 +40,7 @@ from controller.store.base import (
 )
 from controller.telemetry.metrics import Metrics
 
-# First match counts: the more special ones stand first.
+# The first match counts, so the more specific ones come first.
 _STORE_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (StoreFull, "full"),
     (StoreUnavailable, "unavailable"),

@@ -65,7 +65,7 @@ class Metrics:
         assert len(labels) == len(BY_NAME[name].labels)
         self._histograms[name].labels(*labels, self._role).observe(value)
 
-    # -- what the runtime tells
+    # -- reported by the runtime
 
     def entered(self, phase: str) -> None:
         """See Instruments."""
@@ -74,14 +74,14 @@ class Metrics:
             self.outside.in_office_since = self._clock.boottime()
 
     def turned(self) -> None:
-        """See Instruments. Not counted: it would tell nothing that the liveness check does not."""
+        """See Instruments. Not counted: the liveness check already shows it."""
 
     def took_over(self, seconds: float) -> None:
         """See Instruments."""
         self.time("tally_take_over_seconds", seconds)
 
     def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
-        """See Instruments. Only what was admitted names a pool that exists: any text may stand in a spec."""
+        """See Instruments. Only an admitted task names a pool that exists: a spec may contain any text."""
         pool = after.pool if after.attempt else OTHER
         for step in steps:
             self.count(
@@ -98,7 +98,7 @@ class Metrics:
             elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
 
-    # -- what others tell
+    # -- reported by others
 
     def audited(self, report: Mapping[str, Any]) -> None:
         """An audit was made: its report as JSON."""
@@ -110,7 +110,7 @@ class Metrics:
         self.outside.audited_at = self._clock.boottime()
 
     def sized(self, size: StoreSize) -> None:
-        """etcd told its size."""
+        """etcd reported its size."""
         self.outside.size = size
 
 
@@ -122,12 +122,12 @@ def _queued_at(before: Status | None, after: Status) -> float:
 
 HEAD = """# The metrics of a replica
 
-At `/metrics` of each replica's status endpoint, in Prometheus' text format. Made by `python -m
-controller.telemetry.metrics` from the code's own catalog; a test holds the two together. `replica_role`
-(`leader` or `follower`) stands on every series beside the labels given here: what is counted carries the role
-in which the replica was when it happened, what is measured carries its role now. Every replica holds the
-whole model, so that sums over replicas take `replica_role="leader"`. Units are seconds, bytes and cores.
-Series of the process itself (`process_…`, `python_…`) are those of the Prometheus client library.
+Each replica serves these metrics at `/metrics` of its status endpoint, in Prometheus' text format. `python -m
+controller.telemetry.metrics` generates this page from the catalog in the code, and a test compares the two.
+Every series also has the label `replica_role` (`leader` or `follower`): counted events carry the role that
+the replica had at the time, and measured values carry its present role. Every replica has the whole model, so
+select `replica_role="leader"` to sum over replicas. Units are seconds, bytes and cores. The series of the
+process itself (`process_…`, `python_…`) come from the Prometheus client library.
 """
 
 if __name__ == "__main__":

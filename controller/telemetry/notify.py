@@ -62,7 +62,7 @@ class ServiceNotifier:
             self._send("READY=1")
         elif phase == "stopping":
             self._send("STOPPING=1")
-        self._due = 0.0  # the next turn tells of it
+        self._due = 0.0  # the next turn reports it
 
     def turned(self) -> None:
         """See Instruments."""
@@ -94,7 +94,7 @@ class ServiceNotifier:
         except OSError as error:
             if not self._failed:
                 log.warning(
-                    "the service manager cannot be told how this replica does",
+                    "the service manager cannot be notified",
                     socket=self._address,
                     error=str(error),
                 )

@@ -203,7 +203,7 @@ def _add_replica(families: _Families, facts: Facts) -> None:
 
 
 def _add_model(families: _Families, taken: _Taken) -> None:
-    """Tasks of pools that are not there are counted under one name: those names are not bounded."""
+    """Tasks of pools that do not exist are counted under one name: those names are not bounded."""
     named, tasks = {pool.name for pool in taken.pools}, Counter[tuple[str, State]]()
     for (pool, state), number in taken.tasks.items():
         tasks[pool if pool in named else OTHER, state] += number
@@ -217,7 +217,7 @@ def _add_model(families: _Families, taken: _Taken) -> None:
 
 def _add_pools(families: _Families, taken: _Taken) -> None:
     known = {pool.name: (pool.capacity, pool.held) for pool in taken.pools}
-    for name in sorted({*known, *taken.holding}):  # what holds of no pool at all is drift, too
+    for name in sorted({*known, *taken.holding}):  # a hold of no pool at all is drift, too
         capacity, held = known.get(name, (ZERO, ZERO))
         holds = taken.holding.get(name, Holding())
         families.add("tally_tasks_lost", holds.lost, name)

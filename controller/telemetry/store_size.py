@@ -54,8 +54,8 @@ class StoreSizePoll:
                 self._tell(self._ask(self._clock.boottime() + ASK_SECONDS))
                 self._denied = False
             except StoreError as error:
-                if not self._denied:  # said once; that etcd is away is said by all others
-                    log.info("the store does not tell its size", error=str(error))
+                if not self._denied:  # logged once: the other parts log that etcd does not answer
+                    log.info("the store does not report its size", error=str(error))
                 self._denied = True
             except Exception as error:  # noqa: BLE001  # a size is only shown
                 bulkhead.caught("store-size", error)

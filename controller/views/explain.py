@@ -40,8 +40,8 @@ def explain(model: Model, task_id: str, now: float) -> str:
     if task.frozen == {quarantine.KIND}:
         why = _words(model.quarantine[quarantine.KIND, (task_id,)])
         return (
-            f"Nothing is done with {task_id}, which is quarantined after an error of Tally's own ({why}):"
-            " report it, and try again by `tally retry` or `tally cancel`, or by `tally audit --repair"
+            f"Tally leaves {task_id} alone, because it is quarantined after an error in Tally itself ({why}):"
+            " report the error, and try again with `tally retry`, `tally cancel` or `tally audit --repair"
             f" --delete {quarantine.KIND}/{task_id}`."
         )
     if task.frozen:
@@ -52,17 +52,15 @@ def explain(model: Model, task_id: str, now: float) -> str:
         }
         records = "; ".join(f"{record}: {why}" for record, why in broken.items())
         return (
-            f"Nothing is done with {task_id}, since a record of it cannot be read ({records}): correct or"
+            f"Tally leaves {task_id} alone, because a record of it cannot be read ({records}): correct or"
             " remove that key."
         )
     if task.spec is None and task.status is None:
-        return f"There is no task {task_id}, only a request on it that the leader will remove."
+        return f"There is no task {task_id}, only a request for it, which the leader will remove."
     if task.state in FINISHED:
         sentence = _finished(task, now)
     elif task.spec_error and task.status is None:
-        sentence = (
-            f"The spec of {task_id} is invalid ({task.spec_error}), so that the leader will mark it Failed"
-        )
+        sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so the leader will mark it Failed"
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
@@ -156,15 +154,15 @@ def _holding(task: Task, status: Status, now: float) -> str:
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
     ends = (
-        f"; it is stopped in {span(since + limit - now)} if it does not run by then"
+        f"; it is stopped in {span(since + limit - now)} if it is not running by then"
         if limit is not None
         else ""
     )
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
-            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with growing"
-            f" pauses{ends}"
+            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with"
+            f" increasing pauses{ends}"
         )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
     return f"{admitted} and has not been seen running yet{said}{ends}"
@@ -174,7 +172,7 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
     since = status.lost_since or now
     replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
     then = (
-        f"; it is replaced in {span(since + replace_after - now)}, as its on_lost says"
+        f"; it is replaced in {span(since + replace_after - now)}, as its on_lost allows"
         if replace_after is not None
         else ""
     )
@@ -184,13 +182,13 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
     if status.stopping:
         stop = _step_of(status, Event.STOP_REQUESTED)
         then += (
-            f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, since"
+            f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, because"
             f" {_why_stopped(status)}"
         )
     return (
         f"{held} and has been lost since {at(since)} ({span(now - since)}){said}:"
         f" nothing proves that it stopped, so its resources stay held{then};"
-        f" if you know that it no longer runs, say so with `tally confirm-stopped {task.id}`"
+        f" if you know that it no longer runs, confirm it with `tally confirm-stopped {task.id}`"
     )
 
 
@@ -225,7 +223,7 @@ def _waiting(model: Model, task: Task, now: float) -> str:
     if status is not None and status.retry_at is not None and status.retry_at > now:
         last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
         return (
-            f"{task.id} waits out its back-off {last}: retry at {at(status.retry_at)}, in"
+            f"{task.id} is in back-off {last}; it is retried at {at(status.retry_at)}, in"
             f" {span(status.retry_at - now)}"
         )
     record = model.pools.get(task.pool)
@@ -238,16 +236,16 @@ def _waiting(model: Model, task: Task, now: float) -> str:
             )
         known = ", ".join(sorted(model.pools)) or "none"
         return (
-            f"{task.id} waits because its pool {task.pool} does not exist (there are: {known}): create it"
-            " with `tally apply`"
+            f"{task.id} waits because its pool {task.pool} does not exist (existing pools: {known}): create"
+            " it with `tally apply`"
         )
     if model.pool_is_frozen(task.pool):
         broken = model.quarantine["ledgers", (task.pool,)]
         return f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)})"
     if record.pool.paused:
         return (
-            f"{task.id} waits because its pool {task.pool} is paused: `tally apply` the pool without `paused`"
-            " to go on"
+            f"{task.id} waits because its pool {task.pool} is paused: to resume it, `tally apply` the pool"
+            " without `paused`"
         )
     return _in_queue(model, task, record.pool, now)
 
@@ -261,7 +259,7 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
             f" {pool.name}"
         )
     ahead = model.queue(pool.name).ahead_of(task.id, pool)
-    crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "nobody is ahead"
+    crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
         holders = sum(1 for other in model.holding.values() if other.pool == pool.name)
         lacks = unledgered(model, pool.name)
@@ -291,7 +289,7 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
             continue
         blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
         if pool.policy is Policy.STRICT:
-            return f"{blocks}, and the pool's policy is strict: nobody passes the head"
+            return f"{blocks}, and the pool's policy is strict: no task passes the head"
         waited = now - model.tasks[head_id].queued_at
         if waited < pool.backfill_seconds:
             rest = span(pool.backfill_seconds - waited)
@@ -300,8 +298,9 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
         free = free.without(request)
         if not asked.fits(free):
             return (
-                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)} nobody passes"
-                f" it by taking what it needs, and {task.id} asks for {_lack(asked, free, 'beside that')}"
+                f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)}, the"
+                f" resources that it needs are reserved, and {task.id} asks for"
+                f" {_lack(asked, free, 'beside them')}"
             )
     return passed or ", and the leader admits them first"
 
@@ -338,12 +337,12 @@ def _engineless(model: Model, now: float) -> str:
     for replica in all_replicas(model):
         silence, told_at = replica.told.engine_silence, replica.told.at
         if replica.leads and silence:
-            ago = f", as the leader told {span(now - told_at)} ago" if told_at else ""
-            return f"; nothing is admitted, since the engine does not answer ({_words(silence)}{ago})"
+            ago = f", as the leader reported {span(now - told_at)} ago" if told_at else ""
+            return f"; nothing is admitted, because the engine does not answer ({_words(silence)}{ago})"
     return ""
 
 
 def _leaderless(model: Model, task: Task) -> str:
     if model.leader is not None or (task.state in FINISHED and not task.requests):
         return ""
-    return "; no replica leads now, and until one does nothing changes (see `tally get replicas`)"
+    return "; no replica leads, and nothing changes until one does (see `tally get replicas`)"

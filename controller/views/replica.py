@@ -77,7 +77,7 @@ class Listener(Protocol):
     """
 
     def reloaded(self, revision: int) -> None:
-        """The model stands at `revision`, and the changes that led there are not known.
+        """The model is at `revision`, and the changes that led there are not known.
 
         This begins a subscription, or follows a reload.
         """

@@ -58,7 +58,7 @@ class ReplicaFacts(NamedTuple):
     leads: bool
     lag_revisions: int  # revisions that it had not applied when it registered, without its own write
     told: Registered
-    record: dict[str, Any]  # as it stands
+    record: dict[str, Any]  # as stored
 
 
 class LeaderRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class LeaderFacts(NamedTuple):
 
     term: int  # the key's create revision: it fences the leader's writes
     told: LeaderRecord
-    record: dict[str, Any]  # as it stands
+    record: dict[str, Any]  # as stored
 
 
 def leader_facts(key: Change | None) -> LeaderFacts | None:

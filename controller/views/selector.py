@@ -43,7 +43,7 @@ class Requirement(NamedTuple):
 
 
 class InvalidSelector(UserError):
-    """A text that is not a selector. The error says where it stops to be one."""
+    """A text that is not a selector. The error says where it does not parse."""
 
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
@@ -67,8 +67,8 @@ def parse_selector(text: str) -> tuple[Requirement, ...]:
         at += 1
     where = f"character {at + 1}, at {text[at : at + 20]!r}" if at < len(text) else "its end"
     raise InvalidSelector(
-        f"{text[:80]!r} is no selector from {where} on: expected such as team=blue,tier!=test,zone in"
-        " (a,b),gpu,!spot"
+        f"the label selector {text[:80]!r} does not parse at {where}: write terms such as"
+        " team=blue,tier!=test,zone in (a,b),gpu,!spot"
     )
 
 

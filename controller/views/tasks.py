@@ -16,7 +16,7 @@ from controller.core.model.task import Request, RequestKind, Spec, Status
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"
-"""Stands for the state of a task whose status cannot be read."""
+"""Shown as the state of a task whose status cannot be read."""
 
 
 class TaskFacts(NamedTuple):

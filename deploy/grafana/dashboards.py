@@ -102,7 +102,8 @@ def overview() -> list[Panel]:
         panel(
             "stat",
             "Leaders",
-            "Must be 1. 0: nothing is decided. 2 for longer than a scrape: one has not noticed its end.",
+            "Must be 1. 0: nothing is decided. 2 for longer than a scrape: one has not noticed that its term"
+            " ended.",
             "none",
             Query(f"sum(tally_leading{{{JOB}}})"),
             width=4,
@@ -112,7 +113,7 @@ def overview() -> list[Panel]:
         panel(
             "stat",
             "Replicas",
-            "Replicas that answer Prometheus. Three is usual; with one nobody can take over.",
+            "Replicas that answer Prometheus. Three is usual; with one, no replica can take over.",
             "none",
             Query(f"sum(up{{{JOB}}})"),
             width=4,
@@ -122,7 +123,8 @@ def overview() -> list[Panel]:
         panel(
             "stat",
             "Ledger drift",
-            "Sum of what ledgers and holds differ by. Anything but 0 breaks the promise: run tally audit.",
+            "The sum of the differences between ledgers and holds. Anything but 0 breaks the promise: run"
+            " tally audit.",
             "none",
             Query(f"sum(abs(tally_pool_drift{{{LEADER}}}))"),
             width=4,
@@ -152,7 +154,8 @@ def overview() -> list[Panel]:
         panel(
             "stat",
             "Quarantined",
-            "Records that do not parse, foreign keys, tasks set aside: left alone. tally audit names them.",
+            "Records that do not parse, foreign keys, tasks set aside. Tally leaves them alone; tally audit"
+            " names them.",
             "none",
             Query(f"max(sum by (instance) (tally_quarantined_records{{{JOB}}}))"),
             width=4,
@@ -162,7 +165,7 @@ def overview() -> list[Panel]:
         panel(
             "timeseries",
             "Unfinished tasks by state",
-            "What waits and what runs, over all pools.",
+            "Waiting and running tasks, over all pools.",
             "none",
             Query(
                 f'sum by (state) (tally_tasks{{{LEADER}, state!~"Succeeded|Failed|Cancelled"}})', "{{state}}"
@@ -289,8 +292,8 @@ def pools() -> list[Panel]:
         panel(
             "timeseries",
             "Admissible, paused",
-            "1 while a task fits and has its turn but is not admitted yet; for longer than a moment the "
-            "queue is stuck. Paused pools admit nothing by their definition.",
+            "1 while a task fits and is next but is not admitted yet; if this lasts for more than a moment,"
+            " the queue is stuck. Paused pools admit nothing by their definition.",
             "none",
             Query(f"max by (pool) (tally_pool_admissible{{{POOL}}})", "{{pool}} admissible"),
             Query(f"max by (pool) (tally_pool_paused{{{POOL}}})", "{{pool}} paused"),
@@ -313,7 +316,7 @@ def pools() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Time of runs",
+            "Run time",
             "From running to the observed end.",
             "s",
             *quantiles("tally_run_seconds", f'{JOB}, pool=~"$pool"', "pool"),
@@ -321,7 +324,7 @@ def pools() -> list[Panel]:
         panel(
             "timeseries",
             "Ends by state",
-            "Attempts that ended, by how.",
+            "Attempts that ended, by the state that followed.",
             "ops",
             Query(
                 f'sum by (pool, state) (rate(tally_run_seconds_count{{{JOB}, pool=~"$pool"}}[{RATE}]))',
@@ -376,7 +379,7 @@ def replica() -> list[Panel]:
         panel(
             "timeseries",
             "Staleness",
-            "Since etcd was last heard of; the model may be that old."
+            "Time since the last answer of etcd; the model may be that old."
             " Stays below the heartbeat when all is well.",
             "s",
             Query(f"max by (instance) (tally_staleness_seconds{{{REPLICA}}})", "{{instance}}"),
@@ -392,8 +395,9 @@ def replica() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Replicas not heard of",
-            "Since each registration was renewed: every two seconds when all is well; after ten it expires.",
+            "Time since heartbeat",
+            "Since each replica renewed its registration: every two seconds when all is well; it expires"
+            " after ten.",
             "s",
             Query(f"max by (replica) (tally_replica_age_seconds{{{JOB}}})", "{{replica}}"),
             min=0,
@@ -465,7 +469,7 @@ def replica() -> list[Panel]:
         ),
         panel(
             "table",
-            "Who this is",
+            "Identity",
             "The replica's name, cluster and engine.",
             "none",
             Query(f"sum by (instance, replica, cluster, engine) (tally_replica_info{{{REPLICA}}})"),
@@ -482,7 +486,7 @@ def replica() -> list[Panel]:
 
 
 def etcd_and_engine() -> list[Panel]:
-    """What Tally asks of others, and how they answer."""
+    """The calls of Tally to etcd and the engine, and how they answer."""
     return [
         panel(
             "timeseries",
@@ -519,7 +523,7 @@ def etcd_and_engine() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Other calls of etcd",
+            "Other calls to etcd",
             "By verb and outcome.",
             "ops",
             Query(
@@ -530,7 +534,7 @@ def etcd_and_engine() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Time of other calls of etcd",
+            "Time of other calls to etcd",
             "The keep-alive among them: it must stay far below the lease's time.",
             "s",
             *quantiles("tally_store_request_seconds", JOB, "verb"),
@@ -538,7 +542,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Size of etcd",
-            "The database file, the part of it in use, and the limit where etcd tells it (3.6)."
+            "The database file, the part of it in use, and the limit if etcd reports it (3.6)."
             " The difference is "
             "freed by defragmenting.",
             "bytes",
@@ -550,7 +554,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Watches given up",
-            "Connections of the watch of etcd, by cause; it goes on from where it was.",
+            "Connections of the watch of etcd, by cause; the watch continues where it was.",
             "ops",
             Query(
                 f"sum by (cause) (rate(tally_store_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)",
@@ -560,7 +564,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Endpoints that did not answer",
-            "Tries that another member of etcd had to answer.",
+            "Requests that another member of etcd had to answer.",
             "ops",
             Query(
                 f"sum by (endpoint) (rate(tally_store_endpoint_failures_total{{{JOB}}}[{RATE}]))"
@@ -570,7 +574,7 @@ def etcd_and_engine() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Calls of the engine",
+            "Calls to the engine",
             "By verb and outcome.",
             "ops",
             Query(
@@ -581,7 +585,7 @@ def etcd_and_engine() -> list[Panel]:
         ),
         panel(
             "timeseries",
-            "Time of calls of the engine",
+            "Time of calls to the engine",
             "Starts and lists, mostly.",
             "s",
             *quantiles("tally_engine_request_seconds", JOB, "verb"),
@@ -589,7 +593,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Silence of the engine",
-            "Since the leader heard of it. Everything about attempts is frozen meanwhile.",
+            "Since it last answered the leader. Everything about attempts is frozen meanwhile.",
             "s",
             Query(f"max(tally_engine_silence_seconds{{{JOB}}})", "silence"),
             min=0,
@@ -606,7 +610,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Waiting for our own rate limit",
-            "Share of the time that calls waited for their turn: raise kube_qps when it stays.",
+            "The share of time for which calls waited for their turn: raise kube_qps if it lasts.",
             "percentunit",
             Query(f"sum(rate(tally_engine_rate_limit_wait_seconds_total{{{JOB}}}[{RATE}]))", "waiting"),
             min=0,
@@ -614,7 +618,7 @@ def etcd_and_engine() -> list[Panel]:
         panel(
             "timeseries",
             "Ends of the engine's watch",
-            "That nobody asked for, by cause; a list follows each.",
+            "Unrequested ends, by cause; a list follows each.",
             "ops",
             Query(
                 f"sum by (cause) (rate(tally_engine_watch_restarts_total{{{JOB}}}[{RATE}])) or vector(0)",
@@ -697,14 +701,14 @@ def dashboards() -> dict[str, dict[str, Any]]:
         "replica.json": dashboard(
             "tally-replica",
             "Tally / Replica",
-            "Office, currency and needs of a process.",
+            "The phase, freshness and resource use of each replica.",
             replica(),
             instance,
         ),
         "etcd-engine.json": dashboard(
             "tally-etcd-engine",
             "Tally / etcd and engine",
-            "What Tally asks of others, and how they answer.",
+            "The calls of Tally to etcd and the engine, and how they answer.",
             etcd_and_engine(),
         ),
     }

@@ -135,7 +135,7 @@ def test_a_wrong_ledger_is_told_in_words_and_as_json(cluster: Cluster) -> None:
     report = cluster.audit()
     assert report.wrong == 1
     assert "WRONG I1 pool/default cpu: the ledger says 700m" in report.to_text()
-    assert report.to_text().endswith("1 finding against the promise.")
+    assert report.to_text().endswith("The promise is broken: 1 finding.")
     document = json.loads(json.dumps(report.to_json()))
     assert document["verdict"] == "wrong"
     assert document["findings"][0]["invariant"] == "I1"

@@ -34,7 +34,7 @@ def test_dry_run_prints_the_transaction_and_writes_nothing(damaged: Damaged) -> 
     assert leader is not None
     code, out, _ = tally(damaged, "audit", "--repair", "--dry-run")
     assert code == 1
-    assert "REPAIRED I1 pool/default: the ledger said cpu 4, and is now what the tasks hold: cpu 500m" in out
+    assert "REPAIRED I1 pool/default: the ledger was cpu 4, and is now what the tasks hold: cpu 500m" in out
     assert f"if     create_revision(/tally/default/leader) == {leader.term}" in out
     assert f"if     mod_revision(/tally/default/ledgers/default) == {item.mod}" in out
     assert 'put    /tally/default/ledgers/default {"version":1,"held":{"cpu":"500m"}' in out

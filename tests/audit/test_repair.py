@@ -121,7 +121,7 @@ def test_a_ledger_is_not_lowered_while_an_orphan_may_run(damaged: Damaged) -> No
     shown = preview(look, request, damaged.client.keys, damaged.client.clock.now())
     ledger = next(outcome for outcome in shown.outcomes if outcome.subject == "pool/default")
     assert ledger.verdict is Verdict.LATER
-    assert f"{name}-1 may still run" in ledger.what
+    assert f"{name}-1 holds nothing and may still be running" in ledger.what
     assert not any("ledgers" in write.key for write in shown.transaction.writes)
     resume(damaged)
 
@@ -145,7 +145,7 @@ def test_a_forged_term_is_written_anew_by_the_term_that_leads(damaged: Damaged) 
     epoch = json.loads(damaged.get("epoch") or b"")["epoch"]
     assert (mended.epoch, last.reason, last.epoch) == (epoch, "Repaired", epoch)
     assert "names epoch 99" in last.message
-    assert "asked by tester: a drill" in last.message
+    assert "requested by tester: a drill" in last.message
     assert mended.op != "forged"
     assert (mended.state, mended.reason, mended.steps) == (status.state, status.reason, status.steps + 1)
     assert damaged.wrong() == []

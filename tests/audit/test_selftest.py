@@ -46,7 +46,7 @@ def test_a_fence_that_does_not_hold_is_told(damaged: Damaged, monkeypatch: pytes
         return client
 
     items = {item.name: item for item in SelfTest(connect, None, timeout_seconds=60).run()}
-    failed = items["a stale leader's transaction meets the fence"]
+    failed = items["a stale leader's transaction fails at the fence"]
     assert failed.verdict is ItemOutcome.FAILED
     assert "was APPLIED" in failed.seen
-    assert items["removes what it made"].verdict is ItemOutcome.OK
+    assert items["removes what it created"].verdict is ItemOutcome.OK

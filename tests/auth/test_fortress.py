@@ -354,4 +354,4 @@ def test_the_selftest_passes_with_everything_switched_on(fortress: Fortress, tmp
     fortress.start("r2")
     said = fortress.tally("admin", "selftest")
     assert "2 replicas at revision" in said
-    assert "etcd's own rights forbid it" in said
+    assert "etcd's access control refused the write" in said

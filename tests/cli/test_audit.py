@@ -98,7 +98,7 @@ def test_a_damaged_state_folder(
         None,
         True,
     )
-    assert "Engine: not looked at, because " in tally("audit").out
+    assert "The engine was not checked, because " in tally("audit").out
     assert left == (
         sorted(path for path in home.parent.rglob("*") if path.name != "supervisors.log")
         if left is not None
@@ -130,9 +130,9 @@ def test_an_engine_in_vain(
     )
     found = tally("audit")
     assert found.exit_code == 3, found.out + found.err
-    assert "Engine: not looked at, because " in found.out
-    assert "Nothing is wrong in the records alone" in found.out
-    assert "no verdict on attempts" in found.out
+    assert "The engine was not checked, because " in found.out
+    assert "Nothing is wrong in the records" in found.out
+    assert "does not cover attempts" in found.out
     assert tally("audit", "--records-only").exit_code == 0
     assert tally("audit", "-o", "json").document["verdict"] == "incomplete"
     assert tally("check").exit_code == 1  # nobody leads, and all is told up to there

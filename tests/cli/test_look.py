@@ -335,7 +335,7 @@ def test_selectors_are_kubectls(tally: Tally) -> None:
         ), selector
     answer = tally("get", "tasks", "-l", "n=a b")
     assert answer.exit_code == 2
-    assert "from character 5" in " ".join(answer.err.replace("│", " ").split())
+    assert "does not parse at character 5" in " ".join(answer.err.replace("│", " ").split())
 
 
 def test_order_is_as_asked_for(tally: Tally, client: Client) -> None:

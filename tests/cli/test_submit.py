@@ -125,7 +125,7 @@ def test_a_yaml_file_of_all_shapes(tally: Tally, tmp_path: Path) -> None:
     answer = tally("submit", "-f", str(file))
     assert answer.exit_code == 1
     assert answer.out == "task/a created\ntask/c created\n"
-    assert f"{file}:5: command: expected a list of texts" in answer.err
+    assert f"{file}:5: command: expected a list of strings" in answer.err
     assert f"{file}:7, item 2: a task is a mapping" in answer.err
 
 
@@ -210,7 +210,7 @@ def test_json_lines_from_standard_input(tally: Tally) -> None:
     answer = tally("submit", "-f", "-", stdin=lines)
     assert (answer.exit_code, answer.out) == (1, "task/a created\ntask/b created\n")
     assert "standard input:3: is not JSON" in answer.err
-    assert "standard input:5: command: expected a list of texts" in answer.err
+    assert "standard input:5: command: expected a list of strings" in answer.err
 
 
 def test_ten_thousand_tasks_with_progress(tally: Tally, client: Client, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
     ("text", "says"),
     [
         ("id: a\ncomand: [x]\n", ":2: comand: is not a field; did you mean command?\n"),
-        ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; known here are id, pool"),
+        ("id: a\ncommand: [x]\nqqq: 1\n", ":3: qqq: is not a field; the fields are id, pool"),
         (
             "id: a\ncommand: [x]\nretry:\n  max_atempts: 3\n",
             ":4: retry.max_atempts: is not a field; did you mean max_attempts?\n",
@@ -376,7 +376,7 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
         ),
         (
             "id: a\ncommand: [x]\nlabels:\n  a.b/c: ok\n  a.b: '?'\n",
-            ":5: labels.a.b: '?' is not a label's value",
+            ":5: labels.a.b: '?' is not a label value",
         ),
         ('{\n"id": "a",\n"command": "x"\n}', ":3: command: expected a list"),
     ],

@@ -177,7 +177,7 @@ def test_delete_pool(client: Client) -> None:
     assert client.pools() == []
     with pytest.raises(NotFound, match="there is no pool 'default'"):
         client.delete_pool("default")
-    assert "its pool default does not exist (there are: none)" in client.explain("a")
+    assert "its pool default does not exist (existing pools: none)" in client.explain("a")
 
 
 def test_step_down_takes_that_terms_leadership(client: Client, put_raw: PutRaw) -> None:

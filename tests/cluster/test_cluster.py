@@ -393,7 +393,7 @@ def test_two_installations_of_one_name_share_a_namespace(
             report = run_audit(store, engine, CLUSTER, SystemClock())
             store.close()
             engine.close()
-            assert "of installation" in report.to_text(), report.to_text()
+            assert "in the engine, under this cluster's name" in report.to_text(), report.to_text()
         for name, cluster in both.items():
             with cluster.client() as users:
                 views = users.wait([spec["id"] for spec in specs[name]], timeout_seconds=PATIENCE)

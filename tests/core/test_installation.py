@@ -69,12 +69,15 @@ def test_the_recorded_engine_is_known_again(recorded: EngineIdentity, own: Engin
     ("recorded", "own", "words"),
     [
         pytest.param(
-            FOLDER, EngineIdentity(name="null", id="null"), "the recorded one is process", id="another kind"
+            FOLDER,
+            EngineIdentity(name="null", id="null"),
+            "the recorded engine is process",
+            id="another kind",
         ),
         pytest.param(
             FOLDER,
             EngineIdentity(name="process", id="folder-2"),
-            "the recorded one is process",
+            "the recorded engine is process",
             id="another id",
         ),
         pytest.param(

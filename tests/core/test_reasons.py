@@ -34,7 +34,7 @@ def test_what_engines_refuse_and_report_is_known() -> None:
     [
         ("OOMKiled", "did you mean OOMKilled?"),
         ("oomkilled", "did you mean OOMKilled?"),
-        ("CompanyPolicy", "it matches only what your cluster or runtime says"),
+        ("CompanyPolicy", "it matches only if your cluster or container runtime reports it"),
     ],
 )
 def test_an_unknown_reason_is_doubted(reason: str, says: str) -> None:

@@ -190,7 +190,7 @@ def test_invalid_nested_field_is_named_by_its_path(path: str, value: dict[str, A
 
 def test_a_megabyte_of_environment_is_refused() -> None:
     """A spec above its limit is refused with both numbers, before etcd would refuse the request."""
-    with pytest.raises(InvalidField, match=rf"takes 1,\d+,\d+ bytes, at most {MAX_SPEC_BYTES:,}"):
+    with pytest.raises(InvalidField, match=rf"has 1,\d+,\d+ bytes, but at most {MAX_SPEC_BYTES:,}"):
         parse_spec({**GOOD, "env": {f"A{i}": "x" * 1024 for i in range(1024)}})
 
 

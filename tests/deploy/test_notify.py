@@ -130,7 +130,7 @@ def test_a_manager_that_is_gone_harms_nothing(tmp_path: Path, capfd: pytest.Capt
     notifier.entered("following")
     notifier.turned()
     said = capfd.readouterr()
-    assert (said.out + said.err).count("cannot be told") == 1
+    assert (said.out + said.err).count("cannot be notified") == 1
 
 
 def _view() -> Any:

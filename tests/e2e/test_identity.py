@@ -126,7 +126,7 @@ def test_a_replica_with_another_engine_follows_and_says_why(
         (right,) = cluster.replicas
         wrong = add_replica(cluster, "wrong", **settings(tmp_path))
         wait_until(
-            lambda: "the recorded one is process" in unready(wrong), "the reason in /readyz", timeout=30.0
+            lambda: "the recorded engine is process" in unready(wrong), "the reason in /readyz", timeout=30.0
         )
         with cluster.client() as client:
             problem = wait_until(
@@ -135,7 +135,7 @@ def test_a_replica_with_another_engine_follows_and_says_why(
                 ),
                 "the registration",
             )
-        assert "the recorded one is process" in problem
+        assert "the recorded engine is process" in problem
         assert "wrong does not campaign" in tally(cluster, "get", "replicas").err
         assert "wrong does not campaign" in tally(cluster, "check").out
         assert right.process is not None
@@ -171,7 +171,7 @@ def test_a_state_folder_that_is_made_anew_is_another_engine(tmp_path: Path) -> N
         cluster.state_dir.rename(away)
         second = add_replica(cluster, "second")  # makes the folder anew
         wait_until(
-            lambda: all("the recorded one is" in unready(replica) for replica in (leader, second)),
+            lambda: all("the recorded engine is" in unready(replica) for replica in (leader, second)),
             "both to follow",
             timeout=60.0,
         )
@@ -202,7 +202,7 @@ def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
         wait_until(lambda: unready(new), "the new one to follow", timeout=30.0)
         refused = tally(cluster, *to_new)
         assert (refused.exit_code, "resources are held by 1 task." in refused.err) == (1, True), refused
-        assert "runs beside whatever of them still runs" in refused.err
+        assert "runs beside any attempt that still runs" in refused.err
         shown = tally(cluster, "engine", "show", "-o", "json").document
         assert shown["holding"] == ["held"]
         assert shown["here"]["difference"] == ""
@@ -210,7 +210,7 @@ def test_the_engine_is_changed_on_purpose_only(tmp_path: Path) -> None:
         assert forced.exit_code == 0, forced.err
         assert "given up: 1 task: held" in forced.out
         wait_until(lambda: leads(new), "the new one to lead", timeout=30.0)
-        wait_until(lambda: "the recorded one is" in unready(old), "the old one to follow", timeout=30.0)
+        wait_until(lambda: "the recorded engine is" in unready(old), "the old one to follow", timeout=30.0)
         gate.open()
 
 
@@ -243,7 +243,7 @@ def test_two_installations_of_one_name_share_a_state_folder(tmp_path: Path) -> N
             for cluster in (one, two):
                 told = tally(cluster, "audit", "--state-dir", str(one.state_dir))
                 assert told.exit_code == 0, told.out
-                assert "3 attempts of installation" in told.out
+                assert "has 3 attempts in the engine" in told.out
                 assert (
                     "left alone, despite the same cluster name: 3 attempts"
                     in tally(cluster, "check", "--state-dir", str(one.state_dir)).out

@@ -254,9 +254,9 @@ def test_a_rotated_client_authority_shuts_out_who_was_let_in(
         ("token_file", b"\n", "status_token_file: .* has no token"),
         ("token_file", b"short\n", "fewer than 16 characters"),
         ("token_file", None, "status_token_file: .* cannot be read"),
-        ("cert_file", b"junk", "status_cert_file: .* are no certificate and its key"),
+        ("cert_file", b"junk", "status_cert_file: .* are not a certificate and its private key"),
         ("key_file", None, "status_key_file: .* cannot be read"),
-        ("client_ca_file", b"junk", "status_client_ca_file: .* has no certificates"),
+        ("client_ca_file", b"junk", "status_client_ca_file: .* contains no certificates"),
     ],
 )
 def test_files_that_cannot_be_used_end_the_start(
@@ -298,7 +298,7 @@ def test_what_is_open_to_others_is_said(view: ModelView, files: Files) -> None:
         assert said == []
     with warnings_of(view, "0.0.0.0", {}) as said:
         assert len(said) == 1
-        assert "asks nobody who he is" in said[0]
+        assert "requires no credentials" in said[0]
     with warnings_of(view, "0.0.0.0", files.token) as said:
         assert "in clear text" in said[0]
     with warnings_of(view, "0.0.0.0", files.tls | files.token) as said:

@@ -301,7 +301,7 @@ def test_pools_show_overcommit_and_what_remains_of_a_removed_pool(
     pool = http.get("/v1/pools/default").json()
     assert (pool["free"], pool["overcommitted"]) == ({"cpu": "-500m"}, ["cpu"])
     view.write(("pools", ("default",), None))
-    assert "not defined" in http.get("/v1/pools/default").json()["problem"]
+    assert "no longer defined" in http.get("/v1/pools/default").json()["problem"]
     assert "default" in str(assert_problem(http.get("/v1/pools/none"), 404)["detail"])
 
 

@@ -433,7 +433,7 @@ def test_the_newest_audit_of_all_is_shown(http: httpx.Client, view: ModelView) -
     expected = {"replica": "replica-b", "age_seconds": 32.0, "freshness": "fresh", "verdict": "wrong"}
     assert summary(http)["audit"] == audit | expected
     assert codes(http) == {"audit-findings": "critical"}
-    assert "when replica-b looked 32s ago" in summary(http)["notices"][0]["detail"]
+    assert "replica-b audited 32s ago" in summary(http)["notices"][0]["detail"]
     http.get("/v1/audit")
     assert (summary(http)["audit"]["replica"], codes(http)) == ("replica-a", {})
 

@@ -60,7 +60,7 @@ def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(
     assert "lacks namespace default" in difference(both, one)
     cluster.state.remove_namespace("blue")
     cluster.state.add_namespace("blue", uid="of-another-cluster")
-    assert "the recorded one is" in difference(one, engines(namespaces=("blue",)).identity())
+    assert "the recorded engine is" in difference(one, engines(namespaces=("blue",)).identity())
 
 
 def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engines: cases.Engines) -> None:

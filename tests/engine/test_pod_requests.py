@@ -165,7 +165,7 @@ def test_what_can_never_run_is_refused_with_the_numbers() -> None:
     )
     with pytest.raises(
         InvalidField,
-        match=r"resources\.cpu: asks for 3 with what its pod template adds, but pool 'p' has 2 in all",
+        match=r"resources\.cpu: asks for 3 \(including its pod template\), but pool 'p' has 2 in all",
     ):
         check(Spec(id="a", resources=Vector.parse({"cpu": 1})), pool)
 

@@ -82,7 +82,7 @@ def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> 
     codes = codes_of(browser)
     assert codes[0] == "store-unreachable"
     assert "no-leader" not in codes, "who does not hear of etcd knows nothing of that"
-    assert browser.text("#verdict-detail").startswith("What happens now is not known here.")
+    assert browser.text("#verdict-detail").startswith("This replica does not know what is happening now.")
     assert re.fullmatch(r"for \d+s", browser.texts(".notice .as-of")[0])
     assert all(" ago" in text for text in browser.texts(".notice .as-of")[1:]), (
         "what is told of the past carries its age"
@@ -95,7 +95,7 @@ def test_troubles_stand_on_top_with_what_to_do(browser: Browser, serve: Any) -> 
     )
     assert browser.js(without_action) == 0
     assert browser.text("#leader") == "not known"
-    assert browser.text("#leader-detail").startswith("nobody led 47s ago")
+    assert browser.text("#leader-detail").startswith("no replica led 47s ago")
     assert browser.driver.title.startswith("⚠")
 
 
@@ -138,7 +138,7 @@ def test_a_new_leader_appears_by_itself(browser: Browser, serve: Any) -> None:
     scene = busy()
     browser.open(serve(scene).url)
     scene.register(leader=None)
-    browser.wait(lambda: browser.text("#leader") == "nobody", "the leader's end")
+    browser.wait(lambda: browser.text("#leader") == "no replica", "the leader's end")
     assert browser.one('[data-code="no-leader"]').is_displayed()
     scene.register(leader="tally-2")
     browser.wait(lambda: browser.text("#leader") == "tally-2", "the new leader")
@@ -156,7 +156,7 @@ def test_it_says_since_when_it_is_stale_and_goes_on_by_itself(browser: Browser, 
     server.stop()
     browser.wait(lambda: browser.text("#connection-text").startswith("Stale since"), "the mark")
     assert browser.one("#stale").is_displayed()
-    assert not browser.one("#health").is_displayed()  # an old verdict is none
+    assert not browser.one("#health").is_displayed()  # an old verdict is no verdict
     assert browser.driver.title.startswith("⚠")
     assert "tally-0" in browser.texts("#stale-links a")
     assert browser.text("#leader-detail").startswith("tally-0 led ")
@@ -200,9 +200,12 @@ def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> No
     scene.staleness = RULE.store.stale_seconds + 1
     scene.ages = {f"tally-{n}": RULE.replica.stale_seconds + 1 for n in range(3)}
     browser.wait(lambda: freshness(browser) == "stale", "the first mark")
-    assert re.fullmatch(r"etcd not heard of for \d+s", browser.text("#connection-text"))
+    assert re.fullmatch(r"No answer from etcd for \d+s", browser.text("#connection-text"))
     assert browser.text("#verdict") == "Something needs attention"
-    assert browser.text("#verdict-detail") == "What happens now is not known here. 1 thing to look at."
+    assert (
+        browser.text("#verdict-detail")
+        == "This replica does not know what is happening now. 1 thing to look at."
+    )
     assert "up to date" not in browser.text("#replicas")
     assert browser.texts("#replicas li > :nth-child(2)") == [
         "led before",
@@ -216,7 +219,7 @@ def test_what_is_old_turns_grey_and_then_red(browser: Browser, serve: Any) -> No
     )
     assert codes_of(browser) == ["store-unreachable"]
     assert re.match(r"as it was \d+s ago", browser.text("#task-age"))
-    assert re.search(r"not heard of for \d+s", browser.text("#replicas li:nth-child(2)"))
+    assert re.search(r"silent for \d+s", browser.text("#replicas li:nth-child(2)"))
     assert "grayscale" in browser.js("return getComputedStyle(document.querySelector('.facts')).filter")
     assert not browser.one("#stale").is_displayed(), "its own replica answers"
 
@@ -245,7 +248,7 @@ def test_an_old_audit_is_not_green(browser: Browser, serve: Any) -> None:
     scene.time += 22 * 60
     browser.wait(lambda: tone() == "", "the end of the green")
     browser.wait(
-        lambda: "This replica's last try failed: etcd does not answer" in browser.text("#audit-detail"),
+        lambda: "This replica's last audit failed: etcd does not answer" in browser.text("#audit-detail"),
         "the try that failed",
     )
     assert re.search(r"checked 22m(\d+s)? ago by replica-a", browser.text("#audit-detail"))
@@ -271,18 +274,18 @@ def test_a_killed_leader_is_shown_as_what_it_is(browser: Browser, serve: Any) ->
         "applied_revision": 1,
     }
     scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
-    browser.wait(lambda: "heard of" in browser.text("#replicas li:nth-child(1)"), "its age")
+    browser.wait(lambda: "heard from" in browser.text("#replicas li:nth-child(1)"), "its age")
     assert "up to date" not in browser.text("#replicas li:nth-child(1)"), (
         "nor is it that until its silence is long"
     )
     scene.ages = {"tally-0": RULE.replica.stale_seconds + 1}
     scene.write(("replicas", ("tally-0",), json.dumps(killed).encode()))
-    browser.wait(lambda: "not heard of for" in browser.text("#replicas li:nth-child(1)"), "the mark")
+    browser.wait(lambda: "silent for" in browser.text("#replicas li:nth-child(1)"), "the mark")
     assert "led before" in browser.text("#replicas li:nth-child(1)")
     assert "behind" not in browser.text("#replicas li:nth-child(1)")
     assert browser.texts("#replicas .leads") == ["leader"]
     assert browser.one('[data-code="replica-silent"]').is_displayed()
-    assert re.fullmatch(r"Engine null answers · last heard of \d+s ago", browser.text("#engine"))
+    assert re.fullmatch(r"Engine null answers · last heard from \d+s ago", browser.text("#engine"))
 
 
 def test_a_leader_that_is_not_heard_of_is_none_that_leads(browser: Browser, serve: Any) -> None:
@@ -296,7 +299,10 @@ def test_a_leader_that_is_not_heard_of_is_none_that_leads(browser: Browser, serv
     browser.wait(lambda: browser.text("#leader") == "not known", "the doubt")
     assert freshness(browser) == "fresh", "all else is known"
     assert re.match(r"tally-0 led \d+s ago", browser.text("#leader-detail"))
-    assert browser.text("#verdict-detail") == "What happens now is not known here. 1 thing to look at."
+    assert (
+        browser.text("#verdict-detail")
+        == "This replica does not know what is happening now. 1 thing to look at."
+    )
     assert browser.all("#replicas .leads") == []
     assert browser.texts("#replicas li > :nth-child(2)") == ["led before", "follower", "follower"]
     scene.ages = {"tally-0": scene.staleness + RULE.replica.dead_seconds}
@@ -380,7 +386,7 @@ def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
     browser.open(f"{serve(scene).url}/#task=report-weekly", width=320)
     browser.wait(lambda: browser.all("#task-body pre"), "the output")
     assert browser.text("#task-body pre").endswith(" ".join(evil.split()))
-    assert "Kept of attempt 1: the last 64 KiB" in browser.text("#task-body .output")
+    assert "Output of attempt 1: the last 64 KiB" in browser.text("#task-body .output")
     assert "tally logs report-weekly" in browser.text("#task-body .output")
     assert browser.all("dialog img, dialog script") == []
     assert "taken" not in browser.driver.title
@@ -396,7 +402,7 @@ def test_what_is_kept_of_the_output(browser: Browser, serve: Any) -> None:
     assert browser.js(CONTRASTS) == []
 
     scene.keep_log("report-weekly", "", attempt=2)
-    browser.wait(lambda: "Kept of attempt 2: all" in browser.text("#task-body"), "the second attempt's")
+    browser.wait(lambda: "Output of attempt 2: all" in browser.text("#task-body"), "the second attempt's")
     assert "It printed nothing." in browser.text("#task-body")
     scene.logs["report-weekly"] = TallyError("etcd does not answer")
     scene.write((kept_log.KIND, ("report-weekly",), b"{}"))
@@ -441,9 +447,9 @@ def test_a_task_opens_and_closes_with_the_keyboard(browser: Browser, serve: Any)
     assert steps == [
         "Submitted",
         "Admitted: resources are held",
-        "Seen running",
-        "Seen to have failed",
-        "To be tried again",
+        "Observed running",
+        "Observed to have failed",
+        "To be retried",
     ]
     durations = browser.texts(".durations .badge")
     assert durations[:4] == ["Created3m30s", "Pending3.4s", "Running3.4s", "Failed3.4s"]

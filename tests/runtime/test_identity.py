@@ -75,7 +75,7 @@ def test_a_leader_whose_engine_becomes_another_one_ends_its_term_before_it_belie
     running(client, "a")
     attempts, engine.id = engine._attempts, "e2"
     engine._attempts = other._attempts  # empty
-    wait_until(lambda: "the recorded one is null e1" in why_unready(replica), "the reason")
+    wait_until(lambda: "the recorded engine is null e1" in why_unready(replica), "the reason")
     wait_until(lambda: not replica.leads, "the end of its term")
     assert client.get("a").state is State.RUNNING
     assert client.get("a").attempt == 1
@@ -112,7 +112,7 @@ def test_a_leader_whose_record_is_changed_ends_its_term(start: Start, client: Cl
     first = start(engine=engine)
     first.until_leading()
     second = start(name="r2", engine=other)
-    wait_until(lambda: "the recorded one is null e1" in why_unready(second), "the second to follow")
+    wait_until(lambda: "the recorded engine is null e1" in why_unready(second), "the second to follow")
     keys, store = client.keys, client.store
     item, _ = store.get(keys.engine, deadline=CLOCK.boottime() + 5)
     known, _ = store.get(keys.installation, deadline=CLOCK.boottime() + 5)
@@ -126,4 +126,4 @@ def test_a_leader_whose_record_is_changed_ends_its_term(start: Start, client: Cl
         deadline=CLOCK.boottime() + 5,
     )
     second.until_leading()
-    wait_until(lambda: "the recorded one is null e2" in why_unready(first), "the first to follow")
+    wait_until(lambda: "the recorded engine is null e2" in why_unready(first), "the first to follow")

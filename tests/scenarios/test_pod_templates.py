@@ -70,7 +70,7 @@ def test_what_can_never_run_with_its_sidecars_is_refused(stage: Stage) -> None:
     status = stage.status("job")
     assert status is not None
     assert (status.state, status.reason) == (State.FAILED, "Unsatisfiable")
-    assert "asks for 5 with what its pod template adds, but pool 'default' has 4 in all" in status.message
+    assert "asks for 5 (including its pod template), but pool 'default' has 4 in all" in status.message
 
 
 @pytest.mark.parametrize("seen_first", ["task", "pool"])

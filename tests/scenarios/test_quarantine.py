@@ -51,7 +51,7 @@ def test_one_task_is_set_aside_and_the_others_run(stage: Stage) -> None:
     assert poison.seen == 1
     model = stage.model()
     assert model.tasks["poison"].frozen == {"quarantined"}
-    assert "quarantined after an error of Tally's own (admission: KeyError: " in explain(
+    assert "quarantined after an error in Tally itself (admission: KeyError: " in explain(
         model, "poison", stage.clock.now()
     )
     (finding,) = check_layout(model)

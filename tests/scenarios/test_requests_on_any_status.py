@@ -125,10 +125,10 @@ def test_any_status_and_any_request(
     [
         ({"state": "Created", "pool": "nope", "term": 99999}, "state: is Created, which is never stored"),
         ({}, "state: is Created"),
-        ({"state": "Pending"}, "attempt: is 0, but a Pending task has one"),
+        ({"state": "Pending"}, "attempt: is 0, but a Pending task has had at least one"),
         ({"state": "Running", "attempt": 1, "pool": "a/b"}, "pool: 'a/b' may hold only"),
         ({"state": "Failed", "attempt": 10**18}, r"attempt"),
-        ({"state": "Failed", "message": "x" * 600_000}, "bytes, at most 524,288"),
+        ({"state": "Failed", "message": "x" * 600_000}, "bytes, but at most 524,288"),
     ],
 )
 def test_what_no_leader_can_have_written_is_quarantined_and_can_be_deleted(

@@ -116,10 +116,10 @@ def test_a_head_that_lacks_gpus_leaves_idle_cpus_to_others(stage: Stage) -> None
     stage.submit("last-cpu", resources={"cpu": 1})
     leader.sync()
     assert starts(leader.run()) == ["no-gpu-1"]
-    assert "asks for cpu 1 (0 beside that), gpu 1 (0 beside that)" in explain(
+    assert "asks for cpu 1 (0 beside them), gpu 1 (0 beside them)" in explain(
         leader.model, "one-gpu", stage.clock.now()
     )
-    assert "asks for cpu 1 (0 beside that)" in explain(leader.model, "last-cpu", stage.clock.now())
+    assert "asks for cpu 1 (0 beside them)" in explain(leader.model, "last-cpu", stage.clock.now())
     leader.see(observation(("holder", 1), Phase.SUCCEEDED))
     assert starts(leader.run())[0] == "head-1"
     stage.check()
@@ -147,7 +147,7 @@ def test_a_retried_head_is_passed_for_as_long_as_explain_says(stage: Stage) -> N
     stage.clock.move(31)
     stage.submit("late")
     leader.sync()
-    assert "nobody passes it" in explain(leader.model, "late", stage.clock.now())
+    assert "the resources that it needs are reserved" in explain(leader.model, "late", stage.clock.now())
     assert starts(leader.run()) == []
 
 

@@ -65,7 +65,7 @@ def test_no_task() -> None:
 
 
 def test_next_in_line() -> None:
-    """It fits and nobody is ahead."""
+    """It fits and no task is ahead."""
     assert (
         Scene().task("a")("a")
         == "a is next in pool p and fits (cpu 1 of cpu 4, memory 1Gi free): it is admitted in the leader's"
@@ -85,7 +85,7 @@ def test_does_not_fit() -> None:
     assert (
         scene("a")
         == "a waits for resources: it asks for cpu 1 (500m free) of pool p (1 task there holds the rest), and"
-        " nobody is ahead."
+        " no task is ahead."
     )
 
 
@@ -95,20 +95,23 @@ def test_overcommitted_pool() -> None:
 
 
 def test_tasks_ahead_block_under_strict() -> None:
-    """It would fit, but the head does not, and nobody passes the head."""
+    """It would fit, but the head does not, and no task passes the head."""
     scene = Scene().held(cpu=2).task("head", cpu=3)
     for name in ("b", "c", "d", "e"):
         scene.task(name)
     assert (
         scene("e")
         == "e would fit, but waits for its turn: 4 tasks (head, b, c and 1 more) are ahead in pool p; the"
-        " head, head, asks for cpu 3 (2 free), and the pool's policy is strict: nobody passes the head."
+        " head, head, asks for cpu 3 (2 free), and the pool's policy is strict: no task passes the head."
     )
 
 
 @pytest.mark.parametrize(
     ("waited", "says"),
-    [(60, "smaller ones may pass it for another 4m"), (301, "has waited 5m1s: after 5m nobody passes it")],
+    [
+        (60, "smaller ones may pass it for another 4m"),
+        (301, "has waited 5m1s: after 5m, the resources that it needs are reserved"),
+    ],
 )
 def test_backfill_until_the_head_has_waited(waited: float, says: str) -> None:
     """Under backfill the head can be passed, for a stated time."""
@@ -130,7 +133,7 @@ def test_backfill_names_the_head_whose_resources_are_set_aside() -> None:
     scene.task("young", cpu=4).task("head", cpu=3, submitted_at=NOW - 400, priority=-1).task("a", priority=-2)
     assert "the head, head, asks for cpu 3 (2 free), and has waited 6m40s" in scene("a")
     assert scene("a").endswith(
-        "nobody passes it by taking what it needs, and a asks for cpu 1 (0 beside that)."
+        "the resources that it needs are reserved, and a asks for cpu 1 (0 beside them)."
     )
 
 
@@ -157,7 +160,7 @@ def test_larger_than_the_pool() -> None:
 def test_pool_missing_paused_or_unreadable() -> None:
     """Nothing is admitted, and the sentence says what to do."""
     scene = Scene().task("a", pool="q")
-    assert "its pool q does not exist (there are: p): create it with `tally apply`" in scene("a")
+    assert "its pool q does not exist (existing pools: p): create it with `tally apply`" in scene("a")
     assert "its pool p is paused" in Scene(paused=True).task("a")("a")
     assert "the definition of its pool p cannot be read" in Scene().task("a").put("pools", ("p",), b"{")("a")
     assert "the ledger of its pool p cannot be read" in Scene().task("a").put("ledgers", ("p",), b"{}")("a")
@@ -177,7 +180,7 @@ def test_back_off() -> None:
     )
     assert (
         scene("a")
-        == "a waits out its back-off after Error: it broke (exit code 3): retry at 2023-11-14T22:14:02Z, in"
+        == "a is in back-off after Error: it broke (exit code 3); it is retried at 2023-11-14T22:14:02Z, in"
         " 42s."
     )
     assert "a is next in pool p" in scene("a", NOW + 42), "afterwards it stands in the queue"
@@ -187,7 +190,7 @@ def test_without_a_leader() -> None:
     """Nothing happens until one leads, and a finished task does not care."""
     scene = Scene(leader=False).task("a")
     assert scene("a").endswith(
-        "; no replica leads now, and until one does nothing changes (see `tally get replicas`)."
+        "; no replica leads, and nothing changes until one does (see `tally get replicas`)."
     )
     scene.status("a", State.SUCCEEDED, attempt=1, finished_at=NOW)
     assert "no replica leads" not in scene("a")
@@ -203,7 +206,7 @@ def test_holding() -> None:
     assert (
         scene("a")
         == "attempt 2 of a was admitted 5s ago, holds cpu 1 of pool p and has not been seen running yet; the"
-        " engine says: ImagePull: pulling; it is stopped in 55s if it does not run by then."
+        " engine says: ImagePull: pulling; it is stopped in 55s if it is not running by then."
     )
     scene.status(
         "a", State.RUNNING, attempt=2, hold=hold, admitted_at=NOW - 65, started_at=NOW - 60, node="n1"
@@ -239,7 +242,8 @@ def test_lost() -> None:
     assert (
         scene("a") == "attempt 1 of a holds cpu 1 of pool p and has been lost since 2023-11-14T22:12:20Z (1m)"
         " (NodeLost): nothing proves that it stopped, so its resources stay held; it is replaced in 9m,"
-        " as its on_lost says; if you know that it no longer runs, say so with `tally confirm-stopped a`."
+        " as its on_lost allows; if you know that it no longer runs, confirm it with `tally confirm-stopped"
+        " a`."
     )
 
 
@@ -260,19 +264,21 @@ def test_lost_and_then_stopped(why: str) -> None:
     says = (
         "attempt 1 of a holds cpu 1 of pool p and has been lost since 2023-11-14T22:03:19Z (10m)"
         " (SupervisorLost: processes 7, 8 of it still run: end them): nothing proves that it stopped,"
-        " so its resources stay held; it was told to stop 1m ago, since "
+        " so its resources stay held; it was told to stop 1m ago, because "
     )
     assert scene("a").startswith(says)
-    assert scene("a").endswith("; if you know that it no longer runs, say so with `tally confirm-stopped a`.")
+    assert scene("a").endswith(
+        "; if you know that it no longer runs, confirm it with `tally confirm-stopped a`."
+    )
     stopped = transitions.stop_requested(held, why, "requested by ann", loss)
     later = transitions.lost(stopped, "SupervisorLost", "processes 7, 8 of it still run: end them", stop)
     scene.put("states", ("a",), codec.encode_status(later, {}))
     assert "(1m) (SupervisorLost: processes 7, 8 of it still run: end them)" in scene("a")
-    assert "it was told to stop 10m ago, since " in scene("a")
+    assert "it was told to stop 10m ago, because " in scene("a")
     assert scene("a").count("processes 7, 8") == 1
     damaged = msgspec.structs.replace(later, history=(msgspec.Raw(b"7"),))
     scene.put("states", ("a",), codec.encode_status(damaged, {}))
-    assert "; it was told to stop, since " in scene("a")
+    assert "; it was told to stop, because " in scene("a")
 
 
 def test_finished() -> None:
@@ -329,9 +335,9 @@ def test_an_engine_that_is_silent_is_named_with_its_words() -> None:
     model.load([Change("leader", (), b'{"instance":"i"}', 1, 1), Change("replicas", ("r",), told, 2, 2)], 3)
     model.apply(Change("tasks", ("t",), b'{"id":"t","command":["true"]}', 4, 4))
     words = (
-        "nothing is admitted, since the engine does not answer (process answered last 20s ago: the folder is"
-        " gone"
+        "nothing is admitted, because the engine does not answer (process answered last 20s ago: the folder"
+        " is gone"
     )
-    assert f"{words}, as the leader told 10s ago)" in explain(model, "t", 100.0)
+    assert f"{words}, as the leader reported 10s ago)" in explain(model, "t", 100.0)
     model.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
     assert "does not answer" not in explain(model, "t", 100.0)

@@ -57,7 +57,7 @@ def test_what_a_selector_selects(text: str, holds: bool) -> None:
     ],
 )
 def test_what_is_none_is_refused_with_the_place(text: str, place: str) -> None:
-    with pytest.raises(InvalidSelector, match=re.escape(f"is no selector from {place} on")):
+    with pytest.raises(InvalidSelector, match=re.escape(f"does not parse at {place}")):
         parse_selector(text)
 
 

@@ -22,7 +22,7 @@ class Acts:
     def make_pool(self) -> str:
         """Create a pool, which needs a leader."""
         if self._stage.client.replicas.leader() is None:
-            raise Failed("nobody leads: see `tally get replicas`")
+            raise Failed("no replica leads: see `tally get replicas`")
         self._stage.client.apply_pool({"name": self._stage.name, "capacity": CAPACITY.format()})
         self._stage.began = self._stage.revision()
         return f"pool {self._stage.name} of {CAPACITY}"
@@ -39,7 +39,7 @@ class Acts:
         return f"{len(names)} tasks of {CPU} each succeeded in one attempt"
 
     def submit_twice(self) -> str:
-        """Submit a task from many clients at once, and another content under its name."""
+        """Submit a task from many clients at once, and different content under its name."""
         spec = self._stage.spec("twice", "true")
         outcomes = self._stage.at_once(lambda client: client.submit(spec).outcome)
         require(
@@ -93,15 +93,15 @@ class Acts:
             before = self._stage.client.replicas.step_down()
         except StoreDenied as error:
             self._stage.cancel_all(names)
-            raise Skipped(f"this user may not: {error}") from error
+            raise Skipped(f"this user may not do this: {error}") from error
         self._term = before.term
         views = self._stage.wait(names)
         require(
             {(view.state, view.attempt) for view in views} == {(State.SUCCEEDED, 1)},
-            "a task did not survive it",
+            "a task did not survive the step-down",
         )
         after = self._stage.client.replicas.leader()
-        require(after is not None and after.term > before.term, "nobody leads after it")
+        require(after is not None and after.term > before.term, "no replica leads after the step-down")
         assert after is not None
         return (
             f"epoch {before.epoch} ({before.id}) → {after.epoch} ({after.id}); {len(names)} running tasks"
@@ -122,12 +122,12 @@ class Acts:
         try:
             result = self._stage.client.store.commit(stale, deadline=self._stage.soon())
         except StoreDenied as error:
-            return f"etcd's own rights forbid it: {error}"
+            return f"etcd's access control refused the write: {error}"
         require(
             not isinstance(result, Committed),
-            f"a write in the name of the ended term {self._term} was APPLIED",
+            f"a write under the ended term {self._term} was APPLIED",
         )
-        return f"a write in the name of the ended term {self._term} was refused"
+        return f"a write under the ended term {self._term} was refused"
 
 
 def _outcome(call: Callable[[], str]) -> str:

@@ -33,8 +33,8 @@ class Proofs:
         pieces = self._stage.history("states/", cut=True)
         require(
             whole == pieces,
-            f"{len(whole)} changes were seen by one watch, {len(pieces)} by one that was cut after each"
-            " batch",
+            f"one watch saw {len(whole)} changes, and a watch that was cut after each batch saw"
+            f" {len(pieces)}",
         )
         return f"{len(pieces)} changes, each once, in order"
 
@@ -59,9 +59,13 @@ class Proofs:
             for hold in holds.values():
                 held = held + hold
             require(
-                ledger == held, f"at revision {change.mod} the ledger said {ledger}, the tasks held {held}"
+                ledger == held,
+                f"at revision {change.mod} the ledger said {ledger}, but the tasks held {held}",
             )
-            require(ledger.fits(CAPACITY), f"at revision {change.mod} {ledger} was held of {CAPACITY}")
+            require(
+                ledger.fits(CAPACITY),
+                f"at revision {change.mod}, {ledger} was held, above the capacity {CAPACITY}",
+            )
         require(not ledger, f"{ledger} is still held")
         return f"at {len(revisions)} revisions, and never above {CAPACITY}"
 
@@ -111,16 +115,18 @@ class Proofs:
             not ours, "; ".join(f"{finding.invariant} {finding.subject} {finding.what}" for finding in ours)
         )
         others = (
-            f"; {counted(report.wrong, 'finding')} about others: see `tally audit`" if report.wrong else ""
+            f"; {counted(report.wrong, 'finding')} about other things: see `tally audit`"
+            if report.wrong
+            else ""
         )
         require(not report.engine_problem, f"the engine cannot be listed: {report.engine_problem}")
         return (
-            "nothing is wrong with what is ours, by etcd"
+            "nothing is wrong with the selftest's own records, according to etcd"
             f" {'alone' if self._stage.engine is None else 'and the engine'}{others}"
         )
 
     def _compare(self, url: str, revision: int) -> None:
-        """What a replica tells of each task against what is stored.
+        """Compare what a replica says of each task with what is stored.
 
         Raises OSError when it cannot be asked.
         """
@@ -131,5 +137,5 @@ class Proofs:
             view = self._stage.client.get(name)
             require(
                 told["state"] == view.state,
-                f"{url} says that {name} is {told['state']}, etcd says {view.state}",
+                f"{url} says that {name} is {told['state']}, but etcd says {view.state}",
             )

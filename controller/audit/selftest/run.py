@@ -1,4 +1,4 @@
-"""A run of the selftest: its items in their order, each told, and everything removed at the end."""
+"""A run of the selftest: it reports each item in order, and removes everything at the end."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class SelfTest:
         self._stage.check_engine()
         acts, proofs = Acts(self._stage), Proofs(self._stage, self._status)
         items: tuple[tuple[str, Callable[[], str]], ...] = (
-            ("pool of its own", acts.make_pool),
+            ("a pool of its own", acts.make_pool),
             ("tasks run once, within the capacity", acts.run_tasks),
             ("the same submission many times at once", acts.submit_twice),
             ("a failing task is retried as its policy says", acts.retry_policy),
             ("cancels and retries at once", acts.race),
             ("step-down while tasks run", acts.step_down),
-            ("a stale leader's transaction meets the fence", acts.stale_leader),
+            ("a stale leader's transaction fails at the fence", acts.stale_leader),
             ("a watch that is cut misses nothing", proofs.cut_watch),
-            ("ledger equal to holds at every revision", proofs.balance),
-            ("histories lead to what is stored", proofs.histories),
-            ("all replicas tell the same", proofs.replicas),
+            ("the ledger equals the holds at every revision", proofs.balance),
+            ("histories lead to the stored states", proofs.histories),
+            ("all replicas give the same answers", proofs.replicas),
             ("audit", proofs.audit),
         )
         try:
@@ -81,7 +81,7 @@ class SelfTest:
                 if item == acts.make_pool and tried.verdict is ItemOutcome.FAILED:
                     break
         finally:
-            cleaned = self._try("removes what it made", self._stage.clean_up)
+            cleaned = self._try("removes what it created", self._stage.clean_up)
             self._stage.client.close()
         yield cleaned
 

@@ -1,4 +1,4 @@
-"""The ground of a selftest: a pool and tasks of its own, under a name of its own, and their removal."""
+"""What a selftest works on: its own pool and tasks, under a unique name, and their removal."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ class Stage:
         """Wait for the condition. Raise Failed when the time is over."""
         ends, pause = self.client.clock.boottime() + self.timeout_seconds, threading.Event()
         while not condition():
-            require(self.client.clock.boottime() < ends, f"{what}: not within {self.timeout_seconds:g} s")
+            require(
+                self.client.clock.boottime() < ends, f"{what} took longer than {self.timeout_seconds:g} s"
+            )
             pause.wait(0.1)
 
     def revision(self) -> int:
@@ -150,17 +152,17 @@ class Stage:
             )
         self.until(
             lambda: not self.stored("states/") and not self.stored("tasks/"),
-            "its tasks' records being removed",
+            "removing the records of its tasks",
         )
         try:
             client.delete_pool(self.name)
         except NotFound:
-            return "nothing was made"
+            return "nothing was created"
         item, _ = client.store.get(keys.ledger(self.name), deadline=self.soon())
         if item is not None:
             wanted = Wanted(invariant="layout", subject=f"key/ledgers/{self.name}", mod=item.mod)
             request = RepairRequest(
-                findings=(wanted,), by=self.name, reason="a selftest's own", at=client.clock.now()
+                findings=(wanted,), by=self.name, reason="clean-up of a selftest", at=client.clock.now()
             )
             (outcome,) = ask(client.store, keys, client.clock, request, self.timeout_seconds)
             require(client.store.get(item.key, deadline=self.soon())[0] is None, outcome.what)
@@ -180,7 +182,7 @@ class Stage:
         def ended() -> bool:
             view = self.client.get(name)
             if not view.finished and not view.requests:
-                self.client.cancel(name, reason="a selftest ends it")
+                self.client.cancel(name, reason="ended by a selftest")
             return view.finished and not view.requests
 
-        self.until(ended, f"{name} being cancelled")
+        self.until(ended, f"cancelling {name}")

@@ -197,7 +197,8 @@ def decode_repair(data: bytes) -> RepairRequest:
     """
     if len(data) > _MAX_REPAIR_BYTES:
         raise CorruptValue(
-            f"has {len(data)} bytes, at most {_MAX_REPAIR_BYTES} are allowed: ask for fewer findings at once"
+            f"has {len(data)} bytes, but at most {_MAX_REPAIR_BYTES} are allowed: request fewer findings at"
+            " once"
         )
     try:
         return _repair_decoder.decode(data)
@@ -243,7 +244,7 @@ def _check_status(status: Status) -> None:
     if status.state is State.CREATED:
         raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
     if status.is_holding and status.attempt < 1:
-        raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has one")
+        raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has had at least one")
     if status.is_holding and status.pool:
         try:
             parse_name(status.pool, "pool", "a pool's name")
@@ -253,7 +254,7 @@ def _check_status(status: Status) -> None:
 
 def _check_size(data: bytes, limit: int) -> None:
     if len(data) > limit:
-        raise CorruptValue(f"has {len(data):,} bytes, at most {limit:,} can be written back")
+        raise CorruptValue(f"has {len(data):,} bytes, but at most {limit:,} can be written back")
 
 
 def _decode_with_extras(data: bytes) -> tuple[Status, Extras]:

@@ -1,4 +1,4 @@
-"""The part of the model that confines errors: to a change that it cannot take in, or a task set aside."""
+"""The part of the model that confines an error to one change, or to one task that is set aside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Compartments(ABC):
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
         # tasks that are set aside, and whether that is stored
         self.asides: dict[str, tuple[quarantine.Aside, bool]] = {}
-        # errors that the owner of the model is yet to count
+        # errors that the owner of the model has not counted yet
         self.caught: list[quarantine.Caught] = []
         self.pools: dict[str, PoolRecord] = {}
         # for records that belong to no task
@@ -29,7 +29,7 @@ class Compartments(ABC):
         self.indexes = Indexes(self.tasks, self.pools)
 
     def _take_in(self, change: Change) -> Task | None:
-        """As `_take`. A change that cannot be taken in, for whatever error, is quarantined."""
+        """As `_take`. A change that raises any error is quarantined."""
         try:
             return self._take(change)
         except Exception as error:  # noqa: BLE001  # counted and shown
@@ -45,7 +45,7 @@ class Compartments(ABC):
 
     def _keep_out(self, change: Change, error: Exception) -> None:
         self.caught.append(quarantine.Caught("model", "/".join((change.kind, *change.names)), error))
-        self._quarantine(change, quarantine.describe("it cannot be taken in", error))
+        self._quarantine(change, quarantine.describe("it cannot be applied", error))
         if change.kind in ("tasks", "states"):
             task = self.tasks.get(change.names[0]) or self._new_task(change.names[0])
             task.frozen = task.frozen | {change.kind}

@@ -79,14 +79,16 @@ def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
     main_container(spec, pool)
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
-        more = " with what its pod template adds" if asked[name] != spec.resources.get(name) else ""
+        more = " (including its pod template)" if asked[name] != spec.resources.get(name) else ""
         have = Vector({name: pool.capacity.get(name)}).format().get(name)
         problem = (
             f"pool {pool.name!r} has {have} in all"
             if have
             else f"pool {pool.name!r} has none (it has {pool.capacity})"
         )
-        raise InvalidField(f"resources.{name}", f"asks for {amount}{more}, but {problem}: it could never run")
+        raise InvalidField(
+            f"resources.{name}", f"asks for {amount}{more}, but {problem}: the task could never run"
+        )
 
 
 def pod_requests(pod_spec: Document, path: str, main: Vector = ZERO) -> Vector:

@@ -82,7 +82,7 @@ def decode_installation(value: bytes) -> Installation:
     """The stored installation. Raises CorruptValue."""
     installation = _decode(value, Installation)
     if not (installation.id.isalnum() and installation.id.isascii() and len(installation.id) <= 63):
-        raise CorruptValue("id: is not one to 63 letters and digits")
+        raise CorruptValue("id: must be 1 to 63 letters and digits")
     return installation
 
 
@@ -99,7 +99,7 @@ def encode(record: Installation | EngineRecord, op: Op) -> bytes:
 def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
     """Why `own` is not the recorded engine; "" if it is. See the module's docstring."""
     if own.name != recorded.name:
-        return f"the engine is {own}, and the recorded one is {recorded}"
+        return f"the engine is {own}, but the recorded engine is {recorded}"
     shared = [part for part, uid in recorded.parts.items() if uid and own.parts.get(part)]
     if own.id and recorded.id:
         is_other = own.id != recorded.id
@@ -107,13 +107,13 @@ def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
         is_other = any(own.parts[part] != recorded.parts[part] for part in shared)
         if not shared and (recorded.id or any(recorded.parts.values())):
             return (
-                f"the engine cannot tell whether it is the recorded one, {recorded}: `tally check` names the"
-                " missing right"
+                f"the engine cannot tell whether it is the recorded engine, {recorded}: run `tally check` to"
+                " see which right is missing"
             )
     if is_other:
-        return f"the engine is {own}, and the recorded one is {recorded}"
+        return f"the engine is {own}, but the recorded engine is {recorded}"
     missing = [part for part in recorded.parts if part not in own.parts]
-    return f"the engine lacks {', '.join(missing)}, which the recorded one covers" if missing else ""
+    return f"the engine lacks {', '.join(missing)}, which the recorded engine covers" if missing else ""
 
 
 def merged(recorded: EngineIdentity, own: EngineIdentity) -> EngineIdentity:

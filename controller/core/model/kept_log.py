@@ -1,7 +1,7 @@
 """The end of the output of a task's last ended attempt, kept as `logs/<task-id>` (`keep_logs`).
 
-It outlives the attempt, and is removed with the task's records. No decision rests on it: a model has its mod
-only, not its bytes.
+It outlives the attempt, and is removed with the task's records. No decision depends on it: a model has
+only its mod, not its bytes.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ HOLDING = frozenset({State.PENDING, State.RUNNING})
 """Invariant I1: a task holds resources exactly in these states."""
 
 WAITING = frozenset({State.CREATED, State.WAITING_RETRY})
-"""States in which a task stands in its pool's queue, or waits for its back-off."""
+"""States in which a task waits in its pool's queue, or for the end of its back-off."""
 
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 """States that end a task's run, and begin its retention. A retry can leave Failed and Cancelled."""

@@ -6,8 +6,8 @@ deletion, and a change older than the watch is not applied to an absent key. So 
 task that finished and was removed: it would look Created, and run again.
 
 A value that does not parse is quarantined: its key is kept with the reason, and its task or pool is frozen,
-never treated as absent. A value that cannot be taken in for any other error is quarantined, too: no value
-ends a replica.
+never treated as absent. A value that raises any other error is quarantined, too, so no value can end a
+replica.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Model(InstallationRecords, Compartments):
         try:
             kind = RequestKind(change.names[1])
         except ValueError:
-            raise CorruptValue(f"{change.names[1]!r} is no kind of request") from None
+            raise CorruptValue(f"{change.names[1]!r} is not a kind of request") from None
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
 

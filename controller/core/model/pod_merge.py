@@ -7,7 +7,7 @@ other lists are replaced. Among alternatives (`value` and `valueFrom`, the types
 a probe), the template above decides. Null removes what is below.
 
 Order of merged lists: the entries above keep their order, and so do those that are only below. An entry of
-both stands where it stood below, after all entries that precede it above. So a variable can refer to those
+both keeps its position from below, after all entries that precede it above. So a variable can refer to those
 before it.
 """
 
@@ -71,19 +71,19 @@ def check_template(template: Document, path: str) -> None:
     for name, value in template.items():
         if name not in ("metadata", "spec") or not isinstance(value, Mapping):
             raise InvalidField(
-                f"{path}.{name}", "a pod template has the mappings metadata (labels, annotations) and spec"
+                f"{path}.{name}",
+                "a pod template has only `metadata` (labels, annotations) and `spec`, both mappings",
             )
     for name, value in template.get("metadata", {}).items():
         if name not in ("labels", "annotations") or not isinstance(value, Mapping):
             raise InvalidField(
-                f"{path}.metadata.{name}", "a template's metadata has the mappings labels and annotations"
+                f"{path}.metadata.{name}",
+                "the metadata of a template has only `labels` and `annotations`, both mappings",
             )
         for key in value if name == "labels" else ():
             # what a pod is to Tally, such as a tombstone of an attempt that never ran
             if str(key).startswith("tally.dev/"):
-                raise InvalidField(
-                    f"{path}.metadata.labels.{key}", "is set by Tally alone: leave it out here"
-                )
+                raise InvalidField(f"{path}.metadata.labels.{key}", "is set by Tally only: remove it")
     spec = template.get("spec", {})
     for name in ("containers", "initContainers"):
         containers = spec.get(name, [])
@@ -115,9 +115,9 @@ def _check_lists(value: object, field: str, path: str) -> None:
             )
         inside = f"{path}[{'/'.join(map(str, key))}]"
         if key in seen:
-            raise InvalidField(inside, "is there twice")
+            raise InvalidField(inside, "is given twice: keep one")
         if field == "env" and entry["name"] in FENCE:
-            raise InvalidField(inside, "is set by Tally (the attempt's fencing token) and cannot be given")
+            raise InvalidField(inside, "is set by Tally (the attempt's fencing token): remove it")
         seen.add(key)
         for name, inner in entry.items():
             _check_lists(inner, name, f"{inside}.{name}")

@@ -1,6 +1,6 @@
-"""Numbers of things, and words of others, as text.
+"""Counted nouns, and text from elsewhere made safe to print.
 
-Control characters in the words of others never reach a terminal, and never look like a line of Tally.
+Control characters in text from elsewhere never reach a terminal, and never look like a line of Tally.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tasks that are set aside after an error of Tally's own on them: nothing more is done with them.
 
 All other tasks go on. The leader freezes the task at once and writes `quarantined/<id>`: every replica and
-every user sees why, and the next leader does not fall over it again. Tally tries the task again when its
-records change, when somebody makes a request (a cancel, a retry), or when an operator has the record deleted
+every user sees why, and the next leader does not fail on it again. Tally tries the task again when its
+records change, when a user makes a request (a cancel, a retry), or when an operator has the record deleted
 (`tally audit --repair --delete`).
 """
 

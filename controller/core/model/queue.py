@@ -2,7 +2,7 @@
 
 Order: higher priority first, then submission (the spec's create revision). No clock decides it. Waiting tasks
 are grouped by what they ask for and their priority, so that a pass looks at one head for each group, not at
-every task. Its cost follows the number of groups plus what it admits. The first of a group stands for all: it
+every task. Its cost follows the number of groups plus what it admits. The first of a group represents all: it
 is admitted first, and under `backfill` resources are set aside for it before they are for those behind it.
 """
 
@@ -33,7 +33,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._places: dict[str, tuple[Place, Vector]] = {}
-        # Invariant: no list is empty, and each place stands in the list of its own request and rank.
+        # Invariant: no list is empty, and each place is in the list of its own request and rank.
         self._groups: dict[tuple[Vector, int], SortedList[Place]] = {}
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Queue:
         ]
 
     def ahead_of(self, task_id: str, pool: Pool) -> list[str]:
-        """The tasks that stand before this one and could run in the pool if it were empty, in order."""
+        """The tasks ahead of this one that could run in the pool if it were empty, in order."""
         place = self.place(task_id)
         if place is None:
             return []

@@ -1,6 +1,6 @@
 """The records of the store as the model holds them: tasks, pools, ledgers, and raw changes.
 
-A `Task` stands for all keys of a task.
+A `Task` has all keys of a task.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def decode_or_empty(change: Change | None) -> dict[str, Any]:
 
 
 def number_in(record: Mapping[str, Any], name: str) -> float | None:
-    """A field of such a record, if it is a number that fits a float. Anybody may have written the record."""
+    """A field of such a record, if it is a number that fits a float. Any client may have written it."""
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -77,7 +77,7 @@ def _amount(name: str, text: str) -> int:
     amount = Fraction(match["number"]) * scale * (1000 if name == "cpu" else 1)
     if amount.denominator != 1:
         unit = "a thousandth of a cpu (1m)" if name == "cpu" else "a whole unit (a byte, for memory)"
-        raise InvalidField("", f"{text!r} is finer than {unit}, the smallest that is accounted for")
+        raise InvalidField("", f"{text!r} is finer than {unit}, the smallest unit that Tally accounts for")
     if amount > MAX_AMOUNT:
         raise InvalidField("", f"{text[:60]!r} is above the largest quantity, 2^63 - 1 units")
     return int(amount)
@@ -124,7 +124,7 @@ class Vector(Mapping[str, int]):
                 field, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}"
             )
         if len(raw) > MAX_NAMES:
-            raise InvalidField(field, f"has {len(raw)} names, at most {MAX_NAMES} are allowed")
+            raise InvalidField(field, f"has {len(raw)} names, but at most {MAX_NAMES} are allowed")
         amounts = {}
         for name, text in raw.items():
             if not isinstance(name, str) or _NAME.fullmatch(name) is None:

@@ -49,7 +49,7 @@ def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -
     if not isinstance(raw, str) or not raw:
         raise InvalidField(field, f"expected {what} such as train-1")
     if len(raw) > limit:
-        raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, at most {limit} are allowed")
+        raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, but at most {limit} are allowed")
     if _ID.fullmatch(raw) is None:
         raise InvalidField(
             field, f"{raw!r} may hold only a-z, 0-9 and '-', and must begin and end with a letter or digit"
@@ -115,11 +115,13 @@ def parse_text(raw: object, field: str) -> str:
         quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
         raise InvalidField(field, f"is {shown(raw)}, expected text{quotes}")
     if "\0" in raw:
-        raise InvalidField(field, "holds a NUL character, which no process can be given")
+        raise InvalidField(field, "contains a NUL character, which no process can receive: remove it")
     try:
         raw.encode()
     except UnicodeEncodeError:
-        raise InvalidField(field, "holds a character that UTF-8 cannot encode (a lone surrogate)") from None
+        raise InvalidField(
+            field, "contains a character that UTF-8 cannot encode (a lone surrogate): remove it"
+        ) from None
     return raw
 
 
@@ -127,5 +129,5 @@ def positive_duration(raw: object, field: str) -> float | None:
     """A limit in seconds, above 0."""
     seconds = parse_duration(raw, field)
     if seconds <= 0:
-        raise InvalidField(field, "is 0, which nothing could meet; leave it out for no limit")
+        raise InvalidField(field, "is 0, a limit that no task can meet; remove it for no limit")
     return seconds

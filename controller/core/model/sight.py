@@ -1,8 +1,9 @@
 """The time at which a task was first seen. Its queue deadline and its pool's patience count from there.
 
-No submitter's clock is believed. A follower sees a task when its watch brings it. A replica that starts later
-loads tasks that others saw before it. It takes the start of the first term after the submission instead,
-since a leader had the task by then. So a take-over lengthens a wait by no more than the rest of one term.
+The clocks of submitters are not trusted. A follower sees a task when its watch brings it. A replica that
+starts later loads tasks that others saw before it. It takes the start of the first term after the submission
+instead, since a leader had the task by then. So a take-over lengthens a wait by no more than the rest of one
+term.
 """
 
 from __future__ import annotations

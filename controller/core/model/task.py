@@ -113,7 +113,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class StoredSpec(NamedTuple):
-    """A spec from the store. `error` says why the leader must reject it: somebody bypassed the client."""
+    """A spec from the store. `error` says why the leader must reject it: its writer bypassed the client."""
 
     spec: Spec
     submitted_at: float

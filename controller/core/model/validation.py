@@ -54,7 +54,7 @@ def parse_spec(raw: object) -> Spec:
     if size > MAX_SPEC_BYTES:
         raise InvalidField(
             "",
-            f"the spec takes {size:,} bytes, at most {MAX_SPEC_BYTES:,} are allowed: shorten env, args or"
+            f"the spec has {size:,} bytes, but at most {MAX_SPEC_BYTES:,} are allowed: shorten env, args or"
             " pod_template",
         )
     return spec
@@ -69,7 +69,7 @@ def parse_stored_spec(raw: object) -> Spec:
     if not spec.command and not spec.image:
         raise InvalidField("command", "give a command to run, or an image that has one")
     if spec.args and not spec.command and not spec.image:
-        raise InvalidField("args", "need a command, or an image that has one")
+        raise InvalidField("args", "needs a command, or an image that has one")
     return spec
 
 
@@ -97,7 +97,7 @@ def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str 
         parse = parsers.get(name)
         if parse is None:
             meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
-            advice = f"did you mean {meant[0]}?" if meant else f"known here are {', '.join(parsers)}"
+            advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(parsers)}"
             raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
         if raw is not None:
             values[name] = parse(raw, f"{prefix}{name}")
@@ -128,7 +128,7 @@ def _decoded(text: bytes, field: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
     if _is_deeper_than(MAX_NESTING, plain):
-        raise InvalidField(field, f"is nested more than {MAX_NESTING} deep")
+        raise InvalidField(field, f"is nested more than {MAX_NESTING} levels deep")
     return plain
 
 
@@ -151,42 +151,41 @@ def _main_container(raw: object, field: str) -> str:
 def _image(raw: object, field: str) -> str:
     image = parse_text(raw, field)
     if image and image.split() != [image]:
-        raise InvalidField(field, f"{image!r} holds white space")
+        raise InvalidField(field, f"{image!r} contains white space")
     return sys.intern(image)
 
 
 def _strings(raw: object, field: str) -> tuple[str, ...]:
     if isinstance(raw, str) or not isinstance(raw, list | tuple):
         raise InvalidField(
-            field, f'expected a list of texts, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
+            field, f'expected a list of strings, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
         )
     return tuple(parse_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
 
 
 def _env(raw: object, field: str) -> dict[str, str]:
     env = {}
-    for name, value in _mapping(raw, field, "expected a mapping of names to texts").items():
+    for name, value in _mapping(raw, field, "expected a mapping of names to strings").items():
         path = f"{field}.{name}"
         if _ENV_NAME.fullmatch(name) is None:
             raise InvalidField(
-                path[:100], "is not a variable's name: letters, digits and '_', not beginning with a digit"
+                path[:100],
+                "is not a variable name: use letters, digits and '_', and do not begin with a digit",
             )
         if name in FENCE:
-            raise InvalidField(path, "is set by Tally (the attempt's fencing token) and cannot be given")
+            raise InvalidField(path, "is set by Tally (the attempt's fencing token): remove it")
         env[name] = str(value) if isinstance(value, int) and is_number(value) else parse_text(value, path)
     return env
 
 
 def _labels(raw: object, field: str) -> dict[str, str]:
     labels = {}
-    for key, value in _mapping(raw, field, "expected a mapping of keys to texts").items():
+    for key, value in _mapping(raw, field, "expected a mapping of keys to strings").items():
         path = f"{field}.{key}"
         if _LABEL_KEY.fullmatch(key) is None:
-            raise InvalidField(path[:100], "is not a label's key ([prefix/]name, as Kubernetes has it)")
+            raise InvalidField(path[:100], "is not a label key ([prefix/]name, as in Kubernetes)")
         if _LABEL_VALUE.fullmatch(parse_text(value, path)) is None:
-            raise InvalidField(
-                path, f"{value[:80]!r} is not a label's value (at most 63 of A-Z a-z 0-9 - _ .)"
-            )
+            raise InvalidField(path, f"{value[:80]!r} is not a label value (at most 63 of A-Z a-z 0-9 - _ .)")
         labels[key] = value
     return labels
 
@@ -238,7 +237,9 @@ def _deadlines(raw: object, field: str) -> Deadlines:
     for short in ("queue", "start", "run"):
         if short in fields:
             if f"{short}_seconds" in fields:
-                raise InvalidField(f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds")
+                raise InvalidField(
+                    f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds: keep one"
+                )
             fields[f"{short}_seconds"] = fields.pop(short)
     return Deadlines(**_read(fields, _DEADLINES, f"{field}."))
 

@@ -22,7 +22,7 @@ from controller.core.promise.attempts import Attempt
 from controller.errors import InvalidField
 
 LOST_AFTER_STOP_SECONDS = 60.0
-"""An attempt that was told to stop is shown as lost, if there is no proof of stop so long after its grace."""
+"""Counted from the end of a stop's grace. An attempt without proof of stop by then is shown as lost."""
 
 
 class Decision(NamedTuple):
@@ -70,7 +70,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
             transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
         )
     if task.requests:
-        why = "it waits for its next attempt already"
+        why = "it is already waiting for its next attempt"
         return _ignored(task, task.status, why, moment)
     if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
         # The pool has not changed since the submission: even then it could not satisfy the task. When a pool
@@ -82,7 +82,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
             return Decision(rejected, compares_spec=True, compares_pool=True)
     limit = task.spec.deadlines.queue_seconds
     if limit is not None and task.queued_at <= moment.now - limit:
-        message = f"not admitted within {limit:g} s, its queue deadline"
+        message = f"not admitted within its queue deadline of {limit:g} s"
         return Decision(
             transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True
         )
@@ -91,7 +91,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
-    # While a Start is under way, its answer is awaited. If somebody removed the attempt, the Start creates it
+    # While a Start is under way, its answer is awaited. If someone removed the attempt, the Start creates it
     # again under the same name. Neither the proof of the first one's end nor an operator's word covers the
     # second.
     may_end = attempt is None or not attempt.starting
@@ -105,7 +105,7 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     if status.lost_since is not None and task.spec is not None and may_end:
         limit = task.spec.on_lost.replace_after_seconds
         if limit is not None and status.lost_since + limit <= moment.now:
-            message = f"lost for {limit:g} s, given up as its on_lost says; it may still run"
+            message = f"lost for {limit:g} s and given up, as its on_lost allows; it may still be running"
             return Decision(_give_up(task, status, "Lost", message, moment))
     if seen is not None:
         noted = _observed(task, status, seen, attempt, moment)
@@ -195,7 +195,7 @@ def _observed(
     if status.stopping and not is_overdue:
         return None  # a stop takes time, and a terminal phase may precede its proof by minutes
     message = (
-        f"{seen.message or seen.reason or seen.phase}; no proof that it stopped: its resources stay held"
+        f"{seen.message or seen.reason or seen.phase}; no proof that it stopped, so its resources stay held"
     )
     return transitions.lost(status, seen.reason or "Lost", message, moment)
 
@@ -226,12 +226,15 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
         if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
             return (
                 StopReason.START_DEADLINE,
-                f"not running {limits.start_seconds:g} s after its admission, its start deadline",
+                f"not running within its start deadline of {limits.start_seconds:g} s",
             )
     # a nested if, so that each line asks one question
     elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
         if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
-            return StopReason.RUN_DEADLINE, f"ran for {limits.run_seconds:g} s, its run deadline"
+            return (
+                StopReason.RUN_DEADLINE,
+                f"still running after its run deadline of {limits.run_seconds:g} s",
+            )
     return None
 
 
@@ -239,7 +242,7 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
         if status.cancelling or (status.stopping and status.exit_code == 0):
-            why = "it is being cancelled already" if status.cancelling else "its main container has succeeded"
+            why = "it is already being cancelled" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         message = f"cancelled by {request.by or 'request'}" + (
             f": {request.reason}" if request.reason else ""
@@ -270,9 +273,9 @@ def _confirmed(task: Task, status: Status, attempt: Attempt | None, moment: Mome
     seen = attempt.observation if attempt is not None else None
     why = ""
     if request.attempt not in (0, status.attempt):
-        why = f"it speaks of attempt {request.attempt}, but attempt {status.attempt} is the current one"
+        why = f"it names attempt {request.attempt}, but the current attempt is {status.attempt}"
     elif status.lost_since is None and seen is not None and seen.phase in (Phase.PENDING, Phase.RUNNING):
-        why = f"the engine shows its attempt as {seen.phase}"
+        why = f"the engine reports its attempt as {seen.phase}"
     elif status.lost_since is None and not status.stopping:
         why = "its attempt is neither lost nor being stopped"
     if why:
@@ -313,7 +316,7 @@ def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
     ):
         return Decision(transitions.retry_requested(status, retry[0], moment), (RequestKind.RETRY,))
     if task.requests:
-        return _ignored(task, status, f"it is {status.state} already", moment)
+        return _ignored(task, status, f"it is already {status.state}", moment)
     if task.spec is None or (status.finished_at or 0.0) + task.retention_seconds <= moment.now:
         return Decision(None, tuple(task.requests), removes=True, compares_spec=True)
     return None

@@ -146,7 +146,7 @@ class Draft:
         for pool, held in self._held.items():
             value = codec.encode_ledger(held, self.moment.op, self._model.ledger(pool).extras)
             seen = self._seen[pool]
-            assert seen is not None, "the plan before has to be committed first"
+            assert seen is not None, "the previous plan must be committed first"
             self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
         self.plan.pools = [*self._relied_on.items()]
         return self.plan
@@ -161,6 +161,6 @@ class Draft:
 def _held(status: Status | None) -> Vector:
     """What the ledger counts (invariant I1).
 
-    A hold in a status that holds nothing was written by somebody else, and does not count.
+    A hold in a status that holds nothing was not written by Tally, and does not count.
     """
     return status.hold if status is not None and status.is_holding else ZERO

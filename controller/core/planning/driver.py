@@ -40,7 +40,7 @@ class Driver:
         is_first_stop = bool(status.stopping) and not attempt.stop_failed
         if attempt.must_wait(draft.moment.now) and not is_first_stop:
             return
-        # The uid that was seen last is the one to use: if somebody removed the recorded one, a late start may
+        # The uid that was seen last is the one to use: if someone removed the recorded one, a late start may
         # have created the attempt again.
         uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
         if attempt.missing and not (status.stopping and attempt.must_be_told):

@@ -55,7 +55,7 @@ class Mending:
         return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
 
     def _plan_identity(self, moment: Moment) -> Plan | None:
-        """Restore the keys of the installation and its engine, if somebody deleted them in this term."""
+        """Restore the keys of the installation and its engine, if they were deleted in this term."""
         missing = {
             kind: value for kind, value in self._model.identity.items() if not self._model.mod_of(kind, ())
         }
@@ -64,7 +64,7 @@ class Mending:
             records.append(
                 RecordChange(kind, (), 0, codec.encode({**codec.decode_mapping(value), "op": moment.op}))
             )
-            what = "was deleted by hand, and is put back as it was read last"
+            what = "was deleted by hand, and is restored to its last known value"
             outcomes.append(
                 Outcome(invariant="identity", subject=f"key/{kind}", verdict=Verdict.REPAIRED, what=what)
             )

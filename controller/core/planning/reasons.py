@@ -95,7 +95,7 @@ def unknown_reasons(policy: RetryPolicy) -> Iterator[tuple[str, str]]:
             advice = (
                 f"did you mean {_BY_LOWER_CASE[meant[0]]}?"
                 if meant
-                else "it matches only what your cluster or runtime says"
+                else "it matches only if your cluster or container runtime reports it"
             )
             yield (
                 f"retry.rules[{number}].reasons[{index}]",

@@ -9,13 +9,13 @@ What is repaired, and what is not:
   the pool: until then, such an orphan uses what the ledger would call free. It may be raised above the
   capacity. That is the truth, shown as an overcommit, and nothing is killed for it.
 - A hold becomes what the task's spec asks for while the task is Pending or Running, and nothing otherwise.
-- A status with an impossible epoch is written anew in this epoch. Impossible epochs in its history are
+- A status with an impossible epoch is rewritten in this epoch. Impossible epochs in its history are
   bounded by those around them. The step that records the repair says what was found.
 - Records of terms that never existed are removed. A lost or lowered epoch becomes the epoch of this term.
-- A quarantined key is removed only if the request gives its mod revision. A quarantined ledger is written
-  anew instead.
+- A quarantined key is removed only if the request gives its mod revision. A quarantined ledger is rewritten
+  instead.
 - The empty ledger of a pool that is gone is removed if the request gives its mod revision.
-- A deleted status is not made up again: what it held and counted is not known. An attempt of the task that
+- A deleted status is not reconstructed: what it held and counted is not known. An attempt of the task that
   still runs is an orphan. The leader stops it, and the task starts again with a new attempt number.
 - A history that the lifecycle does not allow is left alone, since what happened is not known.
 """
@@ -95,13 +95,13 @@ class _Draft:
         self._model = model
         self._moment = moment
         self._limits = limits
-        self._by = f"asked by {request.by or 'nobody named'}" + (
+        self._by = f"requested by {request.by or 'an unnamed user'}" + (
             f": {request.reason}" if request.reason else ""
         )
         self._note = {"at": moment.now, "by": request.by, "reason": request.reason, "request": request_id}
         self._balance = balance(holding_tasks(model))
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
-        self._statuses: dict[str, None] = {}  # tasks whose status is written anew
+        self._statuses: dict[str, None] = {}  # tasks whose status is rewritten
         self._moved: dict[str, Vector] = {}  # pool → the change of what its tasks hold
         self._pools: dict[str, Wanted | None] = {}  # pools whose ledger becomes the sum, with the finding
         self._alive = alive
@@ -121,7 +121,7 @@ class _Draft:
         size = sum(len(record.value or b"") for record in self.records)
         operations = len(self.records) + len(self.compared) + len(self._pools) + RESERVED + 4
         if operations > self._limits.operations or size > self._limits.bytes // 2:
-            self._answer(wanted, Verdict.LATER, "one transaction has no room for it")
+            self._answer(wanted, Verdict.LATER, "it does not fit into this transaction")
         elif kind == "pool":
             self._pools[rest] = wanted
         elif kind == "task":
@@ -134,7 +134,7 @@ class _Draft:
         elif kind == "attempt":
             self._attempt(wanted, rest)
         else:
-            self._answer(wanted, Verdict.LEFT, "nothing of this kind is repaired")
+            self._answer(wanted, Verdict.LEFT, "findings of this kind are not repaired")
 
     def settle_ledgers(self) -> None:
         """Write the ledgers of all touched pools, in one transaction with the holds (invariant I1)."""
@@ -148,11 +148,13 @@ class _Draft:
     def _task(self, wanted: Wanted, task_id: str) -> None:
         task = self._model.tasks.get(task_id)
         if task is not None and task_id in self._statuses:
-            self._answer(wanted, Verdict.REPAIRED, "with another finding of the same status")
+            self._answer(wanted, Verdict.REPAIRED, "together with another finding about the same status")
             return
         found = self._found(task, wanted.invariant) if task is not None else []
         if task is None or task.status is None or not found:
-            self._answer(wanted, Verdict.GONE, "its status shows nothing of that kind that could be repaired")
+            self._answer(
+                wanted, Verdict.GONE, "its status has no violation of this kind that can be repaired"
+            )
             return
         hold, pool = rightful_hold(task, task.status, self._model.pools.get(task.pool))
         changes_hold = task.status.is_holding and (hold, pool) != (task.status.hold, task.status.pool)
@@ -174,7 +176,7 @@ class _Draft:
         self._statuses[task_id] = None
         self._write("states", (task_id,), codec.encode_status(status, task.extras))
         self.compared.append(("tasks", (task_id,), task.spec_mod))
-        self._answer(wanted, Verdict.REPAIRED, f"{what}: the status is written anew, holding {hold}")
+        self._answer(wanted, Verdict.REPAIRED, f"{what}: the status is rewritten, and now holds {hold}")
 
     def _found(self, task: Task, invariant: str) -> list[str]:
         """What is wrong with the status by this invariant, and can be repaired."""
@@ -212,17 +214,17 @@ class _Draft:
                 self._answer(wanted, Verdict.GONE, f"the epoch is {stored}")
                 return
             self._write("epoch", (), codec.encode({"epoch": epoch, "op": self._moment.op}))
-            self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, that of this leader")
+            self._answer(wanted, Verdict.REPAIRED, f"the epoch is {epoch} again, the epoch of this leader")
         elif name.startswith("terms/") and wanted.invariant == "I7":
             term = name.removeprefix("terms/")
             if term not in self._model.terms or not is_number(term) or int(term) <= epoch:
-                self._answer(wanted, Verdict.GONE, "there is no such record above the epoch")
+                self._answer(wanted, Verdict.GONE, "there is no such record above the current epoch")
                 return
             self._write("terms", (term,), None)
             self._answer(
                 wanted,
                 Verdict.REPAIRED,
-                f"the record is removed: this is epoch {epoch}, and there was none above",
+                f"the record is removed: this is epoch {epoch}, and no later epoch has begun",
             )
         else:
             self._quarantined(wanted, name)
@@ -244,15 +246,17 @@ class _Draft:
             self._answer(
                 wanted,
                 Verdict.LEFT,
-                "its name has a backslash, or bytes that are no UTF-8: delete it with etcdctl",
+                "its name contains a backslash or is not valid UTF-8: delete it with etcdctl",
             )
         elif not wanted.mod:
-            self._answer(wanted, Verdict.LEFT, "a key is deleted only when it is named, with its revision")
+            self._answer(
+                wanted, Verdict.LEFT, "a key is deleted only if the request names it with its revision"
+            )
         elif self._model.mod_of(*record) != wanted.mod:
             self._answer(
                 wanted,
                 Verdict.LEFT,
-                f"it was changed since, at revision {self._model.mod_of(*record)}: look again",
+                f"it has changed since, at revision {self._model.mod_of(*record)}: run the audit again",
             )
         elif record[0] == "ledgers":
             self._pools[record[1][0]] = wanted
@@ -275,11 +279,11 @@ class _Draft:
             or self._balance.held.get(pool)
             or self._balance.unreadable_of(pool)
         ):
-            self._answer(wanted, Verdict.LEFT, "the ledger is in use, or is another one by now")
+            self._answer(wanted, Verdict.LEFT, "the ledger is in use, or has changed since")
             return
         self._write("ledgers", (pool,), None)
         self.compared.append(("pools", (pool,), 0))
-        self._answer(wanted, Verdict.REPAIRED, "the empty ledger of a pool that is gone is deleted")
+        self._answer(wanted, Verdict.REPAIRED, "the empty ledger of a pool that no longer exists is deleted")
 
     def _attempt(self, wanted: Wanted, name: str) -> None:
         try:
@@ -290,17 +294,21 @@ class _Draft:
         task = self._model.tasks.get(attempt.task_id)
         if _holds(task, attempt) and attempt not in self._alive:
             self._answer(
-                wanted, Verdict.LATER, "the engine was listed: the leader starts it, or records its end"
+                wanted,
+                Verdict.LATER,
+                "the engine was listed: the leader starts the attempt, or records its end",
             )
         elif not _holds(task, attempt) and attempt in self._alive:
-            self._answer(wanted, Verdict.LATER, "it holds nothing, and may run: the leader stops it")
+            self._answer(
+                wanted, Verdict.LATER, "it holds nothing and may still be running: the leader stops it"
+            )
         else:
             self._answer(wanted, Verdict.GONE, "the engine was listed, and agrees with the records")
 
     def _ledger(self, pool: str, *, named: bool) -> tuple[Verdict, str]:
         frozen = self._model.pool_is_frozen(pool)
         if frozen and not named:
-            return Verdict.LEFT, "the ledger does not parse: name its key to have it written anew"
+            return Verdict.LEFT, "the ledger does not parse: name its key to have it rewritten"
         held = self._balance.held.get(pool, ZERO) + self._moved.get(pool, ZERO)
         ledger = self._model.ledger(pool)
         if ledger.held == held and not frozen:
@@ -315,15 +323,15 @@ class _Draft:
             (pool,),
             codec.encode_ledger(held, self._moment.op, {**ledger.extras, "repaired": note}),
         )
-        return Verdict.REPAIRED, f"the ledger said {ledger.held}, and is now what the tasks hold: {held}"
+        return Verdict.REPAIRED, f"the ledger was {ledger.held}, and is now what the tasks hold: {held}"
 
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:
-        """Why it cannot be told now what is held of the pool; None if it can."""
+        """Why the sum that is held of the pool is unknown now; None if it is known."""
         if unreadable := self._balance.unreadable_of(pool):
             return (
                 Verdict.LEFT,
                 (
-                    f"{counted(unreadable, 'status', 'statuses')} cannot be read, and may hold something:"
+                    f"{counted(unreadable, 'status', 'statuses')} cannot be read, and may hold resources:"
                     " restore or delete them first"
                 ),
             )
@@ -331,7 +339,7 @@ class _Draft:
         if orphan is not None:
             return (
                 Verdict.LATER,
-                f"attempt {orphan} may still run, and holds nothing: the leader stops it first",
+                f"attempt {orphan} holds nothing and may still be running: the leader stops it first",
             )
         return None
 

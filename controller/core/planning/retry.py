@@ -83,7 +83,7 @@ def judge(policy: RetryPolicy, status: Status, observation: Observation, now: fl
         if start_failures > policy.max_start_failures:
             why = (
                 f"failed to start {start_failures} times, more than max_start_failures"
-                f" {policy.max_start_failures}"
+                f" ({policy.max_start_failures})"
             )
             return RetryDecision(False, 0.0, failures, start_failures, 0, why)
         return RetryDecision(

@@ -54,7 +54,7 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
         _status_of(task),
         Event.ADMITTED,
         moment,
-        pool=task.pool,  # the pool in whose queue it waited; a spec put again by hand may name another by now
+        pool=task.pool,  # the pool in whose queue it waited; a spec put again by hand may name another pool
         hold=task.demand,
         sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,

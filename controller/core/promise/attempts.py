@@ -1,6 +1,6 @@
 """What a leader knows of attempts in the engine during one tenure: observations, and effects under way.
 
-Nothing of it is stored: each leader derives it anew from the engine's list.
+Nothing of it is stored: each leader derives it again from the engine's list.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Attempts:
 
         Repeated, late and reordered observations are harmless. `asked_at` is when it was requested; None for
         one of a watch. Once the stop of an object is proven, nothing changes that. But it proves nothing for
-        another object of the same name, which was created after somebody removed the first. Only an
+        another object of the same name, which was created after the first was removed. Only an
         observation that was requested since then tells which of the two exists. The same holds for an object
         in a terminal phase without proof: its node may have been given up too soon.
         """

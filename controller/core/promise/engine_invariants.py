@@ -15,7 +15,7 @@ from controller.core.model.records import Task
 from controller.core.model.task import Observation, Status
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
 
-_ABANDONED = "it was lost, and given up by the task's `on_lost` or an operator's `tally confirm-stopped`"
+_ABANDONED = "it was lost, and then given up by the task's `on_lost` or by `tally confirm-stopped`"
 
 
 def check_engine(
@@ -76,10 +76,10 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
     return Finding(
         invariant="I4",
         subject=f"attempt/{attempts[0].attempt}",
-        what=f"is {attempts[0].phase} and not proven to have stopped, beside {others}",
+        what=f"is {attempts[0].phase}, without proof of stop, alongside {others}",
         since_revision=task.status_mod if task is not None else 0,
         likely_cause=_ABANDONED if accepted else "a late start by a stale leader",
-        repair="none: this was accepted" if accepted else "the leader stops the one that holds nothing",
+        repair="none: this was accepted" if accepted else "the leader stops the attempt that holds nothing",
         mender=Mender.OPERATOR if accepted else Mender.LEADER,
         severity=FindingSeverity.NOTICE if accepted else FindingSeverity.WRONG,
         # listing takes time: one can end, and the next begin, meanwhile
@@ -92,12 +92,12 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
     ended = task is not None and task.status is not None and observation.attempt.number <= task.status.attempt
     what, cause, repair = (
         "holds nothing: it is an orphan",
-        "a start that came late, or a change of etcd by hand",
-        "the leader stops it; it is not taken up again, since nobody knows what it held",
+        "a late start, or a change made in etcd by hand",
+        "the leader stops it, and does not adopt it, because what it held is unknown",
     )
     severity, mender = FindingSeverity.WRONG, Mender.LEADER
     if task is not None and task.status is None:
-        cause = "the status of its task was deleted by hand, or a start came late"
+        cause = "the status of its task was deleted by hand, or the attempt was started late"
     if unreadable:
         what, cause, repair = (
             "the status of its task does not parse",
@@ -109,7 +109,7 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
         what, cause, repair = (
             "its hold was given up",
             _ABANDONED,
-            "see that it ends: its node, or its supervisor",
+            "make sure that it ends: check its node or its supervisor",
         )
         severity, mender = FindingSeverity.NOTICE, Mender.OPERATOR
     return Finding(
@@ -137,40 +137,40 @@ def _holder_finding(
         what = f"has been lost for {now - status.lost_since:.0f} s; its resources stay held"
         cause, repair = (
             "its node or its supervisor is gone",
-            f"when it is certain to be dead: `tally confirm-stopped {task.id}`",
+            f"once you are certain that it no longer runs: `tally confirm-stopped {task.id}`",
         )
     elif missing and status.state is State.RUNNING:
         severity = FindingSeverity.WRONG
         what = (
-            f"is recorded as Running since {now - (status.started_at or now):.0f} s, but the engine does not"
-            " have it"
+            f"has been recorded as Running for {now - (status.started_at or now):.0f} s, but the engine does"
+            " not have it"
         )
         cause, repair = (
-            "it was removed behind the engine's back",
+            "it was removed by something other than Tally",
             "the leader ends it as Failed, and the retry policy decides",
         )
     elif missing:
         what = (
-            f"holds resources since {now - (status.admitted_at or now):.0f} s, but the engine does not have"
+            f"has held resources for {now - (status.admitted_at or now):.0f} s, but the engine does not have"
             " it yet"
         )
         cause, repair = (
-            "its start is in flight, or the engine refuses it for now",
+            "its start is under way, or the engine refuses it for now",
             f"the leader starts it; see `tally describe task {task.id}`",
         )
     elif observation is not None and observation.stopped:
         invariant = "I6"
         what = f"has stopped ({observation.phase}), but its end is not committed"
         cause, repair = (
-            "the commit is in flight, or nobody leads",
-            "the leader records it; see that one leads (`tally get replicas`)",
+            "the commit is under way, or no replica leads",
+            "the leader records it; check that a replica leads (`tally get replicas`)",
         )
     elif observation is not None and status.uid and observation.uid not in ("", status.uid):
         severity, invariant, mender = FindingSeverity.WRONG, "I4", Mender.OPERATOR
         what = f"was recorded with uid {status.uid}, but the engine has it with uid {observation.uid}"
         cause, repair = (
-            "it was removed and made again behind the engine's back",
-            f"see whether both have run, and `tally cancel {task.id}`",
+            "it was removed and created again by something other than Tally",
+            f"check whether both have run, and then run `tally cancel {task.id}`",
         )
     else:
         return None

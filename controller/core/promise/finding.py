@@ -21,7 +21,7 @@ class FindingSeverity(StrEnum):
 
 
 class Mender(StrEnum):
-    """Who mends a finding. What is not understood is left to an operator."""
+    """Who mends a finding. Tally leaves what it does not understand to an operator."""
 
     OPERATOR = "operator"  # `--repair` leaves it alone
     # the leader does by itself; `--repair` makes it list the engine at once

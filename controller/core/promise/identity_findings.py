@@ -56,7 +56,8 @@ def check_identity(model: Model) -> Iterator[Finding]:
                 since_revision=0,
                 likely_cause="deleted by hand",
                 repair=(
-                    "who leads, now or next, writes it back: see that a replica does (`tally get replicas`)"
+                    "the current or next leader writes it back: check that a replica leads (`tally get"
+                    " replicas`)"
                 ),
                 severity=FindingSeverity.NOTICE,
             )
@@ -70,8 +71,8 @@ def other_engine(model: Model, why: str) -> Finding:
         what=f"is not this installation's, and was not checked: {why}",
         since_revision=model.mod_of("engine", ()),
         likely_cause=(
-            "other flags or settings than those of the replicas that lead; or the engine was moved or made"
-            " anew"
+            "the flags or settings differ from those of the replicas that lead; or the engine was moved or"
+            " created again"
         ),
         repair=(
             "use the recorded engine (`tally engine show`), or change the record on purpose (`tally engine"
@@ -85,22 +86,22 @@ def check_others(others: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Attempts of other installations of the cluster's name, by their id ("" for none)."""
     for mark, names in sorted(others.items()):
         lost = (
-            "give one of the two another cluster name; or, its etcd being lost: `tally engine adopt"
-            f" --installation {mark}`"
+            "give one of the two installations another cluster name; or, if the etcd of the other one is"
+            f" lost, run `tally engine adopt --installation {mark}`"
         )
-        whose = f"of installation {mark}" if mark else "that carry no installation's id"
+        whose = "" if mark else " without an installation id"
         yield Finding(
             invariant="identity",
             subject=f"installation/{mark or '-'}",
             what=(
-                f"in the engine, under this cluster's name: {counted(len(names), 'attempt')} {whose}"
+                f"has {counted(len(names), 'attempt')}{whose} in the engine, under this cluster's name"
                 f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): left alone, and not counted"
             ),
             since_revision=0,
             likely_cause=(
-                "another etcd's Tally of the same cluster name uses this engine; or its etcd was lost, and"
-                " made anew"
+                "another installation with this cluster name uses this engine, or used it before its etcd was"
+                " lost"
             ),
-            repair=lost if mark else "remove them by hand once nobody needs them",
+            repair=lost if mark else "remove them by hand when they are no longer needed",
             severity=FindingSeverity.NOTICE,
         )

@@ -66,7 +66,7 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
                 ),
                 since_revision=task.status_mod,
                 likely_cause=_BY_HAND,
-                repair=f"the leader corrects the hold to {should}, and with it the ledger",
+                repair=f"the leader corrects the hold to {should}, and the ledger with it",
                 mender=Mender.REPAIR,
             )
         )
@@ -78,7 +78,7 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
                 what="waits for a retry, but its spec is gone: it can never run",
                 since_revision=task.status_mod,
                 likely_cause=f"tasks/{task.id} was deleted by hand",
-                repair="the leader marks it Failed by itself",
+                repair="the leader marks it Failed",
                 mender=Mender.LEADER,
                 transient=True,
             )
@@ -186,10 +186,9 @@ def check_layout(model: Model) -> Iterator[Finding]:
             subject=f"key/{subject}",
             what=f"is left alone: {reason}",
             since_revision=model.mod_of(kind, names),
-            likely_cause=_CAUSES.get(kind, "a value damaged by hand, or of a newer version"),
+            likely_cause=_CAUSES.get(kind, "a value damaged by hand, or written by a newer version"),
             repair=(
-                f"{_DELETIONS.get(kind, 'the leader deletes it')}, if you say so: `tally audit --repair"
-                f" --delete {name}`"
+                f"{_DELETIONS.get(kind, 'the leader deletes it')}: `tally audit --repair --delete {name}`"
             ),
             mender=Mender.DELETION,
             severity=FindingSeverity.NOTICE,
@@ -197,24 +196,25 @@ def check_layout(model: Model) -> Iterator[Finding]:
 
 
 _CAUSES = {
-    "unknown": "a key written by something else",
+    "unknown": "a key that Tally did not write",
     quarantine.KIND: (
-        "an error of Tally's own on this task: nothing is done with it, all others go on. Report it, with"
-        " the log"
+        "a bug in Tally: an error occurred on this task, and Tally leaves it alone; all other tasks go on."
+        " Report it with the log"
     ),
 }
 _DELETIONS = {
     quarantine.KIND: "the leader deletes it, and looks at the task again",
     "states": (
-        "better restore the value; else the leader deletes it, stops what may run of the task, and runs it"
-        " from the start"
+        "restore the value if you can; otherwise the leader deletes it, stops any attempt of the task, and"
+        " runs the task from the start"
     ),
-    "installation": "the leader deletes it, and writes it back as it read it last",
-    "engine": "the leader deletes it, and writes it back as it read it last",
-    "ledgers": "the leader writes it anew, as the sum of what the tasks hold",
-    "leader": "who campaigns next replaces it; as long as it stands the leader deletes it",
+    "installation": "the leader deletes it, and writes back the last value that it read",
+    "engine": "the leader deletes it, and writes back the last value that it read",
+    "ledgers": "the leader rewrites it as the sum of what the tasks hold",
+    "leader": "the next election replaces it; until then, the leader deletes it",
     "tasks": (
-        "better restore the value; else the leader deletes it, stops what may run of the task, and removes it"
+        "restore the value if you can; otherwise the leader deletes it, stops any attempt of the task, and"
+        " removes the task"
     ),
 }
 
@@ -227,7 +227,7 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         yield _history_finding(task, "I3", f"has a history that does not parse: {error}")
         return
     if not steps:
-        yield _history_finding(task, "I3", f"is {status.state}, but no step led there")
+        yield _history_finding(task, "I3", f"is {status.state}, but its history has no step")
         return
     if status.steps < len(steps):
         yield _history_finding(task, "I3", f"counts {status.steps} steps, but its history has {len(steps)}")
@@ -237,9 +237,9 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
     if _goes_back([*(step.epoch for step in steps), status.epoch]):
-        yield term_finding(f"task/{task.id}", "has a history whose epochs go back", task.status_mod)
+        yield term_finding(f"task/{task.id}", "has a history in which the epochs go back", task.status_mod)
     if _goes_back([*(step.attempt for step in steps), status.attempt]):
-        yield _history_finding(task, "I4", "has a history whose attempts go back")
+        yield _history_finding(task, "I4", "has a history in which the attempt numbers go back")
 
 
 def _is_lawful(steps: list[Step], was_cut: bool) -> bool:
@@ -260,10 +260,10 @@ def _history_finding(task: Task, invariant: str, what: str) -> Finding:
         subject=f"task/{task.id}",
         what=what,
         since_revision=task.status_mod,
-        likely_cause=f"{_BY_HAND}, or a fault of Tally: keep the value and report it",
+        likely_cause=f"{_BY_HAND}, or a bug in Tally: keep the value and report it",
         repair=(
-            "nothing by machine: what happened is not known; cancel the task once nothing of it runs, "
-            "and submit it again under another name"
+            "what happened is unknown: when no attempt of the task runs any more, cancel the task, and"
+            " submit it again under another name"
         ),
     )
 
@@ -278,19 +278,19 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
         has, should = format_quantity(name, ledger.held.get(name)), format_quantity(name, held.get(name))
         repair = f"the leader sets the ledger to {should}"
         if difference[name] > 0:
-            repair += ", once nothing that holds nothing runs in the pool any more"
+            repair += ", once no attempt without a hold runs in the pool"
         if unreadable:
-            repair = "restore the statuses that do not parse, or have them deleted"
+            repair = "restore or delete the statuses that do not parse"
         yield Finding(
             invariant="I1",
             subject=f"pool/{pool}",
-            what=f"{name}: the ledger says {has} is held, the tasks in Pending and Running hold {should}"
+            what=f"{name}: the ledger says {has} is held, but the Pending and Running tasks hold {should}"
             + (f"; {unreadable} unreadable statuses may hold the rest" if explained else ""),
             since_revision=ledger.mod,
             likely_cause=(
                 "statuses that do not parse"
                 if explained
-                else "a ledger or a status that was written, or deleted, around Tally"
+                else "something other than Tally wrote or deleted a ledger or a status"
             ),
             repair=repair,
             mender=Mender.OPERATOR if unreadable else Mender.REPAIR,
@@ -309,10 +309,10 @@ def _capacity_findings(model: Model, pool: str) -> Iterator[Finding]:
             invariant="I2",
             subject=f"pool/{pool}",
             what=f"{name}: {format_quantity(name, ledger.held[name])} is held, "
-            + (f"the capacity is {has}" if record is not None else "but the pool does not exist any more"),
+            + (f"but the capacity is {has}" if record is not None else "but the pool no longer exists"),
             since_revision=max(ledger.mod, record.mod if record is not None else 0),
             likely_cause="the capacity was lowered, or the pool removed, while tasks ran",
-            repair="none is needed: it ends as tasks finish; nothing more is admitted until then",
+            repair="none is needed: the overcommit ends as tasks finish, and nothing is admitted until then",
             severity=FindingSeverity.NOTICE,
         )
 
@@ -321,10 +321,10 @@ def _request_finding(subject: str, mod: int, by: str) -> Finding:
     return Finding(
         invariant="I8",
         subject=subject,
-        what=f"waits for the leader{f', asked by {by}' if by else ''}",
+        what=f"waits for the leader{f', requested by {by}' if by else ''}",
         since_revision=mod,
-        likely_cause="nobody leads, the leader has much to do, or it cannot write to etcd",
-        repair="see that a replica leads (`tally get replicas`), and its log",
+        likely_cause="no replica leads, or the leader is busy or cannot write to etcd",
+        repair="check that a replica leads (`tally get replicas`), and read its log",
         severity=FindingSeverity.NOTICE,
         transient=True,
     )

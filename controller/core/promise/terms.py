@@ -43,16 +43,16 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
         findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
     if epoch is None:
-        # 0 is not an epoch: somebody wrote it by hand
+        # 0 is not an epoch: someone wrote it by hand
         if any(one.epoch for one in written) or named or model.epoch is not None:
-            what = "is missing" if model.epoch is None else "names no number"
+            what = "is missing" if model.epoch is None else "does not contain a number"
             findings.append(_epoch_finding(what, model.epoch.mod if model.epoch is not None else 0))
         return findings
     led = decode_or_empty(model.leader).get("epoch")
     if isinstance(led, int) and led > epoch:
         findings.append(
             _epoch_finding(
-                f"is {epoch}, but the leader was elected as number {led}",
+                f"is {epoch}, but the leader was elected in epoch {led}",
                 model.epoch.mod if model.epoch else 0,
             )
         )
@@ -90,11 +90,13 @@ def term_finding(subject: str, what: str, since: int) -> Finding:
         subject=subject,
         what=what,
         since_revision=since,
-        likely_cause="keys written around the fence: by hand, or by a restore that put them one by one",
+        likely_cause=(
+            "keys were written without the fence: by hand, or by a restore that wrote them one by one"
+        ),
         repair=(
-            "the leader writes the status anew in its own epoch, and notes the epochs that it found"
+            "the leader rewrites the status in its own epoch, and records the epochs that it found"
             if of_a_task
-            else "the leader deletes the record: there was no such epoch"
+            else "the leader deletes the record: that epoch never existed"
         ),
         mender=Mender.REPAIR,
     )
@@ -108,8 +110,7 @@ def _epoch_finding(what: str, since: int) -> Finding:
         since_revision=since,
         likely_cause="the key was deleted or overwritten by hand",
         repair=(
-            "the leader writes the number of its own election; without a leader: put one above every recorded"
-            " epoch"
+            "the leader writes its own epoch; if no replica leads, write a number above every recorded epoch"
         ),
         mender=Mender.REPAIR,
     )

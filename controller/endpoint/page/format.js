@@ -1,4 +1,4 @@
-// Words, numbers and elements: what all parts of the page share.
+// Words, numbers and elements that all parts of the page share.
 
 const numbers = new Intl.NumberFormat("en");
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
@@ -8,18 +8,18 @@ let skew = 0; // seconds by which the replica's clock is ahead of ours
 
 /** The states, in the lifecycle's order, and what each means. */
 export const MEANINGS = {
-  Created: "Submitted, and waits for its turn and for free resources of its pool.",
+  Created: "Submitted: it waits for its turn and for free resources in its pool.",
   Pending: "Admitted: its resources are held, and its attempt is being started.",
   Running: "Its attempt was seen running.",
   WaitingRetry: "An attempt has failed; it waits for the next one.",
-  Succeeded: "It has ended well.",
-  Failed: "It has ended badly, and is not tried again.",
+  Succeeded: "It has succeeded.",
+  Failed: "It has failed, and is not retried.",
   Cancelled: "It was cancelled, and nothing of it runs.",
-  Unreadable: "Its record cannot be read; it is left alone.",
+  Unreadable: "Its record cannot be read, so it is left alone.",
 };
 export const STATES = Object.keys(MEANINGS).slice(0, -1);
 
-/** The worst of these words of age. */
+/** The worst of these freshness words. */
 export function worst(...words) { return ["dead", "stale", "fresh"].find((word) => words.includes(word)); }
 
 /** The replica said that it is `now` (seconds since the epoch): ages are counted by its clock. */
@@ -64,17 +64,17 @@ export function prose(text) {
   return text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
 }
 
-/** When something happened: the text moves on by itself, the exact time is in the tooltip. */
+/** The time since something happened. The text updates itself, and the tooltip has the exact time. */
 export function ago(at) {
   return el("time", { className: "ago", dateTime: new Date(at * 1000).toISOString(), title: dateAndTime(at) }, span(now() - at));
 }
 
-/** Sets a text only when it differs, so that nothing is announced or selected away without need. */
+/** Sets a text only if it differs, so that screen readers announce nothing twice and selections stay. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Replaces an element's children only when what they were made of differs. */
+/** Replaces an element's children only if the values that they were made of differ. */
 export function setChildren(element, made, make) {
   const key = JSON.stringify(made);
   if (element.dataset.made === key) return;

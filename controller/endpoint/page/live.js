@@ -1,4 +1,4 @@
-// The connection to the replica: asks when told that something changed, and now and then; says how old the last answer is.
+// The connection to the replica. It asks after each event and every few seconds, and knows how old the last answer is.
 
 const QUIET_MILLISECONDS = 5000; // without an event, things such as lags still change
 const BUSY_MILLISECONDS = 1000; // with many events, no more often than this
@@ -20,10 +20,10 @@ export async function ask(path) {
 export class Live {
   #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #answered = null; #problem = "";
 
-  /** Whether events are heard; without them the page still asks every few seconds. */
+  /** Whether events arrive. Without them, the page still asks every few seconds. */
   get hears() { return this.#source?.readyState === EventSource.OPEN; }
 
-  /** Seconds since the last answer, Infinity when there was none. One clock may stand while the machine sleeps, the other may be set: the larger counts. */
+  /** Seconds since the last answer, Infinity if there was none. One clock may stop while the machine sleeps, and the other may be set, so the larger counts. */
   get age() {
     if (this.#answered === null) return Infinity;
     return Math.max(performance.now() - this.#answered.counted, Date.now() - this.#answered.at) / 1000;
@@ -32,10 +32,10 @@ export class Live {
   /** When the last answer came (milliseconds since the epoch), null when there was none. */
   get answeredAt() { return this.#answered?.at ?? null; }
 
-  /** Why the last question has no answer, in words for people; "" when it has one. */
+  /** Why the last request has no answer, in words for people; "" if it has one. */
   get problem() { return this.#problem; }
 
-  /** `refresh` asks for all that is shown (a promise); `onEvent(name, data)` hears events; `onState()` that an answer came, or none. */
+  /** `refresh` (a promise) asks for everything that is shown. `onEvent(name, data)` receives events. `onState()` is called after each answer or failure. */
   constructor(refresh, onEvent, onState) {
     this.#refresh = refresh;
     this.#onEvent = onEvent;
@@ -48,7 +48,7 @@ export class Live {
     this.soon();
   }
 
-  /** Ask again soon: at once when the last time is long enough ago. */
+  /** Ask again soon: at once if the last request was long enough ago. */
   soon() {
     if (this.#asking) { this.#again = true; return; }
     this.#plan(Math.max(0, this.#asked + BUSY_MILLISECONDS - performance.now()));
@@ -87,10 +87,10 @@ export class Live {
       });
     }
     source.addEventListener("gap", () => this.#reopen(source));
-    source.onopen = () => this.soon(); // what was missed while it was away is read
+    source.onopen = () => this.soon(); // reads the changes that were missed in between
     source.onerror = () => {
       this.soon();
-      if (source.readyState === EventSource.CLOSED) this.#reopen(source); // refused, as after a restart: begin anew
+      if (source.readyState === EventSource.CLOSED) this.#reopen(source); // refused, as after a restart: connect again
     };
   }
 

@@ -9,16 +9,16 @@ import { Tasks } from "/static/tasks.js";
 
 const ACTIVITY = 12;
 const AUDIT_SECONDS = 300; // how old a verdict may be before the page asks for another by itself
-const AUDITED_TASKS = 20000; // beyond so many an audit is work for the replica: only when asked for
+const AUDITED_TASKS = 20000; // an audit of more tasks than this costs the replica much: only on request
 const $ = (id) => document.getElementById(id);
 const VERDICTS = {
   ok: ["All is well", "Tasks are admitted, observed and recorded."],
   warning: ["Something needs attention", "Tally does its work."],
-  critical: ["Something is wrong", "Tally does not do its work, or not as promised."],
+  critical: ["Something is wrong", "Tally does not do its work, or does not keep its promise."],
 };
-const UNKNOWN = "What happens now is not known here.";
-const SILENCES = ["store-unreachable", "leader-silent", "replica-silent"]; // their age is for how long
-const BLIND = ["store-unreachable", "loop-stuck"]; // a replica with such a notice knows nothing of now
+const UNKNOWN = "This replica does not know what is happening now.";
+const SILENCES = ["store-unreachable", "leader-silent", "replica-silent"]; // their age is the length of the silence
+const BLIND = ["store-unreachable", "loop-stuck"]; // a replica with such a notice knows nothing current
 
 let last = null; // the last summary
 let freshness = "dead"; // of all that is shown; see showAge
@@ -46,7 +46,7 @@ function show(summary) {
   showAudit(summary);
   showPools(summary);
   tasks.summarize(summary);
-  showAge(); // and with it all that is told in another way when it is old
+  showAge(); // and everything that looks different when it is old
 }
 
 function showHealth(summary) {
@@ -68,22 +68,22 @@ function showHealth(summary) {
       notice.action ? el("p", { class: "action" }, ...prose(notice.action)) : "")));
 }
 
-/** Who leads, or who led when that was last known: of a leader that is not heard of, nobody knows whether it still does. */
+/** The leader, or the last known one: a silent leader may no longer lead. */
 function showLeader({ leader, replicas, now: at, staleness_seconds: staleness }) {
   const record = replicas.find((replica) => replica.leads);
   const heard = record && rowFreshness(record) !== "fresh" ? record.age_seconds : freshness !== "fresh" ? staleness : null;
-  const name = () => (leader.replica ? replicaLink(leader.replica, leader.status_url) : "nobody");
+  const name = () => (leader.replica ? replicaLink(leader.replica, leader.status_url) : "no replica");
   const known = heard === null;
   setChildren($("leader"), [leader.replica, leader.status_url, known], () => [known ? name() : "not known"]);
   $("leader").dataset.tone = known && !leader.replica ? "critical" : "";
   setChildren($("leader-detail"), [leader, known, known ? null : Math.round((at - heard) / 2)], () => {
     if (!known) return [name(), " led ", ago(at - heard), ` ago · epoch ${count(leader.epoch)}`];
     if (leader.replica && leader.since) return ["for ", ago(leader.since), ` · since ${dateAndTime(leader.since)} · epoch ${count(leader.epoch)}`];
-    return [leader.epoch ? `epoch ${count(leader.epoch)} has ended` : "nobody has led yet"];
+    return [leader.epoch ? `epoch ${count(leader.epoch)} has ended` : "no replica has led yet"];
   });
 }
 
-/** What the leader says of its engine, and how long ago the engine said something. A leader that is not heard of says nothing of now. */
+/** What the leader says of its engine, and how long ago the engine last answered. The word of a silent leader is not current. */
 function showEngine(summary) {
   const leader = summary.replicas.find((replica) => replica.leads);
   const age = leader?.engine_age_seconds ?? null;
@@ -93,10 +93,10 @@ function showEngine(summary) {
   $("engine").dataset.freshness = known ? state : "stale";
   const words = known ? (silent ? "does not answer" : state === "fresh" ? "answers" : "is silent") : silent ? "did not answer then" : "answered";
   setChildren($("engine"), [leader?.id, words, age === null ? null : Math.round((summary.now - age) / 2)], () => leader && (silent || age !== null)
-    ? [`Engine ${summary.engine} ${words}`, ...(age === null ? [] : [known || silent ? " · last heard of " : " ", ago(summary.now - age), " ago"])] : []);
+    ? [`Engine ${summary.engine} ${words}`, ...(age === null ? [] : [known || silent ? " · last heard from " : " ", ago(summary.now - age), " ago"])] : []);
 }
 
-/** How old the words of a replica are: by its registration, and by whoever tells of it. */
+/** How old a replica's registration is, and how old this page's knowledge of it is: the worse counts. */
 function rowFreshness(replica) { return worst(replica.freshness, freshness); }
 
 /** Numbers of tasks by state, under the states' own names. */
@@ -120,10 +120,10 @@ function showAudit(summary) {
   if (auditing) return;
   const verdict = audit?.wrong ? plural(audit.wrong, "contradiction") : "nothing wrong";
   setText($("audit"), audit === null ? (summary.audit_problem ? "not possible now" : "not checked yet") : audit.freshness === "dead" ? `${verdict} long ago` : verdict);
-  // What was all right is so only for a while; what was wrong stays wrong until another audit says otherwise.
+  // A good verdict becomes stale; a bad one stays until another audit says otherwise.
   $("audit").dataset.tone = audit === null || (audit.freshness === "stale" && !audit.wrong) ? "" : audit.wrong || audit.freshness === "dead" ? "critical" : "ok";
   setChildren($("audit-detail"), [audit?.at, audit?.replica, audit?.freshness, audit?.notices, summary.audit_problem], () => {
-    const problem = summary.audit_problem ? ` This replica's last try failed: ${summary.audit_problem}` : "";
+    const problem = summary.audit_problem ? ` This replica's last audit failed: ${summary.audit_problem}` : "";
     if (audit === null) return [problem.trim() || "Checks every invariant against etcd and the engine."];
     return [`${plural(audit.notices, "notice")} · checked `, ago(summary.now - audit.age_seconds), ` ago by ${audit.replica} ·${problem}`];
   });
@@ -139,7 +139,7 @@ async function runAudit() {
   try {
     await ask("/v1/audit");
   } catch {
-    // The summary says why, and what the last one found.
+    // The summary says why, and what the last audit found.
   }
   auditing = false;
   $("audit-run").disabled = false;
@@ -159,7 +159,7 @@ function poolNote(pool) {
   const parts = stateCounts(pool.tasks, ["Running", "Pending", "Created", "WaitingRetry"].filter((state) => state === "Running" || pool.tasks[state]));
   if (pool.lost) parts.push(` · ${count(pool.lost)} lost`);
   if (pool.paused) parts.unshift("paused · ");
-  if (!pool.defined) parts.unshift("not defined any more · ");
+  if (!pool.defined) parts.unshift("no longer defined · ");
   return parts;
 }
 
@@ -184,9 +184,9 @@ function showReplicas(summary) {
     const fresh = rowFreshness(replica) === "fresh";
     const role = fresh && leads ? "leader" : leads || led ? "led before" : fresh ? "follower" : "followed before";
     const lag = replica.lag_revisions ? `${plural(replica.lag_revisions, "revision")} behind` : "up to date";
-    const deaf = replica.behind_seconds > 3 ? ` · heard of etcd ${span(replica.behind_seconds)} before that` : "";
-    const state = fresh ? (replica.behind_seconds > 3 ? `heard of etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
-    // Counted on by the page: what changes with each answer is not what the row is made of.
+    const deaf = replica.behind_seconds > 3 ? ` · heard from etcd ${span(replica.behind_seconds)} before that` : "";
+    const state = fresh ? (replica.behind_seconds > 3 ? `heard from etcd ${span(replica.behind_seconds)} ago` : lag) : deaf;
+    // The page itself counts the ages on, so they are not part of what the row is made of.
     const since = fresh && !led ? null : Math.round((summary.now - replica.age_seconds) / 2);
     return {
       id, status_url, leads: role === "leader", role, freshness: rowFreshness(replica), state, since, own: id === summary.replica,
@@ -196,8 +196,8 @@ function showReplicas(summary) {
   setChildren($("replicas"), rows.map(({ at, ...made }) => made), () => rows.map((row) => el("li", { "data-freshness": row.freshness },
     el("strong", {}, replicaLink(row.id, row.status_url), row.own ? " (this one)" : ""),
     el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
-    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard of ", ago(row.at), " ago"]
-      : [el("span", { class: "silent" }, "not heard of for ", ago(row.at)), row.state]), ` · ${row.from}`))));
+    el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard from ", ago(row.at), " ago"]
+      : [el("span", { class: "silent" }, "silent for ", ago(row.at)), row.state]), ` · ${row.from}`))));
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ function drawActivity() {
   $("activity").prepend(...waitingEvents.splice(0).reverse().map(({ name, data, at }) => {
     const task = () => el("a", { href: `#task=${encodeURIComponent(data.id)}` }, data.id);
     const what = {
-      status: () => [task(), " ", badge(data.state), data.stopping ? " is told to stop" : ""],
+      status: () => [task(), " ", badge(data.state), data.stopping ? " was told to stop" : ""],
       submitted: () => [task(), " was submitted"],
       removed: () => [data.id, " was removed"],
       quarantined: () => [task(), " has a record that cannot be read"],
@@ -230,7 +230,7 @@ function drawActivity() {
 
 // -- the connection, and the address ---------------------------------------------------------------------------------
 
-/** How old all that is shown is: by the replica's word of what it has heard, and by how long it has not been heard of itself. */
+/** How old the page is: by the replica's own word, and by the time since its last answer. */
 function showAge() {
   const [staleFrom, deadFrom] = last?.page_limits ?? [0, 0];
   const cut = live.problem !== "" || live.age >= staleFrom;
@@ -243,21 +243,21 @@ function showAge() {
     showReplicas(last);
     dialog.showAge(freshness === "fresh" ? null : last.now - last.staleness_seconds);
   }
-  $("health").hidden = cut; // an old verdict is none
+  $("health").hidden = cut; // an old verdict is no verdict
   $("stale").hidden = !cut;
   const mark = freshness !== "fresh" || last.verdict !== "ok" ? "⚠ " : "";
   document.title = `${mark}Tally${last === null ? "" : ` ${last.cluster}`}`;
   const since = live.answeredAt === null ? "" : ` since ${clock(live.answeredAt / 1000)}`;
   $("connection").dataset.state = last === null && !live.problem ? "connecting" : freshness;
-  if (freshness === "fresh") { setText($("connection-text"), live.hears ? "Live" : "Asking every few seconds"); return; }
+  if (freshness === "fresh") { setText($("connection-text"), live.hears ? "Live" : "Polling every few seconds"); return; }
   if (!cut) {
     const deaf = last.freshness !== "fresh";
-    setText($("connection-text"), deaf ? `etcd not heard of for ${span(last.staleness_seconds + live.age)}` : "This replica's control loop is stuck");
+    setText($("connection-text"), deaf ? `No answer from etcd for ${span(last.staleness_seconds + live.age)}` : "This replica's control loop is stuck");
     return;
   }
   setText($("connection-text"), last === null ? (live.problem ? "Not connected" : "Connecting …") : own === "dead" ? `No answer${since}` : `Stale${since}`);
-  setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica has not answered${since}: what is shown is ${span(live.age)} old.`);
-  setText($("stale-detail"), `${live.problem || "It takes its time."} The page goes on by itself when it is back.`);
+  setText($("stale-title"), last === null ? "This replica cannot show anything yet." : `This replica has not answered${since}: the page is ${span(live.age)} old.`);
+  setText($("stale-detail"), `${live.problem || "It is slow to answer."} The page continues by itself when the replica is back.`);
   const others = (last?.replicas ?? []).filter(({ status_url: url }) => URL.canParse(url) && new URL(url).origin !== location.origin);
   $("stale-elsewhere").hidden = !others.length;
   setChildren($("stale-links"), others.map((replica) => replica.id), () => others.map((replica) => replicaLink(replica.id, replica.status_url)));

@@ -1,4 +1,4 @@
-// One task in a dialog: what is known of it, and its history as a time line.
+// A task in a dialog: everything that is known of it, and its history as a timeline.
 
 import { ago, badge, dateAndTime, el, now, setChildren, setText, span } from "/static/format.js";
 import { ask } from "/static/live.js";
@@ -6,9 +6,9 @@ import { ask } from "/static/live.js";
 const $ = (id) => document.getElementById(id);
 const FINAL = ["Succeeded", "Failed", "Cancelled"];
 const EVENTS = {
-  "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Seen running", "succeeded-observed": "Seen to have succeeded",
-  "failed-observed": "Seen to have failed", "stop-requested": "Told to stop", "stopped-observed": "Seen to have stopped",
-  "cancel-requested": "Cancelled while it waited", "retry-due": "To be tried again", "retry-requested": "Retry requested", "noted": "Noted",
+  "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Observed running", "succeeded-observed": "Observed to have succeeded",
+  "failed-observed": "Observed to have failed", "stop-requested": "Told to stop", "stopped-observed": "Observed to have stopped",
+  "cancel-requested": "Cancelled while it waited", "retry-due": "To be retried", "retry-requested": "Retry requested", "noted": "Noted",
 };
 
 export class TaskDialog {
@@ -58,17 +58,17 @@ export class TaskDialog {
     setText($("task-state"), task.state ?? "Unreadable");
     setChildren($("task-body"), [task, kept], () => this.#body(task, kept));
     const output = $("task-body").querySelector("pre");
-    if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // its end, when it is shown first
+    if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
     this.#kept = kept;
   }
 
-  /** What is shown is as old as that (seconds since the epoch); null: it is of now. */
+  /** The shown data is from that time (seconds since the epoch); null: it is current. */
   showAge(at) {
     $("task-age").hidden = at === null;
     setChildren($("task-age"), at === null ? null : Math.round(at / 2), () => (at === null ? [] : ["as it was ", ago(at), " ago"]));
   }
 
-  /** The end of the last attempt's output, if it is kept; read again only when another one is. */
+  /** The end of the last attempt's output, if it is kept; read again only after another one was kept. */
   async #keptLog(id, revision) {
     if (!revision) return null;
     if (this.#kept?.revision === revision && !this.#kept.problem) return this.#kept;
@@ -91,14 +91,14 @@ export class TaskDialog {
       parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));
     }
     for (const request of task.requests) {
-      parts.push(el("p", { class: "message" }, `A ${request.kind} is requested${request.by ? ` by ${request.by}` : ""}; the leader has yet to act on it.`));
+      parts.push(el("p", { class: "message" }, `A ${request.kind} request${request.by ? ` by ${request.by}` : ""} waits for the leader.`));
     }
     parts.push(this.#fields(task));
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
     if (task.attempt) {
-      // Shown here is only what somebody asked to keep: output may hold secrets, and each engine has rights of its own for reading it.
+      // Only output that a user asked to keep is shown: output may contain secrets, and each engine has its own rights for reading it.
       parts.push(el("section", { class: "output" }, el("h3", {}, "Output"), ...(kept === null ? [] : this.#output(kept)),
         el("p", {}, el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
           el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
@@ -111,10 +111,10 @@ export class TaskDialog {
   }
 
   #output(kept) {
-    if (kept.problem) return [el("p", { class: "muted" }, `A log is kept, but: ${kept.problem}`)];
+    if (kept.problem) return [el("p", { class: "muted" }, `A log is kept, but cannot be shown: ${kept.problem}`)];
     const extent = kept.truncated ? "the last 64 KiB" : "all";
     return [
-      el("p", { class: "muted" }, `Kept of attempt ${kept.attempt}: ${extent}, read `, ago(kept.at), " ago."),
+      el("p", { class: "muted" }, `Output of attempt ${kept.attempt}: ${extent}, read `, ago(kept.at), " ago."),
       kept.text ? el("pre", { tabIndex: 0, "aria-label": `Output of attempt ${kept.attempt}`, role: "region" }, kept.text) : el("p", {}, "It printed nothing."),
     ];
   }
@@ -133,7 +133,7 @@ export class TaskDialog {
     return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
   }
 
-  /** How long it was in each state, as shares of a bar and in words; of what is kept of its history. */
+  /** How long it was in each state, as shares of a bar and in words, by its kept history. */
   #durations(task) {
     const cut = task.steps > task.history.length;
     const known = [...(cut ? [] : [{ at: task.submitted_at, state: "Created" }]), ...task.history].filter((step) => step.at);

@@ -1,11 +1,11 @@
-// The list of tasks: filters, search and pages, all done by the replica; one page is held here.
+// The list of tasks. The replica filters, searches and pages; this script holds one page.
 
 import { MEANINGS, STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
 import { ask } from "/static/live.js";
 
 const PAGE = 25;
 const TYPING_MILLISECONDS = 250;
-const NEWEST = "-submitted"; // what is looked for is most often of today
+const NEWEST = "-submitted"; // users mostly look for today's tasks
 const FILTERS = ["state", "pool", "search", "label"];
 const BACKWARDS = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
 const $ = (id) => document.getElementById(id);
@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 export class Tasks {
   #states = new Set(); #search = ""; #label = ""; #pool = ""; #sort = NEWEST; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = 0; #shown = -1;
 
-  /** `changed` is called when the user asks for something else than what is shown. */
+  /** `changed` is called when the user asks for something other than what is shown. */
   constructor(changed) {
     this.#changed = changed;
     this.#makeChips();
@@ -52,7 +52,7 @@ export class Tasks {
     return true;
   }
 
-  /** The filters and the order as they stand, for the address. */
+  /** The current filters and order, for the address. */
   address() {
     const parameters = this.#parameters();
     if (this.#sort !== NEWEST) parameters.set("sort", this.#sort);
@@ -75,7 +75,7 @@ export class Tasks {
       if (asked === wanted()) this.#complain(error.message);
       return;
     }
-    if (asked !== wanted()) return; // something else is wanted meanwhile
+    if (asked !== wanted()) return; // the user wants something else by then
     this.#complain("");
     if (!page.items.length && this.#tokens.length > 1) { this.#tokens.pop(); this.#changed(); return; }
     this.#next = page.continue;
@@ -119,7 +119,7 @@ export class Tasks {
     $("search").value = parameters.get("search") ?? "";
     $("label").value = parameters.get("label") ?? "";
     $("sort").value = parameters.get("sort") ?? NEWEST;
-    if (!$("sort").value) $("sort").value = NEWEST; // the address names no order that there is
+    if (!$("sort").value) $("sort").value = NEWEST; // the address names an unknown order
     const pool = parameters.get("pool") ?? "";
     if (pool && ![...$("pool").options].some((option) => option.value === pool)) $("pool").append(el("option", { value: pool }, pool));
     $("pool").value = pool;
@@ -157,7 +157,7 @@ export class Tasks {
     return query;
   }
 
-  /** Says what is wrong with a filter; what is listed stays. */
+  /** Says what is wrong with a filter; the list stays. */
   #complain(problem) {
     setText($("filter-problem"), problem);
     $("filter-problem").hidden = !problem;
