@@ -110,6 +110,7 @@ class LocalCluster:
         self.replicas = [
             ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)
         ]
+        self._etcd_restart_at: float | None = None  # boottime; set while etcd is down
         self._lock_file: int | None = None
         self.is_told_to_stop = False
 
@@ -187,6 +188,19 @@ class LocalCluster:
             elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
                 self.start_replica(replica)
         return dead
+
+    def tend_etcd(self) -> bool:
+        """Restart etcd, a second after its end. True if it was newly found dead. Raises EtcdFailed."""
+        now = self.clock.boottime()
+        if self._etcd_restart_at is None:
+            if self.etcd.running:
+                return False
+            self._etcd_restart_at = now + RESTART_SECONDS
+            return True
+        if now >= self._etcd_restart_at:
+            self._etcd_restart_at = None
+            self.etcd.start()
+        return False
 
     def client(self) -> Client:
         """A client of this cluster."""

@@ -67,7 +67,9 @@ class DevView:
 
     def update(self) -> list[str]:
         """Take up new changes, for at most REFRESH_SECONDS, and return them as lines."""
-        lines = [f"{replica.name} died; restarting it" for replica in self.cluster.tend()]
+        died = [replica.name for replica in self.cluster.tend()]
+        died += ["etcd"] if self.cluster.tend_etcd() else []
+        lines = [f"{name} died; restarting it" for name in died]
         changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded | Changed):

@@ -82,6 +82,26 @@ def test_a_kill_leaves_neither_etcd_nor_replicas_and_its_attempts_are_adopted(
     assert journal.starts() == {("running", 1): 1}
 
 
+def test_an_etcd_that_dies_is_told_and_restarted(dev: MakeDev) -> None:
+    """As replicas are; what runs goes on."""
+    run = dev().until_it_leads()
+    with run.client() as client:
+        client.submit({"id": "before", "command": ["true"]})
+        assert client.wait(["before"], timeout_seconds=30)["before"].state is State.SUCCEEDED
+    (etcd,) = [process for process in processes_of(run.data_dir) if Path(process.cmdline()[0]).name == "etcd"]
+    etcd.kill()
+    wait_until(lambda: "etcd died; restarting it" in run.output, "word of its death")
+    run.until_it_leads()
+    with run.client() as client:
+        assert client.get("before").state is State.SUCCEEDED
+        client.submit({"id": "after", "command": ["true"]})
+        assert client.wait(["after"], timeout_seconds=60)["after"].state is State.SUCCEEDED
+    run.interrupt()
+    assert run.ended() == 0
+    assert processes_of(run.data_dir) == []
+    assert "Traceback" not in run.output
+
+
 @pytest.mark.parametrize("which", ["etcd_port", "status_port"])
 def test_a_port_in_use_is_named(dev: MakeDev, tmp_path: Path, which: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
