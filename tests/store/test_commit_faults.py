@@ -424,7 +424,7 @@ class TestOptions:
             FakeEtcd(lambda *_: Reply(b"hello")) as fake,
             pytest.raises(StoreUnavailable, match="broken answer"),
         ):
-            etcd_factory.store(fake.url).get("a", deadline=in_seconds(0.3))
+            etcd_factory.store(fake.url).get("a", deadline=in_seconds(1.0))
 
     def test_a_call_that_is_plainly_wrong_is_not_repeated(self, etcd: EtcdProcess, store: EtcdStore) -> None:
         with pytest.raises(StoreError, match="key is not provided"):
