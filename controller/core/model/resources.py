@@ -163,13 +163,21 @@ class Vector(Mapping[str, int]):
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) + amount
-        return Vector(amounts)
+        return self._changed(amounts)
 
     def __sub__(self, other: Mapping[str, int]) -> Vector:
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) - amount
-        return Vector(amounts)
+        return self._changed(amounts)
+
+    def _changed(self, amounts: dict[str, int]) -> Vector:
+        """A vector of these amounts, which begin with our names, in our order."""
+        if len(amounts) > len(self._amounts) or 0 in amounts.values():
+            return Vector(amounts)
+        vector = Vector.__new__(Vector)  # each commit adds and subtracts: the names are in order already
+        vector._amounts = amounts
+        return vector
 
     def without(self, other: Vector) -> Vector:
         """What is left when `other` is set aside: its amounts are subtracted, down to zero and no further."""
