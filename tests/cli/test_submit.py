@@ -354,7 +354,7 @@ def test_texts_stay_as_they_are_written(tally: Tally, client: Client, tmp_path: 
     answer = tally("submit", "-f", str(file))
     assert (answer.exit_code, answer.err) == (
         1,
-        f"error: {file}:5: env.VERSION: is 1.1, expected text: put it in quotes\n",
+        f"error: {file}:5: env.VERSION: is 1.1, expected a string: put it in quotes\n",
     )
 
 

@@ -77,7 +77,7 @@ def encode(value: object) -> bytes:
 
 
 def to_builtins(value: object) -> Any:
-    """Any value of the core as dicts, lists and texts, for printing."""
+    """Any value of the core as dicts, lists and strings, for printing."""
     return msgspec.to_builtins(value, enc_hook=_encode_custom)
 
 
@@ -232,7 +232,7 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
         status,
         # A Raw is a view into the whole message. A copy does not keep the message alive.
         history=tuple(step.copy() for step in status.history),
-        # Many statuses share these texts: keep one of each.
+        # Many statuses share these strings: keep one of each.
         pool=sys.intern(status.pool),
         reason=sys.intern(status.reason),
         op=sys.intern(status.op),

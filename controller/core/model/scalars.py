@@ -1,7 +1,7 @@
-"""Single values as users write them: names, durations, numbers, texts.
+"""Single values as users write them: names, durations, numbers, strings.
 
 Each parser raises InvalidField with the name of the field. A duration is a number of seconds (`30`, `1.5`) or
-a text (`90s`, `10m`, `1h30m`, `2d`).
+a string (`90s`, `10m`, `1h30m`, `2d`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DURATION = re.compile(
 
 
 def parse_duration(raw: object, field: str) -> float:
-    """Seconds, from a number or from text such as `1h30m`.
+    """Seconds, from a number or from a string such as `1h30m`.
 
     Raises InvalidField for anything negative or not finite.
     """
@@ -40,7 +40,7 @@ def parse_duration(raw: object, field: str) -> float:
         except ValueError:
             raw = None
     if not is_number(raw):
-        raise InvalidField(field, "expected a duration: seconds (30) or text such as 90s, 10m or 1h30m")
+        raise InvalidField(field, "expected a duration: seconds (30) or a string such as 90s, 10m or 1h30m")
     return in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
 
 
@@ -110,10 +110,10 @@ def parse_boolean(raw: object, field: str) -> bool:
 
 
 def parse_text(raw: object, field: str) -> str:
-    """A text that UTF-8 can encode, without NUL."""
+    """A string that UTF-8 can encode, without NUL."""
     if not isinstance(raw, str):
         quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
-        raise InvalidField(field, f"is {shown(raw)}, expected text{quotes}")
+        raise InvalidField(field, f"is {shown(raw)}, expected a string{quotes}")
     if "\0" in raw:
         raise InvalidField(field, "contains a NUL character, which no process can receive: remove it")
     try:
