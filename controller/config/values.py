@@ -66,7 +66,7 @@ def choice(*choices: str) -> Parse:
 def parse_text(raw: object, name: str) -> str:
     """Any text that is not empty."""
     if not isinstance(raw, str) or not raw.strip():
-        raise InvalidField(name, f"is {raw!r}, expected text")
+        raise InvalidField(name, f"is {raw!r}, expected a string")
     return raw
 
 

@@ -54,7 +54,7 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
         ("engine = 'podman'", "engine: is 'podman', expected one of process, null, kubernetes, docker"),
         ("status = 'localhost'", "status: 'localhost' is not HOST:PORT"),
         ("status = 'localhost:70000'", "is not HOST:PORT"),
-        ("user = 7", "user: is 7, expected text"),
+        ("user = 7", "user: is 7, expected a string"),
         ("cert_file = '/dev/null'", "cert_file: /dev/null is not a readable file"),
         ("[etcd]\nurl = 'x'", "etcd: expected etcd's client URLs"),
         ("etcd = ", "config: .*is not TOML"),
