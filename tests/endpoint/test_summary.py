@@ -262,12 +262,12 @@ def test_each_trouble_is_named_with_what_to_do(
     assert all(notice["action"] for notice in found["notices"] if notice["severity"] != "info")
 
 
-@pytest.mark.parametrize(("error", "told"), [("a: b", " It says: a: b."), ("", "")])
+@pytest.mark.parametrize(("error", "told"), [("a: b", " The error is: a: b."), ("", "")])
 def test_what_the_store_answers_is_told(http: httpx.Client, view: ModelView, error: str, told: str) -> None:
     """Its own words, and not what else the check saw."""
     view.checks = (Check("store", False, f"2: heard of 47 s ago: {error}", error),)
     (notice,) = (found for found in summary(http)["notices"] if found["code"] == "store-unreachable")
-    _, says, words = notice["detail"].partition(" It says: ")
+    _, says, words = notice["detail"].partition(" The error is: ")
     assert says + words == told
 
 

@@ -87,6 +87,8 @@ MUTANTS = [
     Mutant(
         "no compare of the status",
         (Edit(_TRANSACTION, "guards.append(Guard(keys.state(change.task_id), change.seen_mod))", "pass"),),
+        faults=frozenset({"damage"}),
+        density=20.0,
     ),
     Mutant(
         "no compare of the ledger",
