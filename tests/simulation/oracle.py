@@ -360,14 +360,20 @@ class Oracle:
                 )
             self._check_writer(event.item.value, f"ledger {pool}", writer)
             before, capacity = self.ledgers.get(pool, ZERO), self.capacities.get(pool, ZERO)
-            taken = held - self.amiss.get(pool, ZERO)
-            for name in taken:
-                if held.get(name) > before.get(name) and taken[name] > capacity.get(name):
+            # Where the ledger was lowered, by what can be read of the holds.
+            holds = held - self.amiss.get(pool, ZERO) - self._unreadable(pool)
+            for name in {*held, *holds}:
+                taken = max(held.get(name), holds.get(name))
+                if held.get(name) > before.get(name) and taken > capacity.get(name):
                     raise Violation(
-                        "I2",
-                        f"{pool}: {name} rises to {taken[name]}, above its capacity of {capacity.get(name)}",
+                        "I2", f"{pool}: {name} rises to {taken}, above its capacity of {capacity.get(name)}"
                     )
         self.ledgers[pool] = held
+
+    def _unreadable(self, pool: str) -> Vector:
+        """What the statuses of a pool that somebody damaged hold."""
+        holds = [status.hold for status in self.frozen.values() if status.pool == pool]
+        return sum(holds, start=ZERO)
 
     def _on_states(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         old = self.statuses.pop(task_id, None)
