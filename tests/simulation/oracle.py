@@ -362,7 +362,7 @@ class Oracle:
             before, capacity = self.ledgers.get(pool, ZERO), self.capacities.get(pool, ZERO)
             # Where the ledger was lowered, by what can be read of the holds.
             holds = held - self.amiss.get(pool, ZERO) - self._unreadable(pool)
-            for name in {*held, *holds}:
+            for name in sorted({*held, *holds}):
                 taken = max(held.get(name), holds.get(name))
                 if held.get(name) > before.get(name) and taken > capacity.get(name):
                     raise Violation(
