@@ -21,7 +21,7 @@ class PoolFacts(NamedTuple):
     definition: Pool | None  # None: it is not defined (any more), or cannot be read
     capacity: Vector
     held: Vector  # as its ledger says
-    unledgered: Vector  # what its tasks hold beyond that: nothing, unless somebody else wrote a record
+    unledgered: Vector  # what its tasks hold beyond that: nothing, by invariant I1
     tasks: dict[State, int]  # states in which it has tasks, in the order of the lifecycle
     queued: int  # tasks in its queue, without those in back-off
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why

@@ -1,6 +1,6 @@
-"""The identifier of a transaction. It stands as `op` in each value that the transaction puts.
+"""The identifier of a transaction, stored as `op` in each value that the transaction puts.
 
-By it, a refused transaction tells whether an earlier copy of itself was applied
+A refused transaction looks for its op to learn whether an earlier copy of itself was applied
 (`store.base.Transaction.applied_in`).
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import NewType
 
 Op = NewType("Op", str)
-"""The text as it is stored. `op_of` makes a replica's, `store.base.new_op` a client's."""
+"""The string as it is stored. `op_of` makes the op of a replica, `store.base.new_op` that of a client."""
 
 NO_OP = Op("")
-"""Of a value that no transaction has put."""
+"""The op of a value that no transaction has put."""
 
 
 def op_of(*parts: object) -> Op:
-    """The op that has these parts. Together they must be unique to the transaction.
+    """The op with these parts, which together must be unique to the transaction.
 
     The forms. An `instance` is one run of a replica, and a `term` is the create revision of the leader's key:
 
@@ -28,6 +28,6 @@ def op_of(*parts: object) -> Op:
         {instance}/foreign-leader/{mod} a leader key without a lease is removed
         {instance}/beat/{n}             the nth write of a registration
         {replica}/depose/{term}         a leader whose process is gone is deposed
-        {selftest}/stale, …/remove      what `tally selftest` tries and clears away
+        {selftest}/stale, …/remove      what `tally selftest` writes and removes
     """
     return Op("/".join(map(str, parts)))

@@ -151,9 +151,9 @@ def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
 
 
 def unledgered(model: Model, pool: str) -> Vector:
-    """What the tasks of a pool hold beyond what its ledger says. It is not free, whatever the ledger says.
+    """What the tasks of a pool hold beyond its ledger. It is not free, whatever the ledger says.
 
-    By I1 it is nothing, unless somebody else than a leader wrote a status or a ledger.
+    By I1 it is nothing, unless something other than a leader wrote a status or the ledger.
     """
     held, ledger = model.indexes.held.get(pool, ZERO), model.ledger(pool).held
     if held == ledger:
