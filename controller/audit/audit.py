@@ -12,6 +12,7 @@ checked, and concludes nothing about attempts.
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -173,11 +174,14 @@ def examine(
     if any(finding.transient for finding in findings):
         sleep(second_look_seconds)
         last = _look(store, engine, keys, clock)
-        persisting = {_identity(finding): finding for finding in last.findings}
+        # One subject may have several findings of a kind, such as one for each resource of a pool.
+        persisting: dict[tuple[str, str, FindingSeverity], deque[Finding]] = defaultdict(deque)
+        for finding in last.findings:
+            persisting[_identity(finding)].append(finding)
         findings = [
-            persisting.get(_identity(finding), finding)
+            persisting[_identity(finding)].popleft() if persisting[_identity(finding)] else finding
             for finding in findings
-            if not finding.transient or _identity(finding) in persisting
+            if not finding.transient or persisting[_identity(finding)]
         ]
     report = make_report(first.model, cluster, clock.now())
     observations = first.observations

@@ -32,6 +32,7 @@ def ask(
     key, op = keys.request(task_id, request.kind), new_op()
     value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
     steps_before: int | None = None
+    unreadable = 0  # the mod of what is stored under the key, and is not a request: it is replaced
     while True:
         task = read(keys.task(task_id))
         if task is None:
@@ -45,17 +46,27 @@ def ask(
                 id=task_id, outcome="already requested", message="the leader has acted on it"
             )
         guards = (
-            Guard(key, 0),
+            Guard(key, unreadable),
             Guard(task.key, task.create, on_create=True),
             Guard(keys.state(task_id), status.mod if status is not None else 0),
         )
         answer = commit(Transaction(guards, (Put(key, value),), op))
         if isinstance(answer, Committed):
             return RequestResult(id=task_id, outcome="requested")
-        if answer.current.get(key) is not None:
+        stored = answer.current.get(key)
+        if stored is not None and _is_request(request.kind, stored):
             return RequestResult(
                 id=task_id, outcome="already requested", message="the leader has yet to act on it"
             )
+        unreadable = stored.mod if stored is not None else 0
+
+
+def _is_request(kind: str, item: KeyValue) -> bool:
+    try:
+        codec.decode_request(kind, item.value)
+    except CorruptValue:
+        return False
+    return True
 
 
 def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:

@@ -13,10 +13,9 @@ from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.resources import Vector, format_quantity
+from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import Policy, Pool, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
-from controller.core.promise.invariants import unledgered
 from controller.errors import CorruptValue
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
@@ -262,12 +261,10 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
         holders = sum(1 for other in model.holding.values() if other.pool == pool.name)
-        lacks = unledgered(model, pool.name)
-        audit = f"; the ledger lacks {lacks} of what they hold: run `tally audit`" if lacks else ""
         return (
             f"{task.id} waits for resources: it asks for {_lack(asked, free, 'free')} of pool {pool.name} "
-            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest{audit}), and"
-            f" {crowd}"
+            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest"
+            f"{_imbalance(model, pool.name)}), and {crowd}"
         )
     if not ahead:
         return (
@@ -276,6 +273,14 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
         )
     blocker = _blocker(model, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"
+
+
+def _imbalance(model: Model, pool: str) -> str:
+    """How the ledger of a pool differs from what its tasks hold; "" if it does not (I1)."""
+    ledger, holds = model.ledger(pool).held, model.indexes.held.get(pool, ZERO)
+    if ledger == holds:
+        return ""
+    return f"; its ledger says that {ledger} is held, but they hold {holds}: run `tally audit`"
 
 
 def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:

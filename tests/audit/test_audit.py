@@ -11,7 +11,7 @@ import pytest
 from controller.audit.audit import Report, run_audit
 from controller.clock import SystemClock
 from controller.core.model import codec
-from controller.core.model.lifecycle import Event, State
+from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Spec, Status, Step
@@ -98,6 +98,7 @@ class Cluster:
             "epoch": 1,
             "steps": len(history),
             "history": history,
+            "finished_at": 1.0 if state in FINISHED else None,
         }
         self.put(self.keys.state(task_id), codec.encode_status(Status(state=state, hold=hold, **fields), {}))
 
@@ -181,6 +182,16 @@ def test_an_orphan_that_stays_is_found(cluster: Cluster) -> None:
     assert [(finding.invariant, finding.subject) for finding in cluster.audit().findings] == [
         ("I5", "attempt/stranger-1")
     ]
+
+
+def test_a_second_look_keeps_each_finding_of_one_subject(cluster: Cluster) -> None:
+    """A pool has one for each resource."""
+    held = Vector({"cpu": 700, "memory": 1})
+    cluster.put(cluster.keys.ledger("default"), codec.encode_ledger(held, Op("x"), {}))
+    cluster.start("stranger")
+    findings = cluster.audit().findings
+    assert [f.what.partition(":")[0] for f in findings if f.invariant == "I1"] == ["cpu", "memory"]
+    assert [f.subject for f in findings if f.transient] == ["attempt/stranger-1"]
 
 
 def test_one_orphan_that_goes_does_not_vouch_for_another_that_comes(cluster: Cluster) -> None:

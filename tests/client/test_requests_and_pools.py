@@ -44,6 +44,17 @@ def test_cancel_is_stored_once(client: Client) -> None:
     assert client.get("a").requests == ("cancel",)
 
 
+@pytest.mark.parametrize("value", [b"rubbish", b'{"kind":"retry","by":"x","at":1}'])
+def test_what_is_no_request_does_not_keep_a_request_out(
+    client: Client, put_raw: PutRaw, value: bytes
+) -> None:
+    """The leader leaves such a value alone, so it would be in the way for ever."""
+    put_raw("requests/a/cancel", value)
+    assert client.cancel("a", reason="enough").outcome == "requested"
+    assert stored_request(client, "cancel")["reason"] == "enough"
+    assert client.cancel("a").outcome == "already requested"
+
+
 def test_racing_cancels_make_one_request(client: Client) -> None:
     """Fault 36: exactly one of them is the one that is stored."""
     found: list[str] = []

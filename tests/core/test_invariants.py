@@ -11,7 +11,7 @@ import pytest
 
 import controller
 from controller.core.model import codec
-from controller.core.model.lifecycle import Event, State
+from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Change
@@ -90,6 +90,7 @@ class Records:
             "epoch": max([2, *epochs]),
             "hold": holds,
             "admitted_at": 1900.0,
+            "finished_at": 1950.0 if state in FINISHED else None,
         }
         values |= {"steps": len(steps), "history": tuple(map(codec.encode_step, steps)), **fields}
         self.put("states", (task_id,), codec.encode_status(Status(state=state, **values), {}))
@@ -228,6 +229,13 @@ def test_a_write_of_an_older_term_after_a_newer_one_is_wrong(records: Records) -
     assert records.findings() == [("I7", "task/stale", FindingSeverity.WRONG)]
 
 
+def test_what_is_written_after_an_epoch_that_never_was_is_not_late(records: Records) -> None:
+    """A repair rewrites such statuses one by one: those that it has mended are right."""
+    records.task("impossible", State.SUCCEEDED, epochs=(9, 9, 9))
+    records.task("mended", State.SUCCEEDED, epochs=(4, 4, 4))
+    assert records.findings() == [("I7", "task/impossible", FindingSeverity.WRONG)]
+
+
 @pytest.mark.parametrize("value", [None, b"junk", b'{"epoch":"four"}', b'{"epoch":true}'])
 def test_a_lost_epoch_is_wrong(records: Records, value: bytes | None) -> None:
     records.put("epoch", (), value)
@@ -243,9 +251,11 @@ def test_what_no_term_wrote_is_no_sign_of_an_epoch() -> None:
     missed for it.
     """
     model = Model()
-    model.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed"}', 2, 2))
+    model.apply(Change("states", ("foreign",), b'{"version":9,"state":"Failed","finished_at":1}', 2, 2))
     assert ("I7", "key/epoch") not in {(finding.invariant, finding.subject) for finding in check_model(model)}
-    model.apply(Change("states", ("other",), b'{"version":9,"state":"Failed","term":1}', 3, 3))
+    model.apply(
+        Change("states", ("other",), b'{"version":9,"state":"Failed","finished_at":1,"term":1}', 3, 3)
+    )
     assert ("I7", "key/epoch") in {(finding.invariant, finding.subject) for finding in check_model(model)}
 
 

@@ -107,7 +107,7 @@ def above_capacity(forger: Forger) -> None:
 
 def unlawful_step(forger: Forger) -> None:
     step = {"at": 1.0, "source": "Created", "event": "succeeded-observed", "state": "Succeeded"}
-    forger.write(forger.status(state="Succeeded", attempt=0, hold={}, history=[step]))
+    forger.write(forger.status(state="Succeeded", attempt=0, hold={}, finished_at=1.0, history=[step]))
 
 
 def attempt_from_nowhere(forger: Forger) -> None:

@@ -57,7 +57,7 @@ def test_a_hold_that_nobody_took_gives_no_room_when_it_is_released(stage: Stage)
     assert (finding.invariant, finding.subject) == ("I1", "pool/default")
     told = explain(stage.model(), "job7", stage.clock.now())
     assert "cpu 1 (0 free)" in told
-    assert "the ledger lacks cpu 3 of what they hold" in told
+    assert "its ledger says that cpu 1 is held, but they hold cpu 4: run `tally audit`" in told
 
 
 def test_a_hold_that_is_not_in_the_ledger_counts(stage: Stage) -> None:

@@ -5,7 +5,9 @@ must be true.
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase
 from controller.core.planning.events import EffectFailed
@@ -160,3 +162,21 @@ def test_an_orphan_whose_stop_failed_once_is_forgotten_like_others(stage: Stage)
     leader.run()
     stage.clock.move(3601)
     assert [type(effect) for effect in leader.run()] == [Forget]
+
+
+@pytest.mark.parametrize("state", ["Pending", "Running"])
+def test_an_attempt_of_another_number_is_not_started_beside_the_one_that_runs(
+    stage: Stage, state: str
+) -> None:
+    """Whoever raised the number in the status: the one that runs is stopped first, and its end is awaited."""
+    stage.submit("job")
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
+    forged = replace(stage.status("job"), state=State(state), attempt=2)
+    stage.put(stage.keys.state("job"), codec.encode_status(forged, {}))
+    leader.sync()
+    effects = leader.run()
+    leader.acknowledge(effects)
+    assert (starts(effects), stops(effects)) == ([], ["job-1"])
+    leader.see(observation(("job", 1), Phase.FAILED))
+    assert starts(leader.run()) == ["job-2"]

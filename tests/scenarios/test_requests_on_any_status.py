@@ -128,6 +128,7 @@ def test_any_status_and_any_request(
         ({"state": "Pending"}, "attempt: is 0, but a Pending task has had at least one"),
         ({"state": "Running", "attempt": 1, "pool": "a/b"}, "pool: 'a/b' may hold only"),
         ({"state": "Failed", "attempt": 10**18}, r"attempt"),
+        ({"state": "Succeeded"}, "finished_at: is missing, but a Succeeded task has ended"),
         ({"state": "Failed", "message": "x" * 600_000}, "bytes, but at most 524,288"),
     ],
 )

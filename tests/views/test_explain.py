@@ -89,6 +89,13 @@ def test_does_not_fit() -> None:
     )
 
 
+def test_a_ledger_that_nobody_holds() -> None:
+    """It blocks a queue until it is repaired: explain says so."""
+    told = Scene().held(cpu=4).task("a")("a")
+    assert "0 tasks there hold the rest; its ledger says that cpu 4 is held, but they hold nothing" in told
+    assert "run `tally audit`" in told
+
+
 def test_overcommitted_pool() -> None:
     """What is free may be below zero, after a capacity was lowered."""
     assert "cpu 1 (-2 free)" in Scene().held(cpu=6).task("a")("a")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.core.model.lifecycle import Event, State
+from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_name
@@ -245,6 +245,9 @@ def _check_status(status: Status) -> None:
         raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
     if status.is_holding and status.attempt < 1:
         raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has had at least one")
+    if status.state in FINISHED and status.finished_at is None:
+        # its retention would have ended long ago
+        raise CorruptValue(f"finished_at: is missing, but a {status.state} task has ended")
     if status.is_holding and status.pool:
         try:
             parse_name(status.pool, "pool", "a pool's name")

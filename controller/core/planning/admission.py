@@ -65,10 +65,7 @@ class Admission:
                 # cancelled or rejected in this plan; the commit puts the pool on the agenda again
                 return False
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
-            abandoned = task.status.abandoned if task.status is not None else 0
-            return not any(
-                a.may_be_alive and a.id.number > abandoned for a in self._attempts.of_task(task_id)
-            )
+            return not self._attempts.may_overlap(task)
 
         for task_id in self._model.queue(pool.name).admissible(pool, free, waited, may_start):
             try:

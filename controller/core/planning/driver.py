@@ -48,7 +48,13 @@ class Driver:
         elif status.stopping:
             grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
             self._stop(attempt, grace, uid if status.uid or attempt.missing else "", status.stopping, draft)
-        elif attempt.must_start and task.spec is not None:
+        elif (
+            attempt.must_start
+            and task.spec is not None
+            # Invariant I4, whatever wrote the number of the attempt: another one's end puts the task on the
+            # agenda again.
+            and not self._attempts.may_overlap(task, but=status.attempt)
+        ):
             draft.plan.effects.append(self.start(attempt.id, task, status.hold, repeated=True))
             attempt.starting = True
 

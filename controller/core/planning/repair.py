@@ -200,10 +200,11 @@ class _Draft:
 
     def _written_late(self) -> dict[str, int]:
         if self._late is None:
+            epoch = self._moment.epoch
             written = sorted(
                 one for task in self._model.tasks.values() if (one := written_by(task)) is not None
             )
-            self._late = {one.task_id: highest for one, highest in out_of_order(written)}
+            self._late = {one.task_id: highest for one, highest in out_of_order(written, epoch)}
         return self._late
 
     def _key(self, wanted: Wanted, name: str) -> None:

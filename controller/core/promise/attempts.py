@@ -129,6 +129,17 @@ class Attempts:
         """All known attempts of a task, by number."""
         return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
 
+    def may_overlap(self, task: Task, *, but: int = 0) -> bool:
+        """Whether an attempt of the task may be alive, other than number `but`, so that none may start (I4).
+
+        Attempts that the task's `on_lost`, or an operator, gave up do not count.
+        """
+        abandoned = task.status.abandoned if task.status is not None else 0
+        return any(
+            attempt.may_be_alive and attempt.id.number > abandoned and attempt.id.number != but
+            for attempt in self.of_task(task.id)
+        )
+
     def note(self, attempt: AttemptId) -> None:
         """Note that the engine has, or may have, something of this name."""
         self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))

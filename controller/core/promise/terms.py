@@ -38,7 +38,7 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
     findings: list[Finding] = []
     epoch = current_epoch(model)
     written = sorted(written)
-    for one, highest in out_of_order(written):
+    for one, highest in out_of_order(written, epoch):
         what = f"was written in epoch {one.epoch} after epoch {highest} had begun to write"
         findings.append(term_finding(f"task/{one.task_id}", what, one.mod))
     named = [(int(name), name, change.mod) for name, change in model.terms.items() if is_number(name)]
@@ -67,10 +67,15 @@ def check_terms(model: Model, written: Iterable[Written]) -> list[Finding]:
     return findings
 
 
-def out_of_order(written: list[Written]) -> Iterator[tuple[Written, int]]:
-    """Of sorted writes, those in an epoch below an earlier writer's, with the highest such epoch."""
+def out_of_order(written: list[Written], last: int | None) -> Iterator[tuple[Written, int]]:
+    """Of sorted writes, those in an epoch below an earlier writer's, with the highest such epoch.
+
+    An epoch above `last` never existed, so a later write in a lower one is not late.
+    """
     highest = 0
     for one in written:
+        if last is not None and one.epoch > last:
+            continue
         if one.epoch < highest:
             yield one, highest
         highest = max(highest, one.epoch)
