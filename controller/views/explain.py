@@ -51,8 +51,8 @@ def explain(model: Model, task_id: str, now: float) -> str:
         }
         records = "; ".join(f"{record}: {why}" for record, why in broken.items())
         return (
-            f"Tally leaves {task_id} alone, because a record of it cannot be read ({records}): correct or"
-            " remove that key."
+            f"Tally leaves {task_id} alone, because a record of it cannot be read ({records}): restore the"
+            " value, or have it deleted (`tally audit` prints the command)."
         )
     if task.spec is None and task.status is None:
         return f"There is no task {task_id}, only a request for it, which the leader will remove."
@@ -240,7 +240,10 @@ def _waiting(model: Model, task: Task, now: float) -> str:
         )
     if model.pool_is_frozen(task.pool):
         broken = model.quarantine["ledgers", (task.pool,)]
-        return f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)})"
+        return (
+            f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)}):"
+            " restore it, or have it rewritten (`tally audit` prints the command)"
+        )
     if record.pool.paused:
         return (
             f"{task.id} waits because its pool {task.pool} is paused: to resume it, `tally apply` the pool"

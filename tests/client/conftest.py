@@ -9,7 +9,7 @@ import pytest
 
 from controller.client import Client
 from controller.core.model import codec
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Status
@@ -52,7 +52,8 @@ def put_status(put_raw: PutRaw) -> PutStatus:
     """Writes a task's status as a leader would."""
 
     def put(task_id: str, state: State, **fields: Any) -> int:
-        status = Status(state=state, pool="default", created_at=1.0, **{"attempt": 1, **fields})
+        ended = {"finished_at": 2.0} if state in FINISHED else {}
+        status = Status(state=state, pool="default", created_at=1.0, **{"attempt": 1, **ended, **fields})
         if status.is_holding:
             status = Status(
                 **{name: getattr(status, name) for name in Status.__struct_fields__}

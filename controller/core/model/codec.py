@@ -186,7 +186,7 @@ def decode_request(kind: str, data: bytes) -> Request:
     except _UNREADABLE as error:
         raise CorruptValue(str(error)) from error
     if request.kind != kind:
-        raise CorruptValue(f"kind: is {request.kind!r}, but the key says {kind!r}")
+        raise CorruptValue(f"kind: is {request.kind.value!r}, but the key says {kind!r}")
     return request
 
 

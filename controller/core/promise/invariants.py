@@ -23,6 +23,7 @@ from controller.core.model.codec import decode_history
 from controller.core.model.demand import demand
 from controller.core.model.lifecycle import HOLDING, Event, State, is_path
 from controller.core.model.model import Model
+from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
@@ -285,7 +286,11 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
             invariant="I1",
             subject=f"pool/{pool}",
             what=f"{name}: the ledger says {has} is held, but the Pending and Running tasks hold {should}"
-            + (f"; {unreadable} unreadable statuses may hold the rest" if explained else ""),
+            + (
+                f"; {counted(unreadable, 'unreadable status', 'unreadable statuses')} may hold the rest"
+                if explained
+                else ""
+            ),
             since_revision=ledger.mod,
             likely_cause=(
                 "statuses that do not parse"

@@ -78,7 +78,7 @@ class StateFolder:
         elif places.first and installation.id not in (places.first, *places.others):
             raise EngineUnavailable(
                 f"{self.home} belongs to installation {places.first}, and has nothing of {installation.id}:"
-                " is it the right folder?"
+                " check that state_dir names the right folder"
             )
         return self._path_of(installation.id, places)
 
