@@ -324,7 +324,7 @@ MUTANTS = [
     ),
     Mutant(
         "the next attempt starts while the one before may live",
-        (Edit(f"{_ADMISSION}._admit", "return not any(", "return True or any("),),
+        (Edit("core.promise.attempts:Attempts.may_overlap", "return any(", "return False and any("),),
     ),
     Mutant(
         "orphans are left alone",
