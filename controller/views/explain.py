@@ -257,8 +257,8 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     free = pool_facts(model, pool.name).free
     if not asked.fits(pool.capacity):
         return (
-            f"{task.id} can never run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool"
-            f" {pool.name}"
+            f"{task.id} cannot run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name};"
+            " raise the pool's capacity, or cancel the task"
         )
     ahead = model.queue(pool.name).ahead_of(task.id, pool)
     crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"

@@ -159,9 +159,13 @@ def test_one_ahead_is_singular() -> None:
 
 
 def test_larger_than_the_pool() -> None:
-    """The pool was shrunk since: it can never run, and blocks nobody."""
+    """The pool was shrunk since: it cannot run, and blocks no other task."""
     scene = Scene().task("a", cpu=4).pool(capacity={"cpu": 2})
-    assert scene("a") == "a can never run: it asks for cpu 4 (2 in all) of pool p."
+    assert (
+        scene("a")
+        == "a cannot run: it asks for cpu 4 (2 in all) of pool p; raise the pool's capacity, or cancel the"
+        " task."
+    )
 
 
 def test_pool_missing_paused_or_unreadable() -> None:
