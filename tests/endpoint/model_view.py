@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.core.model import codec, kept_log
 from controller.core.model.kept_log import KeptLog
-from controller.core.model.lifecycle import Event, State
+from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Change
@@ -133,6 +133,7 @@ def status_value(state: State, **fields: Any) -> bytes:
         "epoch": 3,
         "steps": 1,
         "history": (codec.encode_step(step),),
+        "finished_at": 960.0 if state in FINISHED else None,
         **fields,
     }
     return codec.encode_status(Status(state=state, **values), {})
