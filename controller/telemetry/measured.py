@@ -229,13 +229,8 @@ class MeasuredEngine:
 
     def watch(self, sink: Callable[[Observation], None], stop: threading.Event) -> None:
         """See Engine."""
-
-        def heard(observation: Observation) -> None:
-            self._heard()
-            sink(observation)
-
         try:
-            self._engine.watch(heard, stop)
+            self._engine.watch(sink, stop)
         except Exception as error:
             self._metrics.count("tally_engine_watch_restarts", _engine_code(error))
             raise
@@ -255,9 +250,6 @@ class MeasuredEngine:
         """See Engine."""
         self._engine.close()
 
-    def _heard(self) -> None:
-        self._metrics.outside.engine_heard_at = self._clock.boottime()
-
     @contextmanager
     def _timed(self, verb: str) -> Iterator[None]:
         began, code = self._clock.boottime(), "ok"
@@ -268,8 +260,6 @@ class MeasuredEngine:
             raise
         finally:
             self._metrics.time("tally_engine_request_seconds", self._clock.boottime() - began, verb, code)
-            if code in ("ok", "refused", "refused_transient"):
-                self._heard()
 
 
 def _store_outcome(error: Exception) -> str:

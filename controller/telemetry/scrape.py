@@ -44,7 +44,6 @@ class Outside:
     audit: tuple[float, Mapping[tuple[str, str], int]] | None = None  # when; (invariant, severity) → findings
     audited_at: float = 0.0  # the same moment in boottime
     size: StoreSize | None = None
-    engine_heard_at: float | None = None  # boottime
     in_office_since: float | None = None  # boottime
     watch_restarts: Callable[[], Mapping[str, int]] = dict
     endpoint_failures: Callable[[], Mapping[str, int]] = dict
@@ -100,8 +99,11 @@ class ViewSeries(Collector):
         families.add("tally_engine_rate_limit_wait_seconds", outside.rate_limit_seconds())
         if facts.role == "leader" and outside.in_office_since is not None:
             # an engine that never answers is silent, too
-            since = max(outside.engine_heard_at or 0.0, outside.in_office_since)
-            families.add("tally_engine_silence_seconds", max(0.0, self._clock.boottime() - since))
+            in_office = max(0.0, self._clock.boottime() - outside.in_office_since)
+            families.add(
+                "tally_engine_silence_seconds",
+                in_office if facts.engine_age_seconds is None else facts.engine_age_seconds,
+            )
         if outside.size is not None:
             families.add("tally_store_size_bytes", outside.size.used)
             families.add("tally_store_size_in_use_bytes", outside.size.in_use)

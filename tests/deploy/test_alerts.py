@@ -217,7 +217,6 @@ def test_etcd_goes_silent_and_comes_back(watched: Watched) -> None:
     is_silent(watched, "TallyNoLeader", "TallyFollowerLag")
 
 
-@slow
 def test_an_engine_that_cannot_be_used(watched: Watched) -> None:
     """The folder of the process engine is taken away, as a file server that is gone would."""
     attempts = watched.cluster.state_dir / "default" / "attempts"

@@ -37,6 +37,7 @@ class ModelView:
         self.logs: dict[str, KeptLog | Exception] = {}
         self.verdict: AuditResult | None = None
         self.staleness = 0.25
+        self.engine_age: float | None = None
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
         self.ages: dict[str, float] = {}  # of registrations
@@ -57,6 +58,7 @@ class ModelView:
             ready=self.checks,
             reloads=self.reloads,
             boottime=self.time,
+            engine_age_seconds=self.engine_age,
             replica_ages=self.ages,
             verdict=self.verdict,
         )
