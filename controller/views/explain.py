@@ -280,7 +280,7 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
 
 def _imbalance(model: Model, pool: str) -> str:
     """How the ledger of a pool differs from what its tasks hold; "" if it does not (I1)."""
-    ledger, holds = model.ledger(pool).held, model.indexes.held.get(pool, ZERO)
+    ledger, holds = model.ledger(pool).held, model.holds.get(pool, ZERO)
     if ledger == holds:
         return ""
     return f"; its ledger says that {ledger} is held, but they hold {holds}: run `tally audit`"

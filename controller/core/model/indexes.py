@@ -27,7 +27,7 @@ class Indexes:
         self.touched = Touched()
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
-        self.held: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
+        self.holds: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # Invariant: a task that holds nothing and needs a decision now, whatever the time, is in here, and so
         # is one whose timer has rung. A new leader looks at these tasks, at those that hold, at the queues
@@ -98,11 +98,11 @@ class Indexes:
     def _move_hold(self, before: tuple[str, Vector] | None, after: tuple[str, Vector] | None) -> None:
         if before is not None:
             pool, hold = before
-            self.held[pool] = self.held[pool] - hold
+            self.holds[pool] = self.holds[pool] - hold
             self.touched.pools[pool] = None
         if after is not None:
             pool, hold = after
-            self.held[pool] = self.held.get(pool, ZERO) + hold
+            self.holds[pool] = self.holds.get(pool, ZERO) + hold
 
     def _place(self, task: Task) -> None:
         if task.counted is not None:

@@ -33,7 +33,8 @@ class Model(InstallationRecords, Compartments):
         self.revision = 0  # every change up to here has been applied
         self.ledgers: dict[str, Ledger] = {}
         indexes = self.indexes
-        self.queues, self.holding, self.counts = indexes.queues, indexes.holding, indexes.counts
+        self.queues, self.counts = indexes.queues, indexes.counts
+        self.holding, self.holds = indexes.holding, indexes.holds
         self.attention, self.timers = indexes.attention, indexes.timers
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         # records that the snapshot being loaded has not contained so far

@@ -156,7 +156,7 @@ def unledgered(model: Model, pool: str) -> Vector:
 
     By I1 it is nothing, unless something other than a leader wrote a status or the ledger.
     """
-    held, ledger = model.indexes.held.get(pool, ZERO), model.ledger(pool).held
+    held, ledger = model.holds.get(pool, ZERO), model.ledger(pool).held
     if held == ledger:
         return ZERO
     return Vector({name: amount for name, amount in (held - ledger).items() if amount > 0})
