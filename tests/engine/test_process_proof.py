@@ -406,6 +406,24 @@ def test_a_locks_number_that_another_attempt_has_by_now_is_no_sign_of_the_first(
     )
 
 
+def test_a_locks_number_that_an_attempt_without_supervisor_has_by_now_ends_nothing_of_it(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """The search for the removed one proves nothing while the other's processes run, and harms none."""
+    given = launch("sh", "-c", f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & sleep 1000")
+    other = Origin.of_uid(engine.start(given).uid)
+    assert other is not None
+    pid = number_in(tmp_path / "pid")
+    kill_supervisor(tmp_path, given.attempt)
+    removed = tmp_path / "test" / "attempts" / "removed-1"
+    origin = other._replace(session=1, session_started=other.session_started - 1000)
+    for _ in range(3):
+        assert process_search.end_all({removed: origin}).keys() == {removed}
+        assert is_running(pid)
+    assert wait_stopped(engine, given.attempt).reason == "SupervisorLost"
+    wait_for(lambda: not process_search.end_all({removed: origin}), "a proof that nothing of it runs")
+
+
 def _repeated(given: Launch) -> Launch:
     return Launch(
         attempt=given.attempt,

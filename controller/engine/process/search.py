@@ -212,7 +212,7 @@ class _Search:
         """The folder of the process's attempt. Records supervisors, which belong to none."""
         marker = value_in(variables, files.MARKER)
         folder = self._by_folder.get(marker) if marker is not None else None
-        return folder or self._of_session(process) or self._of_lock(process)
+        return folder or self._of_session(process) or self._of_lock(process, marker)
 
     def _of_session(self, process: Process) -> Path | None:
         folder = self._by_session.get(process.session)
@@ -224,8 +224,11 @@ class _Search:
         is_another = process.pid == process.session and process.started != origin.session_started
         return None if is_another or process.started < origin.session_started else folder
 
-    def _of_lock(self, process: Process) -> Path | None:
-        """The attempt's folder, by the lock that the process holds, even if the lock's file was moved."""
+    def _of_lock(self, process: Process, marker: str | None) -> Path | None:
+        """The attempt's folder, by the lock that the process holds, even if the lock's file was moved.
+
+        `marker` is the folder that the process's environment names.
+        """
         try:
             descriptors = os.listdir(f"{process.path}/fd")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -252,6 +255,8 @@ class _Search:
                 elif held == files.INHERITED and by_path is not None:
                     return by_path
                 elif held == files.INHERITED and by_inode is not None and place not in self._of_others:
+                    if marker is not None and _is_lock_of(marker, place):
+                        continue  # another attempt's, which need not have a supervisor any more
                     if files.is_supervised(path):
                         self._spared.add(process.pid)
                     return by_inode
@@ -308,6 +313,15 @@ def _held_by(fdinfo: str) -> int | None:
     with open(fdinfo, "rb") as file:
         locks = [line.split() for line in file if line.startswith(b"lock:")]
     return next((int(lock[-2]) for lock in locks if b"OFDLCK" in lock), None)
+
+
+def _is_lock_of(folder: str, place: tuple[int, int]) -> bool:
+    """Whether the file with this device and inode is the lock of the folder."""
+    try:
+        status = os.lstat(f"{folder}/{files.LOCK}")
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == place
 
 
 def _is_inherited(inode: int, of_others: set[tuple[int, int]]) -> bool:
