@@ -138,6 +138,21 @@ def test_a_start_that_races_a_forget_never_overlaps_another_run(
     assert replicas[1].attempts() == []
 
 
+def test_a_result_that_was_read_once_is_not_that_of_the_next_run_under_its_name(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
+    """A replica keeps what it has read of an attempt's end. Another one forgets the attempt, and starts it
+    anew.
+    """
+    first, second = replica(), replica()
+    given = launch("sh", "-c", f"mkdir {tmp_path}/ran || exit 7")
+    first.start(given)
+    assert [wait_stopped(engine, given.attempt).exit_code for engine in (first, second)] == [0, 0]
+    first.forget(given.attempt)
+    start_until_told(first, given)
+    assert [wait_stopped(engine, given.attempt).exit_code for engine in (first, second)] == [7, 7]
+
+
 def test_a_repeated_start_harms_no_start_under_way(replica: Callable[[], ProcessEngine]) -> None:
     """A leader repeats the start that its predecessor had just asked for: what runs is none of what was
     left behind.

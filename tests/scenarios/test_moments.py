@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Phase
-from controller.core.planning.events import EffectFailed
+from controller.core.planning.events import EffectFailed, Listed, Observed
 from controller.core.planning.plan import Forget
 from controller.store.base import Committed, OutcomeUnknown
 from tests.support.bench import Stage, observation, starts, stops
@@ -180,3 +180,21 @@ def test_an_attempt_of_another_number_is_not_started_beside_the_one_that_runs(
     assert (starts(effects), stops(effects)) == ([], ["job-1"])
     leader.see(observation(("job", 1), Phase.FAILED))
     assert starts(leader.run()) == ["job-2"]
+
+
+def test_what_the_engine_said_to_an_earlier_term_concludes_nothing(stage: Stage) -> None:
+    """A list and a proof that were asked for in that term arrive in the next one: both are of the past."""
+    stage.submit("job")
+    old = stage.leader()
+    old.run_to("job", Phase.RUNNING)
+    stage.elect()
+    leader = stage.replica()
+    leader.list_engine(observation(("job", 1), Phase.RUNNING))
+    leader.run()
+    stage.clock.move(1)
+    ended = observation(("job", 1), Phase.FAILED)
+    for late in (Observed(old.leadership.epoch, ended), Listed(old.leadership.epoch, [], stage.clock.now())):
+        leader.reconciler.handle(late)
+    assert leader.run() == []
+    assert (stage.state("job"), stage.held()) == (State.RUNNING, {"cpu": "1"})
+    stage.check()
