@@ -33,6 +33,7 @@ PROSE = sorted(chain(ROOT.glob("*.md"), ROOT.glob("deploy/**/*.md"), ROOT.glob("
 
 GENERATED: dict[tuple[Path, str], Callable[[], str]] = {
     (README, "lifecycle"): lambda: f"```mermaid\n{lifecycle.diagram()}\n```",
+    (ROOT / "deploy" / "consistency.md", "lifecycle"): lambda: f"```mermaid\n{lifecycle.diagram()}\n```",
     (ROOT / "deploy" / "configuration.md", "settings"): config.table,
     (REFERENCE, "client"): lambda: f"```python\n{EXAMPLE.read_text()}```",
 }

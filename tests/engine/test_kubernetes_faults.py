@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from controller.core.model.task import Launch, Observation, Phase
 from controller.dev.fake_kubernetes import FakeCluster
+from controller.dev.fake_kubernetes.version import parse_version
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
@@ -251,6 +252,20 @@ def test_gates_are_refused_where_the_server_has_none(
     with pytest.raises(AttemptRefused, match=r"needs Kubernetes 1\.27, this is 1\.20"):
         engines(cluster).start(scripted(GATED))
     assert cluster.state.pods() == []
+
+
+def test_gates_are_used_once_the_server_was_upgraded(
+    fake_clusters: Callable[..., FakeCluster], engines: Engines
+) -> None:
+    """The replica runs on meanwhile: what it was told of the version before is not kept."""
+    cluster = fake_clusters(version="v1.20.2")
+    engine, given, confirmed = engines(cluster), scripted(GATED, run_seconds=0.0), list[bool]()
+    with pytest.raises(AttemptRefused):
+        engine.start(given)
+    newer = parse_version("v1.33.1")
+    cluster.state.version = cluster.state._registry._version = newer
+    engine.start(given, lambda: confirmed.append(True))
+    assert confirmed == [True]
 
 
 # -- 29: not ours

@@ -313,5 +313,7 @@ class KubernetesEngine(Owning):
         return namespace
 
     def _server_minor(self) -> int:
-        self._minor = minor_version(self._api) if self._minor is None else self._minor
+        # a server may be upgraded while this replica runs: only a version that is new enough is kept
+        if self._minor is None or self._minor < FIRST_MINOR_WITH_GATES:
+            self._minor = minor_version(self._api)
         return self._minor

@@ -1,0 +1,207 @@
+"""Finds in the code where data is read from another component, and where it is kept.
+
+Two kinds of places are found, so that `test_copies` can ask for a row of `deploy/consistency.md` for each:
+
+- A *reading*: a module takes something from a seam, that is from an object of a type in `SEAMS`, or by one of
+  `CALLS`. What is of such a type is found by its annotation: parameters, attributes and results of functions.
+- *Kept state*: an attribute that outlives the call that set it. It is a container that `__init__` made, a
+  field of a mutable dataclass, an attribute that another method sets to anything but a constant or a lock or
+  thread of its own, a container of a module, or a function that caches its results.
+
+Not found: a local variable of a function that runs for long, and what a closure keeps.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2] / "controller"
+# Other programs than Tally, which stand in for others: a fake Kubernetes, and the demo of naive designs.
+APART = {"fake_kubernetes", "demo"}
+
+SEAMS = {
+    "Store": {"get", "load", "pages", "watch"},
+    "Engine": {"identity", "others", "start", "stop", "find", "attempts", "watch", "logs"},
+    "Gateway": {"call", "begin", "stream"},
+    "KubernetesApi": {"call", "stream"},
+    "DockerDaemon": {"api"},
+    "Mirror": {"model", "reading", "subscribe"},
+    "Reading": {"model", "tasks", "task", "follow", "kept_log"},
+    "ReadableReplica": {"reading", "subscribe", "facts", "audit"},
+    "Led": {"reading", "observed"},
+    "OpenerDirector": {"open"},
+    "Session": {"get"},
+}
+CALLS = {
+    "create_connection",
+    "listdir",
+    "open",
+    "read_bytes",
+    "read_request",
+    "read_text",
+    "read_versioned",
+    "urlopen",
+}
+# An `open` that writes, locks or makes durable.
+NO_READ = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_DIRECTORY|\bflags\b|'[awx]b?'")
+
+CONTAINERS = {
+    "Counter",
+    "OrderedDict",
+    "PriorityQueue",
+    "Queue",
+    "SimpleQueue",
+    "SortedDict",
+    "SortedKeyList",
+    "SortedList",
+    "SortedSet",
+    "WeakSet",
+    "WeakValueDictionary",
+    "defaultdict",
+    "deque",
+    "dict",
+    "list",
+    "set",
+}
+OWN_MAKES = {"Condition", "Event", "Lock", "RLock", "Thread", "Timer"}  # of `threading`
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources() -> dict[str, str]:
+    """The text of each module and of each script of the page, by its path in `controller`."""
+    paths = [*ROOT.rglob("*.py"), *ROOT.rglob("*.js")]
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text()
+        for path in sorted(paths)
+        if not APART & set(path.parts)
+    }
+
+
+def last_name(node: ast.AST | None) -> str:
+    """The last word of an expression: `x` of `a.x`, `x()` and `x[...]`, without leading underscores."""
+    while isinstance(node, ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return str(name).lstrip("_")
+
+
+def names_of_seams(trees: Iterable[ast.AST]) -> dict[str, str]:
+    """What is of a seam's type, by its name anywhere in the code: a name means the same everywhere."""
+    found: dict[str, str] = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            for name, kind in _bindings(node):
+                if kind in SEAMS:
+                    found[name.strip("_")] = kind
+    return found
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.arg):
+        yield node.arg, _kind(node.annotation)
+    elif isinstance(node, ast.AnnAssign):
+        yield last_name(node.target), _kind(node.annotation)
+    elif isinstance(node, Function):
+        yield node.name, _kind(node.returns)
+    elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+        for target in node.targets:
+            yield last_name(target), last_name(node.value)
+    elif isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
+        yield last_name(node.optional_vars), last_name(node.context_expr)
+
+
+def _kind(annotation: ast.expr | None) -> str:
+    """The type that an annotation names, also with `| None`."""
+    if isinstance(annotation, ast.BinOp):
+        annotation = annotation.left
+    return last_name(annotation) if isinstance(annotation, ast.Name | ast.Attribute) else ""
+
+
+def readings(text: str, seams: dict[str, str]) -> set[str]:
+    """The methods of seams, and the calls, by which a module reads. `seams` is as from `names_of_seams`."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            if node.attr in SEAMS.get(seams.get(last_name(node.value), ""), ()):
+                found.add(node.attr)
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in CALLS and not NO_READ.search(_how(node)):
+                found.add(called)
+    return found
+
+
+def _how(call: ast.Call) -> str:
+    """The arguments of a call, without the name of a file."""
+    on_a_path = isinstance(call.func, ast.Attribute) and last_name(call.func.value) != "os"
+    return " ".join(map(ast.unparse, [*call.args[0 if on_a_path else 1 :], *call.keywords]))
+
+
+def kept(text: str) -> set[str]:
+    """What a module keeps: `Class.attribute`, and names of the module itself."""
+    tree = ast.parse(text)
+    found = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_container(node.value)
+        for target in _targets(node)
+        if isinstance(target, ast.Name) and not re.fullmatch(r"_*[A-Z0-9_]+|__\w+__", target.id)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, Function) and any("cache" in last_name(each) for each in node.decorator_list):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{name}" for name in _kept_by(node)}
+    return found
+
+
+def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
+    decorators = " ".join(map(ast.unparse, kind.decorator_list))
+    if "dataclass" in decorators and "frozen=True" not in decorators:
+        for node in kind.body:
+            if isinstance(node, ast.AnnAssign):
+                yield last_name(node.target)
+    for method in kind.body:
+        if not isinstance(method, Function):
+            continue
+        is_kept = _is_container if method.name == "__init__" else _may_be_foreign
+        for node in ast.walk(method):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and any(map(is_kept, _values(node))):
+                yield from (
+                    target.attr
+                    for target in _targets(node)
+                    if isinstance(target, ast.Attribute) and last_name(target.value) == "self"
+                )
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[ast.expr]:
+    waiting = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
+    while waiting:
+        target = waiting.pop()
+        if isinstance(target, ast.Tuple | ast.List):
+            waiting += target.elts
+        else:
+            yield target
+
+
+def _values(node: ast.Assign | ast.AnnAssign) -> list[ast.expr | None]:
+    return list(node.value.elts) if isinstance(node.value, ast.Tuple) else [node.value]
+
+
+def _is_container(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.BoolOp | ast.IfExp):
+        return any(_is_container(each) for each in ast.iter_child_nodes(value) if isinstance(each, ast.expr))
+    literal = ast.Dict | ast.List | ast.Set | ast.DictComp | ast.ListComp | ast.SetComp
+    return isinstance(value, literal) or (isinstance(value, ast.Call) and last_name(value) in CONTAINERS)
+
+
+def _may_be_foreign(value: ast.expr | None) -> bool:
+    """Whether a value may come from somewhere else: it is no constant, and no lock or thread."""
+    if isinstance(value, ast.UnaryOp):
+        value = value.operand
+    own = isinstance(value, ast.Call) and last_name(value) in OWN_MAKES
+    return value is not None and not isinstance(value, ast.Constant) and not own

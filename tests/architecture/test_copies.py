@@ -1,0 +1,388 @@
+"""Every copy of data has its row in `deploy/consistency.md`, with its guard and a test that breaks the guard.
+
+`finding_copies` finds in the code what is read from other components, and what is kept. What is found and is
+no copy is listed here, with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import pytest
+
+from tests.architecture.finding_copies import ROOT, kept, names_of_seams, readings, sources
+from tests.architecture.test_fault_table import NAME, TESTS, defined
+
+PAGE = ROOT.parent / "deploy" / "consistency.md"
+CELLS = 5
+# `file.py (get, watch)` reads; `file.py::Class`, `::Class.attribute` and `::function` keep.
+PLACE = re.compile(r"`([\w/]+\.(?:py|js))(?:::([\w.]+))?`(?: \(([\w, ]+)\))?")
+
+NO_COPY_READ = {
+    "passes on what it measures, and keeps nothing": ["telemetry/measured.py"],
+    "Tally's own files, which change only with it": ["endpoint/page/__init__.py"],
+    "what a user gives to a command": ["cli/documents.py"],
+    "the null device, as the command's standard input": ["engine/process/attempt_command.py"],
+    "`tally dev`: the processes that it has started, and their files": [
+        "dev/cluster.py",
+        "dev/etcd.py",
+        "dev/run.py",
+    ],
+}
+
+NO_COPY_KEPT = {
+    "a value of its own: computed from its arguments alone": [
+        "core/model/resources.py::Vector",
+        "core/model/resources.py::_amount",
+        "core/model/resources.py::_shared",
+        "core/model/resources.py::format_quantity",
+        "core/model/validation.py::_checked_template",
+        "endpoint/problems.py::Problem",
+    ],
+    "lives for one call, one answer or one command": [
+        "cli/output.py::Table",
+        "cli/yaml12.py::_Reader",
+        "core/model/touched.py::Touched",
+        "endpoint/api.py::_Stream.body_iterator",
+        "store/etcd/endpoints.py::Tries",
+        "store/etcd/gateway.py::Call",
+        "telemetry/scrape.py::_Families.made",
+        "audit/selftest/acts.py::Acts._term",
+        "audit/selftest/stage.py::Stage.tasks",
+    ],
+    "its own parts, built once": [
+        "cli/session.py::Session._client",
+        "client/client.py::Client._calls",
+        "client/client.py::Client._known_pools",
+        "client/client.py::Client._reading",
+        "client/client.py::Client._requests",
+        "client/client.py::Client.clock",
+        "client/client.py::Client.keys",
+        "client/client.py::Client.outputs",
+        "client/client.py::Client.replicas",
+        "client/client.py::Client.store",
+        "endpoint/server.py::StatusServer._server",
+        "endpoint/server.py::StatusServer._subscriptions",
+        "endpoint/server.py::StatusServer.url",
+        "engine/docker/daemon.py::DockerDaemon._client",
+        "engine/docker/engine.py::DockerEngine._locks",
+        "engine/kubernetes/engine.py::KubernetesEngine._selector",
+        "runtime/actuator.py::Actuator._threads",
+        "runtime/observer.py::Observer._threads",
+        "store/etcd/client.py::_client",
+        "store/etcd/connection.py::_pool",
+        "store/mirror.py::Readers._listeners",
+        "telemetry/metrics.py::Metrics._counters",
+        "telemetry/metrics.py::Metrics._histograms",
+        "telemetry/notify.py::ServiceNotifier._beat",
+        "telemetry/notify.py::ServiceNotifier._view",
+    ],
+    "its own connection, process or watch, to be closed": [
+        "endpoint/connections.py::Door",
+        "endpoint/connections.py::StatusProtocol",
+        "engine/kubernetes/watch.py::PodWatch._stream",
+        "engine/process/fork_server.py::ForkServer",
+        "runtime/follower.py::Follower._watch",
+        "store/etcd/store.py::EtcdStore._watches",
+        "store/etcd/watch.py::EtcdWatch._response",
+    ],
+    "its own counts": [
+        "bulkhead.py::counts",
+        "engine/docker/daemon.py::DockerDaemon.faults",
+        "engine/kubernetes/api.py::KubernetesApi.faults",
+        "runtime/follower.py::Follower.reloads",
+        "store/etcd/endpoints.py::Endpoints.failures",
+        "store/etcd/store.py::EtcdStore.reconnects",
+        "store/etcd/watch.py::EtcdWatch.reconnects",
+    ],
+    "its own pace: when it acts next, or has acted last": [
+        "election/elector.py::Elector._not_before",
+        "election/sentinel.py::Sentinel._acted_at",
+        "engine/kubernetes/api.py::RateLimit",
+        "runtime/office.py::Office._elected_at",
+        "runtime/reconciler.py::Reconciler._not_before",
+        "telemetry/notify.py::ServiceNotifier._due",
+    ],
+    "what it was told to do, or what it does now": [
+        "election/elector.py::Elector._release",
+        "election/elector.py::Elector._stopped",
+        "election/elector.py::Elector._why_not",
+        "runtime/failpoints.py::_Armed",
+        "runtime/failpoints.py::_armed",
+        "runtime/phase.py::Phases",
+    ],
+    "the origin itself, and no copy: the store in memory, the null engine, the process of an attempt": [
+        "engine/null.py::NullEngine",
+        "engine/process/attempt_supervisor.py::Supervisor._finished_at",
+        "engine/process/attempt_supervisor.py::Supervisor._gate",
+        "engine/process/attempt_supervisor.py::Supervisor._is_interrupted",
+        "engine/process/attempt_supervisor.py::Supervisor._kill_at",
+        "engine/process/attempt_supervisor.py::Supervisor._lock",
+        "engine/process/attempt_supervisor.py::Supervisor._main",
+        "engine/process/attempt_supervisor.py::Supervisor._main_status",
+        "engine/process/attempt_supervisor.py::Supervisor._record",
+        "engine/process/attempt_supervisor.py::Supervisor._wake",
+        "store/memory.py::MemoryStore",
+        "store/memory.py::MemoryWatch",
+        "store/memory.py::_Lease",
+        "store/memory.py::_Server",
+    ],
+    "`tally dev`: the processes that it has started": [
+        "dev/cluster.py::LocalCluster",
+        "dev/cluster.py::ReplicaProcess",
+        "dev/etcd.py::EtcdProcess",
+    ],
+}
+
+
+class Found(NamedTuple):
+    """What the code reads, as `file (call)`, and what it keeps, as `file::name`."""
+
+    read: frozenset[str]
+    kept: frozenset[str]
+
+
+@cache
+def found() -> Found:
+    return find(sources())
+
+
+def find(texts: Mapping[str, str]) -> Found:
+    """What these modules read and keep."""
+    modules = {path: text for path, text in texts.items() if path.endswith(".py")}
+    seams = names_of_seams(map(ast.parse, modules.values()))
+    scripts = {path: text for path, text in texts.items() if path.endswith(".js")}
+    read = {f"{path} ({call})" for path, text in modules.items() for call in readings(text, seams)}
+    read |= {f"{path} ({call})" for path, text in scripts.items() for call in readings_of_page(text)}
+    return Found(
+        frozenset(read), frozenset(f"{path}::{name}" for path, text in modules.items() for name in kept(text))
+    )
+
+
+def readings_of_page(text: str) -> set[str]:
+    """How a script of the live page reads, or keeps something in the browser."""
+    return set(re.findall(r"\b(fetch|EventSource|localStorage|sessionStorage|indexedDB|caches)\b[.(]", text))
+
+
+class Row(NamedTuple):
+    """A row of the tables of copies."""
+
+    copy: str
+    places: str
+    acts: str
+    guard: str
+    broken_by: str
+
+    def named(self) -> set[str]:
+        """The places, one by one, as in Found; a class stands for all that it keeps."""
+        named: set[str] = set()
+        for path, name, calls in PLACE.findall(self.places):
+            named |= {f"{path} ({call})" for call in calls.split(", ")} if calls else {f"{path}::{name}"}
+        return named
+
+
+def rows() -> list[Row]:
+    _, _, part = PAGE.read_text().partition("## Every copy and its guard")
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in part.splitlines()
+        if line.startswith("|")
+    ]
+    return [Row(*each) for each in cells if len(each) == CELLS and each[0] not in ("copy", "---")]
+
+
+ROWS = rows()
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.copy[:50])
+
+
+def is_named(place: str, named: set[str]) -> bool:
+    """Whether a kept attribute is named, alone or by its class."""
+    return place in named or place.rpartition(".")[0] in named
+
+
+def exempt(reasons: Mapping[str, list[str]]) -> set[str]:
+    return {place for places in reasons.values() for place in places}
+
+
+def unnamed(code: Found, named: set[str]) -> list[str]:
+    """What neither a row nor an exemption names."""
+    kept_apart, read_apart = exempt(NO_COPY_KEPT), exempt(NO_COPY_READ)
+    missing = [place for place in code.kept if not is_named(place, named | kept_apart)]
+    missing += [place for place in code.read if place not in named and place.split()[0] not in read_apart]
+    return sorted(missing)
+
+
+def all_named() -> set[str]:
+    return {place for row in ROWS for place in row.named()}
+
+
+def test_every_copy_has_its_row() -> None:
+    missing = unnamed(found(), all_named())
+    assert missing == [], (
+        f"{PAGE.name} has no row for this: say who acts on the copy, what guards it, and which test breaks"
+        " that; or say here why it is no copy"
+    )
+
+
+def test_no_row_and_no_exemption_is_stale() -> None:
+    """What it names is in the code, and the same thing is not a copy and none."""
+    code, named = found(), all_named()
+    apart = exempt(NO_COPY_KEPT)
+    classes = {place.rpartition(".")[0] for place in code.kept if place.count(".") == 2}
+    stale = [place for place in named | apart if place not in code.kept | code.read | classes]
+    stale += [path for path in exempt(NO_COPY_READ) if not any(read.split()[0] == path for read in code.read)]
+    assert sorted(stale) == [], "no longer reads or keeps anything"
+    twice = [place for place in code.kept if is_named(place, named) and is_named(place, apart)]
+    assert sorted(twice) == [], "a copy by its row, and none by its exemption"
+
+
+@each_row
+def test_a_row_says_all(row: Row) -> None:
+    """The places, who acts, the guard, and tests that exist."""
+    assert all(row), "an empty cell"
+    assert PLACE.sub("", row.places).strip(", ") == "", "what is no place"
+    tests = NAME.findall(row.broken_by)
+    assert tests, "no test"
+    assert len(tests) == row.broken_by.count("`") // 2, "what is no test"
+    for file, name in tests:
+        path = TESTS / file
+        assert path.is_file(), f"there is no {file}"
+        assert "::test_" in name, f"{file}{name} is no test"
+        assert name in defined(path), f"{file} has no {name[2:]}"
+
+
+def test_every_table_has_its_columns() -> None:
+    """A row with a cell too many, or one too few, would be overlooked."""
+    _, _, part = PAGE.read_text().partition("## Every copy and its guard")
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    odd = [line for line in lines if line.count("|") != CELLS + 1]
+    assert odd == []
+    assert len(ROWS) == len(lines) - 2 * part.count("### ")
+    assert len(ROWS) > 40
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), sorted(set(re.findall(r"`([\w/]+/test_\w+\.py)((?:::\w+)*)`", PAGE.read_text())))
+)
+def test_each_test_that_the_page_names_exists(file: str, name: str) -> None:
+    """Also in its first part, and a file alone."""
+    assert (TESTS / file).is_file()
+    assert not name or name in defined(TESTS / file)
+
+
+# -- the finder itself
+
+SCRATCH = """
+import functools
+from collections import deque
+from dataclasses import dataclass
+
+from controller.store.base import Store
+
+known = {}
+
+
+@functools.cache
+def looked_up(name): ...
+
+
+@dataclass
+class Outside:
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    size: int | None = None
+
+
+class Watcher:
+    def __init__(self, store: Store, first: dict) -> None:
+        self._store = store
+        self._first = dict(first)
+        self._cache: dict[str, bytes] = {}
+        self._ring = deque(maxlen=3) if first else None
+        self._token = ""
+        self._closed = False
+        self._number = 0
+
+    def follow(self) -> None:
+        self._closed = True
+        self._number += 1
+        self._lock = threading.Lock()
+        self._last, self._other = self._store.get("key", deadline=1.0)
+        for batch in self._store.watch("prefix", after=0):
+            self._cache[batch.key] = batch.value
+        self._token = open("token").read()
+
+    def hand_on(self) -> object:
+        return self._store.load
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "held"),
+    [
+        (
+            SCRATCH,
+            {"get", "load", "open", "watch"},
+            {
+                "Outside.size",
+                "Watcher._cache",
+                "Watcher._first",
+                "Watcher._last",
+                "Watcher._other",
+                "Watcher._ring",
+                "Watcher._token",
+                "known",
+                "looked_up",
+            },
+        ),
+        ("LIMITS = {}\n__all__ = []", set(), set()),
+        ("def f(names: dict) -> object:\n    return names.get('a')", set(), set()),
+        ("def f(engine: Engine | None) -> object:\n    return engine.attempts", {"attempts"}, set()),
+        ("os.open('a', os.O_RDONLY)", {"open"}, set()),
+        ("Path('w').open()", {"open"}, set()),
+        ("open('a', 'w'); os.open('a', os.O_WRONLY); Path('a').open('ab')", set(), set()),
+        ("with requests.Session() as http:\n    http.get('u')", {"get"}, set()),
+    ],
+)
+def test_the_finder_finds(text: str, read: set[str], held: set[str]) -> None:
+    code = find({"scratch.py": text})
+    assert code.read == {f"scratch.py ({call})" for call in read}
+    assert code.kept == {f"scratch.py::{name}" for name in held}
+
+
+def test_a_new_copy_fails() -> None:
+    """A module without a row; and another read, and another cache, in a module that has one."""
+    texts, named = sources(), all_named()
+    follower, mirror = "runtime/follower.py", "runtime/registrations.py"
+    texts["views/scratch.py"] = SCRATCH
+    texts[follower] += "\n\ndef also(store: Store) -> object:\n    return store.get('key', deadline=1.0)\n"
+    texts[mirror] += "\n\nclass Cache:\n    def __init__(self) -> None:\n        self._seen = {}\n"
+    missing = unnamed(find(texts), named)
+    assert {"views/scratch.py (watch)", "views/scratch.py::Watcher._cache"} <= set(missing)
+    assert [place for place in missing if "scratch" not in place] == [
+        f"{follower} (get)",
+        f"{mirror}::Cache._seen",
+    ]
+
+
+def test_a_copy_without_its_row_fails() -> None:
+    """Each row is needed, except those whose places another row names, too."""
+    needed = 0
+    for row in ROWS:
+        others = {place for each in ROWS if each is not row for place in each.named()}
+        its_alone = [place for place in row.named() if not is_named(place, others)]
+        assert bool(unnamed(found(), others)) is bool(its_alone), row.copy
+        needed += bool(its_alone)
+    assert needed > len(ROWS) * 0.9
+
+
+def test_the_page_s_scripts_are_looked_at() -> None:
+    code = find({"page.js": "const a = await fetch(path); localStorage.setItem('a', a);"})
+    assert code.read == {"page.js (fetch)", "page.js (localStorage)"}
