@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from controller.engine.process.engine import ProcessEngine
 from controller.errors import InvalidField, UserError
 from tests.client.conftest import POOL, PutRaw, PutStatus
 from tests.support.etcd import in_seconds
+from tests.support.meddling import MeddledStore
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +144,26 @@ def test_apply_keeps_a_newer_versions_fields(client: Client, put_raw: PutRaw) ->
     item, _ = client.store.get(client.keys.pool("p"), deadline=in_seconds())
     assert item is not None
     assert codec.decode_mapping(item.value)["borrowing"] == {"from": "q"}
+
+
+def test_apply_loses_nothing_that_was_written_since_it_read(client: Client, put_raw: PutRaw) -> None:
+    """What it writes is made from a copy, and is made anew if that is no longer what is stored."""
+    put_raw("pools/p", msgspec.json.encode({"name": "p", "capacity": {"cpu": "1"}}))
+    newer = msgspec.json.encode({"name": "p", "capacity": {"cpu": "2"}, "borrowing": {"from": "q"}})
+    store = MeddledStore(client.store)
+
+    def write_first(real: Any, *args: Any, **options: Any) -> Any:
+        del store.on["commit"]
+        put_raw("pools/p", newer)
+        return real(*args, **options)
+
+    store.on["commit"] = write_first
+    other: Any = store
+    Client.of_store(other, cluster=client.keys.cluster).apply_pool({"name": "p", "capacity": {"cpu": 3}})
+    item, _ = client.store.get(client.keys.pool("p"), deadline=in_seconds())
+    assert item is not None
+    stored = codec.decode_mapping(item.value)
+    assert (stored["capacity"], stored.get("borrowing")) == ({"cpu": "3"}, {"from": "q"})
 
 
 def test_apply_replaces_what_cannot_be_read(client: Client, put_raw: PutRaw) -> None:

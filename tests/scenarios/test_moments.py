@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase
+from controller.core.model.op import Op
+from controller.core.model.resources import Vector
+from controller.core.model.task import Phase, RepairRequest, Wanted
 from controller.core.planning.events import EffectFailed, Listed, Observed
 from controller.core.planning.plan import Forget
 from controller.store.base import Committed, OutcomeUnknown
@@ -198,3 +200,21 @@ def test_what_the_engine_said_to_an_earlier_term_concludes_nothing(stage: Stage)
     assert leader.run() == []
     assert (stage.state("job"), stage.held()) == (State.RUNNING, {"cpu": "1"})
     stage.check()
+
+
+def test_a_repair_waits_for_a_list_that_began_after_it_was_asked_for(stage: Stage) -> None:
+    """A list that was under way then may lack what runs without a hold: its room would be called free."""
+    stage.put(stage.keys.ledger("default"), codec.encode_ledger(Vector({"cpu": 3000}), Op("by hand"), {}))
+    leader = stage.leader()
+    began = stage.clock.now()
+    stage.clock.move(1)
+    request = RepairRequest(findings=(Wanted(invariant="I1", subject="pool/default"),))
+    stage.put(stage.keys.repair("r"), codec.encode(request))
+    leader.sync()
+    leader.run()
+    leader.list_engine(began=began)
+    leader.run()
+    assert stage.held() == {"cpu": "3"}
+    leader.list_engine()
+    leader.run()
+    assert stage.held() == {}
