@@ -169,11 +169,11 @@ def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
         if not isinstance(method, Function):
             continue
         is_kept = _is_container if method.name == "__init__" else _may_be_foreign
-        for node in ast.walk(method):
-            if isinstance(node, ast.Assign | ast.AnnAssign) and any(map(is_kept, _values(node))):
+        for part in ast.walk(method):
+            if isinstance(part, ast.Assign | ast.AnnAssign) and any(map(is_kept, _values(part))):
                 yield from (
                     target.attr
-                    for target in _targets(node)
+                    for target in _targets(part)
                     if isinstance(target, ast.Attribute) and last_name(target.value) == "self"
                 )
 

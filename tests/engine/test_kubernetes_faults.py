@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from controller.dev.fake_kubernetes.version import parse_version
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
-from controller.engine.kubernetes.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK
+from controller.engine.kubernetes.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, Pod
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted, watching
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.fake_cluster import core_api, task_pod
@@ -266,6 +267,28 @@ def test_gates_are_used_once_the_server_was_upgraded(
     cluster.state.version = cluster.state._registry._version = newer
     engine.start(given, lambda: confirmed.append(True))
     assert confirmed == [True]
+
+
+def test_a_pod_that_replaced_the_one_that_was_read_is_not_deleted_in_its_place(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a pod and its deletion, somebody removes it, and another one takes its name."""
+    given = running()
+    uid = start(engine, given).uid
+    api, real = core_api(fake_cluster, tmp_path), engine._pods.find
+
+    def find_and_replace(*args: Any) -> Pod | None:
+        monkeypatch.undo()
+        found = real(*args)
+        engine.release_finalizers()
+        api.delete_namespaced_pod(str(given.attempt), "default", grace_period_seconds=0)
+        assert start(engine, given).uid != uid
+        return found
+
+    monkeypatch.setattr(engine._pods, "find", find_and_replace)
+    assert engine.stop(given.attempt, grace_seconds=1.0, uid=uid) is None
+    (pod,) = fake_cluster.state.pods()
+    assert "deletionTimestamp" not in pod["metadata"]
 
 
 # -- 29: not ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -88,3 +89,35 @@ def test_what_another_engine_says_of_an_attempt_is_not_believed(client: Client, 
     assert isinstance(message, EffectFailed)
     assert leadership.why_ended()
     assert actuator.close(20)
+
+
+class Slow(NullEngine):
+    """Begins one start, and ends it when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(CLOCK, run_seconds=60)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return super().start(launch, confirm)
+
+
+def test_what_waits_when_the_term_ends_never_begins(client: Client) -> None:
+    """The effects that wait are a copy of what that term has decided."""
+    leadership = Leadership(1, 1, 0, CLOCK.boottime() + 30, CLOCK)
+    engine, inbox = Slow(), Inbox()
+    standing = Standing(Installation(id="a"), engine.identity())
+    actuator = Actuator(engine, leadership, standing, client.store, client.keys, inbox, CLOCK, 1)
+    for number in (1, 2):
+        attempt = AttemptId("job", number)
+        launch = Launch(
+            attempt=attempt, cluster="c", term=1, spec=Spec(id="job"), pool=Pool(name="p"), environment={}
+        )
+        actuator.perform(Start(attempt, launch))
+    assert engine.begun.wait(20)
+    leadership.end("deposed")
+    engine.go_on.set()
+    assert actuator.close(20)
+    assert [seen.attempt.number for seen in engine.attempts()] == [1]

@@ -171,3 +171,30 @@ def test_a_task_that_etcd_refuses_as_too_large_ends_no_term(
     monkeypatch.setattr(stage.store, "commit", commit)
     assert starts(leader.run()) == ["other-1"]
     assert stage.model().tasks["poison"].frozen == {"quarantined"}
+
+
+def test_limits_that_were_learned_hold_for_the_term(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal tells of etcd's limits: all further plans keep to them; the next leader learns them anew."""
+    refused: list[int] = []
+    real = stage.store.commit
+
+    def commit(transaction: Transaction, **options: Any) -> object:
+        if transaction.operations() > 40:
+            refused.append(transaction.operations())
+            raise RequestTooLarge("too large")
+        return real(transaction, **options)
+
+    monkeypatch.setattr(stage.store, "commit", commit)
+    stage.pool(capacity={"cpu": 1000})
+    for n in range(120):
+        stage.submit(f"job{n:03}")
+    leader = leader_of(stage)
+    assert len(starts(leader.run())) == 120
+    learned = len(refused)
+    assert 0 < learned <= 3
+    for n in range(120, 240):
+        stage.submit(f"job{n:03}")
+    leader.sync()
+    assert len(starts(leader.run())) == 120
+    assert len(refused) == learned
+    stage.check()
