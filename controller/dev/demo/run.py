@@ -1,0 +1,197 @@
+"""Runs `tally demo`: all designs on one etcd in a folder of its own, of which nothing is left."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.clock import SystemClock
+from controller.dev.cluster import DevOptions, LocalCluster
+from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, Course, Design
+from controller.dev.demo.designs import Naive
+from controller.dev.demo.outcome import Outcome
+from controller.dev.demo.page import page_of
+from controller.dev.demo.promise import Promise
+from controller.dev.demo.stage import DemoFailed, Stage
+from controller.dev.demo.table import lines_of
+from controller.dev.demo.words import WORDS, Language, Words, filled
+from controller.dev.run import interruptible
+from controller.errors import InvalidField
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.terminal import say, say_lines
+
+TALLYS = (Design.TALLY, Design.TALLY_ACQUIRE)
+PORTS = range(15_000, 32_000)  # below those that Linux gives to connections
+
+
+Progress = Callable[[Course, bool], None]
+"""Told of a course that has gone on, and whether that was its end."""
+
+
+def run_demo(language: Language, html: Path | None) -> int:
+    """Run it in the foreground; returns the exit code: 1 if something was not as claimed.
+
+    Raises InvalidField for a file that cannot be written, DevError, EtcdFailed, and DemoFailed.
+    """
+    words = WORDS[language]
+    if html is not None:
+        _check_writable(html)
+    with tempfile.TemporaryDirectory(prefix="tally-demo-") as folder:
+        cluster = _cluster(Path(folder))
+        with interruptible(cluster):
+            try:
+                cluster.start_etcd()
+                with _view(words, _etcd(cluster)) as progress:
+                    outcome = perform(cluster, progress)
+            finally:
+                cluster.stop()
+    say_lines("\n".join(ending(words, outcome)))
+    if html is not None:
+        html.write_text(page_of(words, language, outcome), encoding="utf-8")
+        say(filled(words.page, file=html))
+    return 0 if outcome.is_as_claimed else 1
+
+
+def perform(cluster: LocalCluster, progress: Progress) -> Outcome:
+    """Run all designs, in turn, on a cluster whose etcd runs."""
+    courses: list[Course] = []
+
+    def finish(*ended: Course) -> None:
+        for course in ended:
+            courses.append(course)
+            progress(course, True)
+
+    clock = SystemClock()
+    options = GatewayOptions((cluster.endpoint,), **cluster.client_files)
+    store = EtcdStore(options, clock)
+    try:
+        with Stage(options, cluster.data_dir / "logs" / "naive.log") as stage:
+            naive = Naive(stage, store, clock, lambda course: progress(course, False))
+            for design in (*RELEASE, *ACQUISITION):
+                if design not in TALLYS:
+                    finish(naive.run(design))
+    finally:
+        store.close()
+    promise = Promise(cluster, lambda course: progress(course, False))
+    released, acquired, audit = promise.run()
+    finish(released, acquired)
+    return Outcome(_etcd(cluster), tuple(courses), audit, promise.take_over_seconds)
+
+
+def ending(words: Words, outcome: Outcome) -> list[str]:
+    """The last lines: both tables, whole, what was forced, and what `tally audit` says."""
+    return [
+        "",
+        *lines_of(words, RELEASE, outcome.courses),
+        "",
+        *lines_of(words, ACQUISITION, outcome.courses),
+        "",
+        filled(words.take_over, seconds=f"{outcome.take_over_seconds:.2f}"),
+        words.audit,
+        *outcome.audit.text.splitlines(),
+        "",
+        words.as_claimed
+        if outcome.is_as_claimed
+        else filled(words.not_as_claimed, designs=", ".join(outcome.unclaimed) or "tally audit"),
+    ]
+
+
+def opening(words: Words, etcd: str) -> list[str]:
+    """The first lines: what runs, and what is forced."""
+    return [
+        words.title,
+        *(filled(line, etcd=etcd) for line in words.what),
+        "",
+        words.pauses,
+        *(f"  - {filled(line)}" for line in words.pause),
+        "",
+    ]
+
+
+class _Plain:
+    """Rows as they are ready, each table under its head."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._head = ""
+
+    def show(self, course: Course, ended: bool) -> None:
+        """See Progress."""
+        if not ended:
+            return
+        head, _, row = lines_of(self._words, (course.design,), (course,))
+        if head != self._head:
+            say(head)
+            self._head = head
+        say(row, flush=True)
+
+
+@contextmanager
+def _view(words: Words, etcd: str) -> Iterator[Progress]:
+    """Rows that grow, on a terminal; else a row at the end of each course."""
+    say_lines("\n".join(opening(words, etcd)))
+    if not sys.stdout.isatty():
+        yield _Plain(words).show
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    found: dict[Design, Course] = {}
+
+    def table() -> Text:
+        courses = list(found.values())
+        return Text(
+            "\n".join([*lines_of(words, RELEASE, courses), "", *lines_of(words, ACQUISITION, courses)])
+        )
+
+    with Live(table(), refresh_per_second=8, transient=True) as live:
+
+        def progress(course: Course, _ended: bool) -> None:
+            found[course.design] = course
+            live.update(table())
+
+        yield progress
+
+
+def _etcd(cluster: LocalCluster) -> str:
+    return f"etcd {'.'.join(map(str, cluster.etcd.binary.version))}"
+
+
+def _cluster(folder: Path) -> LocalCluster:
+    first = _free_ports(2 + REPLICAS)
+    return LocalCluster(
+        DevOptions(replicas=REPLICAS, data_dir=folder, samples=False, etcd_port=first, status_port=first + 2)
+    )
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row on which nobody listens. Raises DemoFailed."""
+    for _ in range(100):
+        first = random.SystemRandom().choice(PORTS)
+        if all(map(_is_free, range(first, first + count))):
+            return first
+    raise DemoFailed(f"no {count} ports in a row are free between {PORTS.start} and {PORTS.stop}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _check_writable(html: Path) -> None:
+    """Before anything runs. Raises InvalidField."""
+    try:
+        with html.open("ab"):
+            pass
+    except OSError as error:
+        raise InvalidField("--html", f"{html} cannot be written: {error.strerror}") from error

@@ -1,0 +1,173 @@
+"""What the demo says, in English and in Chinese. Both have the same fields, and the same names in braces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.dev.demo.course import LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, Design
+
+
+class Language(StrEnum):
+    """What `--lang` accepts."""
+
+    EN = "en"
+    ZH = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The texts of one language. Braces are filled by `str.format`."""
+
+    title: str
+    what: tuple[str, ...]  # what runs; with {etcd}
+    release: str  # heads of the first column
+    acquisition: str
+    last: str  # heads of further columns
+    curve: str
+    refused: str
+    seconds: str
+    verdict: str
+    truth: str
+    designs: dict[Design, str]
+    right: str
+    in_vain: str  # with {refused}
+    wrong: str
+    too_many: str  # with {units}
+    lost: str  # with {units}
+    rounds: str  # with {rounds} and {of}
+    pauses: str
+    pause: tuple[str, ...]
+    take_over: str  # with {seconds}
+    audit: str
+    as_claimed: str
+    not_as_claimed: str  # with {designs}
+    page: str  # with {file}
+    recorded: str  # legend of a curve
+
+
+_NUMBERS = {"tasks": TASKS, "replicas": REPLICAS, "suspended": SUSPENDED_AT, "late": LATE_EVERY}
+
+ENGLISH = Words(
+    title="The problem that Tally exists for",
+    what=(
+        "{tasks} tasks hold 1 unit each, and end one after another. {replicas} replicas hear of every end.",
+        "Right: as many units are free as tasks have ended.",
+        "Then, in each of {tasks} rounds, 1 unit is free, and {replicas} tasks wait for it.",
+        "Right: each round gives out 1 unit.",
+        "All of it is real: {etcd}, one process for each replica, and nothing is computed beforehand.",
+    ),
+    release="FREE AFTER … TASKS HAVE ENDED",
+    acquisition="GIVEN OUT AFTER … ROUNDS",
+    last="LAST",
+    curve="CURVE",
+    refused="REFUSED",
+    seconds="SECONDS",
+    verdict="VERDICT",
+    truth="the truth",
+    designs={
+        Design.IN_TURN: "nobody decides, one after another",
+        Design.AT_ONCE: "nobody decides, all at once",
+        Design.BALANCE: "only the balance is versioned",
+        Design.BOTH: "task and balance versioned, all write",
+        Design.LEADER: "one leader without a fence",
+        Design.FENCED: "one leader with a fence",
+        Design.ACQUIRE: "nobody decides, all at once",
+        Design.ACQUIRE_BALANCE: "the balance is versioned",
+        Design.TALLY: "Tally, its leader killed",
+        Design.TALLY_ACQUIRE: "Tally",
+    },
+    right="right",
+    in_vain="right, {refused} refused in vain",
+    wrong="wrong",
+    too_many="wrong: {units} too many",
+    lost="wrong: {units} lost",
+    rounds="wrong in {rounds} of {of} rounds",
+    pauses="Pauses that force what a busy system brings about sooner or later:",
+    pause=(
+        "one after another: each replica waits until the one before it has written.",
+        "all at once: at every {late}th end, one replica hears of it after the others have written.",
+        "task and balance versioned: at the first end, all have read before one writes.",
+        "one leader: at end {suspended} it is suspended (SIGSTOP) between what it reads and what it writes."
+        " Its lease expires, another one leads to the last end, and it goes on (SIGCONT).",
+        "rounds: all have read before one writes.",
+        "Tally is not paused. Its leader is killed (SIGKILL) as task {suspended} ends.",
+    ),
+    take_over="Tally's next leader had written that end {seconds} s after the kill.",
+    audit="$ tally audit",
+    as_claimed="Each design was right or wrong as claimed. The reasons: deploy/consistency.md",
+    not_as_claimed="NOT as claimed: {designs}. Please report this.",
+    page="The curves: {file}",
+    recorded="what the records show",
+)
+
+CHINESE = Words(
+    title="先看问题：Tally 为什么存在",
+    what=(
+        "{tasks} 个任务各占用 1 份资源，先后结束。{replicas} 个副本都会收到每一次结束事件。",
+        "正确的结果：有多少任务结束，就有多少份资源空闲。",
+        "然后再跑 {tasks} 轮：每轮只有 1 份资源空闲，却有 {replicas} 个任务在等。",
+        "正确的结果：每轮只分出 1 份。",
+        "全部真实运行：{etcd}，每个副本一个进程，没有一个数字是事先算好的。",
+    ),
+    release="这么多任务结束后的空闲资源",
+    acquisition="这么多轮后分出的资源",
+    last="最终",
+    curve="曲线",
+    refused="被拒事务",
+    seconds="用时/秒",
+    verdict="结论",
+    truth="实际值",
+    designs={
+        Design.IN_TURN: "没有决策者，逐个写入",
+        Design.AT_ONCE: "没有决策者，同时写入",
+        Design.BALANCE: "只给余额加版本检查",
+        Design.BOTH: "任务和余额都加版本检查，人人都写",
+        Design.LEADER: "只有领导者写，没有栅栏",
+        Design.FENCED: "只有领导者写，有栅栏（fencing）",
+        Design.ACQUIRE: "没有决策者，同时申请",
+        Design.ACQUIRE_BALANCE: "给余额加版本检查",
+        Design.TALLY: "Tally，中途杀死领导者",
+        Design.TALLY_ACQUIRE: "Tally",
+    },
+    right="正确",
+    in_vain="正确，但 {refused} 个事务白费",
+    wrong="错误",
+    too_many="错误：多出 {units} 份",
+    lost="错误：丢失 {units} 份",
+    rounds="错误：{of} 轮中有 {rounds} 轮多分",
+    pauses="下面这些停顿是人为加的，只是让繁忙系统里迟早会出现的交错现在就出现：",
+    pause=(
+        "逐个写入：每个副本都等前一个副本写完。",
+        "同时写入：每到第 {late} 次结束，都有一个副本等其他副本写完才收到事件。",
+        "任务和余额都加版本检查：第一次结束时，所有副本都读完，才有副本开始写。",
+        "只有领导者写：第 {suspended} 次结束时，它在读和写之间被暂停（SIGSTOP）。租约随之过期，"
+        "由另一个副本接任，处理到最后一次结束，然后它才恢复运行（SIGCONT）。",
+        "申请资源：每一轮都是所有副本读完，才有副本开始写。",
+        "Tally 没有任何停顿。任务 {suspended} 结束时，它的领导者被杀死（SIGKILL）。",
+    ),
+    take_over="杀死领导者 {seconds} 秒后，接任的领导者已经写下了这次结束。",
+    audit="$ tally audit",
+    as_claimed="每种设计对在哪里、错在哪里，都与预期一致。原因见 deploy/consistency.md（英文）。",
+    not_as_claimed="与预期不一致：{designs}。请报告这个问题。",
+    page="曲线已写入：{file}",
+    recorded="记录里的值",
+)
+
+WORDS = {Language.EN: ENGLISH, Language.ZH: CHINESE}
+
+
+def filled(text: str, **values: object) -> str:
+    """A text with its braces filled; the numbers of the course need not be given."""
+    return text.format(**_NUMBERS, **values)
+
+
+def verdict_of(words: Words, course: Course) -> str:
+    """What a finished course shows."""
+    if course.design in (Design.ACQUIRE, Design.ACQUIRE_BALANCE, Design.TALLY_ACQUIRE):
+        rounds = course.rounds_too_much
+        return filled(words.rounds, rounds=rounds, of=TASKS) if rounds else words.right
+    if course.excess:
+        text = words.too_many if course.excess > 0 else words.lost
+        return filled(text, units=abs(course.excess))
+    return words.right
