@@ -44,7 +44,7 @@ RELEASE = (
 ACQUISITION = (Design.ACQUIRE, Design.ACQUIRE_BALANCE, Design.TALLY_ACQUIRE)
 
 
-class Point(NamedTuple):
+class CoursePoint(NamedTuple):
     """The records against the truth, in units.
 
     `truth` is the number of tasks that have ended, or of units that there were to give out. `recorded` is
@@ -61,7 +61,7 @@ class Course:
     """One design's run, as far as it has come."""
 
     design: Design
-    points: list[Point] = field(default_factory=list)
+    points: list[CoursePoint] = field(default_factory=list)
     refused: int = 0  # transactions
     seconds: float = 0.0
 
@@ -76,12 +76,17 @@ class Course:
         return self.recorded - self.points[-1].truth if self.points else 0
 
     @property
+    def is_right(self) -> bool:
+        """Whether the records are right at last, and no round gave out too much."""
+        return self.excess == 0 and not (self.design in ACQUISITION and self.rounds_too_much)
+
+    @property
     def rounds_too_much(self) -> int:
         """Rounds of an acquisition in which more was given out than there was."""
-        steps = pairwise([Point(0, 0, 0.0), *self.points])
+        steps = pairwise([CoursePoint(0, 0, 0.0), *self.points])
         return sum(after.recorded - before.recorded > after.truth - before.truth for before, after in steps)
 
-    def at(self, truth: int) -> Point | None:
+    def at(self, truth: int) -> CoursePoint | None:
         """The first point with this truth; None if it has not come so far."""
         return next((point for point in self.points if point.truth >= truth), None)
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from controller.clock import Clock
 from controller.dev.demo.backend import Backend
-from controller.dev.demo.course import LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, Design, Point
-from controller.dev.demo.orders import Act, Event, Order, Pause, Told
-from controller.dev.demo.stage import Stage
+from controller.dev.demo.course import LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, CoursePoint, Design
+from controller.dev.demo.orders import Act, Order, Pause, Told, Word
+from controller.dev.demo.replicas import NaiveReplicas
 from controller.store.base import Store
 
 PREFIX = "/tally-demo/"
@@ -27,10 +27,10 @@ Shown = Callable[[Course], None]
 
 
 class Naive:
-    """Lets naive designs run their courses on a stage. Raises DemoFailed, StoreError."""
+    """Lets naive designs run their courses. Raises DemoFailed, StoreError."""
 
-    def __init__(self, stage: Stage, store: Store, clock: Clock, shown: Shown) -> None:
-        self._stage = stage
+    def __init__(self, replicas: NaiveReplicas, store: Store, clock: Clock, shown: Shown) -> None:
+        self._replicas = replicas
         self._store = store
         self._clock = clock
         self._shown = shown
@@ -45,7 +45,7 @@ class Naive:
 
         def note(truth: int, recorded: int) -> None:
             course.seconds = time.monotonic() - begun
-            course.points.append(Point(truth, recorded, course.seconds))
+            course.points.append(CoursePoint(truth, recorded, course.seconds))
             self._shown(course)
 
         match design:
@@ -64,10 +64,10 @@ class Naive:
             meets = course.design is Design.BOTH and task == 1
             order = Order(Act.HEAR, course.design, prefix, task, Pause.MEET if meets else Pause.NONE)
             for group in _groups(course.design, task):
-                self._stage.tell(order, *group)
+                self._replicas.tell(order, *group)
                 if meets:
                     self._meet()
-                self._count(course, self._stage.expect(Event.DONE, len(group)))
+                self._count(course, self._replicas.expect(Word.DONE, len(group)))
             note(task, records.free())
 
     def _acquire(
@@ -78,39 +78,39 @@ class Naive:
             records.set_free(1)
             for replica in range(REPLICAS):
                 task = REPLICAS * number + replica
-                self._stage.tell(Order(Act.ADMIT, course.design, prefix, task, Pause.MEET), replica)
+                self._replicas.tell(Order(Act.ADMIT, course.design, prefix, task, Pause.MEET), replica)
             self._meet()
-            told = self._stage.expect(Event.DONE, REPLICAS)
+            told = self._replicas.expect(Word.DONE, REPLICAS)
             self._count(course, told)
             given += sum(each.took for _, each in told)
             note(number, given)
 
     def _led(self, course: Course, prefix: str, records: Backend, note: Callable[[int, int], None]) -> None:
-        self._stage.tell(Order(Act.CAMPAIGN, course.design, prefix))
-        [(leader, _)] = self._stage.expect(Event.LEADS)
+        self._replicas.tell(Order(Act.CAMPAIGN, course.design, prefix))
+        [(leader, _)] = self._replicas.expect(Word.LEADS)
         next_leader = leader
         others = [number for number in range(REPLICAS) if number != leader]
         for task in range(1, TASKS + 1):
             suspends = task == SUSPENDED_AT
-            self._stage.tell(Order(Act.HEAR, course.design, prefix, task), *others)
+            self._replicas.tell(Order(Act.HEAR, course.design, prefix, task), *others)
             pause = Pause.SUSPEND if suspends else Pause.NONE
-            self._stage.tell(Order(Act.HEAR, course.design, prefix, task, pause), leader)
+            self._replicas.tell(Order(Act.HEAR, course.design, prefix, task, pause), leader)
             if suspends:
-                self._stage.wait_suspended(leader)
-                [(next_leader, _)] = self._stage.expect(Event.LEADS)
-            self._count(course, self._stage.expect(Event.DONE))
+                self._replicas.wait_suspended(leader)
+                [(next_leader, _)] = self._replicas.expect(Word.LEADS)
+            self._count(course, self._replicas.expect(Word.DONE))
             note(task, records.free())
-        self._stage.resume(leader)
-        self._count(course, self._stage.expect(Event.DONE))
+        self._replicas.resume(leader)
+        self._count(course, self._replicas.expect(Word.DONE))
         note(TASKS, records.free())
         # the leader last, or another one would still win
         for replica in sorted(range(REPLICAS), key=lambda number: number == next_leader):
-            self._stage.tell(Order(Act.RESIGN, course.design, prefix), replica)
-            self._stage.expect(Event.RESIGNED)
+            self._replicas.tell(Order(Act.RESIGN, course.design, prefix), replica)
+            self._replicas.expect(Word.RESIGNED)
 
     def _meet(self) -> None:
-        self._stage.expect(Event.MEETS, REPLICAS)
-        self._stage.tell(Order(Act.GO_ON))
+        self._replicas.expect(Word.MEETS, REPLICAS)
+        self._replicas.tell(Order(Act.GO_ON))
 
     @staticmethod
     def _count(course: Course, told: list[tuple[int, Told]]) -> None:

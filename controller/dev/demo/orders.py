@@ -1,4 +1,4 @@
-"""What the stage tells a replica, and what the replica answers: JSON lines on its stdin and stdout."""
+"""What the demo tells a replica, and what the replica answers: JSON lines on its stdin and stdout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Order(Struct):
     pause: Pause = Pause.NONE
 
 
-class Event(StrEnum):
+class Word(StrEnum):
     """What a replica tells."""
 
     READY = "ready"
@@ -50,7 +50,7 @@ class Event(StrEnum):
 class Told(Struct):
     """One line of a replica. `refused` counts the refused transactions of this task."""
 
-    event: Event
+    event: Word
     task: int = 0
     refused: int = 0
     took: bool = False

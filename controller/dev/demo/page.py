@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, TASKS, Course, Design, Point
-from controller.dev.demo.outcome import Outcome
+from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, TASKS, Course, CoursePoint, Design
+from controller.dev.demo.result import DemoResult
 from controller.dev.demo.words import Language, Words, filled, verdict_of
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 170, 30, 22, 8
 
 
-def page_of(words: Words, language: Language, outcome: Outcome) -> str:
+def page_of(words: Words, language: Language, result: DemoResult) -> str:
     """The page of a run."""
-    found = {course.design: course for course in outcome.courses}
+    found = {course.design: course for course in result.courses}
     pauses = "".join(f"<li>{escape(filled(text))}</li>" for text in words.pause)
-    what = "".join(f"<p>{escape(filled(text, etcd=outcome.etcd))}</p>" for text in words.what)
-    verdict = words.as_claimed if outcome.is_as_claimed else words.not_as_claimed
-    unclaimed = ", ".join(outcome.unclaimed) or "tally audit"
+    what = "".join(f"<p>{escape(filled(text, etcd=result.etcd))}</p>" for text in words.what)
+    verdict = words.as_claimed if result.is_as_claimed else words.not_as_claimed
+    unclaimed = ", ".join(result.unclaimed) or "tally audit"
     style = files("controller.dev.demo").joinpath("page.css").read_text()
     truth = '<svg viewBox="0 0 40 10" aria-hidden="true"><path class="truth" d="M0 5H40"/></svg>'
     return f"""<!doctype html>
@@ -38,9 +38,9 @@ def page_of(words: Words, language: Language, outcome: Outcome) -> str:
 <span class="right">{escape(words.right)}</span>, <span class="wrong">{escape(words.wrong)}</span></p>
 {_part(words, words.release, RELEASE, found)}
 {_part(words, words.acquisition, ACQUISITION, found)}
-<p>{escape(filled(words.take_over, seconds=f"{outcome.take_over_seconds:.2f}"))}</p>
+<p>{escape(filled(words.take_over, seconds=f"{result.take_over_seconds:.2f}"))}</p>
 <pre>{escape(words.audit)}
-{escape(outcome.audit.text)}</pre>
+{escape(result.audit.text)}</pre>
 <p><strong>{escape(filled(verdict, designs=unclaimed))}</strong></p>
 <h2>{escape(words.pauses)}</h2>
 <ul>{pauses}</ul>
@@ -51,12 +51,12 @@ def page_of(words: Words, language: Language, outcome: Outcome) -> str:
 
 def _part(words: Words, head: str, designs: Iterable[Design], found: dict[Design, Course]) -> str:
     figures = "\n".join(_figure(words, found[design]) for design in designs if design in found)
-    return f'<section><h2>{escape(head)}</h2><div class="courses">\n{figures}\n</div></section>'
+    return f'<section><h2>{escape(head.capitalize())}</h2><div class="courses">\n{figures}\n</div></section>'
 
 
 def _figure(words: Words, course: Course) -> str:
     verdict = verdict_of(words, course)
-    kind = "right" if verdict == words.right else "wrong"
+    kind = "right" if course.is_right else "wrong"
     name = escape(words.designs[course.design])
     numbers = (
         f"{words.last.lower()}: {course.recorded} · {words.refused.lower()}: {course.refused} ·"
@@ -69,7 +69,7 @@ def _figure(words: Words, course: Course) -> str:
 </figure>"""
 
 
-def _curve(label: str, points: Sequence[Point]) -> str:
+def _curve(label: str, points: Sequence[CoursePoint]) -> str:
     """The recorded units over the truth, on scales that are the same in all figures."""
     marks = range(0, REPLICAS * TASKS + 1, TASKS)
     grid = "".join(
@@ -82,11 +82,11 @@ def _curve(label: str, points: Sequence[Point]) -> str:
         f' text-anchor="{"end" if mark == TASKS else "middle"}">{mark}</text>'
         for mark in range(0, TASKS + 1, TASKS // 3)
     )
-    line = " ".join(f"{_x(truth)},{_y(recorded)}" for truth, recorded, _ in [Point(0, 0, 0.0), *points])
+    line = " ".join(f"{_x(truth)},{_y(recorded)}" for truth, recorded, _ in [CoursePoint(0, 0, 0.0), *points])
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{grid}{below}'
-        f'<polyline class="truth" points="{_x(0)},{_y(0)} {_x(TASKS)},{_y(TASKS)}"/>'
-        f'<polyline class="recorded" points="{line}"/></svg>'
+        f'<polyline class="recorded" points="{line}"/>'
+        f'<polyline class="truth" points="{_x(0)},{_y(0)} {_x(TASKS)},{_y(TASKS)}"/></svg>'
     )
 
 

@@ -17,16 +17,19 @@ from controller.client import Client
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.resources import format_quantity
-from controller.core.promise.invariants import check_ledgers
+from controller.core.promise.finding import FindingSeverity
+from controller.core.promise.invariants import check_model
 from controller.dev.cluster import LocalCluster, ReplicaProcess
-from controller.dev.demo.course import SUSPENDED_AT, TASKS, Course, Design, Point
+from controller.dev.demo.course import SUSPENDED_AT, TASKS, Course, CoursePoint, Design
 from controller.dev.demo.designs import Shown
-from controller.dev.demo.outcome import Audit
-from controller.dev.demo.stage import ANSWER_SECONDS, DemoFailed
-from controller.store.base import KeyEvent, Store, StoreError
+from controller.dev.demo.replicas import ANSWER_SECONDS, DemoFailed
+from controller.dev.demo.result import Audit
+from controller.store.base import Batch, Store, StoreError
 from controller.store.keys import Keys
-from controller.store.records import changes_of, to_change
+from controller.store.mirror import Changed, Loaded, Mirror
+from controller.views.pools import pool_facts
 from controller.views.replicas import leader_of
+from controller.views.tasks import find_task, tasks_by_pool
 
 WIDE, NARROW = "wide", "narrow"
 """The pools: one has room for all tasks at once, the other for one."""
@@ -37,21 +40,26 @@ GATE_SECONDS = "120"
 
 
 class Witness:
-    """Follows the store, and is asked about the records at every single revision, none left out."""
+    """Follows the store, and checks the promise at every single revision, none left out."""
 
     def __init__(self, store: Store, keys: Keys, deadline: float) -> None:
-        self.model = Model()
         self._keys = keys
+        self._mirror = Mirror()
         self._changed = threading.Condition()
         self._looks: list[Callable[[Model], None]] = []
         self._failure: StoreError | None = None
         self.breaches: list[str] = []
-        """Where a ledger was not the sum of what the tasks hold."""
-        snapshot = store.load(keys.prefix, deadline=deadline)
-        self.model.load(changes_of(keys, snapshot.items), snapshot.revision)
-        self._watch = store.watch(keys.prefix, after=snapshot.revision)
+        """What `tally audit` would call wrong in the records, with the revision."""
+        for number, page in enumerate(store.pages(keys.prefix, deadline=deadline)):
+            self._mirror.take(Loaded.of(keys, page, fresh=False, is_first=number == 0))
+        self._watch = store.watch(keys.prefix, after=self.model.revision)
         self._thread = threading.Thread(target=self._follow, name="witness", daemon=True)
         self._thread.start()
+
+    @property
+    def model(self) -> Model:
+        """The records as far as they have arrived."""
+        return self._mirror.model
 
     def at_each_revision(self, look: Callable[[Model], None]) -> None:
         """Call `look` with the records at each revision from now on."""
@@ -76,20 +84,19 @@ class Witness:
         try:
             for batch in self._watch:
                 for revision, events in groupby(batch.events, lambda event: event.mod):
-                    self._take(revision, list(events))
+                    self._take(Changed.of(self._keys, Batch(revision, tuple(events))))
         except StoreError as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _take(self, revision: int, events: list[KeyEvent]) -> None:
+    def _take(self, changed: Changed) -> None:
         with self._changed:
-            for event in events:
-                self.model.apply(to_change(self._keys, event.key, event.item, event.mod))
-            self.model.advance_revision(revision)
+            self._mirror.take(changed)
             self.breaches += (
-                f"revision {revision}: {finding.subject} {finding.what}"
-                for finding in check_ledgers(self.model, self.model.tasks.values())
+                f"revision {changed.revision}: {finding.subject} {finding.what}"
+                for finding in check_model(self.model)
+                if finding.severity is FindingSeverity.WRONG and not finding.transient
             )
             for look in self._looks:
                 look(self.model)
@@ -149,7 +156,7 @@ class Promise:
             if task == SUSPENDED_AT:
                 self.take_over_seconds = time.monotonic() - killed
             course.seconds = time.monotonic() - begun
-            course.points.append(Point(task, _free(witness.model), course.seconds))
+            course.points.append(CoursePoint(task, _free(witness.model), course.seconds))
             self._shown(course)
         course.refused += sum(self._refused(each) for each in self._cluster.replicas if each is not leader)
         return course
@@ -157,22 +164,18 @@ class Promise:
     def _acquire(self, client: Client, witness: Witness) -> Course:
         course = Course(Design.TALLY_ACQUIRE)
         begun = time.monotonic()
-        seen: dict[str, None] = {}
         given = 0
 
         def look(model: Model) -> None:
             nonlocal given
-            inside = [
-                task.id
-                for task in model.tasks.values()
-                if task.pool == NARROW and task.status is not None and task.status.state in HOLDING
-            ]
-            for task_id in inside:
-                if task_id not in seen:
-                    seen[task_id] = None
-                    given += len(inside)  # 1, unless another one is inside
-                    course.points.append(Point(len(seen), given, time.monotonic() - begun))
-                    self._shown(course)
+            counts = tasks_by_pool(model)
+            inside = sum(counts.get((NARROW, state), 0) for state in HOLDING)
+            came_in = sum(counts.get((NARROW, state), 0) for state in State if state is not State.CREATED)
+            before = course.points[-1].truth if course.points else 0
+            if came_in > before:
+                given += came_in - before + (inside - 1)  # `inside` is 1, if no other one is inside
+                course.points.append(CoursePoint(came_in, given, time.monotonic() - begun))
+                self._shown(course)
 
         witness.at_each_revision(look)
         inside = self._cluster.data_dir / "inside"
@@ -244,8 +247,8 @@ def _name(pool: str, task: int) -> str:
 
 
 def _state(model: Model, pool: str, task: int) -> State | None:
-    found = model.tasks.get(_name(pool, task))
-    return found.status.state if found is not None and found.status is not None else None
+    found = find_task(model, _name(pool, task))
+    return found.state if found is not None else None
 
 
 def _has_ended(model: Model, pool: str, task: int) -> bool:
@@ -253,5 +256,5 @@ def _has_ended(model: Model, pool: str, task: int) -> bool:
 
 
 def _free(model: Model) -> int:
-    """The free units of the wide pool, by its ledger."""
-    return TASKS - int(format_quantity("cpu", model.ledger(WIDE).held.get("cpu")))
+    """The free units of the wide pool, as its readers see them."""
+    return int(format_quantity("cpu", pool_facts(model, WIDE).free.get("cpu")))

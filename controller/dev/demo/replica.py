@@ -14,7 +14,7 @@ import msgspec
 from controller.clock import SystemClock
 from controller.dev.demo.backend import CALL_SECONDS, Backend
 from controller.dev.demo.course import Design
-from controller.dev.demo.orders import Act, Event, Order, Pause, Told
+from controller.dev.demo.orders import Act, Order, Pause, Told, Word
 from controller.store.base import Committed, Guard, Put, Transaction, new_op
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
@@ -23,7 +23,7 @@ from controller.store.etcd.watch import EtcdWatch
 TTL_SECONDS = 2  # the least that an etcd with default settings grants
 
 
-class Candidate:
+class Campaign:
     """Campaigns for a lease as clients of etcd usually do, and writes ends while it leads.
 
     It knows that it leads until a keep-alive fails. A suspended process sends none, and asks nobody.
@@ -56,12 +56,12 @@ class Candidate:
         if not term:
             return
         threading.Thread(target=self._stay, name="keep-alive", daemon=True).start()
-        self._replica.tell(Told(Event.LEADS))
+        self._replica.tell(Told(Word.LEADS))
         fence = Guard(self._key, term, on_create=True) if self._is_fenced else None
         while (order := self.heard.get()) is not None and not self._deposed.is_set():
             backend = self._replica.backend(order)
             if backend.release_as_leader(order.task, fence):
-                self._replica.tell(Told(Event.DONE, order.task, backend.refused))
+                self._replica.tell(Told(Word.DONE, order.task, backend.refused))
 
     def _win(self) -> int:
         """The term, once there is no other leader; 0 if this ends before."""
@@ -96,14 +96,14 @@ class NaiveReplica:
     def __init__(self, options: GatewayOptions) -> None:
         self._clock = SystemClock()
         self.store = EtcdStore(options, self._clock)
-        self._candidate: Candidate | None = None
+        self._candidate: Campaign | None = None
         self._printing = threading.Lock()
         self._lines = sys.stdin.buffer
 
     def run(self) -> None:
-        """Until the stage closes the pipe."""
+        """Until the demo closes the pipe."""
         self.store.get("/", deadline=self.in_time())  # connected, before it counts
-        self.tell(Told(Event.READY))
+        self.tell(Told(Word.READY))
         while (order := self._next()) is not None:
             self._carry_out(order)
 
@@ -112,7 +112,7 @@ class NaiveReplica:
         return self._clock.boottime() + CALL_SECONDS
 
     def tell(self, told: Told) -> None:
-        """Write a line to the stage."""
+        """Write a line to the demo."""
         with self._printing:
             sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
             sys.stdout.buffer.flush()
@@ -127,7 +127,7 @@ class NaiveReplica:
                 # to this thread: another one might take a signal to the process while this one goes on
                 signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             elif order.pause is Pause.MEET:
-                self.tell(Told(Event.MEETS, order.task))
+                self.tell(Told(Word.MEETS, order.task))
                 self._next()
 
         backend.pause = pause
@@ -140,17 +140,17 @@ class NaiveReplica:
     def _carry_out(self, order: Order) -> None:
         match order.act:
             case Act.CAMPAIGN:
-                self._candidate = Candidate(self, order)
+                self._candidate = Campaign(self, order)
             case Act.RESIGN if self._candidate is not None:
                 self._candidate.resign()
                 self._candidate = None
-                self.tell(Told(Event.RESIGNED))
+                self.tell(Told(Word.RESIGNED))
             case Act.HEAR if self._candidate is not None:
                 self._candidate.heard.put(order)
             case Act.HEAR | Act.ADMIT:
                 backend = self.backend(order)
                 took = _METHODS[order.design](backend, order.task)
-                self.tell(Told(Event.DONE, order.task, backend.refused, bool(took)))
+                self.tell(Told(Word.DONE, order.task, backend.refused, bool(took)))
 
 
 _METHODS: dict[Design, Callable[[Backend, int], bool | None]] = {

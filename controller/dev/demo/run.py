@@ -14,10 +14,10 @@ from controller.clock import SystemClock
 from controller.dev.cluster import DevOptions, LocalCluster
 from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, Course, Design
 from controller.dev.demo.designs import Naive
-from controller.dev.demo.outcome import Outcome
 from controller.dev.demo.page import page_of
 from controller.dev.demo.promise import Promise
-from controller.dev.demo.stage import DemoFailed, Stage
+from controller.dev.demo.replicas import DemoFailed, NaiveReplicas
+from controller.dev.demo.result import DemoResult
 from controller.dev.demo.table import lines_of
 from controller.dev.demo.words import WORDS, Language, Words, filled
 from controller.dev.run import interruptible
@@ -42,23 +42,38 @@ def run_demo(language: Language, html: Path | None) -> int:
     words = WORDS[language]
     if html is not None:
         _check_writable(html)
+    with own_cluster() as cluster, _view(words, etcd_of(cluster)) as progress:
+        result = perform(cluster, progress)
+    say_lines("\n".join(ending(words, result)))
+    if html is not None:
+        html.write_text(page_of(words, language, result), encoding="utf-8")
+        say(filled(words.page, file=html))
+    return 0 if result.is_as_claimed else 1
+
+
+@contextmanager
+def own_cluster() -> Iterator[LocalCluster]:
+    """A cluster whose etcd runs, in a folder of its own. Neither it nor its processes outlast the context."""
     with tempfile.TemporaryDirectory(prefix="tally-demo-") as folder:
-        cluster = _cluster(Path(folder))
+        first = _free_ports(2 + REPLICAS)
+        cluster = LocalCluster(
+            DevOptions(
+                replicas=REPLICAS,
+                data_dir=Path(folder),
+                samples=False,
+                etcd_port=first,
+                status_port=first + 2,
+            )
+        )
         with interruptible(cluster):
             try:
                 cluster.start_etcd()
-                with _view(words, _etcd(cluster)) as progress:
-                    outcome = perform(cluster, progress)
+                yield cluster
             finally:
                 cluster.stop()
-    say_lines("\n".join(ending(words, outcome)))
-    if html is not None:
-        html.write_text(page_of(words, language, outcome), encoding="utf-8")
-        say(filled(words.page, file=html))
-    return 0 if outcome.is_as_claimed else 1
 
 
-def perform(cluster: LocalCluster, progress: Progress) -> Outcome:
+def perform(cluster: LocalCluster, progress: Progress) -> DemoResult:
     """Run all designs, in turn, on a cluster whose etcd runs."""
     courses: list[Course] = []
 
@@ -71,8 +86,8 @@ def perform(cluster: LocalCluster, progress: Progress) -> Outcome:
     options = GatewayOptions((cluster.endpoint,), **cluster.client_files)
     store = EtcdStore(options, clock)
     try:
-        with Stage(options, cluster.data_dir / "logs" / "naive.log") as stage:
-            naive = Naive(stage, store, clock, lambda course: progress(course, False))
+        with NaiveReplicas(options, cluster.data_dir / "logs" / "naive.log") as replicas:
+            naive = Naive(replicas, store, clock, lambda course: progress(course, False))
             for design in (*RELEASE, *ACQUISITION):
                 if design not in TALLYS:
                     finish(naive.run(design))
@@ -81,24 +96,24 @@ def perform(cluster: LocalCluster, progress: Progress) -> Outcome:
     promise = Promise(cluster, lambda course: progress(course, False))
     released, acquired, audit = promise.run()
     finish(released, acquired)
-    return Outcome(_etcd(cluster), tuple(courses), audit, promise.take_over_seconds)
+    return DemoResult(etcd_of(cluster), tuple(courses), audit, promise.take_over_seconds)
 
 
-def ending(words: Words, outcome: Outcome) -> list[str]:
+def ending(words: Words, result: DemoResult) -> list[str]:
     """The last lines: both tables, whole, what was forced, and what `tally audit` says."""
     return [
         "",
-        *lines_of(words, RELEASE, outcome.courses),
+        *lines_of(words, RELEASE, result.courses),
         "",
-        *lines_of(words, ACQUISITION, outcome.courses),
+        *lines_of(words, ACQUISITION, result.courses),
         "",
-        filled(words.take_over, seconds=f"{outcome.take_over_seconds:.2f}"),
+        filled(words.take_over, seconds=f"{result.take_over_seconds:.2f}"),
         words.audit,
-        *outcome.audit.text.splitlines(),
+        *result.audit.text.splitlines(),
         "",
         words.as_claimed
-        if outcome.is_as_claimed
-        else filled(words.not_as_claimed, designs=", ".join(outcome.unclaimed) or "tally audit"),
+        if result.is_as_claimed
+        else filled(words.not_as_claimed, designs=", ".join(result.unclaimed) or "tally audit"),
     ]
 
 
@@ -159,15 +174,9 @@ def _view(words: Words, etcd: str) -> Iterator[Progress]:
         yield progress
 
 
-def _etcd(cluster: LocalCluster) -> str:
+def etcd_of(cluster: LocalCluster) -> str:
+    """Its version."""
     return f"etcd {'.'.join(map(str, cluster.etcd.binary.version))}"
-
-
-def _cluster(folder: Path) -> LocalCluster:
-    first = _free_ports(2 + REPLICAS)
-    return LocalCluster(
-        DevOptions(replicas=REPLICAS, data_dir=folder, samples=False, etcd_port=first, status_port=first + 2)
-    )
 
 
 def _free_ports(count: int) -> int:

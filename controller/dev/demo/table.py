@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from controller.dev.demo.course import RELEASE, REPLICAS, TASKS, Course, Design, Point
+from controller.dev.demo.course import RELEASE, REPLICAS, TASKS, Course, CoursePoint, Design
 from controller.dev.demo.words import Words, verdict_of
 
 MARKS = (TASKS // 3, 2 * TASKS // 3, TASKS)
@@ -26,7 +26,7 @@ def lines_of(words: Words, designs: Sequence[Design], courses: Sequence[Course])
 
 def truth_of(words: Words) -> str:
     """The row of what is right."""
-    right = [Point(units, units, 0.0) for units in range(1, TASKS + 1)]
+    right = [CoursePoint(units, units, 0.0) for units in range(1, TASKS + 1)]
     return _line(words.truth, *map(str, MARKS), str(TASKS), curve_of(right), "", "", "")
 
 
@@ -44,7 +44,7 @@ def row_of(words: Words, course: Course) -> str:
     )
 
 
-def curve_of(points: Sequence[Point]) -> str:
+def curve_of(points: Sequence[CoursePoint]) -> str:
     """A curve of eight bars, from 0 to all that three replicas could give back."""
     shown = [
         next((point.recorded for point in reversed(points) if point.truth <= TASKS * step // 8), None)

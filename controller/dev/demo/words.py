@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.dev.demo.course import LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, Design
+from controller.dev.demo.course import ACQUISITION, LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, Design
 
 
 class Language(StrEnum):
@@ -164,10 +164,13 @@ def filled(text: str, **values: object) -> str:
 
 def verdict_of(words: Words, course: Course) -> str:
     """What a finished course shows."""
-    if course.design in (Design.ACQUIRE, Design.ACQUIRE_BALANCE, Design.TALLY_ACQUIRE):
-        rounds = course.rounds_too_much
-        return filled(words.rounds, rounds=rounds, of=TASKS) if rounds else words.right
+    rounds = course.rounds_too_much
+    if course.design in ACQUISITION and rounds:
+        return filled(words.rounds, rounds=rounds, of=TASKS)
     if course.excess:
         text = words.too_many if course.excess > 0 else words.lost
         return filled(text, units=abs(course.excess))
+    # with a fence, what is refused is what would be wrong
+    if course.refused and course.design is not Design.FENCED:
+        return filled(words.in_vain, refused=course.refused)
     return words.right

@@ -1,4 +1,4 @@
-"""The stage: naive replicas as processes of this machine, directed order by order."""
+"""Naive replicas as processes of this machine, directed order by order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Self
 import msgspec
 
 from controller.dev.demo.course import REPLICAS
-from controller.dev.demo.orders import Event, Order, Told
+from controller.dev.demo.orders import Order, Told, Word
 from controller.dev.etcd import end_with
 from controller.errors import TallyError
 from controller.store.etcd.gateway import GatewayOptions
@@ -28,7 +28,7 @@ class DemoFailed(TallyError):
     """The demo could not run to its end. The message says why."""
 
 
-class Stage:
+class NaiveReplicas:
     """Three replicas. They end with the context, and with the thread that entered it."""
 
     def __init__(self, options: GatewayOptions, log: Path) -> None:
@@ -41,7 +41,7 @@ class Stage:
         try:
             for number in range(REPLICAS):
                 self._processes.append(self._start(number))
-            self.expect(Event.READY, REPLICAS)
+            self.expect(Word.READY, REPLICAS)
         except BaseException:
             self.close()
             raise
@@ -73,7 +73,7 @@ class Stage:
             _stdin(self._processes[number]).write(line)
             _stdin(self._processes[number]).flush()
 
-    def expect(self, event: Event, count: int = 1) -> list[tuple[int, Told]]:
+    def expect(self, event: Word, count: int = 1) -> list[tuple[int, Told]]:
         """Wait for so many such events, with the numbers of their replicas. Raises DemoFailed."""
         found = []
         for _ in range(count):

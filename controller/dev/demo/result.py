@@ -16,7 +16,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """The courses of all designs, and the audit of Tally's."""
 
     etcd: str  # its version
