@@ -27,7 +27,21 @@ def demo(
     """
     if lang not in LANGUAGES:
         raise typer.BadParameter(f"--lang: {lang!r} is not one of {', '.join(LANGUAGES)}")
+    if html is not None:
+        _check_writable(html)
     from controller.dev.demo.run import run_demo
     from controller.dev.demo.words import Language
 
     raise typer.Exit(run_demo(Language(lang), html))
+
+
+def _check_writable(file: Path) -> None:
+    """Before anything runs, and without a trace."""
+    is_new = not file.exists()
+    try:
+        with file.open("ab"):
+            pass
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"--html: {file} cannot be written: {error.strerror}") from error

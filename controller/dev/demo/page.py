@@ -64,7 +64,7 @@ def _figure(words: Words, course: Course) -> str:
     )
     return f"""<figure class="{kind}">
 <figcaption><h3>{name}</h3>
-<p><strong class="{kind}">{escape(verdict)}</strong><br>{escape(numbers)}</p></figcaption>
+<p><strong class="{kind}">{escape(verdict)}</strong><br/>{escape(numbers)}</p></figcaption>
 {_curve(f"{name}: {escape(verdict)}", course.points)}
 </figure>"""
 

@@ -21,7 +21,7 @@ from controller.dev.demo.result import DemoResult
 from controller.dev.demo.table import lines_of
 from controller.dev.demo.words import WORDS, Language, Words, filled
 from controller.dev.run import interruptible
-from controller.errors import InvalidField
+from controller.errors import UserError
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.terminal import say, say_lines
@@ -37,16 +37,17 @@ Progress = Callable[[Course, bool], None]
 def run_demo(language: Language, html: Path | None) -> int:
     """Run it in the foreground; returns the exit code: 1 if something was not as claimed.
 
-    Raises InvalidField for a file that cannot be written, DevError, EtcdFailed, and DemoFailed.
+    Raises DevError, EtcdFailed, DemoFailed and StoreError; UserError if the file cannot be written after all.
     """
     words = WORDS[language]
-    if html is not None:
-        _check_writable(html)
     with own_cluster() as cluster, _view(words, etcd_of(cluster)) as progress:
         result = perform(cluster, progress)
     say_lines("\n".join(ending(words, result)))
     if html is not None:
-        html.write_text(page_of(words, language, result), encoding="utf-8")
+        try:
+            html.write_text(page_of(words, language, result), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--html: {html} cannot be written: {error.strerror}") from error
         say(filled(words.page, file=html))
     return 0 if result.is_as_claimed else 1
 
@@ -195,12 +196,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _check_writable(html: Path) -> None:
-    """Before anything runs. Raises InvalidField."""
-    try:
-        with html.open("ab"):
-            pass
-    except OSError as error:
-        raise InvalidField("--html", f"{html} cannot be written: {error.strerror}") from error
