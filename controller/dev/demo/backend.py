@@ -93,6 +93,15 @@ class Backend:
                 return True
         return False
 
+    def acquire_as_leader(self, task: int, fence: Guard | None) -> bool:
+        """The leader takes alone. The fence compares its term. True: the task runs."""
+        free = self.free()
+        if free < 1:
+            return False
+        self.pause()
+        writes = Put(self._task(task), RUNNING), self._put_free(free - 1)
+        return self._write(*writes, guards=() if fence is None else (fence,))
+
     def free(self) -> int:
         """The balance, in units."""
         return _number(self._read(self._balance))
