@@ -307,8 +307,8 @@ def test_no_release_is_lost(stage: Stage, order: tuple[int, ...]) -> None:
 
 @each_order
 def test_room_for_one_is_given_to_one(stage: Stage, order: tuple[int, ...]) -> None:
-    """Three tasks wait, and each replica has another one at the head of its queue: the watch of one has come
-    further than that of the other. It is the ledger that they all compare.
+    """Three tasks wait. The watch of each replica has come as far as another one, which it would admit. So
+    nothing but the ledger is written by all of them.
     """
     stage.pool(capacity={"cpu": 1})
     replicas = []
