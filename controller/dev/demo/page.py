@@ -34,15 +34,15 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
 <body>
 <h1>{escape(words.title)}</h1>
 {what}
-<p class="legend">{truth} {escape(words.truth)} · {escape(words.recorded)}:
-<span class="right">{escape(words.right)}</span>, <span class="wrong">{escape(words.wrong)}</span></p>
-{_part(words, words.release, RELEASE, found)}
-{_part(words, words.acquisition, ACQUISITION, found)}
+<p class="legend">{truth} {escape(words.truth)} · {escape(words.recorded + words.colon)}
+<span class="right">{escape(words.right)}</span> · <span class="wrong">{escape(words.wrong)}</span></p>
+{_part(words, words.release_title, RELEASE, found)}
+{_part(words, words.acquisition_title, ACQUISITION, found)}
 <p>{escape(filled(words.take_over, seconds=f"{result.take_over_seconds:.2f}"))}</p>
 <pre>{escape(words.audit)}
 {escape(result.audit.text)}</pre>
 <p><strong>{escape(filled(verdict, designs=unclaimed))}</strong></p>
-<h2>{escape(words.pauses)}</h2>
+<h2>{escape(words.pauses.rstrip(words.colon))}</h2>
 <ul>{pauses}</ul>
 </body>
 </html>
@@ -51,17 +51,19 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
 
 def _part(words: Words, head: str, designs: Iterable[Design], found: dict[Design, Course]) -> str:
     figures = "\n".join(_figure(words, found[design]) for design in designs if design in found)
-    return f'<section><h2>{escape(head.capitalize())}</h2><div class="courses">\n{figures}\n</div></section>'
+    return f'<section><h2>{escape(head)}</h2><div class="courses">\n{figures}\n</div></section>'
 
 
 def _figure(words: Words, course: Course) -> str:
     verdict = verdict_of(words, course)
     kind = "right" if course.is_right else "wrong"
     name = escape(words.designs[course.design])
-    numbers = (
-        f"{words.last.lower()}: {course.recorded} · {words.refused.lower()}: {course.refused} ·"
-        f" {words.seconds.lower()}: {course.seconds:.1f}"
-    )
+    shown = {
+        words.last: str(course.recorded),
+        words.refused: str(course.refused),
+        words.seconds: f"{course.seconds:.1f}",
+    }
+    numbers = " · ".join(f"{name.lower()}{words.colon}{number}" for name, number in shown.items())
     return f"""<figure class="{kind}">
 <figcaption><h3>{name}</h3>
 <p><strong class="{kind}">{escape(verdict)}</strong><br/>{escape(numbers)}</p></figcaption>

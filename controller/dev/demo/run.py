@@ -141,10 +141,10 @@ class _Plain:
         """See Progress."""
         if not ended:
             return
-        head, _, row = lines_of(self._words, (course.design,), (course,))
-        if head != self._head:
-            say(head)
-            self._head = head
+        head, truth, row = lines_of(self._words, (course.design,), (course,))
+        for line in (head, truth) if head != self._head else ():
+            say(line)
+        self._head = head
         say(row, flush=True)
 
 

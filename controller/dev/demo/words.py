@@ -23,6 +23,9 @@ class Words:
     what: tuple[str, ...]  # what runs; with {etcd}
     release: str  # heads of the first column
     acquisition: str
+    release_title: str  # the same, as headings of the page
+    acquisition_title: str
+    colon: str
     last: str  # heads of further columns
     curve: str
     refused: str
@@ -53,18 +56,20 @@ ENGLISH = Words(
     what=(
         "{tasks} tasks hold 1 unit each, and end one after another. {replicas} replicas hear of every end.",
         "Right: as many units are free as tasks have ended.",
-        "Then, in each of {tasks} rounds, 1 unit is free, and {replicas} tasks wait for it.",
-        "Right: each round gives out 1 unit.",
+        "Then, {tasks} times, 1 unit is free and several tasks wait for it. Right: one of them gets it.",
         "All of it is real: {etcd}, one process for each replica, and nothing is computed beforehand.",
     ),
     release="FREE AFTER … TASKS HAVE ENDED",
     acquisition="GIVEN OUT AFTER … ROUNDS",
+    release_title="Free units, as tasks end",
+    acquisition_title="Units given out, round by round",
+    colon=": ",
     last="LAST",
     curve="CURVE",
     refused="REFUSED",
     seconds="SECONDS",
     verdict="VERDICT",
-    truth="the truth",
+    truth="what is right",
     designs={
         Design.IN_TURN: "nobody decides, one after another",
         Design.AT_ONCE: "nobody decides, all at once",
@@ -78,7 +83,7 @@ ENGLISH = Words(
         Design.TALLY_ACQUIRE: "Tally",
     },
     right="right",
-    in_vain="right, {refused} refused in vain",
+    in_vain="right, {refused} tries in vain",
     wrong="wrong",
     too_many="wrong: {units} too many",
     lost="wrong: {units} lost",
@@ -86,14 +91,14 @@ ENGLISH = Words(
     pauses="Pauses that force what a busy system brings about sooner or later:",
     pause=(
         "one after another: each replica waits until the one before it has written.",
-        "all at once: at every {late}th end, one replica hears of it after the others have written.",
+        "all at once: one replica hears of every {late}th end only after the others have written.",
         "task and balance versioned: at the first end, all have read before one writes.",
         "one leader: at end {suspended} it is suspended (SIGSTOP) between what it reads and what it writes."
         " Its lease expires, another one leads to the last end, and it goes on (SIGCONT).",
         "rounds: all have read before one writes.",
         "Tally is not paused. Its leader is killed (SIGKILL) as task {suspended} ends.",
     ),
-    take_over="Tally's next leader had written that end {seconds} s after the kill.",
+    take_over="Tally's next leader had written the end of task {suspended} {seconds} s after the kill.",
     audit="$ tally audit",
     as_claimed="Each design was right or wrong as claimed. The reasons: deploy/consistency.md",
     not_as_claimed="NOT as claimed: {designs}. Please report this.",
@@ -106,12 +111,14 @@ CHINESE = Words(
     what=(
         "{tasks} 个任务各占用 1 份资源，先后结束。每个任务结束时，{replicas} 个副本都会收到事件。",
         "正确的结果：结束了多少个任务，就有多少份资源空闲。",
-        "然后再跑 {tasks} 轮：每轮有 1 份空闲资源，{replicas} 个任务在等它。",
-        "正确的结果：每轮恰好分配 1 份。",
+        "然后再跑 {tasks} 轮：每轮有 1 份空闲资源，几个任务在等它。正确的结果：每轮只有一个任务得到它。",
         "全部真实运行：{etcd}，每个副本一个进程；没有一个数字是事先算好的。",
     ),
     release="前 n 个任务结束后的空闲资源",
     acquisition="前 n 轮累计分配的资源",
+    release_title="任务先后结束时的空闲资源",
+    acquisition_title="逐轮累计分配的资源",
+    colon="：",
     last="最终",
     curve="曲线",
     refused="被拒事务",
@@ -146,7 +153,7 @@ CHINESE = Words(
         "分配资源：每一轮都是所有副本读完之后，才有副本写入。",
         "Tally 不加停顿。第 {suspended} 个任务结束时，它的领导者被杀死（SIGKILL）。",
     ),
-    take_over="Tally 的领导者被杀死 {seconds} 秒后，接任的领导者已经写下了当时那个任务的结束。",
+    take_over="Tally 的领导者被杀死 {seconds} 秒后，接任的领导者已经写下了第 {suspended} 个任务的结束。",
     audit="$ tally audit",
     as_claimed="每种设计的对错都与预期一致。原因见 deploy/consistency.md（英文）。",
     not_as_claimed="与预期不一致：{designs}。请报告这个问题。",
