@@ -162,6 +162,7 @@ def _view(words: Words, etcd: str) -> Iterator[Progress]:
 
     def table() -> Text:
         courses = list(found.values())
+        lines = [*lines_of(words, RELEASE, courses), "", *lines_of(words, ACQUISITION, courses)]
         return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
     with Live(table(), refresh_per_second=8, transient=True) as live:
