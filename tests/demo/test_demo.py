@@ -6,13 +6,16 @@ The figures are read from what it prints, and judged here. Its own verdict is no
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -56,6 +59,26 @@ def environment(folder: Path) -> dict[str, str]:
 def processes_of(folder: Path) -> list[int]:
     """What runs with its temporary files there: the demo, and all that it started."""
     return [each.pid for each in processes() if str(folder) in (environment_value(each.pid, "TMPDIR") or "")]
+
+
+class OutputReader(threading.Thread):
+    """Reads a screen or pipe until its writers have ended, so that they never wait for it."""
+
+    def __init__(self, screen: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._screen = screen
+        self._parts: list[bytes] = []
+        self.start()
+
+    def run(self) -> None:
+        with suppress(OSError):  # EIO: a screen whose last writer has ended
+            while part := self._screen.read(65536):
+                self._parts.append(part)
+
+    def text(self) -> str:
+        """All of it, once it has ended."""
+        self.join(30.0)
+        return b"".join(self._parts).decode()
 
 
 @pytest.fixture(scope="module")
@@ -171,28 +194,40 @@ def test_the_page_has_every_curve_and_needs_nothing_else(run: Shown) -> None:
         assert shown == pytest.approx(row.numbers[-1], abs=0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """While a naive leader is suspended, which no SIGTERM would end."""
-    process = subprocess.Popen(
-        demo_command(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(tmp_path),
-        start_new_session=True,
-    )
-    try:
-        wait_until(
-            lambda: any(each.is_stopped for each in processes() if each.pid in processes_of(tmp_path)),
-            "a suspended leader",
-            timeout=120,
+@pytest.mark.parametrize(
+    ("number", "on_terminal"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupted_demo_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, on_terminal: bool
+) -> None:
+    """While a naive leader is suspended, which no SIGTERM would end. On a terminal, the table grows."""
+    ours, theirs = pty.openpty() if on_terminal else os.pipe()
+    with open(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            demo_command(),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.STDOUT,
+            env={**environment(tmp_path), "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
+            start_new_session=True,
         )
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130, (output, errors)
+        os.close(theirs)
+        reader = OutputReader(screen)
+        try:
+            wait_until(
+                lambda: any(each.is_stopped for each in processes() if each.pid in processes_of(tmp_path)),
+                "a suspended leader",
+                timeout=120,
+            )
+            process.send_signal(number)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        output = reader.text()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.count("nobody decides, one after another") > (2 if on_terminal else 0), output
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
 

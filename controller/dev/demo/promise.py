@@ -20,7 +20,7 @@ from controller.core.model.resources import format_quantity
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
 from controller.dev.cluster import LocalCluster, ReplicaProcess
-from controller.dev.demo.course import SUSPENDED_AT, TASKS, Course, CoursePoint, Design
+from controller.dev.demo.course import REPLICAS, SUSPENDED_AT, TASKS, Course, CoursePoint, Design
 from controller.dev.demo.designs import Shown
 from controller.dev.demo.replicas import ANSWER_SECONDS, DemoFailed
 from controller.dev.demo.result import Audit
@@ -28,7 +28,7 @@ from controller.store.base import Batch, Store, StoreError
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.views.pools import pool_facts
-from controller.views.replicas import leader_of
+from controller.views.replicas import all_replicas, leader_of
 from controller.views.tasks import find_task, tasks_by_pool
 
 WIDE, NARROW = "wide", "narrow"
@@ -121,6 +121,7 @@ class Promise:
             witness = Witness(client.store, client.keys, client.clock.boottime() + ANSWER_SECONDS)
             try:
                 witness.wait_for(lambda model: leader_of(model) is not None, "a leader")
+                witness.wait_for(lambda model: len(all_replicas(model)) == REPLICAS, "all replicas")
                 released = self._release(client, witness)
                 acquired = self._acquire(client, witness)
                 if witness.breaches:
