@@ -37,6 +37,9 @@ $(VENV)/.installed: pyproject.toml uv.lock
 run: install ## run a whole cluster here: etcd, three replicas, sample tasks; Ctrl-C stops it
 	@$(BIN)/tally dev
 
+demo: install ## show the problem that Tally exists for, in half a minute: naive backends and Tally on a real etcd [ARGS="--html FILE --lang zh"]
+	@$(BIN)/tally demo $(ARGS)
+
 test: install ## run the tests (a few minutes on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not cluster"
 

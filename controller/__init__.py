@@ -22,7 +22,7 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
 The rooms. Each imports only rooms below it (`.importlinter`, tests/architecture):
 
     cli                              the command `tally`
-    dev                              a whole cluster on one machine: replicas, etcd, a fake Kubernetes
+    dev                              a cluster on one machine: replicas, etcd, a fake Kubernetes; the demo
     app                              the composition root: it chooses the store and the engine
     audit                            the invariants against a live cluster; repairs; the selftest
     client, telemetry, endpoint      the library; logs and metrics; the read-only HTTP endpoint

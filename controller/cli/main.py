@@ -9,6 +9,7 @@ import typer
 
 from controller.cli import auth, change, describe, engine, get, operate
 from controller.cli.audit import audit
+from controller.cli.demo import demo
 from controller.cli.logs import logs
 from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
@@ -50,6 +51,7 @@ command(app, "retry", rich_help_panel=TASKS)(change.retry)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)
 command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
+command(app, "demo", rich_help_panel=OPERATORS, settings=())(demo)
 command(app, "controller", rich_help_panel=OPERATORS, settings=operate.ALL_SETTINGS)(operate.controller)
 command(app, "audit", rich_help_panel=OPERATORS, settings=(*WITH_ENGINE, "engine"))(audit)
 command(app, "selftest", rich_help_panel=OPERATORS, settings=(*WITH_ENGINE, *STATUS_READER))(selftest)

@@ -2,4 +2,4 @@
 
 from controller.errors import need_extra
 
-need_extra("`tally dev`", "dev", "psutil", "cryptography")
+need_extra("a cluster on this machine", "dev", "psutil", "cryptography")

@@ -76,6 +76,11 @@ class ReplicaProcess:
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
 
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash does. `LocalCluster.tend` restarts it."""
+        if self.process is not None:
+            self.process.kill()
+
 
 class LocalCluster:
     """etcd, replicas and their engine on this machine.
@@ -131,12 +136,24 @@ class LocalCluster:
 
     def start(self) -> None:
         """Start etcd and the replicas. Raises DevError and EtcdFailed; after a failure, nothing runs."""
+        self.start_etcd()
+        self.start_replicas()
+
+    def start_etcd(self) -> None:
+        """Claim the data directory, and start etcd alone. Raises as `start`."""
         self._lock_file = self._claim_data_dir()  # before `stop` may run: another cluster may use the folder
         try:
             self._check_ports()
             if self.credentials is not None:
                 self._make(self.credentials)
             self.etcd.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_replicas(self) -> None:
+        """Start the replicas beside etcd. Raises as `start`."""
+        try:
             if self.options.fake_cluster:
                 self._start_fake_cluster()
             for replica in self.replicas:

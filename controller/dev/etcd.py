@@ -133,7 +133,7 @@ def _candidates() -> Iterator[str]:
         yield str(Path(folder) / "etcdbin" / "etcd")
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Make the child be killed when the thread that started it ends, even by SIGKILL.
 
     Linux only. A kill does etcd no harm.
@@ -273,7 +273,7 @@ class EtcdProcess:
                     stderr=subprocess.STDOUT,
                     env={name: value for name, value in os.environ.items() if not name.startswith("ETCD_")},
                     start_new_session=True,  # Ctrl-C is for the caller, who then stops etcd in good order
-                    preexec_fn=partial(_end_with, os.getpid()),
+                    preexec_fn=partial(end_with, os.getpid()),
                 )
         except OSError as error:
             raise EtcdFailed(

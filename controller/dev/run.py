@@ -73,7 +73,7 @@ def run_dev(options: DevOptions) -> int:
     another version. The messages say what to do.
     """
     cluster = LocalCluster(options)
-    with _interruptible(cluster):
+    with interruptible(cluster):
         try:
             cluster.start()
             with cluster.client() as client:
@@ -104,7 +104,7 @@ def _next_run(data_dir: Path) -> int:
 
 
 @contextmanager
-def _interruptible(cluster: LocalCluster) -> Iterator[None]:
+def interruptible(cluster: LocalCluster) -> Iterator[None]:
     """Make SIGTERM end the command as Ctrl-C does.
 
     An interrupt that Python swallows, in a destructor or while a child is created, is not lost.

@@ -25,15 +25,21 @@ from controller.engine.kubernetes.pod_template import PoolOptions
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+CHINESE = ROOT / "README.zh.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
 EXAMPLE = ROOT / "deploy" / "examples" / "client.py"
 ORDER = ["Two commands", "A first hour", "How it works", "What it cannot promise", "Where the rest is"]
 PROSE = sorted(chain(ROOT.glob("*.md"), ROOT.glob("deploy/**/*.md"), ROOT.glob("tests/**/*.md")))
 
 
+def lifecycle_diagram() -> str:
+    return f"```mermaid\n{lifecycle.diagram()}\n```"
+
+
 GENERATED: dict[tuple[Path, str], Callable[[], str]] = {
-    (README, "lifecycle"): lambda: f"```mermaid\n{lifecycle.diagram()}\n```",
-    (ROOT / "deploy" / "consistency.md", "lifecycle"): lambda: f"```mermaid\n{lifecycle.diagram()}\n```",
+    (README, "lifecycle"): lifecycle_diagram,
+    (CHINESE, "lifecycle"): lifecycle_diagram,
+    (ROOT / "deploy" / "consistency.md", "lifecycle"): lifecycle_diagram,
     (ROOT / "deploy" / "configuration.md", "settings"): config.table,
     (REFERENCE, "client"): lambda: f"```python\n{EXAMPLE.read_text()}```",
 }

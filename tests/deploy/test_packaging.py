@@ -169,6 +169,7 @@ def test_a_client_and_a_replica_of_the_process_engine_need_no_extra(connected: I
         ("kubernetes", ("controller", "--engine", "kubernetes")),
         ("docker", ("controller", "--engine", "docker")),
         ("dev", ("dev",)),
+        ("dev", ("demo",)),
     ],
 )
 def test_a_missing_extra_is_named(connected: Installation, extra: str, arguments: tuple[str, ...]) -> None:
@@ -193,6 +194,10 @@ import {room} as room
 for module in pkgutil.iter_modules(room.__path__, "{room}."):
     importlib.import_module(module.name)
 """
+DEMO_PAGE = """
+from controller.dev.demo import page, result, words
+assert "<style>" in page.page_of(words.ENGLISH, "en", result.DemoResult("", (), result.Audit("", 0), 0.0))
+"""
 
 
 @pytest.mark.parametrize(
@@ -209,7 +214,9 @@ def test_an_extra_brings_what_its_room_imports(
     assert bare.succeed("python", "-c", TRY.format(room=room)) == f"{extra}\n"
     with_extra = install(extra)
     with_extra.succeed("python", "-c", IMPORT_ALL.format(room=room))
-    if extra == "dev":  # nothing is started for an engine that replicas could not use
+    if extra == "dev":
+        with_extra.succeed("python", "-c", DEMO_PAGE)
+        # nothing is started for an engine that replicas could not use
         done = with_extra.run("tally", "dev", "--engine", "docker", "--data-dir", str(tmp_path))
         assert (done.returncode, "tally-controller[docker]" in done.stderr) == (1, True), done.stderr
         assert not list(tmp_path.iterdir())

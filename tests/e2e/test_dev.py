@@ -13,7 +13,7 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import DevOptions, LocalCluster
-from controller.dev.run import _interruptible
+from controller.dev.run import interruptible
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
 from tests.support.local import Gate, Journal, adjacent_ports
@@ -161,7 +161,7 @@ def test_an_interrupt_that_is_swallowed_is_heard_at_the_next_step(
     """Python prints and forgets what is raised in a destructor, or between the two halves of a fork."""
     cluster = LocalCluster(DevOptions(data_dir=tmp_path))
     before = signal.getsignal(number)
-    with _interruptible(cluster):
+    with interruptible(cluster):
         assert cluster.tend() == []
         with suppress(KeyboardInterrupt):
             signal.raise_signal(number)

@@ -1,5 +1,5 @@
-"""A stage for the core without threads: one store in memory, and any number of replicas' planners that act
-upon it.
+"""A stage for the core without threads: one store, in memory unless told otherwise, and any number of
+replicas' planners that act upon it.
 
 Everything on it is the real part: model, planner, reconciler, transactions. Only time and the engine are the
 test's own: `clock` moves by hand, and what the engine would say is told with `seen`.
@@ -29,7 +29,7 @@ from controller.runtime.inbox import Inbox
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.reconciler import Reconciler
 from controller.runtime.surroundings import Surroundings
-from controller.store.base import Committed, Delete, Guard, Put, Transaction
+from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
 from controller.store.records import DEFAULT_LIMITS, changes_of
@@ -55,13 +55,16 @@ class HandClock:
 
 
 class Stage:
-    """A store, its keys, and the users."""
+    """A store, its keys, and the users. `store` counts its deadlines by `clock`."""
 
-    def __init__(self, store: MemoryStore | None = None, clock: HandClock | None = None) -> None:
+    def __init__(
+        self, store: Store | None = None, clock: HandClock | None = None, cluster: str = "stage"
+    ) -> None:
         self.clock = clock or HandClock()
         self.store = store or MemoryStore(self.clock)
-        self.keys = Keys("stage")
+        self.keys = Keys(cluster)
         self.epoch = 0
+        self._replicas = 0
         self._ops = 0
         self.elect()
 
@@ -118,7 +121,9 @@ class Stage:
         """
         leader, _ = self.store.get(self.keys.leader, deadline=self.clock.boottime() + 5)
         assert leader is not None
-        return StagedReplica(self, leader.create, self.epoch, model)
+        self._replicas += 1
+        # its name is its own, or another one of the same term would take this one's commits for its own
+        return StagedReplica(self, f"r{self._replicas}", leader.create, self.epoch, model)
 
     def leader(self, *listed: Observation) -> StagedReplica:
         """The same, once it has listed the engine, which has these attempts."""
@@ -158,7 +163,7 @@ class Stage:
 class StagedReplica:
     """One replica's model, planner and reconciler; its effects are collected in `effects`."""
 
-    def __init__(self, stage: Stage, term: int, epoch: int, model: Model | None = None) -> None:
+    def __init__(self, stage: Stage, name: str, term: int, epoch: int, model: Model | None) -> None:
         self.stage = stage
         self.model = model or Model()
         self.effects: list[Effect] = []
@@ -169,7 +174,7 @@ class StagedReplica:
         self._planner: Planner | None = None
         self.sync()
         self.planner = self._planner = Planner(
-            self.model, Term(term, epoch, f"r{epoch}", "stage"), DEFAULT_LIMITS
+            self.model, Term(term, epoch, name, stage.keys.cluster), DEFAULT_LIMITS
         )
         lock = threading.RLock()
         inside = Surroundings(

@@ -1,0 +1,47 @@
+"""The command `tally demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli.session import Session
+
+LANGUAGES = ("en", "zh")
+
+
+def demo(
+    session: Session,  # noqa: ARG001  # it uses no setting
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the curves to this file.")
+    ] = None,
+    lang: Annotated[str, typer.Option(help="The language: en or zh.")] = "en",
+) -> None:
+    """Show the problem that Tally exists for.
+
+    Naive backends run on a real etcd, and give back or give out more than there is. Then Tally does the same
+    work, and its leader is killed. This takes half a minute at most, needs no root, and leaves nothing. Exits
+    with 1 if a design was not right or wrong as claimed.
+    """
+    if lang not in LANGUAGES:
+        raise typer.BadParameter(f"--lang: {lang!r} is not one of {', '.join(LANGUAGES)}")
+    if html is not None:
+        _check_writable(html)
+    from controller.dev.demo.run import run_demo
+    from controller.dev.demo.words import Language
+
+    raise typer.Exit(run_demo(Language(lang), html))
+
+
+def _check_writable(file: Path) -> None:
+    """Before anything runs, and without a trace."""
+    is_new = not file.exists()
+    try:
+        with file.open("ab"):
+            pass
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"--html: {file} cannot be written: {error.strerror}") from error
