@@ -8,7 +8,8 @@ Two kinds of places are found, so that `test_copies` can ask for a row of `deplo
   field of a mutable dataclass, an attribute that another method sets to anything but a constant or a lock or
   thread of its own, a container of a module, or a function that caches its results.
 
-Not found: a local variable of a function that runs for long, and what a closure keeps.
+An attribute that another object sets (`attempt.observation = seen`) is found if the variable has the name of
+the class. Not found: a local variable of a function that runs for long, and what a closure keeps.
 """
 
 from __future__ import annotations
@@ -132,6 +133,37 @@ def readings(text: str, seams: dict[str, str]) -> set[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in CALLS and not NO_READ.search(_how(node)):
                 found.add(called)
+    return found
+
+
+def kept_for_others(trees: dict[str, ast.AST]) -> set[str]:
+    """Attributes that others set to what may be foreign, as `file::Class.attribute`."""
+    classes = {
+        node.name.lower(): (f"{path}::{node.name}", _attributes(node))
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found = set()
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and any(map(_may_be_foreign, _values(node))):
+                for target in _targets(node):
+                    owner = last_name(target.value) if isinstance(target, ast.Attribute) else ""
+                    place, attributes = classes.get(owner.replace("_", ""), ("", set()))
+                    if isinstance(target, ast.Attribute) and target.attr in attributes:
+                        found.add(f"{place}.{target.attr}")
+    return found
+
+
+def _attributes(kind: ast.ClassDef) -> set[str]:
+    """The attributes that a class declares, in its body or in `__init__`."""
+    found = {last_name(node.target) for node in kind.body if isinstance(node, ast.AnnAssign)}
+    for method in kind.body:
+        if isinstance(method, Function) and method.name == "__init__":
+            for node in ast.walk(method):
+                if isinstance(node, ast.Assign | ast.AnnAssign):
+                    found |= {each.attr for each in _targets(node) if isinstance(each, ast.Attribute)}
     return found
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.architecture.finding_copies import ROOT, kept, names_of_seams, readings, sources
+from tests.architecture.finding_copies import ROOT, kept, kept_for_others, names_of_seams, readings, sources
 from tests.architecture.test_fault_table import NAME, TESTS, defined
 
 PAGE = ROOT.parent / "deploy" / "consistency.md"
@@ -52,6 +52,7 @@ NO_COPY_KEPT = {
         "store/etcd/gateway.py::Call",
         "telemetry/scrape.py::_Families.made",
         "audit/selftest/acts.py::Acts._term",
+        "audit/selftest/stage.py::Stage.began",
         "audit/selftest/stage.py::Stage.tasks",
     ],
     "its own parts, built once": [
@@ -104,6 +105,7 @@ NO_COPY_KEPT = {
         "election/sentinel.py::Sentinel._acted_at",
         "engine/kubernetes/api.py::RateLimit",
         "runtime/office.py::Office._elected_at",
+        "runtime/office.py::Office.beat",
         "runtime/reconciler.py::Reconciler._not_before",
         "telemetry/notify.py::ServiceNotifier._due",
     ],
@@ -154,13 +156,13 @@ def found() -> Found:
 def find(texts: Mapping[str, str]) -> Found:
     """What these modules read and keep."""
     modules = {path: text for path, text in texts.items() if path.endswith(".py")}
-    seams = names_of_seams(map(ast.parse, modules.values()))
+    trees: dict[str, ast.AST] = {path: ast.parse(text) for path, text in modules.items()}
+    seams = names_of_seams(trees.values())
     scripts = {path: text for path, text in texts.items() if path.endswith(".js")}
     read = {f"{path} ({call})" for path, text in modules.items() for call in readings(text, seams)}
     read |= {f"{path} ({call})" for path, text in scripts.items() for call in readings_of_page(text)}
-    return Found(
-        frozenset(read), frozenset(f"{path}::{name}" for path, text in modules.items() for name in kept(text))
-    )
+    keeps = {f"{path}::{name}" for path, text in modules.items() for name in kept(text)}
+    return Found(frozenset(read), frozenset(keeps | kept_for_others(trees)))
 
 
 def readings_of_page(text: str) -> set[str]:
@@ -341,6 +343,11 @@ class Watcher:
                 "known",
                 "looked_up",
             },
+        ),
+        (
+            "class Seen:\n    last: int\ndef look(seen, now):\n    seen.last = now",
+            set(),
+            {"Seen.last"},
         ),
         ("LIMITS = {}\n__all__ = []", set(), set()),
         ("def f(names: dict) -> object:\n    return names.get('a')", set(), set()),
