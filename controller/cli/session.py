@@ -53,6 +53,13 @@ class Session:
         self._flags = flags
         self._client: Client | None = None
 
+    @property
+    def flags(self) -> list[str]:
+        """The flags of settings that were given."""
+        from controller.config import flag_of
+
+        return [flag_of(name) for name in (*self._flags, *(["config"] if self._config is not None else []))]
+
     @functools.cached_property
     def loaded(self) -> ResolvedConfig:
         """The settings, and the origin of each. Raises InvalidField."""

@@ -41,6 +41,8 @@ RESTART_SECONDS = 1.0
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
 
+REPLICA_COMMAND = (sys.executable, "-m", "controller.cli.main", "controller")
+
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -76,10 +78,10 @@ class ReplicaProcess:
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
 
-    def kill(self) -> None:
-        """End it by SIGKILL, as a crash does. `LocalCluster.tend` restarts it."""
+    def signal(self, number: int) -> None:
+        """Send a signal. `LocalCluster.tend` restarts what ends by it."""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(number)
 
 
 class LocalCluster:
@@ -177,9 +179,11 @@ class LocalCluster:
         }
         if self.fake_cluster is not None:
             environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
+        # The user's own settings file may be for another cluster; what is for replicas is in `settings`.
+        config = str(self.credentials.config) if self.credentials is not None else os.devnull
         with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
             replica.process = subprocess.Popen(
-                [sys.executable, "-m", "controller.cli.main", "controller"],
+                [*REPLICA_COMMAND, "--config", config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -88,11 +88,15 @@ def run_dev(options: DevOptions) -> int:
             pass
         finally:
             if cluster.is_ours:
-                print("\nstopping: replicas, tasks, etcd …", flush=True)  # noqa: T201  # a foreground command
-                with suppress(KeyboardInterrupt):
-                    cluster.stop()
-                print(f"stopped; the data is kept in {cluster.data_dir}", flush=True)  # noqa: T201
+                _tell("\nstopping: replicas, tasks, etcd …")
+                cluster.stop()
+                _tell(f"stopped; the data is kept in {cluster.data_dir}")
     return 0
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # the terminal may be gone, and what runs must be stopped all the same
+        print(line, flush=True)  # noqa: T201  # a foreground command
 
 
 def _next_run(data_dir: Path) -> int:
@@ -105,16 +109,20 @@ def _next_run(data_dir: Path) -> int:
 
 @contextmanager
 def interruptible(cluster: LocalCluster) -> Iterator[None]:
-    """Make SIGTERM end the command as Ctrl-C does.
+    """Make SIGTERM, and SIGHUP unless it is ignored (nohup), end the command as Ctrl-C does.
 
-    An interrupt that Python swallows, in a destructor or while a child is created, is not lost.
+    An interrupt that Python swallows, in a destructor or while a child is created, is not lost: `tend` tells.
+    A second one does not keep the cluster from being stopped.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        cluster.is_told_to_stop = True
-        raise KeyboardInterrupt
+        if not cluster.is_told_to_stop:
+            cluster.is_told_to_stop = True
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -66,7 +66,9 @@ def test_a_run_otherwise_is_told(run: Course) -> None:
     rest = [each for each in AS_CLAIMED if each.design is not run.design]
     result = DemoResult("etcd", (run, *rest), Audit("Nothing is wrong.", 0), 0.1)
     assert not result.is_as_claimed
-    assert ending(ENGLISH, result)[-1] == f"NOT as claimed: {run.design}. Please report this."
+    assert (
+        ending(ENGLISH, result)[-1] == f"NOT as claimed: {ENGLISH.designs[run.design]}. Please report this."
+    )
 
 
 def test_one_wrong_point_of_tally_is_told() -> None:

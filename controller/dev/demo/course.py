@@ -12,7 +12,9 @@ REPLICAS = 3
 TASKS = 60
 """Tasks of one unit that end, and rounds in which one unit is free."""
 SUSPENDED_AT = 31
-"""The task at whose end a leader is suspended, or killed."""
+"""The task at whose end a naive leader is suspended, and Tally's is killed."""
+TALLY_SUSPENDED_AT = 46
+"""The task at whose end Tally's next leader is suspended."""
 LATE_EVERY = 10
 """With `AT_ONCE`, one replica hears of each end with this step only after the others have written."""
 

@@ -29,16 +29,19 @@ Shown = Callable[[Course], None]
 class Naive:
     """Lets naive designs run their courses. Raises DemoFailed, StoreError."""
 
-    def __init__(self, replicas: NaiveReplicas, store: Store, clock: Clock, shown: Shown) -> None:
+    def __init__(
+        self, replicas: NaiveReplicas, store: Store, clock: Clock, shown: Shown, prefix: str = PREFIX
+    ) -> None:
         self._replicas = replicas
         self._store = store
         self._clock = clock
         self._shown = shown
+        self._prefix = prefix
 
     def run(self, design: Design) -> Course:
         """One design's course, on records of its own."""
         course = Course(design)
-        prefix = f"{PREFIX}{design}/"
+        prefix = f"{self._prefix}{design}/"
         records = Backend(self._store, prefix, self._clock)
         records.set_free(0)
         begun = time.monotonic()

@@ -45,6 +45,7 @@ class Word(StrEnum):
     LEADS = "leads"
     DONE = "done"
     RESIGNED = "resigned"
+    ENDED = "ended"  # told of it: its pipe was closed
 
 
 class Told(Struct):

@@ -19,7 +19,7 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
     pauses = "".join(f"<li>{escape(filled(text))}</li>" for text in words.pause)
     what = "".join(f"<p>{escape(filled(text, etcd=result.etcd))}</p>" for text in words.what)
     verdict = words.as_claimed if result.is_as_claimed else words.not_as_claimed
-    unclaimed = ", ".join(result.unclaimed) or "tally audit"
+    unclaimed = ", ".join(words.designs[design] for design in result.unclaimed) or "tally audit"
     style = files("controller.dev.demo").joinpath("page.css").read_text()
     truth = '<svg viewBox="0 0 40 10" aria-hidden="true"><path class="truth" d="M0 5H40"/></svg>'
     return f"""<!doctype html>

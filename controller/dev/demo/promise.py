@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,15 @@ from controller.core.model.resources import format_quantity
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
 from controller.dev.cluster import LocalCluster, ReplicaProcess
-from controller.dev.demo.course import REPLICAS, SUSPENDED_AT, TASKS, Course, CoursePoint, Design
+from controller.dev.demo.course import (
+    REPLICAS,
+    SUSPENDED_AT,
+    TALLY_SUSPENDED_AT,
+    TASKS,
+    Course,
+    CoursePoint,
+    Design,
+)
 from controller.dev.demo.designs import Shown
 from controller.dev.demo.replicas import ANSWER_SECONDS, DemoFailed
 from controller.dev.demo.result import Audit
@@ -35,7 +44,7 @@ WIDE, NARROW = "wide", "narrow"
 """The pools: one has room for all tasks at once, the other for one."""
 
 
-GATE_SECONDS = "120"
+GATE_SECONDS = "60"
 """After so long, tasks end by themselves: a demo that was killed leaves nothing for ever."""
 
 
@@ -125,7 +134,8 @@ class Promise:
                 released = self._release(client, witness)
                 acquired = self._acquire(client, witness)
                 if witness.breaches:
-                    raise DemoFailed(f"Tally breaks its promise: {'; '.join(witness.breaches)}")
+                    first, more = witness.breaches[0], len(witness.breaches) - 1
+                    raise DemoFailed(f"Tally breaks its promise at {first} (and {more} more)")
             finally:
                 witness.close()
         return released, acquired, self._audit()
@@ -148,7 +158,10 @@ class Promise:
                 leader = self._leader(witness.model)
                 course.refused += self._refused(leader)
                 killed = time.monotonic()
-                leader.kill()
+                leader.signal(signal.SIGKILL)
+            if task == TALLY_SUSPENDED_AT:
+                suspended = self._leader(witness.model)
+                suspended.signal(signal.SIGSTOP)
             os.close(os.open(gates / str(task), os.O_WRONLY))  # its reader, the task, ends
             witness.wait_for(
                 lambda model, task=task: _state(model, WIDE, task) is State.SUCCEEDED,  # type: ignore[misc]
@@ -156,6 +169,8 @@ class Promise:
             )
             if task == SUSPENDED_AT:
                 self.take_over_seconds = time.monotonic() - killed
+            if task == TALLY_SUSPENDED_AT:
+                suspended.signal(signal.SIGCONT)
             course.seconds = time.monotonic() - begun
             course.points.append(CoursePoint(task, _free(witness.model), course.seconds))
             self._shown(course)
@@ -208,10 +223,13 @@ class Promise:
         try:
             with requests.Session() as session:
                 session.trust_env = False
-                text = session.get(url, timeout=ANSWER_SECONDS).text
+                answer = session.get(url, timeout=ANSWER_SECONDS)
+                answer.raise_for_status()
         except requests.RequestException as error:
-            raise DemoFailed(f"{url} cannot be read: {error}") from error
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+            raise DemoFailed(f"Tally's replica {replica.name} does not tell its metrics: {error}") from error
+        samples = (
+            sample for family in text_string_to_metric_families(answer.text) for sample in family.samples
+        )
         wanted = {"kind": "plan", "outcome": "conflict"}
         return sum(
             int(sample.value)

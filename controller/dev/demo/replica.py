@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import random
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 import msgspec
@@ -15,7 +17,7 @@ from controller.clock import SystemClock
 from controller.dev.demo.backend import CALL_SECONDS, Backend
 from controller.dev.demo.course import Design
 from controller.dev.demo.orders import Act, Order, Pause, Told, Word
-from controller.store.base import Committed, Guard, Put, Transaction, new_op
+from controller.store.base import Committed, Guard, Put, StoreError, Transaction, new_op
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.etcd.watch import EtcdWatch
@@ -52,6 +54,14 @@ class Campaign:
         self._replica.store.revoke(self._lease, deadline=self._replica.in_time())
 
     def _run(self) -> None:
+        try:
+            self._lead()
+        # the process ends with it, so that the demo is told
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+            os._exit(1)
+
+    def _lead(self) -> None:
         term = self._win()
         if not term:
             return
@@ -85,7 +95,11 @@ class Campaign:
 
     def _stay(self) -> None:
         while not self._ended.wait(TTL_SECONDS / 4):
-            if not self._replica.store.keep_alive(self._lease, deadline=self._replica.in_time()):
+            try:
+                lives = self._replica.store.keep_alive(self._lease, deadline=self._replica.in_time())
+            except StoreError:
+                continue  # its next write tells
+            if not lives:
                 self._deposed.set()
                 return
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -63,15 +64,17 @@ class NaiveReplicas:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with suppress(BrokenPipeError):  # an order that it had not taken
+                        pipe.close()
         self._processes.clear()
 
     def tell(self, order: Order, *numbers: int) -> None:
         """Give an order to these replicas, or to all."""
         line = msgspec.json.encode(order) + b"\n"
         for number in numbers or range(REPLICAS):
-            _stdin(self._processes[number]).write(line)
-            _stdin(self._processes[number]).flush()
+            with suppress(BrokenPipeError):  # it has ended: `expect` says so
+                _stdin(self._processes[number]).write(line)
+                _stdin(self._processes[number]).flush()
 
     def expect(self, event: Word, count: int = 1) -> list[tuple[int, Told]]:
         """Wait for so many such events, with the numbers of their replicas. Raises DemoFailed."""
@@ -81,12 +84,10 @@ class NaiveReplicas:
                 number, told = self._told.get(timeout=ANSWER_SECONDS)
             except queue.Empty:
                 raise DemoFailed(
-                    self._explain(f"no replica told {event!r} in {ANSWER_SECONDS:g} s")
+                    self._explain(f"no naive replica told {event!r} in {ANSWER_SECONDS:g} s")
                 ) from None
             if told.event is not event:
-                raise DemoFailed(
-                    self._explain(f"replica {number + 1} told {told.event.value!r}, not {event.value!r}")
-                )
+                raise DemoFailed(self._why(number, told.event, event))
             found.append((number, told))
         return found
 
@@ -95,7 +96,7 @@ class NaiveReplicas:
         pid = self._processes[number].pid
         seen = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if seen is None or seen.si_code != os.CLD_STOPPED:
-            raise DemoFailed(self._explain(f"replica {number + 1} has ended"))
+            raise DemoFailed(self._explain(f"naive replica {number + 1} has ended"))
 
     def resume(self, number: int) -> None:
         """Let a suspended replica go on where it was."""
@@ -121,6 +122,18 @@ class NaiveReplicas:
     def _listen(self, number: int, lines: IO[bytes]) -> None:
         for line in lines:
             self._told.put((number, msgspec.json.decode(line, type=Told)))
+        self._told.put((number, Told(Word.ENDED)))
+
+    def _why(self, number: int, told: Word, expected: Word) -> str:
+        if told is Word.ENDED:
+            code = self._processes[number].wait()
+            return self._explain(f"naive replica {number + 1} has ended (exit code {code})")
+        if told is Word.LEADS:
+            return (
+                "the lease of a naive leader has expired although nobody suspended it, so replica"
+                f" {number + 1} leads: this machine was too slow, or stood still. Run the demo again"
+            )
+        return self._explain(f"naive replica {number + 1} told {told.value!r}, not {expected.value!r}")
 
     def _explain(self, what: str) -> str:
         lines = self._log.read_text(errors="replace").splitlines()

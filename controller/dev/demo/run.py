@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from controller.clock import SystemClock
+from controller.config import variable_of
 from controller.dev.cluster import DevOptions, LocalCluster
 from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, Course, Design
 from controller.dev.demo.designs import Naive
@@ -26,6 +27,7 @@ from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.terminal import say, say_lines
 
+LEASE_SECONDS = 3  # of Tally's leader: with the default of 5, the demo would only take longer
 TALLYS = (Design.TALLY, Design.TALLY_ACQUIRE)
 PORTS = range(15_000, 32_000)  # below those that Linux gives to connections
 
@@ -64,6 +66,7 @@ def own_cluster() -> Iterator[LocalCluster]:
                 samples=False,
                 etcd_port=first,
                 status_port=first + 2,
+                settings={variable_of("lease_ttl_seconds"): str(LEASE_SECONDS)},
             )
         )
         with interruptible(cluster):
@@ -114,8 +117,13 @@ def ending(words: Words, result: DemoResult) -> list[str]:
         "",
         words.as_claimed
         if result.is_as_claimed
-        else filled(words.not_as_claimed, designs=", ".join(result.unclaimed) or "tally audit"),
+        else filled(words.not_as_claimed, designs=unclaimed_of(words, result)),
     ]
+
+
+def unclaimed_of(words: Words, result: DemoResult) -> str:
+    """What was not as claimed, by its names."""
+    return ", ".join(words.designs[design] for design in result.unclaimed) or "tally audit"
 
 
 def opening(words: Words, etcd: str) -> list[str]:
@@ -171,7 +179,11 @@ def _view(words: Words, etcd: str) -> Iterator[Progress]:
             found[course.design] = course
             live.update(table())
 
-        yield progress
+        try:
+            yield progress
+        except BaseException:
+            live.transient = False  # what there is stays on the screen
+            raise
 
 
 def etcd_of(cluster: LocalCluster) -> str:

@@ -12,7 +12,7 @@ from controller.dev.demo.words import Words, verdict_of
 MARKS = (TASKS // 3, 2 * TASKS // 3, TASKS)
 """The truths at which the numbers are shown."""
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDTHS = (38, *(5 for _ in MARKS), 6, 10, 9, 9)  # the last column takes what it needs
+_WIDTHS = (40, *(5 for _ in MARKS), 6, 10, 9, 9)  # the last column takes what it needs
 
 
 def lines_of(words: Words, designs: Sequence[Design], courses: Sequence[Course]) -> list[str]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.dev.demo.course import ACQUISITION, LATE_EVERY, REPLICAS, SUSPENDED_AT, TASKS, Course, Design
+from controller.dev.demo.course import (
+    ACQUISITION,
+    LATE_EVERY,
+    REPLICAS,
+    SUSPENDED_AT,
+    TALLY_SUSPENDED_AT,
+    TASKS,
+    Course,
+    Design,
+)
 
 
 class Language(StrEnum):
@@ -49,14 +58,20 @@ class Words:
     recorded: str  # legend of a curve
 
 
-_NUMBERS = {"tasks": TASKS, "replicas": REPLICAS, "suspended": SUSPENDED_AT, "late": LATE_EVERY}
+_NUMBERS = {
+    "tasks": TASKS,
+    "replicas": REPLICAS,
+    "suspended": SUSPENDED_AT,
+    "tally_suspended": TALLY_SUSPENDED_AT,
+    "late": LATE_EVERY,
+}
 
 ENGLISH = Words(
     title="The problem that Tally exists for",
     what=(
         "{tasks} tasks hold 1 unit each, and end one after another. {replicas} replicas hear of every end.",
         "Right: as many units are free as tasks have ended.",
-        "Then, {tasks} times, 1 unit is free and several tasks wait for it. Right: one of them gets it.",
+        "Then, {tasks} times, 1 unit is free, and tasks wait for it. Right: one task gets it.",
         "All of it is real: {etcd}, one process for each replica, and nothing is computed beforehand.",
     ),
     release="FREE AFTER … TASKS HAVE ENDED",
@@ -79,7 +94,7 @@ ENGLISH = Words(
         Design.FENCED: "one leader with a fence",
         Design.ACQUIRE: "nobody decides, all at once",
         Design.ACQUIRE_BALANCE: "the balance is versioned",
-        Design.TALLY: "Tally, its leader killed",
+        Design.TALLY: "Tally, one leader killed, one suspended",
         Design.TALLY_ACQUIRE: "Tally",
     },
     right="right",
@@ -96,14 +111,15 @@ ENGLISH = Words(
         "one leader: at end {suspended} it is suspended (SIGSTOP) between what it reads and what it writes."
         " Its lease expires, another one leads to the last end, and it goes on (SIGCONT).",
         "rounds: all have read before one writes.",
-        "Tally is not paused. Its leader is killed (SIGKILL) as task {suspended} ends.",
+        "Tally: its leader is killed (SIGKILL) as task {suspended} ends. As task {tally_suspended} ends,"
+        " the next leader is suspended (SIGSTOP) until another one has written that end.",
     ),
     take_over="Tally's next leader had written the end of task {suspended} {seconds} s after the kill.",
     audit="$ tally audit",
     as_claimed="Each design was right or wrong as claimed. The reasons: deploy/consistency.md",
     not_as_claimed="NOT as claimed: {designs}. Please report this.",
     page="The curves: {file}",
-    recorded="what the records show",
+    recorded="the design",
 )
 
 CHINESE = Words(
@@ -111,7 +127,7 @@ CHINESE = Words(
     what=(
         "{tasks} 个任务各占用 1 份资源，先后结束。每个任务结束时，{replicas} 个副本都会收到事件。",
         "正确的结果：结束了多少个任务，就有多少份资源空闲。",
-        "然后再跑 {tasks} 轮：每轮有 1 份空闲资源，几个任务在等它。正确的结果：每轮只有一个任务得到它。",
+        "然后再跑 {tasks} 轮：每轮有 1 份空闲资源，有任务在等它。正确的结果：每轮恰好有一个任务得到它。",
         "全部真实运行：{etcd}，每个副本一个进程；没有一个数字是事先算好的。",
     ),
     release="前 n 个任务结束后的空闲资源",
@@ -134,7 +150,7 @@ CHINESE = Words(
         Design.FENCED: "只有领导者写，有栅栏",
         Design.ACQUIRE: "没有决策者，各副本同时分配",
         Design.ACQUIRE_BALANCE: "余额带版本检查",
-        Design.TALLY: "Tally，领导者中途被杀死",
+        Design.TALLY: "Tally，领导者一个被杀、一个被暂停",
         Design.TALLY_ACQUIRE: "Tally",
     },
     right="正确",
@@ -151,14 +167,15 @@ CHINESE = Words(
         "只有领导者写：第 {suspended} 个任务结束时，领导者在读完之后、写入之前被暂停（SIGSTOP）。"
         "它的租约过期，另一个副本接任，一直领导到最后一个任务结束；这时原领导者才恢复运行（SIGCONT）。",
         "分配资源：每一轮都是所有副本读完之后，才有副本写入。",
-        "Tally 不加停顿。第 {suspended} 个任务结束时，它的领导者被杀死（SIGKILL）。",
+        "Tally：第 {suspended} 个任务结束时，领导者被杀死（SIGKILL）；第 {tally_suspended} 个任务结束时，"
+        "接任的领导者被暂停（SIGSTOP），直到另一个副本接任并写下这次结束，才恢复运行。",
     ),
     take_over="Tally 的领导者被杀死 {seconds} 秒后，接任的领导者已经写下了第 {suspended} 个任务的结束。",
     audit="$ tally audit",
     as_claimed="每种设计的对错都与预期一致。原因见 deploy/consistency.md（英文）。",
     not_as_claimed="与预期不一致：{designs}。请报告这个问题。",
     page="曲线已写入：{file}",
-    recorded="记录里的值",
+    recorded="该设计的结果",
 )
 
 WORDS = {Language.EN: ENGLISH, Language.ZH: CHINESE}
@@ -177,7 +194,7 @@ def verdict_of(words: Words, course: Course) -> str:
     if course.excess:
         text = words.too_many if course.excess > 0 else words.lost
         return filled(text, units=abs(course.excess))
-    # with a fence, what is refused is what would be wrong
-    if course.refused and course.design is not Design.FENCED:
+    # what a fence refuses would have been wrong
+    if course.refused and course.design in (Design.BOTH, Design.ACQUIRE_BALANCE):
         return filled(words.in_vain, refused=course.refused)
     return words.right
