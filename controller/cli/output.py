@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -155,9 +156,10 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
 
 
 def print_document(value: Any, form: str) -> None:
-    """Print a value of builtins as JSON or YAML."""
+    """Print a value of builtins as JSON or YAML, with their own escapes if stdout is not UTF-8."""
+    only_ascii = codecs.lookup(sys.stdout.encoding).name != "utf-8"
     if form == "json":
-        text = json.dumps(value, indent=2, ensure_ascii=False)
+        text = json.dumps(value, indent=2, ensure_ascii=only_ascii)
         say_lines(
             text
             if text.isprintable()
@@ -166,7 +168,7 @@ def print_document(value: Any, form: str) -> None:
     else:
         from controller.cli.yaml12 import write_yaml
 
-        say_lines(write_yaml(value))
+        say_lines(write_yaml(value, only_ascii=only_ascii))
 
 
 def check_form(form: str, known: Sequence[str]) -> str:

@@ -56,9 +56,9 @@ def read_yaml(text: str) -> Iterator[tuple[Any, int]]:
         raise YamlError(0, " ".join(str(error).split())) from None
 
 
-def write_yaml(value: Any) -> str:
+def write_yaml(value: Any, *, only_ascii: bool = False) -> str:
     """A value of builtins as YAML that `read_yaml` and readers of YAML 1.1 read back unchanged."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not only_ascii))
 
 
 class _Dumper(yaml.SafeDumper):

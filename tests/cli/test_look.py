@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,7 +10,9 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -317,6 +320,38 @@ def test_a_closed_pipe_is_no_error(
     )
     assert done.stdout.startswith("NAME")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_a_document_is_the_same_in_any_encoding(
+    environment: dict[str, str], executable: list[str], client: Client, form: str, read: Callable[[str], Any]
+) -> None:
+    """On a terminal of another encoding, the form's own escapes stand for what that lacks."""
+    client.submit({"id": "greeting", "command": ["x"], "env": {"GREETING": "你好 🎉"}})
+    done = shown_in_latin_1([*executable, "get", "task", "greeting", "-o", form], environment)
+    assert "你" not in done
+    assert read(done)["spec"]["env"] == {"GREETING": "你好 🎉"}
+
+
+def test_words_are_escaped_where_the_encoding_lacks_them(
+    environment: dict[str, str], executable: list[str], put_status: PutStatus
+) -> None:
+    put_status("a", State.FAILED, finished_at=2.0, reason="Error", message="内存不足")
+    done = shown_in_latin_1([*executable, "get", "tasks", "-o", "wide"], environment)
+    assert "\\u5185\\u5b58\\u4e0d\\u8db3" in done
+
+
+def shown_in_latin_1(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="latin-1",
+        env={**os.environ, **environment, "PYTHONIOENCODING": "latin-1", "LC_ALL": "C"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def test_selectors_are_kubectls(tally: Tally) -> None:
