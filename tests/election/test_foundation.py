@@ -22,6 +22,7 @@ from controller.errors import CorruptValue
 from controller.store.base import Refused
 from controller.store.memory import MemoryStore
 from tests.election.candidates import KEYS, Candidate, delete, put
+from tests.support.bench import HandClock
 
 ONE, TWO = EngineIdentity(name="test", id="e1"), EngineIdentity(name="test", id="e2")
 
@@ -106,6 +107,31 @@ def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
     assert refused == [True]
     assert other.events == []
     assert engine(memory).engine == TWO
+
+
+def test_nobody_is_elected_with_an_epoch_that_another_term_has_had_meanwhile(
+    memory: MemoryStore, clock: HandClock, one: Candidate, other: Candidate
+) -> None:
+    """The epoch is read; a third one is elected, and leaves; and only then the election arrives, at a free
+    leader key. An epoch that was given twice would make two terms one.
+    """
+    one.elect()
+    hand_over(one)
+    refused = []
+
+    def lead_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
+        del other.store.on["commit"]
+        third = Candidate(memory.client(), clock, "c")
+        assert third.elect().epoch == 2
+        hand_over(third)
+        answer = real(transaction, **kwargs)
+        refused.append(isinstance(answer, Refused))
+        return answer
+
+    other.store.on["commit"] = lead_first
+    other.run(30)
+    assert refused == [True]
+    assert other.events == ["elected 3"]
 
 
 @pytest.mark.parametrize("damaged", [False, True])

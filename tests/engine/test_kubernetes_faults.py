@@ -19,10 +19,10 @@ from controller.dev.fake_kubernetes.version import parse_version
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
-from controller.engine.kubernetes.pod import FINALIZER, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, Pod
+from controller.engine.kubernetes.pod import FINALIZER, GATE, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, Pod
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted, watching
 from tests.engine.process_cases import observation, wait_for, wait_stopped
-from tests.support.fake_cluster import core_api, task_pod
+from tests.support.fake_cluster import RawApi, core_api, task_pod
 
 IMPATIENT = 0.3  # seconds that a client waits for an answer that is held back
 GATED = {"scheduling_gates": True}
@@ -289,6 +289,49 @@ def test_a_pod_that_replaced_the_one_that_was_read_is_not_deleted_in_its_place(
     assert engine.stop(given.attempt, grace_seconds=1.0, uid=uid) is None
     (pod,) = fake_cluster.state.pods()
     assert "deletionTimestamp" not in pod["metadata"]
+
+
+def test_a_patch_removes_what_was_read_and_not_what_stands_there_by_now(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
+    """A controller puts its own finalizer before ours, after ours was looked at."""
+    given = running()
+    start(engine, given)
+    seen = engine._pods.known(given.attempt)
+    first = {"op": "add", "path": "/metadata/finalizers/0", "value": "example.com/theirs"}
+    assert RawApi(fake_cluster).patch(str(given.attempt), [first], "json-patch").status_code == 200
+    engine._pods.drop_finalizer(seen)
+    (pod,) = fake_cluster.state.pods()
+    assert pod["metadata"]["finalizers"] == ["example.com/theirs"]
+
+
+def test_a_pod_that_replaced_the_one_that_was_read_is_not_let_loose_in_its_place(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path
+) -> None:
+    """The second one waits behind its own gate: whoever created it has to be confirmed in office first."""
+    given = scripted(GATED)
+
+    def lost() -> None:
+        raise LeadershipLost("the lease could not be renewed in time")
+
+    def create() -> Pod:
+        with pytest.raises(LeadershipLost):
+            engine.start(given, lost)
+        return engine._pods.known(given.attempt)
+
+    first = create()
+    engine.release_finalizers()
+    core_api(fake_cluster, tmp_path).delete_namespaced_pod(
+        str(given.attempt), "default", grace_period_seconds=0
+    )
+    second = create()
+    assert second.metadata.uid != first.metadata.uid
+    with pytest.raises(EngineUnavailable, match="was gone before its scheduling gate was removed"):
+        engine._pods.open_gate(first)
+    engine._pods.drop_finalizer(first)
+    (pod,) = fake_cluster.state.pods()
+    assert [gate["name"] for gate in pod["spec"]["schedulingGates"]] == [GATE]
+    assert pod["metadata"]["finalizers"] == [FINALIZER]
 
 
 # -- 29: not ours

@@ -10,7 +10,7 @@ from controller.core.model.op import Op
 from controller.core.model.task import Phase, RequestKind
 from controller.core.model.validation import parse_spec
 from controller.core.planning.events import Started, StartRefused
-from controller.core.planning.plan import Prove, Stop
+from controller.core.planning.plan import Effect, Prove, Start, Stop
 from controller.store.base import Guard, Put, Transaction
 from tests.support.bench import Stage, observation, starts, stops
 
@@ -24,16 +24,19 @@ def test_nothing_starts_before_the_engine_was_listed(stage: Stage) -> None:
     assert starts(leader.run()) == ["job-1"]
 
 
-def test_persist_before_act(stage: Stage) -> None:
+def test_persist_before_act(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the start is asked for, the hold stands in the store already."""
     stage.submit("job")
     leader = stage.leader()
-    while not leader.effects:
-        status = stage.model().tasks["job"].status
-        assert status is None or status.hold
-        leader.reconciler.step()
-    assert stage.state("job") == State.PENDING
-    assert stage.held() == {"cpu": "1"}
+    perform, stored = leader.reconciler._perform, []
+
+    def look_first(effect: Effect) -> None:
+        stored.append((type(effect), stage.status("job").state, stage.held()))
+        perform(effect)
+
+    monkeypatch.setattr(leader.reconciler, "_perform", look_first)
+    leader.run()
+    assert stored == [(Start, State.PENDING, {"cpu": "1"})]
 
 
 def test_capacity_is_never_exceeded(stage: Stage) -> None:
