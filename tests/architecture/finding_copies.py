@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "controller"
@@ -36,15 +36,26 @@ SEAMS = {
     "OpenerDirector": {"open"},
     "Session": {"get"},
 }
+# An implementation counts as its seam, by the end of its name: `EtcdStore`, `DockerEngine`.
+IMPLEMENTED = ("Store", "Engine")
 CALLS = {
     "create_connection",
+    "glob",
+    "iterdir",
     "listdir",
     "open",
     "read_bytes",
     "read_request",
     "read_text",
     "read_versioned",
+    "rglob",
+    "scandir",
     "urlopen",
+}
+# Calls of a module. Not `os.environ`: whoever starts a process sets it once, and it changes no more.
+CALLS_OF = {
+    "requests": {"get", "post", "request"},
+    "subprocess": {"Popen", "check_output", "getoutput", "run"},
 }
 # An `open` that writes, locks or makes durable.
 NO_READ = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_DIRECTORY|\bflags\b|'[awx]b?'")
@@ -67,9 +78,12 @@ CONTAINERS = {
     "list",
     "set",
 }
+VALUES = {"Struct", "NamedTuple"}  # bases of values: a container in the class is a default, and not shared
+NO_CONTAINERS = {"Callable", "Literal", "type"}  # types whose arguments are nothing that is had
 OWN_MAKES = {"Condition", "Event", "Lock", "RLock", "Thread", "Timer"}  # of `threading`
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Assignment = ast.Assign | ast.AnnAssign | ast.AugAssign
 
 
 def sources() -> dict[str, str]:
@@ -95,31 +109,47 @@ def names_of_seams(trees: Iterable[ast.AST]) -> dict[str, str]:
     found: dict[str, str] = {}
     for tree in trees:
         for node in ast.walk(tree):
-            for name, kind in _bindings(node):
-                if kind in SEAMS:
+            for name, kinds in _bindings(node):
+                for kind in filter(None, map(_seam, kinds)):
                     found[name.strip("_")] = kind
+    for tree in trees:  # `for engine in engines`
+        for node in ast.walk(tree):
+            if isinstance(node, ast.For | ast.comprehension) and last_name(node.iter) in found:
+                found.setdefault(last_name(node.target), found[last_name(node.iter)])
     return found
 
 
-def _bindings(node: ast.AST) -> Iterator[tuple[str, str]]:
+def _seam(kind: str) -> str:
+    if kind in SEAMS:
+        return kind
+    return next((each for each in IMPLEMENTED if kind.endswith(each)), "")
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[str, set[str]]]:
     if isinstance(node, ast.arg):
-        yield node.arg, _kind(node.annotation)
+        yield node.arg, _kinds(node.annotation)
     elif isinstance(node, ast.AnnAssign):
-        yield last_name(node.target), _kind(node.annotation)
+        yield last_name(node.target), _kinds(node.annotation)
     elif isinstance(node, Function):
-        yield node.name, _kind(node.returns)
+        yield node.name, _kinds(node.returns) & SEAMS.keys()
     elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
         for target in node.targets:
-            yield last_name(target), last_name(node.value)
+            yield last_name(target), {last_name(node.value)}
     elif isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
-        yield last_name(node.optional_vars), last_name(node.context_expr)
+        yield last_name(node.optional_vars), {last_name(node.context_expr)}
 
 
-def _kind(annotation: ast.expr | None) -> str:
-    """The type that an annotation names, also with `| None`."""
+def _kinds(annotation: ast.expr | None) -> set[str]:
+    """The types that an annotation names, also as a string, optional, or in a container."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    if isinstance(annotation, ast.Subscript):
+        inner = annotation.slice
+        parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        return set() if last_name(annotation) in NO_CONTAINERS else set().union(*map(_kinds, parts))
     if isinstance(annotation, ast.BinOp):
-        annotation = annotation.left
-    return last_name(annotation) if isinstance(annotation, ast.Name | ast.Attribute) else ""
+        return _kinds(annotation.left) | _kinds(annotation.right)
+    return {last_name(annotation)} if isinstance(annotation, ast.Name | ast.Attribute) else set()
 
 
 def readings(text: str, seams: dict[str, str]) -> set[str]:
@@ -131,7 +161,9 @@ def readings(text: str, seams: dict[str, str]) -> set[str]:
                 found.add(node.attr)
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in CALLS and not NO_READ.search(_how(node)):
+            owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+            of_module = owner.id if isinstance(owner, ast.Name) and f"import {owner.id}\n" in text else ""
+            if called in CALLS_OF.get(of_module, ()) or (called in CALLS and not NO_READ.search(_how(node))):
                 found.add(called)
     return found
 
@@ -147,7 +179,7 @@ def kept_for_others(trees: dict[str, ast.AST]) -> set[str]:
     found = set()
     for tree in trees.values():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign | ast.AnnAssign) and any(map(_may_be_foreign, _values(node))):
+            if isinstance(node, Assignment) and any(map(_may_be_foreign, _values(node))):
                 for target in _targets(node):
                     owner = last_name(target.value) if isinstance(target, ast.Attribute) else ""
                     place, attributes = classes.get(owner.replace("_", ""), ("", set()))
@@ -173,25 +205,64 @@ def _how(call: ast.Call) -> str:
     return " ".join(map(ast.unparse, [*call.args[0 if on_a_path else 1 :], *call.keywords]))
 
 
+def _is_container(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.BoolOp | ast.IfExp):
+        return any(_is_container(each) for each in ast.iter_child_nodes(value) if isinstance(each, ast.expr))
+    literal = ast.Dict | ast.List | ast.Set | ast.DictComp | ast.ListComp | ast.SetComp
+    return isinstance(value, literal) or (isinstance(value, ast.Call) and last_name(value) in CONTAINERS)
+
+
+def _is_empty(value: ast.expr | None) -> bool:
+    """Whether it is a container that is yet to be filled."""
+    return (
+        _is_container(value)
+        and isinstance(value, ast.expr)
+        and not any(
+            isinstance(each, ast.expr) and each is not getattr(value, "func", None)
+            for each in ast.iter_child_nodes(value)
+        )
+    )
+
+
 def kept(text: str) -> set[str]:
-    """What a module keeps: `Class.attribute`, and names of the module itself."""
+    """What a module keeps: `Class.attribute`, `Class.method.local`, and names of the module itself."""
     tree = ast.parse(text)
-    found = {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_container(node.value)
-        for target in _targets(node)
-        if isinstance(target, ast.Name) and not re.fullmatch(r"_*[A-Z0-9_]+|__\w+__", target.id)
-    }
+    found = set(_containers_in(tree.body))
     for node in ast.walk(tree):
         if isinstance(node, Function) and any("cache" in last_name(each) for each in node.decorator_list):
             found.add(node.name)
         elif isinstance(node, ast.ClassDef):
             found |= {f"{node.name}.{name}" for name in _kept_by(node)}
-    return found
+    return found | set(_kept_by_functions(tree))
+
+
+def _containers_in(
+    body: Iterable[ast.AST], which: Callable[[ast.expr | None], bool] = _is_container
+) -> Iterator[str]:
+    """The names that these statements set to containers; not constants, nor `__all__` and its like."""
+    for node in body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and any(map(which, _values(node))):
+            for target in _targets(node):
+                if isinstance(target, ast.Name) and not re.fullmatch(r"_*[A-Z0-9_]+|__\w+__", target.id):
+                    yield target.id
+
+
+def _kept_by_functions(tree: ast.Module) -> Iterator[str]:
+    """What is collected by functions that live long: those that are told when to stop, by an event."""
+    owners: list[tuple[str, ast.AST]] = [("", tree)]
+    owners += [(f"{each.name}.", each) for each in ast.walk(tree) if isinstance(each, ast.ClassDef)]
+    for owner, node in owners:
+        for function in ast.iter_child_nodes(node):
+            if isinstance(function, Function):
+                given = [*function.args.args, *function.args.kwonlyargs]
+                if any("Event" in _kinds(each.annotation) for each in given):
+                    for name in _containers_in(ast.walk(function), _is_empty):
+                        yield f"{owner}{function.name}.{name}"
 
 
 def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
+    if not {last_name(base) for base in kind.bases} & VALUES:
+        yield from _containers_in(kind.body)
     decorators = " ".join(map(ast.unparse, kind.decorator_list))
     if "dataclass" in decorators and "frozen=True" not in decorators:
         for node in kind.body:
@@ -202,7 +273,7 @@ def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
             continue
         is_kept = _is_container if method.name == "__init__" else _may_be_foreign
         for part in ast.walk(method):
-            if isinstance(part, ast.Assign | ast.AnnAssign) and any(map(is_kept, _values(part))):
+            if isinstance(part, Assignment) and any(map(is_kept, _values(part))):
                 yield from (
                     target.attr
                     for target in _targets(part)
@@ -210,7 +281,7 @@ def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
                 )
 
 
-def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[ast.expr]:
+def _targets(node: Assignment) -> Iterator[ast.expr]:
     waiting = list(node.targets) if isinstance(node, ast.Assign) else [node.target]
     while waiting:
         target = waiting.pop()
@@ -220,15 +291,8 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[ast.expr]:
             yield target
 
 
-def _values(node: ast.Assign | ast.AnnAssign) -> list[ast.expr | None]:
+def _values(node: Assignment) -> list[ast.expr | None]:
     return list(node.value.elts) if isinstance(node.value, ast.Tuple) else [node.value]
-
-
-def _is_container(value: ast.expr | None) -> bool:
-    if isinstance(value, ast.BoolOp | ast.IfExp):
-        return any(_is_container(each) for each in ast.iter_child_nodes(value) if isinstance(each, ast.expr))
-    literal = ast.Dict | ast.List | ast.Set | ast.DictComp | ast.ListComp | ast.SetComp
-    return isinstance(value, literal) or (isinstance(value, ast.Call) and last_name(value) in CONTAINERS)
 
 
 def _may_be_foreign(value: ast.expr | None) -> bool:

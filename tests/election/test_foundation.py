@@ -4,6 +4,7 @@ than the recorded one.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -107,6 +108,33 @@ def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
     assert refused == [True]
     assert other.events == []
     assert engine(memory).engine == TWO
+
+
+@pytest.mark.parametrize("key", [KEYS.installation, KEYS.engine, KEYS.term(1)])
+def test_an_election_overwrites_nothing_that_was_written_since_it_read(
+    memory: MemoryStore, clock: HandClock, one: Candidate, other: Candidate, key: str
+) -> None:
+    """It rests on each of these records, and closes that of the term before, whose lease has run out."""
+    one.elect()
+    clock.move(10)
+    refused = []
+
+    def write_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
+        del other.store.on["commit"]
+        item, _ = memory.get(key, deadline=0)
+        assert item is not None
+        put(memory, key, json.dumps({**json.loads(item.value), "newer": 1}).encode())
+        answer = real(transaction, **kwargs)
+        refused.append(isinstance(answer, Refused))
+        return answer
+
+    other.store.on["commit"] = write_first
+    other.run(30)
+    assert refused == [True]
+    assert other.events == ["elected 2"]
+    item, _ = memory.get(key, deadline=0)
+    assert item is not None
+    assert json.loads(item.value)["newer"] == 1
 
 
 def test_nobody_is_elected_with_an_epoch_that_another_term_has_had_meanwhile(

@@ -198,3 +198,34 @@ def test_limits_that_were_learned_hold_for_the_term(stage: Stage, monkeypatch: p
     assert len(starts(leader.run())) == 120
     assert len(refused) == learned
     stage.check()
+
+
+@pytest.mark.parametrize("another_leads", [False, True])
+def test_who_ends_a_term_is_set_aside_by_its_leader_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, another_leads: bool
+) -> None:
+    """The plan in hand tells which task it was, as long as no other replica leads. After a commit, none is
+    in hand.
+    """
+    for task_id in ("a", "poison"):
+        stage.submit(task_id)
+    leader = leader_of(stage)
+    leader.planner.take_care()
+    real, error = stage.store.commit, ArithmeticError("of Tally itself")
+
+    def commit(transaction: Transaction, **options: Any) -> object:
+        if any(write.key == stage.keys.state("poison") for write in transaction.writes):
+            raise error
+        return real(transaction, **options)
+
+    monkeypatch.setattr(stage.store, "commit", commit)
+    assert leader.reconciler.step()
+    assert stage.state("a") == State.PENDING
+    assert leader.reconciler.blame(error) == ""
+    with pytest.raises(ArithmeticError):
+        leader.run()
+    if another_leads:
+        stage.elect()
+    assert leader.reconciler.blame(error) == "poison"
+    assert stage.model().tasks["poison"].frozen == (set() if another_leads else {"quarantined"})
+    assert not stage.model().tasks["a"].frozen
