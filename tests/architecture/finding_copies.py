@@ -3,13 +3,22 @@
 Two kinds of places are found, so that `test_copies` can ask for a row of `deploy/consistency.md` for each:
 
 - A *reading*: a module takes something from a seam, that is from an object of a type in `SEAMS`, or by one of
-  `CALLS`. What is of such a type is found by its annotation: parameters, attributes and results of functions.
-- *Kept state*: an attribute that outlives the call that set it. It is a container that `__init__` made, a
-  field of a mutable dataclass, an attribute that another method sets to anything but a constant or a lock or
-  thread of its own, a container of a module, or a function that caches its results.
+  `CALLS` or `CALLS_OF`. What is of such a type is found by its annotation (parameters, attributes, results of
+  functions), also one in a string, an `Optional` or a container; and by iteration over such a container.
+- *Kept state*: an attribute that outlives the call that set it. It is a container that `__init__` or the
+  class made, a field of a mutable dataclass, an attribute that another method sets to anything but a constant
+  or a lock or thread of its own, a container of a module, or a function that caches its results. A container
+  that begins empty in a function counts, too, if the function lives long: it is told when to stop, by an
+  event.
 
 An attribute that another object sets (`attempt.observation = seen`) is found if the variable has the name of
-the class. Not found: a local variable of a function that runs for long, and what a closure keeps.
+the class.
+
+It follows no types, and so it has limits. Not found: what closures and other local variables keep; what is
+handed to `__init__`, and is no container there; a seam without annotation, or after a plain assignment
+(`it = self._store`); a method that is fetched by `getattr`; a look at a file that reads nothing of it
+(`stat`, `exists`). A name means the same everywhere, so that a row may be asked for what only has the name of
+a seam.
 """
 
 from __future__ import annotations
