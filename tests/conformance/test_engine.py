@@ -380,6 +380,30 @@ def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase)
     assert not watch.is_alive()
 
 
+def test_a_watch_reports_each_change_of_an_attempt(running_case: EngineCase) -> None:
+    """What it has reported of an attempt before keeps nothing back: it is seen to run, and then to end."""
+    reported: list[Observation] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=running_case.engine.watch, args=(reported.append, stop), name="watch")
+    watch.start()
+    try:
+        given = running_case.until_stopped()
+        running_case.engine.start(given)
+        wait_for(
+            lambda: any(s.attempt == given.attempt and s.phase is Phase.RUNNING for s in reported),
+            "the watch to report that it runs",
+        )
+        running_case.engine.stop(given.attempt, grace_seconds=1.0)
+        wait_for(
+            lambda: any(s.attempt == given.attempt and s.stopped for s in reported),
+            "the watch to report the end",
+        )
+    finally:
+        stop.set()
+        watch.join(20)
+    assert not watch.is_alive()
+
+
 def test_output_of_both_streams_is_kept(running_case: EngineCase) -> None:
     given = running_case.printing("ä line")
     running_case.engine.start(given)
