@@ -78,6 +78,11 @@ class ReplicaProcess:
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
 
+    @property
+    def lives(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
     def signal(self, number: int) -> None:
         """Send a signal. `LocalCluster.tend` restarts what ends by it."""
         if self.process is not None:

@@ -179,6 +179,8 @@ class Promise:
 
     def _acquire(self, client: Client, witness: Witness) -> Course:
         course = Course(Design.TALLY_ACQUIRE)
+        living = [replica for replica in self._cluster.replicas if replica.lives]
+        course.refused = -sum(map(self._refused, living))
         begun = time.monotonic()
         given = 0
 
@@ -207,6 +209,7 @@ class Promise:
         if failed:
             raise DemoFailed(f"tasks met each other in a pool that has room for one: {failed}")
         course.seconds = time.monotonic() - begun
+        course.refused += sum(map(self._refused, living))
         return course
 
     def _leader(self, model: Model) -> ReplicaProcess:
