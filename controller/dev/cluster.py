@@ -244,6 +244,7 @@ class LocalCluster:
         running = [replica.process for replica in self.replicas if replica.process is not None]
         for process in running:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # a stopped one ends, too
         for process in running:
             try:
                 process.wait(STOP_SECONDS)
