@@ -139,7 +139,7 @@ def opening(words: Words, etcd: str) -> list[str]:
         "",
         words.pauses,
         *(f"  - {filled(line)}" for line in words.pause),
-        "",
+        "\n",
     ]
 
 
