@@ -9,7 +9,7 @@ CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally
 export PATH := $(CACHE)/newest/etcd/current:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-full test-cluster etcd cluster cluster-down check lint types audit-deps lock simulate mutants nightly chaos bench bench-full clean
+.PHONY: help install run demo test test-full test-cluster etcd cluster cluster-down check lint types audit-deps lock simulate mutants nightly chaos bench bench-full clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -78,6 +78,11 @@ class ReplicaProcess:
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
 
+    @property
+    def lives(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
     def signal(self, number: int) -> None:
         """Send a signal. `LocalCluster.tend` restarts what ends by it."""
         if self.process is not None:
@@ -239,6 +244,7 @@ class LocalCluster:
         running = [replica.process for replica in self.replicas if replica.process is not None]
         for process in running:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # a stopped one ends, too
         for process in running:
             try:
                 process.wait(STOP_SECONDS)

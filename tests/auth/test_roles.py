@@ -187,6 +187,7 @@ ELSEWHERE = {
     "auth init",  # etcd's root alone: test_init.py
     "controller",  # test_replica.py
     "dev",
+    "demo",  # with an etcd of their own
     "release-finalizers",
     "config show",
     "completion",

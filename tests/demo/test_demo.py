@@ -124,8 +124,8 @@ def test_nobody_decides_one_after_another_each_unit_is_given_back_three_times(ru
     )
 
 
-def test_nobody_decides_all_at_once_units_are_given_back_twice_and_updates_are_lost(run: Shown) -> None:
-    numbers, refused, verdict = run.tables[0]["nobody decides, all at once"]
+def test_nobody_decides_in_a_race_units_are_given_back_twice_and_updates_are_lost(run: Shown) -> None:
+    numbers, refused, verdict = run.tables[0]["nobody decides, in a race"]
     assert 66 <= numbers[-1] <= 180
     assert numbers == sorted(numbers)
     assert (refused, verdict) == (0, f"wrong: {numbers[-1] - 60} too many")
@@ -157,7 +157,7 @@ def test_tally_is_right_although_one_leader_is_killed_and_one_suspended(run: Sho
 
 
 def test_acquisitions_without_a_compare_give_out_too_much_in_every_round(run: Shown) -> None:
-    assert run.tables[1]["nobody decides, all at once"] == (
+    assert run.tables[1]["nobody decides, all read first"] == (
         [60, 120, 180, 180],
         0,
         "wrong in 60 of 60 rounds",

@@ -34,6 +34,8 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
 <body>
 <h1>{escape(words.title)}</h1>
 {what}
+<p>{escape(words.pauses)}</p>
+<ul>{pauses}</ul>
 <p class="legend">{truth} {escape(words.truth)} · {escape(words.recorded + words.colon)}
 <span class="right">{escape(words.right)}</span> · <span class="wrong">{escape(words.wrong)}</span></p>
 {_part(words, words.release_title, RELEASE, found)}
@@ -42,8 +44,6 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
 <pre>{escape(words.audit)}
 {escape(result.audit.text)}</pre>
 <p><strong>{escape(filled(verdict, designs=unclaimed))}</strong></p>
-<h2>{escape(words.pauses.rstrip(words.colon))}</h2>
-<ul>{pauses}</ul>
 </body>
 </html>
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,7 +35,7 @@ from controller.dev.demo.course import (
 from controller.dev.demo.designs import Shown
 from controller.dev.demo.replicas import ANSWER_SECONDS, DemoFailed
 from controller.dev.demo.result import Audit
-from controller.store.base import Batch, Store, StoreError
+from controller.store.base import Batch, Store
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.views.pools import pool_facts
@@ -56,7 +58,7 @@ class Witness:
         self._mirror = Mirror()
         self._changed = threading.Condition()
         self._looks: list[Callable[[Model], None]] = []
-        self._failure: StoreError | None = None
+        self._failure: Exception | None = None
         self.breaches: list[str] = []
         """What `tally audit` would call wrong in the records, with the revision."""
         for number, page in enumerate(store.pages(keys.prefix, deadline=deadline)):
@@ -76,7 +78,10 @@ class Witness:
             self._looks.append(look)
 
     def wait_for(self, holds: Callable[[Model], bool], what: str) -> None:
-        """Wait until the records show it. Raises DemoFailed if they do not in time, and StoreError."""
+        """Wait until the records show it.
+
+        Raises DemoFailed if they do not in time, and what ended the watch.
+        """
         with self._changed:
             shown = self._changed.wait_for(lambda: self._failure or holds(self.model), ANSWER_SECONDS)
             if self._failure is not None:
@@ -94,7 +99,7 @@ class Witness:
             for batch in self._watch:
                 for revision, events in groupby(batch.events, lambda event: event.mod):
                     self._take(Changed.of(self._keys, Batch(revision, tuple(events))))
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  # raised by who waits
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -162,7 +167,7 @@ class Promise:
             if task == TALLY_SUSPENDED_AT:
                 suspended = self._leader(witness.model)
                 suspended.signal(signal.SIGSTOP)
-            os.close(os.open(gates / str(task), os.O_WRONLY))  # its reader, the task, ends
+            _let_through(gates / str(task))
             witness.wait_for(
                 lambda model, task=task: _state(model, WIDE, task) is State.SUCCEEDED,  # type: ignore[misc]
                 f"the end of task {task}",
@@ -179,6 +184,8 @@ class Promise:
 
     def _acquire(self, client: Client, witness: Witness) -> Course:
         course = Course(Design.TALLY_ACQUIRE)
+        living = [replica for replica in self._cluster.replicas if replica.lives]
+        course.refused = -sum(map(self._refused, living))
         begun = time.monotonic()
         given = 0
 
@@ -207,6 +214,7 @@ class Promise:
         if failed:
             raise DemoFailed(f"tasks met each other in a pool that has room for one: {failed}")
         course.seconds = time.monotonic() - begun
+        course.refused += sum(map(self._refused, living))
         return course
 
     def _leader(self, model: Model) -> ReplicaProcess:
@@ -250,6 +258,19 @@ class Promise:
             env={name: value for name, value in os.environ.items() if not name.startswith("TALLY_")},
         )
         return Audit((done.stdout + done.stderr).strip(), done.returncode)
+
+
+def _let_through(gate: Path) -> None:
+    """End the task that reads this FIFO. Raises DemoFailed if none does."""
+    give_up_at = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+            return
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > give_up_at:
+                raise DemoFailed(f"task {gate.name} does not wait for its end: {error.strerror}") from error
+        time.sleep(0.005)  # it runs, and nothing tells when it has opened the FIFO
 
 
 def _submit(client: Client, pool: str, command: Callable[[int], list[str]]) -> None:

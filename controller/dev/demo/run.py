@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import sys
 import tempfile
@@ -57,12 +58,13 @@ def run_demo(language: Language, html: Path | None) -> int:
 @contextmanager
 def own_cluster() -> Iterator[LocalCluster]:
     """A cluster whose etcd runs, in a folder of its own. Neither it nor its processes outlast the context."""
-    with tempfile.TemporaryDirectory(prefix="tally-demo-") as folder:
+    folder = Path(tempfile.mkdtemp(prefix="tally-demo-"))
+    try:
         first = _free_ports(2 + REPLICAS)
         cluster = LocalCluster(
             DevOptions(
                 replicas=REPLICAS,
-                data_dir=Path(folder),
+                data_dir=folder,
                 samples=False,
                 etcd_port=first,
                 status_port=first + 2,
@@ -75,6 +77,9 @@ def own_cluster() -> Iterator[LocalCluster]:
                 yield cluster
             finally:
                 cluster.stop()
+                shutil.rmtree(folder)  # here, where a second Ctrl-C does not end it
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of it ran
 
 
 def perform(cluster: LocalCluster, progress: Progress) -> DemoResult:
@@ -134,7 +139,7 @@ def opening(words: Words, etcd: str) -> list[str]:
         "",
         words.pauses,
         *(f"  - {filled(line)}" for line in words.pause),
-        "",
+        "\n",
     ]
 
 

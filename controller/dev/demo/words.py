@@ -72,7 +72,10 @@ ENGLISH = Words(
         "{tasks} tasks hold 1 unit each, and end one after another. {replicas} replicas hear of every end.",
         "Right: as many units are free as tasks have ended.",
         "Then, {tasks} times, 1 unit is free, and tasks wait for it. Right: one task gets it.",
-        "All of it is real: {etcd}, one process for each replica, and nothing is computed beforehand.",
+        "All of it runs now: {etcd}, and one process for each replica. A task is a record, and its end is"
+        " told to each replica; Tally's tasks are processes.",
+        "LAST is what is left at the end. REFUSED counts transactions that etcd refused, since what they"
+        " compare had changed.",
     ),
     release="FREE AFTER … TASKS HAVE ENDED",
     acquisition="GIVEN OUT AFTER … ROUNDS",
@@ -87,12 +90,12 @@ ENGLISH = Words(
     truth="what is right",
     designs={
         Design.IN_TURN: "nobody decides, one after another",
-        Design.AT_ONCE: "nobody decides, all at once",
+        Design.AT_ONCE: "nobody decides, in a race",
         Design.BALANCE: "only the balance is versioned",
         Design.BOTH: "task and balance versioned, all write",
         Design.LEADER: "one leader without a fence",
         Design.FENCED: "one leader with a fence",
-        Design.ACQUIRE: "nobody decides, all at once",
+        Design.ACQUIRE: "nobody decides, all read first",
         Design.ACQUIRE_BALANCE: "the balance is versioned",
         Design.TALLY: "Tally, one leader killed, one suspended",
         Design.TALLY_ACQUIRE: "Tally",
@@ -103,14 +106,15 @@ ENGLISH = Words(
     too_many="wrong: {units} too many",
     lost="wrong: {units} lost",
     rounds="wrong in {rounds} of {of} rounds",
-    pauses="Pauses that force what a busy system brings about sooner or later:",
+    pauses="Some replicas are made to wait. That forces what happens on a busy system sooner or later:",
     pause=(
         "one after another: each replica waits until the one before it has written.",
-        "all at once: one replica hears of every {late}th end only after the others have written.",
+        "in a race: one replica hears of every {late}th end only after the others have written.",
         "task and balance versioned: at the first end, all have read before one writes.",
         "one leader: at end {suspended} it is suspended (SIGSTOP) between what it reads and what it writes."
         " Its lease expires, another one leads to the last end, and it goes on (SIGCONT).",
-        "rounds: all have read before one writes.",
+        "all read first (and, below it, the balance versioned): in each round, all have read before one"
+        " writes.",
         "Tally: its leader is killed (SIGKILL) as task {suspended} ends. As task {tally_suspended} ends,"
         " the next leader is suspended (SIGSTOP) until another one has written that end.",
     ),
@@ -128,7 +132,9 @@ CHINESE = Words(
         "{tasks} 个任务各占用 1 份资源，先后结束。每个任务结束时，{replicas} 个副本都会收到事件。",
         "正确的结果：结束了多少个任务，就有多少份资源空闲。",
         "然后再跑 {tasks} 轮：每轮有 1 份空闲资源，有任务在等它。正确的结果：每轮恰好有一个任务得到它。",
-        "全部真实运行：{etcd}，每个副本一个进程；没有一个数字是事先算好的。",
+        "全部当场运行：{etcd}，每个副本一个进程。任务是 etcd 里的一条记录，它的结束会通知每个副本；"
+        "Tally 的任务则是真实的进程。",
+        "“最终”是最后剩下的值。“被拒事务”是 etcd 拒绝的事务：它们要比较的记录已经变了。",
     ),
     release="前 n 个任务结束后的空闲资源",
     acquisition="前 n 轮累计分配的资源",
@@ -143,12 +149,12 @@ CHINESE = Words(
     truth="正确值",
     designs={
         Design.IN_TURN: "没有决策者，各副本依次写入",
-        Design.AT_ONCE: "没有决策者，各副本同时写入",
+        Design.AT_ONCE: "没有决策者，各副本竞相写入",
         Design.BALANCE: "只有余额带版本检查（乐观锁）",
         Design.BOTH: "任务和余额都带版本检查，所有副本都写",
         Design.LEADER: "只有领导者写，没有栅栏（fencing）",
         Design.FENCED: "只有领导者写，有栅栏",
-        Design.ACQUIRE: "没有决策者，各副本同时分配",
+        Design.ACQUIRE: "没有决策者，都读完再分配",
         Design.ACQUIRE_BALANCE: "余额带版本检查",
         Design.TALLY: "Tally，领导者一个被杀、一个被暂停",
         Design.TALLY_ACQUIRE: "Tally",
@@ -159,14 +165,14 @@ CHINESE = Words(
     too_many="错误：多出 {units} 份",
     lost="错误：丢失 {units} 份",
     rounds="错误：{of} 轮中有 {rounds} 轮超额分配",
-    pauses="人为加入的停顿，用来逼出繁忙系统里迟早会发生的情况：",
+    pauses="人为加入了下列停顿，让繁忙系统里迟早会发生的情况现在就发生：",
     pause=(
         "依次写入：每个副本都等前一个副本写完。",
-        "同时写入：每 {late} 次任务结束中有一次，一个副本在其他副本写完之后才收到事件。",
+        "竞相写入：每 {late} 次任务结束中有一次，一个副本在其他副本写完之后才收到事件。",
         "任务和余额都带版本检查：第一个任务结束时，所有副本都读完之后，才有副本写入。",
         "只有领导者写：第 {suspended} 个任务结束时，领导者在读完之后、写入之前被暂停（SIGSTOP）。"
         "它的租约过期，另一个副本接任，一直领导到最后一个任务结束；这时原领导者才恢复运行（SIGCONT）。",
-        "分配资源：每一轮都是所有副本读完之后，才有副本写入。",
+        "都读完再分配（以及它下面的余额带版本检查）：每一轮都是所有副本读完之后，才有副本写入。",
         "Tally：第 {suspended} 个任务结束时，领导者被杀死（SIGKILL）；第 {tally_suspended} 个任务结束时，"
         "接任的领导者被暂停（SIGSTOP），直到另一个副本接任并写下这次结束，才恢复运行。",
     ),
