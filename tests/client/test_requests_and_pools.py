@@ -18,6 +18,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import RequestKind
 from controller.engine.process.engine import ProcessEngine
 from controller.errors import InvalidField, UserError
+from controller.store.base import Delete, Transaction
 from tests.client.conftest import POOL, PutRaw, PutStatus
 from tests.support.etcd import in_seconds
 from tests.support.meddling import MeddledStore
@@ -33,6 +34,21 @@ def stored_request(client: Client, kind: str) -> dict[str, object]:
     assert item is not None
     assert codec.decode_request(kind, item.value).kind == kind
     return codec.decode_mapping(item.value)
+
+
+def test_nothing_is_asked_of_a_task_that_was_removed_since_it_was_read(client: Client) -> None:
+    """Its name may be used again, and the request would be for the next task of that name."""
+
+    def remove_first(real: Any, transaction: Transaction, **options: Any) -> Any:
+        removal = Transaction((), (Delete(client.keys.task("a")),), Op("removal"))
+        client.store.commit(removal, deadline=in_seconds())
+        return real(transaction, **options)
+
+    store = MeddledStore(client.store)
+    store.on["commit"] = remove_first
+    with pytest.raises(NotFound):
+        Client.of_store(store, cluster=client.keys.cluster).cancel("a")
+    assert client.store.get(client.keys.request("a", "cancel"), deadline=in_seconds())[0] is None
 
 
 def test_cancel_is_stored_once(client: Client) -> None:
