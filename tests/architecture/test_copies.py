@@ -160,6 +160,9 @@ class Found(NamedTuple):
     kept: frozenset[str]
 
 
+pytestmark = pytest.mark.xdist_group("copies")  # the code is read once
+
+
 @cache
 def found() -> Found:
     return find(sources())

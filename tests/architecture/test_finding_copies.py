@@ -7,6 +7,8 @@ import pytest
 from tests.architecture.finding_copies import sources
 from tests.architecture.test_copies import ROWS, all_named, complaint, find, found, is_named, unnamed
 
+pytestmark = pytest.mark.xdist_group("copies")
+
 SCRATCH = """
 import functools
 from collections import deque
@@ -136,9 +138,10 @@ def test_the_finder_finds(text: str, read: set[str], held: set[str]) -> None:
 
 def test_a_new_copy_fails() -> None:
     """A module without a row; and another read, and another cache, in a module that has one."""
-    texts, named = sources(), all_named()
-    before = set(unnamed(found(), named))
+    named = all_named()
     follower, mirror = "runtime/follower.py", "runtime/registrations.py"
+    texts = {path: text for path, text in sources().items() if path in (follower, mirror)}
+    before = set(unnamed(find(texts), named))
     texts["views/scratch.py"] = SCRATCH
     texts[follower] += "\n\ndef also(store: Store) -> object:\n    return store.get('key', deadline=1.0)\n"
     texts[mirror] += "\n\nclass Cache:\n    def __init__(self) -> None:\n        self._seen = {}\n"
