@@ -10,8 +10,6 @@ import typer
 from controller.cli.session import Session
 from controller.terminal import say
 
-LANGUAGES = ("en", "zh")
-
 
 def demo(
     session: Session,
@@ -27,8 +25,11 @@ def demo(
     needs no root, and uses no settings. It leaves nothing, unless it is killed. Exits with 1 if a design was
     not right or wrong as claimed.
     """
-    if lang not in LANGUAGES:
-        raise typer.BadParameter(f"--lang: {lang!r} is not one of {', '.join(LANGUAGES)}")
+    from controller.dev.demo.run import run_demo
+    from controller.dev.demo.words import Language
+
+    if lang not in list(Language):
+        raise typer.BadParameter(f"--lang: {lang!r} is not one of {', '.join(Language)}")
     if html is not None:
         _check_writable(html)
     if session.flags:
@@ -36,9 +37,6 @@ def demo(
             f"warning: ignored, since `tally demo` runs an etcd of its own: {', '.join(session.flags)}",
             err=True,
         )
-    from controller.dev.demo.run import run_demo
-    from controller.dev.demo.words import Language
-
     raise typer.Exit(run_demo(Language(lang), html))
 
 

@@ -41,7 +41,8 @@ RESTART_SECONDS = 1.0
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
 
-REPLICA_COMMAND = (sys.executable, "-m", "controller.cli.main", "controller")
+TALLY = (sys.executable, "-m", "controller.cli.main")
+"""The command `tally` of this installation."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -171,8 +172,7 @@ class LocalCluster:
 
     def start_replica(self, replica: ReplicaProcess) -> None:
         """Start a replica's process; its log is appended to `logs/<name>.log` in the data directory."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
-        environment |= {
+        environment = without_settings(os.environ) | {
             "TALLY_ETCD": self.endpoint,
             **{variable_of(name): str(path) for name, path in self.client_files.items()},
             "TALLY_CLUSTER": CLUSTER,
@@ -188,7 +188,7 @@ class LocalCluster:
         config = str(self.credentials.config) if self.credentials is not None else os.devnull
         with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
             replica.process = subprocess.Popen(
-                [*REPLICA_COMMAND, "--config", config],
+                [*TALLY, "controller", "--config", config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -198,13 +198,17 @@ class LocalCluster:
             )
         replica.restart_at = None
 
+    def stop_if_told(self) -> None:
+        """Raise KeyboardInterrupt if the command was told to stop, and the first interrupt was swallowed."""
+        if self.is_told_to_stop:
+            raise KeyboardInterrupt
+
     def tend(self) -> list[ReplicaProcess]:
         """Restart dead replicas, a second after their end; returns those that were newly found dead.
 
-        Raises KeyboardInterrupt if the command was told to stop, and the first interrupt was swallowed.
+        Raises KeyboardInterrupt as `stop_if_told`.
         """
-        if self.is_told_to_stop:
-            raise KeyboardInterrupt
+        self.stop_if_told()
         dead = []
         for replica in self.replicas:
             now = self.clock.boottime()
@@ -346,6 +350,11 @@ class LocalCluster:
                         f" which cannot be used ({error.strerror}): free it, or choose other ports with"
                         " --status-port"
                     ) from error
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without Tally's settings, which may be for another cluster."""
+    return {name: value for name, value in environment.items() if not name.startswith("TALLY_")}
 
 
 def _check_engine(options: DevOptions) -> None:

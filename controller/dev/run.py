@@ -111,8 +111,8 @@ def _next_run(data_dir: Path) -> int:
 def interruptible(cluster: LocalCluster) -> Iterator[None]:
     """Make SIGTERM, and SIGHUP unless it is ignored (nohup), end the command as Ctrl-C does.
 
-    An interrupt that Python swallows, in a destructor or while a child is created, is not lost: `tend` tells.
-    A second one does not keep the cluster from being stopped.
+    An interrupt that Python swallows, in a destructor or while a child is created, is not lost:
+    `stop_if_told` raises it. A second one does not keep the cluster from being stopped.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -362,31 +362,34 @@ def test_another_replica_tells_what_became_of_an_attempt(running_case: EngineCas
     assert another.find(given.attempt, uid=started.uid).phase is Phase.RUNNING
 
 
-def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase) -> None:
+@contextmanager
+def watched(engine: Engine) -> Iterator[list[Observation]]:
+    """What a watch has reported so far; it returns when it is told to, at the end."""
     reported: list[Observation] = []
     stop = threading.Event()
-    watch = threading.Thread(target=running_case.engine.watch, args=(reported.append, stop), name="watch")
+    watch = threading.Thread(target=engine.watch, args=(reported.append, stop), name="watch")
     watch.start()
     try:
-        given = running_case.succeeding()
-        running_case.engine.start(given)
-        wait_for(
-            lambda: any(s.attempt == given.attempt and s.stopped for s in reported),
-            "the watch to report the end",
-        )
+        yield reported
     finally:
         stop.set()
         watch.join(20)
     assert not watch.is_alive()
 
 
+def test_a_watch_reports_the_end_and_returns_when_told(running_case: EngineCase) -> None:
+    with watched(running_case.engine) as reported:
+        given = running_case.succeeding()
+        running_case.engine.start(given)
+        wait_for(
+            lambda: any(s.attempt == given.attempt and s.stopped for s in reported),
+            "the watch to report the end",
+        )
+
+
 def test_a_watch_reports_each_change_of_an_attempt(running_case: EngineCase) -> None:
     """What it has reported of an attempt before keeps nothing back: it is seen to run, and then to end."""
-    reported: list[Observation] = []
-    stop = threading.Event()
-    watch = threading.Thread(target=running_case.engine.watch, args=(reported.append, stop), name="watch")
-    watch.start()
-    try:
+    with watched(running_case.engine) as reported:
         given = running_case.until_stopped()
         running_case.engine.start(given)
         wait_for(
@@ -398,10 +401,6 @@ def test_a_watch_reports_each_change_of_an_attempt(running_case: EngineCase) -> 
             lambda: any(s.attempt == given.attempt and s.stopped for s in reported),
             "the watch to report the end",
         )
-    finally:
-        stop.set()
-        watch.join(20)
-    assert not watch.is_alive()
 
 
 def test_output_of_both_streams_is_kept(running_case: EngineCase) -> None:

@@ -15,8 +15,8 @@ from controller.dev.demo.words import CHINESE, ENGLISH, verdict_of
 
 def course(design: Design, each: int, refused: int = 0, last: int | None = None) -> Course:
     """A course in which each of the tasks brings so many units; `last` comes after it."""
-    points = [CoursePoint(task, each * task, 0.0) for task in range(1, TASKS + 1)]
-    points += [CoursePoint(TASKS, last, 0.0)] if last is not None else []
+    points = [CoursePoint(task, each * task) for task in range(1, TASKS + 1)]
+    points += [CoursePoint(TASKS, last)] if last is not None else []
     return Course(design, points, refused)
 
 
@@ -74,13 +74,13 @@ def test_a_run_otherwise_is_told(run: Course) -> None:
 def test_one_wrong_point_of_tally_is_told() -> None:
     """Although it is right again at the end."""
     run = course(Design.TALLY, 1)
-    run.points[29] = CoursePoint(30, 31, 0.0)
+    run.points[29] = CoursePoint(30, 31)
     assert not run.is_as_claimed
 
 
 def test_one_round_of_too_much_is_told() -> None:
     run = course(Design.TALLY_ACQUIRE, 1)
-    run.points = [*run.points[:29], *(CoursePoint(n, n + 1, 0.0) for n in range(30, TASKS + 1))]
+    run.points = [*run.points[:29], *(CoursePoint(n, n + 1) for n in range(30, TASKS + 1))]
     assert run.rounds_too_much == 1
     assert verdict_of(ENGLISH, run) == "wrong in 1 of 60 rounds"
 

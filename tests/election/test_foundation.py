@@ -5,6 +5,7 @@ than the recorded one.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,6 +83,21 @@ def test_a_replica_with_another_engine_does_not_campaign_until_the_record_is_cha
     assert other.leads
 
 
+def before_its_commit(candidate: Candidate, act: Callable[[], None]) -> list[bool]:
+    """Once, `act` just before the candidate's next commit arrives; returns whether that was refused."""
+    refused: list[bool] = []
+
+    def commit(real: Any, transaction: Any, **kwargs: Any) -> Any:
+        del candidate.store.on["commit"]
+        act()
+        answer = real(transaction, **kwargs)
+        refused.append(isinstance(answer, Refused))
+        return answer
+
+    candidate.store.on["commit"] = commit
+    return refused
+
+
 def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
     memory: MemoryStore, one: Candidate, other: Candidate
 ) -> None:
@@ -90,20 +106,15 @@ def test_nobody_is_elected_on_a_record_that_was_replaced_meanwhile(
     """
     one.elect()
     hand_over(one)
-    refused = []
 
-    def replace_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
-        del other.store.on["commit"]
+    def replace_first() -> None:
         put(
             memory,
             KEYS.engine,
             encode(EngineRecord(engine=TWO, installation=installation(memory).id), Op("adopt")),
         )
-        answer = real(transaction, **kwargs)
-        refused.append(isinstance(answer, Refused))
-        return answer
 
-    other.store.on["commit"] = replace_first
+    refused = before_its_commit(other, replace_first)
     other.run(30)
     assert refused == [True]
     assert other.events == []
@@ -117,18 +128,13 @@ def test_an_election_overwrites_nothing_that_was_written_since_it_read(
     """It rests on each of these records, and closes that of the term before, whose lease has run out."""
     one.elect()
     clock.move(10)
-    refused = []
 
-    def write_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
-        del other.store.on["commit"]
+    def write_first() -> None:
         item, _ = memory.get(key, deadline=0)
         assert item is not None
         put(memory, key, json.dumps({**json.loads(item.value), "newer": 1}).encode())
-        answer = real(transaction, **kwargs)
-        refused.append(isinstance(answer, Refused))
-        return answer
 
-    other.store.on["commit"] = write_first
+    refused = before_its_commit(other, write_first)
     other.run(30)
     assert refused == [True]
     assert other.events == ["elected 2"]
@@ -145,18 +151,13 @@ def test_nobody_is_elected_with_an_epoch_that_another_term_has_had_meanwhile(
     """
     one.elect()
     hand_over(one)
-    refused = []
 
-    def lead_first(real: Any, transaction: Any, **kwargs: Any) -> Any:
-        del other.store.on["commit"]
+    def lead_first() -> None:
         third = Candidate(memory.client(), clock, "c")
         assert third.elect().epoch == 2
         hand_over(third)
-        answer = real(transaction, **kwargs)
-        refused.append(isinstance(answer, Refused))
-        return answer
 
-    other.store.on["commit"] = lead_first
+    refused = before_its_commit(other, lead_first)
     other.run(30)
     assert refused == [True]
     assert other.events == ["elected 3"]

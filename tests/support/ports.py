@@ -13,12 +13,14 @@ import socket
 from collections.abc import Iterator
 from functools import cache
 
+from controller.dev.ports import is_free
+
 FIRST, RANGES, SIZE = 12_000, 70, 250  # up to 29,500; Linux chooses from 32,768 on
 
 
 def free_ports(count: int) -> list[int]:
     """Ports on which nobody listens, all different."""
-    return list(itertools.islice(filter(_is_free, _own_range()), count))
+    return list(itertools.islice(filter(is_free, _own_range()), count))
 
 
 @cache
@@ -33,12 +35,3 @@ def _own_range() -> Iterator[int]:
         lock.detach()  # kept until this process ends
         return itertools.cycle(range(first + 1, first + SIZE))
     raise AssertionError(f"more than {RANGES} test processes at once")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -25,13 +25,11 @@ class Backend:
     Its methods raise StoreError. `refused` counts the transactions that etcd has refused.
     """
 
-    def __init__(
-        self, store: Store, prefix: str, clock: Clock, pause: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, store: Store, prefix: str, clock: Clock) -> None:
         self._store = store
         self._prefix = prefix
         self._clock = clock
-        self.pause = pause
+        self.pause: Callable[[], None] = lambda: None
         self.refused = 0
 
     def release(self, task: int) -> None:

@@ -20,7 +20,7 @@ LATE_EVERY = 10
 
 
 class Design(StrEnum):
-    """Who writes, and what is compared. The first six give units back, the next two take them."""
+    """Who writes, and what is compared: in `RELEASE` to give units back, in `ACQUISITION` to take them."""
 
     IN_TURN = "in-turn"
     AT_ONCE = "at-once"
@@ -50,12 +50,11 @@ class CoursePoint(NamedTuple):
     """The records against the truth, in units.
 
     `truth` is the number of tasks that have ended, or of units that there were to give out. `recorded` is
-    what the records show as free, or what was given out. `seconds` are counted from the start of the course.
+    what the records show as free, or what was given out.
     """
 
     truth: int
     recorded: int
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -85,7 +84,7 @@ class Course:
     @property
     def rounds_too_much(self) -> int:
         """Rounds of an acquisition in which more was given out than there was."""
-        steps = pairwise([CoursePoint(0, 0, 0.0), *self.points])
+        steps = pairwise([CoursePoint(0, 0), *self.points])
         return sum(after.recorded - before.recorded > after.truth - before.truth for before, after in steps)
 
     def at(self, truth: int) -> CoursePoint | None:

@@ -48,7 +48,7 @@ class Naive:
 
         def note(truth: int, recorded: int) -> None:
             course.seconds = time.monotonic() - begun
-            course.points.append(CoursePoint(truth, recorded, course.seconds))
+            course.points.append(CoursePoint(truth, recorded))
             self._shown(course)
 
         match design:

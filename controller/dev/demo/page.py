@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from controller.dev.demo.course import ACQUISITION, RELEASE, REPLICAS, TASKS, Course, CoursePoint, Design
 from controller.dev.demo.result import DemoResult
-from controller.dev.demo.words import Language, Words, filled, verdict_of
+from controller.dev.demo.words import Language, Words, conclusion_of, filled, verdict_of
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 170, 30, 22, 8
 
@@ -18,8 +18,6 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
     found = {course.design: course for course in result.courses}
     pauses = "".join(f"<li>{escape(filled(text))}</li>" for text in words.pause)
     what = "".join(f"<p>{escape(filled(text, etcd=result.etcd))}</p>" for text in words.what)
-    verdict = words.as_claimed if result.is_as_claimed else words.not_as_claimed
-    unclaimed = ", ".join(words.designs[design] for design in result.unclaimed) or "tally audit"
     style = files("controller.dev.demo").joinpath("page.css").read_text()
     truth = '<svg viewBox="0 0 40 10" aria-hidden="true"><path class="truth" d="M0 5H40"/></svg>'
     return f"""<!doctype html>
@@ -43,7 +41,7 @@ def page_of(words: Words, language: Language, result: DemoResult) -> str:
 <p>{escape(filled(words.take_over, seconds=f"{result.take_over_seconds:.2f}"))}</p>
 <pre>{escape(words.audit)}
 {escape(result.audit.text)}</pre>
-<p><strong>{escape(filled(verdict, designs=unclaimed))}</strong></p>
+<p><strong>{escape(conclusion_of(words, result))}</strong></p>
 </body>
 </html>
 """
@@ -63,7 +61,7 @@ def _figure(words: Words, course: Course) -> str:
         words.refused: str(course.refused),
         words.seconds: f"{course.seconds:.1f}",
     }
-    numbers = " · ".join(f"{name.lower()}{words.colon}{number}" for name, number in shown.items())
+    numbers = " · ".join(f"{what.lower()}{words.colon}{number}" for what, number in shown.items())
     return f"""<figure class="{kind}">
 <figcaption><h3>{name}</h3>
 <p><strong class="{kind}">{escape(verdict)}</strong><br/>{escape(numbers)}</p></figcaption>
@@ -84,7 +82,7 @@ def _curve(label: str, points: Sequence[CoursePoint]) -> str:
         f' text-anchor="{"end" if mark == TASKS else "middle"}">{mark}</text>'
         for mark in range(0, TASKS + 1, TASKS // 3)
     )
-    line = " ".join(f"{_x(truth)},{_y(recorded)}" for truth, recorded, _ in [CoursePoint(0, 0, 0.0), *points])
+    line = " ".join(f"{_x(truth)},{_y(recorded)}" for truth, recorded in [CoursePoint(0, 0), *points])
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{grid}{below}'
         f'<polyline class="recorded" points="{line}"/>'

@@ -1,4 +1,4 @@
-"""Tally on the same course: three replicas, each of which hears of every end, and a leader that is killed."""
+"""Tally on the same course: three replicas that hear of every end; one leader is killed, one suspended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from controller.core.model.model import Model
 from controller.core.model.resources import format_quantity
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
-from controller.dev.cluster import LocalCluster, ReplicaProcess
+from controller.dev.cluster import TALLY, LocalCluster, ReplicaProcess, without_settings
 from controller.dev.demo.course import (
     REPLICAS,
     SUSPENDED_AT,
@@ -44,8 +43,6 @@ from controller.views.tasks import find_task, tasks_by_pool
 
 WIDE, NARROW = "wide", "narrow"
 """The pools: one has room for all tasks at once, the other for one."""
-
-
 GATE_SECONDS = "60"
 """After so long, tasks end by themselves: a demo that was killed leaves nothing for ever."""
 
@@ -58,7 +55,7 @@ class Witness:
         self._mirror = Mirror()
         self._changed = threading.Condition()
         self._looks: list[Callable[[Model], None]] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self.breaches: list[str] = []
         """What `tally audit` would call wrong in the records, with the revision."""
         for number, page in enumerate(store.pages(keys.prefix, deadline=deadline)):
@@ -99,7 +96,7 @@ class Witness:
             for batch in self._watch:
                 for revision, events in groupby(batch.events, lambda event: event.mod):
                     self._take(Changed.of(self._keys, Batch(revision, tuple(events))))
-        except Exception as error:  # noqa: BLE001  # raised by who waits
+        except BaseException as error:  # noqa: BLE001  # raised by who waits
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -157,11 +154,11 @@ class Promise:
             "all tasks running",
         )
         begun = time.monotonic()
-        course.refused = -sum(self._refused(replica) for replica in self._cluster.replicas)
+        refused_before = sum(map(self._refused, self._cluster.replicas))
         for task in range(1, TASKS + 1):
             if task == SUSPENDED_AT:
                 leader = self._leader(witness.model)
-                course.refused += self._refused(leader)
+                refused_of_leader = self._refused(leader)
                 killed = time.monotonic()
                 leader.signal(signal.SIGKILL)
             if task == TALLY_SUSPENDED_AT:
@@ -177,15 +174,16 @@ class Promise:
             if task == TALLY_SUSPENDED_AT:
                 suspended.signal(signal.SIGCONT)
             course.seconds = time.monotonic() - begun
-            course.points.append(CoursePoint(task, _free(witness.model), course.seconds))
+            course.points.append(CoursePoint(task, _free(witness.model)))
             self._shown(course)
-        course.refused += sum(self._refused(each) for each in self._cluster.replicas if each is not leader)
+        living = (replica for replica in self._cluster.replicas if replica is not leader)
+        course.refused = refused_of_leader + sum(map(self._refused, living)) - refused_before
         return course
 
     def _acquire(self, client: Client, witness: Witness) -> Course:
         course = Course(Design.TALLY_ACQUIRE)
         living = [replica for replica in self._cluster.replicas if replica.lives]
-        course.refused = -sum(map(self._refused, living))
+        refused_before = sum(map(self._refused, living))
         begun = time.monotonic()
         given = 0
 
@@ -197,7 +195,7 @@ class Promise:
             before = course.points[-1].truth if course.points else 0
             if came_in > before:
                 given += came_in - before + (inside - 1)  # `inside` is 1, if no other one is inside
-                course.points.append(CoursePoint(came_in, given, time.monotonic() - begun))
+                course.points.append(CoursePoint(came_in, given))
                 self._shown(course)
 
         witness.at_each_revision(look)
@@ -214,7 +212,7 @@ class Promise:
         if failed:
             raise DemoFailed(f"tasks met each other in a pool that has room for one: {failed}")
         course.seconds = time.monotonic() - begun
-        course.refused += sum(map(self._refused, living))
+        course.refused = sum(map(self._refused, living)) - refused_before
         return course
 
     def _leader(self, model: Model) -> ReplicaProcess:
@@ -248,14 +246,13 @@ class Promise:
     def _audit(self) -> Audit:
         """Run the command as a user does."""
         assert self._cluster.credentials is not None
-        command = [sys.executable, "-m", "controller.cli.main", "audit"]
         done = subprocess.run(
-            [*command, "--config", str(self._cluster.credentials.config)],
+            [*TALLY, "audit", "--config", str(self._cluster.credentials.config)],
             capture_output=True,
             text=True,
             check=False,
             timeout=ANSWER_SECONDS,
-            env={name: value for name, value in os.environ.items() if not name.startswith("TALLY_")},
+            env=without_settings(os.environ),
         )
         return Audit((done.stdout + done.stderr).strip(), done.returncode)
 

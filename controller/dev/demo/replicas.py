@@ -84,7 +84,7 @@ class NaiveReplicas:
                 number, told = self._told.get(timeout=ANSWER_SECONDS)
             except queue.Empty:
                 raise DemoFailed(
-                    self._explain(f"no naive replica told {event!r} in {ANSWER_SECONDS:g} s")
+                    self._explain(f"no naive replica told {event.value!r} in {ANSWER_SECONDS:g} s")
                 ) from None
             if told.event is not event:
                 raise DemoFailed(self._why(number, told.event, event))

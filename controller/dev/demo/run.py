@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,8 @@ from controller.dev.demo.promise import Promise
 from controller.dev.demo.replicas import DemoFailed, NaiveReplicas
 from controller.dev.demo.result import DemoResult
 from controller.dev.demo.table import lines_of
-from controller.dev.demo.words import WORDS, Language, Words, filled
+from controller.dev.demo.words import WORDS, Language, Words, conclusion_of, filled
+from controller.dev.ports import is_free
 from controller.dev.run import interruptible
 from controller.errors import UserError
 from controller.store.etcd.gateway import GatewayOptions
@@ -91,18 +91,22 @@ def perform(cluster: LocalCluster, progress: Progress) -> DemoResult:
             courses.append(course)
             progress(course, True)
 
+    def shown(course: Course) -> None:
+        cluster.stop_if_told()
+        progress(course, False)
+
     clock = SystemClock()
     options = GatewayOptions((cluster.endpoint,), **cluster.client_files)
     store = EtcdStore(options, clock)
     try:
         with NaiveReplicas(options, cluster.data_dir / "logs" / "naive.log") as replicas:
-            naive = Naive(replicas, store, clock, lambda course: progress(course, False))
+            naive = Naive(replicas, store, clock, shown)
             for design in (*RELEASE, *ACQUISITION):
                 if design not in TALLYS:
                     finish(naive.run(design))
     finally:
         store.close()
-    promise = Promise(cluster, lambda course: progress(course, False))
+    promise = Promise(cluster, shown)
     released, acquired, audit = promise.run()
     finish(released, acquired)
     return DemoResult(etcd_of(cluster), tuple(courses), audit, promise.take_over_seconds)
@@ -120,15 +124,8 @@ def ending(words: Words, result: DemoResult) -> list[str]:
         words.audit,
         *result.audit.text.splitlines(),
         "",
-        words.as_claimed
-        if result.is_as_claimed
-        else filled(words.not_as_claimed, designs=unclaimed_of(words, result)),
+        conclusion_of(words, result),
     ]
-
-
-def unclaimed_of(words: Words, result: DemoResult) -> str:
-    """What was not as claimed, by its names."""
-    return ", ".join(words.designs[design] for design in result.unclaimed) or "tally audit"
 
 
 def opening(words: Words, etcd: str) -> list[str]:
@@ -200,15 +197,6 @@ def _free_ports(count: int) -> int:
     """The first of so many ports in a row on which nobody listens. Raises DemoFailed."""
     for _ in range(100):
         first = random.SystemRandom().choice(PORTS)
-        if all(map(_is_free, range(first, first + count))):
+        if all(map(is_free, range(first, first + count))):
             return first
     raise DemoFailed(f"no {count} ports in a row are free between {PORTS.start} and {PORTS.stop}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

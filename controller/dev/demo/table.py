@@ -12,7 +12,6 @@ from controller.dev.demo.words import Words, verdict_of
 MARKS = (TASKS // 3, 2 * TASKS // 3, TASKS)
 """The truths at which the numbers are shown."""
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDTHS = (40, *(5 for _ in MARKS), 6, 10, 9, 9)  # the last column takes what it needs
 
 
 def lines_of(words: Words, designs: Sequence[Design], courses: Sequence[Course]) -> list[str]:
@@ -20,17 +19,17 @@ def lines_of(words: Words, designs: Sequence[Design], courses: Sequence[Course])
     head = words.release if designs[0] in RELEASE else words.acquisition
     columns = (words.last, words.curve, words.refused, words.seconds, words.verdict)
     found = {course.design: course for course in courses}
-    rows = [row_of(words, found[design]) for design in designs if design in found]
-    return [_line(head, *map(str, MARKS), *columns), truth_of(words), *rows]
+    rows = [_row_of(words, found[design]) for design in designs if design in found]
+    return [_line(head, *map(str, MARKS), *columns), _truth_of(words), *rows]
 
 
-def truth_of(words: Words) -> str:
+def _truth_of(words: Words) -> str:
     """The row of what is right."""
-    right = [CoursePoint(units, units, 0.0) for units in range(1, TASKS + 1)]
+    right = [CoursePoint(units, units) for units in range(1, TASKS + 1)]
     return _line(words.truth, *map(str, MARKS), str(TASKS), curve_of(right), "", "", "")
 
 
-def row_of(words: Words, course: Course) -> str:
+def _row_of(words: Words, course: Course) -> str:
     """A design's row. It has no verdict before the end of its course."""
     numbers = [str(point.recorded) if (point := course.at(mark)) is not None else "" for mark in MARKS]
     return _line(
@@ -55,14 +54,17 @@ def curve_of(points: Sequence[CoursePoint]) -> str:
     return "".join(_BARS[min(7, 8 * max(0, value) // (top + 1))] for value in shown if value is not None)
 
 
-def _line(*cells: str) -> str:
-    """The first cell and the curve are aligned to the left, the numbers to the right."""
-    shown = []
-    for number, (cell, width) in enumerate(zip(cells, (*_WIDTHS, 0), strict=True)):
-        space = " " * (width - cell_len(cell))
-        is_text = number in (0, len(_WIDTHS))
-        if number == len(MARKS) + 2:  # the curve, away from the number before it
-            shown.append(f"  {cell}{space[2:]}")
-        else:
-            shown.append(f"{cell}{space}" if is_text else f"{space}{cell}")
-    return "".join([*shown[:-1], "  ", shown[-1]]).rstrip()
+def _line(name: str, *cells: str) -> str:
+    """The name and the curve are aligned to the left, the numbers to the right."""
+    *numbers, last, curve, refused, seconds, verdict = cells
+    before = _left(name, 40) + "".join(_right(number, 5) for number in numbers) + _right(last, 6)
+    after = _right(refused, 9) + _right(seconds, 9)
+    return f"{before}  {_left(curve, 8)}{after}  {verdict}".rstrip()
+
+
+def _left(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
+
+
+def _right(cell: str, width: int) -> str:
+    return " " * (width - cell_len(cell)) + cell

@@ -15,6 +15,7 @@ from controller.dev.demo.course import (
     Course,
     Design,
 )
+from controller.dev.demo.result import DemoResult
 
 
 class Language(StrEnum):
@@ -190,6 +191,14 @@ WORDS = {Language.EN: ENGLISH, Language.ZH: CHINESE}
 def filled(text: str, **values: object) -> str:
     """A text with its braces filled; the numbers of the course need not be given."""
     return text.format(**_NUMBERS, **values)
+
+
+def conclusion_of(words: Words, result: DemoResult) -> str:
+    """The last sentence: whether all was as claimed, and what was not."""
+    if result.is_as_claimed:
+        return words.as_claimed
+    unclaimed = ", ".join(words.designs[design] for design in result.unclaimed)
+    return filled(words.not_as_claimed, designs=unclaimed or "tally audit")
 
 
 def verdict_of(words: Words, course: Course) -> str:
