@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from controller.core.model.validation import SIMILAR
+from controller.core.model.fields import SIMILAR
 
 _UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 

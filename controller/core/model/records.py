@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from controller.core.model import codec
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Pool, Request, RequestKind, Spec, Status
 from controller.errors import CorruptValue, TallyError
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
@@ -90,6 +90,13 @@ class Task:
         if self.status is not None and self.status.pool:
             return self.status.pool
         return self.spec.pool if self.spec is not None else ""
+
+    @property
+    def owner(self) -> str:
+        """Whom its resources are charged to: the owner in its status, or else in its spec."""
+        if self.status is not None:
+            return self.status.owner
+        return self.spec.owner if self.spec is not None else DEFAULT_OWNER
 
     @property
     def attempt(self) -> int:

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.sharing import Preemption, Sharing
 
 SCHEMA_VERSION = 1
 """Written into every stored value.
@@ -35,6 +36,10 @@ Time = Annotated[float, Meta(ge=0.0, lt=253_402_300_800.0)]  # until the year 10
 
 HISTORY_LIMIT = 40
 """Steps kept in a status. The oldest are dropped; `steps` counts them all."""
+
+
+DEFAULT_OWNER = "default"
+"""The owner of tasks that name none."""
 
 
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -92,6 +97,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     id: str
     pool: str = "default"
+    owner: str = DEFAULT_OWNER  # whom its resources are charged to
     image: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
@@ -128,6 +134,13 @@ class Policy(StrEnum):
     BACKFILL = "backfill"
 
 
+class Reserve(StrEnum):
+    """Which waiting tasks have resources set aside under `backfill`. Pools with `sharing` use LACKING."""
+
+    ASKED = "asked"  # the first of each priority and request
+    LACKING = "lacking"  # the first alone
+
+
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named capacity, its policy, and the options that its engine needs (namespace, template, …)."""
 
@@ -139,6 +152,15 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused: bool = False  # admits nothing while true; what runs goes on
     engine_options: dict[str, Any] = field(default_factory=dict)
     keep_logs: bool = False  # for tasks that do not say
+    reserve: Reserve = Reserve.ASKED
+    sharing: Sharing | None = None  # None: its tasks are served whoever owns them, and no shares are kept
+    preemption: Preemption | None = None  # None: no task is stopped for another one
+
+    def guarantee_of(self, owner: str) -> Vector:
+        """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""
+        if self.sharing is None:
+            return ZERO
+        return self.sharing.guarantee_of(owner, self.capacity)
 
 
 class RequestKind(StrEnum):
@@ -211,6 +233,7 @@ class StopReason(StrEnum):
     SPEC_DELETED = "spec-deleted"
     MAIN_ENDED = "main-ended"
     MAIN_NOT_STARTED = "main-not-started"
+    PREEMPTED = "preempted"  # its resources go to another task; it runs again later
     CANNOT_START = "cannot-start"  # for a fault that the engine names: see Status.start_fault
 
 
@@ -224,6 +247,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     version: Count = 0  # SCHEMA_VERSION of the writer
     state: State = State.CREATED
     pool: str = ""
+    owner: str = DEFAULT_OWNER  # whom the hold is charged to, whatever happens to the spec
     attempt: AttemptNumber = 0
     hold: Vector = ZERO
     # the mod of the pool whose pod template has a part in `hold`; 0 if `hold` is the spec's resources

@@ -6,16 +6,15 @@ path of the first invalid field. Single values are parsed in `scalars`.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from controller.core.model.demand import pod_requests
+from controller.core.model.fields import Parse, mapping, read_fields
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import (
@@ -29,7 +28,18 @@ from controller.core.model.scalars import (
     positive_duration,
     shown,
 )
-from controller.core.model.task import FENCE, Deadlines, OnLost, Policy, Pool, RetryPolicy, RetryRule, Spec
+from controller.core.model.sharing_fields import parse_preemption, parse_sharing
+from controller.core.model.task import (
+    FENCE,
+    Deadlines,
+    OnLost,
+    Policy,
+    Pool,
+    Reserve,
+    RetryPolicy,
+    RetryRule,
+    Spec,
+)
 from controller.errors import InvalidField
 
 MAX_ID = 52  # "<id>-<attempt>" must be a DNS label of 63 characters; the attempt may have ten digits
@@ -37,7 +47,6 @@ MAX_SPEC_BYTES = 256 * 1024  # etcd accepts 1.5 MiB in a request; a spec is read
 MAX_ATTEMPTS = 1000
 # levels of mappings and lists in a pod template; its encoders must not run out of stack
 MAX_NESTING = 50
-SIMILAR = 0.75  # of difflib's ratio: below it, the known name is probably not what was meant
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_KEY = re.compile(
@@ -62,10 +71,10 @@ def parse_spec(raw: object) -> Spec:
 
 def parse_stored_spec(raw: object) -> Spec:
     """As `parse_spec`, for a mapping whose size is known to be within the limit."""
-    fields = _mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
+    fields = mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
     if fields.get("id") is None:
         parse_name(None, "id", "a task id")
-    spec = Spec(**(_UNSAID | _read(fields, _SPEC)))
+    spec = Spec(**(_UNSAID | read_fields(fields, _SPEC)))
     if not spec.command and not spec.image:
         raise InvalidField("command", "give a command to run, or an image that has one")
     if spec.args and not spec.command and not spec.image:
@@ -75,7 +84,7 @@ def parse_stored_spec(raw: object) -> Spec:
 
 def parse_pool(raw: object) -> Pool:
     """The pool that a mapping describes. Raises InvalidField, naming the field."""
-    fields = dict(_mapping(raw, "", "a pool is a mapping with `name` and `capacity`"))
+    fields = dict(mapping(raw, "", "a pool is a mapping with `name` and `capacity`"))
     for of_the_store in ("version", "op"):
         fields.pop(of_the_store, None)
     if fields.get("capacity") is None:
@@ -84,30 +93,10 @@ def parse_pool(raw: object) -> Pool:
         )
     if fields.get("name") is None:
         parse_name(None, "name", "a pool's name")
-    return Pool(**_read(fields, _POOL))
-
-
-_Parse = Callable[[object, str], Any]
-
-
-def _read(fields: Mapping[str, Any], parsers: Mapping[str, _Parse], prefix: str = "") -> dict[str, Any]:
-    """Each given field, parsed. None counts as not given, as in YAML's `key:`."""
-    values = {}
-    for name, raw in fields.items():
-        parse = parsers.get(name)
-        if parse is None:
-            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
-            advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(parsers)}"
-            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
-        if raw is not None:
-            values[name] = parse(raw, f"{prefix}{name}")
-    return values
-
-
-def _mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
-        raise InvalidField(field, problem)
-    return raw
+    pool = Pool(**read_fields(fields, _POOL))
+    if pool.preemption is not None and pool.sharing is None:
+        raise InvalidField("preemption", "needs `sharing`: add `sharing: {}` to serve all owners alike")
+    return pool
 
 
 def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
@@ -117,7 +106,7 @@ def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
 
 def _as_json(raw: object, field: str, problem: str) -> bytes:
     try:
-        return msgspec.json.encode(_mapping(raw, field, problem))
+        return msgspec.json.encode(mapping(raw, field, problem))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
 
@@ -143,6 +132,10 @@ def _pool(raw: object, field: str) -> str:
     return sys.intern(parse_name(raw, field, "a pool's name"))
 
 
+def _owner(raw: object, field: str) -> str:
+    return sys.intern(parse_name(raw, field, "an owner's name"))
+
+
 def _main_container(raw: object, field: str) -> str:
     # "" is how an unnamed one is printed
     return "" if raw == "" else parse_name(raw, field, "a container's name")
@@ -165,7 +158,7 @@ def _strings(raw: object, field: str) -> tuple[str, ...]:
 
 def _env(raw: object, field: str) -> dict[str, str]:
     env = {}
-    for name, value in _mapping(raw, field, "expected a mapping of names to strings").items():
+    for name, value in mapping(raw, field, "expected a mapping of names to strings").items():
         path = f"{field}.{name}"
         if _ENV_NAME.fullmatch(name) is None:
             raise InvalidField(
@@ -180,7 +173,7 @@ def _env(raw: object, field: str) -> dict[str, str]:
 
 def _labels(raw: object, field: str) -> dict[str, str]:
     labels = {}
-    for key, value in _mapping(raw, field, "expected a mapping of keys to strings").items():
+    for key, value in mapping(raw, field, "expected a mapping of keys to strings").items():
         path = f"{field}.{key}"
         if _LABEL_KEY.fullmatch(key) is None:
             raise InvalidField(path[:100], "is not a label key ([prefix/]name, as in Kubernetes)")
@@ -195,10 +188,10 @@ def _retry(raw: object, field: str) -> RetryPolicy:
         return raw
     if raw == {}:
         return _RETRY_DEFAULT
-    fields = dict(_mapping(raw, field, "expected a mapping such as {max_attempts: 3, backoff_seconds: 10}"))
+    fields = dict(mapping(raw, field, "expected a mapping such as {max_attempts: 3, backoff_seconds: 10}"))
     if "max" in fields:  # the short name for max_seconds
         fields.setdefault("max_seconds", fields.pop("max"))
-    return RetryPolicy(**_read(fields, _RETRY, f"{field}."))
+    return RetryPolicy(**read_fields(fields, _RETRY, f"{field}."))
 
 
 def _factor(raw: object, field: str) -> float:
@@ -213,8 +206,8 @@ def _rules(raw: object, field: str) -> tuple[RetryRule, ...]:
     rules = []
     for index, item in enumerate(raw):
         path = f"{field}[{index}]"
-        fields = _mapping(item, path, "expected a mapping such as {exit_codes: [2], action: fail}")
-        rules.append(RetryRule(**_read({"action": "", **fields}, _RULE, f"{path}.")))
+        fields = mapping(item, path, "expected a mapping such as {exit_codes: [2], action: fail}")
+        rules.append(RetryRule(**read_fields({"action": "", **fields}, _RULE, f"{path}.")))
     return tuple(rules)
 
 
@@ -233,7 +226,7 @@ def _exit_codes(raw: object, field: str) -> tuple[int, ...]:
 def _deadlines(raw: object, field: str) -> Deadlines:
     if raw == {}:
         return _DEADLINES_DEFAULT
-    fields = dict(_mapping(raw, field, "expected a mapping such as {queue: 1h, start: 5m, run: 2h}"))
+    fields = dict(mapping(raw, field, "expected a mapping such as {queue: 1h, start: 5m, run: 2h}"))
     for short in ("queue", "start", "run"):
         if short in fields:
             if f"{short}_seconds" in fields:
@@ -241,16 +234,16 @@ def _deadlines(raw: object, field: str) -> Deadlines:
                     f"{field}.{short}", f"is given twice, as {short} and as {short}_seconds: keep one"
                 )
             fields[f"{short}_seconds"] = fields.pop(short)
-    return Deadlines(**_read(fields, _DEADLINES, f"{field}."))
+    return Deadlines(**read_fields(fields, _DEADLINES, f"{field}."))
 
 
 def _on_lost(raw: object, field: str) -> OnLost:
     if raw in ("hold", {}):
         return _ON_LOST_DEFAULT
-    fields = dict(_mapping(raw, field, "expected `hold`, or a mapping such as {replace_after: 10m}"))
+    fields = dict(mapping(raw, field, "expected `hold`, or a mapping such as {replace_after: 10m}"))
     if "replace_after" in fields:
         fields["replace_after_seconds"] = fields.pop("replace_after")
-    return OnLost(**_read(fields, _ON_LOST, f"{field}."))
+    return OnLost(**read_fields(fields, _ON_LOST, f"{field}."))
 
 
 def _policy(raw: object, field: str) -> Policy:
@@ -260,17 +253,24 @@ def _policy(raw: object, field: str) -> Policy:
         raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(Policy)}") from None
 
 
+def _reserve(raw: object, field: str) -> Reserve:
+    try:
+        return Reserve(raw)  # type: ignore[arg-type]  # anything else is refused
+    except ValueError:
+        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(Reserve)}") from None
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Vector):
         return value.format()
     raise TypeError(f"cannot encode {type(value)}")
 
 
-def _named(what: str, limit: int = 63) -> _Parse:
+def _named(what: str, limit: int = 63) -> Parse:
     return lambda raw, field: parse_name(raw, field, what, limit)
 
 
-def _integer_within(low: int, high: int) -> _Parse:
+def _integer_within(low: int, high: int) -> Parse:
     return lambda raw, field: parse_integer(raw, field, low, high)
 
 
@@ -294,9 +294,10 @@ def _engine_options(raw: object, field: str) -> dict[str, Any]:
     return options
 
 
-_SPEC: dict[str, _Parse] = {
+_SPEC: dict[str, Parse] = {
     "id": _named("a task id", MAX_ID),
     "pool": _pool,
+    "owner": _owner,
     "image": _image,
     "command": _strings,
     "args": _strings,
@@ -314,7 +315,7 @@ _SPEC: dict[str, _Parse] = {
     "main_container": _main_container,
     "keep_logs": parse_boolean,
 }
-_RETRY: dict[str, _Parse] = {
+_RETRY: dict[str, Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),
     "backoff_seconds": parse_duration,
     "factor": _factor,
@@ -322,10 +323,10 @@ _RETRY: dict[str, _Parse] = {
     "max_start_failures": _integer_within(0, MAX_ATTEMPTS),
     "rules": _rules,
 }
-_RULE: dict[str, _Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
-_DEADLINES: dict[str, _Parse] = dict.fromkeys(Deadlines.__struct_fields__, positive_duration)
-_ON_LOST: dict[str, _Parse] = dict.fromkeys(OnLost.__struct_fields__, positive_duration)
-_POOL: dict[str, _Parse] = {
+_RULE: dict[str, Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
+_DEADLINES: dict[str, Parse] = dict.fromkeys(Deadlines.__struct_fields__, positive_duration)
+_ON_LOST: dict[str, Parse] = dict.fromkeys(OnLost.__struct_fields__, positive_duration)
+_POOL: dict[str, Parse] = {
     "name": _named("a pool's name"),
     "capacity": Vector.parse,
     "policy": _policy,
@@ -334,6 +335,9 @@ _POOL: dict[str, _Parse] = {
     "paused": parse_boolean,
     "engine_options": _engine_options,
     "keep_logs": parse_boolean,
+    "reserve": _reserve,
+    "sharing": parse_sharing,
+    "preemption": parse_preemption,
 }
 # Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

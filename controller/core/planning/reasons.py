@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
+from controller.core.model.fields import SIMILAR
 from controller.core.model.task import RetryPolicy
-from controller.core.model.validation import SIMILAR
 from controller.core.planning.retry import PERMANENT_REASONS
 from controller.core.planning.start_faults import GRACE_SECONDS
 

@@ -278,7 +278,7 @@ def _noted(status: Status, reason: str, message: str, moment: Moment) -> Step:
 def _status_of(task: Task) -> Status:
     if task.status is not None:
         return task.status
-    return Status(pool=task.pool, created_at=task.submitted_at, queued_at=task.queued_at)
+    return Status(pool=task.pool, owner=task.owner, created_at=task.submitted_at, queued_at=task.queued_at)
 
 
 def _ended(status: Status, seen: Observation, moment: Moment) -> dict[str, Any]:

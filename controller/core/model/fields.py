@@ -1,0 +1,34 @@
+"""Reads the fields of a mapping that a user wrote, each with its own parser."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.errors import InvalidField
+
+SIMILAR = 0.75  # of difflib's ratio: below it, the known name is probably not what was meant
+
+Parse = Callable[[object, str], Any]
+
+
+def read_fields(fields: Mapping[str, Any], parsers: Mapping[str, Parse], prefix: str = "") -> dict[str, Any]:
+    """Each given field, parsed. None counts as not given, as in YAML's `key:`."""
+    values = {}
+    for name, raw in fields.items():
+        parse = parsers.get(name)
+        if parse is None:
+            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
+            advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(parsers)}"
+            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
+        if raw is not None:
+            values[name] = parse(raw, f"{prefix}{name}")
+    return values
+
+
+def mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
+    """The mapping, if all its keys are strings. Raises InvalidField with `problem`."""
+    if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
+        raise InvalidField(field, problem)
+    return raw
