@@ -1,8 +1,9 @@
 """The key layout under `/tally/<cluster>/`.
 
 Kinds, and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`,
-`terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`, `installation` (the winner of an
-election), `engine` (the same, and admins), `replicas` (each replica, leased).
+`shares`, `claims`, `usage`, `terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`,
+`installation` (the winner of an election), `engine` (the same, and admins), `replicas` (each replica,
+leased).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _NAMES = {
     "ledgers": 1,
     "terms": 1,
 }
+_NAMES |= {"shares": 2, "claims": 2, "usage": 2}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -69,6 +71,18 @@ class Keys:
     def ledger(self, pool: str) -> str:
         """What is held of a pool."""
         return f"{self.prefix}ledgers/{pool}"
+
+    def share(self, pool: str, owner: str) -> str:
+        """What an owner holds of a pool with `sharing`, and has used of it."""
+        return f"{self.prefix}shares/{pool}/{owner}"
+
+    def claim(self, pool: str, task_id: str) -> str:
+        """What is being freed for a task by preemption."""
+        return f"{self.prefix}claims/{pool}/{task_id}"
+
+    def usage(self, day: str, pool: str) -> str:
+        """What the owners of a pool had used by the end of a day (`2026-11-27`, UTC)."""
+        return f"{self.prefix}usage/{day}/{pool}"
 
     def replica(self, replica_id: str) -> str:
         """A replica's registration."""

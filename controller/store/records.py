@@ -62,6 +62,9 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
     for ledger in plan.ledgers:
         guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
         writes.append(Put(keys.ledger(ledger.pool), ledger.value))
+    for share in plan.shares:
+        guards.append(Guard(keys.share(share.pool, share.owner), share.seen_mod))
+        writes.append(Put(keys.share(share.pool, share.owner), share.value))
     for record in plan.records:
         key = keys.of(record.kind, record.names)
         guards.append(Guard(key, record.seen_mod))

@@ -234,6 +234,7 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
         history=tuple(step.copy() for step in status.history),
         # Many statuses share these strings: keep one of each.
         pool=sys.intern(status.pool),
+        owner=sys.intern(status.owner),
         reason=sys.intern(status.reason),
         op=sys.intern(status.op),
     ), extras
@@ -249,8 +250,9 @@ def _check_status(status: Status) -> None:
         # its retention would have ended long ago
         raise CorruptValue(f"finished_at: is missing, but a {status.state} task has ended")
     if status.is_holding and status.pool:
-        try:
+        try:  # they become parts of keys
             parse_name(status.pool, "pool", "a pool's name")
+            parse_name(status.owner, "owner", "an owner's name")
         except InvalidField as error:
             raise CorruptValue(str(error)) from error
 
@@ -304,12 +306,15 @@ def _answered(step: Step) -> Step:
 
 
 def encode_ledger(held: Vector, op: Op, extras: Extras) -> bytes:
-    """The stored form of a pool's ledger."""
+    """The stored form of a pool's ledger. `extras` include its account (`shares.encode_account`), if any."""
     return _encoder.encode({"version": SCHEMA_VERSION, "held": held, "op": op, **extras})
 
 
-def _parse_balance(raw: object) -> Vector:
-    """A vector whose amounts may be below zero: a ledger was lowered by hand, and a hold has ended since."""
+def parse_balance(raw: object) -> Vector:
+    """A vector whose amounts may be below zero: a ledger was lowered by hand, and a hold has ended since.
+
+    Raises InvalidField.
+    """
     if not isinstance(raw, Mapping):
         return Vector.parse(raw, "held")
     below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
@@ -326,7 +331,7 @@ def decode_ledger(data: bytes) -> tuple[Vector, Extras]:
     _check_size(data, MAX_LEDGER_BYTES)
     raw = decode_mapping(data)
     try:
-        held = _parse_balance(raw["held"])
+        held = parse_balance(raw["held"])
     except KeyError:
         raise CorruptValue("held: is missing") from None
     except InvalidField as error:

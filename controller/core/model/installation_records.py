@@ -55,7 +55,7 @@ class InstallationRecords:
                 if present is not None:
                     table[change.names[0]] = present
                 _check_mapping(change)
-            case kept_log.KIND:
+            case kept_log.KIND | "usage":
                 pass  # its mod is noted; a model has no use for its bytes
             case _:
                 return False

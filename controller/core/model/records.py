@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import FINISHED, State
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
 from controller.core.model.task import DEFAULT_OWNER, Pool, Request, RequestKind, Spec, Status
 from controller.errors import CorruptValue, TallyError
 
@@ -162,7 +164,28 @@ class Ledger(NamedTuple):
 
     held: Vector = ZERO
     mod: int = 0
-    extras: codec.Extras = {}  # noqa: RUF012  # never changed
+    extras: codec.Extras = codec.NO_EXTRAS
+    op: Op = NO_OP
+    account: Account = NO_ACCOUNT
+
+    @property
+    def shares_are_whole(self) -> bool:
+        """Whether the pool's shares were written together with the ledger, always."""
+        return bool(self.op) and self.account.shares_op == self.op
+
+    def encode(self, op: Op) -> bytes:
+        """The stored form."""
+        return codec.encode_ledger(self.held, op, {**encode_account(self.account), **self.extras})
+
+
+def decode_ledger(change: Change) -> Ledger:
+    """A stored ledger. Raises CorruptValue if it is not one."""
+    assert change.value is not None
+    held, extras = codec.decode_ledger(change.value)
+    fields = dict(extras)
+    account = take_account(fields)
+    op = codec.decode_mapping(change.value).get("op") if account is not NO_ACCOUNT else NO_OP
+    return Ledger(held, change.mod, fields, Op(op) if isinstance(op, str) else NO_OP, account)
 
 
 def decode_or_empty(change: Change | None) -> dict[str, Any]:

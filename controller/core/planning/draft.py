@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from controller.core.model import codec, kept_log
 from controller.core.model.model import Model
-from controller.core.model.records import Task
+from controller.core.model.records import Ledger, Task
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.shares import Share, encode_share
 from controller.core.model.task import RequestKind, Status
 from controller.core.planning.decide import Decision
-from controller.core.planning.plan import LedgerChange, Plan, TaskChange
+from controller.core.planning.plan import LedgerChange, Plan, ShareChange, TaskChange
 from controller.core.planning.transitions import Moment
 
 BYTES_PER_OPERATION = 160  # keys and encoding around each value, rounded up generously
@@ -50,11 +51,18 @@ class Draft:
         self.moment = moment
         self.plan = Plan(moment.op)
         self._changed: set[str] = set()
-        self._held: dict[str, Vector] = {}
-        # the mod of each ledger that is changed; None if `after` will set it
-        self._seen: dict[str, int | None] = {}
+        self._ledgers: dict[str, Ledger] = {}
+        self._shares: dict[tuple[str, str], Share] = {}
+        self._torn: set[str] = set()  # pools of which a ledger changes without a share
+        # the mod of each ledger and share that is changed; None if `after` will set it
+        self._seen: dict[str | tuple[str, str], int | None] = {}
         self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity the plan relies on
-        self._after = {ledger.pool: ledger.held for ledger in after.ledgers} if after is not None else {}
+        self._after = {change.pool: change.ledger for change in after.ledgers} if after is not None else {}
+        self._after_shares = (
+            {(change.pool, change.owner): change.share for change in after.shares}
+            if after is not None
+            else {}
+        )
         self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
         self._operations = 1  # the term
         self._bytes = 0
@@ -72,9 +80,17 @@ class Draft:
 
     def held(self, pool: str) -> Vector:
         """What is held of a pool once this plan is persisted."""
-        if pool in self._held:
-            return self._held[pool]
-        return self._after[pool] if pool in self._after else self._model.ledger(pool).held
+        return self._ledger(pool).held
+
+    def share(self, pool: str, owner: str) -> Share:
+        """An owner's share of a pool once this plan is persisted."""
+        key = pool, owner
+        found = self._shares.get(key) or self._after_shares.get(key)
+        return found if found is not None else self._model.share(pool, owner)
+
+    def _ledger(self, pool: str) -> Ledger:
+        found = self._ledgers.get(pool) or self._after.get(pool)
+        return found if found is not None else self._model.ledger(pool)
 
     def has_changed(self, task_id: str) -> bool:
         """Whether this plan changes the task, or the plan that is being persisted does.
@@ -85,8 +101,8 @@ class Draft:
 
     def follows(self, revision: int) -> None:
         """The plan before was committed at this revision, and the model shows it."""
-        self._seen = {pool: revision if mod is None else mod for pool, mod in self._seen.items()}
-        self._after, self._after_changed = {}, set()
+        self._seen = {key: revision if mod is None else mod for key, mod in self._seen.items()}
+        self._after, self._after_shares, self._after_changed = {}, {}, set()
 
     def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
@@ -97,9 +113,11 @@ class Draft:
         model does not show yet.
         """
         before, after = _held(task.status), _held(decision.status)
-        pool = task.pool
-        ledger_changes = before != after
-        if self._has_most_tasks or (ledger_changes and self._model.pool_is_frozen(pool)):
+        pool, owner = task.pool, task.owner
+        more_tasks = _is_holding(decision.status) - _is_holding(task.status)
+        share_changes = (before != after or more_tasks != 0) and self._model.is_shared(pool)
+        ledger_changes = before != after or share_changes
+        if self._has_most_tasks or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
@@ -107,8 +125,9 @@ class Draft:
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
         operations = (
-            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
+            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._ledgers)
         )
+        operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
         removes_log = decision.removes and (may_have_log or self._model.mod_of(kept_log.KIND, (task.id,)) > 0)
         operations += removes_log
@@ -120,7 +139,14 @@ class Draft:
         if ledger_changes:
             # Invariant I1: the ledger changes by as much as the hold, in the same transaction.
             self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
-            self._held[pool] = self.held(pool) - before + after
+            ledger = self._ledger(pool)
+            if share_changes:
+                # Invariants I9, I10: the share changes and is charged as the ledger is, at the same moment.
+                self._change_share(pool, owner, after - before, more_tasks)
+                ledger = ledger._replace(account=ledger.account.changed(ledger.held, self.moment.at))
+            else:
+                self._torn.add(pool)
+            self._ledgers[pool] = ledger._replace(held=ledger.held - before + after)
         if relies_on:
             self._relied_on.setdefault(relies_on, self._model.pools[relies_on].mod)
         self._operations += operations
@@ -143,19 +169,42 @@ class Draft:
 
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relies on."""
-        for pool, held in self._held.items():
-            value = codec.encode_ledger(held, self.moment.op, self._model.ledger(pool).extras)
-            seen = self._seen[pool]
-            assert seen is not None, "the previous plan must be committed first"
-            self.plan.ledgers.append(LedgerChange(pool, seen, held, value))
+        op = self.moment.op
+        shared = {pool for pool, _ in self._shares} - self._torn
+        for pool, ledger in self._ledgers.items():
+            if pool in shared:
+                ledger = ledger._replace(account=ledger.account._replace(shares_op=op))
+            ledger = ledger._replace(op=op, extras=self._model.ledger(pool).extras)
+            self.plan.ledgers.append(LedgerChange(pool, self._seen_mod(pool), ledger, ledger.encode(op)))
+        for key, share in self._shares.items():
+            self.plan.shares.append(ShareChange(*key, self._seen_mod(key), share, encode_share(share, op)))
         self.plan.pools = [*self._relied_on.items()]
         return self.plan
+
+    def _change_share(self, pool: str, owner: str, more: Vector, tasks: int) -> None:
+        key = pool, owner
+        seen = None if key in self._after_shares else self._model.share(pool, owner).mod
+        self._seen.setdefault(key, seen)
+        sharing = self._model.pools[pool].pool.sharing
+        assert sharing is not None
+        self._shares[key] = self.share(pool, owner).changed(
+            more, tasks, self.moment.at, sharing.half_life_seconds
+        )
+
+    def _seen_mod(self, key: str | tuple[str, str]) -> int:
+        mod = self._seen[key]
+        assert mod is not None, "the previous plan must be committed first"
+        return mod
 
     def _left(self, task_id: str, consumed: Collection[RequestKind]) -> Iterator[tuple[RequestKind, int]]:
         """The requests that are not consumed: absent, or present and quarantined."""
         for kind in RequestKind:
             if kind not in consumed:
                 yield kind, self._model.mod_of("requests", (task_id, kind))
+
+
+def _is_holding(status: Status | None) -> int:
+    return int(status is not None and status.is_holding)
 
 
 def _held(status: Status | None) -> Vector:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
+from controller.core.planning.accounts import Accounts
 from controller.core.planning.draft import Limits
 from controller.core.planning.intake import Intake
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
@@ -28,17 +29,22 @@ class Mending:
         self._attempts = attempts
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         self.wants_list = False
+        self.accounts = Accounts(model)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether one of these plans may be due. If so, no plan is begun ahead."""
-        return bool(self._model.repairs or self._model.asides)
+    def is_due(self, at: int) -> bool:
+        """Whether one of these plans may be due at `at` (ms). If so, no plan is begun ahead."""
+        model = self._model
+        return bool(model.repairs or model.asides or (model.shared and self.accounts.is_due(at)))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
         plan = self.plan_asides(moment, limits)
         if plan is None and not removals_only:
-            plan = self._plan_identity(moment) or self._plan_repairs(moment, limits)
+            plan = (
+                self._plan_identity(moment)
+                or self._plan_repairs(moment, limits)
+                or self.accounts.plan(moment, limits)
+            )
         return plan
 
     def plan_asides(self, moment: Moment, limits: Limits) -> Plan | None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from controller.core.model.op import Op
-from controller.core.model.resources import Vector
+from controller.core.model.records import Ledger
+from controller.core.model.shares import Share
 from controller.core.model.task import AttemptId, Launch, RequestKind, Status
 
 
@@ -103,7 +104,17 @@ class LedgerChange(NamedTuple):
 
     pool: str
     seen_mod: int
-    held: Vector
+    ledger: Ledger
+    value: bytes
+
+
+class ShareChange(NamedTuple):
+    """The next value of an owner's share of a pool."""
+
+    pool: str
+    owner: str
+    seen_mod: int
+    share: Share
     value: bytes
 
 
@@ -145,6 +156,7 @@ class Plan:
     op: Op
     changes: list[TaskChange] = field(default_factory=list)
     ledgers: list[LedgerChange] = field(default_factory=list)
+    shares: list[ShareChange] = field(default_factory=list)
     pools: list[tuple[str, int]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     records: list[RecordChange] = field(default_factory=list)

@@ -13,6 +13,7 @@ from controller.core.model import kept_log, quarantine
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
+from controller.core.model.shares import DAY_MS
 from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
@@ -63,6 +64,7 @@ class Planner:
         self._admission = Admission(model, self._agenda, self._attempts, self._driver, self._look)
         self._looks_at = looks_at
         self._plans = 0
+        self._charged = 0  # ms
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
         self._is_cautious = cautious
         model.indexes.wind()
@@ -79,7 +81,7 @@ class Planner:
 
     def next_wake(self) -> float | None:
         """The next time at which time alone gives the planner something to do; None for never."""
-        wakes = (self._model.timers.next_due(), self._agenda.next_wake())
+        wakes = (self._model.timers.next_due(), self._agenda.next_wake(), self.mending.accounts.next_due())
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- planning
@@ -115,7 +117,7 @@ class Planner:
 
         Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
         """
-        if plan.records or self.mending.is_due or self._is_cautious:
+        if plan.records or self.mending.is_due(self._charged_at(now)) or self._is_cautious:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
             # error to one plan.
             return
@@ -156,8 +158,10 @@ class Planner:
                 if not change.status.is_holding:
                     # it no longer holds: let the driver clear it away
                     self._agenda.attempts[AttemptId(task_id, change.status.attempt)] = None
+        for share in plan.shares:
+            self._model.put_share(share.pool, share.owner, share.share, revision)
         for ledger in plan.ledgers:
-            self.note(self._model.put_ledger(ledger.pool, ledger.held, revision))
+            self.note(self._model.put_ledger(ledger.pool, ledger.ledger, revision))
         for record in plan.records:
             self._apply(Change(record.kind, record.names, record.value, revision))
         for effect in plan.effects:
@@ -193,14 +197,22 @@ class Planner:
 
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
-        return Moment(now, self._term.epoch, op_of(self._term.replica, self._term.revision, self._plans))
+        op = op_of(self._term.replica, self._term.revision, self._plans)
+        return Moment(now, self._term.epoch, op, self._charged_at(now))
+
+    def _charged_at(self, now: float) -> int:
+        """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
+        self._charged = max(self._charged, self._model.charged_at, round(now * 1000))
+        return self._charged
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is ready now."""
         self._model.sight(now)
         self.note(self._model.advance(now))
         self._agenda.ring(now)
-        draft.moment = draft.moment._replace(now=now)
+        # a draft does not pass into the next day: that one's accounts are closed first
+        charged = min(self._charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
+        draft.moment = draft.moment._replace(now=now, charged=charged)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)
         if self.intake.engine_listed and self.intake.engine_answers and not removals_only:
@@ -253,8 +265,8 @@ class Planner:
         elif not draft.add(
             task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))
         ):
-            # a quarantined ledger: the task is looked at again when the ledger is repaired
-            return self._model.pool_is_frozen(task.pool)
+            # a ledger or a share cannot be written: the task is looked at again when it is repaired
+            return self._model.may_not_change(task)
         elif decision.removes:
             self._driver.forget_removed(task, draft)
         elif current is not None and self._must_keep_log(task, current, decision):

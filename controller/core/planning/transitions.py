@@ -41,11 +41,21 @@ _DEADLINES: dict[str, str] = {
 
 
 class Moment(NamedTuple):
-    """The time (seconds since the epoch by the leader's clock), the epoch, and the transaction (`op`)."""
+    """The time (seconds since the epoch by the leader's clock), the epoch, and the transaction (`op`).
+
+    `charged` is the time in ms that is recorded and charged, and never goes back, whatever clock a leader
+    has; 0: as `now`.
+    """
 
     now: float
     epoch: int
     op: Op
+    charged: int = 0
+
+    @property
+    def at(self) -> int:
+        """The time that is recorded, in ms."""
+        return self.charged or round(self.now * 1000)
 
 
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
@@ -264,7 +274,7 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
 
 def _noted(status: Status, reason: str, message: str, moment: Moment) -> Step:
     return Step(
-        at=round(moment.now, 3),
+        at=moment.at / 1000,
         source=status.state,
         event=Event.NOTED,
         state=lifecycle.successor(status.state, Event.NOTED),
@@ -319,7 +329,7 @@ def _step(
 ) -> Status:
     state = lifecycle.successor(status.state, event)
     step = Step(
-        at=round(moment.now, 3),
+        at=moment.at / 1000,
         source=status.state,
         event=event,
         state=state,

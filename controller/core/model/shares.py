@@ -1,0 +1,195 @@
+"""Shares: what each owner holds of a pool with `sharing`, and has used of it.
+
+A share is charged whenever it changes: `used` grows by what was held times the milliseconds since the last
+charge. All amounts are exact integers, and both the share and the pool's account are charged at the same
+moment, so that no millisecond of a resource is counted twice or lost (invariant I10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from controller.core.model import codec
+from controller.core.model.op import NO_OP, Op
+from controller.core.model.resources import MAX_NAMES, ZERO, Vector
+from controller.core.model.task import SCHEMA_VERSION
+from controller.errors import CorruptValue, InvalidField
+
+FRACTION = 1024
+"""`Share.recent` counts in this part of a resource's unit."""
+
+DAY_MS = 86_400_000
+MAX_SHARE_BYTES = 64 * 1024
+_MAX_AT = 253_402_300_800_000  # the year 10000, in ms
+_MAX_DIGITS = 40
+_FIELDS = frozenset({"version", "held", "running", "used", "recent", "at", "op"})
+
+
+class Share(NamedTuple):
+    """What one owner holds of a pool, and has used of it.
+
+    `running` is the number of its Pending and Running tasks. `used` is in resource units times milliseconds,
+    up to `at` (ms since the Unix epoch). `recent` is what it held, averaged with the pool's half-life.
+    """
+
+    held: Vector = ZERO
+    running: int = 0
+    used: Vector = ZERO
+    recent: Vector = ZERO
+    at: int = 0
+    mod: int = 0
+    extras: codec.Extras = codec.NO_EXTRAS
+
+    def used_at(self, at: int) -> Vector:
+        """What it has used by then, if nothing changes before."""
+        return _charged(self.used, self.held, at - self.at)
+
+    def changed(self, more: Vector, tasks: int, at: int, half_life_seconds: float) -> Share:
+        """The share when what it holds changes by `more`, and its number of tasks by `tasks`."""
+        at = max(at, self.at)
+        return self._replace(
+            held=self.held + more,
+            running=self.running + tasks,
+            used=self.used_at(at),
+            recent=averaged(self, at, half_life_seconds),
+            at=at,
+        )
+
+
+class Account(NamedTuple):
+    """The part of a ledger that pools with `sharing` have: see Share.
+
+    `shares_op` is the op of the transaction that last wrote shares with the ledger. If it is not the ledger's
+    own op, something else wrote the ledger, and the shares are to be rebuilt. `day` (since the Unix epoch, in
+    UTC) is the one that has not been closed. `stopped` counts the attempts that were preempted in `minute`.
+    """
+
+    used: Vector = ZERO
+    at: int = 0
+    shares_op: Op = NO_OP
+    day: int = 0
+    minute: int = 0
+    stopped: int = 0
+
+    def used_at(self, held: Vector, at: int) -> Vector:
+        """What all owners have used by then, if nothing changes before."""
+        return _charged(self.used, held, at - self.at)
+
+    def changed(self, held: Vector, at: int) -> Account:
+        """The account when what is held, `held` so far, changes at that moment."""
+        at = max(at, self.at)
+        return self._replace(used=self.used_at(held, at), at=at)
+
+
+NO_SHARE = Share()
+NO_ACCOUNT = Account()
+
+
+def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:
+    """What the share held until `at`, averaged with the half-life (0: what it holds), in units / FRACTION."""
+    if not half_life_seconds:
+        return Vector({name: amount * FRACTION for name, amount in share.held.items()})
+    left = 2.0 ** (-max(0, at - share.at) / 1000 / half_life_seconds)
+    names = {**share.held, **share.recent}
+    return Vector(
+        {
+            name: share.held.get(name) * FRACTION
+            + round((share.recent.get(name) - share.held.get(name) * FRACTION) * left)
+            for name in names
+        }
+    )
+
+
+def _charged(used: Vector, held: Vector, elapsed: int) -> Vector:
+    if elapsed <= 0 or not held:
+        return used
+    return used + {name: amount * elapsed for name, amount in held.items()}
+
+
+def encode_share(share: Share, op: Op) -> bytes:
+    """The stored form of a share."""
+    return codec.encode(
+        {
+            "version": SCHEMA_VERSION,
+            "held": share.held,
+            "running": share.running,
+            "used": _digits(share.used),
+            "recent": _digits(share.recent),
+            "at": share.at,
+            "op": op,
+            **share.extras,
+        }
+    )
+
+
+def decode_share(data: bytes, mod: int = 0) -> Share:
+    """A stored share. Raises CorruptValue if it is not one."""
+    if len(data) > MAX_SHARE_BYTES:
+        raise CorruptValue(f"has {len(data):,} bytes, but at most {MAX_SHARE_BYTES:,} can be written back")
+    raw = codec.decode_mapping(data)
+    try:
+        held = codec.parse_balance(raw["held"])
+    except KeyError:
+        raise CorruptValue("held: is missing") from None
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
+    return Share(
+        held,
+        _integer(raw, "running", -(2**53), 2**53),
+        _amounts(raw, "used"),
+        _amounts(raw, "recent"),
+        _integer(raw, "at", 0, _MAX_AT),
+        mod,
+        {name: value for name, value in raw.items() if name not in _FIELDS} or codec.NO_EXTRAS,
+    )
+
+
+def encode_account(account: Account) -> dict[str, Any]:
+    """The fields of a ledger that hold its account; none for a pool that never had shares."""
+    if account == NO_ACCOUNT:
+        return {}
+    return {**account._asdict(), "used": _digits(account.used)}
+
+
+def take_account(fields: dict[str, Any]) -> Account:
+    """The account, whose fields are taken out of a ledger's `fields`. Raises CorruptValue."""
+    raw = {name: fields.pop(name) for name in Account._fields if name in fields}
+    if not raw:
+        return NO_ACCOUNT
+    shares_op = raw.get("shares_op", NO_OP)
+    if not isinstance(shares_op, str):
+        raise CorruptValue("shares_op: is not a string")
+    return Account(
+        _amounts(raw, "used"),
+        _integer(raw, "at", 0, _MAX_AT),
+        Op(shares_op),
+        _integer(raw, "day", 0, _MAX_AT // DAY_MS),
+        _integer(raw, "minute", 0, _MAX_AT // 60_000),
+        _integer(raw, "stopped", 0, 2**53),
+    )
+
+
+def _digits(amounts: Vector) -> dict[str, str]:
+    """Integers as text: they exceed what other readers of JSON can count."""
+    return {name: str(amount) for name, amount in amounts.items()}
+
+
+def _amounts(raw: Mapping[str, Any], field: str) -> Vector:
+    given = raw.get(field, {})
+    if not isinstance(given, dict) or len(given) > MAX_NAMES:
+        raise CorruptValue(f"{field}: is not a mapping of at most {MAX_NAMES} resources to integers")
+    amounts = {}
+    for name, text in given.items():
+        digits = text.removeprefix("-") if isinstance(text, str) else ""
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
+            raise CorruptValue(f"{field}.{name}: is not an integer in quotes")
+        amounts[name] = int(text)
+    return Vector(amounts)
+
+
+def _integer(raw: Mapping[str, Any], field: str, low: int, high: int) -> int:
+    value = raw.get(field, 0)
+    if type(value) is not int or not low <= value <= high:
+        raise CorruptValue(f"{field}: is not an integer from {low} to {high}")
+    return value

@@ -1,0 +1,143 @@
+"""Plans for the shares of pools: shares are rebuilt where they are not whole, and each day is closed.
+
+Shares are not whole if something other than a leader that knows them wrote the ledger: a repair, an older
+release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool changes, so
+that several transactions can write them: the shares first, and the ledger last, which says that they are
+whole. What was used in between is charged as if it had been held as before: an estimate.
+
+A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
+owner had used by its end, since the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from controller.core.model import codec
+from controller.core.model.model import Model
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.shares import DAY_MS, NO_SHARE, Account, Share, encode_share
+from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
+from controller.core.planning.plan import Plan, RecordChange
+from controller.core.planning.transitions import Moment
+
+KIND = "usage"
+OWNERS_PER_KEY = 500
+DAYS_KEPT = 400
+RESERVED = 3  # operations: the term, the ledger, and one to spare
+
+
+class Accounts:
+    """See the module's docstring."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def is_due(self, at: int) -> bool:
+        """Whether there is something to plan at that moment (ms)."""
+        return any(
+            self._model.is_rebuilding(pool) or self._is_over(pool, at)
+            for pool in self._model.shared
+            if not self._model.pool_is_frozen(pool)
+        )
+
+    def next_due(self) -> float | None:
+        """When the next day ends that must be closed, in seconds since the epoch; None for never."""
+        day = min((self._model.ledger(pool).account.day for pool in self._model.shared), default=0)
+        return (day + 1) * DAY_MS / 1000 if day else None
+
+    def plan(self, moment: Moment, limits: Limits) -> Plan | None:
+        """The next step for the first pool that needs one; None if none does."""
+        for pool in self._model.shared:
+            if self._model.pool_is_frozen(pool):
+                continue
+            if self._model.is_rebuilding(pool):
+                return Plan(moment.op, records=self._rebuild(pool, moment, limits))
+            if self._is_over(pool, moment.at):
+                return Plan(moment.op, records=self._close(pool, moment, limits))
+        return None
+
+    def _is_over(self, pool: str, at: int) -> bool:
+        return self._model.ledger(pool).account.day < at // DAY_MS
+
+    def _rebuild(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
+        records: list[RecordChange] = []
+        size = 0
+        shares = {
+            owner: share
+            for owner, share in self._model.shares.get(pool, {}).items()
+            if not self._model.share_is_frozen(pool, owner)
+        }
+        for owner, share in self._wrong(pool, moment.at):
+            value = encode_share(share, moment.op)
+            size += len(value) + BYTES_PER_OPERATION
+            if len(records) + RESERVED > limits.operations or size > limits.bytes // 2:
+                return records
+            records.append(RecordChange("shares", (pool, owner), shares.get(owner, NO_SHARE).mod, value))
+            shares[owner] = share
+        used = ZERO
+        for share in shares.values():
+            used += share.used_at(moment.at)
+        ledger = self._model.ledger(pool)
+        account = Account(used, moment.at, moment.op, moment.at // DAY_MS)
+        if ledger.account.day:
+            account = account._replace(day=ledger.account.day)
+        whole = ledger._replace(account=account)
+        records.append(RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op)))
+        return records
+
+    def _wrong(self, pool: str, at: int) -> Iterator[tuple[str, Share]]:
+        """The owners whose share is not what their tasks hold, and what it should be."""
+        record = self._model.pools[pool].pool
+        assert record.sharing is not None
+        held: dict[str, tuple[Vector, int]] = {}
+        for task in self._model.holding.values():
+            if task.pool == pool and task.status is not None:
+                hold, tasks = held.get(task.owner, (ZERO, 0))
+                held[task.owner] = hold + task.status.hold, tasks + 1
+        for owner in sorted({*held, *self._model.shares.get(pool, {})}):
+            if self._model.share_is_frozen(pool, owner):
+                continue
+            share, (hold, tasks) = self._model.share(pool, owner), held.get(owner, (ZERO, 0))
+            if (share.held, share.running) != (hold, tasks):
+                more = hold - share.held
+                yield owner, share.changed(more, tasks - share.running, at, record.sharing.half_life_seconds)
+
+    def _close(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
+        """Write what was used by the end of each day that is over, and remove what is too old."""
+        ledger, today = self._model.ledger(pool), moment.at // DAY_MS
+        records: list[RecordChange] = []
+        day = max(ledger.account.day, today - DAYS_KEPT)
+        while day < today:
+            keys = list(self._usage(pool, day, moment))
+            if records and len(records) + len(keys) + RESERVED > limits.operations:
+                break
+            records += keys
+            day += 1
+        closed = ledger._replace(account=ledger.account._replace(day=day, shares_op=moment.op))
+        records.append(RecordChange("ledgers", (pool,), ledger.mod, closed.encode(moment.op)))
+        oldest = day_name(today - DAYS_KEPT)
+        for kind, names, mod in self._model.known(KIND):
+            if names[0] < oldest and names[1].partition(".")[0] == pool:
+                if len(records) + 1 >= limits.operations:
+                    break
+                records.append(RecordChange(kind, names, mod, None))
+        return records
+
+    def _usage(self, pool: str, day: int, moment: Moment) -> Iterator[RecordChange]:
+        end = (day + 1) * DAY_MS
+        shares = sorted(self._model.shares.get(pool, {}).items())
+        for number, first in enumerate(range(0, max(1, len(shares)), OWNERS_PER_KEY)):
+            used = {
+                owner: {name: str(amount) for name, amount in share.used_at(end).items()}
+                for owner, share in shares[first : first + OWNERS_PER_KEY]
+            }
+            names = day_name(day), pool if not number else f"{pool}.{number}"
+            value = codec.encode({"version": 1, "at": end, "used": used, "op": moment.op})
+            yield RecordChange(KIND, names, self._model.mod_of(KIND, names), value)
+
+
+def day_name(day: int) -> str:
+    """A day since the Unix epoch as a date in UTC, such as 2026-11-27."""
+    return datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
