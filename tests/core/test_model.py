@@ -14,7 +14,7 @@ from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.queue import Queue
-from controller.core.model.records import Change, RevisionWentBack
+from controller.core.model.records import Change, Ledger, RevisionWentBack
 from controller.core.model.resources import Vector
 from controller.core.model.task import Deadlines, Pool, Request, RequestKind, Spec, Status
 
@@ -219,7 +219,7 @@ def test_an_own_removal_is_not_undone_by_an_older_event() -> None:
     assert "a" not in model.tasks
     model.apply(Change("states", ("a",), status_value(State.RUNNING), 8, 2))
     assert "a" not in model.tasks
-    model.put_ledger("default", Vector({"cpu": 1}), 9)
+    model.put_ledger("default", Ledger(Vector({"cpu": 1})), 9)
     assert not model.apply(Change("ledgers", ("default",), ledger_value(0), 8, 1))
     assert model.ledger("default").held == Vector({"cpu": 1})
 

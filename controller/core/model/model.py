@@ -193,7 +193,7 @@ class Model(InstallationRecords, Compartments):
         return ("ledgers", (pool,)) in self.quarantine
 
     def known(self, kind: str) -> list[tuple[str, tuple[str, ...], int]]:
-        """The records of a kind that is not of tasks: kind, names, mod. The cost is that of all such records."""
+        """The records of a kind that is not of tasks: kind, names, mod. The cost follows their number."""
         return [(of, names, mod) for (of, names), mod in self._mods.items() if of == kind]
 
     def share(self, pool: str, owner: str) -> Share:

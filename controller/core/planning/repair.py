@@ -103,7 +103,8 @@ class _Draft:
         self._keys: set[str] = set()  # named so far: a transaction writes a key once
         self._statuses: dict[str, None] = {}  # tasks whose status is rewritten
         self._moved: dict[str, Vector] = {}  # pool → the change of what its tasks hold
-        self._pools: dict[str, Wanted | None] = {}  # pools whose ledger becomes the sum, with the finding
+        self._pools: dict[str, list[Wanted]] = {}  # pools whose ledger becomes the sum, with the findings
+        self._rebuilt: set[str] = set()  # pools whose shares are rebuilt, whatever their ledger says
         self._alive = alive
         # pool ("" if it is not known) → an attempt that may run and holds nothing
         self._orphans: dict[str, AttemptId] = {}
@@ -123,7 +124,7 @@ class _Draft:
         if operations > self._limits.operations or size > self._limits.bytes // 2:
             self._answer(wanted, Verdict.LATER, "it does not fit into this transaction")
         elif kind == "pool":
-            self._pools[rest] = wanted
+            self._pools.setdefault(rest, []).append(wanted)
         elif kind == "task":
             self._task(wanted, rest)
         elif kind == "key" and rest in self._keys:
@@ -138,9 +139,11 @@ class _Draft:
 
     def settle_ledgers(self) -> None:
         """Write the ledgers of all touched pools, in one transaction with the holds (invariant I1)."""
-        for pool, wanted in self._pools.items():
-            verdict, what = self._ledger(pool, named=wanted is not None and wanted.mod != 0)
-            if wanted is not None:
+        for pool, findings in self._pools.items():
+            rebuilds = pool in self._rebuilt or any(one.invariant in ("I9", "I10") for one in findings)
+            named = any(wanted.mod for wanted in findings)
+            verdict, what = self._ledger(pool, named=named, rebuilds=rebuilds)
+            for wanted in findings:
                 self._answer(wanted, verdict, what)
 
     # -- one kind of finding each
@@ -172,7 +175,7 @@ class _Draft:
         if changes_hold:
             for name, moved in ((task.status.pool, ZERO - task.status.hold), (pool, hold)):
                 self._moved[name] = self._moved.get(name, ZERO) + moved
-                self._pools.setdefault(name, None)
+                self._pools.setdefault(name, [])
         self._statuses[task_id] = None
         self._write("states", (task_id,), codec.encode_status(status, task.extras))
         self.compared.append(("tasks", (task_id,), task.spec_mod))
@@ -260,8 +263,11 @@ class _Draft:
                 f"it has changed since, at revision {self._model.mod_of(*record)}: run the audit again",
             )
         elif record[0] == "ledgers":
-            self._pools[record[1][0]] = wanted
+            self._pools.setdefault(record[1][0], []).append(wanted)
         else:
+            if record[0] == "shares" and self._model.is_shared(record[1][0]):
+                self._pools.setdefault(record[1][0], [])
+                self._rebuilt.add(record[1][0])
             self._write(*record, None)
             self._answer(wanted, Verdict.REPAIRED, "the key is deleted")
 
@@ -306,24 +312,25 @@ class _Draft:
         else:
             self._answer(wanted, Verdict.GONE, "the engine was listed, and agrees with the records")
 
-    def _ledger(self, pool: str, *, named: bool) -> tuple[Verdict, str]:
+    def _ledger(self, pool: str, *, named: bool, rebuilds: bool) -> tuple[Verdict, str]:
         frozen = self._model.pool_is_frozen(pool)
         if frozen and not named:
             return Verdict.LEFT, "the ledger does not parse: name its key to have it rewritten"
         held = self._balance.held.get(pool, ZERO) + self._moved.get(pool, ZERO)
         ledger = self._model.ledger(pool)
-        if ledger.held == held and not frozen:
+        rebuilds = rebuilds and self._model.is_shared(pool) and not self._model.is_rebuilding(pool)
+        if ledger.held == held and not frozen and not rebuilds:
             return Verdict.GONE, f"the ledger agrees with what the tasks hold, {held}"
         lowers = frozen or any(amount > 0 for amount in (ledger.held - held).values())
         blocked = self._blocked(pool) if lowers or self._balance.unreadable_of(pool) else None
         if blocked is not None:
             return blocked
         note = {**self._note, "was": ledger.held.format()}
-        self._write(
-            "ledgers",
-            (pool,),
-            codec.encode_ledger(held, self._moment.op, {**ledger.extras, "repaired": note}),
-        )
+        # its op is no longer that of the shares, so they are rebuilt
+        repaired = ledger._replace(held=held, extras={**ledger.extras, "repaired": note})
+        self._write("ledgers", (pool,), repaired.encode(self._moment.op))
+        if ledger.held == held:
+            return Verdict.REPAIRED, f"the ledger is {held}, as the tasks hold, and the shares are rebuilt"
         return Verdict.REPAIRED, f"the ledger was {ledger.held}, and is now what the tasks hold: {held}"
 
     def _blocked(self, pool: str) -> tuple[Verdict, str] | None:

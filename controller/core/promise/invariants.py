@@ -1,7 +1,7 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure. The checks run after each step of a simulation, in `tally audit` on a model loaded at one revision, and
-in the leader on its own model. The numbers are those of the invariants I1 to I8 (see deploy/reference.md).
+in the leader on its own model. The numbers are those of the invariants I1 to I11 (see deploy/reference.md).
 Checks of terms are in `terms`, and those that need an engine's list in `engine_invariants`. The cost of
 `check_task` follows the task's history; that of the others follows the number of tasks that they are given.
 
@@ -28,6 +28,7 @@ from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.share_invariants import check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
 from controller.errors import CorruptValue
 
@@ -35,7 +36,7 @@ _BY_HAND = "a status that was not written by Tally"
 
 
 def check_model(model: Model) -> list[Finding]:
-    """All that the records alone show: I1, I2, I3, I7, I8, parts of I4 and I6, and unreadable records."""
+    """All that the records alone show: I1 to I3, I7 to I10, parts of I4 and I6, and unreadable records."""
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
@@ -53,7 +54,7 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
     status = task.status
     if status is None or "states" in task.frozen:
         return []
-    findings = list(_history_findings(task, status))
+    findings = [*_history_findings(task, status), *check_owner(task)]
     hold, of = rightful_hold(task, status, pool)
     if (hold, of) != (status.hold, status.pool):
         should = f"{hold}{f' of pool {of}' if of != status.pool else ''}"
@@ -141,13 +142,15 @@ def balance(tasks: Iterable[Task]) -> Balance:
 
 
 def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
-    """I1 and I2 for each pool and resource. `tasks` are all that may hold something."""
+    """I1, I2, I9 and I10 for each pool. `tasks` are all that may hold something."""
+    tasks = list(tasks)
     found = balance(tasks)
     findings: list[Finding] = []
     for pool in sorted({*found.held, *model.ledgers}):
         if not model.pool_is_frozen(pool):
             findings += _balance_findings(model, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
             findings += _capacity_findings(model, pool)
+    findings += check_shares(model, tasks)
     return findings
 
 

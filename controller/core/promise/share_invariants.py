@@ -1,0 +1,108 @@
+"""I9 and I10: what owners hold and have used of pools with `sharing`, against holds and ledgers.
+
+They are judged only where the shares are whole: a leader rebuilds the others by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.resources import ZERO, Vector
+from controller.core.promise.finding import Finding, FindingSeverity, Mender
+
+_NAMED = 3  # owners in one finding
+_BY_HAND = "something other than Tally wrote or deleted a share, a ledger or a status"
+_REPAIR = "the leader rebuilds the pool's shares from what its tasks hold"
+
+
+def check_shares(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
+    """I9 and I10 for each pool with `sharing`. `tasks` are all that may hold something."""
+    judged = [
+        pool for pool in model.shared if not model.pool_is_frozen(pool) and not model.is_rebuilding(pool)
+    ]
+    if not judged:
+        return
+    held: dict[tuple[str, str], tuple[Vector, int]] = {}
+    unreadable: set[str] = set()
+    for task in tasks:
+        if "states" in task.frozen:
+            unreadable.add(task.spec.pool if task.spec is not None else "")
+        elif task.status is not None and task.status.is_holding:
+            hold, count = held.get((task.pool, task.owner), (ZERO, 0))
+            held[task.pool, task.owner] = hold + task.status.hold, count + 1
+    for pool in judged:
+        if not unreadable & {pool, ""}:
+            yield from _check_held(model, pool, held)
+        yield from _check_used(model, pool)
+
+
+def _check_held(
+    model: Model, pool: str, held: dict[tuple[str, str], tuple[Vector, int]]
+) -> Iterator[Finding]:
+    owners = sorted({*model.shares.get(pool, {}), *(owner for of, owner in held if of == pool)})
+    wrong = []
+    for owner in owners:
+        share, (hold, count) = model.share(pool, owner), held.get((pool, owner), (ZERO, 0))
+        if (share.held, share.running) != (hold, count) and not model.share_is_frozen(pool, owner):
+            wrong.append(
+                f"the share of {owner} says {share.held} in {share.running} tasks, but they are {count} and"
+                f" hold {hold}"
+            )
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more owners" if len(wrong) > _NAMED else ""
+        yield _finding(model, pool, "I9", "; ".join(wrong[:_NAMED]) + more)
+
+
+def _check_used(model: Model, pool: str) -> Iterator[Finding]:
+    shares = model.shares.get(pool, {})
+    if any(model.share_is_frozen(pool, owner) for owner in shares):
+        return
+    ledger, total, held = model.ledger(pool), ZERO, ZERO
+    for share in shares.values():
+        total += share.used - _times(share.held, share.at)
+        held += share.held
+    account = ledger.account.used - _times(ledger.held, ledger.account.at)
+    if held == ledger.held and total != account:
+        difference = {name: abs(amount) for name, amount in (total - account).items()}
+        what = "; ".join(
+            f"{name}: what the owners have used differs from what the pool counts by {amount} units × ms"
+            for name, amount in difference.items()
+        )
+        yield _finding(model, pool, "I10", what)
+
+
+def _times(held: Vector, at: int) -> Vector:
+    return Vector({name: amount * at for name, amount in held.items()})
+
+
+def check_owner(task: Task) -> Iterator[Finding]:
+    """I9: what a task holds is charged to the owner that its spec names."""
+    status, spec = task.status, task.spec
+    if status is None or spec is None or task.frozen or task.spec_error:
+        return
+    if task.spec_mod == task.spec_create and status.owner != spec.owner:
+        yield Finding(
+            invariant="I9",
+            subject=f"task/{task.id}",
+            what=f"is charged to owner {status.owner}, but its spec names {spec.owner}",
+            since_revision=task.status_mod,
+            likely_cause="a status that was not written by Tally, or a spec that was deleted and put again",
+            repair="none: what it uses stays charged to that owner until it is removed",
+            severity=FindingSeverity.WRONG
+            if status.created_at == task.submitted_at
+            else FindingSeverity.NOTICE,
+        )
+
+
+def _finding(model: Model, pool: str, invariant: str, what: str) -> Finding:
+    return Finding(
+        invariant=invariant,
+        subject=f"pool/{pool}",
+        what=what,
+        since_revision=model.ledger(pool).mod,
+        likely_cause=_BY_HAND,
+        repair=_REPAIR,
+        mender=Mender.REPAIR,
+    )
