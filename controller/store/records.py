@@ -65,6 +65,10 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
     for share in plan.shares:
         guards.append(Guard(keys.share(share.pool, share.owner), share.seen_mod))
         writes.append(Put(keys.share(share.pool, share.owner), share.value))
+    for claim in plan.claims:
+        key = keys.claim(claim.pool, claim.task_id)
+        guards.append(Guard(key, claim.seen_mod))
+        writes.append(Put(key, claim.value) if claim.value is not None else Delete(key))
     for record in plan.records:
         key = keys.of(record.kind, record.names)
         guards.append(Guard(key, record.seen_mod))

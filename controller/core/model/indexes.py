@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from controller.core.model import quarantine
 from controller.core.model.demand import Demands, pool_template
+from controller.core.model.holders import Holders
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.queue import Place, Queue
 from controller.core.model.records import Change, PoolRecord, Task
@@ -34,6 +35,7 @@ class Indexes:
         # and at the timers, and so finds all there is to do.
         self.attention: dict[str, None] = {}
         self.timers = Timers(tasks)
+        self.holders = Holders()
         self._demands = Demands()
         self._unseen: dict[str, None] = {}  # Created since the last call of `sight`
         # one tuple for all tasks that are counted under it
@@ -113,7 +115,8 @@ class Indexes:
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
                 self.touched.pools[pool] = None  # it may have been the head that blocked others
-        self.holding.pop(task.id, None)
+        if self.holding.pop(task.id, None) is not None:
+            self.holders.discard(task.id)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -132,6 +135,7 @@ class Indexes:
         if task.status is not None and task.state in HOLDING:
             self.holding[task.id] = task
             task.held = task.pool, task.status.hold
+            self.holders.add(task)
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None:

@@ -35,6 +35,7 @@ class Event(StrEnum):
     # a cancel or a passed deadline: marks the attempt, which is then stopped
     STOP_REQUESTED = "stop-requested"
     STOPPED_OBSERVED = "stopped-observed"  # a cancelling attempt has ended or is gone, and the stop is proven
+    PREEMPTED = "preempted"  # stopped for another task, and the stop is proven: it waits for its turn again
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt
     RETRY_REQUESTED = "retry-requested"
@@ -68,6 +69,7 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.FAILED_OBSERVED: State.FAILED,
         Event.STOP_REQUESTED: State.PENDING,
         Event.STOPPED_OBSERVED: State.CANCELLED,
+        Event.PREEMPTED: State.WAITING_RETRY,
         Event.NOTED: State.PENDING,
     },
     State.RUNNING: {
@@ -75,6 +77,7 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.FAILED_OBSERVED: State.FAILED,
         Event.STOP_REQUESTED: State.RUNNING,
         Event.STOPPED_OBSERVED: State.CANCELLED,
+        Event.PREEMPTED: State.WAITING_RETRY,
         Event.NOTED: State.RUNNING,
     },
     State.FAILED: {

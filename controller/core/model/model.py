@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from controller.core.model import codec, quarantine
+from controller.core.model import claims, codec, quarantine
+from controller.core.model.claims import Claim
 from controller.core.model.compartments import OF_TASKS, Compartments
 from controller.core.model.installation_records import InstallationRecords
 from controller.core.model.queue import Queue
@@ -32,6 +33,8 @@ from controller.core.model.task import RequestKind, Status
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
+OF_POOLS = ("pools", "ledgers", "shares", claims.KIND)
+
 
 class Model(InstallationRecords, Compartments):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
@@ -41,6 +44,7 @@ class Model(InstallationRecords, Compartments):
         self.revision = 0  # every change up to here has been applied
         self.ledgers: dict[str, Ledger] = {}
         self.shares: dict[str, dict[str, Share]] = {}  # pool → owner → share
+        self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
         self.shared: dict[str, None] = {}  # the pools of which shares are kept
         self.charged_at = 0  # ms; no charge and no step of a history is later
         indexes = self.indexes
@@ -112,7 +116,7 @@ class Model(InstallationRecords, Compartments):
             return self._settle_aside(self._apply_to_task(change))
         if change.kind == quarantine.KIND:
             return self._apply_aside(change)
-        if change.kind in ("pools", "ledgers", "shares"):
+        if change.kind in OF_POOLS:
             self._apply_to_pool(change)
         else:
             self._apply_to_installation(change)
@@ -290,6 +294,8 @@ class Model(InstallationRecords, Compartments):
                 self.indexes.size_again(name, before)
             elif change.kind == "shares":
                 self._apply_share(name, change.names[1], change)
+            elif change.kind == claims.KIND:
+                self._apply_claim(name, change.names[1], change)
             else:
                 self._apply_ledger(name, change)
         except CorruptValue as error:
@@ -298,8 +304,11 @@ class Model(InstallationRecords, Compartments):
     def _note_sharing(self, name: str) -> None:
         record = self.pools.get(name)
         if record is not None and record.pool.sharing is not None:
+            if name not in self.shared:
+                self.indexes.holders.keep(name, [task for task in self.holding.values() if task.pool == name])
             self.shared[name] = None
         elif self.shared.pop(name, 0) is None:
+            self.indexes.holders.drop(name)
             self._look_again(name)  # its tasks may have waited for its shares
 
     def _apply_ledger(self, pool: str, change: Change) -> None:
@@ -318,6 +327,14 @@ class Model(InstallationRecords, Compartments):
             shares[owner] = decode_share(change.value, change.mod)
         elif not shares:
             del self.shares[pool]
+
+    def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:
+        known = self.claims.setdefault(pool, {})
+        known.pop(task_id, None)
+        if change.value is not None:
+            known[task_id] = claims.decode_claim(change.value)
+        elif not known:
+            del self.claims[pool]
 
     def _look_again(self, pool: str) -> None:
         """Look again at the tasks of the pool, which had to wait for its ledger or its shares."""

@@ -20,6 +20,7 @@ FRACTION = 1024
 """`Share.recent` counts in this part of a resource's unit."""
 
 DAY_MS = 86_400_000
+MINUTE_MS = 60_000
 MAX_SHARE_BYTES = 64 * 1024
 _MAX_AT = 253_402_300_800_000  # the year 10000, in ms
 _MAX_DIGITS = 40

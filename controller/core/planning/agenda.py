@@ -25,6 +25,7 @@ class Agenda:
         self.pools: dict[str, None] = {}
         self.attempts: dict[AttemptId, None] = {}
         self._wakes: list[tuple[float, AttemptId]] = []
+        self._pool_wakes: list[tuple[float, str]] = []
 
     def note(self, touched: Touched) -> None:
         """Put on the agenda what a change of the model touched."""
@@ -43,11 +44,18 @@ class Agenda:
         """Look at an attempt at that time."""
         heapq.heappush(self._wakes, (at, attempt_id))
 
+    def wake_pool(self, at: float, pool: str) -> None:
+        """Look at a pool at that time."""
+        if (at, pool) not in self._pool_wakes:
+            heapq.heappush(self._pool_wakes, (at, pool))
+
     def ring(self, now: float) -> None:
-        """Put on the agenda all attempts whose time has come by `now`."""
+        """Put on the agenda all attempts and pools whose time has come by `now`."""
+        while self._pool_wakes and self._pool_wakes[0][0] <= now:
+            self.pools[heapq.heappop(self._pool_wakes)[1]] = None
         while self._wakes and self._wakes[0][0] <= now:
             self.look_at(heapq.heappop(self._wakes)[1])
 
     def next_wake(self) -> float | None:
         """The next time at which `ring` has something to do; None for never."""
-        return self._wakes[0][0] if self._wakes else None
+        return min((heap[0][0] for heap in (self._wakes, self._pool_wakes) if heap), default=None)

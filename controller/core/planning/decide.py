@@ -134,6 +134,8 @@ def end(
         return transitions.succeeded(status, seen, moment, request)
     if status.cancelling:
         return transitions.cancelled(status, seen, moment, request)
+    if status.stopping == StopReason.PREEMPTED and task.spec is not None and not task.spec_error:
+        return transitions.preempted(status, seen, moment, request)
     if task.spec is None or task.spec_error:
         verdict = RetryDecision(
             False, 0.0, status.failures + 1, status.start_failures, 0, "its spec can no longer be read"

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from controller.core.model import codec, kept_log
+from controller.core.model import claims, codec, kept_log
+from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.records import Ledger, Task
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import Share, encode_share
+from controller.core.model.shares import MINUTE_MS, Account, Share, encode_share
 from controller.core.model.task import RequestKind, Status
 from controller.core.planning.decide import Decision
-from controller.core.planning.plan import LedgerChange, Plan, ShareChange, TaskChange
+from controller.core.planning.plan import ClaimChange, LedgerChange, Plan, ShareChange, TaskChange
 from controller.core.planning.transitions import Moment
 
 BYTES_PER_OPERATION = 160  # keys and encoding around each value, rounded up generously
@@ -53,13 +54,21 @@ class Draft:
         self._changed: set[str] = set()
         self._ledgers: dict[str, Ledger] = {}
         self._shares: dict[tuple[str, str], Share] = {}
+        self._claims: dict[tuple[str, str], Claim | None] = {}
+        self._accounted: set[str] = set()  # pools in whose account this plan counts stopped attempts
         self._torn: set[str] = set()  # pools of which a ledger changes without a share
         # the mod of each ledger and share that is changed; None if `after` will set it
         self._seen: dict[str | tuple[str, str], int | None] = {}
+        self._seen_claims: dict[tuple[str, str], int | None] = {}
         self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity the plan relies on
         self._after = {change.pool: change.ledger for change in after.ledgers} if after is not None else {}
         self._after_shares = (
             {(change.pool, change.owner): change.share for change in after.shares}
+            if after is not None
+            else {}
+        )
+        self._after_claims = (
+            {(change.pool, change.task_id): change.claim for change in after.claims}
             if after is not None
             else {}
         )
@@ -88,6 +97,45 @@ class Draft:
         found = self._shares.get(key) or self._after_shares.get(key)
         return found if found is not None else self._model.share(pool, owner)
 
+    def claims(self, pool: str) -> dict[str, Claim]:
+        """The claims of a pool's tasks once this plan is persisted."""
+        found = dict(self._model.claims.get(pool, {}))
+        for of, claim in (*self._after_claims.items(), *self._claims.items()):
+            if of[0] == pool and claim is not None:
+                found[of[1]] = claim
+            elif of[0] == pool:
+                found.pop(of[1], None)
+        return found
+
+    def put_claim(self, pool: str, task_id: str, claim: Claim | None) -> bool:
+        """Write a claim, or end it (None), in this plan. False if the draft has no room for it."""
+        key = pool, task_id
+        if key not in self._claims:
+            if self._has_most_tasks or self._operations + 2 > self._limits.operations:
+                return False
+            self._operations += 2  # the claim, and the account that counts the attempts
+            self._bytes += 2 * BYTES_PER_OPERATION
+            if key in self._after_claims:  # its mod is not known yet; 0 if it has ended
+                self._seen_claims[key] = None if self._after_claims[key] is not None else 0
+            else:
+                self._seen_claims[key] = self._model.mod_of(claims.KIND, key)
+        self._claims[key] = claim
+        return True
+
+    def account(self, pool: str) -> Account:
+        """The account of a pool with `sharing` once this plan is persisted."""
+        return self._ledger(pool).account
+
+    def count_stopped(self, pool: str, attempts: int) -> None:
+        """Count attempts that this plan stops for others, in the pool's account. A claim made room for it."""
+        ledger, minute = self._ledger(pool), self.moment.at // MINUTE_MS
+        account = ledger.account
+        stopped = account.stopped if account.minute == minute else 0
+        account = account._replace(minute=minute, stopped=stopped + attempts)
+        self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
+        self._ledgers[pool] = ledger._replace(account=account)
+        self._accounted.add(pool)
+
     def _ledger(self, pool: str) -> Ledger:
         found = self._ledgers.get(pool) or self._after.get(pool)
         return found if found is not None else self._model.ledger(pool)
@@ -102,7 +150,8 @@ class Draft:
     def follows(self, revision: int) -> None:
         """The plan before was committed at this revision, and the model shows it."""
         self._seen = {key: revision if mod is None else mod for key, mod in self._seen.items()}
-        self._after, self._after_shares, self._after_changed = {}, {}, set()
+        self._seen_claims = {key: revision if mod is None else mod for key, mod in self._seen_claims.items()}
+        self._after, self._after_shares, self._after_claims, self._after_changed = {}, {}, {}, set()
 
     def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
@@ -170,7 +219,7 @@ class Draft:
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relies on."""
         op = self.moment.op
-        shared = {pool for pool, _ in self._shares} - self._torn
+        shared = ({pool for pool, _ in self._shares} | self._accounted) - self._torn
         for pool, ledger in self._ledgers.items():
             if pool in shared:
                 ledger = ledger._replace(account=ledger.account._replace(shares_op=op))
@@ -178,6 +227,12 @@ class Draft:
             self.plan.ledgers.append(LedgerChange(pool, self._seen_mod(pool), ledger, ledger.encode(op)))
         for key, share in self._shares.items():
             self.plan.shares.append(ShareChange(*key, self._seen_mod(key), share, encode_share(share, op)))
+        for (pool, task_id), claim in self._claims.items():
+            mod = self._seen_claims[pool, task_id]
+            assert mod is not None, "the previous plan must be committed first"
+            value = encode_claim(claim, op) if claim is not None else None
+            if claim is not None or mod:
+                self.plan.claims.append(ClaimChange(pool, task_id, mod, claim, value))
         self.plan.pools = [*self._relied_on.items()]
         return self.plan
 

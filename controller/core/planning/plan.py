@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from controller.core.model.claims import Claim
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.shares import Share
@@ -118,6 +119,16 @@ class ShareChange(NamedTuple):
     value: bytes
 
 
+class ClaimChange(NamedTuple):
+    """The next value of a claim (`claim` and `value` None: it ends)."""
+
+    pool: str
+    task_id: str
+    seen_mod: int
+    claim: Claim | None
+    value: bytes | None
+
+
 class RecordChange(NamedTuple):
     """The next value of any record (`value` None removes it). Only plans that mend records use it."""
 
@@ -157,6 +168,7 @@ class Plan:
     changes: list[TaskChange] = field(default_factory=list)
     ledgers: list[LedgerChange] = field(default_factory=list)
     shares: list[ShareChange] = field(default_factory=list)
+    claims: list[ClaimChange] = field(default_factory=list)
     pools: list[tuple[str, int]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     records: list[RecordChange] = field(default_factory=list)
@@ -170,4 +182,4 @@ class Plan:
     @property
     def persists(self) -> bool:
         """Whether there is something to commit before the effects."""
-        return bool(self.changes or self.records)
+        return bool(self.changes or self.records or self.claims)

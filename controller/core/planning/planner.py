@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller.core.model import kept_log, quarantine
+from controller.core.model import claims, kept_log, quarantine
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
@@ -162,6 +162,8 @@ class Planner:
             self._model.put_share(share.pool, share.owner, share.share, revision)
         for ledger in plan.ledgers:
             self.note(self._model.put_ledger(ledger.pool, ledger.ledger, revision))
+        for claim in plan.claims:
+            self._apply(Change(claims.KIND, (claim.pool, claim.task_id), claim.value, revision))
         for record in plan.records:
             self._apply(Change(record.kind, record.names, record.value, revision))
         for effect in plan.effects:
@@ -180,6 +182,7 @@ class Planner:
             task = self._model.tasks.get(change.task_id)
             if task is not None:
                 self._agenda.pools[task.pool] = None
+        self._agenda.pools.update((claim.pool, None) for claim in plan.claims)
         for effect in plan.effects:
             self._agenda.look_at(effect.attempt)
             attempt = self._attempts.get(effect.attempt)

@@ -33,6 +33,7 @@ from controller.core.planning.retry import RetryDecision
 MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a status
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
+PREEMPTED = "Preempted"
 _STOP_DELAYED_REASON = f'"reason":"{STOP_DELAYED}"'.encode()  # in a stored step; messages escape quotes
 _DEADLINES: dict[str, str] = {
     StopReason.START_DEADLINE: "StartDeadlineExceeded",
@@ -199,6 +200,15 @@ def failed(
         return ended
     retry_at = moment.now + verdict.delay_seconds
     return _step(ended, Event.RETRY_DUE, moment, reason, message, retry_at=retry_at)
+
+
+def preempted(status: Status, seen: Observation, moment: Moment, request: Request | None = None) -> Status:
+    """Its attempt was stopped for another task and has ended: the hold ends, and it waits for its turn again.
+
+    No attempt is used up, and its place in the queue is the one that it had.
+    """
+    fields = _ended(status, seen, moment) | {"finished_at": None, "exit_code": None, "retry_at": moment.now}
+    return _step(status, Event.PREEMPTED, moment, PREEMPTED, status.message, request, **fields)
 
 
 def retry_requested(status: Status, request: Request, moment: Moment) -> Status:

@@ -1,0 +1,63 @@
+"""Who holds something of the pools with `sharing`: an index for preemption, kept for these pools alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controller.core.model.records import Task
+
+
+class Holders:
+    """The Pending and Running tasks of some pools, by owner, and those that are being stopped."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, dict[str, dict[str, Task]]] = {}  # pool → owner → task
+        self._stopping: dict[str, dict[str, Task]] = {}
+        self._places: dict[str, tuple[str, str]] = {}
+
+    def keep(self, pool: str, tasks: Iterable[Task]) -> None:
+        """Keep the index of this pool from now on; `tasks` hold something of it."""
+        self.drop(pool)
+        self._pools[pool], self._stopping[pool] = {}, {}
+        for task in tasks:
+            self.add(task)
+
+    def drop(self, pool: str) -> None:
+        """Keep the index of this pool no longer."""
+        for tasks in self._pools.pop(pool, {}).values():
+            for task_id in tasks:
+                del self._places[task_id]
+        self._stopping.pop(pool, None)
+
+    def add(self, task: Task) -> None:
+        """Take in a task that holds something."""
+        owners = self._pools.get(task.pool)
+        if owners is None or task.status is None:
+            return
+        self._places[task.id] = task.pool, task.owner
+        owners.setdefault(task.owner, {})[task.id] = task
+        if task.status.stopping:
+            self._stopping[task.pool][task.id] = task
+
+    def discard(self, task_id: str) -> None:
+        """Take out a task, if it is there."""
+        place = self._places.pop(task_id, None)
+        if place is not None:
+            pool, owner = place
+            tasks = self._pools[pool][owner]
+            del tasks[task_id]
+            if not tasks:
+                del self._pools[pool][owner]
+            self._stopping[pool].pop(task_id, None)
+
+    def owners(self, pool: str) -> Iterator[str]:
+        """The owners that hold something of the pool."""
+        return iter(self._pools.get(pool, ()))
+
+    def of(self, pool: str, owner: str) -> Iterator[Task]:
+        """The tasks of an owner that hold something of the pool."""
+        return iter(self._pools.get(pool, {}).get(owner, {}).values())
+
+    def stopping(self, pool: str) -> Iterator[Task]:
+        """The tasks of the pool whose attempts are being stopped."""
+        return iter(self._stopping.get(pool, {}).values())

@@ -1,0 +1,325 @@
+"""Preemption: which attempts are stopped for a waiting task, and for which tasks (invariant I11).
+
+A claim says for which task attempts are stopped. It is written in the transaction that marks the first of
+them, and appended to in those that mark more. Their holds stay until their stop is proven, as after any stop.
+What comes free is set aside for the tasks with claims, in the order of the pool's queue.
+
+Nothing is stopped that need not be: what is free and what is coming free already, after whatever stop, counts
+first. Nothing can loop: a reclaim takes from an owner above its guarantee for one that stays within its own,
+so the sum of what owners hold beyond their guarantees falls; and a priority takes from strictly lower ones,
+never from what is guaranteed to another owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from controller.core.model.claims import Claim, ClaimKind
+from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
+from controller.core.model.records import PoolRecord, Task
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.shares import MINUTE_MS
+from controller.core.model.sharing import Preemption as Policy
+from controller.core.model.sharing import Sharing, SharingPriority
+from controller.core.model.task import AttemptId, StopReason
+from controller.core.planning import transitions
+from controller.core.planning.agenda import Agenda
+from controller.core.planning.decide import Decision
+from controller.core.planning.draft import Draft
+
+TASKS_PER_PASS = 256
+
+
+class Preemption:
+    """See the module's docstring."""
+
+    def __init__(self, model: Model, agenda: Agenda) -> None:
+        self._model = model
+        self._agenda = agenda
+
+    def end_claims(self, name: str, draft: Draft) -> None:
+        """End the claims of a pool that no longer serve: of tasks that do not wait for it, or may not run."""
+        if name not in self._model.claims:
+            return
+        record, queue = self._model.pools.get(name), self._model.queue(name)
+        for task_id in self._model.claims[name]:
+            if draft.has_changed(task_id):
+                continue
+            task = self._model.tasks.get(task_id)
+            if (
+                record is None
+                or record.pool.sharing is None
+                or record.pool.preemption is None
+                or task is None
+                or task_id not in queue
+                or is_over_limit(
+                    record.pool.sharing, task.owner, draft.share(name, task.owner).held, task.demand
+                )
+            ) and not draft.put_claim(name, task_id, None):
+                self._agenda.pools[name] = None
+                return
+
+    def plan(self, record: PoolRecord, owners: list[str], free: Vector, draft: Draft) -> None:
+        """Add claims, and the stops that they ask for, to the draft.
+
+        `owners` are those whose first task does not fit, in the order of their turn; `free` is what the pool
+        has left.
+        """
+        sharing, policy = record.pool.sharing, record.pool.preemption
+        assert sharing is not None
+        if policy is None or not (policy.reclaim or policy.by_priority):
+            return
+        search = _Search(self._model, record, sharing, policy, free, draft)
+        looked_at = 0
+        for owner in owners:
+            for place, request in self._model.queue(record.pool.name).of_owner(owner):
+                looked_at += 1
+                task = self._model.tasks[place.task_id]
+                if draft.has_changed(task.id) or task.requests:
+                    break
+                served = search.serve(task, request)
+                if served is None or looked_at >= TASKS_PER_PASS:
+                    self._agenda.pools[record.pool.name] = None
+                    return
+                if not served:
+                    break
+        if search.soonest is not None:
+            self._agenda.wake_pool(search.soonest, record.pool.name)
+
+
+class _Victim(NamedTuple):
+    """An attempt that may be stopped. The smallest is stopped first."""
+
+    runs: bool
+    priority: int
+    older: float
+    task: Task
+
+
+class _Search:
+    """One pass over the tasks of a pool that do not fit, in the order of their turn."""
+
+    def __init__(
+        self, model: Model, record: PoolRecord, sharing: Sharing, policy: Policy, free: Vector, draft: Draft
+    ) -> None:
+        self._model = model
+        self._pool = record.pool
+        self._sharing = sharing
+        self._policy = policy
+        self._draft = draft
+        self._claims = draft.claims(record.pool.name)
+        self.soonest: float | None = None  # when an attempt that is too young may be stopped
+        # what the tasks looked at so far leave of what is free and of what comes free
+        self._left = free
+        self._taken: dict[str, Vector] = {}  # owner → what the attempts hold that are being stopped
+        self._given: dict[str, Vector] = {}  # owner → what its waiting tasks will hold, of those looked at
+        self._tasks: dict[str, int] = {}  # owner → how many these are
+        self._stopped: set[str] = set()
+        for task in model.indexes.holders.stopping(record.pool.name):
+            assert task.status is not None
+            if task.status.lost_since is None:
+                self._comes_free(task)
+
+    def serve(self, task: Task, request: Vector) -> bool | None:
+        """Give the task what is free and what comes free, and have attempts stopped for the rest.
+
+        False if it cannot be served now. None if the draft is full.
+        """
+        owner = task.owner
+        given = self._given.get(owner, ZERO)
+        if is_over_limit(self._sharing, owner, self._held(owner), request, self._count(owner)):
+            return False
+        short = Vector(
+            {
+                each: amount - self._left.get(each)
+                for each, amount in request.items()
+                if amount > self._left.get(each)
+            }
+        )
+        if short:
+            kind, victims = self._victims(task, request, short)
+            victims = self._within_budget(victims)
+            if not victims:
+                return False
+            stopped = self._stop(task, kind, request, short, victims)
+            if stopped is None or len(stopped) < len(victims):
+                return None
+        self._left = self._left - request
+        self._given[owner] = given + request
+        self._tasks[owner] = self._tasks.get(owner, 0) + 1
+        return True
+
+    def _held(self, owner: str) -> Vector:
+        """What the owner will hold, when all that was decided so far has come about."""
+        share = self._draft.share(self._pool.name, owner)
+        return share.held - self._taken.get(owner, ZERO) + self._given.get(owner, ZERO)
+
+    def _count(self, owner: str) -> int:
+        return self._draft.share(self._pool.name, owner).running + self._tasks.get(owner, 0)
+
+    def _comes_free(self, task: Task) -> None:
+        assert task.status is not None
+        hold = task.status.hold
+        self._left += hold
+        self._taken[task.owner] = self._taken.get(task.owner, ZERO) + hold
+        self._stopped.add(task.id)
+
+    # -- whom to stop
+
+    def _victims(self, task: Task, request: Vector, short: Vector) -> tuple[ClaimKind, list[Task]]:
+        """By which right attempts are stopped for the task, and which; none if that would not be enough."""
+        if self._policy.reclaim and self._is_guaranteed(task.owner, request, short):
+            found = self._enough(short, self._reclaimable(task.owner, short), reclaims=True)
+            if found:
+                return ClaimKind.RECLAIM, found
+        if self._policy.by_priority:
+            return ClaimKind.PRIORITY, self._enough(short, self._lower(task), reclaims=False)
+        return ClaimKind.PRIORITY, []
+
+    def _is_guaranteed(self, owner: str, request: Vector, short: Vector) -> bool:
+        """Whether the owner is below its guarantee of all that is short, and stays within it."""
+        guarantee = self._pool.guarantee_of(owner)
+        after = self._held(owner) + request
+        return all(after.get(name) <= guarantee.get(name) for name in short)
+
+    def _enough(self, short: Vector, candidates: list[_Victim], *, reclaims: bool) -> list[Task]:
+        """The first candidates that free what is short, without those that turn out not to be needed."""
+        chosen: list[Task] = []
+        missing, taken = short, dict[str, Vector]()
+        for victim in sorted(candidates, key=lambda one: (*one[:3], one.task.id)):
+            assert victim.task.status is not None
+            hold, owner = victim.task.status.hold, victim.task.owner
+            helps = any(name in missing for name in hold)
+            if not helps or not self._may_lose(
+                owner, hold, missing, taken.get(owner, ZERO), reclaims=reclaims
+            ):
+                continue
+            chosen.append(victim.task)
+            taken[owner] = taken.get(owner, ZERO) + hold
+            missing = missing.without(hold)
+            if not missing:
+                return self._needed(chosen, short)
+        return []
+
+    @staticmethod
+    def _needed(chosen: list[Task], short: Vector) -> list[Task]:
+        """Without those whose hold is not needed, the last of them first."""
+        freed = ZERO
+        for task in chosen:
+            assert task.status is not None
+            freed += task.status.hold
+        kept = []
+        for task in reversed(chosen):
+            assert task.status is not None
+            if short.fits(freed - task.status.hold):
+                freed -= task.status.hold
+            else:
+                kept.append(task)
+        return kept[::-1]
+
+    def _may_lose(self, owner: str, hold: Vector, missing: Vector, taken: Vector, *, reclaims: bool) -> bool:
+        """Whether an owner that loses `taken` already may lose this hold as well."""
+        held, guarantee = self._held(owner) - taken, self._pool.guarantee_of(owner)
+        if reclaims:  # it is above its guarantee of something that is short, before the loss
+            return any(held.get(name) > guarantee.get(name) for name in missing if name in hold)
+        if self._sharing.priority is SharingPriority.WITHIN_OWNER:
+            return True
+        after = held - hold  # nothing of what is guaranteed
+        return all(after.get(name) >= guarantee.get(name) for name in guarantee if name in hold)
+
+    def _reclaimable(self, owner: str, short: Vector) -> list[_Victim]:
+        holders = self._model.indexes.holders
+        owners = [other for other in holders.owners(self._pool.name) if other != owner]
+        return [
+            victim
+            for other in owners
+            if any(self._held(other).get(name) > self._pool.guarantee_of(other).get(name) for name in short)
+            for victim in self._stoppable(other)
+        ]
+
+    def _lower(self, task: Task) -> list[_Victim]:
+        assert task.spec is not None
+        holders = self._model.indexes.holders
+        across = self._sharing.priority is SharingPriority.ACROSS_OWNERS
+        owners = list(holders.owners(self._pool.name)) if across else [task.owner]
+        return [
+            victim
+            for other in owners
+            for victim in self._stoppable(other)
+            if victim.priority < task.spec.priority
+        ]
+
+    def _stoppable(self, owner: str) -> Iterator[_Victim]:
+        """The owner's attempts that may be stopped now, whoever asks."""
+        if self._model.share_is_frozen(self._pool.name, owner):
+            return
+        now = self._draft.moment.now
+        for task in self._model.indexes.holders.of(self._pool.name, owner):
+            status = task.status
+            if (
+                status is None
+                or status.stopping
+                or status.lost_since is not None
+                or task.id in self._stopped
+                or task.frozen
+                or task.requests
+                or self._draft.has_changed(task.id)
+            ):
+                continue
+            priority = task.spec.priority if task.spec is not None else 0
+            runs = status.state is State.RUNNING
+            since = status.started_at or status.admitted_at or 0.0
+            if runs and now < since + self._policy.min_run_seconds:
+                ready = since + self._policy.min_run_seconds
+                self.soonest = ready if self.soonest is None else min(self.soonest, ready)
+                continue
+            yield _Victim(runs, priority, -since, task)
+
+    # -- stopping them
+
+    def _within_budget(self, victims: list[Task]) -> list[Task]:
+        """As many as may be stopped in this minute: all, or if even a whole minute is too short, some."""
+        account = self._draft.account(self._pool.name)
+        minute = self._draft.moment.at // MINUTE_MS
+        stopped = account.stopped if account.minute == minute else 0
+        left = max(0, self._policy.per_minute - stopped)
+        if len(victims) <= left:
+            return victims
+        next_minute = (minute + 1) * MINUTE_MS / 1000
+        self.soonest = next_minute if self.soonest is None else min(self.soonest, next_minute)
+        return victims[:left] if not stopped else []
+
+    def _stop(
+        self, task: Task, kind: ClaimKind, request: Vector, short: Vector, victims: list[Task]
+    ) -> list[Task] | None:
+        """Mark as many as the draft has room for. None if it has no room for the claim."""
+        known = self._claims.get(task.id)
+        claim = known or Claim(kind=kind, asked=request, short=short, at=self._draft.moment.at)
+        claim = msgspec.structs.replace(claim, short=short)
+        if self._draft.is_full or not self._draft.put_claim(self._pool.name, task.id, claim):
+            return None
+        stopped = []
+        why = f"its resources go to {task.id} of owner {task.owner}, by {kind}"
+        for victim in victims:
+            assert victim.status is not None
+            status = transitions.stop_requested(victim.status, StopReason.PREEMPTED, why, self._draft.moment)
+            if not self._draft.add(victim, Decision(status)):
+                break
+            stopped.append(victim)
+            self._comes_free(victim)
+        names = (str(AttemptId(victim.id, victim.attempt)) for victim in stopped)
+        claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names))
+        self._draft.put_claim(self._pool.name, task.id, claim)
+        self._draft.count_stopped(self._pool.name, len(stopped))
+        return stopped
+
+
+def is_over_limit(sharing: Sharing, owner: str, held: Vector, request: Vector, running: int = -1) -> bool:
+    """Whether the owner, which holds this in so many tasks, would be above its limits with the request."""
+    policy = sharing.of(owner)
+    too_many = policy.max_running is not None and running >= policy.max_running
+    return too_many or any(name in request for name in policy.limit.exceeded_by(held + request))
