@@ -15,6 +15,7 @@ from controller.core.model.queue import Place, Queue
 from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sight import first_sight
+from controller.core.model.task import Pool
 from controller.core.model.timers import Timers
 from controller.core.model.touched import Touched
 
@@ -81,10 +82,11 @@ class Indexes:
                 self.timers.schedule(task, task.first_due())
 
     def size_again(self, name: str, before: PoolRecord | None) -> None:
-        """Compute again what the tasks in a pool's queue ask for, if the pool's pod template has changed."""
+        """Queue a pool's tasks again, if its pod template has changed, or whether it is shared."""
         after = self._pools.get(name)
         self._demands.forget(name)
-        if pool_template(before.pool if before else None) != pool_template(after.pool if after else None):
+        now, then = after.pool if after else None, before.pool if before else None
+        if pool_template(then) != pool_template(now) or _is_shared(then) != _is_shared(now):
             for task in [self._tasks[task_id] for task_id in self.queues.get(name, ())]:
                 if task.pool == name:  # else it is about to be indexed again
                     self._enqueue(task)
@@ -150,5 +152,10 @@ class Indexes:
             queue = self.queues[task.pool] = Queue()
         record = self._pools.get(task.pool)
         task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
-        queue.add(Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id), task.demand)
+        place = Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id)
+        queue.add(place, task.demand, task.owner if record is not None and _is_shared(record.pool) else "")
         self.touched.pools[task.pool] = None
+
+
+def _is_shared(pool: Pool | None) -> bool:
+    return pool is not None and pool.sharing is not None

@@ -163,6 +163,7 @@ class Model(InstallationRecords, Compartments):
         if mod > self.share(pool, owner).mod:
             self.shares.setdefault(pool, {})[owner] = share._replace(mod=mod)
             self._mods["shares", (pool, owner)] = mod
+            self.queue(pool).touched[owner] = None
 
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
         """The mod revision that we have of a record; 0 if we have none."""
@@ -321,6 +322,7 @@ class Model(InstallationRecords, Compartments):
             self._look_again(pool)
 
     def _apply_share(self, pool: str, owner: str, change: Change) -> None:
+        self.queue(pool).touched[owner] = None
         shares = self.shares.setdefault(pool, {})
         shares.pop(owner, None)
         if change.value is not None:

@@ -28,13 +28,21 @@ class Place(NamedTuple):
     task_id: str
 
 
+Groups = dict[tuple[Vector, int], SortedList[Place]]
+"""Places by request and rank. No list is empty, and each place is in the list of its own."""
+
+
 class Queue:
-    """The waiting tasks of one pool."""
+    """The waiting tasks of one pool. In a pool with `sharing` they are grouped by owner, too.
+
+    `touched` are the owners whose tasks or share have changed, for the order that is kept of them.
+    """
 
     def __init__(self) -> None:
-        self._places: dict[str, tuple[Place, Vector]] = {}
-        # Invariant: no list is empty, and each place is in the list of its own request and rank.
-        self._groups: dict[tuple[Vector, int], SortedList[Place]] = {}
+        self._places: dict[str, tuple[Place, Vector, str]] = {}
+        self._groups: Groups = {}  # of all tasks
+        self._owners: dict[str, Groups] = {}  # owner → of its tasks
+        self.touched: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -45,30 +53,66 @@ class Queue:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._places
 
-    def add(self, place: Place, request: Vector) -> None:
-        """Put a task into the queue. A task that is already there moves to its new place."""
+    def add(self, place: Place, request: Vector, owner: str = "") -> None:
+        """Put a task into the queue. A task that is already there moves to its new place.
+
+        `owner` "": the pool is not shared.
+        """
         self.discard(place.task_id)
-        self._places[place.task_id] = (place, request)
-        places = self._groups.get((request, place.rank))
-        if places is None:
-            places = self._groups[request, place.rank] = SortedList()
-        places.add(place)
+        self._places[place.task_id] = (place, request, owner)
+        _add(self._groups, place, request)
+        if owner:
+            _add(self._owners.setdefault(owner, {}), place, request)
+            self.touched[owner] = None
 
     def discard(self, task_id: str) -> None:
         """Remove a task, if it is there."""
         entry = self._places.pop(task_id, None)
         if entry is None:
             return
-        place, request = entry
-        places = self._groups[request, place.rank]
-        places.remove(place)
-        if not places:
-            del self._groups[request, place.rank]
+        place, request, owner = entry
+        _remove(self._groups, place, request)
+        if owner:
+            _remove(self._owners[owner], place, request)
+            if not self._owners[owner]:
+                del self._owners[owner]
+            self.touched[owner] = None
 
     def place(self, task_id: str) -> Place | None:
         """A task's place; None if it does not wait here."""
         entry = self._places.get(task_id)
         return entry[0] if entry else None
+
+    # -- by owner
+
+    def owners(self) -> Iterator[str]:
+        """The owners that have a waiting task."""
+        return iter(self._owners)
+
+    def waits(self, owner: str) -> bool:
+        """Whether the owner has a waiting task."""
+        return owner in self._owners
+
+    def waiting_of(self, owner: str) -> int:
+        """How many tasks of the owner wait."""
+        return sum(map(len, self._owners.get(owner, {}).values()))
+
+    def groups_of(self, owner: str) -> Groups:
+        """The owner's tasks by request and rank. The caller changes nothing in it."""
+        return self._owners.get(owner, {})
+
+    def first_of(self, owner: str) -> tuple[Place, Vector]:
+        """The owner's first task and its request. The owner must have one."""
+        return min((places[0], request) for (request, _), places in self._owners[owner].items())
+
+    def of_owner(self, owner: str) -> Iterator[tuple[Place, Vector]]:
+        """The owner's tasks and their requests, in order."""
+        groups = self.groups_of(owner).items()
+        return heapq.merge(*(((place, request) for place in places) for (request, _), places in groups))
+
+    def any_fits(self, free: Vector) -> bool:
+        """Whether any waiting task would fit. The cost follows the number of different requests."""
+        return any(request.fits(free) for request in {request for request, _ in self._groups})
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""
@@ -139,3 +183,17 @@ class Queue:
             if ready:
                 free = free - request
                 yield place.task_id
+
+
+def _add(groups: Groups, place: Place, request: Vector) -> None:
+    places = groups.get((request, place.rank))
+    if places is None:
+        places = groups[request, place.rank] = SortedList()
+    places.add(place)
+
+
+def _remove(groups: Groups, place: Place, request: Vector) -> None:
+    places = groups[request, place.rank]
+    places.remove(place)
+    if not places:
+        del groups[request, place.rank]

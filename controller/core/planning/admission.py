@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from controller.core.model import quarantine
+from controller.core.model.fair_order import FairOrder
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
+from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
+from controller.core.planning.preemption import Preemption
 from controller.core.promise.attempts import Attempts
 from controller.core.promise.invariants import unledgered
 
@@ -33,6 +36,8 @@ class Admission:
         self._attempts = attempts
         self._driver = driver
         self._looks_at = looks_at
+        self._preemption = Preemption(model, agenda)
+        self._orders: dict[str, FairOrder] = {}
 
     def plan(self, draft: Draft) -> None:
         """Add to the draft the admissions for which the pools on the agenda have room."""
@@ -41,9 +46,12 @@ class Admission:
             if draft.is_full:
                 return
             del pools[name]
+            self._preemption.end_claims(name, draft)
             record = self._model.pools.get(name)
             if record is None or record.pool.paused or self._model.pool_is_frozen(name):
                 continue
+            if self._model.is_rebuilding(name):
+                continue  # the ledger puts the pool on the agenda again
             try:
                 self._admit(record, draft)
             # counted, and shown on the pool until the pool changes; the other pools are served
@@ -67,7 +75,8 @@ class Admission:
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)
 
-        for task_id in self._model.queue(pool.name).admissible(pool, free, waited, may_start):
+        passed_over: list[str] = []
+        for task_id in self._in_order(record, free, waited, may_start, passed_over, draft):
             try:
                 is_admitted = self._admit_task(self._model.tasks[task_id], record.mod, draft)
             # counted, and shown on the task, which has left the queue
@@ -78,6 +87,38 @@ class Admission:
             if not is_admitted:
                 self._agenda.pools[pool.name] = None
                 return
+        if passed_over:
+            free = pool.capacity - draft.held(pool.name) - unledgered(self._model, pool.name)
+            self._preemption.plan(record, passed_over, free, draft)
+
+    def _in_order(
+        self,
+        record: PoolRecord,
+        free: Vector,
+        waited: Callable[[str], float],
+        may_start: Callable[[str], bool],
+        passed_over: list[str],
+        draft: Draft,
+    ) -> Iterator[str]:
+        """The tasks to admit. `passed_over` gets the owners whose first task does not fit."""
+        pool, queue = record.pool, self._model.queue(record.pool.name)
+        if pool.sharing is None:
+            return queue.admissible(pool, free, waited, may_start)
+        return self._orders.setdefault(pool.name, FairOrder()).admissible(
+            pool,
+            record.mod,
+            queue,
+            free,
+            draft.moment.at,
+            share=lambda owner: draft.share(pool.name, owner),
+            waited_seconds=waited,
+            may_start=lambda task_id: (
+                not self._model.share_is_frozen(pool.name, self._model.tasks[task_id].owner)
+                and may_start(task_id)
+            ),
+            has_claim=lambda task_id: draft.has_claim(pool.name, task_id),
+            passed_over=passed_over.append,
+        )
 
     def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
         """Add the task's admission to the draft. False if the draft has no room for it."""
@@ -86,7 +127,9 @@ class Admission:
         number = max(task.attempt, self._attempts.highest(task.id)) + 1
         status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
         start = self._driver.start(AttemptId(task.id, number), task, status.hold, repeated=False)
-        if not draft.add(task, Decision(status, compares_spec=True, compares_pool=True)):
+        ends_claim = draft.has_claim(task.pool, task.id)
+        decision = Decision(status, compares_spec=True, compares_pool=True)
+        if not draft.add(task, decision, ends_claim=ends_claim):
             return False
         draft.plan.effects.append(start)
         return True

@@ -107,20 +107,33 @@ class Draft:
                 found.pop(of[1], None)
         return found
 
+    def has_claim(self, pool: str, task_id: str) -> bool:
+        """Whether the task has a claim once this plan is persisted."""
+        key = pool, task_id
+        if key in self._claims or key in self._after_claims:
+            return (self._claims if key in self._claims else self._after_claims)[key] is not None
+        return task_id in self._model.claims.get(pool, ())
+
     def put_claim(self, pool: str, task_id: str, claim: Claim | None) -> bool:
         """Write a claim, or end it (None), in this plan. False if the draft has no room for it."""
-        key = pool, task_id
-        if key not in self._claims:
-            if self._has_most_tasks or self._operations + 2 > self._limits.operations:
+        if (pool, task_id) not in self._claims:
+            operations = 2  # the claim, and the account that counts the attempts
+            if self._has_most_tasks or self._operations + operations > self._limits.operations:
                 return False
-            self._operations += 2  # the claim, and the account that counts the attempts
-            self._bytes += 2 * BYTES_PER_OPERATION
-            if key in self._after_claims:  # its mod is not known yet; 0 if it has ended
-                self._seen_claims[key] = None if self._after_claims[key] is not None else 0
-            else:
-                self._seen_claims[key] = self._model.mod_of(claims.KIND, key)
-        self._claims[key] = claim
+            self._operations += operations
+            self._bytes += operations * BYTES_PER_OPERATION
+        self._note_claim(pool, task_id, claim)
         return True
+
+    def _note_claim(self, pool: str, task_id: str, claim: Claim | None) -> None:
+        key = pool, task_id
+        if key in self._claims:
+            pass
+        elif key in self._after_claims:  # its mod is not known yet; 0 if it has ended
+            self._seen_claims[key] = None if self._after_claims[key] is not None else 0
+        else:
+            self._seen_claims[key] = self._model.mod_of(claims.KIND, key)
+        self._claims[key] = claim
 
     def account(self, pool: str) -> Account:
         """The account of a pool with `sharing` once this plan is persisted."""
@@ -153,13 +166,15 @@ class Draft:
         self._seen_claims = {key: revision if mod is None else mod for key, mod in self._seen_claims.items()}
         self._after, self._after_shares, self._after_claims, self._after_changed = {}, {}, {}, set()
 
-    def add(self, task: Task, decision: Decision, *, may_have_log: bool = False) -> bool:
+    def add(
+        self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim: bool = False
+    ) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
 
         The transaction compares the records that the decision rests on, and also the absence of records that
         it rests on: a decision without a spec compares that there is none, a first status compares its spec,
         and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
-        model does not show yet.
+        model does not show yet. `ends_claim`: the task has a claim, which ends with this (I11).
         """
         before, after = _held(task.status), _held(decision.status)
         pool, owner = task.pool, task.owner
@@ -180,6 +195,7 @@ class Draft:
         operations += bool(relies_on) and relies_on not in self._relied_on
         removes_log = decision.removes and (may_have_log or self._model.mod_of(kept_log.KIND, (task.id,)) > 0)
         operations += removes_log
+        operations += ends_claim
         size = len(value or b"") + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes
@@ -196,6 +212,8 @@ class Draft:
             else:
                 self._torn.add(pool)
             self._ledgers[pool] = ledger._replace(held=ledger.held - before + after)
+        if ends_claim:
+            self._note_claim(pool, task.id, None)
         if relies_on:
             self._relied_on.setdefault(relies_on, self._model.pools[relies_on].mod)
         self._operations += operations

@@ -1,0 +1,245 @@
+"""The order of admission in a pool with `sharing`: whose turn it is, and whom that lets pass.
+
+Owners come in this order: those whose first task fits into what is left of their guarantee; then by dominant
+share, the smallest first; ties by what they hold now, and by name. The dominant share of an owner is the
+largest, over the pool's resources, of what it holds (averaged with the pool's half-life), as a part of the
+capacity, divided by its weight. With `across-owners`, the priority of an owner's first task comes before all
+of this. Within an owner the order is that of any queue: priority, then submission.
+
+Source: dominant resource fairness (Ghodsi et al., NSDI 2011), with weights.
+
+Averages change with time alone, so the order is taken at a quantised time and kept between passes; only the
+owners whose share or queue has changed are placed again. A pass costs what it admits and whom it passes over.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+from controller.core.model.queue import Place, Queue
+from controller.core.model.resources import Vector
+from controller.core.model.shares import FRACTION, Share, averaged
+from controller.core.model.sharing import OwnerPolicy, SharingPriority
+from controller.core.model.task import Policy, Pool
+
+TICKS_PER_HALF_LIFE = 1024
+SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
+FEWEST_HEADS = 8  # owners that are told of as passed over, even if nothing at all fits
+
+
+class Turn(NamedTuple):
+    """An owner's place in the order. Turns compare in the order of admission."""
+
+    rank: int  # -priority of its first task with `across-owners`, else 0
+    beyond: bool  # its first task does not fit into what is left of its guarantee
+    share: float  # its dominant share
+    held: float  # the same of what it holds now
+    owner: str
+
+
+def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn:
+    """An owner's place in the order at that time (ms). It must have a task in the queue."""
+    sharing = pool.sharing
+    assert sharing is not None
+    place, request = queue.first_of(owner)
+    across = sharing.priority is SharingPriority.ACROSS_OWNERS
+    weight = sharing.of(owner).weight
+    average = averaged(share, at, sharing.half_life_seconds)
+    return Turn(
+        place.rank if across else 0,
+        not is_guaranteed(pool.guarantee_of(owner), share.held, request),
+        dominant(average, pool.capacity) / (FRACTION * weight),
+        dominant(share.held, pool.capacity) / weight,
+        owner,
+    )
+
+
+def dominant(amounts: Vector, capacity: Vector) -> float:
+    """The largest part of the capacity that these amounts are, over the resources."""
+    parts = (
+        amount / capacity.get(name) if capacity.get(name) else float("inf")
+        for name, amount in amounts.items()
+        if amount > 0
+    )
+    return max(parts, default=0.0)
+
+
+def is_guaranteed(guarantee: Vector, held: Vector, request: Vector) -> bool:
+    """Whether the request fits into what is left of the guarantee, of the resources that it names."""
+    named = [name for name in guarantee if name in request]
+    return bool(named) and all(held.get(name) + request[name] <= guarantee[name] for name in named)
+
+
+def is_over_limit(policy: OwnerPolicy, share: Share, request: Vector) -> bool:
+    """Whether its owner would be above one of its limits, if the request were admitted."""
+    if policy.max_running is not None and share.running >= policy.max_running:
+        return True
+    return any(name in request for name in policy.limit.exceeded_by(share.held + request))
+
+
+def tick_ms(half_life_seconds: float) -> int:
+    """For how long the order is kept, if nothing changes; 0: for ever."""
+    if not half_life_seconds:
+        return 0
+    seconds = half_life_seconds / TICKS_PER_HALF_LIFE
+    return int(1000 * min(max(seconds, SHORTEST_TICK_SECONDS), LONGEST_TICK_SECONDS))
+
+
+class FairOrder:
+    """The order of one pool, kept between passes. One planner uses it, and the queue tells it of changes."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, Turn] = {}
+        self._order: SortedList[Turn] = SortedList()
+        self._made_for: tuple[object, ...] = ()
+
+    def admissible(
+        self,
+        pool: Pool,
+        pool_mod: int,
+        queue: Queue,
+        free: Vector,
+        now_ms: int,
+        share: Callable[[str], Share],
+        waited_seconds: Callable[[str], float],
+        may_start: Callable[[str], bool],
+        has_claim: Callable[[str], bool],
+        passed_over: Callable[[str], None],
+    ) -> Iterator[str]:
+        """The tasks to admit, in order. The caller may stop at any time.
+
+        `free` is what the pool has left. `share` is an owner's share with what has been yielded so far. An
+        owner whose task does not fit is told to `passed_over`, and does not block others, except that its
+        first task reserves if it has a claim, or has waited for `backfill_seconds`: what it asks for is set
+        aside as far as it is free, so that tasks behind it take nothing of a resource that it lacks, and
+        leave enough of every other one. A task above its owner's limits is passed over and reserves nothing.
+        """
+        self._renew(pool, pool_mod, queue, now_ms, share)
+        sharing = pool.sharing
+        assert sharing is not None
+        cursors: dict[str, _Cursor] = {}
+        done: list[Turn] = []
+        told, may_fit = 0, True
+        try:
+            while self._order and (told < FEWEST_HEADS or may_fit):
+                turn = self._order.pop(0)
+                done.append(turn)
+                owner = turn.owner
+                cursor = cursors.get(owner)
+                if cursor is None:
+                    cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool)
+                step = _Step(sharing.of(owner), share(owner), free, may_start)
+                found = cursor.next(step)
+                if cursor.blocked is not None and not cursor.is_told:
+                    cursor.is_told = True
+                    told += 1
+                    passed_over(owner)
+                    place, request = cursor.blocked
+                    if has_claim(place.task_id) or waited_seconds(place.task_id) >= pool.backfill_seconds:
+                        free = free.without(request)
+                        may_fit = queue.any_fits(free)
+                        found = cursor.next(step._replace(free=free))
+                if found is None:
+                    continue
+                place, request = found
+                cursor.take(place, request)
+                free = free - request
+                may_fit = queue.any_fits(free)
+                queue.touched[owner] = None  # its share grows, whether or not the caller comes back
+                yield place.task_id
+                done.pop()
+                self._put(turn_of(pool, queue, owner, share(owner), self._at(pool, now_ms)))
+        finally:
+            self._order.update(done)
+
+    def _at(self, pool: Pool, now_ms: int) -> int:
+        assert pool.sharing is not None
+        tick = tick_ms(pool.sharing.half_life_seconds)
+        return now_ms // tick * tick if tick else now_ms
+
+    def _renew(
+        self, pool: Pool, pool_mod: int, queue: Queue, now_ms: int, share: Callable[[str], Share]
+    ) -> None:
+        """Place again the owners that have changed; all of them, if the pool or the quantised time has."""
+        at = self._at(pool, now_ms)
+        assert pool.sharing is not None
+        made_for = (pool_mod, at if pool.sharing.half_life_seconds else 0, id(queue))
+        touched, queue.touched = queue.touched, {}
+        if made_for != self._made_for:
+            self._made_for = made_for
+            self._turns = {owner: turn_of(pool, queue, owner, share(owner), at) for owner in queue.owners()}
+            self._order = SortedList(self._turns.values())
+            return
+        for owner in touched:
+            before = self._turns.pop(owner, None)
+            if before is not None:
+                self._order.remove(before)
+            if queue.waits(owner):
+                self._put(turn_of(pool, queue, owner, share(owner), at))
+
+    def _put(self, turn: Turn) -> None:
+        self._turns[turn.owner] = turn
+        self._order.add(turn)
+
+
+class _Step(NamedTuple):
+    policy: OwnerPolicy
+    share: Share
+    free: Vector
+    may_start: Callable[[str], bool]
+
+
+class _Cursor:
+    """How far a pass has come with the tasks of one owner.
+
+    `blocked` is its first task that is ready and within the limits, and did not fit.
+    """
+
+    def __init__(self, groups: dict[tuple[Vector, int], SortedList[Place]], pool: Pool) -> None:
+        self._groups = groups
+        self._is_strict = pool.policy is Policy.STRICT
+        self._heads = [
+            (places[0], 0, request) for (request, _), places in groups.items() if request.fits(pool.capacity)
+        ]
+        heapq.heapify(self._heads)  # places are unique, so requests are never compared
+        self.blocked: tuple[Place, Vector] | None = None
+        self.is_told = False
+
+    def next(self, step: _Step) -> tuple[Place, Vector] | None:
+        """The owner's next task that may be admitted now; None if there is none in this pass."""
+        while self._heads:
+            place, index, request = self._heads[0]
+            if not step.may_start(place.task_id):
+                self._advance(place, index, request)
+            elif is_over_limit(step.policy, step.share, request):
+                heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
+                if self._is_strict:
+                    self._heads = []
+            elif not request.fits(step.free):
+                heapq.heappop(self._heads)
+                self.blocked = self.blocked or (place, request)
+                if self._is_strict:
+                    self._heads = []
+            else:
+                return place, request
+        return None
+
+    def take(self, place: Place, request: Vector) -> None:
+        """The task that `next` returned is admitted."""
+        self._advance(place, self._heads[0][1], request)
+
+    def _advance(self, place: Place, index: int, request: Vector) -> None:
+        places = self._groups[request, place.rank]
+        if index + 1 < len(places):
+            heapq.heapreplace(self._heads, (places[index + 1], index + 1, request))
+        else:
+            heapq.heappop(self._heads)
+
+
+def ranking(pool: Pool, queue: Queue, share: Callable[[str], Share], now_ms: int) -> list[Turn]:
+    """All owners with a task in the queue, in order, for readers. The cost follows their number."""
+    return sorted(turn_of(pool, queue, owner, share(owner), now_ms) for owner in queue.owners())
