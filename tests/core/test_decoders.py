@@ -17,11 +17,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.core.model import codec, installation, kept_log, quarantine, task
+from controller.core.model import claims, codec, installation, kept_log, quarantine, shares, task
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
-from controller.core.model.records import Change
+from controller.core.model.records import Change, decode_ledger
 from controller.election import term_records
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
@@ -94,7 +94,14 @@ ROWS: dict[str, Row] = {
     "core.model.codec.decode_history": Row(
         lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT
     ),
-    "core.model.codec.decode_ledger": Row(codec.decode_ledger, ("ledgers",), CORRUPT),
+    "core.model.codec.decode_ledger": Row(codec.decode_ledger, ("ledgers", "shared-ledger"), CORRUPT),
+    "core.model.records.decode_ledger": Row(
+        lambda data: decode_ledger(Change("ledgers", ("a",), data, 5, 5)),
+        ("ledgers", "shared-ledger"),
+        CORRUPT,
+    ),
+    "core.model.shares.decode_share": Row(shares.decode_share, ("shares",), CORRUPT),
+    "core.model.claims.decode_claim": Row(claims.decode_claim, ("claims",), CORRUPT),
     "core.model.installation.decode_installation": Row(
         installation.decode_installation, ("installation",), CORRUPT
     ),
@@ -134,7 +141,7 @@ ROWS: dict[str, Row] = {
     "engine.kubernetes.pod.decode_event": Row(pod.decode_event, ("WatchEvent",), pod.NOT_JSON_OF_ITS_TYPE),
     **{
         f"core.model.model.{kind}": _stored(kind)
-        for kind in (*EVERY, "installation", "engine", "quarantined")
+        for kind in (*EVERY, "installation", "engine", "quarantined", "shares", "claims")
     },
 }
 NO_DECODERS = {
@@ -153,6 +160,24 @@ def recorded() -> dict[str, list[bytes]]:
     found["quarantined"] = [
         quarantine.encode(
             quarantine.Aside(reason="plan: KeyError: 5", seen=(5, 6, 0), at=5.0, epoch=7), Op("op")
+        )
+    ]
+    found["shared-ledger"] = [
+        (
+            b'{"version":1,"held":{"cpu":"2"},"op":"r/1/8","used":{"cpu":"5000"},"at":1764241200123,'
+            b'"shares_op":"r/1/8","day":20419,"minute":29404020,"stopped":2}'
+        )
+    ]
+    found["shares"] = [
+        (
+            b'{"version":1,"held":{"cpu":"2"},"running":2,"used":{"cpu":"5000"},"recent":{"cpu":"2048"},'
+            b'"at":1764241200123,"op":"r/1/8"}'
+        )
+    ]
+    found["claims"] = [
+        (
+            b'{"kind":"reclaim","asked":{"cpu":"2"},"short":{"cpu":"1"},"victims":["train-1"],'
+            b'"at":1764241200123,"version":1,"op":"r/1/8"}'
         )
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']

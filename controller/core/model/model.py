@@ -14,39 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from controller.core.model import claims, codec, quarantine
-from controller.core.model.claims import Claim
-from controller.core.model.compartments import OF_TASKS, Compartments
+from controller.core.model import codec, quarantine
+from controller.core.model.compartments import OF_TASKS
 from controller.core.model.installation_records import InstallationRecords
+from controller.core.model.pool_records import OF_POOLS, PoolRecords
 from controller.core.model.queue import Queue
 from controller.core.model.records import (
     NO_REQUESTS,
     Change,
-    Ledger,
-    PoolRecord,
     RevisionWentBack,
     Task,
-    decode_ledger,
 )
-from controller.core.model.shares import NO_SHARE, Share, decode_share
 from controller.core.model.task import RequestKind, Status
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
-OF_POOLS = ("pools", "ledgers", "shares", claims.KIND)
 
-
-class Model(InstallationRecords, Compartments):
+class Model(InstallationRecords, PoolRecords):
     """See the module's docstring. Not thread-safe: one thread applies, and readers hold the owner's lock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.revision = 0  # every change up to here has been applied
-        self.ledgers: dict[str, Ledger] = {}
-        self.shares: dict[str, dict[str, Share]] = {}  # pool → owner → share
-        self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
-        self.shared: dict[str, None] = {}  # the pools of which shares are kept
-        self.charged_at = 0  # ms; no charge and no step of a history is later
         indexes = self.indexes
         self.queues, self.counts = indexes.queues, indexes.counts
         self.holding, self.holds = indexes.holding, indexes.holds
@@ -149,22 +138,6 @@ class Model(InstallationRecords, Compartments):
         self.indexes.reindex(task)
         return self.indexes.take_touched()
 
-    def put_ledger(self, pool: str, ledger: Ledger, mod: int) -> Touched:
-        """A leader's own commit: a ledger as it was written at revision `mod`."""
-        if mod > self.ledger(pool).mod:
-            self.ledgers[pool] = ledger._replace(mod=mod)
-            self.charged_at = max(self.charged_at, ledger.account.at)
-            self._mods["ledgers", (pool,)] = mod
-            self.indexes.touched.pools[pool] = None
-        return self.indexes.take_touched()
-
-    def put_share(self, pool: str, owner: str, share: Share, mod: int) -> None:
-        """A leader's own commit: a share as it was written at revision `mod`, with its pool's ledger."""
-        if mod > self.share(pool, owner).mod:
-            self.shares.setdefault(pool, {})[owner] = share._replace(mod=mod)
-            self._mods["shares", (pool, owner)] = mod
-            self.queue(pool).touched[owner] = None
-
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:
         """The mod revision that we have of a record; 0 if we have none."""
         if kind in ("tasks", "states"):
@@ -188,41 +161,6 @@ class Model(InstallationRecords, Compartments):
         return self.indexes.advance(now)
 
     # -- reading
-
-    def ledger(self, pool: str) -> Ledger:
-        """A pool's ledger; empty if there is none."""
-        return self.ledgers.get(pool) or Ledger()
-
-    def pool_is_frozen(self, pool: str) -> bool:
-        """Whether the pool's ledger does not parse. Nothing that changes it can be written."""
-        return ("ledgers", (pool,)) in self.quarantine
-
-    def known(self, kind: str) -> list[tuple[str, tuple[str, ...], int]]:
-        """The records of a kind that is not of tasks: kind, names, mod. The cost follows their number."""
-        return [(of, names, mod) for (of, names), mod in self._mods.items() if of == kind]
-
-    def share(self, pool: str, owner: str) -> Share:
-        """An owner's share of a pool; an empty one if there is none."""
-        return self.shares.get(pool, {}).get(owner, NO_SHARE)
-
-    def share_is_frozen(self, pool: str, owner: str) -> bool:
-        """Whether the owner's share does not parse. Nothing that changes it can be written."""
-        return ("shares", (pool, owner)) in self.quarantine
-
-    def is_shared(self, pool: str) -> bool:
-        """Whether shares are kept of the pool."""
-        return pool in self.shared
-
-    def is_rebuilding(self, pool: str) -> bool:
-        """Whether the pool's shares are not whole. Until the leader has rebuilt them, no hold changes."""
-        return self.is_shared(pool) and not self.ledger(pool).shares_are_whole
-
-    def may_not_change(self, task: Task) -> bool:
-        """Whether the task's hold cannot change now, because a ledger or a share cannot be written."""
-        pool = task.pool
-        return self.pool_is_frozen(pool) or (
-            self.is_shared(pool) and (self.is_rebuilding(pool) or self.share_is_frozen(pool, task.owner))
-        )
 
     def queue(self, pool: str) -> Queue:
         """A pool's queue; empty if no task waits."""
@@ -281,68 +219,6 @@ class Model(InstallationRecords, Compartments):
             raise CorruptValue(f"{change.names[1]!r} is not a kind of request") from None
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
-
-    def _apply_to_pool(self, change: Change) -> None:
-        name = change.names[0]
-        self._note_mod(change)
-        self.indexes.touched.pools[name] = None
-        try:
-            if change.kind == "pools":
-                before = self.pools.pop(name, None)
-                if change.value is not None:
-                    self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
-                self._note_sharing(name)
-                self.indexes.size_again(name, before)
-            elif change.kind == "shares":
-                self._apply_share(name, change.names[1], change)
-            elif change.kind == claims.KIND:
-                self._apply_claim(name, change.names[1], change)
-            else:
-                self._apply_ledger(name, change)
-        except CorruptValue as error:
-            self._quarantine(change, str(error))
-
-    def _note_sharing(self, name: str) -> None:
-        record = self.pools.get(name)
-        if record is not None and record.pool.sharing is not None:
-            if name not in self.shared:
-                self.indexes.holders.keep(name, [task for task in self.holding.values() if task.pool == name])
-            self.shared[name] = None
-        elif self.shared.pop(name, 0) is None:
-            self.indexes.holders.drop(name)
-            self._look_again(name)  # its tasks may have waited for its shares
-
-    def _apply_ledger(self, pool: str, change: Change) -> None:
-        was_rebuilding = self.is_rebuilding(pool)
-        self.ledgers.pop(pool, None)
-        if change.value is not None:
-            ledger = self.ledgers[pool] = decode_ledger(change)
-            self.charged_at = max(self.charged_at, ledger.account.at)
-        if was_rebuilding and not self.is_rebuilding(pool):
-            self._look_again(pool)
-
-    def _apply_share(self, pool: str, owner: str, change: Change) -> None:
-        self.queue(pool).touched[owner] = None
-        shares = self.shares.setdefault(pool, {})
-        shares.pop(owner, None)
-        if change.value is not None:
-            shares[owner] = decode_share(change.value, change.mod)
-        elif not shares:
-            del self.shares[pool]
-
-    def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:
-        known = self.claims.setdefault(pool, {})
-        known.pop(task_id, None)
-        if change.value is not None:
-            known[task_id] = claims.decode_claim(change.value)
-        elif not known:
-            del self.claims[pool]
-
-    def _look_again(self, pool: str) -> None:
-        """Look again at the tasks of the pool, which had to wait for its ledger or its shares."""
-        self.indexes.touched.tasks.update(
-            (task.id, None) for task in self.holding.values() if task.pool == pool
-        )
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)

@@ -112,7 +112,7 @@ class Queue:
 
     def any_fits(self, free: Vector) -> bool:
         """Whether any waiting task would fit. The cost follows the number of different requests."""
-        return any(request.fits(free) for request in {request for request, _ in self._groups})
+        return any(request.fits(free) for request in dict.fromkeys(request for request, _ in self._groups))
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""

@@ -33,6 +33,12 @@ class Accounts:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._charged = 0
+
+    def charged_at(self, now: float) -> int:
+        """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
+        self._charged = max(self._charged, self._model.charged_at, round(now * 1000))
+        return self._charged
 
     def is_due(self, at: int) -> bool:
         """Whether there is something to plan at that moment (ms)."""

@@ -15,7 +15,7 @@ from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
-from controller.core.planning.preemption import Preemption
+from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
 from controller.core.promise.invariants import unledgered
 
@@ -36,7 +36,7 @@ class Admission:
         self._attempts = attempts
         self._driver = driver
         self._looks_at = looks_at
-        self._preemption = Preemption(model, agenda)
+        self._preemptor = Preemptor(model, agenda)
         self._orders: dict[str, FairOrder] = {}
 
     def plan(self, draft: Draft) -> None:
@@ -46,7 +46,7 @@ class Admission:
             if draft.is_full:
                 return
             del pools[name]
-            self._preemption.end_claims(name, draft)
+            self._preemptor.end_claims(name, draft)
             record = self._model.pools.get(name)
             if record is None or record.pool.paused or self._model.pool_is_frozen(name):
                 continue
@@ -89,7 +89,7 @@ class Admission:
                 return
         if passed_over:
             free = pool.capacity - draft.held(pool.name) - unledgered(self._model, pool.name)
-            self._preemption.plan(record, passed_over, free, draft)
+            self._preemptor.plan(record, passed_over, free, draft)
 
     def _in_order(
         self,

@@ -64,7 +64,6 @@ class Planner:
         self._admission = Admission(model, self._agenda, self._attempts, self._driver, self._look)
         self._looks_at = looks_at
         self._plans = 0
-        self._charged = 0  # ms
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
         self._is_cautious = cautious
         model.indexes.wind()
@@ -117,7 +116,7 @@ class Planner:
 
         Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
         """
-        if plan.records or self.mending.is_due(self._charged_at(now)) or self._is_cautious:
+        if plan.records or self.mending.is_due(self.mending.accounts.charged_at(now)) or self._is_cautious:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
             # error to one plan.
             return
@@ -201,12 +200,7 @@ class Planner:
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
         op = op_of(self._term.replica, self._term.revision, self._plans)
-        return Moment(now, self._term.epoch, op, self._charged_at(now))
-
-    def _charged_at(self, now: float) -> int:
-        """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
-        self._charged = max(self._charged, self._model.charged_at, round(now * 1000))
-        return self._charged
+        return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now))
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is ready now."""
@@ -214,7 +208,7 @@ class Planner:
         self.note(self._model.advance(now))
         self._agenda.ring(now)
         # a draft does not pass into the next day: that one's accounts are closed first
-        charged = min(self._charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
+        charged = min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
         draft.moment = draft.moment._replace(now=now, charged=charged)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)

@@ -23,8 +23,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS
-from controller.core.model.sharing import Preemption as Policy
-from controller.core.model.sharing import Sharing, SharingPriority
+from controller.core.model.sharing import Preemption, Sharing, SharingPriority
 from controller.core.model.task import AttemptId, StopReason
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
@@ -34,7 +33,7 @@ from controller.core.planning.draft import Draft
 TASKS_PER_PASS = 256
 
 
-class Preemption:
+class Preemptor:
     """See the module's docstring."""
 
     def __init__(self, model: Model, agenda: Agenda) -> None:
@@ -73,7 +72,7 @@ class Preemption:
         assert sharing is not None
         if policy is None or not (policy.reclaim or policy.by_priority):
             return
-        search = _Search(self._model, record, sharing, policy, free, draft)
+        search = _Search(self._model, record.pool, sharing, policy, free, draft)
         looked_at = 0
         for owner in owners:
             for place, request in self._model.queue(record.pool.name).of_owner(owner):
@@ -104,14 +103,20 @@ class _Search:
     """One pass over the tasks of a pool that do not fit, in the order of their turn."""
 
     def __init__(
-        self, model: Model, record: PoolRecord, sharing: Sharing, policy: Policy, free: Vector, draft: Draft
+        self,
+        model: Model,
+        record: PoolRecord,
+        sharing: Sharing,
+        policy: Preemption,
+        free: Vector,
+        draft: Draft,
     ) -> None:
         self._model = model
         self._pool = record.pool
         self._sharing = sharing
         self._policy = policy
         self._draft = draft
-        self._claims = draft.claims(record.pool.name)
+        self._claims = draft.claims(pool.name)
         self.soonest: float | None = None  # when an attempt that is too young may be stopped
         # what the tasks looked at so far leave of what is free and of what comes free
         self._left = free
@@ -119,7 +124,7 @@ class _Search:
         self._given: dict[str, Vector] = {}  # owner → what its waiting tasks will hold, of those looked at
         self._tasks: dict[str, int] = {}  # owner → how many these are
         self._stopped: set[str] = set()
-        for task in model.indexes.holders.stopping(record.pool.name):
+        for task in model.indexes.holders.stopping(pool.name):
             assert task.status is not None
             if task.status.lost_since is None:
                 self._comes_free(task)

@@ -9,6 +9,7 @@ const EVENTS = {
   "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Observed running", "succeeded-observed": "Observed to have succeeded",
   "failed-observed": "Observed to have failed", "stop-requested": "Told to stop", "stopped-observed": "Observed to have stopped",
   "cancel-requested": "Cancelled while it waited", "retry-due": "To be retried", "retry-requested": "Retry requested", "noted": "Noted",
+  "preempted": "Stopped for another task",
 };
 
 export class TaskDialog {
