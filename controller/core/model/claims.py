@@ -11,7 +11,7 @@ from controller.core.model import codec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import SCHEMA_VERSION
-from controller.errors import CorruptValue
+from controller.errors import CorruptValue, InvalidField
 
 KIND = "claims"
 MAX_CLAIM_BYTES = 256 * 1024
@@ -59,5 +59,5 @@ def decode_claim(data: bytes) -> Claim:
         raise CorruptValue(f"has {len(data):,} bytes, but at most {MAX_CLAIM_BYTES:,} are allowed")
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidField) as error:
         raise CorruptValue(str(error)) from error

@@ -24,7 +24,7 @@ from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS
 from controller.core.model.sharing import Preemption, Sharing, SharingPriority
-from controller.core.model.task import AttemptId, StopReason
+from controller.core.model.task import AttemptId, Pool, StopReason
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
@@ -105,14 +105,14 @@ class _Search:
     def __init__(
         self,
         model: Model,
-        record: PoolRecord,
+        pool: Pool,
         sharing: Sharing,
         policy: Preemption,
         free: Vector,
         draft: Draft,
     ) -> None:
         self._model = model
-        self._pool = record.pool
+        self._pool = pool
         self._sharing = sharing
         self._policy = policy
         self._draft = draft

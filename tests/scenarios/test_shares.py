@@ -1,0 +1,232 @@
+"""What owners hold of a shared pool, and have used of it: exact, whoever leads and whatever was written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from controller.core.model import codec
+from controller.core.model.op import Op
+from controller.core.model.records import Ledger
+from controller.core.model.resources import Vector
+from controller.core.model.shares import DAY_MS, Share
+from controller.core.model.task import Phase, RepairRequest, Wanted
+from tests.support.bench import Stage, StagedReplica, observation, starts
+
+SHARING = {"owners": {"vision": {"weight": 2}}}
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A shared pool of 4 cpus."""
+    stage = Stage()
+    stage.pool(sharing=SHARING)
+    return stage
+
+
+def share(stage: Stage, owner: str, pool: str = "default") -> Share:
+    return stage.model().share(pool, owner)
+
+
+def used(stage: Stage, owner: str) -> int:
+    """In milli-cpu × ms, up to now."""
+    return share(stage, owner).used_at(round(stage.clock.now() * 1000)).get("cpu")
+
+
+def finish(leader: StagedReplica, *names: str, phase: Phase = Phase.SUCCEEDED) -> None:
+    leader.see(*(observation((name, 1), phase) for name in names))
+    leader.run()
+
+
+def test_a_hold_is_charged_to_its_owner_to_the_millisecond(stage: Stage) -> None:
+    stage.submit("a", owner="vision", resources={"cpu": 2})
+    stage.submit("b")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector({"cpu": 2000}), 1)
+    stage.clock.move(12.345)
+    finish(leader, "a")
+    stage.clock.move(5)
+    finish(leader, "b")
+    assert used(stage, "vision") == 2000 * 12_345
+    assert used(stage, "default") == 1000 * 17_345
+    assert stage.model().ledger("default").account.used == Vector({"cpu": 2000 * 12_345 + 1000 * 17_345})
+    assert share(stage, "vision").running == 0
+    stage.check()
+
+
+def test_a_task_that_asks_for_nothing_is_counted(stage: Stage) -> None:
+    stage.submit("a", owner="vision", resources={})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    assert share(stage, "vision").running == 1
+    finish(leader, "a")
+    assert share(stage, "vision").running == 0
+    stage.check()
+
+
+def test_a_clock_that_is_set_back_charges_nothing_twice(stage: Stage) -> None:
+    """The next leader's clock is behind: its time is the last one's until its clock has caught up."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.clock.move(100)
+    stage.submit("b")
+    leader.sync()
+    leader.run()  # something is charged at this time
+    admitted = stage.model().ledger("default").account.at
+    stage.clock.move(-60)
+    stage.elect()
+    successor = stage.leader(observation(("a", 1), Phase.RUNNING), observation(("b", 1), Phase.RUNNING))
+    successor.run()
+    finish(successor, "a")
+    assert share(stage, "vision").used == Vector({"cpu": 1000 * 100_000})
+    steps = codec.decode_history(stage.status("a"))
+    assert round(steps[-1].at * 1000) == admitted == share(stage, "vision").at
+    stage.check()
+
+
+def test_the_owner_is_that_of_the_admission(stage: Stage) -> None:
+    """A spec that is put again by hand names another owner: what is held stays where it is charged."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.submit("a", owner="other")
+    leader.sync()
+    finish(leader, "a")
+    assert share(stage, "vision").held == Vector()
+    assert share(stage, "other") == Share()
+    stage.check()
+
+
+def test_shares_begin_when_a_pool_is_shared(stage: Stage) -> None:
+    """What is held already is charged from then on, and no hold changes while the shares are built."""
+    stage.pool("plain")
+    stage.submit("a", pool="plain", owner="vision")
+    stage.submit("b", pool="plain")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    assert stage.model().shares.get("plain") is None
+    stage.pool("plain", sharing=SHARING)
+    leader.sync()
+    stage.clock.move(3)
+    leader.run()
+    assert share(stage, "vision", "plain").held == Vector({"cpu": 1000})
+    stage.check()
+    stage.clock.move(2)
+    finish(leader, "a", "b")
+    assert share(stage, "vision", "plain").used == Vector({"cpu": 2_000_000})
+    stage.check()
+
+
+def test_a_rebuilding_of_many_owners_survives_its_leaders() -> None:
+    """300 owners need three transactions; a leader ends after the first, and the next one goes on."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 300})
+    for n in range(300):
+        stage.submit(f"t{n}", owner=f"o{n}")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.pool(capacity={"cpu": 300}, sharing=SHARING)
+    leader.sync()
+    leader.see(observation(("t7", 1), Phase.SUCCEEDED))
+    leader.reconciler.step()
+    assert 0 < len(stage.model().shares["default"]) < 300
+    assert not stage.model().ledger("default").shares_are_whole
+    assert stage.state("t7") == "Pending", "no hold changes meanwhile"
+    stage.elect()
+    successor = stage.leader(*(observation((f"t{n}", 1), Phase.RUNNING) for n in range(300) if n != 7))
+    successor.see(observation(("t7", 1), Phase.SUCCEEDED))
+    successor.run()
+    assert stage.model().ledger("default").shares_are_whole
+    assert stage.state("t7") == "Succeeded"
+    assert share(stage, "o7").held == Vector()
+    assert sum(one.running for one in stage.model().shares["default"].values()) == 299
+    stage.check()
+
+
+def test_a_ledger_that_something_else_wrote_has_its_shares_rebuilt(stage: Stage) -> None:
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.put(stage.keys.share("default", "vision"), b'{"held":{"cpu":"3"},"running":9,"at":5,"op":"hand"}')
+    ledger = stage.model().ledger("default")
+    stage.put(stage.keys.ledger("default"), ledger.encode(Op("hand")))
+    leader.sync()
+    leader.run()
+    assert share(stage, "vision").held == Vector({"cpu": 1000})
+    stage.check()
+
+
+def test_a_forged_share_is_found_and_repaired(stage: Stage) -> None:
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    forged = share(stage, "vision")._replace(held=Vector({"cpu": 3000}))
+    from controller.core.model.shares import encode_share
+
+    stage.put(stage.keys.share("default", "vision"), encode_share(forged, Op("hand")))
+    with pytest.raises(AssertionError, match="I9"):
+        stage.check()
+    wanted = RepairRequest(findings=(Wanted(invariant="I9", subject="pool/default"),), by="op")
+    stage.put(stage.keys.repair("r"), codec.encode(wanted))
+    leader.sync()
+    leader.run()
+    leader.list_engine(observation(("a", 1), Phase.RUNNING))
+    leader.run()
+    assert share(stage, "vision").held == Vector({"cpu": 1000})
+    stage.check()
+
+
+def test_an_owner_whose_share_cannot_be_read_waits_alone(stage: Stage) -> None:
+    stage.submit("a", owner="vision")
+    stage.submit("b")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.put(stage.keys.share("default", "vision"), b"rubbish")
+    stage.submit("a2", owner="vision")
+    stage.submit("b2")
+    leader.sync()
+    assert starts(leader.run()) == ["b2-1"]
+    finish(leader, "a", "b")
+    assert (stage.state("a"), stage.state("b")) == ("Pending", "Succeeded")
+    mod = stage.model().mod_of("shares", ("default", "vision"))
+    key = "key/shares/default/vision"
+    wanted = RepairRequest(findings=(Wanted(invariant="layout", subject=key, mod=mod),), by="op")
+    stage.put(stage.keys.repair("r"), codec.encode(wanted))
+    leader.sync()
+    leader.run()
+    leader.list_engine(observation(("a", 1), Phase.SUCCEEDED), observation(("b2", 1), Phase.RUNNING))
+    leader.run()
+    assert (stage.state("a"), stage.state("a2")) == ("Succeeded", "Pending")
+    stage.check()
+
+
+def test_a_day_is_closed_before_anything_is_charged_in_the_next(stage: Stage) -> None:
+    day = round(stage.clock.now() * 1000) // DAY_MS
+    stage.clock.move((day + 1) * 86_400 - 10 - stage.clock.now())
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.clock.move(25)  # into the next day
+    finish(leader, "a")
+    item, _ = stage.store.get(stage.keys.usage("1970-01-12", "default"), deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert json.loads(item.value)["used"]["vision"] == {"cpu": str(1000 * 10_000)}
+    assert share(stage, "vision").used == Vector({"cpu": 1000 * 25_000})
+    assert stage.model().ledger("default").account.day == day + 1
+    stage.check()
+
+
+def test_a_ledger_of_a_pool_that_was_never_shared_stays_as_it_was() -> None:
+    """Older replicas and tools read it: nothing is added to it."""
+    stage = Stage()
+    stage.pool()
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    item, _ = stage.store.get(stage.keys.ledger("default"), deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert set(json.loads(item.value)) == {"version", "held", "op"}
+    assert stage.model().ledger("default")._replace(mod=0) == Ledger(Vector({"cpu": 1000}))
