@@ -1,10 +1,13 @@
 """The order of admission in a pool with `sharing`: whose turn it is, and whom that lets pass.
 
-Owners come in this order: those whose first task fits into what is left of their guarantee; then by dominant
-share, the smallest first; ties by what they hold now, and by name. The dominant share of an owner is the
-largest, over the pool's resources, of what it holds (averaged with the pool's half-life), as a part of the
-capacity, divided by its weight. With `across-owners`, the priority of an owner's first task comes before all
-of this. Within an owner the order is that of any queue: priority, then submission.
+Owners come in this order: those whose first task fits into what is left of their guarantee; with
+`across-owners`, those whose first task has the higher priority; then by dominant share, the smallest first;
+ties by what they hold now, and by name. The dominant share of an owner is the largest, over the pool's
+resources, of what it holds (averaged with the pool's half-life), as a part of the capacity, divided by its
+weight. Within an owner the order is that of any queue: priority, then submission.
+
+A guarantee comes before a priority: otherwise a task of a high priority would take what was reclaimed for
+another owner's guarantee, which would be reclaimed again, for ever.
 
 Source: dominant resource fairness (Ghodsi et al., NSDI 2011), with weights.
 
@@ -28,14 +31,13 @@ from controller.core.model.task import Policy, Pool
 
 TICKS_PER_HALF_LIFE = 1024
 SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
-FEWEST_HEADS = 8  # owners that are told of as passed over, even if nothing at all fits
 
 
 class Turn(NamedTuple):
     """An owner's place in the order. Turns compare in the order of admission."""
 
-    rank: int  # -priority of its first task with `across-owners`, else 0
     beyond: bool  # its first task does not fit into what is left of its guarantee
+    rank: int  # -priority of its first task with `across-owners`, else 0
     share: float  # its dominant share
     held: float  # the same of what it holds now
     owner: str
@@ -50,8 +52,8 @@ def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn
     weight = sharing.of(owner).weight
     average = averaged(share, at, sharing.half_life_seconds)
     return Turn(
-        place.rank if across else 0,
         not is_guaranteed(pool.guarantee_of(owner), share.held, request),
+        place.rank if across else 0,
         dominant(average, pool.capacity) / (FRACTION * weight),
         dominant(share.held, pool.capacity) / weight,
         owner,
@@ -123,9 +125,9 @@ class FairOrder:
         assert sharing is not None
         cursors: dict[str, _Cursor] = {}
         done: list[Turn] = []
-        told, may_fit = 0, True
+        may_fit = queue.any_fits(free)
         try:
-            while self._order and (told < FEWEST_HEADS or may_fit):
+            while self._order and (may_fit or _may_preempt(pool, self._order[0])):
                 turn = self._order.pop(0)
                 done.append(turn)
                 owner = turn.owner
@@ -136,7 +138,6 @@ class FairOrder:
                 found = cursor.next(step)
                 if cursor.blocked is not None and not cursor.is_told:
                     cursor.is_told = True
-                    told += 1
                     passed_over(owner)
                     place, request = cursor.blocked
                     if has_claim(place.task_id) or waited_seconds(place.task_id) >= pool.backfill_seconds:
@@ -184,6 +185,12 @@ class FairOrder:
     def _put(self, turn: Turn) -> None:
         self._turns[turn.owner] = turn
         self._order.add(turn)
+
+
+def _may_preempt(pool: Pool, turn: Turn) -> bool:
+    """Whether attempts may be stopped for this owner, so that it must be told of even if nothing fits."""
+    policy = pool.preemption
+    return policy is not None and (policy.by_priority or (policy.reclaim and not turn.beyond))
 
 
 class _Step(NamedTuple):

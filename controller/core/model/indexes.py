@@ -138,6 +138,8 @@ class Indexes:
             self.holding[task.id] = task
             task.held = task.pool, task.status.hold
             self.holders.add(task)
+            if task.status.stopping and task.status.lost_since is not None:
+                self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None:

@@ -72,7 +72,9 @@ class Draft:
             if after is not None
             else {}
         )
-        self._after_changed = {change.task_id for change in after.changes} if after is not None else set()
+        self._after_changes = (
+            {change.task_id: change for change in after.changes} if after is not None else {}
+        )
         self._operations = 1  # the term
         self._bytes = 0
 
@@ -158,13 +160,18 @@ class Draft:
 
         If so, the task is looked at again after that plan.
         """
-        return task_id in self._changed or task_id in self._after_changed
+        return task_id in self._changed or task_id in self._after_changes
+
+    def changes(self) -> Iterator[TaskChange]:
+        """The changes of tasks that the model does not show yet: of this plan, and of the one before it."""
+        yield from self._after_changes.values()
+        yield from self.plan.changes
 
     def follows(self, revision: int) -> None:
         """The plan before was committed at this revision, and the model shows it."""
         self._seen = {key: revision if mod is None else mod for key, mod in self._seen.items()}
         self._seen_claims = {key: revision if mod is None else mod for key, mod in self._seen_claims.items()}
-        self._after, self._after_shares, self._after_claims, self._after_changed = {}, {}, {}, set()
+        self._after, self._after_shares, self._after_claims, self._after_changes = {}, {}, {}, {}
 
     def add(
         self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim: bool = False

@@ -24,7 +24,7 @@ from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS
 from controller.core.model.sharing import Preemption, Sharing, SharingPriority
-from controller.core.model.task import AttemptId, Pool, StopReason
+from controller.core.model.task import AttemptId, Pool, Status, StopReason
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
@@ -125,9 +125,11 @@ class _Search:
         self._tasks: dict[str, int] = {}  # owner → how many these are
         self._stopped: set[str] = set()
         for task in model.indexes.holders.stopping(pool.name):
-            assert task.status is not None
-            if task.status.lost_since is None:
-                self._comes_free(task)
+            if task.status is not None and not draft.has_changed(task.id):
+                self._comes_free(task.id, task.status)
+        for change in draft.changes():
+            if change.status is not None and change.status.pool == pool.name and change.status.stopping:
+                self._comes_free(change.task_id, change.status)
 
     def serve(self, task: Task, request: Vector) -> bool | None:
         """Give the task what is free and what comes free, and have attempts stopped for the rest.
@@ -166,12 +168,12 @@ class _Search:
     def _count(self, owner: str) -> int:
         return self._draft.share(self._pool.name, owner).running + self._tasks.get(owner, 0)
 
-    def _comes_free(self, task: Task) -> None:
-        assert task.status is not None
-        hold = task.status.hold
-        self._left += hold
-        self._taken[task.owner] = self._taken.get(task.owner, ZERO) + hold
-        self._stopped.add(task.id)
+    def _comes_free(self, task_id: str, status: Status) -> None:
+        """Count on what an attempt holds that is being stopped, unless its end may never be proven."""
+        if status.lost_since is None:
+            self._left += status.hold
+            self._taken[status.owner] = self._taken.get(status.owner, ZERO) + status.hold
+            self._stopped.add(task_id)
 
     # -- whom to stop
 
@@ -315,7 +317,7 @@ class _Search:
             if not self._draft.add(victim, Decision(status)):
                 break
             stopped.append(victim)
-            self._comes_free(victim)
+            self._comes_free(victim.id, status)
         names = (str(AttemptId(victim.id, victim.attempt)) for victim in stopped)
         claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names))
         self._draft.put_claim(self._pool.name, task.id, claim)

@@ -1,0 +1,345 @@
+"""Attempts are stopped for other tasks: those that need be, with proof, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.core.model.task import AttemptId, Phase, RequestKind
+from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
+from tests.support.bench import Stage, StagedReplica, observation, starts, stops
+
+
+class Pool:
+    """A shared pool of 8 cpus with its leader, and an engine that does as it is told."""
+
+    def __init__(self, sharing: dict[str, Any], capacity: int = 8, **preemption: Any) -> None:
+        self.stage = Stage()
+        self.sharing, self.capacity = sharing, capacity
+        self.define(**preemption)
+        self.leader: StagedReplica = self.stage.leader()
+        self.ended: set[str] = set()
+        self.stopped: list[str] = []
+
+    def define(self, **preemption: Any) -> None:
+        preemption = {"min_run": 0, **preemption}
+        fields = {"sharing": self.sharing, "preemption": preemption}
+        self.stage.pool(capacity={"cpu": self.capacity}, **fields)
+
+    def submit(self, owner: str, count: int, name: str = "", **fields: Any) -> list[str]:
+        names = [f"{name or owner}{n}" for n in range(count)]
+        for each in names:
+            self.stage.submit(each, owner=owner, **fields)
+        self.leader.sync()
+        return names
+
+    def go(self) -> tuple[list[str], list[str]]:
+        """What is started and stopped now. What is started runs at once; a stop takes until `end`."""
+        started, stopped = [], []
+        while effects := self.leader.run():
+            self.leader.acknowledge(effects)
+            started += starts(effects)
+            stopped += stops(effects)
+            self.leader.see(*(observation(AttemptId.parse(n), Phase.RUNNING) for n in starts(effects)))
+        self.stage.check()
+        return started, stopped
+
+    def end(self, names: list[str], phase: Phase = Phase.FAILED) -> None:
+        """The stop of these attempts is proven."""
+        self.leader.see(*(observation(AttemptId.parse(name), phase, reason="Killed") for name in names))
+
+    def running(self, owner: str) -> int:
+        return self.stage.model().share("default", owner).running
+
+    def claims(self) -> list[str]:
+        return sorted(self.stage.model().claims.get("default", {}))
+
+
+GUARANTEES = {"owners": {"a": {"guarantee": {"cpu": 4}}, "b": {}}}
+
+
+def test_an_owner_gets_its_guarantee_back_and_no_more() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 6)
+    started, stopped = pool.go()
+    assert (started, len(stopped)) == ([], 4)
+    assert pool.claims() == ["a0", "a1", "a2", "a3"]
+    assert pool.running("b") == 8, "held until the proof"
+    pool.end(stopped)
+    assert pool.go() == (["a0-1", "a1-1", "a2-1", "a3-1"], [])
+    assert (pool.running("a"), pool.running("b"), pool.claims()) == (4, 4, [])
+    assert pool.go() == ([], [])
+
+
+def test_a_preempted_task_uses_up_no_attempt_and_keeps_its_place() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8, retry={"max_attempts": 1})
+    pool.go()
+    late = pool.submit("b", 1, name="late")
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    task = AttemptId.parse(victim).task_id
+    pool.end([victim])
+    pool.go()
+    status = pool.stage.status(task)
+    assert (status.state, status.reason, status.failures, status.uncounted) == (
+        "WaitingRetry",
+        "Preempted",
+        0,
+        0,
+    )
+    assert "a0" in status.message
+    pool.end(["b1-1"], Phase.SUCCEEDED)
+    started, _ = pool.go()
+    assert started == [f"{task}-2"], f"before {late}"
+
+
+def test_several_preemptions_take_one_grace() -> None:
+    """All that is needed is asked to stop in the first pass, for whatever number of tasks."""
+    pool = Pool({"owners": {"a": {"guarantee": {"cpu": 100}}}}, capacity=200, reclaim=True, per_minute=1000)
+    pool.submit("b", 200)
+    pool.go()
+    pool.submit("a", 100)
+    _, stopped = pool.go()
+    assert len(stopped) == 100
+    pool.end(stopped)
+    started, _ = pool.go()
+    assert len(started) == 100
+
+
+def test_what_is_coming_free_is_not_taken_from_others() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.stage.request("b7", RequestKind.CANCEL)
+    pool.leader.sync()
+    _, cancelled = pool.go()
+    assert cancelled == ["b7-1"]
+    pool.submit("a", 1)
+    assert pool.go() == ([], [])
+    pool.end(cancelled)
+    assert pool.go() == (["a0-1"], [])
+
+
+def test_the_smallest_sufficient_set_is_stopped() -> None:
+    """The youngest go first; those that turn out not to be needed are spared."""
+    pool = Pool({"owners": {"a": {"guarantee": {"cpu": 4}}}}, reclaim=True)
+    pool.submit("b", 1, name="large", resources={"cpu": 4})
+    pool.go()
+    pool.stage.clock.move(1)
+    pool.submit("b", 4, name="small")
+    pool.go()
+    pool.submit("a", 1, resources={"cpu": 4})
+    _, stopped = pool.go()
+    assert sorted(stopped) == ["small0-1", "small1-1", "small2-1", "small3-1"]
+
+
+def test_nothing_is_stopped_that_would_not_be_enough() -> None:
+    pool = Pool({"owners": {"a": {"guarantee": {"cpu": 8}}, "c": {"guarantee": {"cpu": 0}}}}, reclaim=True)
+    pool.submit("a", 4)
+    pool.submit("b", 4)
+    pool.go()
+    pool.submit("a", 1, name="large", resources={"cpu": 8})
+    assert pool.go() == ([], [])
+    assert pool.claims() == []
+
+
+def test_a_higher_priority_takes_from_a_lower_one_of_its_owner() -> None:
+    pool = Pool({"owners": {}}, by_priority=True)
+    pool.submit("a", 4, name="low", priority=1)
+    pool.submit("b", 4)
+    pool.go()
+    pool.submit("a", 2, name="high", priority=2)
+    pool.submit("a", 1, name="same", priority=1)
+    _, stopped = pool.go()
+    assert len(stopped) == 2
+    assert all(name.startswith("low") for name in stopped)
+    pool.end(stopped)
+    assert pool.go() == (["high0-1", "high1-1"], [])
+    assert pool.go() == ([], [])
+
+
+def test_a_priority_across_owners_never_takes_what_is_guaranteed() -> None:
+    pool = Pool({"priority": "across-owners", "owners": {"b": {"guarantee": {"cpu": 4}}}}, by_priority=True)
+    pool.submit("b", 6)
+    pool.submit("c", 2)
+    pool.go()
+    pool.submit("a", 8, priority=5)
+    _, stopped = pool.go()
+    assert len(stopped) == 4
+    assert sum(name.startswith("b") for name in stopped) == 2
+    pool.end(stopped)
+    pool.go()
+    assert (pool.running("a"), pool.running("b"), pool.running("c")) == (4, 4, 0)
+    assert pool.go() == ([], [])
+
+
+@pytest.mark.parametrize("priority", ["within-owner", "across-owners"])
+def test_reclaim_and_priority_come_to_rest(priority: str) -> None:
+    """What a guarantee takes back is not taken again by a priority, for ever."""
+    owners = {"a": {"guarantee": {"cpu": 4}}, "b": {"guarantee": {"cpu": 4}}}
+    pool = Pool({"priority": priority, "owners": owners}, reclaim=True, by_priority=True)
+    pool.submit("a", 8, priority=9)
+    pool.go()
+    pool.submit("b", 8, priority=0)
+    preempted = 0
+    for _ in range(20):
+        started, stopped = pool.go()
+        preempted += len(stopped)
+        pool.end(stopped)
+        if not started and not stopped:
+            break
+        pool.stage.clock.move(1)
+    else:
+        raise AssertionError("it does not come to rest")
+    assert (pool.running("a"), pool.running("b"), preempted) == (4, 4, 4)
+
+
+def test_an_attempt_that_is_young_is_spared_until_it_is_old_enough() -> None:
+    pool = Pool(GUARANTEES, reclaim=True, min_run="5m")
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    assert pool.go() == ([], [])
+    assert pool.leader.planner.next_wake() == pool.stage.clock.now() + 300
+    pool.stage.clock.move(300)
+    _, stopped = pool.go()
+    assert len(stopped) == 1
+
+
+def test_the_budget_of_a_minute_holds_across_a_take_over() -> None:
+    pool = Pool(GUARANTEES, reclaim=True, per_minute=3)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 4)
+    pool.stage.clock.move(60 - pool.stage.clock.now() % 60)
+    _, stopped = pool.go()
+    assert len(stopped) == 3
+    pool.stage.elect()
+    pool.leader = pool.stage.leader(*(observation((f"b{n}", 1), Phase.RUNNING) for n in range(8)))
+    _, again = pool.go()
+    assert sorted(again) == sorted(stopped), "the same are told again, and no other"
+    pool.stage.clock.move(60)
+    _, later = pool.go()
+    assert len(set(later) - set(stopped)) == 1
+
+
+def test_a_victim_that_succeeds_meanwhile_has_succeeded() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    pool.end([victim], Phase.SUCCEEDED)
+    assert pool.go() == (["a0-1"], [])
+    assert pool.stage.state(AttemptId.parse(victim).task_id) == "Succeeded"
+
+
+def test_a_cancel_overrides_a_preemption() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    task = AttemptId.parse(victim).task_id
+    pool.stage.request(task, RequestKind.CANCEL)
+    pool.leader.sync()
+    pool.go()
+    pool.end([victim])
+    pool.go()
+    assert pool.stage.state(task) == "Cancelled"
+
+
+def test_a_claim_ends_with_the_wish() -> None:
+    """The task is cancelled: what was stopped for it runs again."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    pool.stage.request("a0", RequestKind.CANCEL)
+    pool.leader.sync()
+    pool.go()
+    assert pool.claims() == []
+    pool.end([victim])
+    started, _ = pool.go()
+    assert started == [f"{AttemptId.parse(victim).task_id}-2"]
+
+
+def test_what_comes_free_is_kept_for_the_claim() -> None:
+    """A task that comes later, of another owner, does not take it, however small it is."""
+    pool = Pool({"owners": {"a": {"guarantee": {"cpu": 4}}, "c": {"weight": 100}}}, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1, resources={"cpu": 4})
+    _, stopped = pool.go()
+    assert len(stopped) == 4
+    pool.submit("c", 2)
+    for name in stopped[:3]:
+        pool.end([name])
+        assert pool.go() == ([], [])
+    pool.end(stopped[3:])
+    assert pool.go() == (["a0-1"], [])
+
+
+def test_a_victim_that_is_lost_reserves_nothing() -> None:
+    """Its stop cannot be proven: after its grace, another is stopped in its place."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8, grace_seconds=10)
+    pool.go()
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    pool.stage.clock.move(10 + LOST_AFTER_STOP_SECONDS)
+    pool.leader.see(observation(AttemptId.parse(victim), Phase.UNKNOWN))
+    _, stopped = pool.go()
+    others = set(stopped) - {victim}
+    assert len(others) == 1
+    pool.end(list(others))
+    assert pool.go()[0] == ["a0-1"]
+    assert pool.running("b") == 7, "the lost one is still held"
+
+
+def test_a_claim_that_cannot_be_read_reserves_nothing() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.stage.put(pool.stage.keys.claim("default", "a0"), b"rubbish")
+    pool.submit("a", 1)
+    assert ("claims", ("default", "a0")) in pool.leader.model.quarantine
+
+
+def test_without_a_policy_nothing_is_stopped() -> None:
+    pool = Pool(GUARANTEES)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 4)
+    assert pool.go() == ([], [])
+
+
+def test_claims_end_with_the_policy() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    pool.go()
+    assert pool.claims() == ["a0"]
+    pool.stage.pool(capacity={"cpu": 8}, sharing=GUARANTEES)
+    pool.leader.sync()
+    pool.go()
+    assert pool.claims() == []
+
+
+def test_a_plan_that_is_refused_leaves_no_claim_behind() -> None:
+    """A claim and the marks of its victims are one transaction: both, or none."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    pool.stage.request("b7", RequestKind.CANCEL)  # the leader's model does not show it yet
+    pool.go()
+    marked = [n for n in range(8) if pool.stage.status(f"b{n}").stopping]
+    assert len(marked) == 1
+    assert (pool.claims() == ["a0"]) is (pool.stage.status(f"b{marked[0]}").stopping == "preempted")
