@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sortedcontainers import SortedList
 
 from controller.core.model.resources import Vector
-from controller.core.model.task import Policy, Pool
+from controller.core.model.task import Policy, Pool, Reserve
 
 
 class Place(NamedTuple):
@@ -160,7 +160,7 @@ class Queue:
         task that does not fit ends the pass. Under `backfill`, it is passed over. Once `waited_seconds(task)`
         reaches `backfill_seconds`, what it asks for is set aside as far as it is free: tasks behind it take
         nothing of a resource that it lacks, and leave enough of every other one. So no task that passes it
-        delays it.
+        delays it. With `reserve: lacking`, the first task that does not fit is the only one to reserve.
         """
         heads = [
             (places[0], 0, request)
@@ -168,14 +168,16 @@ class Queue:
             if request.fits(pool.capacity)
         ]
         heapq.heapify(heads)  # places are unique, so requests are never compared
+        may_reserve = True
         while heads:
             place, index, request = heapq.heappop(heads)
             ready = may_start(place.task_id)
             if ready and not request.fits(free):
                 if pool.policy is Policy.STRICT:
                     return
-                if waited_seconds(place.task_id) >= pool.backfill_seconds:
+                if may_reserve and waited_seconds(place.task_id) >= pool.backfill_seconds:
                     free = free.without(request)
+                may_reserve = may_reserve and pool.reserve is Reserve.ASKED
                 continue  # passed over, with its group: during a pass, what is free only shrinks
             places = self._groups[request, place.rank]
             if index + 1 < len(places):

@@ -28,7 +28,7 @@ from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import RequestKind, Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
-from controller.core.promise.share_invariants import check_owner, check_shares
+from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
 from controller.errors import CorruptValue
 
@@ -36,7 +36,7 @@ _BY_HAND = "a status that was not written by Tally"
 
 
 def check_model(model: Model) -> list[Finding]:
-    """All that the records alone show: I1 to I3, I7 to I10, parts of I4 and I6, and unreadable records."""
+    """All that the records alone show: I1 to I3, I7 to I11, parts of I4 and I6, and unreadable records."""
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
@@ -142,7 +142,7 @@ def balance(tasks: Iterable[Task]) -> Balance:
 
 
 def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
-    """I1, I2, I9 and I10 for each pool. `tasks` are all that may hold something."""
+    """I1, I2, I9, I10 and I11 for each pool. `tasks` are all that may hold something."""
     tasks = list(tasks)
     found = balance(tasks)
     findings: list[Finding] = []
@@ -150,8 +150,7 @@ def check_ledgers(model: Model, tasks: Iterable[Task]) -> list[Finding]:
         if not model.pool_is_frozen(pool):
             findings += _balance_findings(model, pool, found.held.get(pool, ZERO), found.unreadable_of(pool))
             findings += _capacity_findings(model, pool)
-    findings += check_shares(model, tasks)
-    return findings
+    return [*findings, *check_shares(model, tasks), *check_claims(model)]
 
 
 def unledgered(model: Model, pool: str) -> Vector:

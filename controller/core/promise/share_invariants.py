@@ -1,12 +1,13 @@
-"""I9 and I10: what owners hold and have used of pools with `sharing`, against holds and ledgers.
+"""I9 to I11: what owners hold and have used of pools with `sharing`, and what is claimed of them.
 
-They are judged only where the shares are whole: a leader rebuilds the others by itself.
+I9 and I10 are judged only where the shares are whole: a leader rebuilds the others by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from controller.core.model.lifecycle import WAITING
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
@@ -94,6 +95,24 @@ def check_owner(task: Task) -> Iterator[Finding]:
             if status.created_at == task.submitted_at
             else FindingSeverity.NOTICE,
         )
+
+
+def check_claims(model: Model) -> Iterator[Finding]:
+    """I11, as far as one revision shows it: each claim is of a task that waits for the pool."""
+    for pool, claims in model.claims.items():
+        for task_id in claims:
+            task = model.tasks.get(task_id)
+            if task is None or task.pool != pool or task.state not in WAITING:
+                yield Finding(
+                    invariant="I11",
+                    subject=f"key/claims/{pool}/{task_id}",
+                    what=f"is a claim on pool {pool} of a task that does not wait for it",
+                    since_revision=model.mod_of("claims", (pool, task_id)),
+                    likely_cause=_BY_HAND,
+                    repair="the leader ends the claim",
+                    mender=Mender.LEADER,
+                    transient=True,
+                )
 
 
 def _finding(model: Model, pool: str, invariant: str, what: str) -> Finding:
