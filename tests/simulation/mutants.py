@@ -353,11 +353,11 @@ MUTANTS = [
     ),
     Mutant(
         "the ledger is computed from before the plan",
-        (Edit("core.planning.draft:Draft._ledger", "self._ledgers.get(pool) or ", ""),),
+        (Edit("core.planning.draft:Draft.held", "if pool in self._held:", "if False:"),),
     ),
     Mutant(
         "the next plan does not count what the one in flight changes",
-        (Edit("core.planning.draft:Draft._ledger", " or self._after.get(pool)", ""),),
+        (Edit("core.planning.draft:Draft.held", "self._after[pool].held if pool in self._after else ", ""),),
     ),
     Mutant(
         "a release is forgotten", (Edit("core.planning.draft:Draft.add", "before != after", "bool(after)"),)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from controller.core.model import claims, codec, kept_log
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
-from controller.core.model.records import Ledger, Task
+from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS, Account, Share, encode_share
 from controller.core.model.task import RequestKind, Status
@@ -52,10 +52,10 @@ class Draft:
         self.moment = moment
         self.plan = Plan(moment.op)
         self._changed: set[str] = set()
-        self._ledgers: dict[str, Ledger] = {}
+        self._held: dict[str, Vector] = {}
+        self._accounts: dict[str, Account] = {}  # of pools with `sharing`
         self._shares: dict[tuple[str, str], Share] = {}
         self._claims: dict[tuple[str, str], Claim | None] = {}
-        self._accounted: set[str] = set()  # pools in whose account this plan counts stopped attempts
         self._torn: set[str] = set()  # pools of which a ledger changes without a share
         # the mod of each ledger and share that is changed; None if `after` will set it
         self._seen: dict[str | tuple[str, str], int | None] = {}
@@ -91,7 +91,9 @@ class Draft:
 
     def held(self, pool: str) -> Vector:
         """What is held of a pool once this plan is persisted."""
-        return self._ledger(pool).held
+        if pool in self._held:
+            return self._held[pool]
+        return self._after[pool].held if pool in self._after else self._model.ledger(pool).held
 
     def share(self, pool: str, owner: str) -> Share:
         """An owner's share of a pool once this plan is persisted."""
@@ -139,21 +141,17 @@ class Draft:
 
     def account(self, pool: str) -> Account:
         """The account of a pool with `sharing` once this plan is persisted."""
-        return self._ledger(pool).account
+        if pool in self._accounts:
+            return self._accounts[pool]
+        return self._after[pool].account if pool in self._after else self._model.ledger(pool).account
 
     def count_stopped(self, pool: str, attempts: int) -> None:
         """Count attempts that this plan stops for others, in the pool's account. A claim made room for it."""
-        ledger, minute = self._ledger(pool), self.moment.at // MINUTE_MS
-        account = ledger.account
+        account, minute = self.account(pool), self.moment.at // MINUTE_MS
         stopped = account.stopped if account.minute == minute else 0
-        account = account._replace(minute=minute, stopped=stopped + attempts)
+        self._accounts[pool] = account._replace(minute=minute, stopped=stopped + attempts)
         self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
-        self._ledgers[pool] = ledger._replace(account=account)
-        self._accounted.add(pool)
-
-    def _ledger(self, pool: str) -> Ledger:
-        found = self._ledgers.get(pool) or self._after.get(pool)
-        return found if found is not None else self._model.ledger(pool)
+        self._held.setdefault(pool, self.held(pool))
 
     def has_changed(self, task_id: str) -> bool:
         """Whether this plan changes the task, or the plan that is being persisted does.
@@ -186,7 +184,7 @@ class Draft:
         before, after = _held(task.status), _held(decision.status)
         pool, owner = task.pool, task.owner
         more_tasks = _is_holding(decision.status) - _is_holding(task.status)
-        share_changes = (before != after or more_tasks != 0) and self._model.is_shared(pool)
+        share_changes = self._model.is_shared(pool) and (before != after or more_tasks != 0)
         ledger_changes = before != after or share_changes
         if self._has_most_tasks or (ledger_changes and self._model.may_not_change(task)):
             return False
@@ -196,7 +194,7 @@ class Draft:
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
         operations = (
-            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._ledgers)
+            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
         )
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
@@ -210,15 +208,14 @@ class Draft:
             return False
         if ledger_changes:
             # Invariant I1: the ledger changes by as much as the hold, in the same transaction.
-            self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
-            ledger = self._ledger(pool)
             if share_changes:
                 # Invariants I9, I10: the share changes and is charged as the ledger is, at the same moment.
                 self._change_share(pool, owner, after - before, more_tasks)
-                ledger = ledger._replace(account=ledger.account.changed(ledger.held, self.moment.at))
-            else:
+                self._accounts[pool] = self.account(pool).changed(self.held(pool), self.moment.at)
+            elif pool in self._accounts:
                 self._torn.add(pool)
-            self._ledgers[pool] = ledger._replace(held=ledger.held - before + after)
+            self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
+            self._held[pool] = self.held(pool) - before + after
         if ends_claim:
             self._note_claim(pool, task.id, None)
         if relies_on:
@@ -244,11 +241,12 @@ class Draft:
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relies on."""
         op = self.moment.op
-        shared = ({pool for pool, _ in self._shares} | self._accounted) - self._torn
-        for pool, ledger in self._ledgers.items():
-            if pool in shared:
-                ledger = ledger._replace(account=ledger.account._replace(shares_op=op))
-            ledger = ledger._replace(op=op, extras=self._model.ledger(pool).extras)
+        for pool, held in self._held.items():
+            before = self._model.ledger(pool)
+            account = self.account(pool)
+            if pool in self._accounts and pool not in self._torn:
+                account = account._replace(shares_op=op)
+            ledger = before._replace(held=held, op=op, account=account)
             self.plan.ledgers.append(LedgerChange(pool, self._seen_mod(pool), ledger, ledger.encode(op)))
         for key, share in self._shares.items():
             self.plan.shares.append(ShareChange(*key, self._seen_mod(key), share, encode_share(share, op)))
