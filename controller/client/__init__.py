@@ -6,7 +6,8 @@
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
-`tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts.
+`tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts;
+`tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
 
 A client reads and writes etcd directly. No replica of the controller needs to be up: tasks and requests wait
 in the store until a replica leads. Every call may be repeated after an error: a task that is already stored
@@ -20,18 +21,34 @@ is no such object. Safe to use from several threads.
 from controller.client.client import Client
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.submission import SubmitResult
-from controller.client.views import ApplyResult, LeaderView, PoolView, ReplicaView, RequestResult, TaskView
+from controller.client.views import (
+    ApplyResult,
+    ClaimView,
+    LeaderView,
+    OwnerView,
+    PoolView,
+    ReplicaView,
+    RequestResult,
+    SharingView,
+    TaskView,
+)
+from controller.views.usage import Usage, UsageLine
 
 __all__ = [
     "ApplyResult",
+    "ClaimView",
     "Client",
     "Conflict",
     "LeaderView",
     "NotFound",
+    "OwnerView",
     "PoolView",
     "ReplicaView",
     "RequestResult",
+    "SharingView",
     "Still",
     "SubmitResult",
     "TaskView",
+    "Usage",
+    "UsageLine",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
 from controller.client.outputs import Outputs
+from controller.client.owners import Owners
 from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.replicas import Replicas
@@ -39,6 +40,8 @@ class Client:
     """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
     """The output of attempts."""
+    owners: Owners
+    """What owners hold of pools with `sharing`, and have used of them."""
 
     def __init__(
         self,
@@ -86,6 +89,8 @@ class Client:
         self._requests = Requests(calls, self._reading)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
+        self.owners = Owners(calls, self._reading)
+        self.usage = self.owners.usage
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
@@ -147,7 +152,13 @@ class Client:
         return self._reading.task(task_id)
 
     def tasks(
-        self, *, pool: str = "", state: str = "", labels: Mapping[str, str] | None = None, selector: str = ""
+        self,
+        *,
+        pool: str = "",
+        state: str = "",
+        labels: Mapping[str, str] | None = None,
+        selector: str = "",
+        owner: str = "",
     ) -> list[TaskView]:
         """The tasks that match, at one revision, in the order in which they were submitted.
 
@@ -155,7 +166,7 @@ class Client:
         UserError for an unknown state or an invalid selector.
         """
         wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
-        return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms)
+        return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms, owner=owner)
 
     def explain(self, task_id: str) -> str:
         """One sentence that says why the task waits, runs or ended. Raises NotFound."""
@@ -207,6 +218,7 @@ class Client:
         state: str = "",
         labels: Mapping[str, str] | None = None,
         selector: str = "",
+        owner: str = "",
         task_id: str = "",
     ) -> Generator[list[TaskView], None, None]:
         """The tasks that match, as for `tasks`: first all, then those that changed.
@@ -217,9 +229,8 @@ class Client:
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):
-            yield sorted_views(
-                model, pool, wanted, terms, changed if changed is None or not task_id else {task_id}
-            )
+            only = changed if changed is None or not task_id else {task_id}
+            yield sorted_views(model, pool, wanted, terms, only, owner)
 
     def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Ask the leader to cancel a task.

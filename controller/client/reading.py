@@ -24,6 +24,7 @@ from controller.views.tasks import matching
 
 WATCH_SILENCE_SECONDS = 30.0
 OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # the records of which a task's view is made
+OF_OWNERS = ("pools/", "ledgers/", "shares/", *OF_TASKS)  # those of which an owner's view is made
 
 
 class Reading:
@@ -157,11 +158,16 @@ def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requi
 
 
 def sorted_views(
-    model: Model, pool: str, state: State | None, terms: Sequence[Requirement], only: set[str] | None = None
+    model: Model,
+    pool: str,
+    state: State | None,
+    terms: Sequence[Requirement],
+    only: set[str] | None = None,
+    owner: str = "",
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
     states = None if state is None else (state,)
-    found = matching(model, only, pool or None, states, terms)
+    found = matching(model, only, pool or None, states, terms, owner or None)
     return [
         view for task in sorted(found, key=_submission) if (view := task_view(model, task.id)) is not None
     ]

@@ -15,9 +15,9 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
-from controller.views.pools import all_pools
+from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.replicas import all_replicas, leader_facts
 from controller.views.step import StepView, step_views
 from controller.views.tasks import find_task
@@ -31,6 +31,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     pool: str
+    owner: str = DEFAULT_OWNER  # whom its resources are charged to
     state: State | None  # None: its status cannot be read
     attempt: int = 0
     reason: str = ""
@@ -88,6 +89,58 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     def overcommitted(self) -> list[str]:
         """The resources of which more is held than the pool has."""
         return self.held.exceeding(self.capacity)
+
+
+class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one owner has of a pool with `sharing`.
+
+    `share` is its dominant share: the largest part of any resource that it holds, averaged with the pool's
+    half-life, divided by its weight. `used` is in resource units (milli-cpu, bytes, counts) times
+    milliseconds, since the beginning; as text, since such integers exceed what JSON readers can count.
+    """
+
+    pool: str
+    owner: str
+    weight: float
+    held: Vector
+    guarantee: Vector  # scaled down if the pool cannot give all guarantees
+    limit: dict[str, str]  # as quantities; a resource that is not named has none
+    max_running: int | None
+    max_queued: int | None
+    share: float
+    running: int  # its Pending and Running tasks
+    waiting: int  # its tasks in the queue
+    used: dict[str, str]
+    problem: str = ""  # why its share cannot be read
+
+
+class ClaimView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is being freed for a waiting task by stopping other attempts.
+
+    `stopping` is how many of the `victims` still hold something. `at` is in ms since the Unix epoch.
+    """
+
+    task: str
+    kind: str = ""
+    asked: Vector = ZERO
+    short: Vector = ZERO
+    victims: tuple[str, ...] = ()
+    stopping: int = 0
+    at: int = 0
+    problem: str = ""  # why it cannot be read
+
+
+class SharingView(msgspec.Struct, frozen=True, kw_only=True):
+    """How a pool is shared: its owners, by name, and its claims, by task.
+
+    `rebuilding`: its shares are not whole, and no hold of the pool changes until they are. `stopped` is how
+    many attempts were stopped for other tasks in this minute.
+    """
+
+    owners: list[OwnerView]
+    claims: list[ClaimView]
+    rebuilding: bool
+    stopped: int
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +228,7 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
     return TaskView(
         id=facts.id,
         pool=facts.pool,
+        owner=facts.owner,
         state=facts.state,
         attempt=facts.attempt,
         reason=facts.reason,
@@ -201,6 +255,51 @@ def pool_views(model: Model) -> list[PoolView]:
         )
         for facts in all_pools(model)
     ]
+
+
+def owner_view(facts: OwnerFacts) -> OwnerView:
+    """The view of an owner."""
+    policy = facts.policy
+    return OwnerView(
+        pool=facts.pool,
+        owner=facts.owner,
+        weight=policy.weight,
+        held=facts.held,
+        guarantee=facts.guarantee,
+        limit=policy.limit.format(),
+        max_running=policy.max_running,
+        max_queued=policy.max_queued,
+        share=facts.share,
+        running=facts.running,
+        waiting=facts.waiting,
+        used={name: str(amount) for name, amount in facts.used.items()},
+        problem=facts.broken,
+    )
+
+
+def sharing_view(facts: SharingFacts) -> SharingView:
+    """The view of how a pool is shared."""
+    return SharingView(
+        owners=[owner_view(owner) for owner in facts.owners],
+        claims=[_claim_view(claim) for claim in facts.claims],
+        rebuilding=facts.is_rebuilding,
+        stopped=facts.stopped,
+    )
+
+
+def _claim_view(facts: ClaimFacts) -> ClaimView:
+    claim = facts.claim
+    if claim is None:
+        return ClaimView(task=facts.task, problem=facts.broken)
+    return ClaimView(
+        task=facts.task,
+        kind=claim.kind,
+        asked=claim.asked,
+        short=claim.short,
+        victims=claim.victims,
+        stopping=facts.stopping,
+        at=claim.at,
+    )
 
 
 def replica_views(model: Model) -> list[ReplicaView]:

@@ -6,10 +6,13 @@ The cost follows the pools and what is held, never the number of tasks stored.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import NamedTuple
 
+from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Pool
 from controller.views.pools import pool_facts
 
 
@@ -54,10 +57,30 @@ def next_admission(model: Model, pool: str, now: float) -> str:
         return ""
     free = pool_facts(model, pool).free
     queue = model.queue(pool)
+    if record.pool.sharing is not None:
+        return _next_in_turn(model, record.pool, free, now)
     waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
     return next(
         queue.admissible(record.pool, free, waited, lambda task_id: not model.tasks[task_id].requests), ""
     )
+
+
+def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
+    """The first task of the first owner that may have more, if it fits.
+
+    What may pass it is not looked for: the order itself belongs to the leader's planner.
+    """
+    assert pool.sharing is not None
+    if model.is_rebuilding(pool.name):
+        return ""
+    queue, share = model.queue(pool.name), partial(model.share, pool.name)
+    for turn in ranking(pool, queue, share, round(now * 1000)):
+        place, request = queue.first_of(turn.owner)
+        if model.tasks[place.task_id].requests or model.share_is_frozen(pool.name, turn.owner):
+            continue
+        if not is_over_limit(pool.sharing.of(turn.owner), share(turn.owner), request):
+            return place.task_id if request.fits(free) else ""
+    return ""
 
 
 def quarantined_by_kind(model: Model) -> Counter[str]:

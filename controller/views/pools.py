@@ -1,16 +1,22 @@
-"""The facts of a pool, as all readers show them: which pools exist, and what each has, holds and queues.
+"""The facts of a pool and of its owners, as all readers show them.
 
-The cost follows the pools, never the number of tasks stored.
+Which pools exist, what each has, holds and queues, and what each owner has of a pool with `sharing`. The cost
+follows the pools and their owners, never the number of tasks stored.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from controller.core.model import claims
+from controller.core.model.claims import Claim
+from controller.core.model.fair_order import dominant
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool
+from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
+from controller.core.model.sharing import ANYBODY, OwnerPolicy
+from controller.core.model.task import AttemptId, Pool
 from controller.core.promise.invariants import unledgered
 
 
@@ -93,4 +99,114 @@ def undefined_pools(model: Model) -> list[str]:
     waited_for = {pool for (pool, state), number in model.counts.items() if number and state in WAITING}
     return sorted(
         name for name in waited_for if name not in model.pools and ("pools", (name,)) not in model.quarantine
+    )
+
+
+class OwnerFacts(NamedTuple):
+    """What one owner has of a pool with `sharing`, at one moment."""
+
+    pool: str
+    owner: str
+    policy: OwnerPolicy  # its own, or else that of all others
+    held: Vector
+    guarantee: Vector  # scaled down if the pool cannot give all guarantees
+    share: float  # its dominant share, by which owners are served (see controller.core.model.fair_order)
+    running: int  # its Pending and Running tasks
+    waiting: int  # its tasks in the queue, without those in back-off
+    used: Vector  # since the beginning: resource units times milliseconds
+    broken: str  # why its share cannot be read: then what it holds and has used is not known
+
+    @property
+    def guarantee_left(self) -> Vector:
+        """What it may still take of what is guaranteed to it."""
+        return Vector({name: max(0, amount - self.held.get(name)) for name, amount in self.guarantee.items()})
+
+
+def owners_of(model: Model, pool: str, now: float) -> list[OwnerFacts]:
+    """The owners of a pool: those named in its `sharing`, those that have a share, and those that wait.
+
+    Sorted by name; none if the pool has no `sharing`.
+    """
+    record = model.pools.get(pool)
+    if record is None or record.pool.sharing is None:
+        return []
+    waiting = model.queue(pool).owners()
+    damaged = (names[1] for kind, names in model.quarantine if kind == "shares" and names[0] == pool)
+    names = {*record.pool.sharing.owners, *model.shares.get(pool, {}), *waiting, *damaged} - {ANYBODY}
+    return [owner_facts(model, record.pool, owner, now) for owner in sorted(names)]
+
+
+def all_owners(model: Model, now: float) -> list[OwnerFacts]:
+    """The owners of all pools with `sharing`, by pool and name."""
+    return [owner for pool in sorted(model.shared) for owner in owners_of(model, pool, now)]
+
+
+class ClaimFacts(NamedTuple):
+    """What is being freed for a waiting task. `claim` is None if it cannot be read; `broken` says why."""
+
+    task: str
+    claim: Claim | None
+    stopping: int  # of its victims, those that still hold something
+    broken: str = ""
+
+
+class SharingFacts(NamedTuple):
+    """How a pool with `sharing` is shared at one moment."""
+
+    owners: list[OwnerFacts]
+    claims: list[ClaimFacts]  # by task
+    is_rebuilding: bool  # its shares are not whole: no hold of the pool changes meanwhile
+    stopped: int  # attempts that were stopped for other tasks in this minute
+
+
+def sharing_facts(model: Model, pool: str, now: float) -> SharingFacts:
+    """How a pool is shared; nothing for a pool without `sharing`."""
+    account, minute = model.ledger(pool).account, round(now * 1000) // MINUTE_MS
+    return SharingFacts(
+        owners=owners_of(model, pool, now),
+        claims=claims_of(model, pool),
+        is_rebuilding=model.is_rebuilding(pool),
+        stopped=account.stopped if account.minute == minute else 0,
+    )
+
+
+def claims_of(model: Model, pool: str) -> list[ClaimFacts]:
+    """The claims on what is held of a pool, by task."""
+    found = [
+        ClaimFacts(task_id, claim, sum(_still_holds(model, victim) for victim in claim.victims))
+        for task_id, claim in model.claims.get(pool, {}).items()
+    ]
+    found += [
+        ClaimFacts(names[1], None, 0, why)
+        for (kind, names), why in model.quarantine.items()
+        if kind == claims.KIND and names[0] == pool
+    ]
+    return sorted(found, key=lambda claim: claim.task)
+
+
+def _still_holds(model: Model, victim: str) -> bool:
+    try:
+        attempt = AttemptId.parse(victim)
+    except ValueError:
+        return False
+    task = model.holding.get(attempt.task_id)
+    return task is not None and task.attempt == attempt.number
+
+
+def owner_facts(model: Model, pool: Pool, owner: str, now: float) -> OwnerFacts:
+    """What one owner has of a pool, which must have `sharing`."""
+    assert pool.sharing is not None
+    share, at = model.share(pool.name, owner), round(now * 1000)
+    policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
+    return OwnerFacts(
+        pool=pool.name,
+        owner=owner,
+        policy=policy,
+        held=share.held,
+        guarantee=pool.guarantee_of(owner),
+        share=dominant(average, pool.capacity) / (FRACTION * policy.weight),
+        running=share.running,
+        waiting=model.queue(pool.name).waiting_of(owner),
+        used=share.used_at(at),
+        broken=model.quarantine.get(("shares", (pool.name, owner)), ""),
     )

@@ -12,7 +12,7 @@ from controller.core.model import kept_log
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.task import Request, RequestKind, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Request, RequestKind, Spec, Status
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"
@@ -24,6 +24,7 @@ class TaskFacts(NamedTuple):
 
     id: str
     pool: str
+    owner: str  # whom its resources are charged to
     state: State | None  # None: its status cannot be read
     spec: Spec | None  # None: it is gone, or cannot be read
     status: Status | None  # None: there is none yet, or it cannot be read
@@ -68,6 +69,12 @@ def pool_of(task: Task) -> str:
     return spec.pool if spec is not None else ""
 
 
+def owner_of(task: Task) -> str:
+    """Whom its resources are charged to, by its readable records: the owner in its status, or its spec."""
+    record = _status(task) or _spec(task)
+    return record.owner if record is not None else DEFAULT_OWNER
+
+
 def submitted_at(task: Task) -> float:
     """When it was submitted, by its readable records; 0 if they do not say."""
     status = _status(task)
@@ -88,6 +95,7 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
     return TaskFacts(
         id=task.id,
         pool=pool_of(task),
+        owner=owner_of(task),
         state=state_of(task),
         spec=_spec(task),
         status=_status(task),
@@ -114,24 +122,29 @@ def matching(
     pool: str | None,
     states: Collection[State] | None,
     terms: Sequence[Requirement],
+    owner: str | None = None,
 ) -> Iterator[Task]:
-    """The listed tasks among `ids` (None: all) that match. None for `pool` or `states` matches any.
+    """The listed tasks among `ids` (None: all) that match. None for `pool`, `states` or `owner`: any.
 
     `terms` must all hold. A task whose spec is gone or cannot be read has unknown labels: no selector selects
     it.
     """
     for task_id in model.tasks if ids is None else ids:
         task = model.tasks.get(task_id)
-        if task is not None and _matches(task, pool, states, terms):
+        if task is not None and _matches(task, pool, states, terms, owner):
             yield task
 
 
 def _matches(
-    task: Task, pool: str | None, states: Collection[State] | None, terms: Sequence[Requirement]
+    task: Task,
+    pool: str | None,
+    states: Collection[State] | None,
+    terms: Sequence[Requirement],
+    owner: str | None,
 ) -> bool:
     if not is_listed(task) or (pool is not None and pool_of(task) != pool):
         return False
-    if states is not None and state_of(task) not in states:
+    if (states is not None and state_of(task) not in states) or owner not in (None, owner_of(task)):
         return False
     spec = _spec(task)
     return not terms or (spec is not None and selects(terms, spec.labels))

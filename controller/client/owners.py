@@ -1,0 +1,74 @@
+"""The owners of pools with `sharing`: what they hold, and what they have used."""
+
+from __future__ import annotations
+
+from controller.client.calls import Calls
+from controller.client.reading import OF_OWNERS, OF_TASKS, Reading
+from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
+from controller.core.model.model import Model
+from controller.views.pools import all_owners, owners_of, sharing_facts
+from controller.views.usage import (
+    ClosedDay,
+    Usage,
+    by_label,
+    by_share,
+    closed_days,
+    day_before,
+    label_of,
+    parse_since,
+    shared_pools,
+)
+
+
+class Owners:
+    """The owners of pools with `sharing`. Pools without it keep no shares."""
+
+    def __init__(self, calls: Calls, reading: Reading) -> None:
+        self._calls = calls
+        self._reading = reading
+
+    def all(self, pool: str = "") -> list[OwnerView]:
+        """The owners of this pool, or of all pools with `sharing`; by pool and name."""
+        model, now = self._reading.model(*OF_OWNERS), self._calls.clock.now()
+        found = owners_of(model, pool, now) if pool else all_owners(model, now)
+        return [owner_view(facts) for facts in found]
+
+    def sharing(self, pool: str) -> SharingView:
+        """How this pool is shared; nothing for a pool without `sharing`."""
+        model = self._reading.model(*OF_OWNERS, "claims/")
+        return sharing_view(sharing_facts(model, pool, self._calls.clock.now()))
+
+    def usage(self, *, by: str = "owner", pool: str = "", since: str = "") -> Usage:
+        """What was used of pools with `sharing`, by `owner`, `pool` or `label=KEY`.
+
+        `since` is a duration (`7d`) or a date (`2026-11-27`, UTC); "" for all. Use is counted from the last
+        day that was closed before: `Usage.since` says from when. By label it is counted from the histories of
+        the tasks that are still stored, from `since` on to the millisecond. Raises InvalidField.
+        """
+        now = round(self._calls.clock.now() * 1000)
+        begin = parse_since(since, now) if since else None
+        label = label_of(by)
+        if label is not None:
+            return by_label(self._reading.model("pools/", *OF_TASKS), label, pool, begin, now)
+        model = self._reading.model("pools/", "ledgers/", "shares/")
+        closed = self._closed(model, pool, begin) if begin is not None else {}
+        return by_share(model, by, pool, begin, closed, now)
+
+    def _closed(self, model: Model, pool: str, begin: int) -> dict[str, ClosedDay]:
+        """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""
+        day = day_before(begin)
+        closed = closed_days(self._load(f"usage/{day}/"), day)
+        if not ({pool} if pool else shared_pools(model)) <= closed.keys():
+            closed = closed_days(self._load("usage/"), day)  # an earlier day is next best
+        return closed
+
+    def _load(self, part: str) -> list[tuple[str, str, bytes]]:
+        """The day, the name and the value of each record of closed days under this part of the prefix."""
+        prefix = self._calls.keys.prefix
+        snapshot = self._calls.store.load(prefix + part, deadline=self._calls.deadline())
+        names = (item.key.removeprefix(prefix).split("/") for item in snapshot.items)
+        return [
+            (name[1], name[2], item.value)
+            for name, item in zip(names, snapshot.items, strict=True)
+            if len(name) == 3
+        ]
