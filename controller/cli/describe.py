@@ -16,6 +16,7 @@ from controller.cli.names import (
     complete_of,
     parse_kind_and_names,
 )
+from controller.cli.owners import print_sharing
 from controller.cli.session import ERROR, Session, complain
 from controller.client import NotFound
 from controller.core.model.codec import to_builtins
@@ -45,7 +46,7 @@ def describe(
     """Show all details of a task or a pool.
 
     A task is shown with its spec, status and history, and why it waits; a pool with its capacity, its holds,
-    and its tasks by state.
+    its tasks by state, its owners, and what is being freed for whom.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if len(names) != 1:
@@ -70,6 +71,7 @@ def _describe_task(session: Session, name: str) -> None:
         {
             "Name": view.id,
             "Pool": view.pool,
+            "Owner": view.owner,
             "State": view.state,
             "Why": session.client.explain(name),
             "Problem": view.problem,
@@ -154,6 +156,8 @@ def _describe_pool(session: Session, name: str) -> None:
     say("Resources:")
     table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE"))
     table.print((f"  {row[2]}", *row[3:6]) for row in out.pool_rows(view) if row[2])
+    if pool is not None and pool.sharing is not None:
+        print_sharing(session.client.owners.sharing(name), pool, pool.sharing)
     if pool is not None and pool.engine_options:
         say("Engine options:")
         _indented(to_builtins(pool.engine_options))

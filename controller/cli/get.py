@@ -20,7 +20,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.session import Session, as_usage
-from controller.client import NotFound, PoolView, ReplicaView, TaskView
+from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import parse_state
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
@@ -30,6 +30,7 @@ from controller.views.selector import parse_selector
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),
     Kind.POOLS: ("json", "yaml", "name"),
+    Kind.OWNERS: ("wide", "json", "yaml", "name"),
     Kind.REPLICAS: ("wide", "json", "yaml", "name", "pid"),
 }
 
@@ -56,7 +57,10 @@ def get(
         str, typer.Option("-o", "--output", help="wide, json, yaml or name; also pid for replicas.")
     ] = "",
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Print each change, until Ctrl-C.")] = False,
-    pool: Annotated[str, typer.Option(help="Only tasks of this pool.", autocompletion=complete_pools)] = "",
+    pool: Annotated[
+        str, typer.Option(help="Only tasks or owners of this pool.", autocompletion=complete_pools)
+    ] = "",
+    owner: Annotated[str, typer.Option(help="Only tasks of this owner.")] = "",
     state: Annotated[
         str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)
     ] = "",
@@ -75,7 +79,7 @@ def get(
     ] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
 ) -> None:
-    """List tasks, pools or replicas.
+    """List tasks, pools, owners of pools with `sharing`, or replicas.
 
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`.
     """
@@ -90,7 +94,12 @@ def get(
         )
     if role not in ("", "leader", "follower"):
         raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
-    filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state, "selector": selector}
+    filters: dict[str, Any] = {
+        "pool": bare(pool, Kind.POOLS),
+        "state": state,
+        "selector": selector,
+        "owner": bare(owner, Kind.OWNERS),
+    }
     if watch and what is not Kind.TASKS:
         raise typer.BadParameter("-w works for tasks only")
     if watch and sort_by:
@@ -102,13 +111,41 @@ def get(
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
         _print_tasks(views, output, alone=len(only) == 1)
-    elif what is Kind.POOLS:
-        _print_pools(
-            _named(session.client.pools(), only, "pool", lambda view: view.name), output, alone=len(only) == 1
-        )
+    elif what is Kind.OWNERS:
+        _print_owners(_owners(session, filters["pool"], only), output)
+    else:
+        _list_others(session, what, only, output, role)
+
+
+def _list_others(session: Session, what: Kind, names: list[str], output: str, role: str) -> None:
+    if what is Kind.POOLS:
+        pools = _named(session.client.pools(), names, "pool", lambda view: view.name)
+        _print_pools(pools, output, alone=len(names) == 1)
     else:
         replicas = [view for view in session.client.replicas.all() if role in ("", view.role)]
-        _print_replicas(_named(replicas, only, "replica", lambda view: view.id), output, alone=len(only) == 1)
+        replicas = _named(replicas, names, "replica", lambda view: view.id)
+        _print_replicas(replicas, output, alone=len(names) == 1)
+
+
+def _owners(session: Session, pool: str, names: list[str]) -> list[OwnerView]:
+    """The owners of these names; an owner may have a part of several pools."""
+    views = session.client.owners.all(pool)
+    _named(views, names, "owner", lambda view: view.owner)  # raises NotFound
+    return [view for view in views if not names or view.owner in names]
+
+
+def _print_owners(views: list[OwnerView], output: str) -> None:
+    if output == "name":
+        for owner in dict.fromkeys(view.owner for view in views):
+            say(f"owner/{owner}")
+    elif output in ("json", "yaml"):
+        out.print_document({"items": [to_builtins(view) for view in views]}, output)
+    elif views:
+        wide = output == "wide"
+        table = out.Table(out.WIDE_OWNER_COLUMNS if wide else out.OWNER_COLUMNS)
+        table.print(out.owner_row(view, wide=wide) for view in views)
+    else:
+        say("No owners found: only pools with `sharing` have owners.", err=True)
 
 
 def _named(views: list[Any], names: list[str], noun: str, name_of: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from controller.cli import auth, change, describe, engine, get, operate
+from controller.cli import auth, change, describe, engine, get, operate, owners
 from controller.cli.audit import audit
 from controller.cli.demo import demo
 from controller.cli.logs import logs
@@ -46,6 +46,7 @@ command(app, "wait", rich_help_panel=TASKS)(wait)
 command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
 command(app, "history", rich_help_panel=TASKS)(describe.history)
 command(app, "explain", rich_help_panel=TASKS)(describe.why)
+command(app, "usage", rich_help_panel=TASKS)(owners.usage)
 command(app, "cancel", rich_help_panel=TASKS)(change.cancel)
 command(app, "retry", rich_help_panel=TASKS)(change.retry)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)

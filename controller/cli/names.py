@@ -26,6 +26,7 @@ class Kind(StrEnum):
 
     TASKS = "tasks"
     POOLS = "pools"
+    OWNERS = "owners"
     REPLICAS = "replicas"
 
 
@@ -124,8 +125,8 @@ TaskNames = Annotated[
 KindName = Annotated[
     str,
     typer.Argument(
-        metavar="tasks|pools|replicas",
+        metavar="tasks|pools|owners|replicas",
         help="The kind, or KIND/NAME.",
-        autocompletion=complete_of("tasks", "pools", "replicas"),
+        autocompletion=complete_of("tasks", "pools", "owners", "replicas"),
     ),
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
 
-from controller.client.views import PoolView, ReplicaView, TaskView
+from controller.client.views import OwnerView, PoolView, ReplicaView, TaskView
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.explain import span
@@ -22,6 +22,7 @@ WIDE_TASK_COLUMNS = (
     "NAME",
     "STATE",
     "POOL",
+    "OWNER",
     "ATTEMPT",
     "REASON",
     "PRIORITY",
@@ -32,6 +33,8 @@ WIDE_TASK_COLUMNS = (
     "AGE",
 )
 POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
+OWNER_COLUMNS = ("POOL", "OWNER", "WEIGHT", "HELD", "GUARANTEE", "LIMIT", "SHARE", "RUNNING", "WAITING")
+WIDE_OWNER_COLUMNS = (*OWNER_COLUMNS, "MAX-RUNNING", "MAX-QUEUED", "NOTE")
 REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "HEARD", "AGE")
 WIDE_REPLICA_COLUMNS = (
     "NAME",
@@ -88,9 +91,7 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
     name = _cut(view.id, NAME_WIDTH)
     if not wide:
         return name, state, view.pool, view.attempt, reason, age
-    resources = ",".join(
-        f"{name}={text}" for name, text in (spec.resources if spec else Vector()).format().items()
-    )
+    resources = amounts((spec.resources if spec else Vector()).format())
     short = _cut(view.problem or view.message, MESSAGE_WIDTH)
     exit_code = status.exit_code if status is not None else None
     node = status.node if status is not None else ""
@@ -98,6 +99,7 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
         name,
         state,
         view.pool,
+        _cut(view.owner, NAME_WIDTH),
         view.attempt,
         reason,
         spec.priority if spec else 0,
@@ -128,6 +130,26 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
     return rows or [
         (view.name, view.definition.policy if view.definition else "", "", "", "", "", ", ".join(notes))
     ]
+
+
+def owner_row(view: OwnerView, *, wide: bool) -> tuple[object, ...]:
+    """An owner's row."""
+    resources = [amounts(each) for each in (view.held.format(), view.guarantee.format(), view.limit)]
+    row = (
+        view.pool,
+        view.owner,
+        f"{view.weight:g}",
+        *resources,
+        f"{view.share:.3f}",
+        view.running,
+        view.waiting,
+    )
+    return (*row, view.max_running, view.max_queued, view.problem) if wide else row
+
+
+def amounts(texts: Mapping[str, str]) -> str:
+    """Quantities by resource, in one cell."""
+    return ",".join(f"{name}={text}" for name, text in texts.items())
 
 
 def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, ...]:

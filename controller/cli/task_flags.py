@@ -18,6 +18,9 @@ class TaskFlags:
         str | None,
         typer.Option(help="The pool of the task (default: default).", autocompletion=complete_pools),
     ] = None
+    owner: Annotated[
+        str | None, typer.Option(help="Whom its resources are charged to (default: default).")
+    ] = None
     image: Annotated[str | None, typer.Option(help="The container image.")] = None
     cpu: Annotated[str | None, typer.Option(help="CPU, such as 500m or 2.")] = None
     memory: Annotated[str | None, typer.Option(help="Memory, such as 64Mi or 2Gi.")] = None
@@ -66,6 +69,7 @@ class TaskFlags:
         """The fields of a task, from the flags; None if not given."""
         return {
             "pool": self.pool,
+            "owner": self.owner,
             "image": self.image,
             "priority": self.priority,
             "resources": without_none(

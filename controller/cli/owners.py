@@ -1,0 +1,128 @@
+"""How a pool is shared, as `tally describe pool` prints it, and the command `tally usage`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Annotated
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.names import Kind, bare, complete_pools
+from controller.cli.session import Session, as_usage
+from controller.client import SharingView, Usage
+from controller.core.model.codec import to_builtins
+from controller.core.model.sharing import Sharing
+from controller.core.model.task import Pool
+from controller.terminal import say, say_lines
+from controller.views.explain import at, span
+from controller.views.usage import label_of, parse_since
+
+HOUR_MS = 3_600_000
+_UNITS = {
+    "cpu": (1000, "cpu·h"),
+    "memory": (2**30, "memory GiB·h"),
+    "ephemeral-storage": (2**30, "ephemeral-storage GiB·h"),
+}
+
+
+def print_sharing(view: SharingView, pool: Pool, sharing: Sharing) -> None:
+    """Print the rules, the owners and the claims of a pool."""
+    half_life = (
+        f"half-life {span(sharing.half_life_seconds)}" if sharing.half_life_seconds else "by what is held now"
+    )
+    rebuilt = ", shares are being rebuilt" if view.rebuilding else ""
+    say(f"Sharing: {half_life}, priority {sharing.priority}{rebuilt}")
+    rules = pool.preemption
+    if rules is not None:
+        rights = [name for name in ("reclaim", "by_priority") if getattr(rules, name)]
+        say(
+            f"Preemption: {', '.join(rights) or 'off'}; none younger than {span(rules.min_run_seconds)};"
+            f" {view.stopped} of {rules.per_minute} stops used in this minute"
+        )
+    if view.owners:
+        say("Owners:")
+        table = out.Table(
+            tuple(f"  {name}" if not n else name for n, name in enumerate(out.WIDE_OWNER_COLUMNS[1:]))
+        )
+        table.print(
+            (f"  {row[1]}", *row[2:]) for row in (out.owner_row(owner, wide=True) for owner in view.owners)
+        )
+    if view.claims:
+        say("Claims:")
+        table = out.Table(("  TASK", "KIND", "ASKED", "SHORT", "STOPPING", "SINCE", "NOTE"))
+        table.print(
+            (
+                f"  {claim.task}",
+                claim.kind,
+                out.amounts(claim.asked.format()),
+                out.amounts(claim.short.format()),
+                f"{claim.stopping} of {len(claim.victims)}",
+                at(claim.at / 1000) if claim.at else "",
+                claim.problem,
+            )
+            for claim in view.claims
+        )
+
+
+def usage(
+    session: Session,
+    by: Annotated[str, typer.Option(help="owner, pool, or label=KEY.")] = "owner",
+    pool: Annotated[
+        str, typer.Option(help="Only what was used of this pool.", autocompletion=complete_pools)
+    ] = "",
+    since: Annotated[
+        str, typer.Option(help="A duration such as 7d, or a date such as 2026-11-27 (UTC). Default: all.")
+    ] = "",
+    output: Annotated[str, typer.Option("-o", "--output", help="json or csv: exact integers.")] = "",
+) -> None:
+    """Show what was used of pools with `sharing`.
+
+    The table is in resource-hours. JSON and CSV have exact integers: milli-cpu, bytes or counts, times
+    milliseconds. By owner and pool, use is counted from the end of the last day (UTC) before --since. By
+    label, it is counted from the histories of the tasks that are still stored.
+    """
+    out.check_form(output, ("json", "csv"))
+    as_usage(lambda: label_of(by))
+    as_usage(lambda: parse_since(since, 0) if since else None)
+    found = session.client.usage(by=by, pool=bare(pool, Kind.POOLS), since=since)
+    if output == "json":
+        out.print_document(to_builtins(found), output)
+        return
+    if output == "csv":
+        _print_csv(found)
+    else:
+        _print_usage(found)
+    for note in found.notes:
+        say(f"note: {note}", err=True)
+
+
+def _print_csv(found: Usage) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((found.by, "resource", "unit_milliseconds"))
+    for line in found.items:
+        writer.writerows((line.name, resource, amount) for resource, amount in line.used.items())
+    say_lines(text.getvalue())
+
+
+def _print_usage(found: Usage) -> None:
+    since = f"since {at(found.since / 1000)}" if found.since is not None else "since the beginning"
+    say(f"Used {since}, until {at(found.until / 1000)}:")
+    resources = sorted({resource for line in found.items for resource in line.used})
+    table = out.Table((found.by.upper(), *(_hours_of(resource)[1].upper() for resource in resources)))
+    table.print(
+        (line.name, *(_hours(resource, line.used.get(resource)) for resource in resources))
+        for line in found.items
+    )
+
+
+def _hours_of(resource: str) -> tuple[int, str]:
+    return _UNITS.get(
+        resource, (2**30, f"{resource} GiB·h") if resource.startswith("hugepages-") else (1, f"{resource}·h")
+    )
+
+
+def _hours(resource: str, amount: str | None) -> str:
+    return f"{int(amount) / (_hours_of(resource)[0] * HOUR_MS):,.3f}" if amount is not None else ""

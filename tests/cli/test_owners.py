@@ -1,0 +1,110 @@
+"""Owners of shared pools at the command line: get owners, describe pool, usage, and who owns a task."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from controller.client import Client
+from controller.core.model import codec
+from controller.core.model.claims import Claim, ClaimKind, encode_claim
+from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
+from controller.core.model.records import Ledger
+from controller.core.model.resources import Vector
+from controller.core.model.shares import Account, Share, encode_share
+from tests.cli.conftest import Tally
+from tests.client.conftest import POOL, PutRaw, PutStatus
+
+POLICY = {"weight": 2, "guarantee": {"cpu": 3}, "limit": {"cpu": 6}, "max_running": 9}
+SHARING = {"half_life_seconds": 60, "owners": {"vision": POLICY}}
+AT = 1_764_000_000_000  # 2025-11-24T16:00:00Z
+HELD = Vector({"cpu": 2000, "memory": 2**30 // 4})
+
+
+@pytest.fixture(autouse=True)
+def _shared(client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
+    client.apply_pool({**POOL, "sharing": SHARING, "preemption": {"reclaim": True}})
+    client.submit_many(
+        {"id": name, "command": ["true"], "owner": owner, "resources": {"cpu": 1}}
+        for name, owner in (("a", "vision"), ("b", "vision"), ("c", "nlp"))
+    )
+    put_status("a", State.RUNNING, owner="vision")
+    op = Op("share")
+    recent = Vector({name: amount * 1024 for name, amount in HELD.items()})
+    share = Share(held=HELD, running=1, used=Vector({"cpu": 3_600_000_000}), recent=recent, at=AT)
+    put_raw("shares/default/vision", encode_share(share, op))
+    put_raw("ledgers/default", Ledger(HELD, account=Account(share.used, AT, op)).encode(op))
+
+
+def test_owners_are_listed_with_their_policies_and_shares(tally: Tally) -> None:
+    """One row for each owner of each pool, in the forms of all lists."""
+    lines = tally("get", "owners").out.splitlines()
+    heads = "POOL OWNER WEIGHT HELD GUARANTEE LIMIT SHARE RUNNING WAITING"
+    assert lines[0].split() == heads.split()
+    nlp = ["default", "nlp", "1", "-", "-", "-", "0.000", "0", "1"]
+    vision = ["default", "vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1"]
+    assert [line.split() for line in lines[1:]] == [nlp, vision]
+    assert tally("get", "owners", "-o", "wide").rows()[1] == [*vision, "9", "-", "-"]
+    assert tally("get", "owners", "--pool", "default", "-o", "name").out == "owner/nlp\nowner/vision\n"
+    [told] = tally("get", "owner/vision", "-o", "json").document["items"]
+    assert (told["held"], told["limit"], told["running"]) == ({"cpu": "2", "memory": "256Mi"}, {"cpu": "6"}, 1)
+    assert int(told["used"]["cpu"]) > 3_600_000_000
+    assert tally("get", "owners", "--pool", "none").err.startswith("No owners found")
+    assert tally("get", "owner", "nobody").exit_code == 5
+
+
+def test_tasks_show_their_owner_and_are_selected_by_it(tally: Tally) -> None:
+    assert tally("get", "tasks", "--owner", "vision", "-o", "name").out == "task/a\ntask/b\n"
+    assert tally("get", "tasks", "--owner", "owner/nlp", "-o", "name").out == "task/c\n"
+    lines = tally("get", "tasks", "-o", "wide").out.splitlines()
+    at = lines[0].split().index("OWNER")
+    assert [line.split()[at] for line in lines[1:]] == ["vision", "vision", "nlp"]
+    assert "Owner:     vision" in tally("describe", "task", "b").out
+
+
+def test_a_task_is_submitted_for_an_owner(tally: Tally, client: Client) -> None:
+    assert tally("submit", "mine", "--owner", "nlp", "--", "true").exit_code == 0
+    assert client.get("mine").owner == "nlp"
+    assert "owner" in tally("submit", "yours", "--owner", "No One", "--", "true").err
+
+
+def test_a_pool_is_described_with_its_owners_and_claims(tally: Tally, put_raw: PutRaw) -> None:
+    claim = Claim(
+        kind=ClaimKind.RECLAIM,
+        asked=Vector({"cpu": 2000}),
+        short=Vector({"cpu": 1000}),
+        victims=("a-1", "gone-1"),
+        at=AT,
+    )
+    put_raw("claims/default/c", encode_claim(claim, Op("claim")))
+    told = tally("describe", "pool", "default").out
+    assert "Sharing: half-life 1m, priority within-owner\n" in told
+    assert "Preemption: reclaim; none younger than 5m; 0 of 60 stops used in this minute\n" in told
+    rows = [line.split() for line in told.splitlines()]
+    assert ["vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1", "9", "-", "-"] in rows
+    assert ["c", "reclaim", "cpu=2", "cpu=1", "1", "of", "2", "2025-11-24T16:00:00Z", "-"] in rows
+    put_raw("ledgers/default", codec.encode_ledger(HELD, Op("hand"), {}))
+    assert "shares are being rebuilt" in tally("describe", "pool", "default").out
+
+
+def test_usage_in_hours_and_in_exact_integers(tally: Tally, put_raw: PutRaw) -> None:
+    """The table is rounded; JSON and CSV are exact, as text."""
+    share = Share(used=Vector({"cpu": 3_600_000_001, "memory": 2**30 * 5_400_000}), at=AT)
+    put_raw("shares/default/vision", encode_share(share, Op("share")))
+    shown = tally("usage")
+    assert shown.out.splitlines()[0].startswith("Used since the beginning, until 20")
+    assert [line.split() for line in shown.out.splitlines()[1:]] == [
+        ["OWNER", "CPU·H", "MEMORY", "GIB·H"],
+        ["vision", "1.000", "1.500"],
+    ]
+    exact = {"cpu": "3600000001", "memory": str(2**30 * 5_400_000)}
+    told = tally("usage", "--by", "pool", "-o", "json").document
+    assert (told["by"], told["since"], told["items"]) == ("pool", None, [{"name": "default", "used": exact}])
+    rows = list(csv.reader(io.StringIO(tally("usage", "-o", "csv").out)))
+    assert rows == [["owner", "resource", "unit_milliseconds"], *(["vision", *each] for each in exact.items())]
+    assert "no day was closed before" in tally("usage", "--since", "7d").err
+    for wrong in (("--by", "team"), ("--since", "soon"), ("-o", "yaml")):
+        assert tally("usage", *wrong).exit_code == 2, wrong
