@@ -22,6 +22,7 @@ from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector, parse_quantity
+from controller.core.model.sharing_fields import check_limit
 from controller.core.model.task import Pool, Spec
 from controller.core.model.validation import parse_spec
 from controller.core.planning.reasons import unknown_reasons
@@ -124,7 +125,8 @@ class KnownPools:
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
     """Validate the input, a mapping or a Spec, and fill in the default resources of its pool.
 
-    Raises InvalidField for an invalid value, an unknown pool, and resources that the pool can never provide.
+    Raises InvalidField for an invalid value, an unknown pool, and resources that the pool can never provide,
+    or that are above the limit of the task's owner.
     """
     given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
     spec = parse_spec(given)
@@ -137,7 +139,9 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
     named = frozenset(given.get("resources") or ())
     spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
-    check_satisfiable(spec, record.pool, demand(spec, record.pool))
+    asked = demand(spec, record.pool)
+    check_satisfiable(spec, record.pool, asked)
+    check_limit(record.pool, spec.owner, asked)
     return Prepared(spec, named, raw, record.mod, position)
 
 

@@ -6,19 +6,22 @@ rules of `queue`, `planner` and `transitions`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from controller.core.model import quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
+from controller.core.model.printable import counted
 from controller.core.model.records import Task
-from controller.core.model.resources import ZERO, Vector, format_quantity
+from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
+from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
+from controller.views.words import at, lacking, listed, span, words_of
+
+__all__ = ["at", "explain", "span"]
 
 _STOPPING: dict[str, str] = {
     StopReason.CANCEL: "a cancel was requested",
@@ -27,8 +30,8 @@ _STOPPING: dict[str, str] = {
     StopReason.SPEC_DELETED: "its spec was deleted",
     StopReason.MAIN_ENDED: "its main container has ended",
     StopReason.MAIN_NOT_STARTED: "its main container could not be started",
+    StopReason.PREEMPTED: "it is preempted",
 }
-NAMED = 3  # tasks ahead that are named; the others are counted
 
 
 def explain(model: Model, task_id: str, now: float) -> str:
@@ -37,7 +40,7 @@ def explain(model: Model, task_id: str, now: float) -> str:
     if task is None or not task.exists:
         return f"There is no task {task_id}."
     if task.frozen == {quarantine.KIND}:
-        why = _words(model.quarantine[quarantine.KIND, (task_id,)])
+        why = words_of(model.quarantine[quarantine.KIND, (task_id,)])
         return (
             f"Tally leaves {task_id} alone, because it is quarantined after an error in Tally itself ({why}):"
             " report the error, and try again with `tally retry`, `tally cancel` or `tally audit --repair"
@@ -63,37 +66,12 @@ def explain(model: Model, task_id: str, now: float) -> str:
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
-        sentence = f"{_waiting(model, task, now)}{_engineless(model, now)}"
+        sentence = f"{_waiting(model, task, now)}{explain_preempted(task)}{_engineless(model, now)}"
     return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
 
 
-def at(when: float) -> str:
-    """A stored time as text, in UTC. A time beyond the calendar is shown as its number."""
-    try:
-        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"{when:g}"
-
-
-def span(seconds: float) -> str:
-    """A duration with its two largest units, as kubectl shows ages: 42s, 5m3s, 3h12m, 4d7h."""
-    rest = max(0, int(seconds))
-    if rest < 60:
-        return f"{rest}s"
-    for unit, size, small, small_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if rest >= size:
-            low = rest % size // small_size
-            return f"{rest // size}{unit}{low}{small}" if low else f"{rest // size}{unit}"
-    raise AssertionError("unreachable")
-
-
-def _words(text: str) -> str:
-    """The words of others, to be used in a sentence: without a full stop at their end."""
-    return text.strip().rstrip(".")
-
-
 def _because(told: Status | Step) -> str:
-    words = ": ".join(_words(part) for part in (told.reason, told.message) if part)
+    words = ": ".join(words_of(part) for part in (told.reason, told.message) if part)
     exit_code = told.exit_code if isinstance(told, Status) else None
     return (
         f"{words} (exit code {exit_code})"
@@ -111,7 +89,7 @@ def _finished(task: Task, now: float) -> str:
         return f"{task.id} is {task.state}"
     sentence = (
         f"{task.id} ended as {status.state} at {at(status.finished_at)}, after"
-        f" {_count(status.attempt, 'attempt')}"
+        f" {counted(status.attempt, 'attempt')}"
     )
     if because := _because(status):
         sentence += f": {because}"
@@ -160,7 +138,7 @@ def _holding(task: Task, status: Status, now: float) -> str:
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
-            f"{admitted} and could not be started yet: {_words(status.message)}; Tally retries, with"
+            f"{admitted} and could not be started yet: {words_of(status.message)}; Tally retries, with"
             f" increasing pauses{ends}"
         )
     said = f"; the engine says: {because}" if (because := _because(status)) else ""
@@ -194,8 +172,9 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
 def _why_stopped(status: Status) -> str:
     told = _step_of(status, Event.STOP_REQUESTED) or status
     if fault := status.start_fault:
-        return f"it cannot start ({fault}: {_words(told.message)})"
-    return _STOPPING.get(status.stopping, status.stopping)
+        return f"it cannot start ({fault}: {words_of(told.message)})"
+    why = _STOPPING.get(status.stopping, status.stopping)
+    return f"{why}: {words_of(told.message)}" if status.stopping == StopReason.PREEMPTED else why
 
 
 def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:
@@ -231,7 +210,7 @@ def _waiting(model: Model, task: Task, now: float) -> str:
         if broken:
             return (
                 f"{task.id} waits because the definition of its pool {task.pool} cannot be read"
-                f" ({_words(broken)})"
+                f" ({words_of(broken)})"
             )
         known = ", ".join(sorted(model.pools)) or "none"
         return (
@@ -241,13 +220,13 @@ def _waiting(model: Model, task: Task, now: float) -> str:
     if model.pool_is_frozen(task.pool):
         broken = model.quarantine["ledgers", (task.pool,)]
         return (
-            f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({_words(broken)}):"
+            f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({words_of(broken)}):"
             " restore it, or have it rewritten (`tally audit` prints the command)"
         )
     if record.pool.paused:
         return (
-            f"{task.id} waits because its pool {task.pool} is paused: to resume it, `tally apply` the pool"
-            " without `paused`"
+            f"{task.id} waits because its pool {task.pool} is paused: to resume it, run"
+            f" `tally resume {task.pool}`"
         )
     return _in_queue(model, task, record.pool, now)
 
@@ -257,16 +236,18 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     free = pool_facts(model, pool.name).free
     if not asked.fits(pool.capacity):
         return (
-            f"{task.id} cannot run: it asks for {_lack(asked, pool.capacity, 'in all')} of pool {pool.name};"
-            " raise the pool's capacity, or cancel the task"
+            f"{task.id} cannot run: it asks for {lacking(asked, pool.capacity, 'in all')} of pool"
+            f" {pool.name}; raise the pool's capacity, or cancel the task"
         )
+    if pool.sharing is not None:
+        return explain_sharing(model, task, pool, free, now)
     ahead = model.queue(pool.name).ahead_of(task.id, pool)
-    crowd = f"{_list(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
+    crowd = f"{listed(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
         holders = sum(1 for other in model.holding.values() if other.pool == pool.name)
         return (
-            f"{task.id} waits for resources: it asks for {_lack(asked, free, 'free')} of pool {pool.name} "
-            f"({_count(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest"
+            f"{task.id} waits for resources: it asks for {lacking(asked, free, 'free')} of pool {pool.name} "
+            f"({counted(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest"
             f"{_imbalance(model, pool.name)}), and {crowd}"
         )
     if not ahead:
@@ -295,7 +276,7 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
         if request.fits(free):
             free = free - request  # admitted first
             continue
-        blocks = f"; the head, {head_id}, asks for {_lack(request, free, 'free')}"
+        blocks = f"; the head, {head_id}, asks for {lacking(request, free, 'free')}"
         if pool.policy is Policy.STRICT:
             return f"{blocks}, and the pool's policy is strict: no task passes the head"
         waited = now - model.tasks[head_id].queued_at
@@ -308,28 +289,9 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
             return (
                 f"{blocks}, and has waited {span(waited)}: after {span(pool.backfill_seconds)}, the"
                 f" resources that it needs are reserved, and {task.id} asks for"
-                f" {_lack(asked, free, 'beside them')}"
+                f" {lacking(asked, free, 'beside them')}"
             )
     return passed or ", and the leader admits them first"
-
-
-def _lack(asked: Vector, limit: Vector, what: str) -> str:
-    """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
-    short = asked.exceeding(limit)
-    return ", ".join(
-        f"{Vector({name: asked[name]})} ({format_quantity(name, limit.get(name))} {what})" for name in short
-    )
-
-
-def _list(names: list[str]) -> str:
-    rest = len(names) - NAMED
-    return (
-        f"{_count(len(names), 'task')} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # -- what holds for all
@@ -346,7 +308,7 @@ def _engineless(model: Model, now: float) -> str:
         silence, told_at = replica.told.engine_silence, replica.told.at
         if replica.leads and silence:
             ago = f", as the leader reported {span(now - told_at)} ago" if told_at else ""
-            return f"; nothing is admitted, because the engine does not answer ({_words(silence)}{ago})"
+            return f"; nothing is admitted, because the engine does not answer ({words_of(silence)}{ago})"
     return ""
 
 

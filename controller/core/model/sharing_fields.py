@@ -24,6 +24,7 @@ from controller.core.model.sharing import (
     Sharing,
     SharingPriority,
 )
+from controller.core.model.task import Pool
 from controller.errors import InvalidField
 
 MAX_OWNERS = 2000  # of a pool: each has a share, and its policy is read with the pool
@@ -61,6 +62,24 @@ def check_guarantees(sharing: Sharing, capacity: Mapping[str, int]) -> None:
             "sharing.owners",
             f"guarantees {asked} of {name} in all, but the capacity is {has}: lower guarantees, or raise it",
         )
+
+
+def check_limit(pool: Pool, owner: str, asked: Mapping[str, int]) -> None:
+    """Raise InvalidField if a task that asks for this could never run within its owner's limits."""
+    if pool.sharing is None:
+        return
+    policy = pool.sharing.of(owner)
+    for name in policy.limit.exceeded_by(asked):
+        amount, most = (
+            Vector({name: each}).format().get(name, "0") for each in (asked[name], policy.limit.get(name))
+        )
+        raise InvalidField(
+            f"resources.{name}",
+            f"asks for {amount}, but owner {owner!r} may hold at most {most} of pool {pool.name!r}: the task"
+            " could never run",
+        )
+    if policy.max_running == 0:
+        raise InvalidField("owner", f"{owner!r} may run no task in pool {pool.name!r}: its max_running is 0")
 
 
 def _with_short(fields: Mapping[str, Any], field: str, short: str) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Words for numbers, times and lists, as readers print them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from controller.core.model.printable import counted
+from controller.core.model.resources import Vector, format_quantity
+
+NAMED = 3  # of a list, those that are named; the others are counted
+
+
+def at(when: float) -> str:
+    """A stored time as text, in UTC. A time beyond the calendar is shown as its number."""
+    try:
+        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{when:g}"
+
+
+def span(seconds: float) -> str:
+    """A duration with its two largest units, as kubectl shows ages: 42s, 5m3s, 3h12m, 4d7h."""
+    rest = max(0, int(seconds))
+    if rest < 60:
+        return f"{rest}s"
+    for unit, size, small, small_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if rest >= size:
+            low = rest % size // small_size
+            return f"{rest // size}{unit}{low}{small}" if low else f"{rest // size}{unit}"
+    raise AssertionError("unreachable")
+
+
+def words_of(text: str) -> str:
+    """The words of others, to be used in a sentence: without a full stop at their end."""
+    return text.strip().rstrip(".")
+
+
+def lacking(asked: Vector, limit: Vector, what: str) -> str:
+    """The resources that are short, each as asked against what there is: `cpu 4 (1500m free)`."""
+    short = asked.exceeding(limit)
+    return ", ".join(
+        f"{Vector({name: asked[name]})} ({format_quantity(name, limit.get(name))} {what})" for name in short
+    )
+
+
+def listed(names: Sequence[str], noun: str = "task") -> str:
+    """How many there are, with the first ones by name: `4 tasks (a, b, c and 1 more)`."""
+    rest = len(names) - NAMED
+    return (
+        f"{counted(len(names), noun)} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
+    )
