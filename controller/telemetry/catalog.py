@@ -184,6 +184,59 @@ FAMILIES: tuple[Family, ...] = (
         ("pool",),
     ),
     Family("tally_pool_paused", MetricType.GAUGE, "1 while a pool is paused by its definition.", ("pool",)),
+    # -- owners of pools with sharing
+    Family(
+        "tally_owner_held",
+        MetricType.GAUGE,
+        "The amount that an owner holds of a pool with `sharing`, in cores, bytes or counts. Owners that the"
+        ' pool does not name, and all beyond the first 50, are "Other".',
+        ("pool", "owner", "resource"),
+    ),
+    Family(
+        "tally_owner_guarantee",
+        MetricType.GAUGE,
+        "The amount of a pool that is guaranteed to an owner, in cores, bytes or counts.",
+        ("pool", "owner", "resource"),
+    ),
+    Family(
+        "tally_owner_limit",
+        MetricType.GAUGE,
+        "The most that an owner may hold of a pool, in cores, bytes or counts.",
+        ("pool", "owner", "resource"),
+    ),
+    Family(
+        "tally_owner_used",
+        MetricType.COUNTER,
+        "What an owner has used of a pool: cores, bytes or counts, times seconds.",
+        ("pool", "owner", "resource"),
+    ),
+    Family(
+        "tally_owner_share",
+        MetricType.GAUGE,
+        'The dominant share of an owner, by which owners are served; the largest of all, for "Other".',
+        ("pool", "owner"),
+    ),
+    Family(
+        "tally_owner_running",
+        MetricType.GAUGE,
+        "The Pending and Running tasks of an owner.",
+        ("pool", "owner"),
+    ),
+    Family("tally_owner_waiting", MetricType.GAUGE, "The tasks of an owner in the queue.", ("pool", "owner")),
+    Family(
+        "tally_owner_below_guarantee",
+        MetricType.GAUGE,
+        "1 while the first waiting task of an owner fits into what is left of its guarantee, and is not"
+        " admitted.",
+        ("pool", "owner"),
+    ),
+    Family("tally_pool_claims", MetricType.GAUGE, "Tasks for which attempts are being stopped.", ("pool",)),
+    Family(
+        "tally_pool_preemptions_per_minute",
+        MetricType.GAUGE,
+        "The most attempts that may be stopped for other tasks in a minute; absent without `preemption`.",
+        ("pool",),
+    ),
     # -- etcd
     Family(
         "tally_transaction_seconds",
@@ -301,6 +354,7 @@ REASONS = reasons.REASONS | {
     "Cancelled",
     "Found",
     "Lost",
+    "Preempted",
     "QueueDeadlineExceeded",
     "RequestIgnored",
     "RetryRequested",

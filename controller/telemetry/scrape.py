@@ -26,12 +26,24 @@ from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
-from controller.views.pools import PoolFacts, all_pools
+from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, sharing_facts
 from controller.views.replica import Facts, ReadableReplica
 from controller.views.replicas import ReplicaFacts, all_replicas
 from controller.views.tasks import tasks_by_pool
 
-QUARANTINED = ("tasks", "states", "requests", "pools", "ledgers", "repairs", "unknown", quarantine.KIND)
+MOST_OWNERS = 50  # of a pool, as labels: those that it names
+QUARANTINED = (
+    "tasks",
+    "states",
+    "requests",
+    "pools",
+    "ledgers",
+    "shares",
+    "claims",
+    "repairs",
+    "unknown",
+    quarantine.KIND,
+)
 
 
 @dataclass(slots=True)
@@ -60,6 +72,7 @@ class _Taken(NamedTuple):
     admissible: dict[str, bool]
     replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
+    sharing: dict[str, SharingFacts]
 
 
 class ViewSeries(Collector):
@@ -83,6 +96,9 @@ class ViewSeries(Collector):
         _add_replica(families, facts)
         _add_model(families, taken)
         _add_pools(families, taken)
+        for pool in taken.pools:
+            if pool.name in taken.sharing:
+                _add_owners(families, pool, taken.sharing[pool.name])
         self._add_outside(families, facts)
         yield from families.made.values()
 
@@ -184,6 +200,7 @@ def _take(model: Model, now: float) -> _Taken:
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
+        sharing={pool: sharing_facts(model, pool, now) for pool in model.shared},
     )
 
 
@@ -235,6 +252,37 @@ def _add_pools(families: _Families, taken: _Taken) -> None:
         if pool.name in taken.admissible:
             families.add("tally_pool_admissible", int(taken.admissible[pool.name]), pool.name)
             families.add("tally_pool_paused", int(pool.paused), pool.name)
+
+
+def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> None:
+    definition = pool.definition
+    assert definition is not None
+    assert definition.sharing is not None
+    named = dict.fromkeys(sorted(definition.sharing.owners)[:MOST_OWNERS])
+    by_label: dict[str, list[OwnerFacts]] = {}
+    for owner in sharing.owners:
+        by_label.setdefault(owner.owner if owner.owner in named else OTHER, []).append(owner)
+    for label, owners in by_label.items():
+        for series, amounts, seconds in (
+            ("tally_owner_held", [owner.held for owner in owners], 1),
+            ("tally_owner_guarantee", [owner.guarantee for owner in owners], 1),
+            ("tally_owner_used", [owner.used for owner in owners], 1000),
+        ):
+            for resource, amount in sum(amounts, ZERO).items():
+                families.add(series, _in_base_units(resource, amount) / seconds, pool.name, label, resource)
+        if label != OTHER:
+            for resource, amount in owners[0].policy.limit.items():
+                value = _in_base_units(resource, amount)
+                families.add("tally_owner_limit", value, pool.name, label, resource)
+        families.add("tally_owner_share", max(owner.share for owner in owners), pool.name, label)
+        families.add("tally_owner_running", sum(owner.running for owner in owners), pool.name, label)
+        families.add("tally_owner_waiting", sum(owner.waiting for owner in owners), pool.name, label)
+        below = any(owner.is_below_guarantee for owner in owners)
+        families.add("tally_owner_below_guarantee", int(below), pool.name, label)
+    families.add("tally_pool_claims", len(sharing.claims), pool.name)
+    if definition.preemption is not None:
+        most = definition.preemption.per_minute
+        families.add("tally_pool_preemptions_per_minute", most, pool.name)
 
 
 def _in_base_units(resource: str, amount: int) -> float:

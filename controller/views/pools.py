@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from controller.core.model import claims
 from controller.core.model.claims import Claim
-from controller.core.model.fair_order import dominant
+from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
@@ -114,6 +114,7 @@ class OwnerFacts(NamedTuple):
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue, without those in back-off
     used: Vector  # since the beginning: resource units times milliseconds
+    is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
     broken: str  # why its share cannot be read: then what it holds and has used is not known
 
     @property
@@ -198,15 +199,19 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float) -> OwnerFacts:
     assert pool.sharing is not None
     share, at = model.share(pool.name, owner), round(now * 1000)
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
+    queue, guarantee = model.queue(pool.name), pool.guarantee_of(owner)
+    first = queue.first_of(owner, pool.capacity)[1] if queue.waits(owner) else ZERO
     return OwnerFacts(
         pool=pool.name,
         owner=owner,
         policy=policy,
         held=share.held,
-        guarantee=pool.guarantee_of(owner),
+        guarantee=guarantee,
         share=dominant(average, pool.capacity) / (FRACTION * policy.weight),
         running=share.running,
-        waiting=model.queue(pool.name).waiting_of(owner),
+        waiting=queue.waiting_of(owner),
         used=share.used_at(at),
+        is_below_guarantee=is_guaranteed(guarantee, share.held, first)
+        and not is_over_limit(policy, share, first),
         broken=model.quarantine.get(("shares", (pool.name, owner)), ""),
     )

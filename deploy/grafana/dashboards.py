@@ -350,6 +350,56 @@ def pools() -> list[Panel]:
             Query(f"max by (pool) (tally_tasks_lost{{{POOL}}})", "{{pool}}"),
             min=0,
         ),
+        panel(
+            "timeseries",
+            "Shares of owners",
+            "The dominant share of each owner of a pool with sharing: the smallest is served first.",
+            "percentunit",
+            Query(f"max by (pool, owner) (tally_owner_share{{{POOL}}})", "{{pool}} {{owner}}"),
+            min=0,
+        ),
+        panel(
+            "timeseries",
+            "Owners: running and waiting",
+            "Tasks that hold something, and tasks in the queue.",
+            "none",
+            Query(f"max by (pool, owner) (tally_owner_running{{{POOL}}})", "{{pool}} {{owner}} running"),
+            Query(f"max by (pool, owner) (tally_owner_waiting{{{POOL}}})", "{{pool}} {{owner}} waiting"),
+            min=0,
+        ),
+        panel(
+            "timeseries",
+            "Below their guarantee",
+            "1 while a task fits into what is left of its owner's guarantee, and is not admitted.",
+            "none",
+            Query(f"max by (pool, owner) (tally_owner_below_guarantee{{{POOL}}})", "{{pool}} {{owner}}"),
+            min=0,
+            max=1,
+        ),
+        panel(
+            "timeseries",
+            "Use by owner",
+            "What owners use of the pools, in cores, bytes or counts.",
+            "short",
+            Query(
+                f"sum by (pool, owner, resource) (rate(tally_owner_used_total{{{POOL}}}[{RATE}]))",
+                "{{pool}} {{owner}} {{resource}}",
+            ),
+            custom=STACKED,
+        ),
+        panel(
+            "timeseries",
+            "Preemption",
+            "Attempts that are stopped for other tasks, and the tasks for which that happens.",
+            "none",
+            Query(
+                f'sum by (pool) (increase(tally_transitions_total{{{JOB}, pool=~"$pool",'
+                ' reason="preempted"}[1m])) or vector(0)',
+                "{{pool}} stopped in a minute",
+            ),
+            Query(f"max by (pool) (tally_pool_claims{{{POOL}}})", "{{pool}} claims"),
+            min=0,
+        ),
     ]
 
 

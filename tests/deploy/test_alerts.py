@@ -83,7 +83,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
     settings = {**QUICK, "TALLY_AUDIT_INTERVAL_SECONDS": "1"}
     with local_cluster(folder / "cluster", settings=settings) as cluster, cluster.client() as client:
-        client.apply_pool({"name": "default", "capacity": {"cpu": 4, "memory": "1Gi", "gpu": 2}})
+        client.apply_pool(
+            {
+                "name": "default",
+                "capacity": {"cpu": 4, "memory": "1Gi", "gpu": 2},
+                "sharing": {"owners": {"default": {"guarantee": {"cpu": 1}, "limit": {"cpu": 4}}}},
+                "preemption": {"reclaim": True},
+            }
+        )
         resources = {"cpu": "1", "memory": "16Mi", "gpu": 1}
         tasks = [{"id": f"ok-{n}", "command": ["sleep", "0.2"], "resources": resources} for n in range(6)]
         tasks += [{"id": f"bad-{n}", "command": ["false"], "resources": resources} for n in range(3)]

@@ -47,7 +47,7 @@ def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn
     """An owner's place in the order at that time (ms). It must have a task in the queue."""
     sharing = pool.sharing
     assert sharing is not None
-    place, request = queue.first_of(owner)
+    place, request = queue.first_of(owner, pool.capacity)
     across = sharing.priority is SharingPriority.ACROSS_OWNERS
     weight = sharing.of(owner).weight
     average = averaged(share, at, sharing.half_life_seconds)

@@ -101,9 +101,14 @@ class Queue:
         """The owner's tasks by request and rank. The caller changes nothing in it."""
         return self._owners.get(owner, {})
 
-    def first_of(self, owner: str) -> tuple[Place, Vector]:
-        """The owner's first task and its request. The owner must have one."""
-        return min((places[0], request) for (request, _), places in self._owners[owner].items())
+    def first_of(self, owner: str, capacity: Vector | None = None) -> tuple[Place, Vector]:
+        """The owner's first task and its request, of those that the capacity can hold, if any.
+
+        The owner must have a task.
+        """
+        firsts = [(places[0], request) for (request, _), places in self._owners[owner].items()]
+        possible = [first for first in firsts if capacity is None or first[1].fits(capacity)]
+        return min(possible or firsts, key=lambda first: first[0])
 
     def of_owner(self, owner: str) -> Iterator[tuple[Place, Vector]]:
         """The owner's tasks and their requests, in order."""
