@@ -19,6 +19,7 @@ is no such object. Safe to use from several threads.
 
 from controller.client.client import Client
 from controller.client.errors import Conflict, NotFound, Still
+from controller.client.features import FeatureView
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, LeaderView, PoolView, ReplicaView, RequestResult, TaskView
 
@@ -26,6 +27,7 @@ __all__ = [
     "ApplyResult",
     "Client",
     "Conflict",
+    "FeatureView",
     "LeaderView",
     "NotFound",
     "PoolView",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
+from controller.client.features import Features, FeatureView
 from controller.client.outputs import Outputs
 from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
@@ -82,7 +83,8 @@ class Client:
         self._calls = calls
         self.store, self.keys, self.clock = calls.store, calls.keys, calls.clock
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
-        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools)
+        self._features = Features(calls, self._reading)
+        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
         self._requests = Requests(calls, self._reading)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
@@ -247,10 +249,18 @@ class Client:
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """Create a pool, or replace its whole definition.
 
-        Fields that are left out get their defaults. Raises InvalidField.
+        Fields that are left out get their defaults. The features that the pool needs are turned on. Raises
+        InvalidField, and UserError if a replica does not know such a feature.
         """
-        pool, outcome = apply_pool(self._calls.stored, self._calls.commit, self.keys, definition)
-        return ApplyResult(name=pool.name, outcome=outcome, message=_overcommit(self._reading, pool))
+        pool, outcome, turned_on = apply_pool(
+            self._calls.stored, self._calls.commit, self.keys, self._features, definition
+        )
+        return ApplyResult(
+            name=pool.name,
+            outcome=outcome,
+            message=_overcommit(self._reading, pool),
+            turned_on=tuple(turned_on),
+        )
 
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition.
@@ -258,6 +268,24 @@ class Client:
         Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
+
+    def features(self) -> list[FeatureView]:
+        """The features that are on, or that this release knows, sorted by name."""
+        return self._features.all()
+
+    def enable_feature(self, name: str) -> bool:
+        """Turn a feature on, in a new term. False if it was on.
+
+        Raises UserError if a registered replica or the leader does not know it, or no replica has led yet.
+        """
+        return self._features.enable(name)
+
+    def drop_feature(self, name: str) -> bool:
+        """Turn a feature off. False if it was off.
+
+        New uses are refused meanwhile. Raises UserError if data uses it, and names what does.
+        """
+        return self._features.drop(name)
 
 
 def _overcommit(reading: Reading, pool: Pool) -> str:
