@@ -37,7 +37,7 @@ def features(
     """
     out.check_form(output, ("json", "yaml"))
     if action is None:
-        views = session.client.features()
+        views = session.client.features.all()
         if output:
             out.print_document(codec.to_builtins(views), output)
             return
@@ -49,7 +49,7 @@ def features(
     if not name or output:
         raise typer.BadParameter(f"give the NAME of a feature, and no --output: tally features {action} NAME")
     if action is Action.ENABLE:
-        changed, state = session.client.enable_feature(name), "on"
+        changed, state = session.client.features.enable(name), "on"
     else:
-        changed, state = session.client.drop_feature(name), "off"
+        changed, state = session.client.features.drop(name), "off"
     say(f"feature/{name} {'turned' if changed else 'is already'} {state}")

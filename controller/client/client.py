@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
-from controller.client.features import Features, FeatureView
+from controller.client.features import Features
 from controller.client.outputs import Outputs
 from controller.client.pools import apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
@@ -40,6 +40,8 @@ class Client:
     """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
     """The output of attempts."""
+    features: Features
+    """The features that data may use: `all`, `enable`, `drop`."""
 
     def __init__(
         self,
@@ -83,8 +85,8 @@ class Client:
         self._calls = calls
         self.store, self.keys, self.clock = calls.store, calls.keys, calls.clock
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
-        self._features = Features(calls, self._reading)
-        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
+        self.features = Features(calls, self._reading)
+        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
         self._requests = Requests(calls, self._reading)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
@@ -253,7 +255,7 @@ class Client:
         InvalidField, and UserError if a replica does not know such a feature.
         """
         pool, outcome, turned_on = apply_pool(
-            self._calls.stored, self._calls.commit, self.keys, self._features, definition
+            self._calls.stored, self._calls.commit, self.keys, self.features, definition
         )
         return ApplyResult(
             name=pool.name,
@@ -268,24 +270,6 @@ class Client:
         Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
-
-    def features(self) -> list[FeatureView]:
-        """The features that are on, or that this release knows, sorted by name."""
-        return self._features.all()
-
-    def enable_feature(self, name: str) -> bool:
-        """Turn a feature on, in a new term. False if it was on.
-
-        Raises UserError if a registered replica or the leader does not know it, or no replica has led yet.
-        """
-        return self._features.enable(name)
-
-    def drop_feature(self, name: str) -> bool:
-        """Turn a feature off. False if it was off.
-
-        New uses are refused meanwhile. Raises UserError if data uses it, and names what does.
-        """
-        return self._features.drop(name)
 
 
 def _overcommit(reading: Reading, pool: Pool) -> str:

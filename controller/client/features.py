@@ -8,29 +8,30 @@ features, so that they survive the loss of the engine's record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from controller.client.calls import Calls
 from controller.client.reading import Reading
 from controller.core.model import codec, features
-from controller.core.model.feature_uses import uses
-from controller.core.model.model import Model
 from controller.core.model.op import Op
-from controller.core.model.records import Change, decode_or_empty
 from controller.errors import InvalidField, UserError
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction, Write, new_op
+from controller.views.features import FeatureState, Fence, fence, uses
 
 TRIES = 20  # a registration is renewed every few seconds, and a refusal takes milliseconds
 SHOWN = 5
 
 
 class FeatureView(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature. `unknown_to` are the registered replicas, of `replicas`, whose release does not know it."""
+    """A feature.
+
+    `unknown_to` are the registered replicas, of `replicas`, whose release does not know it.
+    """
 
     name: str
-    state: Literal["on", "off", "dropping"]
+    state: FeatureState
     replicas: int = 0
     unknown_to: tuple[str, ...] = ()
 
@@ -45,16 +46,15 @@ class Features:
 
     def all(self) -> list[FeatureView]:
         """The features that are on, or that this release knows, sorted by name."""
-        model = self._fence()
-        recorded = _recorded(model)
+        now = self._look()
         return [
             FeatureView(
                 name=name,
-                state=_state(recorded, name),
-                replicas=len(model.replicas),
-                unknown_to=tuple(_unknown_to(model, name)),
+                state=now.state(name),
+                replicas=len(now.replicas),
+                unknown_to=tuple(each.name for each in now.replicas if name not in each.features),
             )
-            for name in sorted({*recorded, *features.KNOWN})
+            for name in sorted({*now.recorded, *features.KNOWN})
         ]
 
     def check(self, needed: Mapping[str, str]) -> int:
@@ -63,27 +63,26 @@ class Features:
         `needed` maps each feature to the field that needs it. A transaction that uses the fields guards the
         engine's key at this mod.
         """
-        model = self._reading.model("engine")
-        recorded = _recorded(model)
+        now = self._look("engine")
         for name, field in needed.items():
-            if (state := _state(recorded, name)) != "on":
+            if (state := now.state(name)) != "on":
                 raise InvalidField(
                     field,
                     f"needs the feature {name}, which is {state}: an admin turns it on with"
                     f" `tally features enable {name}`",
                 )
-        return model.mod_of("engine", ())
+        return now.engine_mod
 
     def ensure(self, needed: Mapping[str, str]) -> tuple[int, list[str]]:
         """As `check`, but turns on what is off. Returns also the features that it turned on."""
-        recorded = _recorded(self._reading.model("engine"))
-        off = [name for name in needed if _state(recorded, name) == "off"]
+        now = self._look("engine")
+        off = [name for name in needed if now.state(name) == "off"]
         if off:
             self._turn_on(off)
         return self.check(needed), off
 
     def enable(self, name: str) -> bool:
-        """Turn the feature on. False if it was on.
+        """Turn the feature on, in a new term. False if it was on.
 
         Raises UserError if a registered replica or the leader does not know it, or no replica has led yet.
         """
@@ -93,65 +92,69 @@ class Features:
     def drop(self, name: str) -> bool:
         """Turn the feature off, once no stored data uses it. False if it was off.
 
-        Raises UserError that names what uses it; the feature is then on, as before.
+        New uses are refused meanwhile. Raises UserError that names what uses it; the feature is then on, as
+        before.
         """
         _check_known(name)
-        model = self._fence()
-        if _state(_recorded(model), name) == "off":
-            return False
         for _ in range(TRIES):
-            if self._write(model, {name: features.DROPPING}):
+            now = self._look("engine")
+            if now.state(name) == "off":
+                return False
+            if self._write(now, {name: features.DROPPING}):
                 break
-            model = self._fence()
         else:
             raise UserError(_BUSY)
         # From here on, no new use is stored: a client guards the record. What is loaded now is all there is.
         for _ in range(TRIES):
             model = self._reading.model("")
-            if (state := _state(_recorded(model), name)) != "dropping":
+            now = fence(model)
+            if (state := now.state(name)) != "dropping":
                 raise UserError(f"the feature {name} is {state}: somebody else changed it meanwhile")
             used = uses(model, name)
-            if self._write(model, {name: "" if used else None}):
+            if self._write(now, {name: "" if used else None}):
                 if used:
                     raise UserError(_in_use(name, used))
                 return True
         raise UserError(f"{_BUSY}. The feature {name} is still being dropped")
 
-    def _fence(self) -> Model:
-        return self._reading.model("engine", "leader", "replicas/")
+    def _look(self, *parts: str) -> Fence:
+        """The fence, of these parts of the store. Raises UserError if its record cannot be read."""
+        now = fence(self._reading.model(*(parts or ("engine", "leader", "replicas/"))))
+        if now.problem:
+            raise UserError(
+                f"the record of the engine cannot be read ({now.problem}), so the features are not known: a"
+                " leader writes it back (`tally get replicas`)"
+            )
+        return now
 
     def _turn_on(self, names: Sequence[str]) -> bool:
         for _ in range(TRIES):
-            model = self._fence()
-            recorded = _recorded(model)
-            off = [name for name in names if _state(recorded, name) != "on"]
+            now = self._look()
+            off = [name for name in names if now.state(name) != "on"]
             if not off:
                 return False
-            _check_all_know(model, off)
-            guards: list[Guard] = [
-                Guard(self._keys.replica(name), change.mod) for name, change in sorted(model.replicas.items())
-            ]
-            leader = model.leader
-            guards.append(Guard(self._keys.leader, leader.mod if leader is not None else 0))
-            ends = [Delete(self._keys.leader)] if leader is not None else []
-            if self._write(model, dict.fromkeys(off, ""), guards, ends):
+            _check_all_know(now, off)
+            guards = [Guard(self._keys.replica(each.name), each.mod) for each in now.replicas]
+            guards.append(Guard(self._keys.leader, now.leader.mod if now.leader is not None else 0))
+            ends = [Delete(self._keys.leader)] if now.leader is not None else []
+            if self._write(now, dict.fromkeys(off, ""), guards, ends):
                 return True
         raise UserError(_BUSY)
 
     def _write(
         self,
-        model: Model,
+        now: Fence,
         values: Mapping[str, str | None],
         guards: Iterable[Guard] = (),
         writes: Iterable[Write] = (),
     ) -> bool:
-        """Set these features in the engine's record (None: off), if it is as in the model."""
-        item, mod = self._calls.stored(self._keys.engine), model.mod_of("engine", ())
-        if item is None or item.mod != mod:
+        """Set these features in the engine's record (None: off), if it has not changed since."""
+        item = self._calls.stored(self._keys.engine)
+        if item is None or item.mod != now.engine_mod:
             return False
         op = new_op()
         transaction = Transaction(
-            (Guard(self._keys.engine, mod), *guards),
+            (Guard(self._keys.engine, item.mod), *guards),
             (Put(self._keys.engine, _with(item, values, op)), *writes),
             op,
         )
@@ -173,49 +176,21 @@ def _with(item: KeyValue, values: Mapping[str, str | None], op: Op) -> bytes:
     return codec.encode({**record, "engine": {**engine, "parts": parts}, "op": op})
 
 
-def _recorded(model: Model) -> dict[str, str]:
-    """The recorded features; {} before the first election. Raises UserError for a damaged record."""
-    if ("engine", ()) in model.quarantine:
-        raise UserError(
-            "the record of the engine cannot be read, so the features are not known: a leader writes it back"
-            " (`tally get replicas`)"
-        )
-    return features.recorded(model.engine.engine.parts) if model.engine is not None else {}
-
-
-def _state(recorded: Mapping[str, str], name: str) -> Literal["on", "off", "dropping"]:
-    if name not in recorded:
-        return "off"
-    return "dropping" if recorded[name] == features.DROPPING else "on"
-
-
-def _unknown_to(model: Model, name: str) -> list[str]:
-    return [replica for replica, change in sorted(model.replicas.items()) if not _knows(change, name)]
-
-
-def _knows(change: Change, name: str) -> bool:
-    known = decode_or_empty(change).get("features")
-    return isinstance(known, list) and name in known
-
-
 def _check_known(name: str) -> None:
     if name not in features.KNOWN:
         raise UserError(f"this release knows no feature {name!r}; it knows {', '.join(features.KNOWN)}")
 
 
-def _check_all_know(model: Model, names: Iterable[str]) -> None:
-    if model.engine is None:
+def _check_all_know(now: Fence, names: Iterable[str]) -> None:
+    if not now.engine_mod:
         raise UserError(
             "features are recorded with the engine, and no replica has led yet: start a replica first"
         )
     for name in names:
-        lacking = [f"replica {replica}" for replica in _unknown_to(model, name)]
-        if not lacking and model.leader is not None and not _knows(model.leader, name):
-            lacking = [f"the leader, {decode_or_empty(model.leader).get('id', 'unnamed')}"]
-        if lacking:
+        if lacking := now.unknown_to(name):
             raise UserError(
-                f"the feature {name} cannot be turned on, since it is not known to the release of"
-                f" {_some(lacking)}: upgrade it first, or stop it and wait until its registration expires"
+                f"the feature {name} cannot be turned on: it is not known to the release of replica"
+                f" {_some(lacking)}. Upgrade it first, or stop it and wait until its registration expires"
             )
 
 
