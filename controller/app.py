@@ -22,6 +22,7 @@ from controller.audit.own import SelfAudit
 from controller.client.reading import Reading
 from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
+from controller.core.model import features
 from controller.election.elector import Timings
 from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.server import StatusServer
@@ -197,6 +198,7 @@ def describe_replica(settings: Settings, clock: Clock) -> dict[str, Any]:
         "engine": describe_engine(settings),
         "started_at": clock.now(),
         "heartbeat_seconds": settings.heartbeat_seconds,
+        "features": list(features.KNOWN),
     }
 
 

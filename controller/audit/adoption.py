@@ -17,12 +17,18 @@ from typing import NamedTuple
 
 from controller.clock import Clock
 from controller.core.model import codec
-from controller.core.model.installation import EngineIdentity, EngineRecord, Installation, encode
+from controller.core.model.installation import (
+    EngineIdentity,
+    EngineRecord,
+    Installation,
+    encode,
+    with_features_of,
+)
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation
-from controller.core.promise.identity_findings import recorded_installation
+from controller.core.promise.identity_findings import recorded_engine, recorded_installation
 from controller.engine.base import Engine
 from controller.errors import UserError
 from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction, Write, new_op
@@ -82,6 +88,8 @@ def adopt_engine(
 ) -> InstallationReport:
     """Record `engine` as the installation's, and end the leader's term; returns the report from before.
 
+    The features that are on stay on.
+
     Raises StoreError, and UserError while tasks have holds, unless `forget_running`.
     """
     for _ in range(_TRIES):
@@ -114,7 +122,12 @@ def _adoption(
 ) -> Transaction:
     op = new_op()
     model, leader = before.model, before.model.leader
-    record = EngineRecord(engine=engine, installation=before.installation.id, recorded_at=now, recorded_by=by)
+    record = EngineRecord(
+        engine=with_features_of(engine, recorded_engine(model)),
+        installation=before.installation.id,
+        recorded_at=now,
+        recorded_by=by,
+    )
     guards = [
         Guard(keys.engine, model.mod_of("engine", ())),
         Guard(keys.installation, model.mod_of("installation", ())),

@@ -125,6 +125,8 @@ def apply(
             else:
                 counts[result.outcome] += 1
                 say(f"pool/{result.name} {result.outcome}")
+                for feature in result.turned_on:
+                    say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
                 if result.message:
                     say(f"warning: {result.message}", err=True)
     if counts["invalid"]:

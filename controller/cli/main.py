@@ -10,6 +10,7 @@ import typer
 from controller.cli import auth, change, describe, engine, get, operate, owners
 from controller.cli.audit import audit
 from controller.cli.demo import demo
+from controller.cli.features import features
 from controller.cli.logs import logs
 from controller.cli.selftest import selftest
 from controller.cli.session import CONNECTION, command, root_flags
@@ -60,6 +61,7 @@ command(app, "check", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(operate.c
 command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)
 command(app, "release-finalizers", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(change.release_finalizers)
+command(app, "features", rich_help_panel=OPERATORS)(features)
 command(roles, "init")(auth.init)
 command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
 command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)

@@ -20,6 +20,7 @@ is no such object. Safe to use from several threads.
 
 from controller.client.client import Client
 from controller.client.errors import Conflict, NotFound, Still
+from controller.client.features import FeatureView
 from controller.client.submission import SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -39,6 +40,7 @@ __all__ = [
     "ClaimView",
     "Client",
     "Conflict",
+    "FeatureView",
     "LeaderView",
     "NotFound",
     "OwnerView",

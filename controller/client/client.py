@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
+from controller.client.features import Features
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import apply_pool, delete_pool
@@ -42,6 +43,8 @@ class Client:
     """The output of attempts."""
     owners: Owners
     """What owners hold of pools with `sharing`, and have used of them."""
+    features: Features
+    """The features that data may use: `all`, `enable`, `drop`."""
 
     def __init__(
         self,
@@ -85,7 +88,8 @@ class Client:
         self._calls = calls
         self.store, self.keys, self.clock = calls.store, calls.keys, calls.clock
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
-        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools)
+        self.features = Features(calls, self._reading)
+        self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
         self._requests = Requests(calls, self._reading)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
@@ -258,10 +262,18 @@ class Client:
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """Create a pool, or replace its whole definition.
 
-        Fields that are left out get their defaults. Raises InvalidField.
+        Fields that are left out get their defaults. The features that the pool needs are turned on. Raises
+        InvalidField, and UserError if a replica does not know such a feature.
         """
-        pool, outcome = apply_pool(self._calls.stored, self._calls.commit, self.keys, definition)
-        return ApplyResult(name=pool.name, outcome=outcome, message=_overcommit(self._reading, pool))
+        pool, outcome, turned_on = apply_pool(
+            self._calls.stored, self._calls.commit, self.keys, self.features, definition
+        )
+        return ApplyResult(
+            name=pool.name,
+            outcome=outcome,
+            message=_overcommit(self._reading, pool),
+            turned_on=tuple(turned_on),
+        )
 
     def delete_pool(self, name: str) -> None:
         """Remove a pool's definition.

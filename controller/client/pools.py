@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from controller.client.errors import NotFound
+from controller.client.features import Features
 from controller.core.model import codec
+from controller.core.model.features import needed_by_pool
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
 from controller.core.model.validation import parse_pool
@@ -19,21 +21,26 @@ Commit = Callable[[Transaction], Committed | Refused]
 
 
 def apply_pool(
-    read: Read, commit: Commit, keys: Keys, definition: Mapping[str, Any] | Pool
-) -> tuple[Pool, Literal["created", "configured", "unchanged"]]:
-    """Create the pool, or replace its whole definition.
+    read: Read, commit: Commit, keys: Keys, features: Features, definition: Mapping[str, Any] | Pool
+) -> tuple[Pool, Literal["created", "configured", "unchanged"], list[str]]:
+    """Create the pool, or replace its whole definition; returns also the features that it turned on.
 
-    Raises InvalidField, and what `read` and `commit` raise.
+    Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     key, op = keys.pool(pool.name), new_op()
+    needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
+        guards: list[Guard] = []
+        if needed:
+            mod, new = features.ensure(needed)
+            guards, turned_on = [Guard(keys.engine, mod)], [*turned_on, *new]
         item = read(key)
         unknown: dict[str, Any] = {}
         if item is not None:
             try:
                 if codec.decode_pool(pool.name, item.value) == pool:
-                    return pool, "unchanged"
+                    return pool, "unchanged", turned_on
                 stored = codec.decode_mapping(item.value)
                 unknown = {
                     name: value for name, value in stored.items() if name not in Pool.__struct_fields__
@@ -42,10 +49,10 @@ def apply_pool(
                 pass  # the new definition replaces a record that cannot be read
         value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
         answer = commit(
-            Transaction((Guard(key, item.mod if item is not None else 0),), (Put(key, value),), op)
+            Transaction((Guard(key, item.mod if item is not None else 0), *guards), (Put(key, value),), op)
         )
         if isinstance(answer, Committed):
-            return pool, "configured" if item is not None else "created"
+            return pool, "configured" if item is not None else "created", turned_on
 
 
 def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:

@@ -6,7 +6,7 @@ batch exist, etcd refuses the whole batch. The refusal shows the existing ones; 
 
 Each task is checked against its pool as it was read last, and a guard requires that the pool has not changed
 since. A client that submits often thus needs one request per batch, and no task is stored that was checked
-against an outdated pool.
+against an outdated pool. The same holds for the features that a spec needs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector, parse_quantity
@@ -81,7 +82,8 @@ class Prepared(NamedTuple):
     """A spec that is ready to be stored.
 
     `named` are the resources that the user named; the others were filled in. `raw` is the input, and
-    `pool_mod` is the mod revision of the pool that the spec was checked against.
+    `pool_mod` is the mod revision of the pool that the spec was checked against, and `engine_mod` that of the
+    record of features; 0 if it needs none.
     """
 
     spec: Spec
@@ -89,6 +91,7 @@ class Prepared(NamedTuple):
     raw: object
     pool_mod: int
     position: int = 0
+    engine_mod: int = 0
 
     def encode(self, submitted_at: float, op: Op) -> bytes:
         """The value to store."""
@@ -106,11 +109,17 @@ class Prepared(NamedTuple):
 
 
 class KnownPools:
-    """The pools as they were read last."""
+    """The pools as they were read last, and the features as they were checked last."""
 
-    def __init__(self, read: Callable[[], Mapping[str, PoolRecord]]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, PoolRecord]],
+        check_features: Callable[[Mapping[str, str]], int] = lambda _: 0,
+    ) -> None:
         self._read = read
+        self._check_features = check_features
         self._records: Mapping[str, PoolRecord] = {}
+        self._engine_mods: dict[tuple[str, ...], int] = {}
 
     @property
     def records(self) -> Mapping[str, PoolRecord]:
@@ -120,6 +129,14 @@ class KnownPools:
     def refresh(self) -> None:
         """Read the pools now. Raises StoreUnavailable, StoreDenied."""
         self._records = self._read()
+        self._engine_mods = {}
+
+    def engine_mod(self, needed: Mapping[str, str]) -> int:
+        """As `Features.check`, once since the last `refresh` for the same features."""
+        names = tuple(needed)
+        if names not in self._engine_mods:
+            self._engine_mods[names] = self._check_features(needed)
+        return self._engine_mods[names]
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
@@ -199,7 +216,7 @@ class Submission:
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
         """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
         batch: dict[str, Prepared] = {}
-        pools: set[str] = set()  # each is compared
+        compared: set[str] = set()  # the keys of pools, and of the record of features
         size = 0
         for index, raw in enumerate(tasks):
             prepared = self._check(raw, index)
@@ -208,14 +225,15 @@ class Submission:
                 continue
             task_id = prepared.spec.id
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
-            operations = 2 * (len(batch) + 1) + len(pools | {prepared.spec.pool})
+            checked = self._checked(prepared).keys()
+            operations = 2 * (len(batch) + 1) + len(compared | checked)
             if batch and (
                 task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES
             ):
                 yield from self._create(batch)
-                batch, pools, size = {}, set(), 0
+                batch, compared, size = {}, set(), 0
             batch[task_id] = prepared
-            pools.add(prepared.spec.pool)
+            compared |= checked
             size += bytes_needed
         yield from self._create(batch)
 
@@ -246,7 +264,9 @@ class Submission:
         A task is refused only by pools that were read during this run.
         """
         try:
-            return prepare(raw, self._pools.records, index)
+            prepared = prepare(raw, self._pools.records, index)
+            needed = needed_by_spec(prepared.spec)
+            return prepared._replace(engine_mod=self._pools.engine_mod(needed)) if needed else prepared
         except InvalidField as error:
             if not self._refreshed:
                 self._refresh()
@@ -269,9 +289,7 @@ class Submission:
                     yield compare(batch.pop(task_id), stored)
                 elif answer.current.get(self._keys.state(task_id)) is not None:
                     yield batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
-            if any(
-                self._mod_in(answer, prepared.spec.pool) != prepared.pool_mod for prepared in batch.values()
-            ):
+            if any(self._is_outdated(answer, prepared) for prepared in batch.values()):
                 self._refresh()
                 again = {
                     task_id: self._check(prepared.raw, prepared.position)
@@ -282,24 +300,30 @@ class Submission:
                     task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)
                 }
 
-    def _mod_in(self, refused: Refused, pool: str) -> int:
-        found = refused.current.get(self._keys.pool(pool))
-        return found.mod if found is not None else 0
+    def _is_outdated(self, refused: Refused, prepared: Prepared) -> bool:
+        """Whether the pool, or the features that the spec needs, have changed since it was checked."""
+        current = {key: item.mod for key, item in refused.current.items() if item is not None}
+        return any(current.get(key, 0) != mod for key, mod in self._checked(prepared).items())
+
+    def _checked(self, prepared: Prepared) -> dict[str, int]:
+        """The keys that the spec was checked against, with their mods."""
+        features = {self._keys.engine: prepared.engine_mod} if prepared.engine_mod else {}
+        return {self._keys.pool(prepared.spec.pool): prepared.pool_mod, **features}
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
         op, now = new_op(), self._clock.now()
-        # The first task of each pool decides which revision is compared; if a later task saw a newer one,
-        # the transaction is refused and checked again.
-        pools: dict[str, int] = {}
+        # The first task with a key decides which of its revisions is compared; if a later task saw a newer
+        # one, the transaction is refused and checked again.
+        compared: dict[str, int] = {}
         for prepared in batch.values():
-            pools.setdefault(prepared.spec.pool, prepared.pool_mod)
+            compared = {**self._checked(prepared), **compared}
         return Transaction(
             guards=(
                 *(Guard(self._keys.task(task_id), 0) for task_id in batch),
                 # A status that was left without its spec would pass for the new task's, which then might
                 # never run.
                 *(Guard(self._keys.state(task_id), 0) for task_id in batch),
-                *(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),
+                *(Guard(key, mod) for key, mod in compared.items()),
             ),
             # The tasks of a transaction share a create revision; times a microsecond apart keep their order.
             writes=tuple(

@@ -212,11 +212,15 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a pool's definition; `message` warns when the pool is overcommitted."""
+    """The outcome of a pool's definition; `message` warns when the pool is overcommitted.
+
+    `turned_on` are the features that the pool needs and that were off.
+    """
 
     name: str
     outcome: Literal["created", "configured", "unchanged"]
     message: str = ""
+    turned_on: tuple[str, ...] = ()
 
 
 def task_view(model: Model, task_id: str) -> TaskView | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import structlog
 
-from controller.core.model import codec
+from controller.core.model import codec, features
 from controller.core.model.installation import (
     EngineIdentity,
     EngineRecord,
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class OtherEngine(TallyError):
-    """The engine of this replica is not the recorded one: it must not lead."""
+    """The replica must not lead: its engine is not the recorded one, or its release lacks a feature."""
 
 
 class Foundation(NamedTuple):
@@ -79,8 +79,8 @@ def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_fir
     """The foundation of the next term.
 
     `keys` are those of the installation and of the engine. `is_first`: no replica has led yet. Raises
-    OtherEngine if the candidate's engine is not the recorded one, and CorruptValue if a record cannot be read
-    and the term before has no copy.
+    OtherEngine if the candidate's engine is not the recorded one, or its release lacks a feature that is on;
+    and CorruptValue if a record cannot be read and the term before has no copy.
     """
     installation = _installation(records, candidate, is_first=is_first)
     engine = _engine(records, candidate, installation)
@@ -136,6 +136,8 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             recorded_at=candidate.now,
             recorded_by=candidate.replica,
         )
+    if why := features.lacking(record.engine.parts):
+        raise OtherEngine(why)
     if why := difference(record.engine, own):
         raise OtherEngine(f"{why}; see `tally engine show`, or change the record with `tally engine adopt`")
     if record.installation != installation.id:

@@ -1,4 +1,5 @@
-"""Whether this replica may lead: its engine must be the recorded one (see `core.model.installation`).
+"""Whether this replica may lead: its engine must be the recorded one, and its release must know each feature
+that is on (see `core.model.installation`).
 
 A thread of its own asks the engine for its identity every few seconds, so that neither the election nor the
 control loop ever waits for the engine. A silent engine counts as the one that it was when it last answered:

@@ -74,6 +74,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client._reading",
         "client/client.py::Client._requests",
         "client/client.py::Client.clock",
+        "client/client.py::Client.features",
         "client/client.py::Client.keys",
         "client/client.py::Client.outputs",
         "client/client.py::Client.replicas",

@@ -178,7 +178,11 @@ VERBS = (
     Verb("admin", "apply -f - ", "pool/default configured", "name: default\ncapacity: {cpu: 9}\n"),
     Verb("admin", "delete pool spare", "pool/spare deleted"),
     Verb("reader", "engine show --engine null", "installation: 0123abcd"),
+    Verb("reader", "features", "1/1 replicas"),
+    Verb("user", "submit -f -", "task/owned created", "{id: owned, owner: vision, command: ['true']}\n"),
     Verb("admin", "step-down", "replica/r1 no longer leads"),
+    Verb("admin", "features enable claims", "feature/claims turned on"),
+    Verb("admin", "features drop claims", "feature/claims turned off"),
     Verb("admin", "engine adopt --engine null --forget-running", "given up: 1 task: lost"),
 )
 ELSEWHERE = {
@@ -220,12 +224,14 @@ def filled(guarded: Guarded) -> Guarded:
             client.apply_pool({"name": pool, "capacity": {"cpu": 4}})
         client.submit_many({"id": name, "command": ["true"]} for name in ("created", "failed", "lost"))
     store = guarded.store("controller")
-    record = {"id": "r1", "instance": "i", "epoch": 1, "op": "x"}
+    record = {"id": "r1", "instance": "i", "epoch": 1, "features": ["claims", "owners"], "op": "x"}
+    engine = {"name": "null", "id": "null", "parts": {"feature/owners": ""}}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (
         Put(guarded.keys.leader, codec.encode(record)),
         Put(guarded.keys.epoch, codec.encode({"epoch": 1, "op": "x"})),
         Put(guarded.keys.installation, codec.encode({"id": "0123abcd", "op": "x"})),
+        Put(guarded.keys.engine, codec.encode({"engine": engine, "installation": "0123abcd", "op": "x"})),
         Put(guarded.keys.replica("r1"), codec.encode(record)),
         Put(
             guarded.keys.state("failed"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from controller.core.model import codec
@@ -16,6 +17,7 @@ from controller.core.model.installation import (
     difference,
     encode,
     merged,
+    with_features_of,
 )
 from controller.core.model.model import Model
 from controller.core.model.op import Op
@@ -152,3 +154,26 @@ def test_a_damaged_record_is_quarantined_and_what_was_read_last_stays(value: byt
     assert model.installation is not None
     assert model.engine is not None
     assert (model.installation.id, model.engine.engine) == ("a", FOLDER)
+
+
+def test_a_feature_that_this_release_does_not_know_keeps_it_out() -> None:
+    known = msgspec.structs.replace(FOLDER, parts={"feature/owners": "", "feature/claims": "dropping"})
+    assert difference(known, FOLDER) == ""
+    unknown = msgspec.structs.replace(FOLDER, parts={"feature/owners": "", "feature/tides": ""})
+    assert "does not know the feature tides" in difference(unknown, FOLDER)
+
+
+@pytest.mark.parametrize("value", ["", "dropping", "by hand"])
+def test_features_say_nothing_of_the_engine(value: str) -> None:
+    """Not that it is another one, nor that it is the same."""
+    parts = {"feature/owners": value}
+    assert difference(msgspec.structs.replace(NAMES, parts={**NAMES.parts, **parts}), NAMES) == ""
+    other = EngineIdentity(name="process", id="folder-2", parts=parts)
+    assert "the recorded engine is" in difference(msgspec.structs.replace(FOLDER, parts=parts), other)
+
+
+def test_features_stay_when_an_engine_is_merged_and_when_another_is_recorded() -> None:
+    recorded = msgspec.structs.replace(NAMES, parts={**NAMES.parts, "feature/owners": "dropping"})
+    assert merged(recorded, CLUSTER).parts == {**CLUSTER.parts, "feature/owners": "dropping"}
+    assert with_features_of(FOLDER, recorded).parts == {"feature/owners": "dropping"}
+    assert with_features_of(FOLDER, NAMES) == FOLDER

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.core.model import codec
@@ -230,3 +231,47 @@ def test_an_election_adds_what_its_engine_knows_beyond_the_record(
     other.identity = EngineIdentity(name="test", id="e1", parts={"namespace a": "", "namespace b": ""})
     other.elect()
     assert engine(memory).engine == other.identity
+
+
+def record_feature(store: MemoryStore, name: str) -> None:
+    recorded = engine(store)
+    parts = {**recorded.engine.parts, f"feature/{name}": ""}
+    on = msgspec.structs.replace(recorded, engine=msgspec.structs.replace(recorded.engine, parts=parts))
+    put(store, KEYS.engine, encode(on, Op("hand")))
+
+
+def test_nobody_is_elected_without_a_feature_that_is_on(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    one.elect()
+    hand_over(one)
+    record_feature(memory, "tides")
+    other.run(30)
+    assert other.events == []
+
+
+def test_a_feature_that_is_on_survives_elections_and_the_loss_of_its_record(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    one.elect()
+    hand_over(one)
+    record_feature(memory, "owners")
+    other.elect()
+    assert engine(memory).engine.parts == {"feature/owners": ""}
+    hand_over(other)
+    delete(memory, KEYS.engine)
+    third = Candidate(memory.client(), other.clock, "c")
+    third.elect()
+    assert engine(memory).engine.parts == {"feature/owners": ""}
+
+
+def test_nobody_is_elected_if_a_feature_is_turned_on_meanwhile(
+    memory: MemoryStore, one: Candidate, other: Candidate
+) -> None:
+    """The record is read before, and the election arrives after."""
+    one.elect()
+    hand_over(one)
+    refused = before_its_commit(other, lambda: record_feature(memory, "tides"))
+    other.run(30)
+    assert refused == [True]
+    assert other.events == []

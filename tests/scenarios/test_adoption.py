@@ -60,3 +60,15 @@ def test_an_adoption_compares_all_that_it_was_decided_from(stage: Stage, what: s
     item, _ = stage.store.get(stage.keys.engine, deadline=stage.clock.boottime() + 5)
     assert item is not None
     assert (decode_engine(item.value).engine == NEW) is (what != "ledger")
+
+
+def test_an_adoption_keeps_the_features_that_are_on(stage: Stage) -> None:
+    stage.put(stage.keys.installation, b'{"id":"abc","created_at":5.0,"op":"e1"}')
+    stage.put(
+        stage.keys.engine,
+        b'{"engine":{"name":"null","parts":{"feature/owners":"","namespace a":""}},"installation":"abc"}',
+    )
+    adopt_engine(stage.store, stage.keys, stage.clock, NEW, "test", forget_running=False)
+    item, _ = stage.store.get(stage.keys.engine, deadline=stage.clock.boottime() + 5)
+    assert item is not None
+    assert decode_engine(item.value).engine.parts == {"feature/owners": ""}

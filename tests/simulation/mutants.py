@@ -155,7 +155,7 @@ MUTANTS = [
     ),
     Mutant(
         "a submission does not compare the pool that it was checked against",
-        (Edit(_CREATION, "*(Guard(self._keys.pool(name), mod) for name, mod in pools.items()),", ""),),
+        (Edit(_CREATION, "*(Guard(key, mod) for key, mod in compared.items()),", ""),),
     ),
     Mutant(
         "an election does not compare that nobody leads",
@@ -411,8 +411,8 @@ MUTANTS = [
         (
             Edit(
                 "core.model.installation:difference",
-                "if own.name != recorded.name:",
-                "return ''\n    if own.name != recorded.name:",
+                "return _other_engine(known, own) or",
+                "return",
             ),
         ),
     ),

@@ -12,7 +12,9 @@ engine lacks all that runs, and what a list lacks counts as gone. The rule (`dif
 - if one of them does not know it, the uids of `parts` decide: none may differ, and one must be equal, unless
   the record knows none either;
 - each recorded part (a namespace) is among the replica's own. A replica with more parts has the same engine:
-  its election adds them to the record. A replica with fewer would miss what runs in the others.
+  its election adds them to the record. A replica with fewer would miss what runs in the others;
+- parts that are features (see `features`) belong to no engine. They are compared with those that this release
+  knows.
 
 Pure.
 """
@@ -24,7 +26,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from controller.core.model import codec
+from controller.core.model import codec, features
 from controller.core.model.op import Op
 from controller.errors import CorruptValue
 
@@ -97,7 +99,15 @@ def encode(record: Installation | EngineRecord, op: Op) -> bytes:
 
 
 def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
-    """Why `own` is not the recorded engine; "" if it is. See the module's docstring."""
+    """Why `own` must not lead: it is not the recorded engine, or this release lacks a recorded feature.
+
+    "" if it may. See the module's docstring.
+    """
+    known = msgspec.structs.replace(recorded, parts=features.without(recorded.parts))
+    return _other_engine(known, own) or features.lacking(recorded.parts)
+
+
+def _other_engine(recorded: EngineIdentity, own: EngineIdentity) -> str:
     if own.name != recorded.name:
         return f"the engine is {own}, but the recorded engine is {recorded}"
     shared = [part for part, uid in recorded.parts.items() if uid and own.parts.get(part)]
@@ -116,8 +126,17 @@ def difference(recorded: EngineIdentity, own: EngineIdentity) -> str:
     return f"the engine lacks {', '.join(missing)}, which the recorded engine covers" if missing else ""
 
 
+def with_features_of(engine: EngineIdentity, recorded: EngineIdentity | None) -> EngineIdentity:
+    """Another engine to record, with the features of the recorded one: data needs them as before."""
+    kept = features.only(recorded.parts) if recorded is not None else {}
+    return msgspec.structs.replace(engine, parts={**engine.parts, **kept}) if kept else engine
+
+
 def merged(recorded: EngineIdentity, own: EngineIdentity) -> EngineIdentity:
-    """The record, with what the replica's own engine, which is the same, knows in addition."""
+    """The record, with what the replica's own engine, which is the same, knows in addition.
+
+    Features stay as they are recorded.
+    """
     parts = {
         **recorded.parts,
         **{part: uid or recorded.parts.get(part, "") for part, uid in own.parts.items()},

@@ -1,0 +1,206 @@
+"""Turns features of an installation on and off (see `controller.core.model.features`).
+
+A feature is turned on in one transaction. Its guards show that no replica is registered, and none leads,
+whose release does not know the feature. It ends the current term: the record of the next one repeats the
+features, so that they survive the loss of the engine's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from controller.client.calls import Calls
+from controller.client.reading import Reading
+from controller.core.model import codec, features
+from controller.core.model.op import Op
+from controller.errors import InvalidField, UserError
+from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction, Write, new_op
+from controller.views.features import FeatureState, Fence, fence, uses
+
+TRIES = 20  # a registration is renewed every few seconds, and a refusal takes milliseconds
+SHOWN = 5
+
+
+class FeatureView(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature.
+
+    `unknown_to` are the registered replicas, of `replicas`, whose release does not know it.
+    """
+
+    name: str
+    state: FeatureState
+    replicas: int = 0
+    unknown_to: tuple[str, ...] = ()
+
+
+class Features:
+    """The features of one installation."""
+
+    def __init__(self, calls: Calls, reading: Reading) -> None:
+        self._calls = calls
+        self._reading = reading
+        self._keys = calls.keys
+
+    def all(self) -> list[FeatureView]:
+        """The features that are on, or that this release knows, sorted by name."""
+        now = self._look()
+        return [
+            FeatureView(
+                name=name,
+                state=now.state(name),
+                replicas=len(now.replicas),
+                unknown_to=tuple(each.name for each in now.replicas if name not in each.features),
+            )
+            for name in sorted({*now.recorded, *features.KNOWN})
+        ]
+
+    def check(self, needed: Mapping[str, str]) -> int:
+        """The mod of the record that has all of these features on. Raises InvalidField for one that is off.
+
+        `needed` maps each feature to the field that needs it. A transaction that uses the fields guards the
+        engine's key at this mod.
+        """
+        now = self._look("engine")
+        for name, field in needed.items():
+            if (state := now.state(name)) != "on":
+                raise InvalidField(
+                    field,
+                    f"needs the feature {name}, which is {state}: an admin turns it on with"
+                    f" `tally features enable {name}`",
+                )
+        return now.engine_mod
+
+    def ensure(self, needed: Mapping[str, str]) -> tuple[int, list[str]]:
+        """As `check`, but turns on what is off. Returns also the features that it turned on."""
+        now = self._look("engine")
+        off = [name for name in needed if now.state(name) == "off"]
+        if off:
+            self._turn_on(off)
+        return self.check(needed), off
+
+    def enable(self, name: str) -> bool:
+        """Turn the feature on, in a new term. False if it was on.
+
+        Raises UserError if a registered replica or the leader does not know it, or no replica has led yet.
+        """
+        _check_known(name)
+        return self._turn_on([name])
+
+    def drop(self, name: str) -> bool:
+        """Turn the feature off, once no stored data uses it. False if it was off.
+
+        New uses are refused meanwhile. Raises UserError that names what uses it; the feature is then on, as
+        before.
+        """
+        _check_known(name)
+        for _ in range(TRIES):
+            now = self._look("engine")
+            if now.state(name) == "off":
+                return False
+            if self._write(now, {name: features.DROPPING}):
+                break
+        else:
+            raise UserError(_BUSY)
+        # From here on, no new use is stored: a client guards the record. What is loaded now is all there is.
+        for _ in range(TRIES):
+            model = self._reading.model("")
+            now = fence(model)
+            if (state := now.state(name)) != "dropping":
+                raise UserError(f"the feature {name} is {state}: somebody else changed it meanwhile")
+            used = uses(model, name)
+            if self._write(now, {name: "" if used else None}):
+                if used:
+                    raise UserError(_in_use(name, used))
+                return True
+        raise UserError(f"{_BUSY}. The feature {name} is still being dropped")
+
+    def _look(self, *parts: str) -> Fence:
+        """The fence, of these parts of the store. Raises UserError if its record cannot be read."""
+        now = fence(self._reading.model(*(parts or ("engine", "leader", "replicas/"))))
+        if now.problem:
+            raise UserError(
+                f"the record of the engine cannot be read ({now.problem}), so the features are not known: a"
+                " leader writes it back (`tally get replicas`)"
+            )
+        return now
+
+    def _turn_on(self, names: Sequence[str]) -> bool:
+        for _ in range(TRIES):
+            now = self._look()
+            off = [name for name in names if now.state(name) != "on"]
+            if not off:
+                return False
+            _check_all_know(now, off)
+            guards = [Guard(self._keys.replica(each.name), each.mod) for each in now.replicas]
+            guards.append(Guard(self._keys.leader, now.leader.mod if now.leader is not None else 0))
+            ends = [Delete(self._keys.leader)] if now.leader is not None else []
+            if self._write(now, dict.fromkeys(off, ""), guards, ends):
+                return True
+        raise UserError(_BUSY)
+
+    def _write(
+        self,
+        now: Fence,
+        values: Mapping[str, str | None],
+        guards: Iterable[Guard] = (),
+        writes: Iterable[Write] = (),
+    ) -> bool:
+        """Set these features in the engine's record (None: off), if it has not changed since."""
+        item = self._calls.stored(self._keys.engine)
+        if item is None or item.mod != now.engine_mod:
+            return False
+        op = new_op()
+        transaction = Transaction(
+            (Guard(self._keys.engine, item.mod), *guards),
+            (Put(self._keys.engine, _with(item, values, op)), *writes),
+            op,
+        )
+        return isinstance(self._calls.commit(transaction), Committed)
+
+
+_BUSY = "the replicas kept changing their registrations or the engine's record: try again"
+
+
+def _with(item: KeyValue, values: Mapping[str, str | None], op: Op) -> bytes:
+    """The stored record with these features; what other versions have added is kept."""
+    record = codec.decode_mapping(item.value)
+    engine: dict[str, Any] = record["engine"]
+    parts = {**engine.get("parts", {})}
+    for name, value in values.items():
+        parts.pop(features.PREFIX + name, None)
+        if value is not None:
+            parts[features.PREFIX + name] = value
+    return codec.encode({**record, "engine": {**engine, "parts": parts}, "op": op})
+
+
+def _check_known(name: str) -> None:
+    if name not in features.KNOWN:
+        raise UserError(f"this release knows no feature {name!r}; it knows {', '.join(features.KNOWN)}")
+
+
+def _check_all_know(now: Fence, names: Iterable[str]) -> None:
+    if not now.engine_mod:
+        raise UserError(
+            "features are recorded with the engine, and no replica has led yet: start a replica first"
+        )
+    for name in names:
+        if lacking := now.unknown_to(name):
+            raise UserError(
+                f"the feature {name} cannot be turned on: it is not known to the release of replica"
+                f" {_some(lacking)}. Upgrade it first, or stop it and wait until its registration expires"
+            )
+
+
+def _in_use(name: str, used: Sequence[str]) -> str:
+    return (
+        f"the feature {name} stays on, since data uses it: {_some(used)}. Change these pools, and wait until"
+        " these tasks are removed"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
