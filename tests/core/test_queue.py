@@ -217,6 +217,16 @@ def test_the_caller_may_stop_taking_and_the_queue_is_unchanged() -> None:
     assert admitted(queue, POOL, POOL.capacity) == [f"t{n}" for n in range(5)]
 
 
+def test_the_tasks_of_an_owner_come_in_order_each_with_its_own_request() -> None:
+    """Groups of several requests are merged."""
+    queue = Queue()
+    for n in range(6):
+        queue.add(Place(-(n % 2), n, 0.0, f"t{n}"), Vector({"cpu": 1000 * (1 + n % 3)}), "vision")
+    queue.add(Place(-9, 9, 0.0, "another"), Vector({"cpu": 1}), "speech")
+    found = [(place.task_id, request["cpu"]) for place, request in queue.of_owner("vision")]
+    assert found == [("t1", 2000), ("t3", 1000), ("t5", 3000), ("t0", 1000), ("t2", 3000), ("t4", 2000)]
+
+
 class CountedVector(Vector):
     """Counts how often a request is held against something."""
 

@@ -195,7 +195,7 @@ class SimulatedClock:
         return self._offset + self.boottime()
 
     def anchor(self) -> None:
-        wall = 1_700_000_000.0 + self._machine.scheduler.now + self._machine.wall_offset
+        wall = self._machine.scheduler.wall + self._machine.scheduler.now + self._machine.wall_offset
         self._offset = wall - self._machine.local()
 
 

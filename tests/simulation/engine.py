@@ -129,7 +129,7 @@ class SimulatedEngineServer(Server):
 
     def now(self) -> float:
         """The wall clock of the engine's nodes."""
-        return 1_700_000_000.0 + self.scheduler.now
+        return self.scheduler.wall + self.scheduler.now
 
     # -- requests
     # --------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class SimulatedEtcd(Server):
         self._on_revision = on_revision
         self._told = 1
         self._changed: list[SimulatedEvent] = []
+        self.on_send: Callable[[str, str], None] = lambda process, op: None
         scheduler.after(_EXPIRY_SECONDS, self._look_at_leases)
 
     @property
@@ -237,6 +238,7 @@ class SimulatedPending:
         self._in_doubt = False
         self._answer: Callable[[], Committed | Refused] | None = None
         self._failure: Unanswered | None = None
+        store._etcd.on_send(store._process.name, str(transaction.op))
         if self._left() > 0:
             try:
                 self._send()

@@ -66,7 +66,10 @@ FAULTS: dict[str, tuple[float, str]] = {
     "identity-deleted": (6.0, "delete_identity"),
     "other-installation": (4.0, "settle_in"),
     "poison": (5.0, "poison"),
+    "share-edited": (5.0, "edit_share"),
 }
+OF_SHARING = frozenset({"share-edited"})
+"""Those that strike only where pools are shared."""
 
 
 class Faults:
@@ -101,6 +104,9 @@ class Faults:
         self._undo.clear()
         for pool, amount in self.simulation.oracle.amiss.items():
             self._add_to_ledger(pool, ZERO - amount)  # rubbish may have hidden it when it was to be put right
+        if self.simulation.oracle.shares is not None:
+            for pool in self.simulation.oracle.shares.edited():
+                self._add_to_ledger(pool, ZERO)
         for computer in self.simulation.computers:
             computer.machine.paused_until = self.scheduler.now
             computer.machine.set_rate(1.0)
@@ -271,7 +277,10 @@ class Faults:
         it right again.
         """
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
-        prefix = self.scheduler.rng.choice((keys.state(""), keys.ledger(""), keys.ledger(""), ""))
+        prefixes = [keys.state(""), keys.ledger(""), keys.ledger(""), ""]
+        if oracle.shares is not None:
+            prefixes += [f"{keys.prefix}shares/", f"{keys.prefix}claims/"]
+        prefix = self.scheduler.rng.choice(prefixes)
         candidates = [key for key in oracle.values if prefix and key.startswith(prefix)]
         if not prefix:
             candidates = [
@@ -314,6 +323,29 @@ class Faults:
             return False
         self.simulation.users.put_bytes(key, codec.encode_ledger(held + amount, Op("by hand"), extras))
         return True
+
+    def edit_share(self) -> None:
+        """Somebody writes another share, or deletes it, and later touches the ledger, so that all are rebuilt."""
+        keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
+        if oracle.shares is None or not oracle.shares.shares:
+            return
+        rng = self.scheduler.rng
+        pool, owner = rng.choice(sorted(oracle.shares.shares))
+        value = oracle.values.get(keys.share(pool, owner))
+        if value in (None, RUBBISH):
+            return
+        if rng.random() < 0.2:
+            users.delete(keys.share(pool, owner))
+        else:
+            share = codec.decode_mapping(value)
+            share |= {"held": {"cpu": f"{rng.randint(0, 3)}"}, "running": rng.randint(0, 3)}
+            users.put_bytes(keys.share(pool, owner), codec.encode(share))
+        self._for_a_while(lambda: self._touch_ledger(pool), longest=6.0)
+
+    def _touch_ledger(self, pool: str) -> None:
+        """Have the shares of the pool rebuilt; later, if it cannot be read now."""
+        if not self._add_to_ledger(pool, ZERO) and not self._ended:
+            self._for_a_while(lambda: self._touch_ledger(pool), longest=2.0)
 
     def write_foreign_values(self) -> None:
         """Rubbish and unknown keys where nothing of ours stands; taken away in the end."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from controller.core.model import codec, kept_log
 from controller.core.model.demand import check_satisfiable, demand
@@ -29,11 +29,15 @@ from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.sockets import Endpoints
 
+if TYPE_CHECKING:
+    from tests.simulation.claims import ClaimJudge
+    from tests.simulation.shares import ShareJudge
+
 LIFECYCLE = {
     "Created": {"Pending", "Cancelled", "Failed"},
     "WaitingRetry": {"Pending", "Cancelled", "Failed", "WaitingRetry"},
-    "Pending": {"Running", "Succeeded", "Failed", "Cancelled", "Pending"},
-    "Running": {"Succeeded", "Failed", "Cancelled", "Running"},
+    "Pending": {"Running", "Succeeded", "Failed", "Cancelled", "Pending", "WaitingRetry"},
+    "Running": {"Succeeded", "Failed", "Cancelled", "Running", "WaitingRetry"},
     "Failed": {"WaitingRetry", "Failed"},
     "Cancelled": {"WaitingRetry", "Cancelled"},
     "Succeeded": {"Succeeded"},
@@ -55,6 +59,15 @@ class LogDue(NamedTuple):
 
     epoch: int
     is_calm: bool
+
+
+class Move(NamedTuple):
+    """A status that a leader wrote: what stood there, and what stands there now."""
+
+    task_id: str
+    old: Status | None
+    new: Status
+    at: int  # ms, of its last step
 
 
 USER = "user"
@@ -121,6 +134,37 @@ class Oracle:
         self.expired: dict[int, None] = {}  # terms whose lease has run out
         self.runs = 0
         self.depositions = 0
+        # of pools with `sharing`; None: there are none
+        self.shares: ShareJudge | None = None
+        self.claims: ClaimJudge
+        self.sent: dict[str, tuple[int, int]] = {}  # op → revisions that the plan's writer knew, from and to
+        self._last_sent: dict[str, int] = {}
+        self._moves: list[Move] = []
+
+    def now(self) -> float:
+        """What a right wall clock shows."""
+        return self.scheduler.wall + self.scheduler.now
+
+    def on_send(self, process: str, op: str) -> None:
+        """A process begins to send a plan: what it knew when it made it lies between its last one and now."""
+        if self.shares is not None and not op.startswith("log/"):
+            known = self.revision_of(process)
+            self.sent[op] = self._last_sent.get(process, 0), known
+            self._last_sent[process] = known
+
+    def sharing_counts(self) -> dict[str, int]:
+        """How often each thing of sharing happened."""
+        if self.shares is None:
+            return {}
+        judge = self.claims
+        return {
+            "rebuilds": self.shares.rebuilds,
+            "days": self.shares.days,
+            "preemptions": judge.preemptions,
+            "preempted": judge.ended,
+            "reservations": judge.reservations,
+            "turns": judge.turns,
+        }
 
     # -- what runs
     # -------------------------------------------------------------------------------------------------
@@ -225,6 +269,11 @@ class Oracle:
             else:
                 self.values[event.key] = event.item.value
                 self.creates[event.key] = event.item.create
+        if self.shares is not None:
+            moves, self._moves = self._moves, []
+            op = self._op_of(batch) if writer != USER else ""
+            self.shares.on_revision(batch.events, writer, moves, op)
+            self.claims.on_revision(batch.events, writer, moves, op)
         if writer not in ("", USER):
             if self.keys.epoch in changed:
                 self._check_foundation(writer)
@@ -233,6 +282,27 @@ class Oracle:
                 self._check_balance(pool)
             if any(event.key.startswith(self.keys.state("")) for event in batch.events):
                 self.wrote_at[writer] = self.scheduler.now
+
+    def _op_of(self, batch: Batch) -> str:
+        for event in batch.events:
+            if event.item is not None and event.key.startswith((self.keys.state(""), self.keys.ledger(""))):
+                return str(codec.decode_mapping(event.item.value).get("op", ""))
+        return ""
+
+    def _on_shares(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        self._check_shared(event, f"share {rest}", writer)
+
+    def _on_claims(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        self._check_shared(event, f"claim {rest}", writer)
+
+    def _on_usage(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        self._check_shared(event, f"usage {rest}", writer)
+
+    def _check_shared(self, event: KeyEvent, what: str, writer: str) -> None:
+        if writer != USER and self.shares is None:
+            raise Violation("I9", f"{what} was written, and no pool is shared")
+        if writer != USER and event.item is not None:
+            self._check_writer(event.item.value, what, writer)
 
     def _on_leader(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and not writer:
@@ -421,6 +491,9 @@ class Oracle:
         self._check_grounds(task_id, old, new)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
+        if self.shares is not None:
+            at = round(codec.decode_history(new)[-1].at * 1000)
+            self._moves.append(Move(task_id, old, new, at))
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
 
     def _on_logs(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
@@ -481,7 +554,10 @@ class Oracle:
             raise Violation("I3", f"the history of {task_id} was rewritten", task_id)
         position = old.state if old is not None else "Created"
         for step in steps[len(steps) - added :]:
-            if step.source != position or step.state not in LIFECYCLE[position]:
+            is_row = step.source == position and step.state in LIFECYCLE[position]
+            if position in HOLDING and step.state == "WaitingRetry":
+                is_row = is_row and step.event == "preempted"
+            if not is_row:
                 raise Violation(
                     "I3", f"{task_id} went from {position} by {step.source} to {step.state}", task_id
                 )
@@ -619,7 +695,7 @@ class Oracle:
         if spec is None:
             return
         retention = codec.decode_spec(task_id, spec).spec.retention_seconds
-        now = 1_700_000_000.0 + self.scheduler.now
+        now = self.now()
         if (old.finished_at or 0.0) + retention > now + self.wall_spread + 1.0:
             raise Violation(
                 "I6",
@@ -714,6 +790,8 @@ class Oracle:
             if finding.severity is FindingSeverity.NOTICE or (finding.transient and not settled):
                 continue
             pool = finding.subject.removeprefix("pool/")
+            if finding.invariant in ("I9", "I10") and self.shares is not None and self.shares.excuses(pool):
+                continue
             if finding.invariant == "I1" and (self.frozen or self.amiss.get(pool)):
                 # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see
                 # _check_balance
@@ -736,7 +814,7 @@ class Oracle:
 
     def overdue(self) -> list[str]:
         """Finished tasks that should have been removed a while ago, by any machine's clock."""
-        found, now = [], 1_700_000_000.0 + self.scheduler.now
+        found, now = [], self.now()
         for task_id, status in self.statuses.items():
             spec = self.values.get(self.keys.task(task_id))
             if spec is None or status.state not in FINISHED:
@@ -778,7 +856,7 @@ class Oracle:
         status = self.statuses.get(task_id) or self.frozen.get(task_id)
         lines = [f"{task_id}: {status.state if status else 'no status'}"]
         lines += [
-            f"  {step.at - 1_700_000_000:10.3f} epoch {step.epoch} attempt {step.attempt}: "
+            f"  {step.at - self.scheduler.wall:10.3f} epoch {step.epoch} attempt {step.attempt}: "
             f"{step.source} --{step.event}--> {step.state} {step.reason} {step.message}"
             for step in (codec.decode_history(status) if status else [])
         ]

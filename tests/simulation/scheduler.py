@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 Action = Callable[[], None]
+WALL = 1_700_000_000.0  # what a right wall clock shows as a simulation begins, unless it says otherwise
 
 
 class Killed(BaseException):
@@ -35,6 +36,7 @@ class Scheduler:
     def __init__(self, seed: int | random.Random) -> None:
         self.rng = seed if isinstance(seed, random.Random) else random.Random(seed)
         self.now = 0.0
+        self.wall = WALL
         self.steps = 0
         self.digest = 0  # of all that happened, in order: two runs of one seed must agree
         self.current: Fiber | None = None

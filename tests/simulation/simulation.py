@@ -19,17 +19,20 @@ from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.store.keys import Keys
 from controller.store.records import changes_of
+from tests.simulation.claims import ClaimJudge
 from tests.simulation.concurrency import SimulatedClock, errors_found_by, installed, logging_into
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
-from tests.simulation.faults import FAULTS, Faults
+from tests.simulation.faults import FAULTS, OF_SHARING, Faults
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.poison import Poisons
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
+from tests.simulation.shares import ShareJudge
 from tests.simulation.sockets import PORT, Endpoints
 from tests.simulation.users import Users
 
 MARGIN = 0.5
+MIDNIGHT = 1_700_006_400.0  # UTC
 HEAL_SECONDS = 400.0  # of true time, within which everything must have finished once the faults have stopped
 CHECK_EVERY = 500  # steps between full checks
 
@@ -38,7 +41,8 @@ CHECK_EVERY = 500  # steps between full checks
 class Scenario:
     """What a run is made of; all that happens in it follows from this.
 
-    `faults` None: the seed chooses. They strike `density` times as often as usual.
+    `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
+    pools are shared among owners; None: those of odd seeds.
     """
 
     seed: int
@@ -47,6 +51,12 @@ class Scenario:
     tasks: int = 60
     faults: frozenset[str] | None = None
     density: float = 1.0
+    sharing: bool | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """See `sharing`."""
+        return self.sharing if self.sharing is not None else self.seed % 2 == 1
 
 
 @dataclass
@@ -64,6 +74,7 @@ class Result:
     depositions: int = 0  # by sentinels
     transitions: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    sharing: dict[str, int] = field(default_factory=dict)  # how often each of its things happened
 
 
 class Computer:
@@ -164,7 +175,13 @@ class Simulation:
         )
         self.relist_seconds = rng.choice((1.0, 3.0, 10.0))
         self.oracle = Oracle(self.scheduler, self.keys)
+        if scenario.is_shared:
+            self.oracle.shares = ShareJudge(self.oracle)
+            self.oracle.claims = ClaimJudge(self.oracle, self.oracle.shares)
+            # a day ends while it runs
+            self.scheduler.wall = MIDNIGHT - 2 - rng.random() * 20
         self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
+        self.etcd.on_send = self.oracle.on_send
         gates = rng.random() < 0.5
         self.engine = SimulatedEngineServer(
             self.scheduler,
@@ -180,14 +197,17 @@ class Simulation:
         self.endpoints = Endpoints(self.scheduler)
         self.fast_takeover = rng.random() < 0.6  # else a dead leader's lease is waited for
         self.oracle.etcd, self.oracle.engine, self.oracle.endpoints = self.etcd, self.engine, self.endpoints
-        self.users = Users(self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks)
+        self.users = Users(
+            self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks, shares=scenario.is_shared
+        )
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
         self.oracle.leaderships = self._leaderships
         self.oracle.revision_of = self._revision_of
         self.poisons = Poisons(self.scheduler, self.oracle)
         self.oracle.ttl = ttl
-        chosen = [name for name in FAULTS if rng.random() < 0.4]
+        possible = [name for name in FAULTS if scenario.is_shared or name not in OF_SHARING]
+        chosen = [name for name in possible if rng.random() < 0.4]
         self.faults = Faults(
             self,
             [name for name in FAULTS if name in scenario.faults] if scenario.faults is not None else chosen,
@@ -230,6 +250,7 @@ class Simulation:
             if scheduler.steps % CHECK_EVERY == 0:
                 self.oracle.check_records(settled=False)
                 self._check_models()
+                self._check_sharing()
         self._heal()
         result = self.result
         result.digest, result.steps, result.seconds = scheduler.digest, scheduler.steps, scheduler.now
@@ -240,6 +261,7 @@ class Simulation:
         )
         result.depositions = self.oracle.depositions
         result.transitions = self.oracle.transitions
+        result.sharing = self.oracle.sharing_counts()
 
     def _users_act(self) -> None:
         if not self._healing:
@@ -254,11 +276,15 @@ class Simulation:
         self.faults.end()
         self.users.heal(self.poisons.most_aside)
         self.engine.finish_all()
-        began = scheduler.now
+        began, shared = scheduler.now, self.oracle.shares is not None
+        preempted, waiting = (self.oracle.claims.preemptions if shared else 0), len(self.oracle.unfinished())
         self._settle(lifted=False)
         self._settle(lifted=True)
         self.result.settled_after = scheduler.now - began
         self.oracle.check_records(settled=True)
+        if self.oracle.shares is not None:
+            self.oracle.shares.check_all()
+            self.oracle.claims.check_rest(preempted, waiting)
         for pool, held in self.oracle.ledgers.items():
             if held:
                 raise Violation("I1", f"{pool}: {held.format()} is held, and nothing runs")
@@ -294,7 +320,16 @@ class Simulation:
         left += [
             f"{key} is gone" for key in (self.keys.installation, self.keys.engine) if key not in oracle.values
         ]
+        if oracle.shares is not None and lifted:
+            left += oracle.claims.left()
+            left += oracle.shares.left()
         return left or self._models_that_differ()
+
+    def _check_sharing(self) -> None:
+        if self.oracle.shares is not None:
+            self.oracle.shares.check_all()
+            if not self.faults.names:
+                self.oracle.claims.check_idle()
 
     def _check_models(self) -> None:
         """What a replica says it knows up to a revision is what stood there, or newer."""
@@ -383,7 +418,11 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         )
         facts["queued", task.id] = task.status is None and task.id in model.queue(task.pool)
     for name, ledger in model.ledgers.items():
-        facts["ledger", name] = (ledger.mod, ledger.held.format())
+        facts["ledger", name] = (ledger.mod, ledger.held.format(), ledger.account, ledger.shares_are_whole)
+    for name, shares in model.shares.items():
+        facts["shares", name] = sorted(shares.items())
+    for name, claims in model.claims.items():
+        facts["claims", name] = sorted(claims.items())
     for name, pool in model.pools.items():
         facts["pool", name] = pool.mod
     facts["holding", ""] = sorted(model.holding)

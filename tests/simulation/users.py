@@ -21,6 +21,7 @@ from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
 from tests.simulation.scheduler import Scheduler
 
 POOLS = ("default", "spare")
+OWNERS = ("blue", "green", "red")
 
 
 def beside(cpu: str | int) -> dict[str, Any]:
@@ -32,25 +33,33 @@ class Users:
     """All of them. They write to etcd directly: when a write arrives is all that matters."""
 
     def __init__(
-        self, scheduler: Scheduler, etcd: SimulatedEtcd, oracle: Oracle, keys: Keys, tasks: int
+        self,
+        scheduler: Scheduler,
+        etcd: SimulatedEtcd,
+        oracle: Oracle,
+        keys: Keys,
+        tasks: int,
+        *,
+        shares: bool,
     ) -> None:
         self.scheduler = scheduler
         self.etcd = etcd
         self.oracle = oracle
         self.keys = keys
         self._tasks = tasks
+        self._shares = shares  # pools among owners
         self._submitted = 0
         self._ops = 0
         self._calm = False
 
     def now(self) -> float:
         """The users' wall clock."""
-        return 1_700_000_000.0 + self.scheduler.now
+        return self.scheduler.wall + self.scheduler.now
 
     def set_up(self) -> None:
         """The pools, as they are at first."""
-        self.pool("default", {"cpu": 4, "memory": 8})
-        self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5)
+        self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
+        self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
 
     def act(self) -> None:
         """One of them does something."""
@@ -134,9 +143,35 @@ class Users:
             else {}
         )
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
-        self.pool(
-            name, capacity, paused=rng.random() < 0.1, keep_logs=rng.random() < 0.3, **policy, **template
-        )
+        options = {"paused": rng.random() < 0.1, "keep_logs": rng.random() < 0.3}
+        self.pool(name, capacity, **options, **policy, **template, **self._sharing())
+
+    def _sharing(self, *, limits: bool = True) -> dict[str, Any]:
+        """How an admin shares a pool, or not at all, in a run with owners."""
+        rng = self.scheduler.rng
+        if not self._shares or rng.random() < 0.1:
+            return {}
+        owners: dict[str, Any] = {}
+        for owner in OWNERS:
+            if rng.random() < 0.7:
+                policy = owners[owner] = {"weight": rng.choice((1, 1, 2))}
+                if rng.random() < 0.6:
+                    policy["guarantee"] = {"cpu": rng.choice(("500m", 1, 2))}
+                if limits and rng.random() < 0.2:
+                    policy["limit"] = {"cpu": rng.choice((2, 3))}
+                if limits and rng.random() < 0.2:
+                    policy["max_running"] = rng.choice((1, 2, 3))
+        sharing: dict[str, Any] = {"owners": owners, "half_life_seconds": rng.choice((0, 0, 5))}
+        sharing["priority"] = rng.choice(("within-owner", "across-owners"))
+        if rng.random() < 0.1:
+            return {"sharing": sharing}
+        preemption = {
+            "reclaim": rng.random() < 0.8,
+            "by_priority": rng.random() < 0.7,
+            "min_run_seconds": rng.choice((0, 0, 0, 1)),
+            "per_minute": rng.choice((2, 60, 60)),
+        }
+        return {"sharing": sharing, "preemption": preemption}
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -181,7 +216,7 @@ class Users:
         nothing any more.
         """
         for name in POOLS:
-            self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8})
+            self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8}, **self._sharing(limits=False))
         self._calm = True
 
     def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:
@@ -244,6 +279,9 @@ class Users:
             fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
         if rng.random() < 0.1:
             fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
+        if self._shares and rng.random() < 0.9:
+            fields["owner"] = rng.choice(OWNERS)
+            fields["priority"] = rng.choice((0, 0, 5, 9))
         return fields
 
     def _write_spec(self, task_id: str, fields: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 from sortedcontainers import SortedList
@@ -113,7 +114,7 @@ class Queue:
     def of_owner(self, owner: str) -> Iterator[tuple[Place, Vector]]:
         """The owner's tasks and their requests, in order."""
         groups = self.groups_of(owner).items()
-        return heapq.merge(*(((place, request) for place in places) for (request, _), places in groups))
+        return heapq.merge(*(zip(places, repeat(request)) for (request, _), places in groups))
 
     def any_fits(self, free: Vector) -> bool:
         """Whether any waiting task would fit. The cost follows the number of different requests."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import DAY_MS, NO_SHARE, Account, Share, encode_share
+from controller.core.model.shares import DAY_MS, NO_SHARE, Share, encode_share
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -69,13 +69,16 @@ class Accounts:
 
     def _rebuild(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
         records: list[RecordChange] = []
-        size = 0
+        size, ledger = 0, self._model.ledger(pool)
+        day, at = ledger.account.day, moment.at
+        if day:  # what follows is charged once that day is closed
+            at = min(at, (day + 1) * DAY_MS - 1)
         shares = {
             owner: share
             for owner, share in self._model.shares.get(pool, {}).items()
             if not self._model.share_is_frozen(pool, owner)
         }
-        for owner, share in self._wrong(pool, moment.at):
+        for owner, share in self._wrong(pool, at):
             value = encode_share(share, moment.op)
             size += len(value) + BYTES_PER_OPERATION
             if len(records) + RESERVED > limits.operations or size > limits.bytes // 2:
@@ -84,11 +87,8 @@ class Accounts:
             shares[owner] = share
         used = ZERO
         for share in shares.values():
-            used += share.used_at(moment.at)
-        ledger = self._model.ledger(pool)
-        account = Account(used, moment.at, moment.op, moment.at // DAY_MS)
-        if ledger.account.day:
-            account = account._replace(day=ledger.account.day)
+            used += share.used_at(at)
+        account = ledger.account._replace(used=used, at=at, shares_op=moment.op, day=day or at // DAY_MS)
         whole = ledger._replace(account=account)
         records.append(RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op)))
         return records

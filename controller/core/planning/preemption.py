@@ -305,8 +305,8 @@ class _Search:
     ) -> list[Task] | None:
         """Mark as many as the draft has room for. None if it has no room for the claim."""
         known = self._claims.get(task.id)
-        claim = known or Claim(kind=kind, asked=request, short=short, at=self._draft.moment.at)
-        claim = msgspec.structs.replace(claim, short=short)
+        claim = known or Claim(kind=kind, asked=request, at=self._draft.moment.at)
+        claim = msgspec.structs.replace(claim, kind=kind, asked=request, short=short)
         if self._draft.is_full or not self._draft.put_claim(self._pool.name, task.id, claim):
             return None
         stopped = []
