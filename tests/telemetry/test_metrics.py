@@ -20,7 +20,10 @@ from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
+from controller.core.model.records import Ledger
 from controller.core.model.resources import Vector
+from controller.core.model.shares import Account, Share, encode_share
+from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
@@ -197,9 +200,26 @@ class MovingView(ModelView):
         return replace(super().facts(), **self.changed)
 
 
+def shared_pool(cpu: int, **fields: Any) -> Pool:
+    """A pool whose owner has a guarantee and a limit that follow its capacity."""
+    amounts = Vector({"cpu": cpu})
+    policy = OwnerPolicy(guarantee=amounts, limit=Ceiling(amounts))
+    sharing = Sharing(owners={"default": policy})
+    preemption = Preemption(reclaim=True, per_minute=cpu)
+    return Pool(name="default", capacity=amounts, sharing=sharing, preemption=preemption, **fields)
+
+
+def share(cpu: int, running: int, used: int) -> bytes:
+    """The share of the only owner."""
+    held, spent = Vector({"cpu": cpu}), Vector({"cpu": used})
+    return encode_share(Share(held=held, running=running, used=spent, at=1), Op("op"))
+
+
 def complete(metrics: Metrics, view: ModelView) -> None:
     """Something of every kind happens."""
-    view.define_pool("default", cpu=2000)
+    view.write(("pools", ("default",), codec.encode_pool(shared_pool(2000), Op("op"))))
+    whole = Ledger(account=Account(shares_op=Op("x"), day=1)).encode(Op("x"))
+    view.write(("shares", ("default", "default"), share(1000, 0, 5)), ("ledgers", ("default",), whole))
     view.submit("task-one", resources=Vector({"cpu": 1000}))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
     metrics.observe(view)
@@ -298,9 +318,10 @@ def test_every_metric_moves() -> None:
         "reloads": {"compacted": 2},
         "replica_ages": {"r": 1.5},
     }
-    pool = Pool(name="default", capacity=Vector({"cpu": 4000}), paused=True)
-    view.write(("pools", ("default",), codec.encode_pool(pool, Op("op"))))
+    view.write(("pools", ("default",), codec.encode_pool(shared_pool(4000, paused=True), Op("op"))))
     view.write(
+        ("shares", ("default", "default"), share(4000, 1, 99)),
+        ("claims", ("default", "task-one"), b'{"kind":"reclaim","asked":{"cpu":"1"}}'),
         ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), Op("x"), {})),
         ("unknown", ("more",), b"?"),
     )
