@@ -102,7 +102,7 @@ class Draft:
         return found if found is not None else self._model.share(pool, owner)
 
     def owners(self, pool: str) -> Iterator[str]:
-        """The owners whose shares of the pool differ from the model's: in this plan, or in the one before it."""
+        """The owners whose shares of the pool this plan changes, or the one before it."""
         return (owner for of, owner in (*self._after_shares, *self._shares) if of == pool)
 
     def claims(self, pool: str) -> dict[str, Claim]:
