@@ -1,13 +1,13 @@
-"""The judge of limits, turns and preemption (I11), from what stood in etcd when a plan was made and committed.
+"""The judge of limits, turns and preemption (I11), from what stood in etcd as a plan was made and committed.
 
-A leader's plan is judged by the pools as they stood at any revision between its last plan and this one, since it
-may know no newer one. Where somebody has written shares, ledgers or claims by hand, only that much is judged as
-does not rest on them.
+A leader's plan is judged by the pools as they stood at any revision between its last plan and this one, since
+it may know no newer one. Where somebody has written shares, ledgers or claims by hand, only that much is
+judged as does not rest on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,6 +51,7 @@ class ClaimJudge:
         self.claims: dict[tuple[str, str], Claim] = {}  # those that can be read
         self._by_hand: dict[tuple[str, str], None] = {}
         self._minutes: dict[tuple[str, int], int] = {}  # pool, minute → attempts stopped for others
+        self._changed: list[set[str]] = [set(), set()]  # tasks that the last two plans changed
         self._idle: dict[str, float] = {}  # task → since when it could have been admitted
         self.preemptions = self.reservations = self.turns = self.ended = 0
 
@@ -65,7 +66,7 @@ class ClaimJudge:
                 found.append(version)
         return found
 
-    def on_revision(self, events: list[KeyEvent], writer: str, moves: list[Move], op: str) -> None:
+    def on_revision(self, events: Sequence[KeyEvent], writer: str, moves: list[Move], op: str) -> None:
         """One revision, which the oracle and the judge of shares have taken over."""
         before = dict(self.claims)
         ended: list[tuple[str, str]] = []
@@ -80,6 +81,9 @@ class ClaimJudge:
                     ended.append(key)
         if writer == USER:
             return
+        if moves:
+            asked = {event.key.split("/")[-2] for event in events if "/requests/" in event.key}
+            self._changed = [self._changed[1], asked | {move.task_id for move in moves}]
         admitted = [move for move in moves if _is_admission(move)]
         for move in admitted:
             self._check_admission(move, before)
@@ -218,7 +222,8 @@ class ClaimJudge:
         if status is not None and (status.retry_at or 0.0) > oracle.now() - oracle.wall_spread - 1.0:
             return False
         return (
-            claim.asked == one.asked
+            not any(task_id in tasks for tasks in self._changed)  # by the plan itself, or the one in flight
+            and claim.asked == one.asked
             and one.asked.fits(pool.capacity)
             and oracle.specs_put.get(task_id) == 1
             and oracle.keys.quarantined(task_id) not in oracle.values
@@ -261,9 +266,7 @@ class ClaimJudge:
         assert pool.sharing is not None
         guarantee = _guarantee(pool, one.owner)
         named = [each for each in guarantee if each in one.asked]
-        fits = bool(named) and all(
-            held.get(each) + one.asked[each] <= guarantee[each] for each in named
-        )
+        fits = bool(named) and all(held.get(each) + one.asked[each] <= guarantee[each] for each in named)
         shares = [Fraction(held.get(each), pool.capacity[each]) for each in pool.capacity]
         weight = Fraction(pool.sharing.of(one.owner).weight)
         rank = one.rank if pool.sharing.priority == "across-owners" else 0
@@ -409,7 +412,8 @@ class ClaimJudge:
             or (status.retry_at or 0.0) > oracle.now() - oracle.wall_spread - 1.0
         ):
             return
-        if oracle.keys.quarantined(task_id) in oracle.values or task_id in {**oracle.frozen, **oracle.rubbish}:
+        is_aside = oracle.keys.quarantined(task_id) in oracle.values
+        if is_aside or task_id in {**oracle.frozen, **oracle.rubbish}:
             return
         for pool in self.versions(name, op):
             if pool is None or pool.sharing is None or pool.preemption is None or pool.paused:
@@ -431,7 +435,9 @@ class ClaimJudge:
         """So many preemptions at most follow the last submission."""
         most = AT_LEAST + PER_OPEN_TASK * waiting
         if self.preemptions - before > most:
-            raise Violation("I11", f"{self.preemptions - before} preemptions, and {waiting} tasks had not ended")
+            raise Violation(
+                "I11", f"{self.preemptions - before} preemptions, and {waiting} tasks had not ended"
+            )
 
     # -- whose turn comes at all
 

@@ -325,7 +325,7 @@ class Faults:
         return True
 
     def edit_share(self) -> None:
-        """Somebody writes another share, or deletes it, and later touches the ledger, so that all are rebuilt."""
+        """Somebody edits or deletes a share, and later touches the ledger, so that all are rebuilt."""
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
         if oracle.shares is None or not oracle.shares.shares:
             return

@@ -1,13 +1,15 @@
 """The judge of shares: I9, I10 and the days that are closed, with sums of its own.
 
-What an owner has used by a time t is `base + held × t`, where each hold counts from the step that admitted it to the
-step that ended it, as the histories say. So one number for each owner says all, however often it was charged.
-Where shares were not kept, or somebody wrote them by hand, it is not sure: then a rebuild is judged by its rule.
+What an owner has used by a time t is `base + held × t`, where each hold counts from the step that admitted it
+to the step that ended it, as the histories say. So one number for each owner says all, however often it was
+charged. Where shares were not kept, or somebody wrote them by hand, it is not sure what was used: then a
+rebuild is judged by its rule.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,7 +110,7 @@ class ShareJudge:
         """Whether somebody has written shares of the pool by hand, or what they are summed from."""
         return pool in self._edited or not self.is_sure(pool)
 
-    def on_revision(self, events: list[KeyEvent], writer: str, moves: list[Move], op: str) -> None:
+    def on_revision(self, events: Sequence[KeyEvent], writer: str, moves: list[Move], op: str) -> None:
         """One revision, which the oracle has taken over."""
         moved: dict[tuple[str, str], None] = {}
         for move in moves:
@@ -200,7 +202,7 @@ class ShareJudge:
     # -- what is written
 
     def _sorted(
-        self, events: list[KeyEvent]
+        self, events: Sequence[KeyEvent]
     ) -> tuple[
         dict[tuple[str, str], bytes | None], dict[str, bytes | None], dict[tuple[str, str], bytes | None]
     ]:

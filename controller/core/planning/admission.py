@@ -104,6 +104,8 @@ class Admission:
         pool, queue = record.pool, self._model.queue(record.pool.name)
         if pool.sharing is None:
             return queue.admissible(pool, free, waited, may_start)
+        # the model does not show their shares yet
+        queue.touched.update(dict.fromkeys(draft.owners(pool.name)))
         return self._orders.setdefault(pool.name, FairOrder()).admissible(
             pool,
             record.mod,

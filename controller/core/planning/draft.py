@@ -101,6 +101,10 @@ class Draft:
         found = self._shares.get(key) or self._after_shares.get(key)
         return found if found is not None else self._model.share(pool, owner)
 
+    def owners(self, pool: str) -> Iterator[str]:
+        """The owners whose shares of the pool this plan changes, or the one before it."""
+        return (owner for of, owner in (*self._after_shares, *self._shares) if of == pool)
+
     def claims(self, pool: str) -> dict[str, Claim]:
         """The claims of a pool's tasks once this plan is persisted."""
         found = dict(self._model.claims.get(pool, {}))

@@ -182,6 +182,8 @@ class Planner:
             if task is not None:
                 self._agenda.pools[task.pool] = None
         self._agenda.pools.update((claim.pool, None) for claim in plan.claims)
+        for share in plan.shares:
+            self._model.queue(share.pool).touched[share.owner] = None
         for effect in plan.effects:
             self._agenda.look_at(effect.attempt)
             attempt = self._attempts.get(effect.attempt)
