@@ -134,12 +134,13 @@ class FairOrder:
                 cursor = cursors.get(owner)
                 if cursor is None:
                     cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool)
-                step = _Step(sharing.of(owner), share(owner), free, may_start)
+                step = _Step(sharing.of(owner), share(owner), free, may_start, has_claim)
                 found = cursor.next(step)
-                if cursor.blocked is not None and not cursor.is_told:
-                    cursor.is_told = True
-                    passed_over(owner)
-                    place, request = cursor.blocked
+                while cursor.blocked:
+                    if not cursor.is_told:
+                        cursor.is_told = True
+                        passed_over(owner)
+                    place, request = cursor.blocked.pop(0)
                     if has_claim(place.task_id) or waited_seconds(place.task_id) >= pool.backfill_seconds:
                         free = free.without(request)
                         may_fit = queue.any_fits(free)
@@ -198,12 +199,14 @@ class _Step(NamedTuple):
     share: Share
     free: Vector
     may_start: Callable[[str], bool]
+    has_claim: Callable[[str], bool]
 
 
 class _Cursor:
     """How far a pass has come with the tasks of one owner.
 
-    `blocked` is its first task that is ready and within the limits, and did not fit.
+    `blocked` are tasks within the limits that cannot be admitted now, and may reserve: the first that does
+    not fit, and all that have a claim.
     """
 
     def __init__(self, groups: dict[tuple[Vector, int], SortedList[Place]], pool: Pool) -> None:
@@ -213,22 +216,28 @@ class _Cursor:
             (places[0], 0, request) for (request, _), places in groups.items() if request.fits(pool.capacity)
         ]
         heapq.heapify(self._heads)  # places are unique, so requests are never compared
-        self.blocked: tuple[Place, Vector] | None = None
+        self.blocked: list[tuple[Place, Vector]] = []
         self.is_told = False
+        self._has_blocked = False
 
     def next(self, step: _Step) -> tuple[Place, Vector] | None:
         """The owner's next task that may be admitted now; None if there is none in this pass."""
         while self._heads:
             place, index, request = self._heads[0]
-            if not step.may_start(place.task_id):
-                self._advance(place, index, request)
-            elif is_over_limit(step.policy, step.share, request):
+            claims = step.has_claim(place.task_id)
+            if is_over_limit(step.policy, step.share, request):
                 heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
                 if self._is_strict:
                     self._heads = []
+            elif not step.may_start(place.task_id):
+                self._advance(place, index, request)
+                if claims:  # what it waits for passes, and what is freed for it stays its own
+                    self.blocked.append((place, request))
             elif not request.fits(step.free):
                 heapq.heappop(self._heads)
-                self.blocked = self.blocked or (place, request)
+                if claims or not self._has_blocked:
+                    self.blocked.append((place, request))
+                self._has_blocked = True
                 if self._is_strict:
                     self._heads = []
             else:

@@ -65,8 +65,26 @@ class PoolRecords(Compartments):
         return pool in self.shared
 
     def is_rebuilding(self, pool: str) -> bool:
-        """Whether the pool's shares are not whole. Until the leader has rebuilt them, no hold changes."""
-        return self.is_shared(pool) and not self.ledger(pool).shares_are_whole
+        """Whether the pool's shares are not whole. Until the leader has rebuilt them, no hold changes.
+
+        They are rebuilt again once something can be read that could not be read at the last time.
+        """
+        if pool not in self.shared:
+            return False
+        ledger = self.ledger(pool)
+        unread = ledger.account.unread
+        return not ledger.shares_are_whole or (unread > 0 and self.unread(pool) < unread)
+
+    def unread(self, pool: str) -> int:
+        """How many statuses and shares cannot be read that may belong to the pool."""
+        return sum(
+            names[0] == pool if kind == "shares" else kind == "states" and self._may_hold(names[0], pool)
+            for kind, names in self.quarantine
+        )
+
+    def _may_hold(self, task_id: str, pool: str) -> bool:
+        task = self.tasks.get(task_id)
+        return task is None or task.spec is None or task.spec.pool == pool
 
     def may_not_change(self, task: Task) -> bool:
         """Whether the task's hold cannot change now, because a ledger or a share cannot be written."""

@@ -64,6 +64,7 @@ class Account(NamedTuple):
     `shares_op` is the op of the transaction that last wrote shares with the ledger. If it is not the ledger's
     own op, something else wrote the ledger, and the shares are to be rebuilt. `day` (since the Unix epoch, in
     UTC) is the one that has not been closed. `stopped` counts the attempts that were preempted in `minute`.
+    `unread` counts the statuses and shares of the pool that could not be read when shares were rebuilt last.
     """
 
     used: Vector = ZERO
@@ -72,6 +73,7 @@ class Account(NamedTuple):
     day: int = 0
     minute: int = 0
     stopped: int = 0
+    unread: int = 0
 
     def used_at(self, held: Vector, at: int) -> Vector:
         """What all owners have used by then, if nothing changes before."""
@@ -168,6 +170,7 @@ def take_account(fields: dict[str, Any]) -> Account:
         _integer(raw, "day", 0, _MAX_AT // DAY_MS),
         _integer(raw, "minute", 0, _MAX_AT // 60_000),
         _integer(raw, "stopped", 0, 2**53),
+        _integer(raw, "unread", 0, 2**53),
     )
 
 

@@ -88,7 +88,12 @@ class Accounts:
         used = ZERO
         for share in shares.values():
             used += share.used_at(at)
-        account = ledger.account._replace(used=used, at=at, shares_op=moment.op, day=day or at // DAY_MS)
+        unread = self._model.unread(pool)
+        if any(self._model.share_is_frozen(pool, owner) for owner in self._model.shares.get(pool, ())):
+            used = ledger.account.used_at(ledger.held, at)  # what is not read has been used all the same
+        account = ledger.account._replace(
+            used=used, at=at, shares_op=moment.op, day=day or at // DAY_MS, unread=unread
+        )
         whole = ledger._replace(account=account)
         records.append(RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op)))
         return records

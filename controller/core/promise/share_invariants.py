@@ -21,7 +21,9 @@ _REPAIR = "the leader rebuilds the pool's shares from what its tasks hold"
 def check_shares(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
     """I9 and I10 for each pool with `sharing`. `tasks` are all that may hold something."""
     judged = [
-        pool for pool in model.shared if not model.pool_is_frozen(pool) and not model.is_rebuilding(pool)
+        pool
+        for pool in model.shared
+        if not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.ledger(pool).account.unread)
     ]
     if not judged:
         return
