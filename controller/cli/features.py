@@ -12,7 +12,7 @@ from controller.cli.session import Session
 from controller.core.model import codec
 from controller.terminal import say
 
-COLUMNS = ("NAME", "STATE", "KNOWN BY")
+FEATURE_COLUMNS = ("NAME", "STATE", "KNOWN BY")
 
 
 class Action(StrEnum):
@@ -41,7 +41,7 @@ def features(
         if output:
             out.print_document(codec.to_builtins(views), output)
             return
-        out.Table(COLUMNS).print(
+        out.Table(FEATURE_COLUMNS).print(
             (view.name, view.state, f"{view.replicas - len(view.unknown_to)}/{view.replicas} replicas")
             for view in views
         )

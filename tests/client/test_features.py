@@ -92,7 +92,7 @@ def test_a_feature_of_another_release_is_shown_and_not_touched(led: Client, put_
 
 def meddle(client: Client, act: Callable[[], object]) -> tuple[Client, list[bool]]:
     """A client before whose next commit `act` is done once; and whether each of its commits was refused."""
-    store: Any = MeddledStore(client.store)  # type: ignore[arg-type]  # any store will do
+    store: Any = MeddledStore(client.store)
     refused: list[bool] = []
 
     def commit(real: Any, transaction: Any, **options: Any) -> Any:

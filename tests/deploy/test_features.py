@@ -86,6 +86,9 @@ def test_a_release_without_features_stays_out_and_comes_back(
     shared = {"name": "shared", "capacity": {"cpu": 2}, "sharing": {}}
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client:
         (newer,) = cluster.replicas
+        assert client.features.enable("owners")  # by what real replicas register
+        assert leader_of(cluster) is newer
+        assert client.features.drop("owners")
         older = add_replica(cluster, "older", **before_features)
         client.apply_pool({"name": "default", "capacity": {"cpu": 2}})
         lead_by_turns(cluster, older)
