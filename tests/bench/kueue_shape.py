@@ -37,6 +37,8 @@ from tests.support.waiting import wait_until
 
 COHORTS, QUEUES, QUOTA = 5, 6, 20
 QUICKENED = 20
+LARGE_TASKS, LARGE_OWNERS = 50_000, 1_000
+KUEUE_LARGE = 42.4  # a second, of its large-scale configuration
 BATCH_SECONDS = 0.05
 
 
@@ -115,7 +117,42 @@ def kueue_shape(sizes: Sizes) -> list[Figure]:
             "B3", what, "tasks/s", [total / seconds], baseline=bound, against="the quota's limit", aims=aims
         )
     )
+    figures.append(_large_scale(sizes.shape_divisor))
     return figures
+
+
+def _large_scale(divisor: int) -> Figure:
+    """Kueue's large-scale shape: many queues, of which each has a few workloads."""
+    total, owners = LARGE_TASKS // divisor, LARGE_OWNERS // divisor
+    capacity = {"cpu": owners}
+    sharing = {"owners": {f"cq-{n}": {"guarantee": {"cpu": 1}, "limit": capacity} for n in range(owners)}}
+    with cluster() as running, running.client() as client:
+        leader, pool = running.replicas[0], {"name": "large", "capacity": capacity, "sharing": sharing}
+        client.apply_pool({**pool, "paused": True})
+        client.submit_many(
+            {
+                "id": f"t-{n}",
+                "pool": "large",
+                "owner": f"cq-{n % owners}",
+                "command": ["true"],
+                "resources": {"cpu": 1},
+                "env": {"TALLY_NULL_SECONDS": "0.1"},
+            }
+            for n in range(total)
+        )
+
+        def wait(state: str) -> None:
+            reached = lambda: pool_counts(leader, "large").get(state, 0) >= total  # noqa: E731
+            wait_until(reached, f"all to be {state}", timeout=PATIENCE_SECONDS, poll=0.1)
+
+        wait("Created")
+        began = CLOCK.boottime()
+        client.apply_pool(pool)
+        wait("Succeeded")
+        rate = total / (CLOCK.boottime() - began)
+    whole: dict[str, Any] = {"baseline": KUEUE_LARGE, "against": "Kueue's"} if divisor == 1 else {}
+    aims = (Aim("median", least=10 * KUEUE_LARGE),)
+    return Figure("B3", f"{total:,} tasks of {owners:,} owners", "tasks/s", [rate], aims=aims, **whole)
 
 
 def _run(running: LocalCluster, divisor: int, quickened: int = 0) -> tuple[list[TaskView], float, float]:
