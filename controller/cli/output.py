@@ -16,6 +16,7 @@ from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.tasks import UNREADABLE
+from controller.views.words import share_text
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
 WIDE_TASK_COLUMNS = (
@@ -140,7 +141,7 @@ def owner_row(view: OwnerView, *, wide: bool) -> tuple[object, ...]:
         view.owner,
         f"{view.weight:g}",
         *resources,
-        f"{view.share:.3f}",
+        share_text(view.share),
         view.running,
         view.waiting,
     )

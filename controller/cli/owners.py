@@ -59,7 +59,7 @@ def print_sharing(view: SharingView, pool: Pool, sharing: Sharing) -> None:
                 out.amounts(claim.asked.format()),
                 out.amounts(claim.short.format()),
                 f"{claim.stopping} of {len(claim.victims)}",
-                at(claim.at / 1000) if claim.at else "",
+                at(claim.at) if claim.at is not None else "",
                 claim.problem,
             )
             for claim in view.claims

@@ -107,7 +107,7 @@ class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
     limit: dict[str, str]  # as quantities; a resource that is not named has none
     max_running: int | None
     max_queued: int | None
-    share: float
+    share: float | None  # None: it holds something that the pool has no more
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue
     used: dict[str, str]
@@ -117,7 +117,8 @@ class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimView(msgspec.Struct, frozen=True, kw_only=True):
     """What is being freed for a waiting task by stopping other attempts.
 
-    `stopping` is how many of the `victims` still hold something. `at` is in ms since the Unix epoch.
+    `stopping` is how many of the `victims` still hold something. `at` is when that began, in seconds since
+    the Unix epoch; None if it cannot be read.
     """
 
     task: str
@@ -126,7 +127,7 @@ class ClaimView(msgspec.Struct, frozen=True, kw_only=True):
     short: Vector = ZERO
     victims: tuple[str, ...] = ()
     stopping: int = 0
-    at: int = 0
+    at: float | None = None
     problem: str = ""  # why it cannot be read
 
 
@@ -302,7 +303,7 @@ def _claim_view(facts: ClaimFacts) -> ClaimView:
         short=claim.short,
         victims=claim.victims,
         stopping=facts.stopping,
-        at=claim.at,
+        at=claim.at / 1000,
     )
 
 

@@ -25,10 +25,18 @@ from controller.endpoint.order import By, Sort, SortKey
 from controller.endpoint.page import INDEX, load_assets
 from controller.endpoint.problems import Problem
 from controller.endpoint.route import Ask, Route
+from controller.endpoint.sharing_documents import OwnerList, owner_document
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.freshness import Freshness
-from controller.views.pools import all_pools, pool_facts, pool_names
+from controller.views.pools import (
+    all_owners,
+    all_pools,
+    owners_of,
+    pool_facts,
+    pool_names,
+    sharing_facts,
+)
 from controller.views.replica import Check, ReadableReplica
 from controller.views.replicas import all_replicas, leader_of
 from controller.views.tasks import TaskFacts, find_task, matching, task_facts
@@ -167,16 +175,24 @@ class ReadApi:
 
     def pool(self, ask: Ask) -> Response:
         """One pool."""
-        name = ask.path["name"]
+        name, now = ask.path["name"], self.view.now()
         with self.view.reading() as model:
             names = pool_names(model)
             found = pool_facts(model, name) if name in names else None
+            sharing = sharing_facts(model, name, now)
         if found is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
                 f"there is no pool {name[:80]!r}; existing pools: {', '.join(names[:20]) or 'none'}",
             )
-        return _json(documents.pool_document(found))
+        return _json(documents.pool_detail(found, sharing))
+
+    def owners(self, ask: Ask) -> Response:
+        """The owners of one pool, or of all pools with `sharing`."""
+        pool, now = ask.values["pool"], self.view.now()
+        with self.view.reading() as model:
+            owners = owners_of(model, pool, now) if pool is not None else all_owners(model, now)
+        return _json(OwnerList(items=[owner_document(owner) for owner in owners]))
 
     def replicas(self, ask: Ask) -> Response:
         """All replicas."""
@@ -195,16 +211,16 @@ class ReadApi:
         self, sort: Sort, after: SortKey | None, wanted: Mapping[str, Any], limit: int
     ) -> list[tuple[SortKey, TaskFacts]]:
         """The first matching tasks after `after`, in order. The model is released after every SCAN tasks."""
-        pool, states, labels = wanted["pool"], wanted["state"], wanted["label"]
+        pool, states, labels, owner = (wanted[name] for name in ("pool", "state", "label", "owner"))
         index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
 
         found: list[tuple[SortKey, TaskFacts]] = []
         while len(found) < limit:
-            size = SCAN if labels else limit - len(found)
+            size = SCAN if labels or owner else limit - len(found)
             chunk = index.find(sort, after, pool, states, wanted["search"], size)
             with self.view.reading() as model:
                 places = {at.task_id: at for at in chunk}
-                tasks = islice(matching(model, places, pool, states, labels), limit - len(found))
+                tasks = islice(matching(model, places, pool, states, labels, owner), limit - len(found))
                 found += [(places[task.id], task_facts(model, task)) for task in tasks]
             if len(chunk) < size:
                 break

@@ -15,9 +15,15 @@ from msgspec import Struct, field
 from controller.core.model import codec, kept_log
 from controller.core.model.lifecycle import State
 from controller.core.model.task import Request, Spec, Status
+from controller.endpoint.sharing_documents import (
+    ClaimDocument,
+    OwnerDocument,
+    claim_document,
+    owner_document,
+)
 from controller.errors import CorruptValue
 from controller.views.freshness import Freshness
-from controller.views.pools import PoolFacts
+from controller.views.pools import PoolFacts, SharingFacts
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, ReplicaFacts
 from controller.views.step import StepView, step_views
@@ -31,6 +37,7 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
 
     id: str
     pool: str
+    owner: str  # whom its resources are charged to
     state: State | None  # null: its status does not parse
     attempt: int
     priority: int
@@ -106,6 +113,20 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     problem: str
 
 
+class PoolDetail(PoolDocument, frozen=True, kw_only=True):
+    """A pool, and how it is shared.
+
+    `shared` is whether it has `sharing`. While `rebuilding`, no hold of it changes. `stopped` is how many
+    attempts were stopped for other tasks in this minute.
+    """
+
+    shared: bool
+    rebuilding: bool
+    stopped: int
+    owners: list[OwnerDocument]
+    claims: list[ClaimDocument]
+
+
 class PoolList(Struct, frozen=True, kw_only=True):
     """All pools, by name."""
 
@@ -179,26 +200,42 @@ def log_document(task_id: str, kept: kept_log.KeptLog) -> LogDocument:
 
 
 def pool_document(pool: PoolFacts) -> PoolDocument:
+    """A pool's entry in a list."""
+    return PoolDocument(**_pool_fields(pool))
+
+
+def pool_detail(pool: PoolFacts, sharing: SharingFacts) -> PoolDetail:
     """All that is known of a pool."""
+    return PoolDetail(
+        **_pool_fields(pool),
+        shared=pool.definition is not None and pool.definition.sharing is not None,
+        rebuilding=sharing.is_rebuilding,
+        stopped=sharing.stopped,
+        owners=[owner_document(owner) for owner in sharing.owners],
+        claims=[claim_document(claim) for claim in sharing.claims],
+    )
+
+
+def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
     definition = pool.definition
     problems = [f"{kind}: {why}" for kind, why in pool.broken]
     if definition is None and not problems:
         problems.append("it is no longer defined; running tasks may finish")
-    return PoolDocument(
-        name=pool.name,
-        capacity=pool.capacity.format(),
-        held=pool.held.format(),
-        free=pool.free.format(),
-        overcommitted=pool.overcommitted,
-        policy=pool.policy,
-        backfill_seconds=definition.backfill_seconds if definition is not None else 0.0,
-        default_resources=definition.default_resources.format() if definition is not None else {},
-        paused=pool.paused,
-        engine_options=_masked(definition.engine_options) if definition is not None else {},
-        tasks={state.value: number for state, number in pool.tasks.items()},
-        waiting=pool.waiting,
-        problem="; ".join(problems),
-    )
+    return {
+        "name": pool.name,
+        "capacity": pool.capacity.format(),
+        "held": pool.held.format(),
+        "free": pool.free.format(),
+        "overcommitted": pool.overcommitted,
+        "policy": pool.policy,
+        "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,
+        "default_resources": definition.default_resources.format() if definition is not None else {},
+        "paused": pool.paused,
+        "engine_options": _masked(definition.engine_options) if definition is not None else {},
+        "tasks": {state.value: number for state, number in pool.tasks.items()},
+        "waiting": pool.waiting,
+        "problem": "; ".join(problems),
+    }
 
 
 def replica_document(replica: ReplicaFacts, facts: Facts) -> ReplicaDocument:
@@ -266,6 +303,7 @@ def _summary_fields(task: TaskFacts) -> dict[str, Any]:
     return {
         "id": task.id,
         "pool": task.pool,
+        "owner": task.owner,
         "state": task.state,
         "attempt": task.attempt,
         "priority": spec.priority if spec is not None else 0,

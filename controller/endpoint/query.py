@@ -140,6 +140,12 @@ WAIT = Parameter(
 POOL = Parameter(
     "pool", "Only tasks of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text
 )
+OWNER = Parameter(
+    "owner", "Only tasks of this owner.", {"type": "string", "minLength": 1, "maxLength": 253}, _text
+)
+POOL_OF_OWNERS = Parameter(
+    "pool", "Only owners of this pool.", {"type": "string", "minLength": 1, "maxLength": 253}, _text
+)
 STATE = Parameter(
     "state",
     "Only tasks in these states, separated by commas.",

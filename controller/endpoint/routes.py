@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.endpoint import documents, query, summary
+from controller.endpoint import documents, query, sharing_documents, summary
 from controller.endpoint.api import ReadApi
 from controller.endpoint.route import Ask, Route
 
@@ -83,6 +83,7 @@ ROUTES: tuple[Route, ...] = (
         answer=documents.TaskList,
         parameters=(
             query.POOL,
+            query.OWNER,
             query.STATE,
             query.LABEL,
             query.SEARCH,
@@ -117,10 +118,19 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/pools/{name}",
         "getPool",
-        "One pool.",
+        "One pool, with its owners and with what is being freed for whom.",
         ReadApi.pool,
-        answer=documents.PoolDocument,
+        answer=documents.PoolDetail,
         problems={HTTPStatus.NOT_FOUND: "There is no such pool."},
+        reads_model=True,
+    ),
+    Route(
+        "/v1/owners",
+        "listOwners",
+        "The owners of pools with `sharing`: what each holds, may hold, waits for and has used.",
+        ReadApi.owners,
+        answer=sharing_documents.OwnerList,
+        parameters=(query.POOL_OF_OWNERS,),
         reads_model=True,
     ),
     Route(

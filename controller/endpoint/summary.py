@@ -12,12 +12,13 @@ from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
-from controller.views.pools import PoolFacts, all_pools, undefined_pools
+from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, LeaderRecord, all_replicas, leader_of
 from controller.views.tasks import tasks_by_state
 
 MAX_POOLS = 100
+MAX_OWNERS = 50  # of each pool
 
 
 class LeaderSummary(Struct, frozen=True, kw_only=True):
@@ -41,6 +42,19 @@ class ResourceSummary(Struct, frozen=True, kw_only=True):
     held_amount: int
 
 
+class OwnerSummary(Struct, frozen=True, kw_only=True):
+    """An owner of a pool with `sharing`. `part_held` is its part of the resource of which it holds most."""
+
+    name: str
+    held: dict[str, str]
+    guarantee: dict[str, str]
+    limit: dict[str, str]
+    part_held: float
+    share: float | None  # its dominant share, averaged and weighted
+    running: int
+    waiting: int
+
+
 class PoolSummary(Struct, frozen=True, kw_only=True):
     """A pool: what is held of it, and its tasks by state."""
 
@@ -52,6 +66,8 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
     lost: int
     tasks: dict[str, int]
     resources: list[ResourceSummary]
+    owners: list[OwnerSummary]  # the first MAX_OWNERS by what they hold and wait for; none without `sharing`
+    owners_total: int
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -141,7 +157,10 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
         lost=sum(holds.lost for holds in holding.values()),
         stopping=sum(holds.stopping for holds in holding.values()),
         quarantined=quarantined.total(),
-        pools=[_pool(pool, holding.get(pool.name, Holding())) for pool in pools[:MAX_POOLS]],
+        pools=[
+            _pool(pool, holding.get(pool.name, Holding()), owners_of(model, pool.name, now))
+            for pool in pools[:MAX_POOLS]
+        ],
         pools_total=len(pools),
         audit=audit,
         audit_problem=audit_problem,
@@ -159,7 +178,7 @@ def _leader(leader: LeaderFacts | None, facts: Facts) -> LeaderSummary:
     )
 
 
-def _pool(pool: PoolFacts, holds: Holding) -> PoolSummary:
+def _pool(pool: PoolFacts, holds: Holding, owners: list[OwnerFacts]) -> PoolSummary:
     return PoolSummary(
         name=pool.name,
         policy=pool.policy,
@@ -179,4 +198,25 @@ def _pool(pool: PoolFacts, holds: Holding) -> PoolSummary:
             )
             for resource in pool.resources
         ],
+        owners=[_owner(owner) for owner in _foremost(owners)],
+        owners_total=len(owners),
+    )
+
+
+def _foremost(owners: list[OwnerFacts]) -> list[OwnerFacts]:
+    """The MAX_OWNERS that hold most, then those for which most tasks wait; by name."""
+    by_weight = sorted(owners, key=lambda owner: (-owner.part_held, -owner.waiting, owner.owner))
+    return sorted(by_weight[:MAX_OWNERS], key=lambda owner: owner.owner)
+
+
+def _owner(owner: OwnerFacts) -> OwnerSummary:
+    return OwnerSummary(
+        name=owner.owner,
+        held=owner.held.format(),
+        guarantee=owner.guarantee.format(),
+        limit=owner.policy.limit.format(),
+        part_held=owner.part_held,
+        share=owner.share,
+        running=owner.running,
+        waiting=owner.waiting,
     )

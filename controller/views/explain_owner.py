@@ -19,7 +19,7 @@ from controller.core.model.task import Pool
 from controller.core.planning.transitions import PREEMPTED
 from controller.errors import CorruptValue
 from controller.views.pools import OwnerFacts, claims_of, owner_facts, sharing_facts
-from controller.views.words import NAMED, at, lacking, listed, span, words_of
+from controller.views.words import NAMED, at, lacking, listed, share_text, span, words_of
 
 
 def explain_sharing(model: Model, task: Task, pool: Pool, free: Vector, now: float) -> str:
@@ -139,13 +139,13 @@ def _owners_before(model: Model, pool: Pool, sharing: Sharing, owner: OwnerFacts
 
 
 def _order(sharing: Sharing, owner: OwnerFacts, before: list[Turn]) -> str:
-    mine = f"its owner {owner.owner} (share {owner.share:.3f})"
+    mine = f"its owner {owner.owner} (share {share_text(owner.share)})"
     across = sharing.priority is SharingPriority.ACROSS_OWNERS
     by = "priorities, guarantees and shares" if across else "guarantees and shares"
     if not before:
         return f"{mine} comes first by {by}"
     names = ", ".join(
-        f"{turn.owner} {turn.share:.3f}{'' if turn.beyond else ', within its guarantee'}"
+        f"{turn.owner} {share_text(turn.share)}{'' if turn.beyond else ', within its guarantee'}"
         for turn in before[:NAMED]
     )
     more = f" and {len(before) - NAMED} more" if len(before) > NAMED else ""

@@ -6,6 +6,7 @@ follows the pools and their owners, never the number of tasks stored.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from controller.core.model import claims
@@ -108,14 +109,22 @@ class OwnerFacts(NamedTuple):
     pool: str
     owner: str
     policy: OwnerPolicy  # its own, or else that of all others
+    capacity: Vector  # of the pool
     held: Vector
     guarantee: Vector  # scaled down if the pool cannot give all guarantees
-    share: float  # its dominant share, by which owners are served (see controller.core.model.fair_order)
+    # its dominant share, by which owners are served (see controller.core.model.fair_order); None: it is
+    # beyond all numbers, since the owner holds something that the pool has no more
+    share: float | None
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue, without those in back-off
     used: Vector  # since the beginning: resource units times milliseconds
     is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
     broken: str  # why its share cannot be read: then what it holds and has used is not known
+
+    @property
+    def part_held(self) -> float:
+        """The largest part that it holds now of any resource of the pool, whatever its weight; at most 1."""
+        return min(1.0, dominant(self.held, self.capacity))
 
     @property
     def guarantee_left(self) -> Vector:
@@ -201,13 +210,15 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float) -> OwnerFacts:
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
     queue, guarantee = model.queue(pool.name), pool.guarantee_of(owner)
     first = queue.first_of(owner, pool.capacity)[1] if queue.waits(owner) else ZERO
+    part = dominant(average, pool.capacity) / (FRACTION * policy.weight)
     return OwnerFacts(
         pool=pool.name,
         owner=owner,
         policy=policy,
+        capacity=pool.capacity,
         held=share.held,
         guarantee=guarantee,
-        share=dominant(average, pool.capacity) / (FRACTION * policy.weight),
+        share=part if math.isfinite(part) else None,
         running=share.running,
         waiting=queue.waiting_of(owner),
         used=share.used_at(at),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -34,6 +35,11 @@ def span(seconds: float) -> str:
 def words_of(text: str) -> str:
     """The words of others, to be used in a sentence: without a full stop at their end."""
     return text.strip().rstrip(".")
+
+
+def share_text(share: float | None) -> str:
+    """A dominant share."""
+    return f"{share:.3f}" if share is not None and math.isfinite(share) else "beyond all"
 
 
 def lacking(asked: Vector, limit: Vector, what: str) -> str:

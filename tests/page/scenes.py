@@ -11,9 +11,11 @@ from typing import Any
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.op import Op
-from controller.core.model.records import Change
+from controller.core.model.records import Change, Ledger
 from controller.core.model.resources import Vector
-from controller.core.model.task import Spec, Status, Step
+from controller.core.model.shares import Account, Share, encode_share
+from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing
+from controller.core.model.task import Pool, Spec, Status, Step
 from controller.runtime import checks
 from controller.views.freshness import RULE
 from controller.views.replica import Check
@@ -220,6 +222,34 @@ def busy() -> Scene:
             status_of(State.CANCELLED, NOW - 8900, reason="Cancelled", message="requested by ana"),
         )
     )
+    scene.register(engine_answers=True)
+    return scene
+
+
+def shared(owners: int = 3) -> Scene:
+    """A pool that so many owners share: the first has a guarantee and a limit, and holds half of the cpus."""
+    scene = Scene()
+    scene.register(engine_answers=True)
+    policy = OwnerPolicy(weight=2, guarantee=Vector({"cpu": 8000}), limit=Ceiling({"cpu": 12_000}))
+    names = [f"team-{n:02}" for n in range(owners)]
+    policies = {name: policy if name == names[0] else OwnerPolicy() for name in names}
+    pool = Pool(name="common", capacity=Vector({"cpu": 16_000}), sharing=Sharing(owners=policies))
+    scene.write(("pools", ("common",), codec.encode_pool(pool, Op("op"))))
+    held, op = Vector({"cpu": 8000}), Op("share")
+    scene.write(("shares", ("common", names[0]), encode_share(Share(held, 8, at=round(NOW * 1000)), op)))
+    for n in range(8):
+        name = f"deep-{n}"
+        scene.write(("tasks", (name,), spec_of(name, NOW - 900, pool="common", owner=names[0])))
+        fields = {"pool": "common", "owner": names[0], "hold": Vector({"cpu": 1000})}
+        scene.write(("states", (name,), status_of(State.RUNNING, NOW - 800, **fields)))
+    ledger = Ledger(held, account=Account(at=round(NOW * 1000), shares_op=op)).encode(op)
+    scene.write(("ledgers", ("common",), ledger))
+    for n in range(2):
+        name = f"wide-{n}"
+        asks = Vector({"cpu": 12_000})
+        scene.write(
+            ("tasks", (name,), spec_of(name, NOW - 60, pool="common", owner=names[1], resources=asks))
+        )
     scene.register(engine_answers=True)
     return scene
 

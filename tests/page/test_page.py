@@ -15,7 +15,7 @@ from controller.core.model.resources import Vector
 from controller.errors import TallyError
 from controller.views.freshness import RULE
 from tests.page.browser import Browser
-from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, large, spec_of, status_of
+from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, large, shared, spec_of, status_of
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
@@ -59,6 +59,31 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
     assert "1 revision behind" in browser.text("#replicas li:nth-child(2)")
     assert browser.text('#states [value="Succeeded"]') == "Succeeded120"
     assert browser.text("#range") == "1–25 of 152"
+
+
+def test_a_shared_pool_shows_its_owners(browser: Browser, serve: Any) -> None:
+    """What each holds, may hold and waits for; a task of an owner names it."""
+    browser.open(serve(shared()).url)
+    assert browser.texts(".owners thead th") == ["Owner", "Held", "Guarantee", "Limit", "Share", "Waiting"]
+    rows = [browser.texts(f".owners tbody tr:nth-child({n}) > *") for n in (1, 2, 3)]
+    assert rows[0] == ["team-00", "cpu 8", "cpu 8", "cpu 12", "0.250", "0"]
+    assert rows[1] == ["team-01", "nothing", "", "", "0.000", "2"]
+    bar = browser.one('[role="meter"][aria-label="team-00 holds"]')
+    assert bar.get_attribute("aria-valuetext") == "cpu 8"
+    assert browser.js("return arguments[0].firstChild.style.width", bar) == "50%"
+    assert browser.texts(".owners .muted") == []
+    browser.open(f"{browser.js('return location.origin')}/#task=deep-0")
+    browser.wait(lambda: "team-00" in browser.text("#task-body"), "the owner of the task")
+    assert browser.problems() == []
+
+
+def test_of_many_owners_the_first_are_shown_and_the_others_counted(browser: Browser, serve: Any) -> None:
+    browser.open(serve(shared(owners=53)).url, width=400)
+    assert len(browser.all(".owners tbody tr")) == 50
+    assert browser.texts(".owners .muted") == ["and 3 more: tally get owners --pool common"]
+    assert (
+        browser.js("return document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    )
 
 
 def test_it_asks_nobody_but_its_replica(browser: Browser, serve: Any) -> None:

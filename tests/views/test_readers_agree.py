@@ -22,10 +22,14 @@ from controller.cli import output
 from controller.client import Client, NotFound, TaskView
 from controller.clock import SystemClock
 from controller.core.model import codec, quarantine
+from controller.core.model.claims import Claim, ClaimKind, encode_claim
+from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
+from controller.core.model.shares import Share, encode_share
+from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing
 from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
 from controller.endpoint.server import StatusServer
 from controller.store.base import Delete, Put, Transaction
@@ -38,20 +42,29 @@ from tests.support.mutations import EXAMPLES, SETTINGS
 
 CLOCK = SystemClock()
 TASKS, POOLS, REPLICAS = ("a", "b"), ("p", "q"), ("r1", "r1-2222", "r2")
+OWNERS = ("default", "vision", "nlp")
+SHARING = Sharing(
+    owners={
+        "vision": OwnerPolicy(weight=2, guarantee=Vector({"cpu": 500}), limit=Ceiling({"cpu": 900})),
+        "nlp": OwnerPolicy(max_running=3),
+    }
+)
 SELECTORS = ("team=x", "team!=x", "!team", "team")
 
 Record = tuple[str, tuple[str, ...], bytes | None]
 
 
-def spec(pool: str, labels: dict[str, str], at: float) -> bytes:
-    return codec.encode_spec(Spec(id="-", command=("true",), pool=pool, labels=labels), at, Op("op"))
+def spec(pool: str, labels: dict[str, str], at: float, owner: str = "default") -> bytes:
+    made = Spec(id="-", command=("true",), pool=pool, labels=labels, owner=owner)
+    return codec.encode_spec(made, at, Op("op"))
 
 
-def status(state: State, pool: str, cpu: int, *, lost: bool) -> bytes:
+def status(state: State, pool: str, cpu: int, *, lost: bool, owner: str = "default") -> bytes:
     hold = Vector({"cpu": cpu}) if state in HOLDING else Vector()
     value = Status(
         state=state,
         pool=pool,
+        owner=owner,
         attempt=1,
         hold=hold,
         created_at=40.0,
@@ -64,8 +77,18 @@ def status(state: State, pool: str, cpu: int, *, lost: bool) -> bytes:
     return codec.encode_status(value, {})
 
 
-def pool_of(name: str, capacity: dict[str, int], *, paused: bool) -> bytes:
-    return codec.encode_pool(Pool(name=name, capacity=Vector(capacity), paused=paused), Op("op"))
+def pool_of(name: str, capacity: dict[str, int], *, paused: bool, sharing: Sharing | None = None) -> bytes:
+    pool = Pool(name=name, capacity=Vector(capacity), paused=paused, sharing=sharing)
+    return codec.encode_pool(pool, Op("op"))
+
+
+def share(held: dict[str, int], used: int, at: int) -> bytes:
+    return encode_share(Share(Vector(held), 1, Vector({"cpu": used}), Vector(held), at), Op("op"))
+
+
+def claim(asked: dict[str, int], victims: list[str]) -> bytes:
+    made = Claim(kind=ClaimKind.RECLAIM, asked=Vector(asked), short=Vector(asked), victims=tuple(victims))
+    return encode_claim(made, Op("op"))
 
 
 def ledger(held: dict[str, int]) -> bytes:
@@ -99,7 +122,11 @@ def records(draw: st.DrawFn) -> Record:
     """Something is written, or deleted, or is written so that it cannot be read."""
     kind = draw(
         st.sampled_from(
-            ["tasks", "states", "requests", "quarantined", "pools", "ledgers", "replicas", "leader"]
+            [
+                *("tasks", "states", "requests", "quarantined"),
+                *("pools", "ledgers", "shares", "claims"),
+                *("replicas", "leader"),
+            ]
         )
     )
     task, pool = draw(st.sampled_from(TASKS)), draw(st.sampled_from(POOLS))
@@ -107,17 +134,30 @@ def records(draw: st.DrawFn) -> Record:
         "requests": (task, draw(st.sampled_from(list(RequestKind)))),
         "pools": (pool,),
         "ledgers": (pool,),
+        "shares": (pool, draw(st.sampled_from(OWNERS))),
+        "claims": (pool, task),
         "replicas": (draw(st.sampled_from(REPLICAS)),),
         "leader": (),
     }
     values: dict[str, st.SearchStrategy[bytes]] = {
-        "tasks": st.builds(spec, st.just(pool), LABELS, st.sampled_from([10.0, 20.0])),
+        "tasks": st.builds(
+            spec, st.just(pool), LABELS, st.sampled_from([10.0, 20.0]), st.sampled_from(OWNERS)
+        ),
         "states": st.builds(
-            status, st.sampled_from(list(State)), st.just(pool), st.sampled_from([0, 500]), lost=st.booleans()
+            status,
+            st.sampled_from(list(State)),
+            st.just(pool),
+            st.sampled_from([0, 500]),
+            lost=st.booleans(),
+            owner=st.sampled_from(OWNERS),
         ),
         "requests": st.just(codec.encode(Request(kind=RequestKind.CANCEL))),
         "quarantined": ASIDE,
-        "pools": st.builds(pool_of, st.just(pool), AMOUNTS, paused=st.booleans()),
+        "pools": st.builds(
+            pool_of, st.just(pool), AMOUNTS, paused=st.booleans(), sharing=st.sampled_from([None, SHARING])
+        ),
+        "shares": st.builds(share, AMOUNTS, st.sampled_from([0, 10**30]), st.sampled_from([0, 10**12])),
+        "claims": st.builds(claim, AMOUNTS, st.lists(st.sampled_from(["a-1", "b-2", "?"]), max_size=2)),
         "ledgers": st.builds(ledger, AMOUNTS),
         "replicas": TOLD,
         "leader": TOLD,
@@ -202,6 +242,7 @@ def agree_on_task(view: TaskView, told: dict[str, Any]) -> None:
     assert told.items() >= of_status.items()
     for name in ("id", "pool", "state", "attempt", "reason", "message", "submitted_at"):
         assert getattr(view, name) == told[name], name
+    assert (view.owner, output.task_row(view, 100.0, wide=True)[3]) == (told["owner"], told["owner"])
     assert told["exit_code"] == (view.status.exit_code if view.status is not None else None)
     assert told["labels"] == (dict(view.spec.labels) if view.spec is not None else {})
     assert (told["spec"] is None) is (view.spec is None)
@@ -220,6 +261,8 @@ def agree_on_which_match(readers: Readers) -> None:
         assert {view.id for view in readers.client.tasks(pool=pool)} == told(pool=pool)
     for state in State:
         assert {view.id for view in readers.client.tasks(state=state)} == told(state=state)
+    for owner in OWNERS:
+        assert {view.id for view in readers.client.tasks(owner=owner)} == told(owner=owner)
     for selector in SELECTORS:
         assert {view.id for view in readers.client.tasks(selector=selector)} == told(label=selector), selector
 
@@ -253,6 +296,32 @@ def agree_on_pools(readers: Readers) -> None:
         ]
         for resource in view.held:
             assert held[name, resource] * (1000 if resource == "cpu" else 1) == view.held[resource]
+
+
+def agree_on_owners(readers: Readers) -> None:
+    told = readers.get("/v1/owners")["items"]
+    views = readers.client.owners.all()
+    timed = {"used"}  # what is held grows with time, and the readers ask one after the other
+    assert [to_builtins(view).keys() for view in views] == [owner.keys() for owner in told]
+    for view, owner in zip(views, told, strict=True):
+        plain = to_builtins(view)
+        assert {name: value for name, value in plain.items() if name not in timed} == {
+            name: value for name, value in owner.items() if name not in timed
+        }
+        assert plain["used"].keys() == owner["used"].keys()
+        assert output.owner_row(view, wide=False)[:2] == (owner["pool"], owner["owner"])
+    seen = {pool["name"]: pool for pool in readers.get("/v1/summary")["pools"]}
+    for pool in readers.client.pools():
+        detail = readers.get(f"/v1/pools/{pool.name}")
+        of_pool = [view.owner for view in views if view.pool == pool.name]
+        assert [owner["owner"] for owner in detail["owners"]] == of_pool
+        assert [owner["owner"] for owner in readers.get("/v1/owners", pool=pool.name)["items"]] == of_pool
+        assert [owner["name"] for owner in seen[pool.name]["owners"]] == of_pool
+        assert detail["shared"] is (pool.definition is not None and pool.definition.sharing is not None)
+        sharing = readers.client.owners.sharing(pool.name)
+        assert (sharing.rebuilding, sharing.stopped) == (detail["rebuilding"], detail["stopped"])
+        told_by_client = [to_builtins(claim) for claim in sharing.claims]
+        assert [claim | {"victims": list(claim["victims"])} for claim in told_by_client] == detail["claims"]
 
 
 def agree_on_counts(readers: Readers) -> None:
@@ -317,7 +386,14 @@ TWO_OF_ONE_NAME: list[Record] = [
 
 @pytest.mark.parametrize(
     "agree",
-    [agree_on_tasks, agree_on_which_match, agree_on_pools, agree_on_counts, agree_on_replicas],
+    [
+        agree_on_tasks,
+        agree_on_which_match,
+        agree_on_pools,
+        agree_on_owners,
+        agree_on_counts,
+        agree_on_replicas,
+    ],
     ids=lambda agree: str(agree.__name__),
 )
 def test_all_readers_tell_the_same(world: tuple[World, httpx.Client], agree: Any) -> None:

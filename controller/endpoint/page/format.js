@@ -31,6 +31,9 @@ export function count(number) { return numbers.format(number); }
 
 export function plural(number, noun) { return `${count(number)} ${noun}${number === 1 ? "" : "s"}`; }
 
+/** Quantities by resource. */
+export function quantities(amounts) { return Object.entries(amounts).map(([name, amount]) => `${name} ${amount}`).join(", "); }
+
 /** A duration with its two largest units, as the command line shows ages: 42s, 5m3s, 3h12m, 4d7h. */
 export function span(seconds) {
   let rest = Math.max(0, Math.floor(seconds));

@@ -1,7 +1,7 @@
 // The live page of one replica: what is wrong, who leads, pools, replicas, tasks. See live.js for how it stays current.
 
 import {
-  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span, worst,
+  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, span, worst,
 } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
@@ -152,7 +152,21 @@ function showPools(summary) {
   setText($("pools-more"), `${count(summary.pools_total - summary.pools.length)} more: tally get pools`);
   setChildren($("pools"), summary.pools, () => summary.pools.map((pool) => el("div", { class: "pool" },
     el("div", { class: "pool-head" }, el("strong", {}, pool.name), el("span", { class: "muted" }, ...poolNote(pool))),
-    ...pool.resources.map(resourceBar))));
+    ...pool.resources.map(resourceBar), pool.owners.length ? ownersTable(pool) : "")));
+}
+
+/** The owners of a pool with `sharing`. The bar is an owner's part of the resource of which it holds most. */
+function ownersTable(pool) {
+  const more = pool.owners_total - pool.owners.length;
+  return el("div", { class: "owners" }, el("table", { "aria-label": `Owners of ${pool.name}` },
+    el("thead", {}, el("tr", {}, ...["Owner", "Held", "Guarantee", "Limit"].map((name) => el("th", { scope: "col" }, name)),
+      ...["Share", "Waiting"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
+    el("tbody", {}, ...pool.owners.map((owner) => el("tr", {},
+      el("th", { scope: "row" }, owner.name),
+      el("td", {}, quantities(owner.held) || "nothing", meter(`${owner.name} holds`, owner.part_held, 1, quantities(owner.held) || "nothing")),
+      el("td", {}, quantities(owner.guarantee)), el("td", {}, quantities(owner.limit)),
+      el("td", { class: "number" }, owner.share === null ? "beyond all" : owner.share.toFixed(3)), el("td", { class: "number" }, count(owner.waiting)))))),
+  more > 0 ? el("p", { class: "muted" }, `and ${count(more)} more: tally get owners --pool ${pool.name}`) : "");
 }
 
 function poolNote(pool) {
@@ -163,16 +177,20 @@ function poolNote(pool) {
   return parts;
 }
 
+/** A bar that is filled to `share`. */
+function meter(label, value, most, text, share = value / most) {
+  const fill = el("i");
+  fill.style.width = `${(100 * share).toFixed(1)}%`;
+  return el("div", {
+    class: "bar", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": most, "aria-valuenow": value, "aria-valuetext": text,
+  }, fill);
+}
+
 function resourceBar(resource) {
   const over = resource.held_amount > resource.capacity_amount;
   const share = resource.capacity_amount ? Math.min(1, resource.held_amount / resource.capacity_amount) : Number(resource.held_amount > 0);
   const text = over ? `${resource.held} held of ${resource.capacity}: overcommitted` : `${resource.held} held, ${resource.free} free of ${resource.capacity}`;
-  const fill = el("i");
-  fill.style.width = `${(100 * share).toFixed(1)}%`;
-  const bar = el("div", {
-    class: "bar", role: "meter", "aria-label": `${resource.name} held`, "aria-valuemin": 0, "aria-valuemax": Math.max(resource.capacity_amount, resource.held_amount),
-    "aria-valuenow": resource.held_amount, "aria-valuetext": text,
-  }, fill);
+  const bar = meter(`${resource.name} held`, resource.held_amount, Math.max(resource.capacity_amount, resource.held_amount), text, share);
   bar.toggleAttribute("data-over", over);
   return el("div", { class: "resource" }, el("div", { class: "resource-head" }, el("span", {}, resource.name), el("span", { class: "muted" }, text)), bar);
 }

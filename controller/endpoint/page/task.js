@@ -1,6 +1,6 @@
 // A task in a dialog: everything that is known of it, and its history as a timeline.
 
-import { ago, badge, dateAndTime, el, now, setChildren, setText, span } from "/static/format.js";
+import { ago, badge, dateAndTime, el, now, quantities, setChildren, setText, span } from "/static/format.js";
 import { ask } from "/static/live.js";
 
 const $ = (id) => document.getElementById(id);
@@ -121,9 +121,8 @@ export class TaskDialog {
   }
 
   #fields(task) {
-    const quantities = (vector) => Object.entries(vector).map(([name, amount]) => `${name} ${amount}`).join(", ");
     const fields = [
-      ["Pool", task.pool], ["Attempt", task.attempt || ""], ["Priority", task.priority || ""], ["Asks for", quantities(task.resources)],
+      ["Pool", task.pool], ["Owner", task.owner], ["Attempt", task.attempt || ""], ["Priority", task.priority || ""], ["Asks for", quantities(task.resources)],
       ["Holds", quantities(task.hold)], ["Node", task.node], ["Exit code", task.exit_code ?? ""],
       ["Submitted", task.submitted_at ? dateAndTime(task.submitted_at) : ""], ["Started", task.started_at ? dateAndTime(task.started_at) : ""],
       ["Finished", task.finished_at ? dateAndTime(task.finished_at) : ""],
