@@ -274,7 +274,9 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
             for resource, amount in owners[0].policy.limit.items():
                 value = _in_base_units(resource, amount)
                 families.add("tally_owner_limit", value, pool.name, label, resource)
-        families.add("tally_owner_share", max(owner.share for owner in owners), pool.name, label)
+        shares = [owner.share for owner in owners if owner.share is not None]
+        if shares:
+            families.add("tally_owner_share", max(shares), pool.name, label)
         families.add("tally_owner_running", sum(owner.running for owner in owners), pool.name, label)
         families.add("tally_owner_waiting", sum(owner.waiting for owner in owners), pool.name, label)
         below = any(owner.is_below_guarantee for owner in owners)

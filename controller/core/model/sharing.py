@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 
 from msgspec import Struct, field
 
@@ -52,7 +53,7 @@ class SharingPriority(StrEnum):
     ACROSS_OWNERS = "across-owners"  # it counts before guarantees and shares
 
 
-class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
     """How a pool is shared. See `controller.core.model.fair_order` for the order of admission.
 
     `half_life_seconds`: held resources are averaged over the past with this half-life; 0: only what is held
@@ -67,6 +68,7 @@ class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
         """The policy of an owner: its own, or else that of all others."""
         return self.owners.get(owner) or self.owners.get(ANYBODY) or _ANY_POLICY
 
+    @cached_property  # it is asked for each owner again
     def guaranteed(self) -> Vector:
         """The sum of all guarantees."""
         total = ZERO
@@ -79,7 +81,7 @@ class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
         policy = self.owners.get(owner)
         if policy is None or not policy.guarantee:
             return ZERO
-        total = self.guaranteed()
+        total = self.guaranteed
         return Vector(
             {
                 name: amount * min(capacity.get(name, 0), total[name]) // total[name]

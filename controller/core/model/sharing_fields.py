@@ -53,7 +53,7 @@ def parse_preemption(raw: object, field: str) -> Preemption:
 
 def check_guarantees(sharing: Sharing, capacity: Mapping[str, int]) -> None:
     """Raise InvalidField if a pool of this capacity cannot give all guarantees at once."""
-    total = sharing.guaranteed()
+    total = sharing.guaranteed
     for name in total.exceeding(capacity):
         asked, has = (
             Vector({name: each}).format().get(name, "0") for each in (total[name], capacity.get(name, 0))
