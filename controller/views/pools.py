@@ -180,6 +180,11 @@ def sharing_facts(model: Model, pool: str, now: float) -> SharingFacts:
     )
 
 
+def all_sharing(model: Model, now: float) -> dict[str, SharingFacts]:
+    """How each pool with `sharing` is shared, by name."""
+    return {pool: sharing_facts(model, pool, now) for pool in model.shared}
+
+
 def claims_of(model: Model, pool: str) -> list[ClaimFacts]:
     """The claims on what is held of a pool, by task."""
     found = [

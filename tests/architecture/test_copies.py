@@ -49,6 +49,8 @@ NO_COPY_READ = {
 NO_COPY_KEPT = {
     "a value of its own: computed from its arguments alone": [
         "core/model/resources.py::Vector",
+        "core/model/sharing.py::Ceiling._amounts",
+        "core/model/sharing.py::guaranteed",
         "core/model/resources.py::_amount",
         "core/model/resources.py::_shared",
         "core/model/resources.py::format_quantity",
@@ -58,6 +60,7 @@ NO_COPY_KEPT = {
     "lives for one call, one answer or one command": [
         "cli/output.py::Table",
         "cli/yaml12.py::_Reader",
+        "core/model/fair_order.py::_Cursor",
         "core/model/touched.py::Touched",
         "endpoint/api.py::_Stream.body_iterator",
         "store/etcd/endpoints.py::Tries",
@@ -77,6 +80,8 @@ NO_COPY_KEPT = {
         "client/client.py::Client.features",
         "client/client.py::Client.keys",
         "client/client.py::Client.outputs",
+        "client/client.py::Client.owners",
+        "client/client.py::Client.usage",
         "client/client.py::Client.replicas",
         "client/client.py::Client.store",
         "endpoint/server.py::StatusServer._server",

@@ -24,7 +24,7 @@ class Pool:
 
     def define(self, **preemption: Any) -> None:
         preemption = {"min_run": 0, **preemption}
-        fields = {"sharing": self.sharing, "preemption": preemption}
+        fields: dict[str, Any] = {"sharing": self.sharing, "preemption": preemption}
         self.stage.pool(capacity={"cpu": self.capacity}, **fields)
 
     def submit(self, owner: str, count: int, name: str = "", **fields: Any) -> list[str]:
