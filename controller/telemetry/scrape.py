@@ -6,6 +6,7 @@ and the holds, never with the number of stored tasks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -274,7 +275,8 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
             for resource, amount in owners[0].policy.limit.items():
                 value = _in_base_units(resource, amount)
                 families.add("tally_owner_limit", value, pool.name, label, resource)
-        families.add("tally_owner_share", max(owner.share for owner in owners), pool.name, label)
+        largest = max(math.inf if owner.share is None else owner.share for owner in owners)
+        families.add("tally_owner_share", largest, pool.name, label)
         families.add("tally_owner_running", sum(owner.running for owner in owners), pool.name, label)
         families.add("tally_owner_waiting", sum(owner.waiting for owner in owners), pool.name, label)
         below = any(owner.is_below_guarantee for owner in owners)

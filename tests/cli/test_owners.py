@@ -26,6 +26,8 @@ HELD = Vector({"cpu": 2000, "memory": 2**30 // 4})
 
 @pytest.fixture(autouse=True)
 def _shared(client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
+    parts = b'"parts":{"feature/owners":"","feature/claims":""}'
+    put_raw("engine", b'{"engine":{"name":"null","id":"e",%b},"installation":"abc"}' % parts)
     client.apply_pool({**POOL, "sharing": SHARING, "preemption": {"reclaim": True}})
     client.submit_many(
         {"id": name, "command": ["true"], "owner": owner, "resources": {"cpu": 1}}
