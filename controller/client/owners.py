@@ -6,7 +6,7 @@ from controller.client.calls import Calls
 from controller.client.reading import OF_OWNERS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
-from controller.views.pools import all_owners, owners_of, sharing_facts
+from controller.views.pools import all_owners, owners_of, shared_pools, sharing_facts
 from controller.views.usage import (
     ClosedDay,
     Usage,
@@ -16,7 +16,6 @@ from controller.views.usage import (
     day_before,
     label_of,
     parse_since,
-    shared_pools,
 )
 
 
@@ -62,7 +61,7 @@ class Owners:
         """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""
         day = day_before(begin)
         closed = closed_days(self._load(f"usage/{day}/"), day)
-        if not ({pool} if pool else shared_pools(model)) <= closed.keys():
+        if not closed.keys() >= set([pool] if pool else shared_pools(model)):
             closed = closed_days(self._load("usage/"), day)  # an earlier day is next best
         return closed
 

@@ -27,7 +27,7 @@ from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
-from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, sharing_facts
+from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, shared_pools, sharing_facts
 from controller.views.replica import Facts, ReadableReplica
 from controller.views.replicas import ReplicaFacts, all_replicas
 from controller.views.tasks import tasks_by_pool
@@ -201,7 +201,7 @@ def _take(model: Model, now: float) -> _Taken:
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
-        sharing={pool: sharing_facts(model, pool, now) for pool in model.shared},
+        sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
     )
 
 
