@@ -1,6 +1,6 @@
 """Commands that make a request of the leader, or change a pool or the pods.
 
-They are cancel, retry, confirm-stopped, step-down, apply, delete and release-finalizers.
+They are cancel, retry, confirm-stopped, step-down, apply, pause, resume, delete and release-finalizers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import Annotated
 import typer
 
 from controller.cli.documents import read_documents
-from controller.cli.names import Kind, TaskName, TaskNames, complete_names, parse_kind_and_names
+from controller.cli.names import (
+    Kind,
+    PoolNames,
+    TaskName,
+    TaskNames,
+    complete_names,
+    parse_kind_and_names,
+)
 from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.client import NotFound, RequestResult
 from controller.core.model.installation import Installation
@@ -108,7 +115,7 @@ def apply(
 
     An example of a pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. A pool has
     these fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused,
-    keep_logs and engine_options. Fields that are left out get their defaults.
+    keep_logs, reserve, sharing, preemption and engine_options. Fields that are left out get their defaults.
     """
     counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools"):
@@ -133,6 +140,21 @@ def apply(
         if counts.total() > 1:
             say(", ".join(f"{number:,} {outcome}" for outcome, number in sorted(counts.items())), err=True)
         raise typer.Exit(ERROR)
+
+
+def pause(session: Session, names: PoolNames) -> None:
+    """Admit no more tasks to pools. Running tasks continue."""
+    _switch(names, session.client.admission.pause, "paused")
+
+
+def resume(session: Session, names: PoolNames) -> None:
+    """Admit tasks to pools again."""
+    _switch(names, session.client.admission.resume, "resumed")
+
+
+def _switch(names: list[str], switch: Callable[[str], bool], done: str) -> None:
+    for name in dict.fromkeys(names):
+        say(f"pool/{name} {done if switch(name) else 'unchanged'}")
 
 
 def delete(

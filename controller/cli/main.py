@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from controller.cli import auth, change, describe, engine, get, operate, owners
+from controller.cli import auth, change, describe, engine, get, operate, owners, top
 from controller.cli.audit import audit
 from controller.cli.demo import demo
 from controller.cli.features import features
@@ -47,10 +47,13 @@ command(app, "wait", rich_help_panel=TASKS)(wait)
 command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
 command(app, "history", rich_help_panel=TASKS)(describe.history)
 command(app, "explain", rich_help_panel=TASKS)(describe.why)
+command(app, "top", rich_help_panel=TASKS)(top.top)
 command(app, "usage", rich_help_panel=TASKS)(owners.usage)
 command(app, "cancel", rich_help_panel=TASKS)(change.cancel)
 command(app, "retry", rich_help_panel=TASKS)(change.retry)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)
+command(app, "pause", rich_help_panel=TASKS)(change.pause)
+command(app, "resume", rich_help_panel=TASKS)(change.resume)
 command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "demo", rich_help_panel=OPERATORS, settings=())(demo)

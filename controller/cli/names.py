@@ -122,6 +122,14 @@ TaskName = Annotated[
 TaskNames = Annotated[
     list[str], typer.Argument(help="The tasks.", callback=_tasks, autocompletion=complete_tasks)
 ]
+PoolNames = Annotated[
+    list[str],
+    typer.Argument(
+        help="The pools.",
+        callback=lambda texts: [bare(text, Kind.POOLS) for text in texts],
+        autocompletion=complete_pools,
+    ),
+]
 KindName = Annotated[
     str,
     typer.Argument(

@@ -11,7 +11,7 @@ from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
-from controller.client.pools import apply_pool, delete_pool
+from controller.client.pools import PoolAdmission, apply_pool, delete_pool
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
@@ -41,6 +41,8 @@ class Client:
     """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
     """The output of attempts."""
+    admission: PoolAdmission
+    """`pause` and `resume` the admission of tasks to a pool."""
     owners: Owners
     """What owners hold of pools with `sharing`, and have used of them."""
     features: Features
@@ -93,6 +95,7 @@ class Client:
         self._requests = Requests(calls, self._reading)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
+        self.admission = PoolAdmission(calls)
         self.owners = Owners(calls, self._reading)
         self.usage = self.owners.usage
 

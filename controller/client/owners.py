@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from controller.client.calls import Calls
-from controller.client.reading import OF_OWNERS, OF_TASKS, Reading
+from controller.client.reading import OF_OWNERS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
-from controller.views.pools import all_owners, owners_of, sharing_facts
+from controller.views.pools import all_owners, owners_of, shared_pools, sharing_facts
 from controller.views.usage import (
     ClosedDay,
     Usage,
@@ -16,7 +16,6 @@ from controller.views.usage import (
     day_before,
     label_of,
     parse_since,
-    shared_pools,
 )
 
 
@@ -27,9 +26,13 @@ class Owners:
         self._calls = calls
         self._reading = reading
 
-    def all(self, pool: str = "") -> list[OwnerView]:
-        """The owners of this pool, or of all pools with `sharing`; by pool and name."""
-        model, now = self._reading.model(*OF_OWNERS), self._calls.clock.now()
+    def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:
+        """The owners of this pool, or of all pools with `sharing`; by pool and name.
+
+        Without `counts` no tasks are read: `waiting` is 0, and owners that only wait are left out.
+        """
+        parts = OF_OWNERS if counts else OF_SHARES
+        model, now = self._reading.model(*parts), self._calls.clock.now()
         found = owners_of(model, pool, now) if pool else all_owners(model, now)
         return [owner_view(facts) for facts in found]
 
@@ -50,7 +53,7 @@ class Owners:
         label = label_of(by)
         if label is not None:
             return by_label(self._reading.model("pools/", *OF_TASKS), label, pool, begin, now)
-        model = self._reading.model("pools/", "ledgers/", "shares/")
+        model = self._reading.model(*OF_SHARES)
         closed = self._closed(model, pool, begin) if begin is not None else {}
         return by_share(model, by, pool, begin, closed, now)
 
@@ -58,7 +61,7 @@ class Owners:
         """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""
         day = day_before(begin)
         closed = closed_days(self._load(f"usage/{day}/"), day)
-        if not ({pool} if pool else shared_pools(model)) <= closed.keys():
+        if not closed.keys() >= set([pool] if pool else shared_pools(model)):
             closed = closed_days(self._load("usage/"), day)  # an earlier day is next best
         return closed
 

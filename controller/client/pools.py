@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
 from controller.core.model import codec
 from controller.core.model.features import needed_by_pool
 from controller.core.model.scalars import parse_name
+from controller.core.model.sharing_fields import check_guarantees
 from controller.core.model.task import Pool
 from controller.core.model.validation import parse_pool
 from controller.errors import CorruptValue
@@ -28,6 +30,8 @@ def apply_pool(
     Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
+    if pool.sharing is not None:
+        check_guarantees(pool.sharing, pool.capacity)
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
@@ -55,12 +59,46 @@ def apply_pool(
             return pool, "configured" if item is not None else "created", turned_on
 
 
+class PoolAdmission:
+    """Pauses and resumes the admission of tasks to pools. What runs goes on."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def pause(self, pool: str) -> bool:
+        """Admit no task to this pool from now on. False if it was paused. Raises NotFound, CorruptValue."""
+        return self._set_paused(pool, paused=True)
+
+    def resume(self, pool: str) -> bool:
+        """Admit tasks to this pool again. False if it was not paused. Raises NotFound, CorruptValue."""
+        return self._set_paused(pool, paused=False)
+
+    def _set_paused(self, name: str, *, paused: bool) -> bool:
+        """Change this field alone; whatever else is stored, also by a newer release, stays."""
+        keys, op = self._calls.keys, new_op()
+        key = keys.pool(parse_name(name, "name", "a pool's name"))
+        while True:
+            item = self._calls.stored(key)
+            if item is None:
+                raise _no_pool(keys, name)
+            if codec.decode_pool(name, item.value).paused is paused:
+                return False
+            value = codec.encode({**codec.decode_mapping(item.value), "paused": paused, "op": op})
+            answer = self._calls.commit(Transaction((Guard(key, item.mod),), (Put(key, value),), op))
+            if isinstance(answer, Committed):
+                return True
+
+
+def _no_pool(keys: Keys, name: str) -> NotFound:
+    return NotFound(f"there is no pool {name!r} in cluster {keys.cluster!r}: see `tally get pools`")
+
+
 def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
     """Remove the definition. Raises NotFound, InvalidField, and what `read` and `commit` raise."""
     key = keys.pool(parse_name(name, "name", "a pool's name"))
     while True:
         item = read(key)
         if item is None:
-            raise NotFound(f"there is no pool {name!r} in cluster {keys.cluster!r}: see `tally get pools`")
+            raise _no_pool(keys, name)
         if isinstance(commit(Transaction((Guard(key, item.mod),), (Delete(key),), new_op())), Committed):
             return

@@ -24,7 +24,8 @@ from controller.views.tasks import matching
 
 WATCH_SILENCE_SECONDS = 30.0
 OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # the records of which a task's view is made
-OF_OWNERS = ("pools/", "ledgers/", "shares/", *OF_TASKS)  # those of which an owner's view is made
+OF_SHARES = ("pools/", "ledgers/", "shares/")
+OF_OWNERS = (*OF_SHARES, *OF_TASKS)  # those of which an owner's view is made
 
 
 class Reading:

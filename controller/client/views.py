@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from controller.core.model import codec
+from controller.core.model.fair_order import dominant
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
@@ -86,6 +87,11 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
         return sorted({*self.capacity, *self.held})
 
     @property
+    def part_held(self) -> float:
+        """The part of the resource of which most is held; infinite if the pool has none of it."""
+        return dominant(self.held, self.capacity)
+
+    @property
     def overcommitted(self) -> list[str]:
         """The resources of which more is held than the pool has."""
         return self.held.exceeding(self.capacity)
@@ -107,6 +113,7 @@ class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
     limit: dict[str, str]  # as quantities; a resource that is not named has none
     max_running: int | None
     max_queued: int | None
+    part_held: float  # its part of the resource of which it holds most, whatever its weight; at most 1
     share: float | None  # None: it holds something that the pool has no more
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue
@@ -274,6 +281,7 @@ def owner_view(facts: OwnerFacts) -> OwnerView:
         limit=policy.limit.format(),
         max_running=policy.max_running,
         max_queued=policy.max_queued,
+        part_held=facts.part_held,
         share=facts.share,
         running=facts.running,
         waiting=facts.waiting,

@@ -22,6 +22,7 @@ class OwnerDocument(Struct, frozen=True, kw_only=True):
     limit: dict[str, str]
     max_running: int | None
     max_queued: int | None
+    part_held: float  # its part of the resource of which it holds most, whatever its weight; at most 1
     share: float | None
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue
@@ -63,6 +64,7 @@ def owner_document(owner: OwnerFacts) -> OwnerDocument:
         limit=policy.limit.format(),
         max_running=policy.max_running,
         max_queued=policy.max_queued,
+        part_held=owner.part_held,
         share=owner.share,
         running=owner.running,
         waiting=owner.waiting,

@@ -6,6 +6,7 @@ and the holds, never with the number of stored tasks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
-from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, all_sharing
+from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, shared_pools, sharing_facts
 from controller.views.replica import Facts, ReadableReplica
 from controller.views.replicas import ReplicaFacts, all_replicas
 from controller.views.tasks import tasks_by_pool
@@ -200,7 +201,7 @@ def _take(model: Model, now: float) -> _Taken:
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
-        sharing=all_sharing(model, now),
+        sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
     )
 
 
@@ -274,9 +275,8 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
             for resource, amount in owners[0].policy.limit.items():
                 value = _in_base_units(resource, amount)
                 families.add("tally_owner_limit", value, pool.name, label, resource)
-        shares = [owner.share for owner in owners if owner.share is not None]
-        if shares:
-            families.add("tally_owner_share", max(shares), pool.name, label)
+        largest = max(math.inf if owner.share is None else owner.share for owner in owners)
+        families.add("tally_owner_share", largest, pool.name, label)
         families.add("tally_owner_running", sum(owner.running for owner in owners), pool.name, label)
         families.add("tally_owner_waiting", sum(owner.waiting for owner in owners), pool.name, label)
         below = any(owner.is_below_guarantee for owner in owners)

@@ -13,7 +13,7 @@ from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO
-from controller.core.model.task import Policy, Pool, Status, Step, StopReason
+from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
 from controller.views.explain_owner import explain_preempted, explain_sharing
@@ -271,7 +271,7 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     """Why the tasks ahead keep a task that fits from running, by the rules of `Queue.admissible`."""
     asked = task.demand
     free = pool_facts(model, pool.name).free
-    passed = ""
+    passed, may_reserve = "", True
     for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
         if request.fits(free):
             free = free - request  # admitted first
@@ -279,6 +279,9 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
         blocks = f"; the head, {head_id}, asks for {lacking(request, free, 'free')}"
         if pool.policy is Policy.STRICT:
             return f"{blocks}, and the pool's policy is strict: no task passes the head"
+        if not may_reserve:
+            continue
+        may_reserve = pool.reserve is Reserve.ASKED
         waited = now - model.tasks[head_id].queued_at
         if waited < pool.backfill_seconds:
             rest = span(pool.backfill_seconds - waited)

@@ -146,9 +146,14 @@ def owners_of(model: Model, pool: str, now: float) -> list[OwnerFacts]:
     return [owner_facts(model, record.pool, owner, now) for owner in sorted(names)]
 
 
+def shared_pools(model: Model) -> list[str]:
+    """The pools of which shares are kept, by name."""
+    return sorted(model.shared)
+
+
 def all_owners(model: Model, now: float) -> list[OwnerFacts]:
     """The owners of all pools with `sharing`, by pool and name."""
-    return [owner for pool in sorted(model.shared) for owner in owners_of(model, pool, now)]
+    return [owner for pool in shared_pools(model) for owner in owners_of(model, pool, now)]
 
 
 class ClaimFacts(NamedTuple):
@@ -178,11 +183,6 @@ def sharing_facts(model: Model, pool: str, now: float) -> SharingFacts:
         is_rebuilding=model.is_rebuilding(pool),
         stopped=account.stopped if account.minute == minute else 0,
     )
-
-
-def all_sharing(model: Model, now: float) -> dict[str, SharingFacts]:
-    """How each pool with `sharing` is shared, by name."""
-    return {pool: sharing_facts(model, pool, now) for pool in model.shared}
 
 
 def claims_of(model: Model, pool: str) -> list[ClaimFacts]:

@@ -85,11 +85,6 @@ def day_before(begin: int) -> str:
     return datetime.fromtimestamp((begin // DAY_MS - 1) * DAY_MS / 1000, UTC).date().isoformat()
 
 
-def shared_pools(model: Model) -> set[str]:
-    """The pools of which shares are kept."""
-    return set(model.shared)
-
-
 def closed_days(records: Iterable[tuple[str, str, bytes]], last: str) -> dict[str, ClosedDay]:
     """For each pool, its last closed day that is not after `last`, from (day, name, value) records.
 

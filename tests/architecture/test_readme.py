@@ -28,7 +28,14 @@ README = ROOT / "README.md"
 CHINESE = ROOT / "README.zh.md"
 REFERENCE = ROOT / "deploy" / "reference.md"
 EXAMPLE = ROOT / "deploy" / "examples" / "client.py"
-ORDER = ["Two commands", "A first hour", "How it works", "What it cannot promise", "Where the rest is"]
+ORDER = [
+    "Two commands",
+    "A first hour",
+    "Shared by many",
+    "How it works",
+    "What it cannot promise",
+    "Where the rest is",
+]
 PROSE = sorted(chain(ROOT.glob("*.md"), ROOT.glob("deploy/**/*.md"), ROOT.glob("tests/**/*.md")))
 
 

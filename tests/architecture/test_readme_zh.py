@@ -17,6 +17,7 @@ TITLES = {
     "Tally": "Tally",
     "Two commands": "两条命令",
     "A first hour": "上手一小时",
+    "Shared by many": "多人共享",
     "How it works": "工作原理",
     "What it cannot promise": "不能承诺什么",
     "Where the rest is": "更多内容",

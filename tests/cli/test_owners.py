@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.shares import Account, Share, encode_share
 from tests.cli.conftest import Tally
 from tests.client.conftest import POOL, PutRaw, PutStatus
+from tests.support.etcd import in_seconds
 
 POLICY = {"weight": 2, "guarantee": {"cpu": 3}, "limit": {"cpu": 6}, "max_running": 9}
 SHARING = {"half_life_seconds": 60, "owners": {"vision": POLICY}}
@@ -26,6 +30,8 @@ HELD = Vector({"cpu": 2000, "memory": 2**30 // 4})
 
 @pytest.fixture(autouse=True)
 def _shared(client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
+    parts = b'"parts":{"feature/owners":"","feature/claims":""}'
+    put_raw("engine", b'{"engine":{"name":"null","id":"e",%b},"installation":"abc"}' % parts)
     client.apply_pool({**POOL, "sharing": SHARING, "preemption": {"reclaim": True}})
     client.submit_many(
         {"id": name, "command": ["true"], "owner": owner, "resources": {"cpu": 1}}
@@ -89,6 +95,61 @@ def test_a_pool_is_described_with_its_owners_and_claims(tally: Tally, put_raw: P
     assert ["c", "reclaim", "cpu=2", "cpu=1", "1", "of", "2", "2025-11-24T16:00:00Z", "-"] in rows
     put_raw("ledgers/default", codec.encode_ledger(HELD, Op("hand"), {}))
     assert "shares are being rebuilt" in tally("describe", "pool", "default").out
+
+
+def test_top_shows_who_holds_most(tally: Tally, client: Client) -> None:
+    client.apply_pool({"name": "idle", "capacity": {"cpu": 1}})
+    lines = [line.split() for line in tally("top").out.splitlines()]
+    assert lines == [
+        ["POOL", "PART", "HELD", "CAPACITY"],
+        ["default", "25%", "cpu=2,memory=256Mi", "cpu=8,memory=1Gi"],
+        ["idle", "0%", "-", "cpu=1"],
+        [],
+        ["POOL", "OWNER", "PART", "HELD", "SHARE", "RUNNING"],
+        ["default", "vision", "25%", "cpu=2,memory=256Mi", "0.125", "1"],
+    ]
+    assert tally("top", "--pool", "idle").out.splitlines()[1:] == ["idle   0%     -      cpu=1"]
+
+
+def test_top_refreshes_until_it_is_interrupted(executable: list[str], environment: dict[str, str]) -> None:
+    """Not on a terminal, the tables follow each other."""
+    process = subprocess.Popen([*executable, "top", "-w"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    heads = 0
+    while heads < 4:  # two of each
+        heads += process.stdout.readline().startswith("POOL")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_a_pool_is_paused_and_resumed_and_else_unchanged(
+    tally: Tally, client: Client, put_raw: PutRaw
+) -> None:
+    """What this release does not know of a pool stays as well."""
+    item, _ = client.store.get(client.keys.pool("default"), deadline=in_seconds())
+    assert item is not None
+    stored = {**codec.decode_mapping(item.value), "newer": [1]}
+    put_raw("pools/default", codec.encode(stored))
+    assert tally("pause", "default").out == "pool/default paused\n"
+    assert tally("pause", "pool/default").out == "pool/default unchanged\n"
+    assert tally("get", "pools").rows()[0][-1] == "paused"
+    assert "to resume it, run `tally resume default`" in tally("explain", "c").out
+    assert tally("resume", "default").out == "pool/default resumed\n"
+    item, _ = client.store.get(client.keys.pool("default"), deadline=in_seconds())
+    assert item is not None
+    assert {**codec.decode_mapping(item.value), "op": ""} == {**stored, "paused": False, "op": ""}
+    assert tally("pause", "none").exit_code == 5
+
+
+def test_guarantees_that_a_pool_cannot_give_are_refused_by_name(tally: Tally, tmp_path: Path) -> None:
+    file = tmp_path / "pool.yaml"
+    owners = "{vision: {guarantee: {cpu: 3}}, nlp: {guarantee: {cpu: 2}}}"
+    file.write_text(f"name: small\ncapacity: {{cpu: 4}}\nsharing: {{owners: {owners}}}\n")
+    refused = tally("apply", "-f", str(file))
+    assert refused.exit_code == 1
+    assert "sharing.owners: guarantees 5 of cpu in all, but the capacity is 4" in refused.err
+    assert tally("get", "pool", "small").exit_code == 5
 
 
 def test_usage_in_hours_and_in_exact_integers(tally: Tally, put_raw: PutRaw) -> None:

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--cluster-host-network", action="store_true", help="pods use the node's network")
     group.addoption("--cluster-pull-policy", default="IfNotPresent", help="imagePullPolicy of the pods")
+    group.addoption("--cluster-preemptions", type=int, default=20, help="how many attempts are preempted")
     group.addoption("--cluster-tasks", type=int, default=200, help="how many tasks the take-over test runs")
 
 
@@ -47,6 +48,7 @@ def option(request: pytest.FixtureRequest, name: str) -> Any:
         "host_network": False,
         "pull_policy": "IfNotPresent",
         "tasks": 200,
+        "preemptions": 20,
     }
     return request.config.getoption(f"--cluster-{name.replace('_', '-')}", defaults[name])
 

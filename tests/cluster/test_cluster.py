@@ -22,10 +22,13 @@ from controller.clock import SystemClock
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import CLUSTER, LocalCluster
 from controller.engine.base import LogOptions, LogsRefused
+from controller.engine.kubernetes.pod import LABEL_TASK
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from tests.cluster.conftest import LABEL, engine_of, option, pool
+from tests.support.history import replay
 from tests.support.local import kill, leader_of, local_cluster, wait_ready
+from tests.support.preemptions import preempt
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
@@ -427,6 +430,35 @@ def test_many_tasks_while_leaders_die(
         views = users.wait([spec["id"] for spec in specs], timeout_seconds=4 * PATIENCE)
         users.apply_pool({**_pool_of(tally), "capacity": {"cpu": "1000", "memory": "1Ti"}})
     assert {(view.state, view.attempt) for view in views.values()} == {(State.SUCCEEDED, 1)}
+
+
+def test_preempted_pods_hold_until_they_have_stopped(
+    request: pytest.FixtureRequest, tally: LocalCluster, task: Make, core: Any
+) -> None:
+    """At no look at the API server do more pods run than the pool has room for, while leaders die."""
+    size, wanted, most = 10, option(request, "preemptions"), 0
+
+    def looks() -> None:
+        nonlocal most
+        pods = core.list_namespaced_pod(_namespace(tally), label_selector=LABEL).items
+        tasks = [pod.metadata.labels[LABEL_TASK] for pod in pods if pod.status.phase == "Running"]
+        assert len(tasks) == len(set(tasks)), "no task runs twice"
+        most = max(most, len(tasks))
+
+    with tally.client() as users:
+        before = _pool_of(tally)
+        make = lambda shell: task(f"exec {shell}", retention_seconds=86400)  # noqa: E731
+        rounds = -(-wanted // size)
+        ids = preempt(tally, users, before, make, rounds=rounds, size=size, kills=True, looks=looks)
+        views = {view.id: view for view in users.tasks()}
+        users.apply_pool({**before, "capacity": {"cpu": "1000", "memory": "1Ti"}})
+    assert 0 < most <= size
+    assert {(views[name].state, views[name].attempt) for name in ids["owner"]} == {(State.SUCCEEDED, 1)}
+    preempted = [views[name] for name in ids["borrower"]]
+    assert sum(view.attempt - 1 for view in preempted) >= wanted
+    assert {view.status.failures for view in preempted if view.status is not None} == {0}
+    history = replay(tally.endpoint)
+    assert not history.findings, "\n".join(history.findings)
 
 
 def test_zz_audit_and_finalizers(tally: LocalCluster, core: Any) -> None:

@@ -38,6 +38,7 @@ def test_owners_of_all_pools_or_of_one(view: ModelView, http: httpx.Client) -> N
         "limit": {},
         "max_running": 5,
         "max_queued": None,
+        "part_held": 0.5,
         "share": 0.25,
         "running": 1,
         "waiting": 0,

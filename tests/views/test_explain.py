@@ -144,6 +144,15 @@ def test_backfill_names_the_head_whose_resources_are_set_aside() -> None:
     )
 
 
+def test_with_reserve_lacking_the_first_that_does_not_fit_reserves_alone() -> None:
+    """A second one that has waited as long blocks nobody."""
+    for reserve, blocks in (("asked", True), ("lacking", False)):
+        scene = Scene(policy="backfill", reserve=reserve).held(cpu=2, memory="1Gi")
+        scene.task("first", resources={"memory": "1Gi"}, submitted_at=NOW - 400)
+        scene.task("second", cpu=3, submitted_at=NOW - 400, priority=-1).task("a", priority=-2)
+        assert ("and a asks for" in scene("a")) is blocks, reserve
+
+
 def test_backfill_counts_a_retried_head_from_the_end_of_its_back_off() -> None:
     """As the planner does: a task that ran for hours and failed has not waited for hours."""
     scene = Scene(policy="backfill").held(cpu=2).task("head", cpu=3, submitted_at=NOW - 9000)
