@@ -34,6 +34,7 @@ from controller.store.etcd import faults, wire
 from controller.store.etcd import store as etcd
 from controller.store.etcd.faults import RpcError
 from controller.store.keys import Keys
+from controller.views.usage import closed_days
 from tests.support.kubernetes_recordings import NAMES, load
 from tests.support.mutations import anything
 from tests.support.recorded_values import load as load_values
@@ -101,6 +102,9 @@ ROWS: dict[str, Row] = {
         CORRUPT,
     ),
     "core.model.shares.decode_share": Row(shares.decode_share, ("shares",), CORRUPT),
+    "views.usage.closed_days": Row(
+        lambda data: closed_days([("2026-11-27", "p", data)], "2026-11-27"), ("usage",), CORRUPT
+    ),
     "core.model.claims.decode_claim": Row(claims.decode_claim, ("claims",), CORRUPT),
     "core.model.installation.decode_installation": Row(
         installation.decode_installation, ("installation",), CORRUPT
@@ -174,6 +178,7 @@ def recorded() -> dict[str, list[bytes]]:
             b'"at":1764241200123,"op":"r/1/8"}'
         )
     ]
+    found["usage"] = [b'{"version":1,"at":1764288000000,"used":{"vision":{"cpu":"5000"}},"op":"r/1/8"}']
     found["claims"] = [
         (
             b'{"kind":"reclaim","asked":{"cpu":"2"},"short":{"cpu":"1"},"victims":["train-1"],'
