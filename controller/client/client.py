@@ -12,6 +12,7 @@ from controller.client.features import Features
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool
+from controller.client.queue_room import QueueRoom
 from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
@@ -144,7 +145,9 @@ class Client:
         nothing. If etcd stays unavailable, the results that `on_result` has seen are final, and a repeated
         call reports the created tasks as `unchanged`.
         """
-        submission = Submission(self.keys, self._known_pools, self.clock, self._calls.commit_patiently)
+        room = QueueRoom(lambda: self._reading.model(*OF_TASKS))
+        commit = self._calls.commit_patiently
+        submission = Submission(self.keys, self._known_pools, self.clock, commit, room)
         results = []
         for result in (
             submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
@@ -12,7 +14,7 @@ from controller.core.model import codec
 from controller.core.model.features import needed_by_pool
 from controller.core.model.scalars import parse_name
 from controller.core.model.sharing_fields import check_guarantees
-from controller.core.model.task import Pool
+from controller.core.model.task import Pool, Reserve
 from controller.core.model.validation import parse_pool
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
@@ -27,11 +29,14 @@ def apply_pool(
 ) -> tuple[Pool, Literal["created", "configured", "unchanged"], list[str]]:
     """Create the pool, or replace its whole definition; returns also the features that it turned on.
 
+    A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING.
+
     Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     if pool.sharing is not None:
         check_guarantees(pool.sharing, pool.capacity)
+    says_reserve = isinstance(definition, Pool) or "reserve" in definition
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
@@ -41,9 +46,14 @@ def apply_pool(
             guards, turned_on = [Guard(keys.engine, mod)], [*turned_on, *new]
         item = read(key)
         unknown: dict[str, Any] = {}
+        if item is None and not says_reserve:
+            pool = msgspec.structs.replace(pool, reserve=Reserve.LACKING)  # the default of new pools
         if item is not None:
             try:
-                if codec.decode_pool(pool.name, item.value) == pool:
+                before = codec.decode_pool(pool.name, item.value)
+                if not says_reserve:
+                    pool = msgspec.structs.replace(pool, reserve=before.reserve)
+                if before == pool:
                     return pool, "unchanged", turned_on
                 stored = codec.decode_mapping(item.value)
                 unknown = {

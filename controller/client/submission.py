@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.core.model.demand import check_satisfiable, demand
@@ -205,13 +206,19 @@ class Submission:
     """
 
     def __init__(
-        self, keys: Keys, pools: KnownPools, clock: Clock, commit: Callable[[Transaction], Any]
+        self,
+        keys: Keys,
+        pools: KnownPools,
+        clock: Clock,
+        commit: Callable[[Transaction], Any],
+        room: QueueRoom,
     ) -> None:
         self._keys = keys
         self._pools = pools
         self._refreshed = False  # since this run began
         self._clock = clock
         self._commit = commit
+        self._room = room
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
         """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
@@ -265,6 +272,7 @@ class Submission:
         """
         try:
             prepared = prepare(raw, self._pools.records, index)
+            self._room.check(prepared.spec, self._pools.records[prepared.spec.pool].pool)
             needed = needed_by_spec(prepared.spec)
             return prepared._replace(engine_mod=self._pools.engine_mod(needed)) if needed else prepared
         except InvalidField as error:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from controller.core.model import kept_log
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import DEFAULT_OWNER, Request, RequestKind, Spec, Status
@@ -171,3 +171,12 @@ def tasks_by_state(model: Model) -> dict[State, int]:
     for (_, state), number in model.counts.items():
         totals[state] += number
     return totals
+
+
+def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], set[str]]]:
+    """The ids of all tasks, and those of the tasks that wait, by pool and owner."""
+    waiting: dict[tuple[str, str], set[str]] = {}
+    for task in model.tasks.values():
+        if task.state in WAITING:
+            waiting.setdefault((task.pool, task.owner), set()).add(task.id)
+    return frozenset(model.tasks), waiting

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from controller.client.queue_room import QueueRoom
 from controller.client.submission import KnownPools, Submission, prepare
 from controller.core.model import codec
+from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.task import Request, RequestKind
 from controller.core.model.validation import parse_pool, parse_spec
@@ -314,9 +316,8 @@ class Users:
             self.scheduler.note(f"the client refuses {raw['id']}: {error}")
             return
         clock: Any = self  # only asked what time it is
-        creation = Submission(self.keys, KnownPools(lambda: pools), clock, lambda _: None)._creation(
-            {raw["id"]: prepared}
-        )
+        submission = Submission(self.keys, KnownPools(lambda: pools), clock, lambda _: None, QueueRoom(Model))
+        creation = submission._creation({raw["id"]: prepared})
 
         def create() -> None:
             self.scheduler.note(f"the client submits {raw['id']}")
