@@ -175,6 +175,8 @@ def test_a_forged_share_is_found_and_repaired(stage: Stage) -> None:
     leader.run()
     leader.list_engine(observation(("a", 1), Phase.RUNNING))
     leader.run()
+    leader.sync()  # a rebuild waits for the watch to show all up to the ledger
+    leader.run()
     assert share(stage, "vision").held == Vector({"cpu": 1000})
     stage.check()
 
@@ -198,6 +200,8 @@ def test_an_owner_whose_share_cannot_be_read_waits_alone(stage: Stage) -> None:
     leader.sync()
     leader.run()
     leader.list_engine(observation(("a", 1), Phase.SUCCEEDED), observation(("b2", 1), Phase.RUNNING))
+    leader.run()
+    leader.sync()  # a rebuild waits for the watch to show all up to the ledger
     leader.run()
     assert (stage.state("a"), stage.state("a2")) == ("Succeeded", "Pending")
     stage.check()

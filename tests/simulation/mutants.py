@@ -19,33 +19,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.report import failure
+from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
 
 SEEDS = 200
 """Every mutant is found within so many seeds; half of them in the first."""
-
-
-class Edit(NamedTuple):
-    """`old` becomes `new`, wherever it occurs in the function `where` (module:qualified.name)."""
-
-    where: str
-    old: str
-    new: str
-
-
-class Mutant(NamedTuple):
-    """A bug: its name, which says what it would mean, and how it is made. `harmless` says why one is none.
-
-    `faults` are those of the hunt; None: each seed chooses its own. A bug that needs a rare course of events
-    is looked for under the faults that lead there, under no others, and at a higher `density` of them.
-    """
-
-    name: str
-    edits: tuple[Edit, ...]
-    harmless: str = ""
-    faults: frozenset[str] | None = None
-    density: float = 1.0
 
 
 _TRANSACTION = "store.records:to_transaction"
@@ -579,6 +559,7 @@ MUTANTS = [
             ),
         ),
     ),
+    *SHARING_MUTANTS,
 ]
 
 
@@ -593,7 +574,9 @@ def hunt(mutant: Mutant, seeds: int = SEEDS) -> Hunt:
     """Simulate with the bug until a seed shows it."""
     with applied(mutant):
         for seed in range(seeds):
-            error = failure(Scenario(seed, faults=mutant.faults, density=mutant.density))
+            error = failure(
+                Scenario(seed, faults=mutant.faults, density=mutant.density, sharing=mutant.sharing)
+            )
             if error is not None:
                 return Hunt(seed + 1, str(error))
     return Hunt(0, "")

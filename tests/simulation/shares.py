@@ -50,6 +50,7 @@ class Stored(NamedTuple):
     at: int
     whole: bool = False
     day: int = 0
+    unread: int = 0  # what could not be read when it was rebuilt
 
     @property
     def base(self) -> Amounts:
@@ -263,7 +264,7 @@ class ShareJudge:
             return
         if before.day > after.day:
             raise Violation("I10", f"{pool}: its open day went back")
-        if not before.whole:
+        if not before.whole or after.unread < before.unread:
             self._finish_rebuild(pool, after, max(touched, self._oracle.sent[op][0]))
         elif after.base != self._bases.get(pool, {}):
             raise Violation(
@@ -274,6 +275,10 @@ class ShareJudge:
         """`known`: up to this revision, the leader knew what stood there."""
         self.rebuilds += 1
         self._bases[pool] = account.base
+        if account.unread:  # it is rebuilt again, once that can be read
+            self._amiss[pool] = None
+            self.unsure.update(dict.fromkeys((pool, owner) for owner in self.lines.get(pool, ())))
+            return
         if known < self._edited.get(pool, 0):
             return  # it may have known the share as it was before; whoever edited that has the rest to do
         keys = {(pool, owner) for owner in self.lines.get(pool, ())}
@@ -385,7 +390,8 @@ def _account(value: bytes | None) -> Stored | None:
         return None
     op = raw.get("op")
     whole = bool(op) and raw.get("shares_op") == op
-    return Stored(_held(raw), 0, _amounts(raw.get("used", {})), raw.get("at", 0), whole, raw.get("day", 0))
+    used, unread = _amounts(raw.get("used", {})), raw.get("unread", 0)
+    return Stored(_held(raw), 0, used, raw.get("at", 0), whole, raw.get("day", 0), unread)
 
 
 def _held(raw: dict[str, Any]) -> Amounts:

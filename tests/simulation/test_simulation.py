@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 import controller
 from tests.simulation import concurrency
 from tests.simulation.faults import FAULTS
-from tests.simulation.mutants import MUTANTS, SEEDS, Mutant, applied, hunt
+from tests.simulation.mutants import MUTANTS, SEEDS, applied, hunt
+from tests.simulation.mutants_base import Mutant
 from tests.simulation.report import explain, failure, smaller
 from tests.simulation.simulation import Result, Scenario, Simulation
 

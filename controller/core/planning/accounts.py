@@ -59,6 +59,8 @@ class Accounts:
             if self._model.pool_is_frozen(pool):
                 continue
             if self._model.is_rebuilding(pool):
+                if self._model.ledger(pool).mod > self._model.revision:
+                    continue  # a refusal has shown the ledger, and the watch has yet to show what came before
                 return Plan(moment.op, records=self._rebuild(pool, moment, limits))
             if self._is_over(pool, moment.at):
                 return Plan(moment.op, records=self._close(pool, moment, limits))
@@ -89,7 +91,7 @@ class Accounts:
         for share in shares.values():
             used += share.used_at(at)
         unread = self._model.unread(pool)
-        if any(self._model.share_is_frozen(pool, owner) for owner in self._model.shares.get(pool, ())):
+        if any(kind == "shares" and names[0] == pool for kind, names in self._model.quarantine):
             used = ledger.account.used_at(ledger.held, at)  # what is not read has been used all the same
         account = ledger.account._replace(
             used=used, at=at, shares_op=moment.op, day=day or at // DAY_MS, unread=unread

@@ -1,0 +1,130 @@
+"""The seeded bugs of shared pools, for `mutants`: owners, shares, the order, and preemption."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants_base import Edit, Mutant
+
+_ADD = "core.planning.draft:Draft.add"
+_ADMIT = "core.planning.admission:Admission"
+_ORDER = "core.model.fair_order"
+_SEARCH = "core.planning.preemption:_Search"
+_RECORDS = "core.model.pool_records:PoolRecords"
+
+
+def _bug(name: str, *edits: tuple[str, str, str], density: float = 1.0) -> Mutant:
+    return Mutant(name, tuple(Edit(*edit) for edit in edits), density=density, sharing=True)
+
+
+SHARING_MUTANTS = (
+    # -- shares
+    _bug(
+        "a status forgets whom it is charged to",
+        ("core.planning.transitions:_status_of", "owner=task.owner, ", ""),
+    ),
+    _bug(
+        "a share is not given back at the end",
+        (_ADD, "self._change_share(pool, owner, after", "after and self._change_share(pool, owner, after"),
+    ),
+    _bug(
+        "a share does not count tasks",
+        ("core.planning.draft:Draft._change_share", "more, tasks,", "more, 0,"),
+    ),
+    _bug(
+        "the pool's account is not charged",
+        (_ADD, "self.account(pool).changed(self.held(pool), self.moment.at)", "self.account(pool)"),
+    ),
+    _bug("use is charged again from the beginning", ("core.model.shares:Share.changed", "at=at,\n", "\n")),
+    _bug(
+        "a new leader charges by its own clock",
+        ("core.planning.accounts:Accounts.charged_at", "self._model.charged_at, ", ""),
+    ),
+    _bug(
+        "holds change while shares are rebuilt",
+        (f"{_RECORDS}.may_not_change", "self.is_rebuilding(pool) or ", ""),
+    ),
+    _bug(
+        "what could not be read is forgotten by a rebuild",
+        (f"{_RECORDS}.is_rebuilding", " or (unread > 0 and self.unread(pool) < unread)", ""),
+    ),
+    _bug(
+        "a day is closed late",
+        (
+            "core.planning.planner:Planner._fill",
+            "min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)",
+            "self.mending.accounts.charged_at(now)",
+        ),
+    ),
+    # -- the order
+    _bug("a limit is ignored", (f"{_ORDER}:is_over_limit", "return any(", "return False and any(")),
+    _bug(
+        "as many tasks run as like to",
+        (f"{_ORDER}:is_over_limit", "policy.max_running is not None and", "False and"),
+    ),
+    _bug(
+        "a priority comes before a guarantee",
+        (f"{_ORDER}:turn_of", "not is_guaranteed(", "not across and not is_guaranteed("),
+    ),
+    # -- preemption
+    _bug(
+        "a claim outlives its task's admission",
+        (f"{_ADMIT}._admit_task", "ends_claim=ends_claim", "ends_claim=False"),
+    ),
+    _bug(
+        "a claim is passed by whoever is smaller",
+        (
+            f"{_ORDER}:FairOrder.admissible",
+            "if has_claim(place.task_id) or waited_seconds",
+            "if waited_seconds",
+        ),
+    ),
+    _bug(
+        "a victim's hold is given away before the proof",
+        (
+            f"{_ADMIT}._admit",
+            "free = pool.capacity - draft.held(pool.name)",
+            "free = sum((t.status.hold for t in self._model.indexes.holders.stopping(pool.name)), Vector())"
+            " + pool.capacity - draft.held(pool.name)",
+        ),
+    ),
+    _bug(
+        "a preemption is a failure of the task",
+        ("core.planning.decide:end", "if status.stopping == StopReason.PREEMPTED and", "if False and"),
+    ),
+    _bug(
+        "what an owner holds does not count against its guarantee",
+        (f"{_SEARCH}._is_guaranteed", "self._held(owner) + request", "request"),
+    ),
+    _bug(
+        "an owner loses what is guaranteed to it",
+        (f"{_SEARCH}._may_lose", "held.get(name) > guarantee.get(name)", "held.get(name) > 0"),
+        (
+            f"{_SEARCH}._reclaimable",
+            "self._held(other).get(name) > self._pool.guarantee_of(other).get(name)",
+            "self._held(other).get(name) > 0",
+        ),
+    ),
+    _bug(
+        "a priority takes what is guaranteed to others",
+        (f"{_SEARCH}._may_lose", "after.get(name) >= guarantee.get(name)", "True"),
+    ),
+    _bug(
+        "an equal priority is stopped for another",
+        (
+            f"{_SEARCH}._lower",
+            "victim.priority < task.spec.priority",
+            "victim.priority <= task.spec.priority",
+        ),
+    ),
+    _bug(
+        "the budget of a minute begins anew with each plan",
+        ("core.planning.draft:Draft.count_stopped", "stopped=stopped + attempts", "stopped=0"),
+    ),
+    _bug(
+        "an attempt is stopped that has just begun",
+        (f"{_SEARCH}._stoppable", "now < since + self._policy.min_run_seconds", "False"),
+    ),
+    _bug(
+        "what the plan in flight stops is not counted on",
+        (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
+    ),
+)
