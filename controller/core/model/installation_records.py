@@ -55,8 +55,10 @@ class InstallationRecords:
                 if present is not None:
                     table[change.names[0]] = present
                 _check_mapping(change)
-            case kept_log.KIND | "usage":
+            case kept_log.KIND:
                 pass  # its mod is noted; a model has no use for its bytes
+            case "usage":
+                _check_mapping(change)  # it is read on demand, and what cannot be read is shown before
             case _:
                 return False
         return True
