@@ -138,6 +138,13 @@ class ShareJudge:
         """What must not be there once all has finished."""
         shared = (pool for pool in self._edited if self._oracle.claims.is_shared(pool))
         left = [f"the shares of {pool} are not rebuilt" for pool in shared]
+        if not self._oracle.frozen and not self.frozen:
+            unread = (pool for pool, account in self.accounts.items() if account.unread)
+            left += [
+                f"what was not read of {pool} is not counted"
+                for pool in unread
+                if self._oracle.claims.is_shared(pool)
+            ]
         for pool, line in ((pool, line) for pool, lines in self.lines.items() for line in lines.values()):
             if line.held or line.tasks:
                 left.append(f"{pool}: {line.held} is held")
