@@ -4,7 +4,10 @@ Owners come in this order: those whose first task fits into what is left of thei
 `across-owners`, those whose first task has the higher priority; then by dominant share, the smallest first;
 ties by what they hold now, and by name. The dominant share of an owner is the largest, over the pool's
 resources, of what it holds (averaged with the pool's half-life), as a part of the capacity, divided by its
-weight. Within an owner the order is that of any queue: priority, then submission.
+weight. It is taken as it will be a quarter of a half-life from now, if half of the first task runs meanwhile:
+so who had little does not take all at once, and neither small weights nor large ones have an advantage, however
+large tasks are (as seats are given by Webster's method). Within an owner the order is that of any queue:
+priority, then submission.
 
 A guarantee comes before a priority: otherwise a task of a high priority would take what was reclaimed for
 another owner's guarantee, which would be reclaimed again, for ever.
@@ -29,6 +32,7 @@ from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, SharingPriority
 from controller.core.model.task import Policy, Pool
 
+AHEAD = 163  # in 1/1024: what is held has this part in the average a quarter of a half-life from now
 TICKS_PER_HALF_LIFE = 1024
 SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
 
@@ -38,9 +42,10 @@ class Turn(NamedTuple):
 
     beyond: bool  # its first task does not fit into what is left of its guarantee
     rank: int  # -priority of its first task with `across-owners`, else 0
-    share: float  # its dominant share
+    next_share: float  # its dominant share, by which it comes
     held: float  # the same of what it holds now
     owner: str
+    share: float  # its dominant share, without any part of its first task
 
 
 def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn:
@@ -51,12 +56,29 @@ def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn
     across = sharing.priority is SharingPriority.ACROSS_OWNERS
     weight = sharing.of(owner).weight
     average = averaged(share, at, sharing.half_life_seconds)
+    coming = _coming(average, share.held, request, 1024 if not sharing.half_life_seconds else AHEAD)
     return Turn(
         not is_guaranteed(pool.guarantee_of(owner), share.held, request),
         place.rank if across else 0,
-        dominant(average, pool.capacity) / (FRACTION * weight),
+        dominant(coming, pool.capacity) / (FRACTION * weight),
         dominant(share.held, pool.capacity) / weight,
         owner,
+        dominant(average, pool.capacity) / (FRACTION * weight),
+    )
+
+
+def _coming(average: Vector, held: Vector, request: Vector, ahead: int) -> Vector:
+    """What the owner will have averaged a while from now, with half of the request from now on.
+
+    `ahead` is the part, in 1/1024, that what is held from now on has in that average.
+    """
+    names = {**average, **held, **request}
+    return Vector(
+        {
+            name: average.get(name)
+            + ((2 * held.get(name) + request.get(name)) * FRACTION // 2 - average.get(name)) * ahead // 1024
+            for name in names
+        }
     )
 
 
