@@ -16,7 +16,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.sharing_fields import check_guarantees
 from controller.core.model.task import Pool, Reserve
 from controller.core.model.validation import parse_pool
-from controller.errors import CorruptValue
+from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
 
@@ -36,6 +36,8 @@ def apply_pool(
     pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     if pool.sharing is not None:
         check_guarantees(pool.sharing, pool.capacity)
+    if pool.preemption is not None and not (pool.preemption.reclaim or pool.preemption.by_priority):
+        raise InvalidField("preemption", "stops nothing: set reclaim or by_priority to true, or leave it out")
     says_reserve = isinstance(definition, Pool) or "reserve" in definition
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()

@@ -343,3 +343,31 @@ def test_a_plan_that_is_refused_leaves_no_claim_behind() -> None:
     marked = [n for n in range(8) if pool.stage.status(f"b{n}").stopping]
     assert len(marked) == 1
     assert (pool.claims() == ["a0"]) is (pool.stage.status(f"b{marked[0]}").stopping == "preempted")
+
+
+@pytest.mark.parametrize("policy", ["strict", "backfill"])
+def test_a_task_above_its_owner_s_limit_lends_its_priority_to_no_other(policy: str) -> None:
+    """It is passed over, and the owner's next task has its own turn: else its hold, taken for a higher
+    priority of another owner, would come back to it, for ever.
+    """
+    pool = Pool(
+        {"priority": "across-owners", "owners": {"a": {"limit": {"cpu": 3}}}}, capacity=4, by_priority=True
+    )
+    pool.stage.pool(
+        capacity={"cpu": 4},
+        policy=policy,
+        sharing=pool.sharing,
+        preemption={"by_priority": True, "min_run": 0},
+    )
+    pool.submit("a", 2, name="e", priority=9, resources={"cpu": 2})
+    pool.go()
+    pool.submit("b", 1, name="b", priority=5)
+    pool.submit("a", 1, name="a", priority=0)
+    pool.go()
+    pool.submit("b", 1, name="c", priority=5)
+    for _ in range(5):
+        _, stopped = pool.go()
+        pool.end(stopped)
+    assert pool.go() == ([], [])
+    assert (pool.running("a"), pool.running("b")) == ((1, 2))
+    assert pool.stage.state("a0") in ("WaitingRetry", "Created")

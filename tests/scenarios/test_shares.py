@@ -234,3 +234,62 @@ def test_a_ledger_of_a_pool_that_was_never_shared_stays_as_it_was() -> None:
     assert item is not None
     assert set(json.loads(item.value)) == {"version", "held", "op"}
     assert stage.model().ledger("default")._replace(mod=0) == Ledger(Vector({"cpu": 1000}))
+
+
+def repair(stage: Stage, leader: StagedReplica) -> None:
+    """An operator has the pool's shares repaired."""
+    wanted = RepairRequest(findings=(Wanted(invariant="I9", subject="pool/default"),), by="op")
+    stage.put(stage.keys.repair("r"), codec.encode(wanted))
+    leader.sync()
+    leader.run()
+    leader.list_engine(observation(("a", 1), Phase.RUNNING))
+    leader.run()
+    leader.sync()
+    leader.run()
+    stage.check()
+
+
+def damage(stage: Stage, leader: StagedReplica, owner: str, **fields: object) -> None:
+    """Somebody writes a share by hand, and it is repaired."""
+    stage.put(stage.keys.share("default", owner), json.dumps({"held": {}, "op": "hand", **fields}).encode())
+    repair(stage, leader)
+
+
+def test_a_share_of_nobody_is_charged_nothing_by_its_repair(stage: Stage) -> None:
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    damage(stage, leader, "nobody", held={"cpu": "3"}, running=7, at=1)
+    assert share(stage, "nobody").used == Vector()
+    assert share(stage, "nobody").held == Vector()
+
+
+def test_a_deleted_share_is_charged_from_the_admission_of_what_runs(stage: Stage) -> None:
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.clock.move(7)
+    stage.delete(stage.keys.share("default", "vision"))
+    repair(stage, leader)
+    assert used(stage, "vision") == 1000 * 7000
+
+
+@pytest.mark.parametrize("ledger_too", [False, True])
+def test_a_charge_from_the_far_future_is_a_damaged_value(stage: Stage, ledger_too: bool) -> None:
+    """It is repaired, and no later step or charge takes its time."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    far = 99_999_999_999_999
+    if ledger_too:
+        ledger = stage.model().ledger("default")
+        wild = ledger._replace(account=ledger.account._replace(at=far, day=far // DAY_MS))
+        stage.put(stage.keys.ledger("default"), wild.encode(ledger.op))
+    damage(stage, leader, "vision", held={"cpu": "1"}, running=1, used={"cpu": "5"}, at=far)
+    assert share(stage, "vision").at < far
+    stage.clock.move(3)
+    assert used(stage, "vision") == 5 + 1000 * 3000
+    finish(leader, "a")
+    assert codec.decode_history(stage.status("a"))[-1].at == stage.clock.now()
+    assert stage.model().ledger("default").account.day == round(stage.clock.now() * 1000) // DAY_MS
+    stage.check()

@@ -245,8 +245,10 @@ class ShareJudge:
             raise Violation("layout", f"{writer} wrote over a share that it cannot have read: {pool}/{owner}")
         if key not in self.unsure or min(before.held.values(), default=0) >= 0:
             _check_grows(f"the share of {owner} in {pool}", before, after)
-        if key in self.unsure and not moved:  # it is rebuilt: what was held before is charged until now
-            if after.used != before.used_at(after.at):
+        if key in self.unsure and not moved:  # it is rebuilt: what it held is charged, or what it holds
+            now = plus(before.used, after.held, max(0, after.at - before.at))
+            then = before.used_at(after.at)
+            if any(amount > max(now.get(name, 0), then.get(name, 0)) for name, amount in after.used.items()):
                 raise Violation("I10", f"{pool}: the rebuilt share of {owner} has used {after.used}")
             self._settle(key, after)
         self.shares[key] = after

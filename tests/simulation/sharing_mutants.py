@@ -62,7 +62,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a priority comes before a guarantee",
-        (f"{_ORDER}:turn_of", "not is_guaranteed(", "not across and not is_guaranteed("),
+        (f"{_ORDER}:_turn", "not is_guaranteed(", "not across and not is_guaranteed("),
     ),
     # -- preemption
     _bug(

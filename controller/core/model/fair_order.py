@@ -5,9 +5,9 @@ Owners come in this order: those whose first task fits into what is left of thei
 ties by what they hold now, and by name. The dominant share of an owner is the largest, over the pool's
 resources, of what it holds (averaged with the pool's half-life), as a part of the capacity, divided by its
 weight. It is taken as it will be a quarter of a half-life from now, if half of the first task runs meanwhile:
-so who had little does not take all at once, and neither small weights nor large ones have an advantage, however
-large tasks are (as seats are given by Webster's method). Within an owner the order is that of any queue:
-priority, then submission.
+so who had little does not take all at once, and neither small weights nor large ones have an advantage,
+however large tasks are (as seats are given by Webster's method). Within an owner the order is that of any
+queue: priority, then submission.
 
 A guarantee comes before a priority: otherwise a task of a high priority would take what was reclaimed for
 another owner's guarantee, which would be reclaimed again, for ever.
@@ -50,9 +50,13 @@ class Turn(NamedTuple):
 
 def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn:
     """An owner's place in the order at that time (ms). It must have a task in the queue."""
+    return _turn(pool, owner, share, at, *queue.first_of(owner, pool.capacity))
+
+
+def _turn(pool: Pool, owner: str, share: Share, at: int, place: Place, request: Vector) -> Turn:
+    """The owner's place with this task as its first."""
     sharing = pool.sharing
     assert sharing is not None
-    place, request = queue.first_of(owner, pool.capacity)
     across = sharing.priority is SharingPriority.ACROSS_OWNERS
     weight = sharing.of(owner).weight
     average = averaged(share, at, sharing.half_life_seconds)
@@ -145,14 +149,15 @@ class FairOrder:
         self._renew(pool, pool_mod, queue, now_ms, share)
         sharing = pool.sharing
         assert sharing is not None
+        at = self._at(pool, now_ms)
         cursors: dict[str, _Cursor] = {}
-        done: list[Turn] = []
+        during: dict[str, Turn] = {}  # turns that hold during this pass alone
         may_fit = queue.any_fits(free)
         try:
             while self._order and (may_fit or _may_preempt(pool, self._order[0])):
                 turn = self._order.pop(0)
-                done.append(turn)
                 owner = turn.owner
+                during.pop(owner, None)
                 cursor = cursors.get(owner)
                 if cursor is None:
                     cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool)
@@ -170,15 +175,24 @@ class FairOrder:
                 if found is None:
                     continue
                 place, request = found
+                mine = _turn(pool, owner, share(owner), at, place, request)
+                if self._order and mine > max(turn, self._order[0]):
+                    # it came for a task that is blocked, and the turn of the one that is not comes later
+                    during[owner] = mine
+                    self._order.add(mine)
+                    continue
                 cursor.take(place, request)
                 free = free - request
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield place.task_id
-                done.pop()
-                self._put(turn_of(pool, queue, owner, share(owner), self._at(pool, now_ms)))
+                if following := cursor.first():
+                    during[owner] = _turn(pool, owner, share(owner), at, *following)
+                    self._order.add(during[owner])
         finally:
-            self._order.update(done)
+            for turn in during.values():
+                self._order.remove(turn)
+            self._order.update(self._turns[owner] for owner in cursors)
 
     def _at(self, pool: Pool, now_ms: int) -> int:
         assert pool.sharing is not None
@@ -265,6 +279,10 @@ class _Cursor:
             else:
                 return place, request
         return None
+
+    def first(self) -> tuple[Place, Vector] | None:
+        """The task that is looked at next."""
+        return (self._heads[0][0], self._heads[0][2]) if self._heads else None
 
     def take(self, place: Place, request: Vector) -> None:
         """The task that `next` returned is admitted."""

@@ -144,6 +144,8 @@ class Indexes:
             self._enqueue(task)
             if task.seen_at is None:
                 self._unseen[task.id] = None
+        elif task.waits_at_once:
+            self._enqueue(task)  # no timer has to ring, which followers do not hear
         self.timers.schedule(task, task.first_due() if not task.frozen else None)
 
     def _enqueue(self, task: Task) -> None:

@@ -106,6 +106,16 @@ class Task:
         return self.status.attempt if self.status is not None else 0
 
     @property
+    def waits_at_once(self) -> bool:
+        """Whether it waits for another attempt without a back-off: it was preempted, or a retry requested."""
+        status = self.status
+        return (
+            status is not None
+            and status.state is State.WAITING_RETRY
+            and status.reason in ("Preempted", "RetryRequested")
+        )
+
+    @property
     def exists(self) -> bool:
         """Whether any record is left."""
         return bool(self.spec_mod or self.status_mod or self.requests or self.frozen)

@@ -3,7 +3,8 @@
 Shares are not whole if something other than a leader that knows them wrote the ledger: a repair, an older
 release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool changes, so
 that several transactions can write them: the shares first, and the ledger last, which says that they are
-whole. What was used in between is charged as if it had been held as before: an estimate.
+whole. What was used in between is an estimate: as if an owner had held until now what its share says, or,
+where shares were edited, from what its tasks hold now.
 
 A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
 owner had used by its end, since the beginning.
@@ -11,13 +12,14 @@ owner had used by its end, since the beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import DAY_MS, NO_SHARE, Share, encode_share
+from controller.core.model.shares import DAY_MS, NO_SHARE, Share, averaged, encode_share
+from controller.core.model.task import Status
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -25,6 +27,7 @@ from controller.core.planning.transitions import Moment
 KIND = "usage"
 OWNERS_PER_KEY = 500
 DAYS_KEPT = 400
+AHEAD_MS = 7 * DAY_MS  # a charge that is later than now by more than this is no clock's, but a damaged value
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
 
@@ -37,13 +40,16 @@ class Accounts:
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
-        self._charged = max(self._charged, self._model.charged_at, round(now * 1000))
+        clock, charged = round(now * 1000), self._model.charged_at
+        if charged > clock + AHEAD_MS:  # no clock that a leader has had, but a damaged value
+            charged = 0
+        self._charged = max(self._charged, charged, clock)
         return self._charged
 
     def is_due(self, at: int) -> bool:
         """Whether there is something to plan at that moment (ms)."""
         return any(
-            self._model.is_rebuilding(pool) or self._is_over(pool, at)
+            self._must_rebuild(pool, at) or self._is_over(pool, at)
             for pool in self._model.shared
             if not self._model.pool_is_frozen(pool)
         )
@@ -58,7 +64,7 @@ class Accounts:
         for pool in self._model.shared:
             if self._model.pool_is_frozen(pool):
                 continue
-            if self._model.is_rebuilding(pool):
+            if self._must_rebuild(pool, moment.at):
                 if self._model.ledger(pool).mod > self._model.revision:
                     continue  # a refusal has shown the ledger, and the watch has yet to show what came before
                 return Plan(moment.op, records=self._rebuild(pool, moment, limits))
@@ -66,13 +72,17 @@ class Accounts:
                 return Plan(moment.op, records=self._close(pool, moment, limits))
         return None
 
+    def _must_rebuild(self, pool: str, at: int) -> bool:
+        return self._model.is_rebuilding(pool) or self._model.ledger(pool).account.at > at + AHEAD_MS
+
     def _is_over(self, pool: str, at: int) -> bool:
         return self._model.ledger(pool).account.day < at // DAY_MS
 
     def _rebuild(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
         records: list[RecordChange] = []
         size, ledger = 0, self._model.ledger(pool)
-        day, at = ledger.account.day, moment.at
+        at = moment.at
+        day = min(ledger.account.day, at // DAY_MS)
         if day:  # what follows is charged once that day is closed
             at = min(at, (day + 1) * DAY_MS - 1)
         shares = {
@@ -102,20 +112,45 @@ class Accounts:
 
     def _wrong(self, pool: str, at: int) -> Iterator[tuple[str, Share]]:
         """The owners whose share is not what their tasks hold, and what it should be."""
-        record = self._model.pools[pool].pool
-        assert record.sharing is not None
-        held: dict[str, tuple[Vector, int]] = {}
+        sharing, account = self._model.pools[pool].pool.sharing, self._model.ledger(pool).account
+        assert sharing is not None
+        trusts = self._agree(pool)
+        held: dict[str, list[Status]] = {}
         for task in self._model.holding.values():
             if task.pool == pool and task.status is not None:
-                hold, tasks = held.get(task.owner, (ZERO, 0))
-                held[task.owner] = hold + task.status.hold, tasks + 1
+                held.setdefault(task.owner, []).append(task.status)
         for owner in sorted({*held, *self._model.shares.get(pool, {})}):
             if self._model.share_is_frozen(pool, owner):
                 continue
-            share, (hold, tasks) = self._model.share(pool, owner), held.get(owner, (ZERO, 0))
-            if (share.held, share.running) != (hold, tasks):
-                more = hold - share.held
-                yield owner, share.changed(more, tasks - share.running, at, record.sharing.half_life_seconds)
+            share, statuses = self._model.share(pool, owner), held.get(owner, [])
+            hold = sum((status.hold for status in statuses), ZERO)
+            is_damaged = share.at > at + AHEAD_MS
+            if (share.held, share.running) == (hold, len(statuses)) and not is_damaged:
+                continue
+            used = share.used_at(at)  # as if it had held until now what it says
+            if not (share.mod and trusts) or is_damaged:
+                since = share.at if account.at and not is_damaged else at
+                used = share.used + _used_since(since, at, statuses)
+            yield (
+                owner,
+                share._replace(
+                    held=hold,
+                    running=len(statuses),
+                    used=used,
+                    recent=averaged(share, at, sharing.half_life_seconds),
+                    at=at if is_damaged else max(at, share.at),
+                ),
+            )
+
+    def _agree(self, pool: str) -> bool:
+        """Whether the shares say of what was used what the account does, when that was charged last.
+
+        If not, somebody has written a share, and what it says it held is not to be trusted.
+        """
+        ledger, used = self._model.ledger(pool), ZERO
+        for share in self._model.shares.get(pool, {}).values():
+            used += share.used_at(ledger.account.at)
+        return used == ledger.account.used
 
     def _close(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
         """Write what was used by the end of each day that is over, and remove what is too old."""
@@ -149,6 +184,16 @@ class Accounts:
             names = day_name(day), pool if not number else f"{pool}.{number}"
             value = codec.encode({"version": 1, "at": end, "used": used, "op": moment.op})
             yield RecordChange(KIND, names, self._model.mod_of(KIND, names), value)
+
+
+def _used_since(since: int, at: int, statuses: Iterable[Status]) -> Vector:
+    """What these tasks have used since then."""
+    used = ZERO
+    for status in statuses:
+        elapsed = at - max(since, round(1000 * (status.admitted_at or 0.0)))
+        if elapsed > 0:
+            used += {name: amount * elapsed for name, amount in status.hold.items()}
+    return used
 
 
 def day_name(day: int) -> str:
