@@ -346,3 +346,14 @@ def test_counts_follow_every_change() -> None:
         assert ("a" in model.holding) is (state in HOLDING)
     assert isinstance(model.queue("nobody"), Queue)
     assert len(model.queue("nobody")) == 0
+
+
+def test_a_task_that_waits_without_a_back_off_is_queued_on_every_replica() -> None:
+    """Followers ring no timers, and show how many tasks wait, too."""
+    model = model_with(("tasks", ("a",), spec_value("a")), ("tasks", ("b",), spec_value("b")))
+    for task, reason in (("a", "Preempted"), ("b", "Error")):
+        status = Status(
+            state=State.WAITING_RETRY, pool="default", attempt=1, reason=reason, created_at=1.0, retry_at=9.0
+        )
+        model.apply(Change("states", (task,), codec.encode_status(status, {}), 9, 9))
+    assert [*model.queue("default")] == ["a"]

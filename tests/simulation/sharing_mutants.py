@@ -36,7 +36,11 @@ SHARING_MUTANTS = (
     _bug("use is charged again from the beginning", ("core.model.shares:Share.changed", "at=at,\n", "\n")),
     _bug(
         "a new leader charges by its own clock",
-        ("core.planning.accounts:Accounts.charged_at", "self._model.charged_at, ", ""),
+        (
+            "core.planning.accounts:Accounts.charged_at",
+            "max(self._charged, charged, clock)",
+            "max(self._charged, clock)",
+        ),
     ),
     _bug(
         "holds change while shares are rebuilt",
