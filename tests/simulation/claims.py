@@ -52,7 +52,7 @@ class ClaimJudge:
         self._by_hand: dict[tuple[str, str], None] = {}
         self._minutes: dict[tuple[str, int], int] = {}  # pool, minute → attempts stopped for others
         self._idle: dict[str, float] = {}  # task → since when it could have been admitted
-        self.preemptions = self.reservations = self.turns = self.ended = 0
+        self.preemptions = self.reservations = self.turns = self.ended = self.heads = 0
 
     def versions(self, pool: str, op: str) -> list[Pool | None]:
         """The pool as it may have been known to whom this transaction is."""
@@ -459,6 +459,7 @@ class ClaimJudge:
                 for other in heads.values():
                     reserves = (name, other.task_id) in self.claims or pool.backfill_seconds < 60
                     free -= other.asked if other != one and reserves else ZERO
+                self.heads += 1
                 if one.asked.fits(free) and self._is_ready(pool, one):
                     idle[one.task_id] = self._idle.get(one.task_id, now)
         self._idle = idle
