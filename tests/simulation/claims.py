@@ -51,9 +51,8 @@ class ClaimJudge:
         self.claims: dict[tuple[str, str], Claim] = {}  # those that can be read
         self._by_hand: dict[tuple[str, str], None] = {}
         self._minutes: dict[tuple[str, int], int] = {}  # pool, minute → attempts stopped for others
-        self._changed: list[set[str]] = [set(), set()]  # tasks that the last two plans changed
         self._idle: dict[str, float] = {}  # task → since when it could have been admitted
-        self.preemptions = self.reservations = self.turns = self.ended = 0
+        self.preemptions = self.reservations = self.turns = self.ended = self.heads = 0
 
     def versions(self, pool: str, op: str) -> list[Pool | None]:
         """The pool as it may have been known to whom this transaction is."""
@@ -81,9 +80,6 @@ class ClaimJudge:
                     ended.append(key)
         if writer == USER:
             return
-        if moves:
-            asked = {event.key.split("/")[-2] for event in events if "/requests/" in event.key}
-            self._changed = [self._changed[1], asked | {move.task_id for move in moves}]
         admitted = [move for move in moves if _is_admission(move)]
         for move in admitted:
             self._check_admission(move, before)
@@ -191,14 +187,16 @@ class ClaimJudge:
     ) -> None:
         """I11: nobody of the same or a lower rank takes what a claim reserves."""
         pool = self._pool(name)
-        claims = {task: claim for (of, task), claim in before.items() if of == name}
+        claims = {key[1]: claim for key, claim in before.items() if key[0] == name and key in self.claims}
         if pool is None or pool.sharing is None or not claims or not self._shares.is_sure(name):
             return
         free = pool.capacity - self._oracle.ledgers.get(name, ZERO)
         waiting = self.waiting(pool)
         for one in waiting:
             claim = claims.get(one.task_id)
-            if claim is None or (name, one.task_id) in self._by_hand or not self._reserves(pool, one, claim):
+            if claim is None or claim.asked != one.asked or (name, one.task_id) in self._by_hand:
+                continue
+            if not self._is_queued(pool, one):
                 continue
             for move in admitted:
                 taken = [each for each in claim.short if each in move.new.hold]
@@ -214,22 +212,27 @@ class ClaimJudge:
                     )
             self.reservations += 1
 
-    def _reserves(self, pool: Pool, one: Waiting, claim: Claim) -> bool:
-        """Whether a leader that looks at the task finds that it is ready, and does not fit."""
+    def _is_queued(self, pool: Pool, one: Waiting) -> bool:
+        """Whether each leader that looks at the pool finds the task in its queue, within its owner's limits."""
         oracle, task_id = self._oracle, one.task_id
         status = oracle.statuses.get(task_id)
-        attempts = oracle.engine.every.get(task_id, ())
         if status is not None and (status.retry_at or 0.0) > oracle.now() - oracle.wall_spread - 1.0:
             return False
         return (
-            not any(task_id in tasks for tasks in self._changed)  # by the plan itself, or the one in flight
-            and claim.asked == one.asked
-            and one.asked.fits(pool.capacity)
+            one.asked.fits(pool.capacity)
             and oracle.specs_put.get(task_id) == 1
             and oracle.keys.quarantined(task_id) not in oracle.values
-            and not any(key.startswith(oracle.keys.request(task_id, "")) for key in oracle.values)
-            and not any(not each.ended or each.forged or each.removed for each in attempts)
             and not self._is_over_limit(pool, one.owner, one.asked)
+        )
+
+    def _is_ready(self, pool: Pool, one: Waiting) -> bool:
+        """Whether it may start, too."""
+        keys, values = self._oracle.keys, self._oracle.values
+        attempts = self._oracle.engine.every.get(one.task_id, ())
+        return (
+            self._is_queued(pool, one)
+            and not any(key.startswith(keys.request(one.task_id, "")) for key in values)
+            and not any(not each.ended or each.forged or each.removed for each in attempts)
         )
 
     def _is_over_limit(self, pool: Pool, owner: str, asked: Vector) -> bool:
@@ -456,8 +459,8 @@ class ClaimJudge:
                 for other in heads.values():
                     reserves = (name, other.task_id) in self.claims or pool.backfill_seconds < 60
                     free -= other.asked if other != one and reserves else ZERO
-                ready = self._reserves(pool, one, Claim(kind="reclaim", asked=one.asked))  # type: ignore[arg-type]
-                if ready and one.asked.fits(free):
+                self.heads += 1
+                if one.asked.fits(free) and self._is_ready(pool, one):
                     idle[one.task_id] = self._idle.get(one.task_id, now)
         self._idle = idle
         for task_id, since in idle.items():

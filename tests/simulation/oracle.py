@@ -164,6 +164,7 @@ class Oracle:
             "preempted": judge.ended,
             "reservations": judge.reservations,
             "turns": judge.turns,
+            "heads": judge.heads,
         }
 
     # -- what runs

@@ -11,8 +11,10 @@ _SEARCH = "core.planning.preemption:_Search"
 _RECORDS = "core.model.pool_records:PoolRecords"
 
 
-def _bug(name: str, *edits: tuple[str, str, str], density: float = 1.0) -> Mutant:
-    return Mutant(name, tuple(Edit(*edit) for edit in edits), density=density, sharing=True)
+def _bug(
+    name: str, *edits: tuple[str, str, str], density: float = 1.0, faults: frozenset[str] | None = None
+) -> Mutant:
+    return Mutant(name, tuple(Edit(*edit) for edit in edits), faults=faults, density=density, sharing=True)
 
 
 SHARING_MUTANTS = (
@@ -47,6 +49,20 @@ SHARING_MUTANTS = (
         (f"{_RECORDS}.may_not_change", "self.is_rebuilding(pool) or ", ""),
     ),
     _bug(
+        "the ledger says that shares are whole, and one was not written",
+        ("store.records:to_transaction", "for share in plan.shares:", "for share in plan.shares[1:]:"),
+    ),
+    _bug(
+        "no compare of the share",
+        (
+            "store.records:to_transaction",
+            "guards.append(Guard(keys.share(share.pool, share.owner), share.seen_mod))",
+            "pass",
+        ),
+        faults=frozenset({"share-edited"}),
+        density=20.0,
+    ),
+    _bug(
         "what could not be read is forgotten by a rebuild",
         (f"{_RECORDS}.is_rebuilding", " or (unread > 0 and self.unread(pool) < unread)", ""),
     ),
@@ -68,7 +84,37 @@ SHARING_MUTANTS = (
         "a priority comes before a guarantee",
         (f"{_ORDER}:_turn", "not is_guaranteed(", "not across and not is_guaranteed("),
     ),
+    _bug(
+        "an owner whose task does not fit blocks the others",
+        (f"{_ORDER}:FairOrder.admissible", "if found is None:\n                continue", "if found is None:\n                return"),
+        faults=frozenset(),
+    ),
+    _bug(
+        "a task above a limit blocks its owner's others",
+        (f"{_ORDER}:_Cursor.next", "if self._is_strict:\n                self._heads = []\n        elif", "if True:\n                self._heads = []\n        elif"),
+        faults=frozenset(),
+    ),
     # -- preemption
+    _bug(
+        "only an owner's first claim reserves",
+        (f"{_ORDER}:_Cursor.next", "if claims or not self._has_blocked:", "if not self._has_blocked:"),
+    ),
+    _bug(
+        "a task with a claim reserves nothing while somebody asks for something",
+        (f"{_ORDER}:_Cursor.next", "if claims:", "if False:"),
+    ),
+    _bug(
+        "tasks of an owner that are served at once do not count against its guarantee",
+        (f"{_SEARCH}._held", " + self._given.get(owner, ZERO)", ""),
+    ),
+    _bug(
+        "what a victim loses before counts as held",
+        (f"{_SEARCH}._may_lose", "self._held(owner) - taken", "self._held(owner)"),
+    ),
+    _bug(
+        "a preempted task waits out a back-off",
+        ("core.planning.transitions:preempted", '"retry_at": moment.now', '"retry_at": moment.now + 2'),
+    ),
     _bug(
         "a claim outlives its task's admission",
         (f"{_ADMIT}._admit_task", "ends_claim=ends_claim", "ends_claim=False"),

@@ -53,6 +53,7 @@ class Users:
         self._submitted = 0
         self._ops = 0
         self._calm = False
+        self._burst = OWNERS[0]  # who submits most just now
 
     def now(self) -> float:
         """The users' wall clock."""
@@ -78,6 +79,9 @@ class Users:
             self.ask_nobody: 0.3,
             self.retry_late: 2,
         }
+        if self._shares:  # they want more than there is
+            deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
+            self._burst = rng.choice(OWNERS)
         done = rng.choices(list(deeds), list(deeds.values()))[0]
         for _ in range(rng.randint(1, 6) if done == self.submit else 1):
             done()
@@ -155,10 +159,10 @@ class Users:
             return {}
         owners: dict[str, Any] = {}
         for owner in OWNERS:
-            if rng.random() < 0.7:
+            if rng.random() < 0.85:
                 policy = owners[owner] = {"weight": rng.choice((1, 1, 2))}
-                if rng.random() < 0.6:
-                    policy["guarantee"] = {"cpu": rng.choice(("500m", 1, 2))}
+                if rng.random() < 0.75:
+                    policy["guarantee"] = {"cpu": rng.choice(("500m", 1, 2, 2))}
                 if limits and rng.random() < 0.2:
                     policy["limit"] = {"cpu": rng.choice((2, 3))}
                 if limits and rng.random() < 0.2:
@@ -168,10 +172,10 @@ class Users:
         if rng.random() < 0.1:
             return {"sharing": sharing}
         preemption = {
-            "reclaim": rng.random() < 0.8,
-            "by_priority": rng.random() < 0.7,
+            "reclaim": rng.random() < 0.85,
+            "by_priority": rng.random() < 0.75,
             "min_run_seconds": rng.choice((0, 0, 0, 1)),
-            "per_minute": rng.choice((2, 60, 60)),
+            "per_minute": rng.choice((3, 60, 60, 60)),
         }
         return {"sharing": sharing, "preemption": preemption}
 
@@ -282,8 +286,10 @@ class Users:
         if rng.random() < 0.1:
             fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
         if self._shares and rng.random() < 0.9:
-            fields["owner"] = rng.choice(OWNERS)
-            fields["priority"] = rng.choice((0, 0, 5, 9))
+            fields["owner"] = self._burst if rng.random() < 0.7 else rng.choice(OWNERS)
+            fields["priority"] = rng.choice((0, self._submitted // 4, self._submitted // 2))  # ever higher ones
+            if rng.random() < 0.3:  # which pools have plenty of
+                fields["resources"]["memory"] = rng.choice((1, 2, 4))
         return fields
 
     def _write_spec(self, task_id: str, fields: dict[str, Any]) -> None:
