@@ -213,7 +213,7 @@ class ClaimJudge:
             self.reservations += 1
 
     def _is_queued(self, pool: Pool, one: Waiting) -> bool:
-        """Whether each leader that looks at the pool finds the task in its queue, within its owner's limits."""
+        """Whether each leader that looks at the pool finds the task in its queue, within its limits."""
         oracle, task_id = self._oracle, one.task_id
         status = oracle.statuses.get(task_id)
         if status is not None and (status.retry_at or 0.0) > oracle.now() - oracle.wall_spread - 1.0:

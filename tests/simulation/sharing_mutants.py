@@ -86,12 +86,20 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "an owner whose task does not fit blocks the others",
-        (f"{_ORDER}:FairOrder.admissible", "if found is None:\n                continue", "if found is None:\n                return"),
+        (
+            f"{_ORDER}:FairOrder.admissible",
+            "if found is None:\n                continue",
+            "if found is None:\n                return",
+        ),
         faults=frozenset(),
     ),
     _bug(
         "a task above a limit blocks its owner's others",
-        (f"{_ORDER}:_Cursor.next", "if self._is_strict:\n                self._heads = []\n        elif", "if True:\n                self._heads = []\n        elif"),
+        (
+            f"{_ORDER}:_Cursor.next",
+            "if self._is_strict:\n                self._heads = []\n        elif",
+            "if True:\n                self._heads = []\n        elif",
+        ),
         faults=frozenset(),
     ),
     # -- preemption

@@ -287,7 +287,9 @@ class Users:
             fields["retry"]["rules"] = [{"exit_codes": [2], "action": rng.choice(("fail", "retry"))}]
         if self._shares and rng.random() < 0.9:
             fields["owner"] = self._burst if rng.random() < 0.7 else rng.choice(OWNERS)
-            fields["priority"] = rng.choice((0, self._submitted // 4, self._submitted // 2))  # ever higher ones
+            fields["priority"] = rng.choice(
+                (0, self._submitted // 4, self._submitted // 2)
+            )  # ever higher ones
             if rng.random() < 0.3:  # which pools have plenty of
                 fields["resources"]["memory"] = rng.choice((1, 2, 4))
         return fields
