@@ -39,7 +39,7 @@ class Task:
 
 @dataclass
 class Ground:
-    """A pool, what its owners hold, and their waiting tasks. What is taken is charged at once, as in drafts."""
+    """A pool, what its owners hold, and their waiting tasks. What is taken is charged at once."""
 
     pool: Pool
     tasks: dict[str, Task]

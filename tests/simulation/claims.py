@@ -265,12 +265,15 @@ class ClaimJudge:
         return first < self._turn(pool, mine, self._held(pool.name, mine.owner) - move.new.hold)
 
     def _turn(self, pool: Pool, one: Waiting, held: Vector) -> tuple[bool, int, Fraction, str]:
-        """The turn of an owner whose first task this is, by the design's own words."""
+        """The turn of an owner whose first task this is, of which half counts as held."""
         assert pool.sharing is not None
         guarantee = _guarantee(pool, one.owner)
         named = [each for each in guarantee if each in one.asked]
         fits = bool(named) and all(held.get(each) + one.asked[each] <= guarantee[each] for each in named)
-        shares = [Fraction(held.get(each), pool.capacity[each]) for each in pool.capacity]
+        shares = [
+            Fraction(2 * held.get(each) + one.asked.get(each), 2 * pool.capacity[each])
+            for each in pool.capacity
+        ]
         weight = Fraction(pool.sharing.of(one.owner).weight)
         rank = one.rank if pool.sharing.priority == "across-owners" else 0
         return not fits, rank, max(shares, default=Fraction(0)) / weight, one.owner
