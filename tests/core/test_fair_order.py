@@ -62,6 +62,11 @@ class Ground:
         assert self.pool.sharing is not None
         return self.pool.sharing.half_life_seconds
 
+    def claims(self, owner: str) -> list[tuple[Place, Vector]]:
+        waiting = (t for t in self.tasks.values() if t.id not in self.taken)
+        tasks = (t for t in waiting if t.owner == owner and t.has_claim)
+        return [(task.place, task.request) for task in sorted(tasks, key=lambda task: task.place)]
+
     def queue(self) -> Queue:
         queue = Queue()
         for task in self.tasks.values():
@@ -79,7 +84,7 @@ class Ground:
             share=lambda owner: self.shares.get(owner, Share()),
             waited_seconds=lambda task_id: self.tasks[task_id].waited,
             may_start=lambda task_id: self.tasks[task_id].may_start and task_id not in self.taken,
-            has_claim=lambda task_id: self.tasks[task_id].has_claim,
+            claims={owner: self.claims(owner) for owner in OWNERS},
             passed_over=lambda owner: None,
         )
 

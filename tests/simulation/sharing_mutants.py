@@ -88,8 +88,8 @@ SHARING_MUTANTS = (
         "an owner whose task does not fit blocks the others",
         (
             f"{_ORDER}:FairOrder.admissible",
-            "if found is None:\n                continue",
-            "if found is None:\n                return",
+            "may_fit = queue.any_fits(free)\n                continue",
+            "return",
         ),
         faults=frozenset(),
     ),
@@ -105,11 +105,15 @@ SHARING_MUTANTS = (
     # -- preemption
     _bug(
         "only an owner's first claim reserves",
-        (f"{_ORDER}:_Cursor.next", "if claims or not self._has_blocked:", "if not self._has_blocked:"),
+        (f"{_ORDER}:_Cursor.__init__", "list(claims)", "list(claims)[:1]"),
     ),
     _bug(
         "a task with a claim reserves nothing while somebody asks for something",
-        (f"{_ORDER}:_Cursor.next", "if claims:", "if False:"),
+        (
+            f"{_ADMIT}._claimed",
+            "if place is not None:",
+            "if place is not None and not self._model.tasks[task_id].requests:",
+        ),
     ),
     _bug(
         "tasks of an owner that are served at once do not count against its guarantee",
@@ -122,6 +126,7 @@ SHARING_MUTANTS = (
     _bug(
         "a preempted task waits out a back-off",
         ("core.planning.transitions:preempted", '"retry_at": moment.now', '"retry_at": moment.now + 2'),
+        ("core.model.indexes:Indexes._place", "elif task.waits_at_once:", "elif False:"),
     ),
     _bug(
         "a claim outlives its task's admission",
@@ -129,11 +134,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a claim is passed by whoever is smaller",
-        (
-            f"{_ORDER}:FairOrder.admissible",
-            "if has_claim(place.task_id) or waited_seconds",
-            "if waited_seconds",
-        ),
+        (f"{_ADMIT}._claimed", "if place is not None:", "if False:"),
     ),
     _bug(
         "a victim's hold is given away before the proof",

@@ -21,12 +21,13 @@ owners whose share or queue has changed are placed again. A pass costs what it a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from bisect import insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-from controller.core.model.queue import Place, Queue
+from controller.core.model.queue import Groups, Place, Queue
 from controller.core.model.resources import Vector
 from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, SharingPriority
@@ -35,6 +36,10 @@ from controller.core.model.task import Policy, Pool
 AHEAD = 163  # in 1/1024: what is held has this part in the average a quarter of a half-life from now
 TICKS_PER_HALF_LIFE = 1024
 SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
+
+
+Claimed = tuple[Place, Vector]
+"""A waiting task and what it asks for."""
 
 
 class Turn(NamedTuple):
@@ -135,16 +140,17 @@ class FairOrder:
         share: Callable[[str], Share],
         waited_seconds: Callable[[str], float],
         may_start: Callable[[str], bool],
-        has_claim: Callable[[str], bool],
+        claims: Mapping[str, Sequence[Claimed]],
         passed_over: Callable[[str], None],
     ) -> Iterator[str]:
         """The tasks to admit, in order. The caller may stop at any time.
 
         `free` is what the pool has left. `share` is an owner's share with what has been yielded so far. An
-        owner whose task does not fit is told to `passed_over`, and does not block others, except that its
-        first task reserves if it has a claim, or has waited for `backfill_seconds`: what it asks for is set
-        aside as far as it is free, so that tasks behind it take nothing of a resource that it lacks, and
-        leave enough of every other one. A task above its owner's limits is passed over and reserves nothing.
+        owner whose task does not fit is told to `passed_over`, and does not block others, except that tasks
+        reserve: those in `claims` (by owner, in order), and the first that does not fit, if it has waited for
+        `backfill_seconds`. What such a task asks for is set aside as far as it is free, so that tasks behind
+        it take nothing of a resource that it lacks, and leave enough of every other one. A task above its
+        owner's limits is passed over and reserves nothing.
         """
         self._renew(pool, pool_mod, queue, now_ms, share)
         sharing = pool.sharing
@@ -160,35 +166,34 @@ class FairOrder:
                 during.pop(owner, None)
                 cursor = cursors.get(owner)
                 if cursor is None:
-                    cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool)
-                step = _Step(sharing.of(owner), share(owner), free, may_start, has_claim)
+                    cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
+                step = _Step(sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
-                while cursor.blocked:
-                    if not cursor.is_told:
-                        cursor.is_told = True
-                        passed_over(owner)
-                    place, request = cursor.blocked.pop(0)
-                    if has_claim(place.task_id) or waited_seconds(place.task_id) >= pool.backfill_seconds:
-                        free = free.without(request)
-                        may_fit = queue.any_fits(free)
-                        found = cursor.next(step._replace(free=free))
+                if cursor.blocked is not None and not cursor.is_told:
+                    cursor.is_told = True
+                    passed_over(owner)
+                    if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
+                        cursor.reserve(*cursor.blocked)
+                while reserved := cursor.reserved_before(found):
+                    free = free.without(reserved)
+                    found = cursor.next(step._replace(free=free))
                 if found is None:
+                    may_fit = queue.any_fits(free)
                     continue
-                place, request = found
-                mine = _turn(pool, owner, share(owner), at, place, request)
+                mine = _turn(pool, owner, share(owner), at, *found)
                 if self._order and mine > max(turn, self._order[0]):
                     # it came for a task that is blocked, and the turn of the one that is not comes later
                     during[owner] = mine
                     self._order.add(mine)
                     continue
+                place, request = found
                 cursor.take(place, request)
                 free = free - request
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield place.task_id
-                if following := cursor.first():
-                    during[owner] = _turn(pool, owner, share(owner), at, *following)
-                    self._order.add(during[owner])
+                during[owner] = _turn(pool, owner, share(owner), at, *(cursor.first() or found))
+                self._order.add(during[owner])
         finally:
             for turn in during.values():
                 self._order.remove(turn)
@@ -235,49 +240,53 @@ class _Step(NamedTuple):
     share: Share
     free: Vector
     may_start: Callable[[str], bool]
-    has_claim: Callable[[str], bool]
 
 
 class _Cursor:
     """How far a pass has come with the tasks of one owner.
 
-    `blocked` are tasks within the limits that cannot be admitted now, and may reserve: the first that does
-    not fit, and all that have a claim.
+    `blocked` is its first task that may start and is within the limits, and did not fit.
     """
 
-    def __init__(self, groups: dict[tuple[Vector, int], SortedList[Place]], pool: Pool) -> None:
+    def __init__(self, groups: Groups, pool: Pool, claims: Sequence[Claimed]) -> None:
         self._groups = groups
         self._is_strict = pool.policy is Policy.STRICT
         self._heads = [
             (places[0], 0, request) for (request, _), places in groups.items() if request.fits(pool.capacity)
         ]
         heapq.heapify(self._heads)  # places are unique, so requests are never compared
-        self.blocked: list[tuple[Place, Vector]] = []
+        self._reserving = list(claims)
+        self.blocked: Claimed | None = None
         self.is_told = False
-        self._has_blocked = False
 
-    def next(self, step: _Step) -> tuple[Place, Vector] | None:
+    def next(self, step: _Step) -> Claimed | None:
         """The owner's next task that may be admitted now; None if there is none in this pass."""
         while self._heads:
             place, index, request = self._heads[0]
-            claims = step.has_claim(place.task_id)
             if is_over_limit(step.policy, step.share, request):
                 heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
                 if self._is_strict:
                     self._heads = []
             elif not step.may_start(place.task_id):
                 self._advance(place, index, request)
-                if claims:  # what it waits for passes, and what is freed for it stays its own
-                    self.blocked.append((place, request))
             elif not request.fits(step.free):
                 heapq.heappop(self._heads)
-                if claims or not self._has_blocked:
-                    self.blocked.append((place, request))
-                self._has_blocked = True
+                self.blocked = self.blocked or (place, request)
                 if self._is_strict:
                     self._heads = []
             else:
                 return place, request
+        return None
+
+    def reserve(self, place: Place, request: Vector) -> None:
+        """This task reserves, too."""
+        if all(each[0] != place for each in self._reserving):
+            insort(self._reserving, (place, request), key=lambda each: each[0])
+
+    def reserved_before(self, found: Claimed | None) -> Vector | None:
+        """What the next task reserves that comes before this one; None if none does."""
+        if self._reserving and (found is None or self._reserving[0][0] < found[0]):
+            return self._reserving.pop(0)[1]
         return None
 
     def first(self) -> tuple[Place, Vector] | None:
@@ -286,6 +295,7 @@ class _Cursor:
 
     def take(self, place: Place, request: Vector) -> None:
         """The task that `next` returned is admitted."""
+        self._reserving = [each for each in self._reserving if each[0] != place]
         self._advance(place, self._heads[0][1], request)
 
     def _advance(self, place: Place, index: int, request: Vector) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from controller.core.model import quarantine
-from controller.core.model.fair_order import FairOrder
+from controller.core.model.fair_order import Claimed, FairOrder
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import Vector
@@ -118,9 +118,19 @@ class Admission:
                 not self._model.share_is_frozen(pool.name, self._model.tasks[task_id].owner)
                 and may_start(task_id)
             ),
-            has_claim=lambda task_id: draft.has_claim(pool.name, task_id),
+            claims=self._claimed(pool.name, draft),
             passed_over=passed_over.append,
         )
+
+    def _claimed(self, pool: str, draft: Draft) -> dict[str, list[Claimed]]:
+        """The tasks with claims on the pool, by owner, in order."""
+        queue, claimed = self._model.queue(pool), dict[str, list[Claimed]]()
+        for task_id in draft.claims(pool):
+            place = queue.place(task_id)
+            if place is not None:
+                task = self._model.tasks[task_id]
+                claimed.setdefault(task.owner, []).append((place, task.demand))
+        return {owner: sorted(tasks, key=lambda each: each[0]) for owner, tasks in claimed.items()}
 
     def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
         """Add the task's admission to the draft. False if the draft has no room for it."""
