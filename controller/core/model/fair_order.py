@@ -28,7 +28,7 @@ from typing import NamedTuple
 from sortedcontainers import SortedList
 
 from controller.core.model.queue import Groups, Place, Queue
-from controller.core.model.resources import Vector
+from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, SharingPriority
 from controller.core.model.task import Policy, Pool
@@ -149,8 +149,8 @@ class FairOrder:
         owner whose task does not fit is told to `passed_over`, and does not block others, except that tasks
         reserve: those in `claims` (by owner, in order), and the first that does not fit, if it has waited for
         `backfill_seconds`. What such a task asks for is set aside as far as it is free, so that tasks behind
-        it take nothing of a resource that it lacks, and leave enough of every other one. A task above its
-        owner's limits is passed over and reserves nothing.
+        it take nothing of a resource that it lacks, and leave enough of every other one, and of its owner's
+        limits. A task above its owner's limits is passed over and reserves nothing.
         """
         self._renew(pool, pool_mod, queue, now_ms, share)
         sharing = pool.sharing
@@ -169,12 +169,15 @@ class FairOrder:
                     cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
                 step = _Step(sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
-                if cursor.blocked is not None and not cursor.is_told:
-                    cursor.is_told = True
-                    passed_over(owner)
-                    if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
-                        cursor.reserve(*cursor.blocked)
-                while reserved := cursor.reserved_before(found):
+                while True:
+                    if cursor.blocked is not None and not cursor.is_told:
+                        cursor.is_told = True
+                        passed_over(owner)
+                        if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
+                            cursor.reserve(*cursor.blocked)
+                    reserved = cursor.reserved_before(found)
+                    if reserved is None:
+                        break
                     free = free.without(reserved)
                     found = cursor.next(step._replace(free=free))
                 if found is None:
@@ -258,12 +261,17 @@ class _Cursor:
         self._reserving = list(claims)
         self.blocked: Claimed | None = None
         self.is_told = False
+        self._reserved, self._reserved_tasks = ZERO, 0
 
     def next(self, step: _Step) -> Claimed | None:
         """The owner's next task that may be admitted now; None if there is none in this pass."""
+        share = step.share
+        if self._reserved_tasks:  # or its own smaller tasks would keep a task that reserves above the limits
+            running = share.running + self._reserved_tasks
+            share = share._replace(held=share.held + self._reserved, running=running)
         while self._heads:
             place, index, request = self._heads[0]
-            if is_over_limit(step.policy, step.share, request):
+            if is_over_limit(step.policy, share, request):
                 heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
                 if self._is_strict:
                     self._heads = []
@@ -286,7 +294,10 @@ class _Cursor:
     def reserved_before(self, found: Claimed | None) -> Vector | None:
         """What the next task reserves that comes before this one; None if none does."""
         if self._reserving and (found is None or self._reserving[0][0] < found[0]):
-            return self._reserving.pop(0)[1]
+            _, request = self._reserving.pop(0)
+            self._reserved += request
+            self._reserved_tasks += 1
+            return request
         return None
 
     def first(self) -> tuple[Place, Vector] | None:
