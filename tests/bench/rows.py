@@ -10,6 +10,7 @@ from tests.bench.growth import growth
 from tests.bench.kueue_shape import kueue_shape
 from tests.bench.latency import latency
 from tests.bench.measure import Figure, Skipped
+from tests.bench.owners import owners
 from tests.bench.peers import peers
 from tests.bench.pods import pods
 from tests.bench.reads import reads
@@ -33,6 +34,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B10",), submissions),
     (("B11",), pods),
     (("B12",), simulator),
+    (("B14",), owners),
     (("PEERS",), peers),
 )
 

@@ -34,6 +34,8 @@ class Sizes:
     watched_pods: int
     decoded: int  # B11: of the recorded events, how many the official client decodes
     seeds: int  # B12
+    owners: int  # B14
+    owned: int  # B14: waiting tasks, of all owners
     peers: int  # 0: not run
 
 
@@ -59,6 +61,8 @@ FULL = Sizes(
     watched_pods=5_000,
     decoded=2_000,
     seeds=10,
+    owners=1_000,
+    owned=100_000,
     peers=5_000,
 )
 
@@ -84,6 +88,8 @@ QUICK = Sizes(
     watched_pods=500,
     decoded=500,
     seeds=3,
+    owners=1_000,
+    owned=20_000,
     peers=0,
 )
 
@@ -109,5 +115,7 @@ TINY = Sizes(
     watched_pods=2,
     decoded=4,
     seeds=1,
+    owners=3,
+    owned=20,
     peers=0,
 )
