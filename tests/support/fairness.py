@@ -46,11 +46,13 @@ def compete(
     half_life: float = 0,
     active: dict[str, tuple[float, float]] | None = None,
     leader_seconds: float = 0,
+    arrivals: int = 0,
     seed: int = 1,
 ) -> Competition:
     """Let the owners compete: each always has tasks that wait, of mixed sizes and run times.
 
-    `active` says from when to when an owner has tasks, if not always. A new leader takes over every
+    With `arrivals`, a random number of tasks up to that is submitted at each tick, and not all that there is
+    room for. `active` says from when to when an owner has tasks, if not always. A new leader takes over every
     `leader_seconds`.
     """
     rng, stage = random.Random(seed), Stage()
@@ -102,7 +104,8 @@ def compete(
             )
         for owner in weights:
             since, until = (active or {}).get(owner, (0.0, seconds))
-            while since <= now < until and len(waiting[owner]) < BACKLOG:
+            room = BACKLOG - len(waiting[owner]) if since <= now < until else 0
+            for _ in range(min(room, rng.randint(0, arrivals)) if arrivals else room):
                 submit(owner)
         act()
         found.times.append(now)

@@ -50,7 +50,7 @@ class SharingPriority(StrEnum):
     """How far a task's priority reaches."""
 
     WITHIN_OWNER = "within-owner"
-    ACROSS_OWNERS = "across-owners"  # it counts before guarantees and shares
+    ACROSS_OWNERS = "across-owners"  # it counts after guarantees, and before shares
 
 
 class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
