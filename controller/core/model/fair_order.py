@@ -189,12 +189,11 @@ class FairOrder:
                     during[owner] = mine
                     self._order.add(mine)
                     continue
-                place, request = found
-                cursor.take(place, request)
-                free = free - request
+                cursor.take(*found)
+                free = free - found[1]
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
-                yield place.task_id
+                yield found[0].task_id
                 during[owner] = _turn(pool, owner, share(owner), at, *(cursor.first() or found))
                 self._order.add(during[owner])
         finally:
