@@ -117,7 +117,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "tasks of an owner that are served at once do not count against its guarantee",
-        (f"{_SEARCH}._held", " + self._given.get(owner, ZERO)", ""),
+        (f"{_SEARCH}._is_guaranteed", " + self._given.get(owner, ZERO)", ""),
     ),
     _bug(
         "what a victim loses before counts as held",
@@ -151,7 +151,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "what an owner holds does not count against its guarantee",
-        (f"{_SEARCH}._is_guaranteed", "self._held(owner) + request", "request"),
+        (f"{_SEARCH}._is_guaranteed", "held + self._given", "self._given"),
     ),
     _bug(
         "an owner loses what is guaranteed to it",

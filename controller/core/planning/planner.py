@@ -181,9 +181,9 @@ class Planner:
             task = self._model.tasks.get(change.task_id)
             if task is not None:
                 self._agenda.pools[task.pool] = None
+                if self._model.is_shared(task.pool):  # its owner was placed by what has not come about
+                    self._model.queue(task.pool).touched[task.owner] = None
         self._agenda.pools.update((claim.pool, None) for claim in plan.claims)
-        for share in plan.shares:
-            self._model.queue(share.pool).touched[share.owner] = None
         for effect in plan.effects:
             self._agenda.look_at(effect.attempt)
             attempt = self._attempts.get(effect.attempt)

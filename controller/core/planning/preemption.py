@@ -138,7 +138,7 @@ class _Search:
         """
         owner = task.owner
         given = self._given.get(owner, ZERO)
-        if is_over_limit(self._sharing, owner, self._held(owner), request, self._count(owner)):
+        if is_over_limit(self._sharing, owner, self._held(owner) + given, request, self._count(owner)):
             return False
         short = Vector(
             {
@@ -161,9 +161,8 @@ class _Search:
         return True
 
     def _held(self, owner: str) -> Vector:
-        """What the owner will hold, when all that was decided so far has come about."""
-        share = self._draft.share(self._pool.name, owner)
-        return share.held - self._taken.get(owner, ZERO) + self._given.get(owner, ZERO)
+        """What the owner holds, without what is being stopped."""
+        return self._draft.share(self._pool.name, owner).held - self._taken.get(owner, ZERO)
 
     def _count(self, owner: str) -> int:
         return self._draft.share(self._pool.name, owner).running + self._tasks.get(owner, 0)
@@ -188,9 +187,13 @@ class _Search:
         return ClaimKind.PRIORITY, []
 
     def _is_guaranteed(self, owner: str, request: Vector, short: Vector) -> bool:
-        """Whether the owner is below its guarantee of all that is short, and stays within it."""
-        guarantee = self._pool.guarantee_of(owner)
-        after = self._held(owner) + request
+        """Whether the owner is below its guarantee of all that is short, and stays within it.
+
+        What it holds of attempts that are being stopped counts, as it does for its turn: otherwise what is
+        stopped for the owner would go to others, whose turn comes first, and be stopped again.
+        """
+        guarantee, held = self._pool.guarantee_of(owner), self._draft.share(self._pool.name, owner).held
+        after = held + self._given.get(owner, ZERO) + request
         return all(after.get(name) <= guarantee.get(name) for name in short)
 
     def _enough(self, short: Vector, candidates: list[_Victim], *, reclaims: bool) -> list[Task]:
