@@ -69,9 +69,9 @@ SHARING_MUTANTS = (
     _bug(
         "a day is closed late",
         (
-            "core.planning.planner:Planner._fill",
-            "min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)",
-            "self.mending.accounts.charged_at(now)",
+            "core.planning.accounts:Accounts._is_over",
+            "account.day < at",
+            "account.day + 1 < at",
         ),
     ),
     # -- the order
