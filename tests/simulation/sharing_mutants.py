@@ -104,18 +104,6 @@ SHARING_MUTANTS = (
     ),
     # -- preemption
     _bug(
-        "only an owner's first claim reserves",
-        (f"{_ORDER}:_Cursor.__init__", "list(claims)", "list(claims)[:1]"),
-    ),
-    _bug(
-        "a task with a claim reserves nothing while somebody asks for something",
-        (
-            f"{_ADMIT}._claimed",
-            "if place is not None:",
-            "if place is not None and not self._model.tasks[task_id].requests:",
-        ),
-    ),
-    _bug(
         "tasks of an owner that are served at once do not count against its guarantee",
         (f"{_SEARCH}._is_guaranteed", " + self._given.get(owner, ZERO)", ""),
     ),
