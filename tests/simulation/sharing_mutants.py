@@ -93,15 +93,6 @@ SHARING_MUTANTS = (
         ),
         faults=frozenset(),
     ),
-    _bug(
-        "a task above a limit blocks its owner's others",
-        (
-            f"{_ORDER}:_Cursor.next",
-            "if self._is_strict:\n                self._heads = []\n        elif",
-            "if True:\n                self._heads = []\n        elif",
-        ),
-        faults=frozenset(),
-    ),
     # -- preemption
     _bug(
         "tasks of an owner that are served at once do not count against its guarantee",
