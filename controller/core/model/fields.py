@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
+from controller.core.model.scalars import shown
 from controller.errors import InvalidField
 
 SIMILAR = 0.75  # of difflib's ratio: below it, the known name is probably not what was meant
@@ -32,3 +34,15 @@ def mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
         raise InvalidField(field, problem)
     return raw
+
+
+def one_of(kind: type[StrEnum]) -> Parse:
+    """The parser of a field that has one of these values."""
+
+    def parse(raw: object, field: str) -> StrEnum:
+        try:
+            return kind(raw)  # type: ignore[arg-type]  # anything else is refused
+        except ValueError:
+            raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(kind)}") from None
+
+    return parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from controller.core.model.fields import Parse, mapping, read_fields
+from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import (
     in_range,
@@ -133,20 +133,13 @@ def _limit(raw: object, field: str) -> Ceiling:
     return Ceiling({name: amounts.get(name) for name in raw})
 
 
-def _priority(raw: object, field: str) -> SharingPriority:
-    try:
-        return SharingPriority(raw)  # type: ignore[arg-type]  # anything else is refused
-    except ValueError:
-        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(SharingPriority)}") from None
-
-
 def _count(raw: object, field: str) -> int:
     return parse_integer(raw, field, 0, MAX_COUNT)
 
 
 _SHARING: dict[str, Parse] = {
     "half_life_seconds": parse_duration,
-    "priority": _priority,
+    "priority": one_of(SharingPriority),
     "owners": _owners,
 }
 _POLICY: dict[str, Parse] = {

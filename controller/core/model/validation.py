@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from controller.core.model.demand import pod_requests
-from controller.core.model.fields import Parse, mapping, read_fields
+from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import (
@@ -246,20 +246,6 @@ def _on_lost(raw: object, field: str) -> OnLost:
     return OnLost(**read_fields(fields, _ON_LOST, f"{field}."))
 
 
-def _policy(raw: object, field: str) -> Policy:
-    try:
-        return Policy(raw)  # type: ignore[arg-type]  # anything else is refused
-    except ValueError:
-        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(Policy)}") from None
-
-
-def _reserve(raw: object, field: str) -> Reserve:
-    try:
-        return Reserve(raw)  # type: ignore[arg-type]  # anything else is refused
-    except ValueError:
-        raise InvalidField(field, f"is {shown(raw)}, expected one of {', '.join(Reserve)}") from None
-
-
 def _plain(value: object) -> object:
     if isinstance(value, Vector):
         return value.format()
@@ -329,13 +315,13 @@ _ON_LOST: dict[str, Parse] = dict.fromkeys(OnLost.__struct_fields__, positive_du
 _POOL: dict[str, Parse] = {
     "name": _named("a pool's name"),
     "capacity": Vector.parse,
-    "policy": _policy,
+    "policy": one_of(Policy),
     "backfill_seconds": parse_duration,
     "default_resources": Vector.parse,
     "paused": parse_boolean,
     "engine_options": _engine_options,
     "keep_logs": parse_boolean,
-    "reserve": _reserve,
+    "reserve": one_of(Reserve),
     "sharing": parse_sharing,
     "preemption": parse_preemption,
 }

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core.model.claims import Claim, ClaimKind
+from controller.core.model.fair_order import is_over_limit
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
@@ -56,7 +57,7 @@ class Preemptor:
                 or task is None
                 or task_id not in queue
                 or is_over_limit(
-                    record.pool.sharing, task.owner, draft.share(name, task.owner).held, task.demand
+                    record.pool.sharing.of(task.owner), draft.share(name, task.owner), task.demand
                 )
             ) and not draft.put_claim(name, task_id, None):
                 self._agenda.pools[name] = None
@@ -138,15 +139,12 @@ class _Search:
         """
         owner = task.owner
         given = self._given.get(owner, ZERO)
-        if is_over_limit(self._sharing, owner, self._held(owner) + given, request, self._count(owner)):
+        share = self._draft.share(self._pool.name, owner)
+        running = share.running + self._tasks.get(owner, 0)
+        share = share._replace(held=self._held(owner) + given, running=running)
+        if is_over_limit(self._sharing.of(owner), share, request):
             return False
-        short = Vector(
-            {
-                each: amount - self._left.get(each)
-                for each, amount in request.items()
-                if amount > self._left.get(each)
-            }
-        )
+        short = Vector({name: request[name] - self._left.get(name) for name in request.exceeding(self._left)})
         if short:
             kind, victims = self._victims(task, request, short)
             victims = self._within_budget(victims)
@@ -163,9 +161,6 @@ class _Search:
     def _held(self, owner: str) -> Vector:
         """What the owner holds, without what is being stopped."""
         return self._draft.share(self._pool.name, owner).held - self._taken.get(owner, ZERO)
-
-    def _count(self, owner: str) -> int:
-        return self._draft.share(self._pool.name, owner).running + self._tasks.get(owner, 0)
 
     def _comes_free(self, task_id: str, status: Status) -> None:
         """Count on what an attempt holds that is being stopped, unless its end may never be proven."""
@@ -326,10 +321,3 @@ class _Search:
         self._draft.put_claim(self._pool.name, task.id, claim)
         self._draft.count_stopped(self._pool.name, len(stopped))
         return stopped
-
-
-def is_over_limit(sharing: Sharing, owner: str, held: Vector, request: Vector, running: int = -1) -> bool:
-    """Whether the owner, which holds this in so many tasks, would be above its limits with the request."""
-    policy = sharing.of(owner)
-    too_many = policy.max_running is not None and running >= policy.max_running
-    return too_many or any(name in request for name in policy.limit.exceeded_by(held + request))
