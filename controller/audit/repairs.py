@@ -19,7 +19,8 @@ from controller.core.model import codec
 from controller.core.model.op import Op
 from controller.core.model.printable import one_line
 from controller.core.model.records import decode_or_empty
-from controller.core.model.task import SCHEMA_VERSION, RepairRequest, Wanted
+from controller.core.model.requests import RepairRequest, Wanted
+from controller.core.model.task import SCHEMA_VERSION
 from controller.core.planning.plan import Outcome
 from controller.core.planning.repair import plan_repair
 from controller.core.planning.transitions import Moment

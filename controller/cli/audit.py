@@ -15,7 +15,7 @@ from controller.terminal import say_lines
 if TYPE_CHECKING:
     from controller.audit.audit import Look, Report
     from controller.client import Client
-    from controller.core.model.task import RepairRequest
+    from controller.core.model.requests import RepairRequest
     from controller.core.planning.plan import Outcome
     from controller.engine.base import Engine
 
@@ -138,7 +138,7 @@ def _preview(client: Client, report: Report, look: Look, delete: list[str], reas
 
 def _request(client: Client, report: Report, findings: Any, reason: str) -> RepairRequest:
     from controller.client.requests import requester
-    from controller.core.model.task import RepairRequest
+    from controller.core.model.requests import RepairRequest
 
     return RepairRequest(
         findings=findings, revision=report.revision, by=requester(), reason=reason, at=client.clock.now()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from controller.client.views import RequestResult
 from controller.core.model import codec
-from controller.core.model.task import SCHEMA_VERSION, Request, Step
+from controller.core.model.requests import Request
+from controller.core.model.task import SCHEMA_VERSION, Step
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys

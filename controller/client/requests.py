@@ -10,7 +10,7 @@ from controller.client.calls import Calls
 from controller.client.reading import Reading
 from controller.client.views import RequestResult
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Request, RequestKind
+from controller.core.model.requests import Request, RequestKind
 from controller.errors import UserError
 from controller.views.tasks import UNREADABLE
 

@@ -14,7 +14,8 @@ from msgspec import Struct, field
 
 from controller.core.model import codec, kept_log
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Request, Spec, Status
+from controller.core.model.requests import Request
+from controller.core.model.task import Spec, Status
 from controller.endpoint.sharing_documents import (
     ClaimDocument,
     OwnerDocument,

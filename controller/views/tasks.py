@@ -12,7 +12,8 @@ from controller.core.model import kept_log
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.task import DEFAULT_OWNER, Request, RequestKind, Spec, Status
+from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import DEFAULT_OWNER, Spec, Status
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"

@@ -15,8 +15,9 @@ from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
+from controller.core.model.requests import RepairRequest
 from controller.core.model.resources import Vector
-from controller.core.model.task import RepairRequest, Status
+from controller.core.model.task import Status
 from controller.core.promise.finding import FindingSeverity, Mender
 from controller.dev.cluster import LocalCluster
 from controller.engine.process.engine import ProcessEngine

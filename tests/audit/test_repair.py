@@ -20,8 +20,9 @@ from controller.audit.repairs import RepairUnanswered, ask, preview, wanted
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import one_line
+from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
-from controller.core.model.task import AttemptId, Launch, Pool, RepairRequest, Spec, Wanted
+from controller.core.model.task import AttemptId, Launch, Pool, Spec
 from controller.core.planning.plan import Outcome, Verdict
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.engine import ProcessEngine

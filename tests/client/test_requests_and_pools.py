@@ -14,8 +14,8 @@ from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
-from controller.core.model.task import RequestKind
 from controller.engine.process.engine import ProcessEngine
 from controller.errors import InvalidField, UserError
 from controller.store.base import Delete, Transaction

@@ -15,8 +15,9 @@ from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.queue import Queue
 from controller.core.model.records import Change, Ledger, RevisionWentBack
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
-from controller.core.model.task import Deadlines, Pool, Request, RequestKind, Spec, Status
+from controller.core.model.task import Deadlines, Pool, Spec, Status
 
 FOREVER = 1e12
 

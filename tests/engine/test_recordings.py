@@ -18,7 +18,8 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.core.model.codec import decode_history
-from controller.core.model.task import Observation, Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Observation, Phase
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions

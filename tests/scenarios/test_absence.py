@@ -12,7 +12,8 @@ import json
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_layout
 from controller.election.term import LeadershipLost
 from tests.support.bench import Stage, starts, stops

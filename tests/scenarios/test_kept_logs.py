@@ -9,7 +9,8 @@ import pytest
 from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.op import Op
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import LogKept
 from controller.core.planning.plan import Effect, KeepLog, Settle

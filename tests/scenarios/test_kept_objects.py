@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
 from controller.core.planning.events import EffectFailed, StartRefused
 from controller.core.planning.plan import Effect, Settle, Start
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops

@@ -7,7 +7,8 @@ import pytest
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
 from controller.core.model.validation import parse_spec
 from controller.core.planning.events import Started, StartRefused
 from controller.core.planning.plan import Effect, Prove, Start, Stop

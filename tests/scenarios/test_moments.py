@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
+from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
-from controller.core.model.task import Phase, RepairRequest, Wanted
+from controller.core.model.task import Phase
 from controller.core.planning.events import EffectFailed, Listed, Observed
 from controller.core.planning.plan import Forget
 from controller.store.base import Committed, OutcomeUnknown

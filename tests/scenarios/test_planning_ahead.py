@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 
 from controller.core.model import codec
 from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.task import Phase
 from controller.store.base import Committed, Refused, Transaction
 from controller.store.memory import MemoryPending, MemoryStore
 from tests.support.bench import HandClock, Stage, StagedReplica, observation, starts

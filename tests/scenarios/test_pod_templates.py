@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Observation, Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Observation, Phase
 from controller.core.planning.events import StartRefused
 from controller.core.planning.plan import Effect, Start
 from controller.core.promise.invariants import check_model

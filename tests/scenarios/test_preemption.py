@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.model.task import AttemptId, Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import AttemptId, Phase
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 

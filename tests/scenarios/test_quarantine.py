@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.planning.events import Observed
 from controller.core.promise.invariants import check_layout
 from controller.store.base import RequestTooLarge, Transaction

@@ -7,7 +7,8 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase, RequestKind, RequestOutcome, Status
+from controller.core.model.requests import RequestKind, RequestOutcome
+from controller.core.model.task import Phase, Status
 from tests.support.bench import Stage, observation
 
 CANCEL, RETRY, CONFIRM = RequestKind.CANCEL, RequestKind.RETRY, RequestKind.CONFIRM_STOPPED

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_layout, check_model
 from controller.endpoint.documents import document, encode
 from controller.views.explain import explain

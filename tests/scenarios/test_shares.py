@@ -9,9 +9,10 @@ import pytest
 from controller.core.model import codec
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
+from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
 from controller.core.model.shares import DAY_MS, Share
-from controller.core.model.task import Phase, RepairRequest, Wanted
+from controller.core.model.task import Phase
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 SHARING = {"owners": {"vision": {"weight": 2}}}

@@ -11,7 +11,8 @@ import pytest
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.task import Phase, RequestKind, Status
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase, Status
 from controller.core.planning.events import EffectFailed, EngineSilent
 from controller.core.planning.plan import Start
 from controller.views.explain import explain

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.model.task import AttemptId, Observation, Phase, RequestKind
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
 from controller.core.planning.events import EffectFailed, Found, StartRefused
 from controller.core.planning.intake import PROVE_AGAIN_SECONDS

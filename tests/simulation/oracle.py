@@ -15,8 +15,9 @@ from controller.core.model import codec, kept_log
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.installation import decode_engine, decode_installation
 from controller.core.model.model import Model
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import AttemptId, RequestKind, Status, Step
+from controller.core.model.task import AttemptId, Status, Step
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
 from controller.election.term import Leadership

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller.core.model import quarantine
-from controller.core.model.task import RequestKind
+from controller.core.model.requests import RequestKind
 from tests.simulation.oracle import Violation
 from tests.simulation.scheduler import Scheduler
 

@@ -13,7 +13,7 @@ from controller.client.submission import KnownPools, Submission, prepare
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
-from controller.core.model.task import Request, RequestKind
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write

@@ -14,7 +14,8 @@ from typing import Any
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
-from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status
+from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import AttemptId, Observation, Phase, Status
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Found, Listed, Observed, Started, StopSent
 from controller.core.planning.plan import Effect, Prove, Start, Stop, Term

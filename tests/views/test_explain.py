@@ -12,8 +12,9 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Change
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
-from controller.core.model.task import Request, RequestKind, Status, StopReason
+from controller.core.model.task import Status, StopReason
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning import transitions
 from controller.core.planning.transitions import Moment

@@ -9,8 +9,9 @@ import pytest
 from controller.client import Client
 from controller.core.model import codec
 from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
-from controller.core.model.task import Phase, RequestKind
+from controller.core.model.task import Phase
 from controller.errors import InvalidField
 from tests.support.bench import observation
 from tests.support.shared import Shared

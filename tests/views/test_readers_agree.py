@@ -27,10 +27,11 @@ from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
 from controller.core.model.shares import Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing
-from controller.core.model.task import Pool, Request, RequestKind, Spec, Status
+from controller.core.model.task import Pool, Spec, Status
 from controller.endpoint.server import StatusServer
 from controller.store.base import Delete, Put, Transaction
 from controller.store.memory import MemoryStore

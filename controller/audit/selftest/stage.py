@@ -12,8 +12,8 @@ from controller.audit.kept_history import KeyRevision, kept_history
 from controller.audit.repairs import ask
 from controller.client import Client, NotFound, Still, TaskView
 from controller.core.model.op import op_of
+from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
-from controller.core.model.task import RepairRequest, Wanted
 from controller.engine.base import Engine
 from controller.errors import TallyError, UserError
 from controller.store.base import Compacted, Delete, Guard, Transaction

@@ -15,20 +15,10 @@ import msgspec
 
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
+from controller.core.model.requests import RepairRequest, Request, RequestKind, RequestOutcome
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_name
-from controller.core.model.task import (
-    SCHEMA_VERSION,
-    Pool,
-    RepairRequest,
-    Request,
-    RequestKind,
-    RequestOutcome,
-    Spec,
-    Status,
-    Step,
-    StoredSpec,
-)
+from controller.core.model.task import SCHEMA_VERSION, Pool, Spec, Status, Step, StoredSpec
 from controller.core.model.validation import MAX_SPEC_BYTES, parse_pool, parse_spec, parse_stored_spec
 from controller.errors import CorruptValue, InvalidField
 
@@ -242,8 +232,8 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
 
 def _check_status(status: Status) -> None:
     """Raises CorruptValue for a status that no transition leads to: none would lead out of it."""
-    if status.state is State.CREATED:
-        raise CorruptValue("state: is Created, which is never stored: a task without a status is Created")
+    if status.state is State.CREATED and status.attempt:
+        raise CorruptValue(f"attempt: is {status.attempt}, but a Created task has had none")
     if status.is_holding and status.attempt < 1:
         raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has had at least one")
     if status.state in FINISHED and status.finished_at is None:

@@ -25,7 +25,10 @@ OWNERS = "owners"
 CLAIMS = "claims"
 """Pool.preemption: tasks that are stopped for others."""
 
-KNOWN = (CLAIMS, OWNERS)
+CHANGES = "changes"
+"""RequestKind.CHANGE, and what it leaves in a status: on_hold, priority, the state Created."""
+
+KNOWN = (CHANGES, CLAIMS, OWNERS)
 """What this release can read, and lead with; sorted."""
 
 

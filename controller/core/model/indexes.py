@@ -142,21 +142,21 @@ class Indexes:
                 self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
         elif task.state is State.CREATED:
             self._enqueue(task)
-            if task.seen_at is None:
+            if task.seen_at is None and task.status is None:
                 self._unseen[task.id] = None
         elif task.waits_at_once:
             self._enqueue(task)  # no timer has to ring, which followers do not hear
         self.timers.schedule(task, task.first_due() if not task.frozen else None)
 
     def _enqueue(self, task: Task) -> None:
-        if task.spec is None or task.spec_error or task.frozen:
+        if task.spec is None or task.spec_error or task.frozen or task.on_hold:
             return
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
         record = self._pools.get(task.pool)
         task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
-        place = Place(-task.spec.priority, task.spec_create, task.submitted_at, task.id)
+        place = Place(-task.priority, task.spec_create, task.submitted_at, task.id)
         queue.add(place, task.demand, task.owner if record is not None and _is_shared(record.pool) else "")
         self.touched.pools[task.pool] = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.core.model import codec, kept_log
 from controller.core.model.installation import EngineRecord, Installation, decode_engine, decode_installation
 from controller.core.model.records import Change
-from controller.core.model.task import RepairRequest
+from controller.core.model.requests import RepairRequest
 
 
 class InstallationRecords:

@@ -13,7 +13,7 @@ from controller.errors import IllegalTransition
 
 
 class State(StrEnum):
-    """A task's state. `CREATED` is never stored: a spec without a status *is* Created."""
+    """A task's state. A spec without a status is Created; one is stored when a user changes such a task."""
 
     CREATED = "Created"
     PENDING = "Pending"
@@ -39,7 +39,8 @@ class Event(StrEnum):
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt
     RETRY_REQUESTED = "retry-requested"
-    NOTED = "noted"  # recorded without a change of state: attempt lost, request without effect
+    # recorded without a change of state: attempt lost, request without effect, priority changed
+    NOTED = "noted"
 
 
 HOLDING = frozenset({State.PENDING, State.RUNNING})
@@ -56,6 +57,7 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.ADMITTED: State.PENDING,
         Event.REJECTED: State.FAILED,
         Event.CANCEL_REQUESTED: State.CANCELLED,
+        Event.NOTED: State.CREATED,
     },
     State.WAITING_RETRY: {
         Event.ADMITTED: State.PENDING,

@@ -25,7 +25,8 @@ from controller.core.model.records import (
     RevisionWentBack,
     Task,
 )
-from controller.core.model.task import RequestKind, Status
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Status
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 

@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from controller.core.model import codec
-from controller.core.model.lifecycle import FINISHED, State
+from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.op import NO_OP, Op
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
-from controller.core.model.task import DEFAULT_OWNER, Pool, Request, RequestKind, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
 from controller.errors import CorruptValue, TallyError
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
@@ -101,18 +102,30 @@ class Task:
         return self.spec.owner if self.spec is not None else DEFAULT_OWNER
 
     @property
+    def priority(self) -> int:
+        """Its priority: as a user has set it since, or else as in its spec."""
+        if self.status is not None and self.status.priority is not None:
+            return self.status.priority
+        return self.spec.priority if self.spec is not None else 0
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether a user keeps it from being admitted."""
+        return self.status is not None and self.status.on_hold and self.state in WAITING
+
+    @property
     def attempt(self) -> int:
         """The number of the last attempt; 0 if there was none."""
         return self.status.attempt if self.status is not None else 0
 
     @property
     def waits_at_once(self) -> bool:
-        """Whether it waits for another attempt without a back-off: it was preempted, or a retry requested."""
+        """Whether it waits without a back-off: it was preempted or released, or a retry was requested."""
         status = self.status
         return (
             status is not None
             and status.state is State.WAITING_RETRY
-            and status.reason in ("Preempted", "RetryRequested")
+            and status.reason in ("Preempted", "RetryRequested", "Released")
         )
 
     @property
@@ -123,7 +136,9 @@ class Task:
     def first_due(self) -> float | None:
         """When time alone changes something for this task (back-off, deadline, retention); None for never."""
         status, spec = self.status, self.spec
-        if status is None:
+        if self.on_hold:
+            return None
+        if status is None or status.state is State.CREATED:
             limit = spec.deadlines.queue_seconds if spec is not None else None
             return self.queued_at + limit if limit is not None else None
         if status.state is State.WAITING_RETRY:
@@ -143,13 +158,15 @@ class Task:
 
     @property
     def queued_at(self) -> float:
-        """Since when it waits for admission: since its submission, or since the end of its last back-off.
+        """Since when it waits for admission: since its submission, its release, or the end of its back-off.
 
         The submission counts from when this replica saw it. Queue deadlines and `backfill_seconds` count from
         here.
         """
         if self.status is not None and self.status.state is State.WAITING_RETRY:
             return self.status.retry_at or 0.0
+        if self.status is not None and self.status.state is State.CREATED:
+            return self.status.queued_at
         return self.seen_at if self.seen_at is not None else self.submitted_at
 
     @property

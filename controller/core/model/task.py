@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, field
 
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.op import NO_OP, Op
+from controller.core.model.requests import Priority
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sharing import Preemption, Sharing
 
@@ -163,52 +164,6 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.sharing.guarantee_of(owner, self.capacity)
 
 
-class RequestKind(StrEnum):
-    """What a user can ask of a task.
-
-    Each request takes effect once, in the transaction that deletes it (invariant I8).
-    """
-
-    CANCEL = "cancel"
-    RETRY = "retry"
-    CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
-
-
-class RequestOutcome(StrEnum):
-    """What became of a request."""
-
-    DONE = "done"
-    IGNORED = "ignored"  # it could not take effect; the step's message says why
-
-
-class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request: who asks, why, and when. `attempt` is the attempt that confirm-stopped refers to."""
-
-    kind: RequestKind
-    by: str = ""
-    reason: str = ""
-    at: float = 0.0
-    attempt: int = 0
-
-
-class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A finding that is to be repaired, by its identity. `mod` is that of a key to delete, else 0."""
-
-    invariant: str
-    subject: str
-    mod: int = 0
-
-
-class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request for repairs: which findings, by whom, why, when, and at which revision they were seen."""
-
-    findings: tuple[Wanted, ...]
-    revision: int = 0
-    by: str = ""
-    reason: str = ""
-    at: float = 0.0
-
-
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of a status's history: a row of the lifecycle table, taken in `epoch`."""
 
@@ -248,6 +203,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     state: State = State.CREATED
     pool: str = ""
     owner: str = DEFAULT_OWNER  # whom the hold is charged to, whatever happens to the spec
+    on_hold: bool = False  # a user keeps it from being admitted, until it is released
+    priority: Priority | None = None  # in place of its spec's, by a user's request
     attempt: AttemptNumber = 0
     hold: Vector = ZERO
     # the mod of the pool whose pod template has a part in `hold`; 0 if `hold` is the spec's resources

@@ -16,6 +16,7 @@ import msgspec
 from controller.core.model.demand import pod_requests
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.pod_merge import check_template, overlay
+from controller.core.model.requests import MOST_PRIORITY
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import (
     in_range,
@@ -290,7 +291,7 @@ _SPEC: dict[str, Parse] = {
     "env": _env,
     "working_dir": parse_text,
     "resources": Vector.parse,
-    "priority": _integer_within(-1_000_000_000, 1_000_000_000),
+    "priority": _integer_within(-MOST_PRIORITY, MOST_PRIORITY),
     "labels": _labels,
     "retry": _retry,
     "deadlines": _deadlines,

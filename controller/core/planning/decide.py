@@ -13,7 +13,8 @@ import msgspec
 from controller.core.model.demand import check_satisfiable
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import PoolRecord, Task
-from controller.core.model.task import AttemptId, Observation, Phase, Request, RequestKind, Status, StopReason
+from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import AttemptId, Observation, Phase, Status, StopReason
 from controller.core.planning import transitions
 from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due

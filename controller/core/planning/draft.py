@@ -14,9 +14,10 @@ from controller.core.model import claims, codec, kept_log
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.records import Task
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS, Account, Share, encode_share
-from controller.core.model.task import RequestKind, Status
+from controller.core.model.task import Status
 from controller.core.planning.decide import Decision
 from controller.core.planning.plan import ClaimChange, LedgerChange, Plan, ShareChange, TaskChange
 from controller.core.planning.transitions import Moment

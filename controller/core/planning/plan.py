@@ -16,8 +16,9 @@ from msgspec import Struct
 from controller.core.model.claims import Claim
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
+from controller.core.model.requests import RequestKind
 from controller.core.model.shares import Share
-from controller.core.model.task import AttemptId, Launch, RequestKind, Status
+from controller.core.model.task import AttemptId, Launch, Status
 
 
 class Term(NamedTuple):

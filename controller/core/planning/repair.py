@@ -28,8 +28,9 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
+from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import AttemptId, RepairRequest, Wanted
+from controller.core.model.task import AttemptId
 from controller.core.planning import transitions
 from controller.core.planning.draft import Limits
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict

@@ -16,13 +16,12 @@ from controller.core.model.codec import decode_history, encode_step
 from controller.core.model.lifecycle import Event
 from controller.core.model.op import Op
 from controller.core.model.records import Task
+from controller.core.model.requests import Request, RequestOutcome
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import (
     HISTORY_LIMIT,
     SCHEMA_VERSION,
     Observation,
-    Request,
-    RequestOutcome,
     Spec,
     Status,
     Step,

@@ -25,8 +25,9 @@ from controller.core.model.lifecycle import HOLDING, Event, State, is_path
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord, Task
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector, format_quantity
-from controller.core.model.task import RequestKind, Status, Step
+from controller.core.model.task import Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
 from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by

@@ -1,0 +1,75 @@
+"""What users ask of the leader: requests for a task, and for repairs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+MOST_PRIORITY = 1_000_000_000
+Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
+
+
+class RequestKind(StrEnum):
+    """What a user can ask of a task.
+
+    Each request takes effect once, in the transaction that deletes it (invariant I8).
+    """
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    CONFIRM_STOPPED = "confirm-stopped"  # an operator's word that a lost attempt no longer runs
+    CHANGE = "change"  # of a task that waits: put it on hold, release it, set its priority
+
+
+class RequestOutcome(StrEnum):
+    """What became of a request."""
+
+    DONE = "done"
+    IGNORED = "ignored"  # it could not take effect; the step's message says why
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request: who asks, why, and when.
+
+    `attempt` is the attempt that confirm-stopped refers to. `on_hold` and `priority` are what a change sets;
+    None: it stays.
+    """
+
+    kind: RequestKind
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
+    attempt: int = 0
+    on_hold: bool | None = None
+    priority: Priority | None = None
+
+    @property
+    def words(self) -> str:
+        """Who asks, and why, as a step of the task records it."""
+        who = f"requested by {self.by}" if self.by else "requested"
+        return f"{self._sets}{who}" + (f": {self.reason}" if self.reason else "")
+
+    @property
+    def _sets(self) -> str:
+        held = {None: "", True: "on hold, ", False: "released, "}[self.on_hold]
+        return held + (f"priority {self.priority}, " if self.priority is not None else "")
+
+
+class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finding that is to be repaired, by its identity. `mod` is that of a key to delete, else 0."""
+
+    invariant: str
+    subject: str
+    mod: int = 0
+
+
+class RepairRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request for repairs: which findings, by whom, why, when, and at which revision they were seen."""
+
+    findings: tuple[Wanted, ...]
+    revision: int = 0
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
