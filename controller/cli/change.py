@@ -1,6 +1,7 @@
 """Commands that make a request of the leader, or change a pool or the pods.
 
-They are cancel, retry, confirm-stopped, step-down, apply, pause, resume, delete and release-finalizers.
+They are cancel, retry, hold, release, set priority, confirm-stopped, step-down, apply, pause, resume, delete
+and release-finalizers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from controller.cli.names import (
     Kind,
     PoolNames,
     TaskName,
-    TaskNames,
     complete_names,
     parse_kind_and_names,
 )
-from controller.cli.session import ERROR, NOT_FOUND, Session, complain
-from controller.client import NotFound, RequestResult
+from controller.cli.selection import Selection
+from controller.cli.session import ERROR, Session, complain
 from controller.core.model.installation import Installation
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.printable import counted
 from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
@@ -33,20 +34,70 @@ from controller.terminal import say
 Reason = Annotated[str, typer.Option(help="The reason, recorded in the task's history.")]
 
 
-def cancel(session: Session, names: TaskNames, reason: Reason = "") -> None:
+def cancel(session: Session, tasks: Selection, reason: Reason = "") -> None:
     """Cancel tasks.
 
     A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit code 0).
     """
-    _for_each(names, lambda name: session.client.cancel(name, reason=reason), "cancel")
+    ask = session.client.cancel
+    tasks.for_each(
+        session, "cancel", lambda view: not view.finished, lambda view: ask(view.id, reason=reason, of=view)
+    )
 
 
-def retry(session: Session, names: TaskNames, reason: Reason = "") -> None:
+def retry(session: Session, tasks: Selection, reason: Reason = "") -> None:
     """Run Failed or Cancelled tasks again.
 
     A Succeeded task is not run again (exit code 1).
     """
-    _for_each(names, lambda name: session.client.retry(name, reason=reason), "retry")
+    ask = session.client.retry
+    tasks.for_each(
+        session,
+        "retry",
+        lambda view: view.state in (State.FAILED, State.CANCELLED),
+        lambda view: ask(view.id, reason=reason, of=view),
+    )
+
+
+def hold(session: Session, tasks: Selection, reason: Reason = "") -> None:
+    """Put waiting tasks on hold: they are not admitted until they are released.
+
+    A queue deadline does not count the time on hold.
+    """
+    ask = session.client.hold
+    tasks.for_each(
+        session,
+        "hold",
+        lambda view: view.state in WAITING and not view.on_hold,
+        lambda view: ask(view.id, reason=reason, of=view),
+    )
+
+
+def release(session: Session, tasks: Selection, reason: Reason = "") -> None:
+    """Release tasks that are on hold: they wait in their queue again, at the place that they had."""
+    ask = session.client.release
+    tasks.for_each(
+        session, "release", lambda view: view.on_hold, lambda view: ask(view.id, reason=reason, of=view)
+    )
+
+
+def set_priority(
+    session: Session,
+    priority: Annotated[int, typer.Argument(help="Higher goes first; it may be below zero.")],
+    tasks: Selection,
+    reason: Reason = "",
+) -> None:
+    """Give waiting tasks another priority.
+
+    `tally set priority 10 train-7`, `tally set priority -5 --owner vision --state waiting`
+    """
+    ask = session.client.set_priority
+    tasks.for_each(
+        session,
+        f"set priority {priority}",
+        lambda view: view.state in WAITING and view.priority != priority,
+        lambda view: ask(view.id, priority, reason=reason, of=view),
+    )
 
 
 def confirm_stopped(
@@ -68,28 +119,8 @@ def confirm_stopped(
             f"Are you sure that attempt {view.attempt} of {name} has stopped, and cannot come back?",
             abort=True,
         )
-    _for_each(
-        [name], lambda task_id: session.client.confirm_stopped(task_id, reason=reason), "confirm-stopped"
-    )
-
-
-def _for_each(names: list[str], ask: Callable[[str], RequestResult], verb: str) -> None:
-    """Make the request for each task. An error for one task does not stop the others."""
-    code = 0
-    for name in dict.fromkeys(names):
-        try:
-            result = ask(name)
-        except UserError as error:
-            complain(str(error))
-            code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
-        else:
-            say(
-                f"task/{result.message}"
-                if result.outcome == "already finished"
-                else f"task/{name} {verb} {result.outcome}"
-            )
-    if code:
-        raise typer.Exit(code)
+    result = session.client.confirm_stopped(name, reason=reason)
+    say(f"task/{name} confirm-stopped {result.outcome}")
 
 
 def step_down(session: Session) -> None:

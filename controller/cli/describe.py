@@ -76,6 +76,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Why": session.client.explain(name),
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
+            "Priority": view.priority or "",
             "Attempt": view.attempt,
             "Failures": (
                 f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
@@ -150,6 +151,7 @@ def _describe_pool(session: Session, name: str) -> None:
             "Paused": "yes" if pool is not None and pool.paused else "",
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
             "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
+            "On hold": view.on_hold or "",
             "Overcommitted": ", ".join(view.overcommitted),
         }
     )

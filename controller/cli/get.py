@@ -40,7 +40,7 @@ SORTS: dict[str, Sort] = {
     "name": lambda view: view.id,
     "state": lambda view: [*State, None].index(view.state),
     "pool": lambda view: view.pool,
-    "priority": lambda view: view.spec.priority if view.spec is not None else 0,
+    "priority": lambda view: view.priority,
     "attempt": lambda view: view.attempt,
     "age": lambda view: -view.submitted_at,
 }

@@ -85,6 +85,8 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
         if view.lost
         else f"{view.state} (stopping)"
         if status and status.stopping
+        else f"{view.state} (on hold)"
+        if view.on_hold
         else view.state
     )
     reason = UNREADABLE if view.problem and not view.status else view.reason
@@ -103,7 +105,7 @@ def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
         _cut(view.owner, NAME_WIDTH),
         view.attempt,
         reason,
-        spec.priority if spec else 0,
+        view.priority,
         resources,
         node,
         exit_code,

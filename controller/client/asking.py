@@ -3,15 +3,20 @@
 The leader deletes a request when it acts on it. The request's own key therefore cannot tell a late copy from
 a new request. The task's status can: the leader changes it in the same transaction. The transaction here also
 compares the status with what was read before, so that a copy that arrives after the leader acted is refused.
+
+A change may find another one that the leader has yet to act on. Both then become one, in which the later one
+has the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from controller.client.views import RequestResult
 from controller.core.model import codec
-from controller.core.model.requests import Request
+from controller.core.model.requests import Request, RequestKind, RequestOutcome
 from controller.core.model.task import SCHEMA_VERSION, Step
 from controller.errors import CorruptValue
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
@@ -24,50 +29,79 @@ def ask(
     keys: Keys,
     task_id: str,
     request: Request,
+    *,
+    create: int = 0,
+    needs: Callable[[], Sequence[Guard]] = tuple,
 ) -> RequestResult | None:
-    """Store the request; None when there is no such task. Raises what `read` and `commit` raise.
+    """Store the request; None when there is no such task. Raises what `read`, `commit` and `needs` raise.
+
+    `create` is the create revision of the task's spec; 0: any. `needs` tells what else must hold, before each
+    try.
 
     If the leader acted on a request of this kind between two tries, the request is not stored again: it was
     this one, and the answer was lost, or it was an equal one.
     """
     key, op = keys.request(task_id, request.kind), new_op()
-    value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
     steps_before: int | None = None
-    unreadable = 0  # the mod of what is stored under the key, and is not a request: it is replaced
+    replaced = 0  # the mod of what is stored under the key: no request, or a change that ours now includes
     while True:
+        needed = needs()
         task = read(keys.task(task_id))
-        if task is None:
+        if task is None or create not in (0, task.create):
             return None
         status = read(keys.state(task_id))
         steps, told = _steps(status, steps_before or 0)
         if steps_before is None:
             steps_before = steps
-        elif any(step.request == request.kind for step in told):
+        elif any(_answers(step, request) for step in told):
             return RequestResult(
                 id=task_id, outcome="already requested", message="the leader has acted on it"
             )
         guards = (
-            Guard(key, unreadable),
+            Guard(key, replaced),
             Guard(task.key, task.create, on_create=True),
             Guard(keys.state(task_id), status.mod if status is not None else 0),
+            *needed,
         )
+        value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
         answer = commit(Transaction(guards, (Put(key, value),), op))
         if isinstance(answer, Committed):
             return RequestResult(id=task_id, outcome="requested")
         stored = answer.current.get(key)
-        if stored is not None and _is_request(request.kind, stored):
-            return RequestResult(
-                id=task_id, outcome="already requested", message="the leader has yet to act on it"
-            )
-        unreadable = stored.mod if stored is not None else 0
+        known = _request(request.kind, stored) if stored is not None else None
+        if known is not None:
+            both = _both(known, request)
+            if both is known:
+                return RequestResult(
+                    id=task_id, outcome="already requested", message="the leader has yet to act on it"
+                )
+            request = both
+        replaced = stored.mod if stored is not None else 0
 
 
-def _is_request(kind: str, item: KeyValue) -> bool:
+def _answers(step: Step, request: Request) -> bool:
+    """Whether the step tells that the leader acted on this request, or on an equal one."""
+    if request.kind is RequestKind.CHANGE and step.outcome == RequestOutcome.DONE:
+        return step.request == request.kind and step.message == request.words[: len(step.message)]
+    return step.request == request.kind
+
+
+def _both(known: Request, request: Request) -> Request:
+    """The request with what a `known` one changes besides; that one itself, if it says the same."""
+    on_hold = known.on_hold if request.on_hold is None else request.on_hold
+    priority = known.priority if request.priority is None else request.priority
+    if (on_hold, priority) == (known.on_hold, known.priority):
+        return known
+    reason = request.reason or known.reason
+    return msgspec.structs.replace(request, on_hold=on_hold, priority=priority, reason=reason)
+
+
+def _request(kind: str, item: KeyValue) -> Request | None:
+    """The stored request; None if it cannot be read."""
     try:
-        codec.decode_request(kind, item.value)
+        return codec.decode_request(kind, item.value)
     except CorruptValue:
-        return False
-    return True
+        return None
 
 
 def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:

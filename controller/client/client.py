@@ -93,12 +93,14 @@ class Client:
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
-        self._requests = Requests(calls, self._reading)
+        self._requests = Requests(calls, self._reading, self.features)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
         self.owners = Owners(calls, self._reading)
         self.usage = self.owners.usage
+        self.hold, self.release = self._requests.hold, self._requests.release
+        self.set_priority = self._requests.set_priority
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
@@ -242,19 +244,20 @@ class Client:
             only = changed if changed is None or not task_id else {task_id}
             yield sorted_views(model, pool, wanted, terms, only, owner)
 
-    def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
+    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader to cancel a task.
 
-        A finished task is left as it is (`already finished`). Raises NotFound.
+        A finished task is left as it is (`already finished`). Raises NotFound; with `of`, the task as it was
+        shown, also if another one of its name has taken its place.
         """
-        return self._requests.cancel(task_id, reason=reason)
+        return self._requests.cancel(task_id, reason=reason, of=of)
 
-    def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
+    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader to run a Failed or Cancelled task again.
 
-        Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
+        Raises NotFound as `cancel`, and UserError for a task in another state, unless it is being cancelled.
         """
-        return self._requests.retry(task_id, reason=reason)
+        return self._requests.retry(task_id, reason=reason, of=of)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Confirm, as an operator, that the attempt of a task no longer runs.

@@ -1,28 +1,37 @@
-"""The requests that users make of the leader: cancel, retry and confirm-stopped."""
+"""The requests that users make of the leader: cancel, retry, confirm-stopped, and changes of what waits."""
 
 from __future__ import annotations
 
 import getpass
 import socket
+from functools import partial
 
 from controller.client.asking import ask
 from controller.client.calls import Calls
+from controller.client.features import Features
 from controller.client.reading import Reading
-from controller.client.views import RequestResult
-from controller.core.model.lifecycle import State
-from controller.core.model.requests import Request, RequestKind
-from controller.errors import UserError
+from controller.client.views import RequestResult, TaskView
+from controller.core.model import features
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
+from controller.core.model.task import StopReason
+from controller.errors import InvalidField, UserError
+from controller.store.base import Guard
 from controller.views.tasks import UNREADABLE
 
 
 class Requests:
-    """Each method looks at the task first, and refuses a request that cannot take effect."""
+    """Each method looks at the task first, and refuses a request that cannot take effect.
 
-    def __init__(self, calls: Calls, reading: Reading) -> None:
+    `of` is the task as it was shown: if another one of its name has taken its place, that is NotFound.
+    """
+
+    def __init__(self, calls: Calls, reading: Reading, known: Features) -> None:
         self._calls = calls
         self._reading = reading
+        self._features = known
 
-    def cancel(self, task_id: str, *, reason: str = "") -> RequestResult:
+    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader to cancel a task.
 
         A finished task is left as it is (`already finished`). Raises NotFound.
@@ -32,9 +41,9 @@ class Requests:
             return RequestResult(
                 id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
             )
-        return self._request(RequestKind.CANCEL, task_id, reason)
+        return self._request(RequestKind.CANCEL, task_id, reason, of=of)
 
-    def retry(self, task_id: str, *, reason: str = "") -> RequestResult:
+    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader to run a Failed or Cancelled task again.
 
         Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
@@ -50,7 +59,7 @@ class Requests:
                 f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
                 f" see `tally explain {task_id}`"
             )
-        return self._request(RequestKind.RETRY, task_id, reason)
+        return self._request(RequestKind.RETRY, task_id, reason, of=of)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Confirm, as an operator, that the attempt of a task no longer runs.
@@ -67,15 +76,80 @@ class Requests:
             )
         return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
 
-    def _request(self, kind: RequestKind, task_id: str, reason: str, attempt: int = 0) -> RequestResult:
-        request = Request(
-            kind=kind, by=requester(), reason=reason, at=self._calls.clock.now(), attempt=attempt
-        )
+    def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """Ask the leader not to admit a waiting task until it is released.
+
+        Raises NotFound, UserError for a task that does not wait, and InvalidField if the feature is off.
+        """
+        return self._change(task_id, reason, of, on_hold=True)
+
+    def release(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """Ask the leader to let a task that is on hold wait in its queue again. Raises as `hold`."""
+        return self._change(task_id, reason, of, on_hold=False)
+
+    def set_priority(
+        self, task_id: str, priority: int, *, reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
+        """Ask the leader to give a waiting task another priority. Raises as `hold`."""
+        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+            raise InvalidField(
+                "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
+            )
+        return self._change(task_id, reason, of, priority=priority)
+
+    def _change(
+        self,
+        task_id: str,
+        reason: str,
+        of: TaskView | None,
+        *,
+        on_hold: bool | None = None,
+        priority: int | None = None,
+    ) -> RequestResult:
+        view = self._reading.task(task_id)
+        status = view.status
+        comes_back = status is not None and status.stopping == StopReason.PREEMPTED
+        if view.state not in WAITING and not comes_back:
+            raise UserError(
+                f"{task_id} is {view.state or UNREADABLE}: only a task that waits can be put on hold,"
+                f" released, or given another priority; see `tally explain {task_id}`"
+            )
+        is_so = on_hold in (None, view.on_hold) and priority in (None, view.priority)
+        if is_so and RequestKind.CHANGE not in view.requests:
+            return RequestResult(id=task_id, outcome="already requested", message=f"{task_id} is so already")
+        return self._request(RequestKind.CHANGE, task_id, reason, of=of, on_hold=on_hold, priority=priority)
+
+    def _request(
+        self,
+        kind: RequestKind,
+        task_id: str,
+        reason: str,
+        attempt: int = 0,
+        *,
+        of: TaskView | None = None,
+        on_hold: bool | None = None,
+        priority: int | None = None,
+    ) -> RequestResult:
         calls = self._calls
-        result = ask(calls.stored, calls.commit, calls.keys, task_id, request)
+        request = Request(
+            kind=kind,
+            by=requester(),
+            reason=reason,
+            at=calls.clock.now(),
+            attempt=attempt,
+            on_hold=on_hold,
+            priority=priority,
+        )
+        create = of.create_revision if of is not None else 0
+        needs = partial(self._needs, kind)
+        result = ask(calls.stored, calls.commit, calls.keys, task_id, request, create=create, needs=needs)
         if result is None:
             raise self._reading.no_task(task_id)
         return result
+
+    def _needs(self, kind: RequestKind) -> list[Guard]:
+        needed = features.needed_by_request(kind)
+        return [Guard(self._calls.keys.engine, self._features.check(needed))] if needed else []
 
 
 def requester() -> str:

@@ -39,7 +39,10 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     problem: str = ""  # why its spec is invalid, or which of its records cannot be read
     requests: tuple[str, ...] = ()  # the kinds of requests that wait for the leader
+    on_hold: bool = False  # not admitted until it is released
+    priority: int = 0  # as a user has set it since, or else as in its spec
     submitted_at: float = 0.0
+    create_revision: int = 0  # of its spec: another task of the same name has another; 0 if it is gone
     spec: Spec | None = None
     status: Status | None = None
 
@@ -80,6 +83,7 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     definition: Pool | None = None
     problem: str = ""
     counts: dict[str, int] = {}  # state → number of tasks; empty when no tasks were read
+    on_hold: int = 0  # of the tasks that wait
 
     @property
     def resources(self) -> list[str]:
@@ -247,7 +251,10 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
         message=facts.message,
         problem="; ".join(filter(None, [facts.spec_error, *broken])),
         requests=tuple(sorted(request.kind for request in facts.requests)),
+        on_hold=facts.on_hold,
+        priority=facts.priority,
         submitted_at=facts.submitted_at,
+        create_revision=facts.create_revision,
         spec=facts.spec,
         status=facts.status,
     )
@@ -264,6 +271,7 @@ def pool_views(model: Model) -> list[PoolView]:
             definition=facts.definition,
             problem="; ".join(f"{kind}/{facts.name}: {why}" for kind, why in facts.broken),
             counts={state.value: number for state, number in facts.tasks.items()},
+            on_hold=facts.on_hold,
         )
         for facts in all_pools(model)
     ]

@@ -40,8 +40,9 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
     pool: str
     owner: str  # whom its resources are charged to
     state: State | None  # null: its status does not parse
+    on_hold: bool  # not admitted until it is released
     attempt: int
-    priority: int
+    priority: int  # as a user has set it since, or else as in its spec
     labels: dict[str, str]
     resources: dict[str, str]
     hold: dict[str, str]
@@ -111,6 +112,7 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     engine_options: dict[str, Any]
     tasks: dict[str, int]
     waiting: int
+    on_hold: int  # of those that wait
     problem: str
 
 
@@ -235,6 +237,7 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "engine_options": _masked(definition.engine_options) if definition is not None else {},
         "tasks": {state.value: number for state, number in pool.tasks.items()},
         "waiting": pool.waiting,
+        "on_hold": pool.on_hold,
         "problem": "; ".join(problems),
     }
 
@@ -306,8 +309,9 @@ def _summary_fields(task: TaskFacts) -> dict[str, Any]:
         "pool": task.pool,
         "owner": task.owner,
         "state": task.state,
+        "on_hold": task.on_hold,
         "attempt": task.attempt,
-        "priority": spec.priority if spec is not None else 0,
+        "priority": task.priority,
         "labels": spec.labels if spec is not None else {},
         "resources": spec.resources.format() if spec is not None else {},
         "hold": status.hold.format(),

@@ -63,6 +63,7 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
     paused: bool
     defined: bool
     waiting: int
+    on_hold: int
     lost: int
     tasks: dict[str, int]
     resources: list[ResourceSummary]
@@ -185,6 +186,7 @@ def _pool(pool: PoolFacts, holds: Holding, owners: list[OwnerFacts]) -> PoolSumm
         paused=pool.paused,
         defined=pool.definition is not None,
         waiting=pool.waiting,
+        on_hold=pool.on_hold,
         lost=holds.lost,
         tasks={state.value: number for state, number in pool.tasks.items()},
         resources=[

@@ -124,6 +124,12 @@ FAMILIES: tuple[Family, ...] = (
         ("pool",),
     ),
     Family(
+        "tally_tasks_on_hold",
+        MetricType.GAUGE,
+        "Waiting tasks that users keep from being admitted, until they are released.",
+        ("pool",),
+    ),
+    Family(
         "tally_transitions",
         MetricType.COUNTER,
         'Transitions committed by this replica as leader. Reasons outside the known set are "Other".',

@@ -15,6 +15,7 @@ from controller.core.model.records import Task
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
+from controller.core.planning.transitions import ON_HOLD
 from controller.errors import CorruptValue
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
@@ -177,7 +178,7 @@ def _why_stopped(status: Status) -> str:
     return f"{why}: {words_of(told.message)}" if status.stopping == StopReason.PREEMPTED else why
 
 
-def _step_of(status: Status, event: Event, when: float | None = None) -> Step | None:
+def _step_of(status: Status, event: Event, when: float | None = None, reason: str = "") -> Step | None:
     """The last such step of the current attempt; None if the history lacks it, or cannot be read."""
     try:
         steps = decode_history(status)
@@ -187,7 +188,9 @@ def _step_of(status: Status, event: Event, when: float | None = None) -> Step | 
         (
             s
             for s in reversed(steps)
-            if (s.attempt, s.event) == (status.attempt, event) and when in (None, s.at)
+            if (s.attempt, s.event) == (status.attempt, event)
+            and when in (None, s.at)
+            and reason in ("", s.reason)
         ),
         None,
     )
@@ -198,6 +201,8 @@ def _step_of(status: Status, event: Event, when: float | None = None) -> Step | 
 
 def _waiting(model: Model, task: Task, now: float) -> str:
     status = task.status
+    if status is not None and task.on_hold:
+        return _on_hold(task, status, now)
     if status is not None and status.retry_at is not None and status.retry_at > now:
         last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
         return (
@@ -229,6 +234,15 @@ def _waiting(model: Model, task: Task, now: float) -> str:
             f" `tally resume {task.pool}`"
         )
     return _in_queue(model, task, record.pool, now)
+
+
+def _on_hold(task: Task, status: Status, now: float) -> str:
+    step = _step_of(status, Event.NOTED, reason=ON_HOLD)
+    since = f" since {at(step.at)} ({span(now - step.at)}): {words_of(step.message)}" if step else ""
+    return (
+        f"{task.id} is on hold{since}; `tally release {task.id}` puts it into the queue of pool {task.pool}"
+        " again"
+    )
 
 
 def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from controller.core.model import features
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import DEFAULT_OWNER, StopReason
 
 FeatureState = Literal["on", "off", "dropping"]
@@ -79,6 +81,11 @@ def uses(model: Model, name: str) -> list[str]:
 def _task_uses(task: Task, name: str) -> bool:
     if name == features.OWNERS:
         return any(record.owner != DEFAULT_OWNER for record in (task.spec, task.status) if record is not None)
-    return (
-        name == features.CLAIMS and task.status is not None and task.status.stopping == StopReason.PREEMPTED
-    )
+    status = task.status
+    if name == features.CHANGES:
+        return RequestKind.CHANGE in task.requests or (
+            status is not None
+            and not status.is_finished
+            and (status.state is State.CREATED or status.on_hold or status.priority is not None)
+        )
+    return name == features.CLAIMS and status is not None and status.stopping == StopReason.PREEMPTED

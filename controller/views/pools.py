@@ -30,7 +30,8 @@ class PoolFacts(NamedTuple):
     held: Vector  # as its ledger says
     unledgered: Vector  # what its tasks hold beyond that: nothing, by invariant I1
     tasks: dict[State, int]  # states in which it has tasks, in the order of the lifecycle
-    queued: int  # tasks in its queue, without those in back-off
+    queued: int  # tasks in its queue, without those in back-off or on hold
+    on_hold: int  # tasks that are not admitted until they are released
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
     @property
@@ -82,6 +83,7 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
         unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
         queued=len(model.queue(name)),
+        on_hold=sum(task.pool == name for task in model.indexes.on_hold.values()),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
             for kind in ("pools", "ledgers")
@@ -116,7 +118,7 @@ class OwnerFacts(NamedTuple):
     # beyond all numbers, since the owner holds something that the pool has no more
     share: float | None
     running: int  # its Pending and Running tasks
-    waiting: int  # its tasks in the queue, without those in back-off
+    waiting: int  # its tasks in the queue, without those in back-off or on hold
     used: Vector  # since the beginning: resource units times milliseconds
     is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
     broken: str  # why its share cannot be read: then what it holds and has used is not known

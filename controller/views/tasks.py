@@ -14,6 +14,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status
+from controller.core.planning.transitions import ON_HOLD
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"
@@ -32,6 +33,7 @@ class TaskFacts(NamedTuple):
     requests: tuple[Request, ...]  # that wait for the leader
     submitted_at: float
     revision: int  # of the last write of its spec or status
+    create_revision: int  # of its spec; 0 if it is gone
     spec_error: str  # why its spec is invalid
     broken: tuple[tuple[str, str], ...]  # the kinds of its unusable records, and why
     kept_log_revision: int  # revision of its kept log; 0 if there is none
@@ -42,8 +44,22 @@ class TaskFacts(NamedTuple):
         return self.status.attempt if self.status is not None else 0
 
     @property
+    def on_hold(self) -> bool:
+        """Whether a user keeps it from being admitted."""
+        return self.status is not None and self.status.on_hold and self.state in WAITING
+
+    @property
+    def priority(self) -> int:
+        """Its priority: as a user has set it since, or else as in its spec."""
+        if self.status is not None and self.status.priority is not None:
+            return self.status.priority
+        return self.spec.priority if self.spec is not None else 0
+
+    @property
     def reason(self) -> str:
         """Why it is in its state, in one word."""
+        if self.on_hold:
+            return ON_HOLD
         return self.status.reason if self.status is not None else ""
 
     @property
@@ -103,6 +119,7 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
         requests=tuple(request for request, _ in task.requests.values()),
         submitted_at=submitted_at(task),
         revision=max(task.spec_mod, task.status_mod),
+        create_revision=task.spec_create,
         spec_error=task.spec_error if "tasks" not in task.frozen else "",
         broken=tuple(
             (kind, model.quarantine.get((kind, (task.id,)), "does not parse")) for kind in sorted(task.frozen)

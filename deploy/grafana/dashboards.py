@@ -352,6 +352,14 @@ def pools() -> list[Panel]:
         ),
         panel(
             "timeseries",
+            "Tasks on hold",
+            "Users keep them from being admitted, until they are released.",
+            "none",
+            Query(f"max by (pool) (tally_tasks_on_hold{{{POOL}}})", "{{pool}}"),
+            min=0,
+        ),
+        panel(
+            "timeseries",
             "Shares of owners",
             "The dominant share of each owner of a pool with sharing: the smallest is served first.",
             "percentunit",

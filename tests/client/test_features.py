@@ -18,7 +18,7 @@ from controller.store.base import Refused
 from tests.client.conftest import PutRaw, PutStatus
 from tests.support.meddling import MeddledStore
 
-KNOWS = ["claims", "owners"]
+KNOWS = ["changes", "claims", "owners"]
 SHARED = {"name": "shared", "capacity": {"cpu": 4}, "sharing": {}}
 PREEMPTING = {**SHARED, "preemption": {"by_priority": True}}
 
@@ -48,9 +48,9 @@ def states(client: Client) -> dict[str, str]:
 
 def test_a_feature_is_turned_on_in_a_new_term(led: Client) -> None:
     """The record keeps what a newer release has put there."""
-    assert states(led) == {"claims": "off", "owners": "off"}
+    assert states(led) == {"changes": "off", "claims": "off", "owners": "off"}
     assert led.features.enable("owners")
-    assert states(led) == {"claims": "off", "owners": "on"}
+    assert states(led) == {"changes": "off", "claims": "off", "owners": "on"}
     assert stored(led, "leader") is None
     record = stored(led, "engine")
     assert record is not None
@@ -71,7 +71,7 @@ def test_a_replica_that_does_not_know_it_keeps_it_off(
         led.features.enable("claims")
     with pytest.raises(UserError, match="r1"):
         led.apply_pool(PREEMPTING)
-    assert states(led) == {"claims": "off", "owners": "off"}
+    assert states(led) == {"changes": "off", "claims": "off", "owners": "off"}
     assert [pool.name for pool in led.pools()] == ["default"]
     if key != "leader":
         assert {view.name: view.unknown_to for view in led.features.all()}["claims"] == ("r1",)
@@ -84,7 +84,7 @@ def test_before_the_first_election_there_is_no_record_to_put_it_in(client: Clien
 
 def test_a_feature_of_another_release_is_shown_and_not_touched(led: Client, put_raw: PutRaw) -> None:
     put_raw("engine", b'{"engine":{"name":"null","parts":{"feature/tides":""}},"installation":"abc"}')
-    assert states(led) == {"claims": "off", "owners": "off", "tides": "on"}
+    assert states(led) == {"changes": "off", "claims": "off", "owners": "off", "tides": "on"}
     for change in (led.features.enable, led.features.drop):
         with pytest.raises(UserError, match="knows no feature 'tides'"):
             change("tides")
@@ -123,7 +123,7 @@ def test_a_heartbeat_does_not_keep_it_off(led: Client, put_raw: PutRaw) -> None:
 
 def test_a_pool_turns_on_what_it_needs_and_says_so(led: Client) -> None:
     assert led.apply_pool(PREEMPTING).turned_on == ("owners", "claims")
-    assert states(led) == {"claims": "on", "owners": "on"}
+    assert states(led) == {"changes": "off", "claims": "on", "owners": "on"}
     assert led.apply_pool({**PREEMPTING, "capacity": {"cpu": 5}}).turned_on == ()
 
 
@@ -187,7 +187,7 @@ def test_what_uses_claims_keeps_them_on(led: Client, put_raw: PutRaw, put_status
         led.features.drop("claims")
     put_status("victim", State.RUNNING)
     assert led.features.drop("claims")
-    assert states(led) == {"claims": "off", "owners": "on"}
+    assert states(led) == {"changes": "off", "claims": "off", "owners": "on"}
 
 
 def test_while_a_feature_is_being_dropped_it_takes_no_new_use(led: Client, put_raw: PutRaw) -> None:

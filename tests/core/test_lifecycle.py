@@ -24,6 +24,7 @@ EXPECTED = {
     ("Created", "admitted"): "Pending",
     ("Created", "rejected"): "Failed",
     ("Created", "cancel-requested"): "Cancelled",
+    ("Created", "noted"): "Created",
     ("WaitingRetry", "admitted"): "Pending",
     ("WaitingRetry", "rejected"): "Failed",
     ("WaitingRetry", "cancel-requested"): "Cancelled",

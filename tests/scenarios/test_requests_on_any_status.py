@@ -30,6 +30,9 @@ STATUSES = st.fixed_dictionaries(
     {"version": st.sampled_from([1, 9]), "state": st.sampled_from([*State, "Odd", "", 5])},
     optional={
         "pool": TEXTS,
+        "owner": TEXTS,
+        "on_hold": st.sampled_from([True, False, 1]),
+        "priority": NUMBERS,
         "attempt": NUMBERS,
         "term": NUMBERS,
         "steps": NUMBERS,
@@ -56,14 +59,16 @@ STATUSES = st.fixed_dictionaries(
 REQUESTS = st.fixed_dictionaries(
     {},
     optional={
-        "kind": st.sampled_from(["cancel", "retry", "confirm-stopped", "odd", 5]),
+        "kind": st.sampled_from(["cancel", "retry", "confirm-stopped", "change", "odd", 5]),
         "by": TEXTS,
         "reason": TEXTS,
         "at": NUMBERS,
         "attempt": NUMBERS,
+        "on_hold": st.sampled_from([True, False, None, "yes"]),
+        "priority": NUMBERS,
     },
 )
-KINDS = st.sampled_from(["cancel", "retry", "confirm-stopped", "odd"])
+KINDS = st.sampled_from(["cancel", "retry", "confirm-stopped", "change", "odd"])
 
 
 def act(stage: Stage, leader: StagedReplica) -> None:
@@ -124,7 +129,8 @@ def test_any_status_and_any_request(
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        ({"state": "Created", "pool": "nope", "term": 99999}, "state: is Created, which is never stored"),
+        ({"state": "Created", "pool": "nope", "term": 99999}, "state: is Created, and no step led there"),
+        ({"state": "Created", "steps": 1, "attempt": 2}, "attempt: is 2, but a Created task has had none"),
         ({}, "state: is Created"),
         ({"state": "Pending"}, "attempt: is 0, but a Pending task has had at least one"),
         ({"state": "Running", "attempt": 1, "pool": "a/b"}, "pool: 'a/b' may hold only"),

@@ -116,6 +116,13 @@ class Stage:
             codec.encode(Request(kind=kind, by=by, at=self.clock.now(), attempt=attempt)),
         )
 
+    def change(
+        self, task_id: str, *, on_hold: bool | None = None, priority: int | None = None, by: str = "user"
+    ) -> None:
+        """Put a task on hold, release it, or set its priority."""
+        request = Request(kind=RequestKind.CHANGE, by=by, on_hold=on_hold, priority=priority)
+        self.put(self.keys.request(task_id, RequestKind.CHANGE), codec.encode(request))
+
     def replica(self, model: Model | None = None) -> StagedReplica:
         """A replica that takes itself to be the leader of the current term; `model` is its model, if it
         has one already.

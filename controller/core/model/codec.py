@@ -234,12 +234,14 @@ def _check_status(status: Status) -> None:
     """Raises CorruptValue for a status that no transition leads to: none would lead out of it."""
     if status.state is State.CREATED and status.attempt:
         raise CorruptValue(f"attempt: is {status.attempt}, but a Created task has had none")
+    if status.state is State.CREATED and not status.steps:
+        raise CorruptValue("state: is Created, and no step led there: a task without a status is Created")
     if status.is_holding and status.attempt < 1:
         raise CorruptValue(f"attempt: is {status.attempt}, but a {status.state} task has had at least one")
     if status.state in FINISHED and status.finished_at is None:
         # its retention would have ended long ago
         raise CorruptValue(f"finished_at: is missing, but a {status.state} task has ended")
-    if status.is_holding and status.pool:
+    if status.state not in FINISHED and status.pool:
         try:  # they become parts of keys
             parse_name(status.pool, "pool", "a pool's name")
             parse_name(status.owner, "owner", "an owner's name")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec
 
 PREFIX = "feature/"
@@ -61,6 +62,11 @@ def lacking(parts: Mapping[str, str]) -> str:
 def needed_by_spec(spec: Spec) -> dict[str, str]:
     """The features that the spec needs, each with the field that needs it."""
     return {OWNERS: "owner"} if spec.owner != DEFAULT_OWNER else {}
+
+
+def needed_by_request(kind: RequestKind) -> dict[str, str]:
+    """The features that a request of this kind needs, each with what needs it."""
+    return {CHANGES: "request"} if kind is RequestKind.CHANGE else {}
 
 
 def needed_by_pool(pool: Pool) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Indexes:
         self.touched = Touched()
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
+        self.on_hold: dict[str, Task] = {}
         self.holds: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # Invariant: a task that holds nothing and needs a decision now, whatever the time, is in here, and so
@@ -119,6 +120,7 @@ class Indexes:
                 self.touched.pools[pool] = None  # it may have been the head that blocked others
         if self.holding.pop(task.id, None) is not None:
             self.holders.discard(task.id)
+        self.on_hold.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -140,6 +142,8 @@ class Indexes:
             self.holders.add(task)
             if task.status.stopping and task.status.lost_since is not None:
                 self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
+        elif task.on_hold:
+            self.on_hold[task.id] = task
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None and task.status is None:

@@ -16,7 +16,7 @@ from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
-from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
 from controller.errors import CorruptValue, TallyError
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
@@ -126,6 +126,18 @@ class Task:
             status is not None
             and status.state is State.WAITING_RETRY
             and status.reason in ("Preempted", "RetryRequested", "Released")
+        )
+
+    def is_postponed(self, kind: RequestKind) -> bool:
+        """Whether a request of this kind waits, and takes effect when the task's attempt has ended.
+
+        A retry waits while the task is being cancelled, and a change while it is being preempted.
+        """
+        status = self.status
+        if status is None or not status.is_holding:
+            return False
+        return (kind is RequestKind.RETRY and status.cancelling) or (
+            kind is RequestKind.CHANGE and status.stopping == StopReason.PREEMPTED
         )
 
     @property

@@ -70,6 +70,9 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         return Decision(
             transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
         )
+    change = task.requests.get(RequestKind.CHANGE)
+    if change is not None:
+        return Decision(_changed(task, change[0], moment), (RequestKind.CHANGE,))
     if task.requests:
         why = "it is already waiting for its next attempt"
         return _ignored(task, task.status, why, moment)
@@ -82,12 +85,22 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
             rejected = transitions.rejected(task, "Unsatisfiable", str(error), moment)
             return Decision(rejected, compares_spec=True, compares_pool=True)
     limit = task.spec.deadlines.queue_seconds
-    if limit is not None and task.queued_at <= moment.now - limit:
+    if limit is not None and not task.on_hold and task.queued_at <= moment.now - limit:
         message = f"not admitted within its queue deadline of {limit:g} s"
         return Decision(
             transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True
         )
     return None
+
+
+def _changed(task: Task, request: Request, moment: Moment) -> Status | None:
+    on_hold = task.on_hold if request.on_hold is None else request.on_hold
+    priority = task.priority if request.priority is None else request.priority
+    if (on_hold, priority) != (task.on_hold, task.priority):
+        return transitions.changed(task, request, moment)
+    if task.status is None:
+        return None
+    return transitions.request_ignored(task.status, request, "it is so already", moment)
 
 
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
@@ -254,12 +267,15 @@ def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment
             transitions.stop_requested(status, StopReason.CANCEL, message, moment, request),
             (RequestKind.CANCEL,),
         )
+    if RequestKind.CHANGE in task.requests and not task.is_postponed(RequestKind.CHANGE):
+        request = task.requests[RequestKind.CHANGE][0]
+        why = f"it is {status.state}, and only a task that waits can be changed"
+        return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CHANGE,))
     if RequestKind.CONFIRM_STOPPED in task.requests:
         confirmed = _confirmed(task, status, attempt, moment)
         if confirmed is not None:
             return confirmed
-    if RequestKind.RETRY in task.requests and not status.cancelling:
-        # A retry waits while the task is being cancelled, and takes effect at the end.
+    if RequestKind.RETRY in task.requests and not task.is_postponed(RequestKind.RETRY):
         request = task.requests[RequestKind.RETRY][0]
         why = "its attempt has not ended"
         return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.RETRY,))

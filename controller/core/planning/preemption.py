@@ -252,10 +252,7 @@ class _Search:
         across = self._sharing.priority is SharingPriority.ACROSS_OWNERS
         owners = list(holders.owners(self._pool.name)) if across else [task.owner]
         return [
-            victim
-            for other in owners
-            for victim in self._stoppable(other)
-            if victim.priority < task.spec.priority
+            victim for other in owners for victim in self._stoppable(other) if victim.priority < task.priority
         ]
 
     def _stoppable(self, owner: str) -> Iterator[_Victim]:
@@ -275,14 +272,13 @@ class _Search:
                 or self._draft.has_changed(task.id)
             ):
                 continue
-            priority = task.spec.priority if task.spec is not None else 0
             runs = status.state is State.RUNNING
             since = status.started_at or status.admitted_at or 0.0
             if runs and now < since + self._policy.min_run_seconds:
                 ready = since + self._policy.min_run_seconds
                 self.soonest = ready if self.soonest is None else min(self.soonest, ready)
                 continue
-            yield _Victim(runs, priority, -since, task)
+            yield _Victim(runs, task.priority, -since, task)
 
     # -- stopping them
 

@@ -13,7 +13,7 @@ import msgspec
 
 from controller.core.model import lifecycle
 from controller.core.model.codec import decode_history, encode_step
-from controller.core.model.lifecycle import Event
+from controller.core.model.lifecycle import Event, State
 from controller.core.model.op import Op
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestOutcome
@@ -33,6 +33,7 @@ MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a st
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
 PREEMPTED = "Preempted"
+ON_HOLD, RELEASED = "OnHold", "Released"
 _STOP_DELAYED_REASON = f'"reason":"{STOP_DELAYED}"'.encode()  # in a stored step; messages escape quotes
 _DEADLINES: dict[str, str] = {
     StopReason.START_DEADLINE: "StartDeadlineExceeded",
@@ -84,23 +85,54 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
 def rejected(task: Task, reason: str, message: str, moment: Moment) -> Status:
     """It will never run: its spec is invalid or gone, its pool too small, or its queue deadline is over."""
     return _step(
-        _status_of(task), Event.REJECTED, moment, reason, message, retry_at=None, finished_at=moment.now
+        _status_of(task),
+        Event.REJECTED,
+        moment,
+        reason,
+        message,
+        on_hold=False,
+        retry_at=None,
+        finished_at=moment.now,
     )
 
 
 def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
     """It was cancelled while it held nothing."""
-    message = _request_message(request)
     return _step(
         _status_of(task),
         Event.CANCEL_REQUESTED,
         moment,
         "Cancelled",
-        message,
+        request.words,
         request,
+        on_hold=False,
         retry_at=None,
         finished_at=moment.now,
     )
+
+
+def changed(task: Task, request: Request, moment: Moment) -> Status:
+    """A user puts it on hold, releases it, or sets its priority, while it waits.
+
+    Once it is released, its wait begins anew: no queue deadline counts the time on hold.
+    """
+    status = _status_of(task)
+    fields: dict[str, Any] = {}
+    reason = "PriorityChanged"
+    if request.priority is not None:
+        fields["priority"] = request.priority
+    if request.on_hold is not None:
+        fields["on_hold"] = request.on_hold
+        reason = ON_HOLD if request.on_hold else RELEASED
+    if status.on_hold and request.on_hold is False:
+        if status.state is State.CREATED:
+            fields["queued_at"] = moment.now
+        elif (status.retry_at or 0.0) <= moment.now:  # else its back-off goes on
+            fields |= {"retry_at": moment.now, "reason": RELEASED, "message": request.words}
+    step = msgspec.structs.replace(
+        _noted(status, reason, request.words, moment), request=request.kind, outcome=RequestOutcome.DONE
+    )
+    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
 
 
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -212,10 +244,9 @@ def preempted(status: Status, seen: Observation, moment: Moment, request: Reques
 
 def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     """A user wants another attempt: at once, with fresh counts."""
-    message = _request_message(request)
     counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
     fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None}
-    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", message, request, **fields)
+    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", request.words, request, **fields)
 
 
 def kept_waiting(status: Status, reason: str, message: str, moment: Moment) -> Status:
@@ -320,11 +351,6 @@ def _started_at(status: Status, seen: Observation, moment: Moment) -> float:
         return status.started_at
     told = seen.started_at if seen.started_at is not None else moment.now
     return min(max(told, status.admitted_at or 0.0), moment.now)
-
-
-def _request_message(request: Request) -> str:
-    who = f"requested by {request.by}" if request.by else "requested"
-    return f"{who}: {request.reason}" if request.reason else who
 
 
 def _step(

@@ -25,7 +25,6 @@ from controller.core.model.lifecycle import HOLDING, Event, State, is_path
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord, Task
-from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
@@ -170,10 +169,7 @@ def check_requests(model: Model) -> Iterator[Finding]:
     for task_id in model.attention:
         task = model.tasks[task_id]
         for kind, (request, mod) in task.requests.items():
-            waits_for_the_end = (
-                kind is RequestKind.RETRY and task.status is not None and task.status.cancelling
-            )
-            if not task.frozen and not waits_for_the_end:
+            if not task.frozen and not task.is_postponed(kind):
                 yield _request_finding(f"request/{task_id}/{kind}", mod, request.by)
     for request_id, (wanted, mod) in model.repairs.items():
         yield _request_finding(f"repair/{request_id}", mod, wanted.by)

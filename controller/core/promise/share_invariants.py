@@ -104,7 +104,7 @@ def check_claims(model: Model) -> Iterator[Finding]:
     for pool, claims in model.claims.items():
         for task_id in claims:
             task = model.tasks.get(task_id)
-            if task is None or task.pool != pool or task.state not in WAITING:
+            if task is None or task.pool != pool or task.state not in WAITING or task.on_hold:
                 yield Finding(
                     invariant="I11",
                     subject=f"key/claims/{pool}/{task_id}",

@@ -171,6 +171,7 @@ function ownersTable(pool) {
 
 function poolNote(pool) {
   const parts = stateCounts(pool.tasks, ["Running", "Pending", "Created", "WaitingRetry"].filter((state) => state === "Running" || pool.tasks[state]));
+  if (pool.on_hold) parts.push(` · ${count(pool.on_hold)} on hold`);
   if (pool.lost) parts.push(` · ${count(pool.lost)} lost`);
   if (pool.paused) parts.unshift("paused · ");
   if (!pool.defined) parts.unshift("no longer defined · ");

@@ -87,6 +87,8 @@ export class TaskDialog {
       parts.push(el("p", { class: "message", "data-tone": "critical" },
         el("strong", {}, "Lost, resources held. "), "Nothing proves that its attempt stopped. If you know that it no longer runs: ",
         el("code", {}, `tally confirm-stopped ${task.id}`)));
+    } else if (task.on_hold) {
+      parts.push(el("p", { class: "message" }, el("strong", {}, "On hold. "), "It is not admitted until it is released: ", el("code", {}, `tally release ${task.id}`)));
     } else if (task.reason || task.message) {
       const tone = task.state === "Failed" ? "critical" : "";
       parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));

@@ -1,0 +1,125 @@
+"""Which tasks a command acts on: those that are named, or those that match its flags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from controller.cli.names import Kind, bare, complete_of, complete_pools, complete_tasks
+from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain
+from controller.client import NotFound, RequestResult, TaskView
+from controller.client.reading import parse_state
+from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
+from controller.core.model.printable import counted
+from controller.errors import UserError
+from controller.terminal import say
+from controller.views.selector import parse_selector
+
+GROUPS = {"waiting": WAITING, "holding": HOLDING, "finished": FINISHED}
+
+Ask = Callable[[TaskView], RequestResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The arguments and flags that choose tasks, one per field."""
+
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="The tasks.", show_default=False, autocompletion=complete_tasks),
+    ] = None
+    selector: Annotated[
+        str, typer.Option("-l", "--selector", help="All tasks with these labels, as for `tally get`.")
+    ] = ""
+    pool: Annotated[str, typer.Option(help="All tasks of this pool.", autocompletion=complete_pools)] = ""
+    owner: Annotated[str, typer.Option(help="All tasks of this owner.")] = ""
+    state: Annotated[
+        str,
+        typer.Option(
+            help="All tasks in this state; also waiting, holding or finished.",
+            autocompletion=complete_of(*State, *GROUPS),
+        ),
+    ] = ""
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which tasks these are.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+
+    def for_each(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
+        """Make the request for each of the tasks. An error for one does not stop the others.
+
+        A task that is named is asked for whatever its state. Of those that match the flags, `may` says which
+        the command can act on. They are shown, and confirmed on a terminal, and each request is for the very
+        task that was shown.
+        """
+        if self.names:
+            if self._filters:
+                raise typer.BadParameter("give names, or flags that select tasks, not both")
+            self._named(session, verb, ask)
+        elif self._filters:
+            self._matching(session, verb, may, ask)
+        else:
+            raise typer.BadParameter("name tasks, or select them with -l, --pool, --owner or --state")
+
+    @property
+    def _filters(self) -> bool:
+        return bool(self.selector or self.pool or self.owner or self.state)
+
+    def _named(self, session: Session, verb: str, ask: Ask) -> None:
+        code = 0
+        for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names or ()):
+            try:
+                view = session.client.get(name)
+            except NotFound as error:
+                complain(str(error))
+                code = max(code, NOT_FOUND)
+                continue
+            code = max(code, _show(view, verb) if self.dry_run else _ask(view, verb, ask))
+        if code:
+            raise typer.Exit(code)
+
+    def _matching(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
+        as_usage(lambda: parse_selector(self.selector) if self.selector else ())
+        states = GROUPS.get(self.state.lower()) or frozenset(
+            [as_usage(lambda: parse_state(self.state))] if self.state else State
+        )
+        found = session.client.tasks(
+            pool=bare(self.pool, Kind.POOLS), owner=bare(self.owner, Kind.OWNERS), selector=self.selector
+        )
+        views = [view for view in found if view.state in states and may(view)]
+        many = counted(len(views), "task")
+        if not views:
+            say(f"No task that matches can be acted on by `tally {verb}`.", err=True)
+            return
+        if self.dry_run or not self.yes:
+            for view in views:
+                _show(view, verb)
+        if self.dry_run:
+            say(f"{many}; nothing was requested.", err=True)
+            return
+        if not self.yes:
+            if not sys.stdin.isatty():
+                raise UserError(f"this would act on {many}: add --yes")
+            typer.confirm(f"{verb} {many}?", abort=True)
+        code = max(_ask(view, verb, ask) for view in views)
+        if code:
+            raise typer.Exit(code)
+
+
+def _show(view: TaskView, verb: str) -> int:
+    say(f"task/{view.id} ({view.state}, pool {view.pool}, owner {view.owner}): {verb}")
+    return 0
+
+
+def _ask(view: TaskView, verb: str, ask: Ask) -> int:
+    """Make the request, and print what became of it. Returns the exit code."""
+    try:
+        result = ask(view)
+    except UserError as error:
+        complain(str(error))
+        return NOT_FOUND if isinstance(error, NotFound) else ERROR
+    finished = result.outcome == "already finished"
+    say(f"task/{result.message}" if finished else f"task/{view.id} {verb} {result.outcome}")
+    return 0

@@ -1,0 +1,94 @@
+"""Commands act on tasks that are named, or on those that match: shown first, and confirmed."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.client import Client
+from controller.core.model.lifecycle import State
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.test_changes import act
+from tests.client.test_features import release
+
+
+@pytest.fixture(autouse=True)
+def _tasks(client: Client, put_raw: PutRaw) -> None:
+    """Three tasks, of which two have a label, in an installation where changes are on."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["changes"]))
+    client.features.enable("changes")
+    client.apply_pool({"name": "gpu", "capacity": {"cpu": 1}})
+    labels = {"team": "vision"}
+    client.submit_many(
+        [
+            {"id": "a", "command": ["true"], "labels": labels},
+            {"id": "b", "command": ["true"], "labels": labels, "pool": "gpu"},
+            {"id": "c", "command": ["true"]},
+        ]
+    )
+
+
+def asked(client: Client) -> list[str]:
+    return [view.id for view in client.tasks() if view.requests]
+
+
+def test_hold_release_and_set_priority_by_name(tally: Tally, client: Client) -> None:
+    assert tally("hold", "task/a", "--reason", "not yet").out == "task/a hold requested\n"
+    assert tally("set", "priority", "-5", "a").out == "task/a set priority -5 requested\n"
+    act(client)
+    row = next(line for line in tally("get", "tasks", "-o", "wide").out.splitlines() if line.startswith("a "))
+    assert ("Created (on hold)" in row, "OnHold" in row, " -5 " in row) == (True, True, True)
+    told = tally("explain", "a").out
+    assert "a is on hold since" in told
+    assert "not yet" in told
+    assert "tally release a" in told
+    described = tally("describe", "pool", "default").out
+    assert "On hold:       1" in described
+    assert tally("release", "a").out == "task/a release requested\n"
+    assert tally("hold", "nope").exit_code == 5
+    assert tally("set", "priority", "high", "a").exit_code == 2
+
+
+def test_what_matches_is_shown_and_nothing_is_requested(tally: Tally, client: Client) -> None:
+    answer = tally("hold", "-l", "team=vision", "--dry-run")
+    assert answer.out.splitlines() == [
+        "task/a (Created, pool default, owner default): hold",
+        "task/b (Created, pool gpu, owner default): hold",
+    ]
+    assert answer.err == "2 tasks; nothing was requested.\n"
+    assert asked(client) == []
+
+
+def test_without_a_terminal_a_yes_is_needed(tally: Tally, client: Client) -> None:
+    answer = tally("cancel", "--pool", "gpu")
+    assert (answer.exit_code, "this would act on 1 task: add --yes" in answer.err) == (1, True)
+    assert asked(client) == []
+    assert tally("cancel", "--pool", "gpu", "--yes").out == "task/b cancel requested\n"
+
+
+def test_only_what_the_command_can_act_on(tally: Tally, client: Client, put_status: PutStatus) -> None:
+    put_status("a", State.RUNNING)
+    put_status("b", State.FAILED)
+    assert tally("hold", "--owner", "default", "-y").out == "task/c hold requested\n"
+    assert tally("retry", "--state", "finished", "-y").out == "task/b retry requested\n"
+    assert tally("cancel", "--state", "holding", "-y").out == "task/a cancel requested\n"
+    answer = tally("release", "--state", "waiting", "-y")
+    assert (answer.exit_code, answer.out) == (0, "")
+    assert "No task that matches" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["hold"], "name tasks, or select them"),
+        (["hold", "a", "--pool", "gpu"], "not both"),
+        (["cancel", "--state", "odd"], "is not a state"),
+        (["cancel", "-l", "=="], "selector"),
+        (["set", "priority", "5"], "name tasks, or select them"),
+    ],
+)
+def test_a_wrong_selection_is_a_usage_error(tally: Tally, arguments: list[str], what: str) -> None:
+    answer = tally(*arguments)
+    assert answer.exit_code == 2
+    assert what in answer.err
