@@ -44,7 +44,7 @@ def test_hold_release_and_set_priority_by_name(tally: Tally, client: Client) -> 
     assert "not yet" in told
     assert "tally release a" in told
     described = tally("describe", "pool", "default").out
-    assert "On hold:       1" in described
+    assert "On hold: 1\n" in described
     assert tally("release", "a").out == "task/a release requested\n"
     assert tally("hold", "nope").exit_code == 5
     assert tally("set", "priority", "high", "a").exit_code == 2

@@ -224,6 +224,32 @@ def test_a_day_is_closed_before_anything_is_charged_in_the_next(stage: Stage) ->
     stage.check()
 
 
+@pytest.mark.parametrize("rebuilds", [False, True])
+def test_nothing_is_charged_in_a_day_that_was_closed(stage: Stage, rebuilds: bool) -> None:
+    """By whatever clock: what was used by its end is written down."""
+    day = round(stage.clock.now() * 1000) // DAY_MS
+    stage.clock.move((day + 1) * 86_400 - 10 - stage.clock.now())
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.clock.move(25)
+    leader.sync()
+    leader.run()
+    assert stage.model().ledger("default").account.day == day + 1
+    stage.clock.move(-20)
+    if rebuilds:
+        ledger = stage.model().ledger("default")
+        stage.put(stage.keys.ledger("default"), ledger.encode(Op("by hand")))
+    stage.elect()
+    leader = stage.leader(observation(("a", 1), Phase.RUNNING))
+    leader.run()
+    finish(leader, "a")
+    account = stage.model().ledger("default").account
+    assert (account.day, account.at) == (day + 1, (day + 1) * DAY_MS)
+    assert share(stage, "vision").used == Vector({"cpu": 1000 * 10_000})
+    stage.check()
+
+
 def test_a_ledger_of_a_pool_that_was_never_shared_stays_as_it_was() -> None:
     """Older replicas and tools read it: nothing is added to it."""
     stage = Stage()

@@ -18,6 +18,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Spec, Status
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
+from tests.simulation.changes import WAITING
 from tests.simulation.oracle import HOLDING, USER, Move, Violation
 from tests.simulation.shares import ShareJudge
 
@@ -136,7 +137,9 @@ class ClaimJudge:
             status = oracle.statuses.get(task_id)
             if status is None and oracle.keys.state(task_id) in oracle.values:
                 continue
-            if status is not None and (status.state != "WaitingRetry" or status.pool != pool.name):
+            if status is not None and (
+                status.state not in WAITING or status.on_hold or status.pool != pool.name
+            ):
                 continue
             one = self._waiting(pool, task_id, status)
             if one is not None:
@@ -156,7 +159,7 @@ class ClaimJudge:
         if stored.error or (status is None and spec.pool != pool.name):
             return None
         owner = status.owner if status is not None else spec.owner
-        place = (-spec.priority, oracle.creates[key], stored.submitted_at, task_id)
+        place = (-_priority(spec, status), oracle.creates[key], stored.submitted_at, task_id)
         return Waiting(*place, owner, demand(spec, pool), spec)
 
     # -- admissions
@@ -264,7 +267,7 @@ class ClaimJudge:
         first = self._turn(pool, one, self._held(pool.name, one.owner))
         return first < self._turn(pool, mine, self._held(pool.name, mine.owner) - move.new.hold)
 
-    def _turn(self, pool: Pool, one: Waiting, held: Vector) -> tuple[bool, int, Fraction, str]:
+    def _turn(self, pool: Pool, one: Waiting, held: Vector) -> tuple[bool, int, Fraction, Fraction, str]:
         """The turn of an owner whose first task this is, of which half counts as held."""
         assert pool.sharing is not None
         guarantee = _guarantee(pool, one.owner)
@@ -276,7 +279,9 @@ class ClaimJudge:
         ]
         weight = Fraction(pool.sharing.of(one.owner).weight)
         rank = one.rank if pool.sharing.priority == "across-owners" else 0
-        return not fits, rank, max(shares, default=Fraction(0)) / weight, one.owner
+        holds = [Fraction(held.get(each), pool.capacity[each]) for each in pool.capacity]
+        share, now = (max(parts, default=Fraction(0)) / weight for parts in (shares, holds))
+        return not fits, rank, share, now, one.owner
 
     # -- whom leaders stop
 
@@ -340,9 +345,9 @@ class ClaimJudge:
         key = self._oracle.keys.task(move.task_id)
         if self._oracle.specs_put.get(move.task_id) != 1 or key not in self._oracle.values:
             return ""
-        spec = codec.decode_spec(move.task_id, self._oracle.values[key]).spec
-        if spec.priority >= -one.rank:
-            return f"its priority is {spec.priority}, and that of the other {-one.rank}"
+        priority = _priority(codec.decode_spec(move.task_id, self._oracle.values[key]).spec, move.new)
+        if priority >= -one.rank:
+            return f"its priority is {priority}, and that of the other {-one.rank}"
         if move.new.owner == one.owner:
             return ""
         if pool.sharing.priority != "across-owners":
@@ -414,7 +419,8 @@ class ClaimJudge:
         oracle = self._oracle
         status = oracle.statuses.get(task_id)
         if status is not None and (
-            status.state != "WaitingRetry"
+            status.state not in WAITING
+            or status.on_hold
             or (status.retry_at or 0.0) > oracle.now() - oracle.wall_spread - 1.0
         ):
             return
@@ -482,6 +488,11 @@ def _guarantee(pool: Pool, owner: str) -> Vector:
         total = sum(each.guarantee.get(name) for each in pool.sharing.owners.values())
         scaled[name] = amount * min(total, pool.capacity.get(name)) // total
     return Vector(scaled)
+
+
+def _priority(spec: Spec, status: Status | None) -> int:
+    """Its spec's, unless a user has changed it."""
+    return spec.priority if status is None or status.priority is None else status.priority
 
 
 def _is_admission(move: Move) -> bool:

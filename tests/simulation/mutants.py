@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.report import failure
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
@@ -560,6 +561,7 @@ MUTANTS = [
         ),
     ),
     *SHARING_MUTANTS,
+    *CHANGE_MUTANTS,
 ]
 
 

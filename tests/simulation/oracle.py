@@ -25,6 +25,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
+from tests.simulation.changes import asked_for, contradiction
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.scheduler import Machine, Scheduler
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tests.simulation.shares import ShareJudge
 
 LIFECYCLE = {
-    "Created": {"Pending", "Cancelled", "Failed"},
+    "Created": {"Pending", "Cancelled", "Failed", "Created"},
     "WaitingRetry": {"Pending", "Cancelled", "Failed", "WaitingRetry"},
     "Pending": {"Running", "Succeeded", "Failed", "Cancelled", "Pending", "WaitingRetry"},
     "Running": {"Succeeded", "Failed", "Cancelled", "Running", "WaitingRetry"},
@@ -491,6 +492,10 @@ class Oracle:
             )
         self._check_path(task_id, old, new)
         self._check_grounds(task_id, old, new)
+        key = self.keys.request(task_id, RequestKind.CHANGE)
+        wrong = contradiction(old, new, asked_for(self.values.get(key)) if key in changed else None)
+        if wrong:
+            raise Violation("hold", f"{task_id} {wrong}", task_id)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
         if self.shares is not None:
@@ -877,5 +882,9 @@ def _request_of(step: Step) -> str | None:
     if step.reason == "RequestIgnored":
         return step.message.partition(":")[0]
     return {"cancel-requested": "cancel", "retry-requested": "retry"}.get(step.event) or (
-        "cancel" if step.event == "stop-requested" and step.reason == "cancel" else None
+        "cancel"
+        if step.event == "stop-requested" and step.reason == "cancel"
+        else "change"
+        if step.event == "noted" and step.reason in ("OnHold", "Released", "PriorityChanged")
+        else None
     )

@@ -45,6 +45,11 @@ SHARING_MUTANTS = (
         ),
     ),
     _bug(
+        "a closed day is charged again",
+        (f"{_RECORDS}._apply_ledger", "ledger.account.charged_until", "ledger.account.at"),
+        (f"{_RECORDS}.put_ledger", "ledger.account.charged_until", "ledger.account.at"),
+    ),
+    _bug(
         "holds change while shares are rebuilt",
         (f"{_RECORDS}.may_not_change", "self.is_rebuilding(pool) or ", ""),
     ),
@@ -149,8 +154,8 @@ SHARING_MUTANTS = (
         "an equal priority is stopped for another",
         (
             f"{_SEARCH}._lower",
-            "victim.priority < task.spec.priority",
-            "victim.priority <= task.spec.priority",
+            "victim.priority < task.priority",
+            "victim.priority <= task.priority",
         ),
     ),
     _bug(

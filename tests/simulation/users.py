@@ -78,6 +78,7 @@ class Users:
             self.replace_spec: 0.5,
             self.ask_nobody: 0.3,
             self.retry_late: 2,
+            self.change: 2,
         }
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
@@ -117,6 +118,23 @@ class Users:
         self._request_any(RequestKind.RETRY)
         if self.scheduler.rng.random() < 0.2:
             self._request_any(RequestKind.CANCEL)
+
+    def change(self) -> None:
+        """Somebody puts a task on hold, mostly for a while, or releases one, or thinks another one urgent."""
+        task_id, rng = self._any_task(), self.scheduler.rng
+        held = [task for task, status in self.oracle.statuses.items() if status.on_hold]
+        if held and rng.random() < 0.3:
+            self._change(rng.choice(held), on_hold=False)
+        elif task_id and rng.random() < 0.4:
+            self._change(task_id, priority=rng.choice((-1, 0, 3, self._submitted)))
+        elif task_id:
+            self._change(task_id, on_hold=True)
+            if rng.random() < 0.8:
+                self.soon(rng.random() ** 2 * 5, lambda: self._change(task_id, on_hold=False))
+
+    def _change(self, task_id: str, **fields: Any) -> None:
+        request = Request(kind=RequestKind.CHANGE, by=self._op(), at=self.now(), **fields)
+        self._write(Put(self.keys.request(task_id, RequestKind.CHANGE), codec.encode(request)))
 
     def confirm(self) -> None:
         """An operator looks at an attempt that is lost, and says that it is dead when it truly is; or
@@ -223,6 +241,11 @@ class Users:
         """
         for name in POOLS:
             self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8}, **self._sharing(limits=False))
+        for task_id in self.oracle.accepted:
+            status = self.oracle.statuses.get(task_id)
+            asked = self.keys.request(task_id, RequestKind.CHANGE) in self.oracle.values
+            if asked or (status is not None and status.on_hold):
+                self._change(task_id, on_hold=False)
         self._calm = True
 
     def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:

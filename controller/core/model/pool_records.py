@@ -28,7 +28,7 @@ class PoolRecords(Compartments):
         """A leader's own commit: a ledger as it was written at revision `mod`."""
         if mod > self.ledger(pool).mod:
             self.ledgers[pool] = ledger._replace(mod=mod)
-            self.charged_at = max(self.charged_at, ledger.account.at)
+            self.charged_at = max(self.charged_at, ledger.account.charged_until)
             self._mods["ledgers", (pool,)] = mod
             self.indexes.touched.pools[pool] = None
         return self.indexes.take_touched()
@@ -130,7 +130,7 @@ class PoolRecords(Compartments):
         self.ledgers.pop(pool, None)
         if change.value is not None:
             ledger = self.ledgers[pool] = decode_ledger(change)
-            self.charged_at = max(self.charged_at, ledger.account.at)
+            self.charged_at = max(self.charged_at, ledger.account.charged_until)
         if was_rebuilding and not self.is_rebuilding(pool):
             self._look_again(pool)
 

@@ -75,6 +75,11 @@ class Account(NamedTuple):
     stopped: int = 0
     unread: int = 0
 
+    @property
+    def charged_until(self) -> int:
+        """No charge may be earlier (ms): not than the last one, nor within a day that is closed."""
+        return max(self.at, self.day * DAY_MS)
+
     def used_at(self, held: Vector, at: int) -> Vector:
         """What all owners have used by then, if nothing changes before."""
         return _charged(self.used, held, at - self.at)

@@ -73,7 +73,8 @@ class Accounts:
         return None
 
     def _must_rebuild(self, pool: str, at: int) -> bool:
-        return self._model.is_rebuilding(pool) or self._model.ledger(pool).account.at > at + AHEAD_MS
+        account = self._model.ledger(pool).account
+        return self._model.is_rebuilding(pool) or account.charged_until > at + AHEAD_MS
 
     def _is_over(self, pool: str, at: int) -> bool:
         return self._model.ledger(pool).account.day < at // DAY_MS
