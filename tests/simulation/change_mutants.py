@@ -39,17 +39,6 @@ CHANGE_MUTANTS = (
         sharing=True,
     ),
     Mutant(
-        "the claim of a task on hold goes on",
-        (
-            Edit(
-                "core.planning.preemption:Preemptor.end_claims",
-                "or task_id not in queue",
-                "or (task_id not in queue and not task.on_hold)",
-            ),
-        ),
-        sharing=True,
-    ),
-    Mutant(
         "a retry is consumed together with a change",
         (
             Edit(

@@ -30,6 +30,8 @@ def contradiction(old: Status | None, new: Status, request: Request | None) -> s
     outcomes = [step.outcome for step in added if step.request == RequestKind.CHANGE]
     if len(outcomes) != (request is not None):
         return f"was to be changed by {request}, and its steps say: {outcomes}"
+    if outcomes == ["ignored"] and new.state not in WAITING and new.stopping == "preempted":
+        return f"is about to wait again, and was not changed by {request}"
     if request is not None and outcomes == ["done"]:
         held = held if request.on_hold is None else request.on_hold
         priority = priority if request.priority is None else request.priority
