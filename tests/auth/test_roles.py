@@ -173,6 +173,9 @@ VERBS = (
     Verb("reader", "top", "PART"),
     Verb("reader", "usage", "Used since the beginning"),
     Verb("user", "submit new-task -- true", "task/new-task created"),
+    Verb("user", "hold created", "task/created hold requested"),
+    Verb("user", "release created", "task/created release requested"),
+    Verb("user", "set priority 3 created", "task/created set priority 3 requested"),
     Verb("user", "cancel created", "task/created cancel requested"),
     Verb("user", "retry failed", "task/failed retry requested"),
     Verb("user", "confirm-stopped lost --yes", "task/lost confirm-stopped requested"),
@@ -228,8 +231,8 @@ def filled(guarded: Guarded) -> Guarded:
             client.apply_pool({"name": pool, "capacity": {"cpu": 4}})
         client.submit_many({"id": name, "command": ["true"]} for name in ("created", "failed", "lost"))
     store = guarded.store("controller")
-    record = {"id": "r1", "instance": "i", "epoch": 1, "features": ["claims", "owners"], "op": "x"}
-    engine = {"name": "null", "id": "null", "parts": {"feature/owners": ""}}
+    record = {"id": "r1", "instance": "i", "epoch": 1, "features": ["changes", "claims", "owners"], "op": "x"}
+    engine = {"name": "null", "id": "null", "parts": {"feature/changes": "", "feature/owners": ""}}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (
         Put(guarded.keys.leader, codec.encode(record)),

@@ -326,6 +326,7 @@ def test_every_metric_moves() -> None:
         ("unknown", ("more",), b"?"),
     )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
+    view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)
     view.write(("replicas", ("r",), b'{"applied_revision":1}'))
     after = samples(metrics)
     names = {
