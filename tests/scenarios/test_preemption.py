@@ -138,6 +138,47 @@ def test_the_smallest_sufficient_set_is_stopped() -> None:
     assert sorted(stopped) == ["small0-1", "small1-1", "small2-1", "small3-1"]
 
 
+def test_an_owner_gets_its_guarantee_though_its_own_lower_ones_fill_some_of_it() -> None:
+    """Neither right is enough alone: both together are, and no more is stopped than need be."""
+    pool = Pool(GUARANTEES, reclaim=True, by_priority=True)
+    pool.submit("a", 2, name="low")
+    pool.submit("b", 6)
+    pool.go()
+    pool.submit("a", 1, name="high", priority=1, resources={"cpu": 4})
+    _, stopped = pool.go()
+    assert sorted(name[0] for name in stopped) == ["b", "b", "l", "l"]
+    assert "by priority" in pool.stage.status("low0").message
+    pool.submit("b", 1, name="late")
+    others = [name for name in stopped if name.startswith("b")]
+    pool.end(others)
+    assert pool.go() == ([], []), "kept for the claim"
+    pool.end([name for name in stopped if name not in others])
+    assert pool.go() == (["high0-1"], [])
+    assert (pool.running("a"), pool.running("b"), pool.claims()) == (1, 4, [])
+    assert pool.go() == ([], [])
+
+
+def test_both_rights_take_no_more_than_the_guarantee() -> None:
+    pool = Pool(GUARANTEES, reclaim=True, by_priority=True)
+    pool.submit("a", 1, name="same", priority=1)
+    pool.submit("a", 1, name="low")
+    pool.submit("b", 6)
+    pool.go()
+    pool.submit("a", 1, name="high", priority=1, resources={"cpu": 4})
+    assert pool.go() == ([], []), "with the one of its own priority, it would be above"
+    pool.end(["same0-1"], Phase.SUCCEEDED)
+    assert len(pool.go()[1]) == 3
+
+
+def test_across_owners_a_priority_takes_from_its_own_owner_what_is_guaranteed_to_it() -> None:
+    pool = Pool({"priority": "across-owners", "owners": {"a": {"guarantee": {"cpu": 8}}}}, by_priority=True)
+    pool.submit("a", 8, name="low")
+    pool.go()
+    pool.submit("a", 1, name="high", priority=1)
+    _, stopped = pool.go()
+    assert len(stopped) == 1
+
+
 def test_nothing_is_stopped_that_would_not_be_enough() -> None:
     pool = Pool({"owners": {"a": {"guarantee": {"cpu": 8}}, "c": {"guarantee": {"cpu": 0}}}}, reclaim=True)
     pool.submit("a", 4)

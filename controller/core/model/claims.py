@@ -20,7 +20,9 @@ MAX_CLAIM_BYTES = 256 * 1024
 class ClaimKind(StrEnum):
     """By which right attempts are stopped for the task."""
 
-    RECLAIM = "reclaim"  # its owner is below its guarantee, and those of the attempts are above theirs
+    # its owner stays within its guarantee, and those of the attempts are above theirs; those of its own owner
+    # have a lower priority
+    RECLAIM = "reclaim"
     PRIORITY = "priority"  # the attempts have a lower priority
 
 

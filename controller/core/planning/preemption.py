@@ -7,7 +7,8 @@ What comes free is set aside for the tasks with claims, in the order of the pool
 Nothing is stopped that need not be: what is free and what is coming free already, after whatever stop, counts
 first. Nothing can loop: a reclaim takes from an owner above its guarantee for one that stays within its own,
 so the sum of what owners hold beyond their guarantees falls; and a priority takes from strictly lower ones,
-never from what is guaranteed to another owner.
+never from what is guaranteed to another owner. A task whose owner has filled its guarantee with lower ones has
+both rights at once: it takes the place of these, and reclaims the rest.
 """
 
 from __future__ import annotations
@@ -173,13 +174,37 @@ class _Search:
 
     def _victims(self, task: Task, request: Vector, short: Vector) -> tuple[ClaimKind, list[Task]]:
         """By which right attempts are stopped for the task, and which; none if that would not be enough."""
-        if self._policy.reclaim and self._is_guaranteed(task.owner, request, short):
-            found = self._enough(short, self._reclaimable(task.owner, short), reclaims=True)
+        owner = task.owner
+        if self._policy.reclaim and self._is_guaranteed(owner, request, short):
+            found = self._enough(owner, short, self._reclaimable(owner, short), reclaims=True)
             if found:
                 return ClaimKind.RECLAIM, found
-        if self._policy.by_priority:
-            return ClaimKind.PRIORITY, self._enough(short, self._lower(task), reclaims=False)
-        return ClaimKind.PRIORITY, []
+        lower = self._lower(task) if self._policy.by_priority else []
+        found = self._enough(owner, short, lower, reclaims=False)
+        if not found and self._policy.reclaim:
+            return ClaimKind.RECLAIM, self._replaced(owner, request, short, lower)
+        return ClaimKind.PRIORITY, found
+
+    def _replaced(self, owner: str, request: Vector, short: Vector, lower: list[_Victim]) -> list[Task]:
+        """By both rights: lower ones of the owner, so that it stays within its guarantee, and those of others.
+
+        Not while others of the owner are being stopped. Its turn comes first once that is proven; until then,
+        what is reclaimed may go to others, and would be reclaimed again.
+        """
+        own = [victim for victim in lower if victim.task.owner == owner]
+        if not own or owner in self._taken:
+            return []
+        after = self._held(owner) + self._given.get(owner, ZERO) + request
+        guarantee = self._pool.guarantee_of(owner)
+        beyond = {name: after[name] - guarantee.get(name) for name in after.exceeding(guarantee)}
+        replaced = self._enough(
+            owner, Vector({name: beyond[name] for name in beyond if name in short}), own, reclaims=False
+        )
+        for task in replaced:
+            assert task.status is not None
+            short = short.without(task.status.hold)
+        reclaimed = replaced and self._enough(owner, short, self._reclaimable(owner, short), reclaims=True)
+        return [*replaced, *reclaimed] if reclaimed else []
 
     def _is_guaranteed(self, owner: str, request: Vector, short: Vector) -> bool:
         """Whether the owner is below its guarantee of all that is short, and stays within it.
@@ -191,16 +216,22 @@ class _Search:
         after = held + self._given.get(owner, ZERO) + request
         return all(after.get(name) <= guarantee.get(name) for name in short)
 
-    def _enough(self, short: Vector, candidates: list[_Victim], *, reclaims: bool) -> list[Task]:
-        """The first candidates that free what is short, without those that turn out not to be needed."""
+    def _enough(
+        self, asking: str, short: Vector, candidates: list[_Victim], *, reclaims: bool
+    ) -> list[Task]:
+        """The first candidates that free what is short, without those that turn out not to be needed.
+
+        `asking` is the owner for which they are stopped.
+        """
         chosen: list[Task] = []
         missing, taken = short, dict[str, Vector]()
         for victim in sorted(candidates, key=lambda one: (*one[:3], one.task.id)):
             assert victim.task.status is not None
             hold, owner = victim.task.status.hold, victim.task.owner
             helps = any(name in missing for name in hold)
-            if not helps or not self._may_lose(
-                owner, hold, missing, taken.get(owner, ZERO), reclaims=reclaims
+            if not helps or not (
+                (owner == asking and not reclaims)
+                or self._may_lose(owner, hold, missing, taken.get(owner, ZERO), reclaims=reclaims)
             ):
                 continue
             chosen.append(victim.task)
@@ -227,12 +258,10 @@ class _Search:
         return kept[::-1]
 
     def _may_lose(self, owner: str, hold: Vector, missing: Vector, taken: Vector, *, reclaims: bool) -> bool:
-        """Whether an owner that loses `taken` already may lose this hold as well."""
+        """Whether another owner that loses `taken` already may lose this hold as well."""
         held, guarantee = self._held(owner) - taken, self._pool.guarantee_of(owner)
         if reclaims:  # it is above its guarantee of something that is short, before the loss
             return any(held.get(name) > guarantee.get(name) for name in missing if name in hold)
-        if self._sharing.priority is SharingPriority.WITHIN_OWNER:
-            return True
         after = held - hold  # nothing of what is guaranteed
         return all(after.get(name) >= guarantee.get(name) for name in guarantee if name in hold)
 
@@ -304,9 +333,10 @@ class _Search:
         if self._draft.is_full or not self._draft.put_claim(self._pool.name, task.id, claim):
             return None
         stopped = []
-        why = f"its resources go to {task.id} of owner {task.owner}, by {kind}"
         for victim in victims:
             assert victim.status is not None
+            right = ClaimKind.PRIORITY if victim.owner == task.owner else kind
+            why = f"its resources go to {task.id} of owner {task.owner}, by {right}"
             status = transitions.stop_requested(victim.status, StopReason.PREEMPTED, why, self._draft.moment)
             if not self._draft.add(victim, Decision(status)):
                 break
