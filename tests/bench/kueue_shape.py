@@ -199,7 +199,7 @@ def _count(leader: ReplicaProcess, state: str) -> int:
 
 def _create(client: Client, divisor: int, began: float) -> None:
     """Submit each task when it is due, those of a twentieth of a second together."""
-    pause, due = threading.Event(), []
+    pause, due = threading.Event(), list[dict[str, object]]()
     with closing(_schedule(divisor, 1)) as schedule:
         for at, task in schedule:
             if began + at > CLOCK.boottime():

@@ -85,7 +85,7 @@ class Ground:
             waited_seconds=lambda task_id: self.tasks[task_id].waited,
             may_start=lambda task_id: self.tasks[task_id].may_start and task_id not in self.taken,
             claims={owner: self.claims(owner) for owner in OWNERS},
-            passed_over=lambda owner: None,
+            passed_over=lambda turn: None,
         )
 
     def run(self, order: FairOrder, queue: Queue, most: int = 1000) -> list[str]:

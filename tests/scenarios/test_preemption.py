@@ -125,6 +125,31 @@ def test_what_is_coming_free_is_not_taken_from_others() -> None:
     assert pool.go() == (["a0-1"], [])
 
 
+def test_what_is_coming_free_is_counted_for_whose_turn_is_first() -> None:
+    """Even if nothing can be stopped for that one: the next does not count on it."""
+    pool = Pool({"owners": {"x": {"weight": 100}}}, by_priority=True)
+    pool.submit("a", 2, name="low")
+    pool.submit("b", 6)
+    pool.go()
+    pool.stage.request("b5", RequestKind.CANCEL)
+    pool.leader.sync()
+    pool.go()
+    pool.submit("x", 1)
+    pool.submit("a", 1, name="high", priority=1)
+    _, stopped = pool.go()
+    assert [name[:3] for name in stopped] == ["low"]
+
+
+def test_however_many_cannot_be_served_the_next_one_is() -> None:
+    pool = Pool({"owners": {}}, capacity=301, by_priority=True)
+    for n in range(300):
+        pool.submit(f"o{n}", 2, name=f"o{n}-")
+    pool.submit("z", 1, name="low")
+    pool.go()
+    pool.submit("z", 1, name="high", priority=1)
+    assert pool.go() == ([], ["low0-1"])
+
+
 def test_the_smallest_sufficient_set_is_stopped() -> None:
     """The youngest go first; those that turn out not to be needed are spared."""
     pool = Pool({"owners": {"a": {"guarantee": {"cpu": 4}}}}, reclaim=True)

@@ -361,7 +361,9 @@ class ClaimJudge:
         owner = move.new.owner
         if owner == one.owner:
             assert pool.preemption is not None
-            return self._why_not_by_priority(pool, move, one) if pool.preemption.by_priority else "it is its own"
+            return (
+                self._why_not_by_priority(pool, move, one) if pool.preemption.by_priority else "it is its own"
+            )
         guarantee, had = _guarantee(pool, owner), self._left(pool, owner) + move.new.hold
         named = [each for each in claim.short if each in move.new.hold]
         if not any(had.get(each) > guarantee.get(each) for each in named):

@@ -142,8 +142,8 @@ SHARING_MUTANTS = (
         (f"{_SEARCH}._may_lose", "held.get(name) > guarantee.get(name)", "held.get(name) > 0"),
         (
             f"{_SEARCH}._reclaimable",
-            "self._held(other).get(name) > self._pool.guarantee_of(other).get(name)",
-            "self._held(other).get(name) > 0",
+            "if self._held(other).exceeding(self._pool.guarantee_of(other))",
+            "if self._held(other)",
         ),
     ),
     _bug(
@@ -157,6 +157,10 @@ SHARING_MUTANTS = (
             "victim.priority < task.priority",
             "victim.priority <= task.priority",
         ),
+    ),
+    _bug(
+        "a guarantee is exceeded by what an owner's lower ones make room for",
+        (f"{_SEARCH}._replaced", "max(0, after.get(name) - guarantee.get(name))", "1"),
     ),
     _bug(
         "the budget of a minute begins anew with each plan",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sortedcontainers import SortedList
@@ -51,6 +51,7 @@ class Turn(NamedTuple):
     held: float  # the same of what it holds now
     owner: str
     share: float  # its dominant share, without any part of its first task
+    priority: int  # of its first task
 
 
 def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn:
@@ -73,6 +74,7 @@ def _turn(pool: Pool, owner: str, share: Share, at: int, place: Place, request: 
         dominant(share.held, pool.capacity) / weight,
         owner,
         dominant(average, pool.capacity) / (FRACTION * weight),
+        -place.rank,
     )
 
 
@@ -141,38 +143,38 @@ class FairOrder:
         waited_seconds: Callable[[str], float],
         may_start: Callable[[str], bool],
         claims: Mapping[str, Sequence[Claimed]],
-        passed_over: Callable[[str], None],
+        passed_over: Callable[[Turn], None],
     ) -> Iterator[str]:
         """The tasks to admit, in order. The caller may stop at any time.
 
         `free` is what the pool has left. `share` is an owner's share with what has been yielded so far. An
-        owner whose task does not fit is told to `passed_over`, and does not block others, except that tasks
-        reserve: those in `claims` (by owner, in order), and the first that does not fit, if it has waited for
-        `backfill_seconds`. What such a task asks for is set aside as far as it is free, so that tasks behind
-        it take nothing of a resource that it lacks, and leave enough of every other one, and of its owner's
-        limits. A task above its owner's limits is passed over and reserves nothing.
+        owner whose task does not fit is told to `passed_over` (with preemption, all are that are left once
+        nothing fits), and does not block others, except that tasks reserve: those in `claims` (by owner, in
+        order), and the first that does not fit, if it has waited for `backfill_seconds`. What such a task
+        asks for is set aside as far as it is free: tasks behind it take nothing of a resource that it lacks,
+        and leave enough of every other one, and of its owner's limits. A task above its owner's limits is
+        passed over and reserves nothing.
         """
         self._renew(pool, pool_mod, queue, now_ms, share)
-        sharing = pool.sharing
-        assert sharing is not None
+        assert pool.sharing is not None
         at = self._at(pool, now_ms)
         cursors: dict[str, _Cursor] = {}
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
         may_fit = queue.any_fits(free)
         try:
-            while self._order and (may_fit or _may_preempt(pool, self._order[0])):
+            while self._order and may_fit:
                 turn = self._order.pop(0)
                 owner = turn.owner
                 during.pop(owner, None)
-                cursor = cursors.get(owner)
-                if cursor is None:
-                    cursor = cursors[owner] = _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
-                step = _Step(sharing.of(owner), share(owner), free, may_start)
+                if owner not in cursors:
+                    cursors[owner] = _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
+                cursor = cursors[owner]
+                step = _Step(pool.sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
                 while True:
                     if cursor.blocked is not None and not cursor.is_told:
                         cursor.is_told = True
-                        passed_over(owner)
+                        passed_over(turn)
                         if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
                             cursor.reserve(*cursor.blocked)
                     reserved = cursor.reserved_before(found)
@@ -196,10 +198,22 @@ class FairOrder:
                 yield found[0].task_id
                 during[owner] = _turn(pool, owner, share(owner), at, *(cursor.first() or found))
                 self._order.add(during[owner])
+            if pool.preemption is not None:
+                self._tell_left(cursors, passed_over)
         finally:
-            for turn in during.values():
-                self._order.remove(turn)
-            self._order.update(self._turns[owner] for owner in cursors)
+            self._restore(during, cursors)
+
+    def _tell_left(self, cursors: Mapping[str, _Cursor], passed_over: Callable[[Turn], None]) -> None:
+        told = {owner for owner, cursor in cursors.items() if cursor.is_told}
+        for turn in self._order:
+            if turn.owner not in told:
+                passed_over(turn)
+
+    def _restore(self, during: Mapping[str, Turn], cursors: Iterable[str]) -> None:
+        """Put those that the pass has looked at into the places that they had."""
+        for turn in during.values():
+            self._order.remove(turn)
+        self._order.update(self._turns[owner] for owner in cursors)
 
     def _at(self, pool: Pool, now_ms: int) -> int:
         assert pool.sharing is not None
@@ -229,12 +243,6 @@ class FairOrder:
     def _put(self, turn: Turn) -> None:
         self._turns[turn.owner] = turn
         self._order.add(turn)
-
-
-def _may_preempt(pool: Pool, turn: Turn) -> bool:
-    """Whether attempts may be stopped for this owner, so that it must be told of even if nothing fits."""
-    policy = pool.preemption
-    return policy is not None and (policy.by_priority or (policy.reclaim and not turn.beyond))
 
 
 class _Step(NamedTuple):

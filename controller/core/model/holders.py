@@ -14,6 +14,7 @@ class Holders:
         self._pools: dict[str, dict[str, dict[str, Task]]] = {}  # pool → owner → task
         self._stopping: dict[str, dict[str, Task]] = {}
         self._places: dict[str, tuple[str, str]] = {}
+        self._lowest: dict[tuple[str, str | None], int | None] = {}  # of a pool and an owner of it, or of all
 
     def keep(self, pool: str, tasks: Iterable[Task]) -> None:
         """Keep the index of this pool from now on; `tasks` hold something of it."""
@@ -26,7 +27,7 @@ class Holders:
         """Keep the index of this pool no longer."""
         for tasks in self._pools.pop(pool, {}).values():
             for task_id in tasks:
-                del self._places[task_id]
+                self._forget_lowest(*self._places.pop(task_id))
         self._stopping.pop(pool, None)
 
     def add(self, task: Task) -> None:
@@ -36,6 +37,7 @@ class Holders:
             return
         self._places[task.id] = task.pool, task.owner
         owners.setdefault(task.owner, {})[task.id] = task
+        self._forget_lowest(task.pool, task.owner)
         if task.status.stopping:
             self._stopping[task.pool][task.id] = task
 
@@ -44,6 +46,7 @@ class Holders:
         place = self._places.pop(task_id, None)
         if place is not None:
             pool, owner = place
+            self._forget_lowest(pool, owner)
             tasks = self._pools[pool][owner]
             del tasks[task_id]
             if not tasks:
@@ -58,6 +61,24 @@ class Holders:
         """The tasks of an owner that hold something of the pool."""
         return iter(self._pools.get(pool, {}).get(owner, {}).values())
 
+    def lowest(self, pool: str, owner: str | None = None) -> int | None:
+        """The lowest priority of the tasks of the owner (None: of all) that hold something of the pool.
+
+        None if there is none. It is found anew only where the tasks have changed.
+        """
+        if (pool, owner) not in self._lowest:
+            owners = self._pools.get(pool, {})
+            if owner is None:
+                found = [lowest for each in owners if (lowest := self.lowest(pool, each)) is not None]
+            else:
+                found = [task.priority for task in owners.get(owner, {}).values()]
+            self._lowest[pool, owner] = min(found, default=None)
+        return self._lowest[pool, owner]
+
     def stopping(self, pool: str) -> Iterator[Task]:
         """The tasks of the pool whose attempts are being stopped."""
         return iter(self._stopping.get(pool, {}).values())
+
+    def _forget_lowest(self, pool: str, owner: str) -> None:
+        self._lowest.pop((pool, owner), None)
+        self._lowest.pop((pool, None), None)

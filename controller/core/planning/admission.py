@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from controller.core.model import quarantine
-from controller.core.model.fair_order import Claimed, FairOrder
+from controller.core.model.fair_order import Claimed, FairOrder, Turn
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import Vector
@@ -75,7 +75,7 @@ class Admission:
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)
 
-        passed_over: list[str] = []
+        passed_over: list[Turn] = []
         for task_id in self._in_order(record, free, waited, may_start, passed_over, draft):
             try:
                 is_admitted = self._admit_task(self._model.tasks[task_id], record.mod, draft)
@@ -89,7 +89,7 @@ class Admission:
                 return
         if passed_over:
             free = pool.capacity - draft.held(pool.name) - unledgered(self._model, pool.name)
-            self._preemptor.plan(record, passed_over, free, draft)
+            self._preemptor.plan(record, passed_over, free, may_start, draft)
 
     def _in_order(
         self,
@@ -97,10 +97,10 @@ class Admission:
         free: Vector,
         waited: Callable[[str], float],
         may_start: Callable[[str], bool],
-        passed_over: list[str],
+        passed_over: list[Turn],
         draft: Draft,
     ) -> Iterator[str]:
-        """The tasks to admit. `passed_over` gets the owners whose first task does not fit."""
+        """The tasks to admit. `passed_over` gets the turns of the owners whose first task does not fit."""
         pool, queue = record.pool, self._model.queue(record.pool.name)
         if pool.sharing is None:
             return queue.admissible(pool, free, waited, may_start)

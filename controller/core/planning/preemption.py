@@ -7,19 +7,19 @@ What comes free is set aside for the tasks with claims, in the order of the pool
 Nothing is stopped that need not be: what is free and what is coming free already, after whatever stop, counts
 first. Nothing can loop: a reclaim takes from an owner above its guarantee for one that stays within its own,
 so the sum of what owners hold beyond their guarantees falls; and a priority takes from strictly lower ones,
-never from what is guaranteed to another owner. A task whose owner has filled its guarantee with lower ones has
-both rights at once: it takes the place of these, and reclaims the rest.
+never from what is guaranteed to another owner. A task whose owner has filled its guarantee with lower ones
+has both rights at once: it takes the place of these, and reclaims the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from controller.core.model.claims import Claim, ClaimKind
-from controller.core.model.fair_order import is_over_limit
+from controller.core.model.fair_order import Turn, is_over_limit
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
@@ -31,8 +31,6 @@ from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
-
-TASKS_PER_PASS = 256
 
 
 class Preemptor:
@@ -64,32 +62,41 @@ class Preemptor:
                 self._agenda.pools[name] = None
                 return
 
-    def plan(self, record: PoolRecord, owners: list[str], free: Vector, draft: Draft) -> None:
+    def plan(
+        self,
+        record: PoolRecord,
+        turns: list[Turn],
+        free: Vector,
+        may_start: Callable[[str], bool],
+        draft: Draft,
+    ) -> None:
         """Add claims, and the stops that they ask for, to the draft.
 
-        `owners` are those whose first task does not fit, in the order of their turn; `free` is what the pool
-        has left.
+        `turns` are those of the owners whose first task does not fit, in order; `free` is what the pool has
+        left.
         """
-        sharing, policy = record.pool.sharing, record.pool.preemption
-        assert sharing is not None
-        if policy is None or not (policy.reclaim or policy.by_priority):
+        pool = record.pool
+        assert pool.sharing is not None
+        if pool.preemption is None or not (pool.preemption.reclaim or pool.preemption.by_priority):
             return
-        search = _Search(self._model, record.pool, sharing, policy, free, draft)
-        looked_at = 0
-        for owner in owners:
-            for place, request in self._model.queue(record.pool.name).of_owner(owner):
-                looked_at += 1
-                task = self._model.tasks[place.task_id]
-                if draft.has_changed(task.id) or task.requests:
+        queue = self._model.queue(pool.name)
+        search = _Search(self._model, pool, pool.sharing, pool.preemption, free, draft)
+        is_left = queue.any_fits(search.left)
+        for turn in turns:
+            if not is_left and not search.may_stop_for(turn):
+                continue
+            for place, request in queue.of_owner(turn.owner):
+                if not may_start(place.task_id):
                     break
-                served = search.serve(task, request)
-                if served is None or looked_at >= TASKS_PER_PASS:
-                    self._agenda.pools[record.pool.name] = None
+                served = search.serve(self._model.tasks[place.task_id], request)
+                if served is None:
+                    self._agenda.pools[pool.name] = None
                     return
                 if not served:
                     break
+            is_left = queue.any_fits(search.left)
         if search.soonest is not None:
-            self._agenda.wake_pool(search.soonest, record.pool.name)
+            self._agenda.wake_pool(search.soonest, pool.name)
 
 
 class _Victim(NamedTuple):
@@ -114,24 +121,34 @@ class _Search:
         draft: Draft,
     ) -> None:
         self._model = model
+        self._holders = model.indexes.holders
         self._pool = pool
         self._sharing = sharing
+        self._is_across = sharing.priority is SharingPriority.ACROSS_OWNERS
         self._policy = policy
         self._draft = draft
         self._claims = draft.claims(pool.name)
         self.soonest: float | None = None  # when an attempt that is too young may be stopped
-        # what the tasks looked at so far leave of what is free and of what comes free
-        self._left = free
+        self.left = free  # and what comes free, without what is for the tasks looked at so far
         self._taken: dict[str, Vector] = {}  # owner → what the attempts hold that are being stopped
         self._given: dict[str, Vector] = {}  # owner → what its waiting tasks will hold, of those looked at
         self._tasks: dict[str, int] = {}  # owner → how many these are
         self._stopped: set[str] = set()
-        for task in model.indexes.holders.stopping(pool.name):
+        # what `_candidates` has found, and how many had been stopped then
+        self._found: dict[str, tuple[int, list[_Victim]]] = {}
+        for task in self._holders.stopping(pool.name):
             if task.status is not None and not draft.has_changed(task.id):
                 self._comes_free(task.id, task.status)
         for change in draft.changes():
             if change.status is not None and change.status.pool == pool.name and change.status.stopping:
                 self._comes_free(change.task_id, change.status)
+
+    def may_stop_for(self, turn: Turn) -> bool:
+        """Whether attempts may be stopped for the owner's first task, as far as can be told at once."""
+        if self._policy.reclaim and not turn.beyond:
+            return True
+        lowest = self._holders.lowest(self._pool.name, None if self._is_across else turn.owner)
+        return self._policy.by_priority and lowest is not None and lowest < turn.priority
 
     def serve(self, task: Task, request: Vector) -> bool | None:
         """Give the task what is free and what comes free, and have attempts stopped for the rest.
@@ -145,7 +162,7 @@ class _Search:
         share = share._replace(held=self._held(owner) + given, running=running)
         if is_over_limit(self._sharing.of(owner), share, request):
             return False
-        short = Vector({name: request[name] - self._left.get(name) for name in request.exceeding(self._left)})
+        short = Vector({name: request[name] - self.left.get(name) for name in request.exceeding(self.left)})
         if short:
             kind, victims = self._victims(task, request, short)
             victims = self._within_budget(victims)
@@ -154,7 +171,7 @@ class _Search:
             stopped = self._stop(task, kind, request, short, victims)
             if stopped is None or len(stopped) < len(victims):
                 return None
-        self._left = self._left - request
+        self.left = self.left - request
         self._given[owner] = given + request
         self._tasks[owner] = self._tasks.get(owner, 0) + 1
         return True
@@ -166,7 +183,7 @@ class _Search:
     def _comes_free(self, task_id: str, status: Status) -> None:
         """Count on what an attempt holds that is being stopped, unless its end may never be proven."""
         if status.lost_since is None:
-            self._left += status.hold
+            self.left += status.hold
             self._taken[status.owner] = self._taken.get(status.owner, ZERO) + status.hold
             self._stopped.add(task_id)
 
@@ -176,34 +193,35 @@ class _Search:
         """By which right attempts are stopped for the task, and which; none if that would not be enough."""
         owner = task.owner
         if self._policy.reclaim and self._is_guaranteed(owner, request, short):
-            found = self._enough(owner, short, self._reclaimable(owner, short), reclaims=True)
+            found = self._enough(owner, short, self._reclaimable(owner), reclaims=True)
             if found:
                 return ClaimKind.RECLAIM, found
-        lower = self._lower(task) if self._policy.by_priority else []
-        found = self._enough(owner, short, lower, reclaims=False)
+        if not self._policy.by_priority:
+            return ClaimKind.PRIORITY, []
+        found = self._enough(owner, short, self._lower(task), reclaims=False)
         if not found and self._policy.reclaim:
-            return ClaimKind.RECLAIM, self._replaced(owner, request, short, lower)
+            return ClaimKind.RECLAIM, self._replaced(task, request, short)
         return ClaimKind.PRIORITY, found
 
-    def _replaced(self, owner: str, request: Vector, short: Vector, lower: list[_Victim]) -> list[Task]:
-        """By both rights: lower ones of the owner, so that it stays within its guarantee, and those of others.
+    def _replaced(self, task: Task, request: Vector, short: Vector) -> list[Task]:
+        """By both rights: lower ones of the owner, so that it stays within its guarantee, and others' for the
+        rest.
 
         Not while others of the owner are being stopped. Its turn comes first once that is proven; until then,
         what is reclaimed may go to others, and would be reclaimed again.
         """
-        own = [victim for victim in lower if victim.task.owner == owner]
-        if not own or owner in self._taken:
+        owner = task.owner
+        if owner in self._taken:
             return []
         after = self._held(owner) + self._given.get(owner, ZERO) + request
         guarantee = self._pool.guarantee_of(owner)
-        beyond = {name: after[name] - guarantee.get(name) for name in after.exceeding(guarantee)}
-        replaced = self._enough(
-            owner, Vector({name: beyond[name] for name in beyond if name in short}), own, reclaims=False
-        )
-        for task in replaced:
-            assert task.status is not None
-            short = short.without(task.status.hold)
-        reclaimed = replaced and self._enough(owner, short, self._reclaimable(owner, short), reclaims=True)
+        beyond = Vector({name: max(0, after.get(name) - guarantee.get(name)) for name in short})
+        own = (victim for victim in self._lower(task) if victim.task.owner == owner)
+        replaced = self._enough(owner, beyond, own, reclaims=False)
+        for victim in replaced:
+            assert victim.status is not None
+            short = short.without(victim.status.hold)
+        reclaimed = replaced and self._enough(owner, short, self._reclaimable(owner), reclaims=True)
         return [*replaced, *reclaimed] if reclaimed else []
 
     def _is_guaranteed(self, owner: str, request: Vector, short: Vector) -> bool:
@@ -217,7 +235,7 @@ class _Search:
         return all(after.get(name) <= guarantee.get(name) for name in short)
 
     def _enough(
-        self, asking: str, short: Vector, candidates: list[_Victim], *, reclaims: bool
+        self, asking: str, short: Vector, candidates: Iterable[_Victim], *, reclaims: bool
     ) -> list[Task]:
         """The first candidates that free what is short, without those that turn out not to be needed.
 
@@ -225,7 +243,7 @@ class _Search:
         """
         chosen: list[Task] = []
         missing, taken = short, dict[str, Vector]()
-        for victim in sorted(candidates, key=lambda one: (*one[:3], one.task.id)):
+        for victim in candidates:
             assert victim.task.status is not None
             hold, owner = victim.task.status.hold, victim.task.owner
             helps = any(name in missing for name in hold)
@@ -265,31 +283,39 @@ class _Search:
         after = held - hold  # nothing of what is guaranteed
         return all(after.get(name) >= guarantee.get(name) for name in guarantee if name in hold)
 
-    def _reclaimable(self, owner: str, short: Vector) -> list[_Victim]:
-        holders = self._model.indexes.holders
-        owners = [other for other in holders.owners(self._pool.name) if other != owner]
-        return [
-            victim
-            for other in owners
-            if any(self._held(other).get(name) > self._pool.guarantee_of(other).get(name) for name in short)
-            for victim in self._stoppable(other)
-        ]
+    def _reclaimable(self, owner: str) -> Iterator[_Victim]:
+        """Those of other owners that are above their guarantees, in order."""
+        above = (
+            other
+            for other in self._holders.owners(self._pool.name)
+            if self._held(other).exceeding(self._pool.guarantee_of(other))
+        )
+        found = self._candidates("above/", above)
+        return (victim for victim in found if victim.task.owner != owner)
 
-    def _lower(self, task: Task) -> list[_Victim]:
-        assert task.spec is not None
-        holders = self._model.indexes.holders
-        across = self._sharing.priority is SharingPriority.ACROSS_OWNERS
-        owners = list(holders.owners(self._pool.name)) if across else [task.owner]
-        return [
-            victim for other in owners for victim in self._stoppable(other) if victim.priority < task.priority
-        ]
+    def _lower(self, task: Task) -> Iterator[_Victim]:
+        """Those of a lower priority, in order."""
+        owners = self._holders.owners(self._pool.name) if self._is_across else (task.owner,)
+        found = self._candidates("all/" if self._is_across else task.owner, owners)
+        return (victim for victim in found if victim.priority < task.priority)
+
+    def _candidates(self, key: str, owners: Iterable[str]) -> list[_Victim]:
+        """The attempts of these owners that may be stopped, in order. They are looked at once in a search."""
+        stopped, found = self._found.get(key, (-1, []))
+        if stopped < 0:
+            found = [victim for owner in owners for victim in self._stoppable(owner)]
+            found.sort(key=lambda one: (*one[:3], one.task.id))
+        elif stopped < len(self._stopped):
+            found = [victim for victim in found if victim.task.id not in self._stopped]
+        self._found[key] = len(self._stopped), found
+        return found
 
     def _stoppable(self, owner: str) -> Iterator[_Victim]:
         """The owner's attempts that may be stopped now, whoever asks."""
         if self._model.share_is_frozen(self._pool.name, owner):
             return
         now = self._draft.moment.now
-        for task in self._model.indexes.holders.of(self._pool.name, owner):
+        for task in self._holders.of(self._pool.name, owner):
             status = task.status
             if (
                 status is None
