@@ -33,7 +33,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.transitions import Moment, admitted, running, succeeded
 from controller.dev.cluster import LocalCluster, ReplicaProcess
 from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
-from controller.store.base import Put, Transaction
+from controller.store.base import KeyEvent, Put, Transaction
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -233,21 +233,24 @@ def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
 
 def _written(store: EtcdStore, after: int) -> tuple[int, int]:
     """Keys that were written in leader's transactions since, and in how many revisions."""
-    _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
     by_revision: dict[int, int] = {}
+    for event in history(store, after):
+        if event.key.startswith((f"{KEYS.prefix}states/", f"{KEYS.prefix}ledgers/")):
+            by_revision[event.mod] = by_revision.get(event.mod, 0) + 1
+    return sum(by_revision.values()), len(by_revision)
+
+
+def history(store: EtcdStore, after: int = 1) -> Iterator[KeyEvent]:
+    """All changes of Tally's keys since then, up to now."""
+    _, last = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
     watch = store.watch(KEYS.prefix, after=after)
     try:
         for batch in watch:
-            for event in batch.events:
-                if event.mod <= last and event.key.startswith(
-                    (f"{KEYS.prefix}states/", f"{KEYS.prefix}ledgers/")
-                ):
-                    by_revision[event.mod] = by_revision.get(event.mod, 0) + 1
+            yield from (event for event in batch.events if event.mod <= last)
             if batch.revision >= last:
-                break
+                return
     finally:
         watch.close()
-    return sum(by_revision.values()), len(by_revision)
 
 
 def cpu_seconds(replica: ReplicaProcess) -> float:
