@@ -1,10 +1,9 @@
 """What became of a pool's capacity, from the store's history: each unit of it, each second.
 
-All that was held is told by the statuses as they were written, in order. `useful` is the run time that tasks
-asked for and that ended well; `redone` is what preempted attempts had run for; `stopping` is from the mark to
-the proof of stop; `around` is the rest of what was held: from an admission to its start, and from an end
-to the release. What was not held is `idle`: `claimed` while the pool had claims, `waited` while tasks waited
-and it had none, `unasked` while nothing waited.
+All that was held is told by the statuses as they were written, in order. `starting` is from an admission to
+the start, `useful` from there to the end as the leader recorded it, `redone` what preempted attempts had run
+for, `stopping` from the mark to the proof of stop. What was not held is idle: `claimed` while the pool had
+claims, `waited` while tasks waited and it had none, `unasked` while nothing waited.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from controller.core.model.task import Status, StopReason
 from controller.store.base import KeyEvent
 from controller.store.keys import Keys
 
-PARTS = ("useful", "around", "redone", "stopping", "claimed", "waited", "unasked")
+PARTS = ("useful", "starting", "redone", "stopping", "claimed", "waited", "unasked")
 
 
 class Span(NamedTuple):
@@ -111,10 +110,8 @@ class HeldTime:
             yield Span("redone", admitted, marked, units, task_id)
             yield Span("stopping", marked, now, units, task_id)
             return
-        ended = status.finished_at or now
-        yield Span("around", admitted, started, units, task_id)
-        yield Span("useful", started, ended, units, task_id)
-        yield Span("around", ended, now, units, task_id)
+        yield Span("starting", admitted, started, units, task_id)
+        yield Span("useful", started, now, units, task_id)
 
     def _pass(self, name: str, now: float) -> _Pool:
         """The pool at that moment; what was idle until then is counted."""
