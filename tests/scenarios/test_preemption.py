@@ -204,6 +204,20 @@ def test_across_owners_a_priority_takes_from_its_own_owner_what_is_guaranteed_to
     assert len(stopped) == 1
 
 
+def test_one_task_takes_of_each_owner_no_more_than_it_has_above_its_guarantee() -> None:
+    """Though all attempts of that owner are younger than those of the other."""
+    owners = {"a": {"guarantee": {"cpu": 2}}, "b": {"guarantee": {"cpu": 3}}}
+    pool = Pool({"owners": owners}, reclaim=True)
+    pool.submit("c", 4)
+    pool.go()
+    pool.stage.clock.move(1)
+    pool.submit("b", 4)
+    pool.go()
+    pool.submit("a", 1, resources={"cpu": 2})
+    _, stopped = pool.go()
+    assert sorted(name[0] for name in stopped) == ["b", "c"]
+
+
 def test_nothing_is_stopped_that_would_not_be_enough() -> None:
     pool = Pool({"owners": {"a": {"guarantee": {"cpu": 8}}, "c": {"guarantee": {"cpu": 0}}}}, reclaim=True)
     pool.submit("a", 4)

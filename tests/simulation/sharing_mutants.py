@@ -106,6 +106,7 @@ SHARING_MUTANTS = (
     _bug(
         "what a victim loses before counts as held",
         (f"{_SEARCH}._may_lose", "self._held(owner) - taken", "self._held(owner)"),
+        faults=frozenset(),
     ),
     _bug(
         "a preempted task waits out a back-off",
