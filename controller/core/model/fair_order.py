@@ -30,7 +30,7 @@ from sortedcontainers import SortedList
 from controller.core.model.queue import Groups, Place, Queue
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
-from controller.core.model.sharing import OwnerPolicy, SharingPriority
+from controller.core.model.sharing import OwnerPolicy, Preemption, SharingPriority
 from controller.core.model.task import Policy, Pool
 
 AHEAD = 163  # in 1/1024: what is held has this part in the average a quarter of a half-life from now
@@ -198,14 +198,21 @@ class FairOrder:
                 yield found[0].task_id
                 during[owner] = _turn(pool, owner, share(owner), at, *(cursor.first() or found))
                 self._order.add(during[owner])
-            if pool.preemption is not None:
-                self._tell_left(cursors, passed_over)
+            self._tell_left(pool.preemption, cursors, passed_over)
         finally:
             self._restore(during, cursors)
 
-    def _tell_left(self, cursors: Mapping[str, _Cursor], passed_over: Callable[[Turn], None]) -> None:
+    def _tell_left(
+        self,
+        preemption: Preemption | None,
+        cursors: Mapping[str, _Cursor],
+        passed_over: Callable[[Turn], None],
+    ) -> None:
+        """Tell of the owners for which attempts may be stopped, and of those that come before them."""
         told = {owner for owner, cursor in cursors.items() if cursor.is_told}
         for turn in self._order:
+            if preemption is None or (turn.beyond and not preemption.by_priority):
+                return  # nor is anything reclaimed for those behind
             if turn.owner not in told:
                 passed_over(turn)
 
