@@ -121,32 +121,6 @@ def test_shares_begin_when_a_pool_is_shared(stage: Stage) -> None:
     stage.check()
 
 
-def test_a_rebuilding_of_many_owners_survives_its_leaders() -> None:
-    """300 owners need three transactions; a leader ends after the first, and the next one goes on."""
-    stage = Stage()
-    stage.pool(capacity={"cpu": 300})
-    for n in range(300):
-        stage.submit(f"t{n}", owner=f"o{n}")
-    leader = stage.leader()
-    leader.acknowledge(leader.run())
-    stage.pool(capacity={"cpu": 300}, sharing=SHARING)
-    leader.sync()
-    leader.see(observation(("t7", 1), Phase.SUCCEEDED))
-    leader.reconciler.step()
-    assert 0 < len(stage.model().shares["default"]) < 300
-    assert not stage.model().ledger("default").shares_are_whole
-    assert stage.state("t7") == "Pending", "no hold changes meanwhile"
-    stage.elect()
-    successor = stage.leader(*(observation((f"t{n}", 1), Phase.RUNNING) for n in range(300) if n != 7))
-    successor.see(observation(("t7", 1), Phase.SUCCEEDED))
-    successor.run()
-    assert stage.model().ledger("default").shares_are_whole
-    assert stage.state("t7") == "Succeeded"
-    assert share(stage, "o7").held == Vector()
-    assert sum(one.running for one in stage.model().shares["default"].values()) == 299
-    stage.check()
-
-
 def test_a_ledger_that_something_else_wrote_has_its_shares_rebuilt(stage: Stage) -> None:
     stage.submit("a", owner="vision")
     leader = stage.leader()

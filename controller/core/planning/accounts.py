@@ -2,9 +2,10 @@
 
 Shares are not whole if something other than a leader that knows them wrote the ledger: a repair, an older
 release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool changes, so
-that several transactions can write them: the shares first, and the ledger last, which says that they are
-whole. What was used in between is an estimate: as if an owner had held until now what its share says, or,
-where shares were edited, from what its tasks hold now.
+that several transactions can write them. Each of these also writes the ledger, whose `shares_op` then says by
+which rule, and the last one says that the shares are whole. So whoever leads goes on by the same rule. What
+was used in between is an estimate: as if an owner had held until now what its share says, or, where shares
+were edited, from what its tasks hold now.
 
 A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
 owner had used by its end, since the beginning.
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from controller.core.model import codec
 from controller.core.model.model import Model
+from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import DAY_MS, NO_SHARE, Share, averaged, encode_share
+from controller.core.model.shares import DAY_MS, Account, Share, averaged, encode_share
 from controller.core.model.task import Status
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
@@ -30,6 +33,19 @@ DAYS_KEPT = 400
 AHEAD_MS = 7 * DAY_MS  # a charge that is later than now by more than this is no clock's, but a damaged value
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
+# `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
+# them, they agreed with the account, and what they say was held is charged; or they did not.
+TRUSTED, EDITED = Op("rebuilding"), Op("rebuilding-edited")
+
+
+class _Rebuild(NamedTuple):
+    """A rebuild that goes on: the ledger's op as this leader's last transaction of it leaves it, and the
+    owners that are still to be looked at, in reverse. If none are, all are looked at once more.
+    """
+
+    op: Op
+    left: list[str]
+
 
 class Accounts:
     """See the module's docstring."""
@@ -37,6 +53,7 @@ class Accounts:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._charged = 0
+        self._rebuilds: dict[str, _Rebuild] = {}
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
@@ -56,7 +73,8 @@ class Accounts:
 
     def next_due(self) -> float | None:
         """When the next day ends that must be closed, in seconds since the epoch; None for never."""
-        day = min((self._model.ledger(pool).account.day for pool in self._model.shared), default=0)
+        days = (self._model.ledger(pool).account.day for pool in self._model.shared)
+        day = min((day for day in days if day), default=0)
         return (day + 1) * DAY_MS / 1000 if day else None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
@@ -65,7 +83,7 @@ class Accounts:
             if self._model.pool_is_frozen(pool):
                 continue
             if self._must_rebuild(pool, moment.at):
-                if self._model.ledger(pool).mod > self._model.revision:
+                if self._model.ledger(pool).mod > self._model.revision and not self._goes_on(pool):
                     continue  # a refusal has shown the ledger, and the watch has yet to show what came before
                 return Plan(moment.op, records=self._rebuild(pool, moment, limits))
             if self._is_over(pool, moment.at):
@@ -79,69 +97,85 @@ class Accounts:
     def _is_over(self, pool: str, at: int) -> bool:
         return self._model.ledger(pool).account.day < at // DAY_MS
 
+    def _goes_on(self, pool: str) -> bool:
+        """Whether this leader wrote the ledger last, in a rebuild that is not at its end."""
+        rebuild = self._rebuilds.get(pool)
+        return rebuild is not None and rebuild.op == self._model.ledger(pool).op
+
     def _rebuild(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
+        """The next transaction that rebuilds the pool's shares. Each looks only at owners that are left.
+
+        The last one looks at all of them, and finds them as they should be, but for those that it writes.
+        """
+        ledger = self._model.ledger(pool)
+        day = min(ledger.account.day, moment.at // DAY_MS)
+        at = min(moment.at, (day + 1) * DAY_MS - 1) if day else moment.at  # the rest once that day is closed
+        left = self._rebuilds[pool].left if self._goes_on(pool) else []
+        is_whole = not left
+        if not left:
+            owners = {*self._model.indexes.holders.owners(pool), *self._model.shares.get(pool, {})}
+            left = sorted(owners, reverse=True)
+        trusted = ledger.account.shares_op == TRUSTED
+        if not trusted and ledger.account.shares_op != EDITED:
+            trusted = self._agree(pool)
         records: list[RecordChange] = []
-        size, ledger = 0, self._model.ledger(pool)
-        at = moment.at
-        day = min(ledger.account.day, at // DAY_MS)
-        if day:  # what follows is charged once that day is closed
-            at = min(at, (day + 1) * DAY_MS - 1)
-        shares = {
-            owner: share
-            for owner, share in self._model.shares.get(pool, {}).items()
-            if not self._model.share_is_frozen(pool, owner)
-        }
-        for owner, share in self._wrong(pool, at):
-            value = encode_share(share, moment.op)
-            size += len(value) + BYTES_PER_OPERATION
-            if len(records) + RESERVED > limits.operations or size > limits.bytes // 2:
-                return records
-            records.append(RecordChange("shares", (pool, owner), shares.get(owner, NO_SHARE).mod, value))
-            shares[owner] = share
-        used = ZERO
-        for share in shares.values():
-            used += share.used_at(at)
-        unread = self._model.unread(pool)
-        if any(kind == "shares" and names[0] == pool for kind, names in self._model.quarantine):
-            used = ledger.account.used_at(ledger.held, at)  # what is not read has been used all the same
-        account = ledger.account._replace(
-            used=used, at=at, shares_op=moment.op, day=day or at // DAY_MS, unread=unread
-        )
+        size, written = 0, dict[str, Share]()
+        while left:
+            share = self._mended(pool, left[-1], at, trusts=trusted)
+            if share is not None:
+                value = encode_share(share, moment.op)
+                size += len(value) + BYTES_PER_OPERATION
+                if records and (len(records) + RESERVED > limits.operations or size > limits.bytes // 2):
+                    break
+                names = pool, left[-1]
+                records.append(RecordChange("shares", names, self._model.mod_of("shares", names), value))
+                written[left[-1]] = share
+            left.pop()
+        if left or not is_whole:
+            self._rebuilds[pool] = _Rebuild(moment.op, left)
+            account = ledger.account._replace(shares_op=TRUSTED if trusted else EDITED)
+        else:
+            self._rebuilds.pop(pool, None)
+            account = self._whole(pool, at, written, moment)._replace(day=day or at // DAY_MS)
         whole = ledger._replace(account=account)
         records.append(RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op)))
         return records
 
-    def _wrong(self, pool: str, at: int) -> Iterator[tuple[str, Share]]:
-        """The owners whose share is not what their tasks hold, and what it should be."""
+    def _whole(self, pool: str, at: int, written: dict[str, Share], moment: Moment) -> Account:
+        """The pool's account once its shares are whole: all of them, with those that are written with it."""
+        ledger, used = self._model.ledger(pool), ZERO
+        for owner, share in {**self._model.shares.get(pool, {}), **written}.items():
+            if not self._model.share_is_frozen(pool, owner):
+                used += share.used_at(at)
+        if any(kind == "shares" and names[0] == pool for kind, names in self._model.quarantine):
+            used = ledger.account.used_at(ledger.held, at)  # what is not read has been used all the same
+        unread = self._model.unread(pool)
+        return ledger.account._replace(used=used, at=at, shares_op=moment.op, unread=unread)
+
+    def _mended(self, pool: str, owner: str, at: int, *, trusts: bool) -> Share | None:
+        """What the owner's share should be; None if it is that, or cannot be read."""
         sharing, account = self._model.pools[pool].pool.sharing, self._model.ledger(pool).account
         assert sharing is not None
-        trusts = self._agree(pool)
-        held: dict[str, list[Status]] = {}
-        for task in self._model.holding.values():
-            if task.pool == pool and task.status is not None:
-                held.setdefault(task.owner, []).append(task.status)
-        for owner in sorted({*held, *self._model.shares.get(pool, {})}):
-            if self._model.share_is_frozen(pool, owner):
-                continue
-            share, statuses = self._model.share(pool, owner), held.get(owner, [])
-            hold = sum((status.hold for status in statuses), ZERO)
-            is_damaged = share.at > at + AHEAD_MS
-            if (share.held, share.running) == (hold, len(statuses)) and not is_damaged:
-                continue
-            used = share.used_at(at)  # as if it had held until now what it says
-            if not (share.mod and trusts) or is_damaged:
-                since = share.at if account.at and not is_damaged else at
-                used = share.used + _used_since(since, at, statuses)
-            yield (
-                owner,
-                share._replace(
-                    held=hold,
-                    running=len(statuses),
-                    used=used,
-                    recent=averaged(share, at, sharing.half_life_seconds),
-                    at=at if is_damaged else max(at, share.at),
-                ),
-            )
+        if self._model.share_is_frozen(pool, owner):
+            return None
+        share = self._model.share(pool, owner)
+        tasks = self._model.indexes.holders.of(pool, owner)
+        statuses = [task.status for task in tasks if task.status is not None]
+        hold = sum((status.hold for status in statuses), ZERO)
+        is_damaged = share.at > at + AHEAD_MS
+        if (share.held, share.running) == (hold, len(statuses)) and not is_damaged:
+            return None
+        used = share.used_at(at)  # as if it had held until now what it says
+        if not (share.mod and trusts) or is_damaged:
+            since = share.at if account.at and not is_damaged else at
+            used = share.used + _used_since(since, at, statuses)
+        return share._replace(
+            held=hold,
+            running=len(statuses),
+            used=used,
+            recent=averaged(share, at, sharing.half_life_seconds),
+            at=at if is_damaged else max(at, share.at),
+        )
 
     def _agree(self, pool: str) -> bool:
         """Whether the shares say of what was used what the account does, when that was charged last.
