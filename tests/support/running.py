@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from controller.client import Client
 from controller.clock import Clock, SystemClock
+from controller.core.model import features
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.election.elector import Timings
 from controller.engine.null import NullEngine
@@ -95,7 +96,12 @@ class RunningReplica:
         self.clock = clock or SystemClock()
         self.engine = engine or RecordingEngine(self.clock)
         self.fatal: list[str] = []
-        identity = {"id": name, "instance": f"{name}-{next(_leases)}", "status_url": ""}
+        identity = {
+            "id": name,
+            "instance": f"{name}-{next(_leases)}",
+            "status_url": "",
+            "features": list(features.KNOWN),
+        }
         defaults: dict[str, Any] = {
             "timings": TIMINGS,
             "heartbeat_seconds": 0.2,

@@ -54,6 +54,8 @@ class Accounts:
         self._model = model
         self._charged = 0
         self._rebuilds: dict[str, _Rebuild] = {}
+        self._rebuilt = False  # by the last plan
+        self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
@@ -78,13 +80,21 @@ class Accounts:
         return (day + 1) * DAY_MS / 1000 if day else None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
-        """The next step for the first pool that needs one; None if none does."""
+        """The next step for the first pool that needs one; None if none does.
+
+        After each transaction of a rebuild it gives way once, so that other pools need not wait for its end.
+        """
+        gives_way, self._rebuilt, self.gave_way = self._rebuilt, False, False
         for pool in self._model.shared:
             if self._model.pool_is_frozen(pool):
                 continue
             if self._must_rebuild(pool, moment.at):
                 if self._model.ledger(pool).mod > self._model.revision and not self._goes_on(pool):
                     continue  # a refusal has shown the ledger, and the watch has yet to show what came before
+                if gives_way:
+                    self.gave_way = True
+                    continue
+                self._rebuilt = True
                 return Plan(moment.op, records=self._rebuild(pool, moment, limits))
             if self._is_over(pool, moment.at):
                 return Plan(moment.op, records=self._close(pool, moment, limits))

@@ -107,6 +107,8 @@ class Planner:
         if not plan:
             # what this pass has set aside
             plan = self.mending.plan_asides(draft.moment, self._limits) or plan
+        if not plan and self.mending.accounts.gave_way:
+            plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
             self._is_cautious = False
         return plan
