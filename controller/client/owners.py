@@ -46,13 +46,14 @@ class Owners:
 
         `since` is a duration (`7d`) or a date (`2026-11-27`, UTC); "" for all. Use is counted from the last
         day that was closed before: `Usage.since` says from when. By label it is counted from the histories of
-        the tasks that are still stored, from `since` on to the millisecond. Raises InvalidField.
+        the tasks that are still stored, from `since` on to the millisecond. If the clock is behind what was
+        charged last, it is counted until then. Raises InvalidField.
         """
         now = round(self._calls.clock.now() * 1000)
         begin = parse_since(since, now) if since else None
         label = label_of(by)
         if label is not None:
-            return by_label(self._reading.model("pools/", *OF_TASKS), label, pool, begin, now)
+            return by_label(self._reading.model("pools/", "ledgers/", *OF_TASKS), label, pool, begin, now)
         model = self._reading.model(*OF_SHARES)
         closed = self._closed(model, pool, begin) if begin is not None else {}
         return by_share(model, by, pool, begin, closed, now)

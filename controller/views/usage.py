@@ -20,7 +20,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.scalars import parse_duration
-from controller.core.model.shares import DAY_MS
+from controller.core.model.shares import DAY_MS, time_after
 from controller.errors import CorruptValue, InvalidField
 
 BY = ("owner", "pool")
@@ -120,6 +120,7 @@ def by_share(
     model: Model, by: str, pool: str, begin: int | None, closed: Mapping[str, ClosedDay], now: int
 ) -> Usage:
     """What the owners of pools with `sharing` used since the closed days."""
+    now = time_after(model.charged_at, now)
     totals: dict[str, Vector] = {}
     notes = []
     begins: list[int | None] = []
@@ -146,6 +147,7 @@ def by_share(
 
 def by_label(model: Model, key: str, pool: str, begin: int | None, now: int) -> Usage:
     """What the stored tasks that have this label held, by its value: their holds, from their histories."""
+    now = time_after(model.charged_at, now)
     totals: dict[str, Vector] = {}
     is_cut = False
     notes = [

@@ -20,6 +20,9 @@ FRACTION = 1024
 """`Share.recent` counts in this part of a resource's unit."""
 
 DAY_MS = 86_400_000
+AHEAD_MS = 7 * DAY_MS
+"""A charge that is later than now by more than this is of no clock that a leader had: it is damaged."""
+
 MINUTE_MS = 60_000
 MAX_SHARE_BYTES = 64 * 1024
 _MAX_AT = 253_402_300_800_000  # the year 10000, in ms
@@ -92,6 +95,14 @@ class Account(NamedTuple):
 
 NO_SHARE = Share()
 NO_ACCOUNT = Account()
+
+
+def time_after(charged: int, clock: int) -> int:
+    """The time (ms) to record when a clock says `clock`, and the last charge was at `charged` (ms).
+
+    It never goes back: if the clock is behind, it is that of the last charge.
+    """
+    return charged if clock < charged <= clock + AHEAD_MS else clock
 
 
 def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:

@@ -21,7 +21,7 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import DAY_MS, Account, Share, averaged, encode_share
+from controller.core.model.shares import AHEAD_MS, DAY_MS, Account, Share, averaged, encode_share, time_after
 from controller.core.model.task import Status
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
@@ -30,7 +30,6 @@ from controller.core.planning.transitions import Moment
 KIND = "usage"
 OWNERS_PER_KEY = 500
 DAYS_KEPT = 400
-AHEAD_MS = 7 * DAY_MS  # a charge that is later than now by more than this is no clock's, but a damaged value
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
 # `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
@@ -59,9 +58,8 @@ class Accounts:
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
-        clock, charged = round(now * 1000), self._model.charged_at
-        if charged > clock + AHEAD_MS:  # no clock that a leader has had, but a damaged value
-            charged = 0
+        clock = round(now * 1000)
+        charged = time_after(self._model.charged_at, clock)
         self._charged = max(self._charged, charged, clock)
         return self._charged
 
