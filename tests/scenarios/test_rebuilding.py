@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from structlog.testing import capture_logs
 
 from controller.core.model import codec
 from controller.core.model.op import Op
@@ -205,4 +206,19 @@ def test_other_pools_do_not_wait_for_the_end_of_a_rebuild() -> None:
     assert (model.is_rebuilding("default"), model.is_rebuilding("other")) == (True, False)
     leader.run()
     assert not stage.model().is_rebuilding("default")
+    stage.check()
+
+
+def test_days_of_many_owners_are_closed_in_transactions_that_etcd_takes() -> None:
+    """Nobody led for a month, as after a restore of an old backup."""
+    stage, _ = filled(2000, 2000, is_shared=True)
+    stage.clock.move(30 * 86_400)
+    stage.elect()
+    leader = stage.leader(*(observation((f"t{n}", 1), Phase.PENDING) for n in range(2000)))
+    with capture_logs() as logs:
+        leader.run()
+    assert [entry for entry in logs if "too large" in entry["event"]] == []
+    days = {names[0] for _, names, _ in stage.model().known("usage")}
+    assert len(days) == 30
+    assert stage.model().ledger("default").account.day == stage.clock.now() // 86_400
     stage.check()

@@ -199,10 +199,13 @@ class Accounts:
         """Write what was used by the end of each day that is over, and remove what is too old."""
         ledger, today = self._model.ledger(pool), moment.at // DAY_MS
         records: list[RecordChange] = []
-        day = max(ledger.account.day, today - DAYS_KEPT)
+        size, day = 0, max(ledger.account.day, today - DAYS_KEPT)
         while day < today:
             keys = list(self._usage(pool, day, moment))
-            if records and len(records) + len(keys) + RESERVED > limits.operations:
+            size += sum(len(key.value or b"") + BYTES_PER_OPERATION for key in keys)
+            if records and (
+                len(records) + len(keys) + RESERVED > limits.operations or size > limits.bytes // 2
+            ):
                 break
             records += keys
             day += 1
