@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +14,9 @@ from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.promise.invariants import check_model
-from controller.store.base import KeyEvent
+from controller.store.base import KeyEvent, Put, Transaction
+from controller.store.etcd.store import EtcdStore
+from controller.store.etcd.transaction import PendingTransaction
 from controller.store.records import changes_of
 from tests.support.etcd import CLOCK, EtcdFactory, in_seconds
 from tests.support.proxy import Proxy
@@ -32,9 +35,30 @@ def ledgers(reader: WatchReader, key: str) -> list[dict[str, Any]]:
     return [json.loads(event.item.value) for event in reader.events if event.key == key and event.item]
 
 
-def is_amid(ledger: dict[str, Any]) -> bool:
-    """Whether a rebuild has begun and has not come to its end."""
-    return str(ledger.get("shares_op", "")).startswith("rebuilding")
+class Cuts:
+    """Cuts so many leaders off from etcd, each as it sends its second part of a rebuild."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def arm(self, store: EtcdStore, proxy: Proxy) -> EtcdStore:
+        """The same store, by way of that proxy, which falls silent."""
+        begin, parts = store.begin, itertools.count(1)
+
+        def cut(transaction: Transaction, *, deadline: float) -> PendingTransaction:
+            if self.left and is_part(transaction) and next(parts) == 2:
+                self.left -= 1
+                proxy.black_hole()
+            return begin(transaction, deadline=deadline)
+
+        store.begin = cut  # type: ignore[method-assign]
+        return store
+
+
+def is_part(transaction: Transaction) -> bool:
+    """Whether it writes a part of a rebuild that is not the last one."""
+    ledgers = [put.value for put in transaction.writes if isinstance(put, Put) and "/ledgers/" in put.key]
+    return any(str(json.loads(value).get("shares_op", "")).startswith("rebuilding") for value in ledgers)
 
 
 def submit(client: Client, tasks: int, owners: int) -> None:
@@ -63,14 +87,16 @@ def test_a_pool_gets_its_shares_while_leaders_are_cut_off(
     etcd, engine = etcd_factory.start(), RecordingEngine(CLOCK)
     store = etcd_factory.store(etcd.url)
     with Client(etcd.url, cluster=CLUSTER) as client, ExitStack() as stack:
-        proxies = {f"r{n}": proxy_to(etcd.config.client_port) for n in range(REPLICAS)}
-        replicas = {
-            name: stack.enter_context(
-                RunningReplica(etcd_factory.store(proxy.url), name, cluster=CLUSTER, engine=engine)
+        cuts, proxies = Cuts(REPLICAS - 1), [proxy_to(etcd.config.client_port) for _ in range(REPLICAS)]
+        replicas = [
+            stack.enter_context(
+                RunningReplica(
+                    cuts.arm(etcd_factory.store(proxy.url), proxy), f"r{n}", cluster=CLUSTER, engine=engine
+                )
             )
-            for name, proxy in proxies.items()
-        }
-        wait_until(lambda: any(replica.leads for replica in replicas.values()), "a leader")
+            for n, proxy in enumerate(proxies)
+        ]
+        wait_until(lambda: any(replica.leads for replica in replicas), "a leader")
         assert client.features.enable("owners")
         client.apply_pool({"name": "default", "capacity": {"cpu": tasks}})
         client.apply_pool({"name": "other", "capacity": {"cpu": 1}})
@@ -86,20 +112,14 @@ def test_a_pool_gets_its_shares_while_leaders_are_cut_off(
         _, before = store.get(ledger, deadline=in_seconds())
         reader = WatchReader(store.watch(client.keys.prefix, after=before))
         client.apply_pool({"name": "default", "capacity": {"cpu": tasks}, "sharing": {}})
-        cut: list[str] = []
-        for _ in range(REPLICAS - 1):
-            writer = wait_until(
-                lambda: amid(reader, ledger, cut), "another leader amid the rebuild", poll=0.0005
-            )
-            proxies[writer].black_hole()
-            cut.append(writer)
-        wait_until(lambda: is_whole(ledgers(reader, ledger)), "the shares being whole", timeout=60)
-        for proxy in proxies.values():
+        wait_until(lambda: is_whole(ledgers(reader, ledger)), "the shares being whole", timeout=120)
+        assert cuts.left == 0
+        for proxy in proxies:
             proxy.heal()
         client.submit({"id": "later", "pool": "other", "command": ["x"], "owner": "o1"})
         client.wait(["later"], timeout_seconds=30)
         reader.close()
-    assert [replica.fatal for replica in replicas.values()] == [[]] * REPLICAS
+    assert [replica.fatal for replica in replicas] == [[]] * REPLICAS
     assert changed(reader.events, client.keys.state("")) == {"later"}
     snapshot = store.load(client.keys.prefix, deadline=in_seconds())
     model = Model()
@@ -109,13 +129,6 @@ def test_a_pool_gets_its_shares_while_leaders_are_cut_off(
     auditor = audit(read(etcd.url), CLUSTER)
     assert auditor.findings == []
     assert auditor.rebuilds == 1
-
-
-def amid(reader: WatchReader, key: str, cut: list[str]) -> str:
-    """The leader that wrote last, if it is amid the rebuild and was not cut off."""
-    told = ledgers(reader, key)
-    writer: str = told[-1]["op"].partition("-")[0] if told and is_amid(told[-1]) else ""
-    return writer if writer not in cut else ""
 
 
 def is_whole(told: list[dict[str, Any]]) -> bool:
