@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.dev.cluster import DevOptions, LocalCluster
+from controller.dev.cluster import DevError, DevOptions, LocalCluster
 from controller.dev.run import interruptible
 from controller.signals import ending_signals, unbroken
 from tests.e2e.conftest import MakeDev, processes_of
@@ -136,26 +136,25 @@ def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> 
     assert "stop" not in second.output.replace("stop it", "")
 
 
-@pytest.mark.parametrize(
-    ("marker", "says"),
-    [
-        (json.dumps({"data_version": 99}), "data version 99"),
-        ("{", "cannot be read"),
-        ("[]", "cannot be read"),
-    ],
-)
-def test_a_data_directory_of_another_version_is_left_alone(
-    dev: MakeDev, tmp_path: Path, marker: str, says: str
-) -> None:
+def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    (data / "version.json").write_text(marker)
+    (data / "version.json").write_text(json.dumps({"data_version": 99}))
     run = dev()
     assert run.ended() == 1
-    assert says in run.output
+    assert "data version 99" in run.output
     assert "--data-dir" in run.output
     assert "Traceback" not in run.output
     assert not (data / "etcd").exists()
+
+
+@pytest.mark.parametrize("marker", ["{", "[]"])
+def test_a_data_directory_whose_version_cannot_be_read_is_left_alone(tmp_path: Path, marker: str) -> None:
+    """It ends as that of another version does: by an error that says what to do."""
+    (tmp_path / "version.json").write_text(marker)
+    with pytest.raises(DevError, match=r"cannot be read: .* --data-dir"):
+        LocalCluster(DevOptions(data_dir=tmp_path)).start()
+    assert not (tmp_path / "etcd").exists()
 
 
 @pytest.fixture
