@@ -32,6 +32,7 @@ from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
+from controller.signals import ending_signals, ignore
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -122,7 +123,7 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
 
 
 def run_controller(settings: Settings) -> int:
-    """Run one replica until SIGTERM or SIGINT, and return the exit code.
+    """Run one replica until SIGTERM, SIGINT or SIGHUP, and return the exit code.
 
     Raises InvalidField if the timings do not fit together, TallyError if the status address or the engine
     cannot be used. An etcd that does not answer is not an error: the replica waits for it.
@@ -249,14 +250,15 @@ def new_lease() -> int:
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
+    numbers = ending_signals()
+
     def handle(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # a second signal during the first handler would wait forever for a lock that the first one has
-            signal.signal(number, signal.SIG_IGN)
+        # a second signal during `stop` would wait forever for a lock that the first one has
+        ignore(numbers)
         stop()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in numbers:
+        signal.signal(number, handle)
 
 
 def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:

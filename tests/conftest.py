@@ -23,10 +23,13 @@ from tests.support.tls import Authority
 settings.register_profile("tally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tally")
 
-# Who is started in the background by a script ignores Ctrl-C, and so would all that tests start and
-# interrupt.
+# Who is started in the background by a script ignores Ctrl-C, and by nohup a closed terminal; and so would
+# all that tests start and interrupt. A handler goes on only here: what is started gets the default.
+# xdist starts its workers after this, and so they have the default, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or "PYTEST_XDIST_WORKER" in os.environ:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 _prefixes = itertools.count()
 

@@ -5,6 +5,8 @@ The command line parses, calls the library and prints. It decides nothing.
 
 from __future__ import annotations
 
+import signal
+
 import typer
 
 from controller.cli import auth, change, describe, engine, get, operate, owners, top
@@ -17,6 +19,7 @@ from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
 from controller.cli.verbs import Verb, Verbs
 from controller.cli.wait import wait
+from controller.signals import ignore
 
 app = typer.Typer(
     name="tally",
@@ -80,7 +83,10 @@ app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
 
 def main() -> None:
     """Run the command line of this process. `entry` calls this."""
-    app(prog_name="tally")  # a fixed name, since completion depends on it
+    try:
+        app(prog_name="tally")  # a fixed name, since completion depends on it
+    finally:
+        ignore([signal.SIGINT])  # a second Ctrl-C would print a traceback of the interpreter's end
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ INSTEAD = {
 def controller(session: Session) -> None:
     """Run one replica of the controller in the foreground.
 
-    SIGTERM and Ctrl-C end it. It first hands over its leadership.
+    SIGTERM, Ctrl-C and a closed terminal end it. It first hands over its leadership.
     """
     from controller.app import run_controller
 

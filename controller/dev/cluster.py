@@ -29,6 +29,7 @@ from controller.dev.credentials import DevCredentials, TlsFiles
 from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
 from controller.engine.process.engine import ProcessEngine
 from controller.errors import TallyError
+from controller.signals import unbroken
 
 if TYPE_CHECKING:
     from controller.dev.fake_kubernetes import FakeCluster
@@ -186,7 +187,7 @@ class LocalCluster:
             environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
         # The user's own settings file may be for another cluster; what is for replicas is in `settings`.
         config = str(self.credentials.config) if self.credentials is not None else os.devnull
-        with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log:
+        with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log, unbroken():
             replica.process = subprocess.Popen(
                 [*TALLY, "controller", "--config", config],
                 stdin=subprocess.DEVNULL,
@@ -241,6 +242,7 @@ class LocalCluster:
         """Whether this cluster has the data directory, and what runs on it: from `start` until `stop`."""
         return self._lock_file is not None
 
+    @unbroken()
     def stop(self) -> None:
         """Stop the replicas, then the attempts, then etcd. Nothing that was started here is left."""
         if self._lock_file is None:

@@ -26,6 +26,7 @@ import requests
 
 from controller.clock import Clock, SystemClock
 from controller.errors import TallyError
+from controller.signals import unbroken
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _VERSION = re.compile(r"etcd Version: (\d+)\.(\d+)\.(\d+)")
@@ -264,7 +265,7 @@ class EtcdProcess:
         self._check_ports()
         try:
             self.config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(self.log_file, "ab") as log:
+            with open(self.log_file, "ab") as log, unbroken():
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(
                     self.config.arguments(self.binary),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from controller.core.model.installation import decode_engine
 from controller.core.model.resources import format_quantity
 from controller.dev.cluster import SAMPLE_IMAGE, STOP_SECONDS, WITH_IMAGES, DevError, DevOptions, LocalCluster
 from controller.dev.view import show
+from controller.signals import ending_signals, ignore, interrupt
 
 
 def default_pool() -> dict[str, object]:
@@ -112,19 +114,29 @@ def interruptible(cluster: LocalCluster) -> Iterator[None]:
     """Make SIGTERM, and SIGHUP unless it is ignored (nohup), end the command as Ctrl-C does.
 
     An interrupt that Python swallows, in a destructor or while a child is created, is not lost:
-    `stop_if_told` raises it. A second one does not keep the cluster from being stopped.
+    `stop_if_told` raises it, and Python need not print it. Further ones are ignored, until the process has
+    ended.
     """
+    report = sys.unraisablehook
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def hear(_number: int, _frame: FrameType | None) -> None:
         if not cluster.is_told_to_stop:
             cluster.is_told_to_stop = True
-            raise KeyboardInterrupt
+            interrupt()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    def report_others(swallowed: sys.UnraisableHookArgs) -> None:
+        if not (cluster.is_told_to_stop and swallowed.exc_type is KeyboardInterrupt):
+            report(swallowed)
+
+    numbers = ending_signals()
+    sys.unraisablehook = report_others
+    before = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = report
+        if cluster.is_told_to_stop:
+            ignore(numbers)
+        else:
+            for number, handler in before.items():
+                signal.signal(number, handler)

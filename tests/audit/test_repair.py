@@ -30,6 +30,8 @@ from controller.store.etcd.store import EtcdStore
 from tests.audit.conftest import CPU, Damaged, pause, resume
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("audit: repair")  # one cluster serves all
+
 
 def repair(damaged: Damaged, *deletions: str) -> list[Outcome]:
     """Audit, and have the leader repair what was found; returns what became of each finding."""

@@ -11,6 +11,8 @@ from controller.client import Client
 from controller.store.base import Committed, Transaction
 from tests.audit.conftest import Damaged
 
+pytestmark = pytest.mark.xdist_group("audit: selftest")  # one cluster serves all
+
 
 def test_a_sound_installation_passes_and_is_left_as_it_was(damaged: Damaged) -> None:
     """Of its pool, tasks, statuses, requests and ledger no key remains."""

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -307,6 +308,18 @@ def test_watching_ends_quietly_with_ctrl_c(
         process.kill()
         process.wait()
         reader.join()
+
+
+def test_a_ctrl_c_while_the_process_ends_is_not_heard() -> None:
+    """What the command did is known, and its exit code tells it: there is no traceback instead."""
+    program = (
+        "import atexit, signal; atexit.register(signal.raise_signal, signal.SIGINT);"
+        " from controller.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "version"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_closed_pipe_is_no_error(

@@ -7,7 +7,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from tests.support.etcd import EtcdFactory, free_ports, in_seconds
 from tests.support.kustomize import OVERLAYS, TRY_OUT, Object, copy_of_deploy, only, render
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("manifests")  # each overlay is rendered once
+
 CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 POD_IP = "10.0.0.7"
 
@@ -35,10 +39,16 @@ def deploy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_of_deploy(tmp_path_factory.mktemp("deploy"))
 
 
+@pytest.fixture(scope="module")
+def rendered(deploy: Path) -> Callable[[str], list[Object]]:
+    """Renders an overlay, once."""
+    return cache(lambda overlay: render(deploy / overlay))
+
+
 @pytest.fixture(params=OVERLAYS)
-def objects(request: pytest.FixtureRequest, deploy: Path) -> list[Object]:
+def objects(request: pytest.FixtureRequest, rendered: Callable[[str], list[Object]]) -> list[Object]:
     """An overlay's objects."""
-    return render(deploy / request.param)
+    return deepcopy(rendered(request.param))
 
 
 def workloads(objects: list[Object]) -> Iterator[Object]:

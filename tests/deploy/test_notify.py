@@ -23,7 +23,7 @@ from controller.telemetry.notify import ServiceNotifier, status_line
 from controller.views.replica import Check, Facts
 from tests.support.etcd import CLOCK, EtcdFactory
 from tests.support.service_manager import NotifySocket, notify_socket
-from tests.support.waiting import wait_until
+from tests.support.waiting import signalled_to_its_end, wait_until
 
 
 @contextmanager
@@ -53,12 +53,14 @@ def replica(
         process.wait()
 
 
-@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+@pytest.mark.parametrize(
+    ("abstract", "number"), [(False, signal.SIGTERM), (True, signal.SIGHUP)], ids=["path", "abstract"]
+)
 def test_a_replicas_life_as_its_service_manager_hears_it(
-    etcd_factory: EtcdFactory, tmp_path: Path, abstract: bool
+    etcd_factory: EtcdFactory, tmp_path: Path, abstract: bool, number: signal.Signals
 ) -> None:
     """Not ready, with more time asked for, until etcd answers; then ready, alive, its role in the status
-    line; then stopping.
+    line; then stopping, whatever further signals come. A closed terminal is one.
     """
     etcd = etcd_factory.configure()
     address = f"@tally-{os.getpid()}-{tmp_path.name}" if abstract else str(tmp_path / "notify")
@@ -74,8 +76,7 @@ def test_a_replicas_life_as_its_service_manager_hears_it(
         assert "WATCHDOG=1" in wait_until(manager.drain, "a sign of life")
         assert not any(each.startswith("EXTEND") for each in manager.drain())
 
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert signalled_to_its_end(process, number) == 0
         assert manager.drain()[-1] != "READY=1"
         assert manager.has("STOPPING=1")
         assert manager.received.count("READY=1") == 1

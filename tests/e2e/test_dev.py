@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import psutil
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.dev.cluster import DevOptions, LocalCluster
+from controller.dev.cluster import DevError, DevOptions, LocalCluster
 from controller.dev.run import interruptible
+from controller.signals import ending_signals, unbroken
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
 from tests.support.local import Gate, Journal, adjacent_ports
-from tests.support.waiting import wait_until
+from tests.support.waiting import signalled_to_its_end, wait_until
 
 POOL = {"name": "default", "capacity": {"cpu": 2}}
 
@@ -43,10 +46,11 @@ def test_ctrl_c_ends_all_that_was_started_and_the_next_run_continues(dev: MakeDe
         assert client.wait(["done"], timeout_seconds=30)["done"].state is State.SUCCEEDED
         wait_until(lambda: client.get("running").state is State.RUNNING, "the second task")
     assert len(processes_of(first.data_dir)) >= 4
-    first.interrupt()
-    assert first.ended() == 0
+    # whoever is impatient presses it again, at any moment
+    assert signalled_to_its_end(first.process, signal.SIGINT) == 0
     assert processes_of(first.data_dir) == []
     assert "stopped; the data is kept" in first.output
+    assert first.output.count("stopping:") == 1
     assert "Traceback" not in first.output
 
     second = dev().until_it_leads()
@@ -132,39 +136,98 @@ def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> 
     assert "stop" not in second.output.replace("stop it", "")
 
 
-@pytest.mark.parametrize(
-    ("marker", "says"),
-    [
-        (json.dumps({"data_version": 99}), "data version 99"),
-        ("{", "cannot be read"),
-        ("[]", "cannot be read"),
-    ],
-)
-def test_a_data_directory_of_another_version_is_left_alone(
-    dev: MakeDev, tmp_path: Path, marker: str, says: str
-) -> None:
+def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    (data / "version.json").write_text(marker)
+    (data / "version.json").write_text(json.dumps({"data_version": 99}))
     run = dev()
     assert run.ended() == 1
-    assert says in run.output
+    assert "data version 99" in run.output
     assert "--data-dir" in run.output
     assert "Traceback" not in run.output
     assert not (data / "etcd").exists()
 
 
+@pytest.mark.parametrize("marker", ["{", "[]"])
+def test_a_data_directory_whose_version_cannot_be_read_is_left_alone(tmp_path: Path, marker: str) -> None:
+    """It ends as that of another version does: by an error that says what to do."""
+    (tmp_path / "version.json").write_text(marker)
+    with pytest.raises(DevError, match=r"cannot be read: .* --data-dir"):
+        LocalCluster(DevOptions(data_dir=tmp_path)).start()
+    assert not (tmp_path / "etcd").exists()
+
+
+@pytest.fixture
+def our_signals() -> Iterator[None]:
+    """After the test, they have the handlers that they had before."""
+    before = {number: signal.getsignal(number) for number in ending_signals()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Dropped:
+    """Gets a signal while it is destroyed."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.usefixtures("our_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_is_swallowed_is_heard_at_the_next_step(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """Python prints and forgets what is raised in a destructor, or between the two halves of a fork."""
+    """Python forgets what is raised in a destructor, or between the two halves of a fork, and prints it.
+
+    From then on, nothing else is heard.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest has one of its own
     cluster = LocalCluster(DevOptions(data_dir=tmp_path))
-    before = signal.getsignal(number)
     with interruptible(cluster):
         assert cluster.tend() == []
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(number)
+        Dropped(number)
         with pytest.raises(KeyboardInterrupt):
             cluster.tend()
-    assert signal.getsignal(number) is before
+        Dropped(number)
+        signal.raise_signal(number)
+    signal.raise_signal(number)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("our_signals")
+def test_an_interrupt_is_heard_once_a_child_that_is_created_is_known(tmp_path: Path) -> None:
+    """Also if the block is part of another one."""
+    cluster = LocalCluster(DevOptions(data_dir=tmp_path))
+    known = []
+
+    @unbroken()
+    def create() -> None:
+        with unbroken():
+            signal.raise_signal(signal.SIGTERM)
+            known.append("inner")
+        known.append("outer")
+
+    with interruptible(cluster), pytest.raises(KeyboardInterrupt):
+        create()
+    assert known == ["inner", "outer"]
+    with unbroken():
+        pass  # it was heard once
+
+
+@pytest.mark.usefixtures("our_signals")
+@pytest.mark.parametrize("closed", [signal.SIG_DFL, signal.SIG_IGN])
+def test_who_was_not_told_to_stop_has_the_signals_as_before(tmp_path: Path, closed: signal.Handlers) -> None:
+    """A closed terminal is ignored if it was (nohup)."""
+    signal.signal(signal.SIGHUP, closed)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    cluster = LocalCluster(DevOptions(data_dir=tmp_path))
+    with interruptible(cluster):
+        if closed is signal.SIG_IGN:
+            signal.raise_signal(signal.SIGHUP)
+        assert cluster.tend() == []
+    assert [signal.getsignal(number) for number in numbers] == before

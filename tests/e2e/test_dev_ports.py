@@ -129,24 +129,6 @@ def test_kubectl_with_its_kubeconfig_sees_the_pods(running: Dev, tmp_path: Path)
     assert (done.stdout, done.stderr) == ("pod/seen-1\n", "")
 
 
-def test_keys_are_their_owners_alone(dev: MakeDev, folder_for_all: Path) -> None:
-    """Also in a data folder that others may look into."""
-    data = folder_for_all / "data"
-    data.mkdir(mode=0o755)
-    running = dev(data_dir=data).until_it_leads()
-    files = [running.config, *(data / "certificates").iterdir()]
-    assert len(files) == 6, "no key of the authority is kept"
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert stat.S_IMODE((data / "certificates").stat().st_mode) == 0o700
-    if os.geteuid() != 0:
-        pytest.skip("only root can try as somebody else")
-    for path in files:
-        tried = subprocess.run(
-            ["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True, check=False
-        )
-        assert (tried.returncode, tried.stdout) == (1, b"")
-
-
 OTHERS = {"TALLY_ETCD": "http://127.0.0.1:1", "TALLY_CLUSTER": "other"}
 
 
@@ -184,25 +166,6 @@ def test_the_printed_commands_run_as_they_are_printed(
                 wait_until(client.replicas.leader, "the next leader")
 
 
-def test_certificates_are_new_at_each_start_and_data_of_an_unguarded_etcd_is_taken_over(dev: MakeDev) -> None:
-    """What an older version left has no certificates; a client's copy of old ones opens nothing any more."""
-    first = dev().until_it_leads()
-    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700, (
-        "logs and the attempts' environments are in it"
-    )
-    key = (first.data_dir / "certificates" / "client-key.pem").read_text()
-    with first.client() as client:
-        client.submit({"id": "kept", "command": ["true"]})
-        client.wait(["kept"], timeout_seconds=30)
-    first.interrupt()
-    first.ended()
-    shutil.rmtree(first.data_dir / "certificates")
-    second = dev().until_it_leads()
-    assert (second.data_dir / "certificates" / "client-key.pem").read_text() != key
-    with second.client() as client:
-        assert client.get("kept").finished
-
-
 @pytest.fixture
 def folder_for_all() -> Iterator[Path]:
     """A folder that everybody may look into."""
@@ -210,3 +173,39 @@ def folder_for_all() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+def test_certificates_are_new_at_each_start_and_their_owners_alone(
+    dev: MakeDev, folder_for_all: Path
+) -> None:
+    """What an older version left has no certificates; a client's copy of old ones opens nothing any more.
+
+    Keys are for their owner also in a data folder that others may look into.
+    """
+    data = folder_for_all / "data"
+    first = dev(data_dir=data).until_it_leads()
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700, "logs and the attempts' environments are in it"
+    key = (data / "certificates" / "client-key.pem").read_text()
+    with first.client() as client:
+        client.submit({"id": "kept", "command": ["true"]})
+        client.wait(["kept"], timeout_seconds=30)
+    first.interrupt()
+    first.ended()
+    shutil.rmtree(data / "certificates")
+    data.chmod(0o755)
+    second = dev(data_dir=data).until_it_leads()
+    assert (data / "certificates" / "client-key.pem").read_text() != key
+    with second.client() as client:
+        assert client.get("kept").finished
+    files = [second.config, *(data / "certificates").iterdir()]
+    assert len(files) == 6, "no key of the authority is kept"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE((data / "certificates").stat().st_mode) == 0o700
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    if os.geteuid() != 0:
+        pytest.skip("only root can try as somebody else")
+    for path in files:
+        tried = subprocess.run(
+            ["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True, check=False
+        )
+        assert (tried.returncode, tried.stdout) == (1, b"")

@@ -18,6 +18,8 @@ import requests
 from controller.client import Client
 from tests.support.etcd import EtcdFactory, in_seconds
 
+pytestmark = pytest.mark.xdist_group("epochs")  # one replica serves all
+
 DOCUMENTS = (
     "/v1/summary",
     "/v1/tasks",

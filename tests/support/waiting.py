@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,3 +28,17 @@ def wait_until(
         assert time.monotonic() < ends, f"{what} did not come true within {timeout:g} s"
         pause.wait(poll)
     return value
+
+
+def signalled_to_its_end(
+    process: subprocess.Popen[Any], number: signal.Signals, *, timeout: float = 60.0
+) -> int:
+    """The exit code of a program that gets the signal again and again, until it has ended."""
+
+    def has_ended() -> bool:
+        process.send_signal(number)
+        return process.poll() is not None
+
+    wait_until(has_ended, f"the end after {number.name}", timeout=60.0, poll=0.001)
+    assert process.returncode is not None
+    return process.returncode

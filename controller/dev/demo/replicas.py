@@ -20,6 +20,7 @@ from controller.dev.demo.course import REPLICAS
 from controller.dev.demo.orders import Order, Told, Word
 from controller.dev.etcd import end_with
 from controller.errors import TallyError
+from controller.signals import unbroken
 from controller.store.etcd.gateway import GatewayOptions
 
 ANSWER_SECONDS = 30.0
@@ -41,7 +42,8 @@ class NaiveReplicas:
     def __enter__(self) -> Self:
         try:
             for number in range(REPLICAS):
-                self._processes.append(self._start(number))
+                with unbroken():
+                    self._processes.append(self._start(number))
             self.expect(Word.READY, REPLICAS)
         except BaseException:
             self.close()
@@ -56,6 +58,7 @@ class NaiveReplicas:
     ) -> None:
         self.close()
 
+    @unbroken()
     def close(self) -> None:
         """End the replicas, and wait for that. Idempotent."""
         for process in self._processes:

@@ -24,6 +24,7 @@ from controller.dev.demo.words import WORDS, Language, Words, conclusion_of, fil
 from controller.dev.ports import is_free
 from controller.dev.run import interruptible
 from controller.errors import UserError
+from controller.signals import unbroken
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.terminal import say, say_lines
@@ -76,8 +77,9 @@ def own_cluster() -> Iterator[LocalCluster]:
                 cluster.start_etcd()
                 yield cluster
             finally:
-                cluster.stop()
-                shutil.rmtree(folder)  # here, where a second Ctrl-C does not end it
+                with unbroken():
+                    cluster.stop()
+                    shutil.rmtree(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing of it ran
 
