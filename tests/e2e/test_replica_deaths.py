@@ -100,7 +100,6 @@ def has_started(journal: Journal, count: int) -> bool:
     return len(journal.starts()) >= count
 
 
-@pytest.mark.slow  # the simulator kills all at once, too; tests/e2e/test_dev.py has attempts that run on
 def test_all_replicas_are_killed_at_once(tmp_path: Path) -> None:
     """Attempts run on without them; whoever is started again goes on from etcd and the engine alone."""
     with loaded(tmp_path, replicas=3) as (cluster, journal, load):
