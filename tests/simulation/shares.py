@@ -195,7 +195,11 @@ class ShareJudge:
         for pool, owner in moved:
             value = ledgers.get(pool)
             account = _account(value) if value is not None else self.accounts.get(pool)
+            is_shared = all(one is not None and one.sharing for one in self._oracle.claims.versions(pool, op))
             if (pool, owner) in shares:
+                if not is_shared and account is not None and not account.whole:
+                    self.unsure[pool, owner] = None  # it ceased to be shared while the plan was made
+                    continue
                 if account is None or not account.whole:
                     raise Violation("I9", f"{pool}: the share of {owner} was written, and shares_op was not")
                 if not (before := self.accounts.get(pool)) or not before.whole:
@@ -203,7 +207,7 @@ class ShareJudge:
                 continue
             if account is not None and account.whole:
                 raise Violation("I9", f"{pool}: what {owner} holds changed, and its share did not")
-            if all(one is not None and one.sharing for one in self._oracle.claims.versions(pool, op)):
+            if is_shared:
                 raise Violation("I9", f"{pool}: a hold changed without its share, though the pool is shared")
             self.unsure[pool, owner] = None
 
