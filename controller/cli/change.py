@@ -24,9 +24,12 @@ from controller.cli.names import (
 )
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, Session, complain
+from controller.client import TaskView
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.printable import counted
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import StopReason
 from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
 from controller.terminal import say
@@ -41,7 +44,10 @@ def cancel(session: Session, tasks: Selection, reason: Reason = "") -> None:
     """
     ask = session.client.cancel
     tasks.for_each(
-        session, "cancel", lambda view: not view.finished, lambda view: ask(view.id, reason=reason, of=view)
+        session,
+        "cancel",
+        lambda view: not view.finished or RequestKind.RETRY in view.requests,
+        lambda view: ask(view.id, reason=reason, of=view),
     )
 
 
@@ -62,22 +68,29 @@ def retry(session: Session, tasks: Selection, reason: Reason = "") -> None:
 def hold(session: Session, tasks: Selection, reason: Reason = "") -> None:
     """Put waiting tasks on hold: they are not admitted until they are released.
 
-    A queue deadline does not count the time on hold.
+    What is submitted later is not on hold. A queue deadline does not count the time on hold. This needs the
+    feature `changes` (`tally features enable changes`).
     """
     ask = session.client.hold
     tasks.for_each(
         session,
         "hold",
-        lambda view: view.state in WAITING and not view.on_hold,
+        lambda view: _can_change(view) and (not view.on_hold or _is_asked(view)),
         lambda view: ask(view.id, reason=reason, of=view),
     )
 
 
 def release(session: Session, tasks: Selection, reason: Reason = "") -> None:
-    """Release tasks that are on hold: they wait in their queue again, at the place that they had."""
+    """Release tasks that are on hold: they wait in their queue again, at the place that they had.
+
+    `tally release --owner vision --state on-hold`
+    """
     ask = session.client.release
     tasks.for_each(
-        session, "release", lambda view: view.on_hold, lambda view: ask(view.id, reason=reason, of=view)
+        session,
+        "release",
+        lambda view: _can_change(view) and (view.on_hold or _is_asked(view)),
+        lambda view: ask(view.id, reason=reason, of=view),
     )
 
 
@@ -87,7 +100,9 @@ def set_priority(
     tasks: Selection,
     reason: Reason = "",
 ) -> None:
-    """Give waiting tasks another priority.
+    """Give waiting tasks another priority. Needs the feature `changes`.
+
+    In a pool with `sharing` it counts within its owner, unless the pool says across-owners.
 
     `tally set priority 10 train-7`, `tally set priority -5 --owner vision --state waiting`
     """
@@ -95,9 +110,20 @@ def set_priority(
     tasks.for_each(
         session,
         f"set priority {priority}",
-        lambda view: view.state in WAITING and view.priority != priority,
+        lambda view: _can_change(view) and (view.priority != priority or _is_asked(view)),
         lambda view: ask(view.id, priority, reason=reason, of=view),
     )
+
+
+def _can_change(view: TaskView) -> bool:
+    """Whether the task waits, or is about to wait again."""
+    is_victim = view.status is not None and view.status.stopping == StopReason.PREEMPTED
+    return view.state in WAITING or is_victim
+
+
+def _is_asked(view: TaskView) -> bool:
+    """Whether a change of it waits for the leader, so that it may be otherwise in a moment."""
+    return RequestKind.CHANGE in view.requests
 
 
 def confirm_stopped(

@@ -10,6 +10,7 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.names import (
+    STATES_HELP,
     Kind,
     KindName,
     bare,
@@ -21,7 +22,7 @@ from controller.cli.names import (
 )
 from controller.cli.session import Session, as_usage
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
-from controller.client.reading import parse_state
+from controller.client.reading import wanted_states
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
 from controller.terminal import say
@@ -61,9 +62,7 @@ def get(
         str, typer.Option(help="Only tasks or owners of this pool.", autocompletion=complete_pools)
     ] = "",
     owner: Annotated[str, typer.Option(help="Only tasks of this owner.")] = "",
-    state: Annotated[
-        str, typer.Option(help="Only tasks in this state.", autocompletion=complete_states)
-    ] = "",
+    state: Annotated[str, typer.Option(help=STATES_HELP, autocompletion=complete_states)] = "",
     selector: Annotated[
         str,
         typer.Option(
@@ -86,7 +85,7 @@ def get(
     what, only = parse_kind_and_names(kind, names or [])
     out.check_form(output, FORMS[what])
     if state:
-        as_usage(lambda: parse_state(state))
+        as_usage(lambda: wanted_states(state))
     as_usage(lambda: parse_selector(selector) if selector else ())
     if sort_by.removeprefix("-") not in ("", *SORTS):
         raise typer.BadParameter(

@@ -16,6 +16,7 @@ import typer
 from controller.cli.session import CONNECTION, Session
 from controller.core.model.lifecycle import State
 from controller.errors import TallyError
+from controller.views.tasks import HELD_BACK, STATE_GROUPS
 
 COMPLETION_SECONDS = 1.0
 SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
@@ -86,7 +87,8 @@ def complete_of(*words: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
 
 
-complete_states = complete_of(*State)
+STATES_HELP = "Tasks in these states, separated by commas; also waiting, holding, finished, on-hold."
+complete_states = complete_of(*State, *STATE_GROUPS, HELD_BACK)
 
 
 def _stored(context: typer.Context, part: str, begin: str) -> list[str]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from controller.cli.names import Kind, bare, complete_of, complete_pools, complete_tasks
+from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain
 from controller.client import NotFound, RequestResult, TaskView
-from controller.client.reading import parse_state
-from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
+from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
 from controller.terminal import say
 from controller.views.selector import parse_selector
 
-GROUPS = {"waiting": WAITING, "holding": HOLDING, "finished": FINISHED}
+AT_ONCE = 8  # requests; each takes a few calls of etcd, one after the other
 
 Ask = Callable[[TaskView], RequestResult]
 
@@ -39,10 +39,7 @@ class Selection:
     owner: Annotated[str, typer.Option(help="All tasks of this owner.")] = ""
     state: Annotated[
         str,
-        typer.Option(
-            help="All tasks in this state; also waiting, holding or finished.",
-            autocompletion=complete_of(*State, *GROUPS),
-        ),
+        typer.Option(help=STATES_HELP, autocompletion=complete_states),
     ] = ""
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which tasks these are.")] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
@@ -82,16 +79,18 @@ class Selection:
 
     def _matching(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
         as_usage(lambda: parse_selector(self.selector) if self.selector else ())
-        states = GROUPS.get(self.state.lower()) or frozenset(
-            [as_usage(lambda: parse_state(self.state))] if self.state else State
-        )
+        as_usage(lambda: wanted_states(self.state))
         found = session.client.tasks(
-            pool=bare(self.pool, Kind.POOLS), owner=bare(self.owner, Kind.OWNERS), selector=self.selector
+            pool=bare(self.pool, Kind.POOLS),
+            owner=bare(self.owner, Kind.OWNERS),
+            state=self.state,
+            selector=self.selector,
         )
-        views = [view for view in found if view.state in states and may(view)]
+        views = [view for view in found if may(view)]
         many = counted(len(views), "task")
         if not views:
-            say(f"No task that matches can be acted on by `tally {verb}`.", err=True)
+            matched = f"none of the {counted(len(found), 'task')} that match" if found else "no task matches"
+            say(f"Nothing to do: {matched}{' can be acted on' if found else ''}.", err=True)
             return
         if self.dry_run or not self.yes:
             for view in views:
@@ -103,13 +102,15 @@ class Selection:
             if not sys.stdin.isatty():
                 raise UserError(f"this would act on {many}: add --yes")
             typer.confirm(f"{verb} {many}?", abort=True)
-        code = max(_ask(view, verb, ask) for view in views)
+        with ThreadPoolExecutor(AT_ONCE) as several:
+            code = max(several.map(lambda view: _ask(view, verb, ask), views))
         if code:
             raise typer.Exit(code)
 
 
 def _show(view: TaskView, verb: str) -> int:
-    say(f"task/{view.id} ({view.state}, pool {view.pool}, owner {view.owner}): {verb}")
+    state = f"{view.state}{', on hold' if view.on_hold else ''}"
+    say(f"task/{view.id} ({state}, pool {view.pool}, owner {view.owner}): {verb}")
     return 0
 
 
@@ -120,6 +121,6 @@ def _ask(view: TaskView, verb: str, ask: Ask) -> int:
     except UserError as error:
         complain(str(error))
         return NOT_FOUND if isinstance(error, NotFound) else ERROR
-    finished = result.outcome == "already finished"
-    say(f"task/{result.message}" if finished else f"task/{view.id} {verb} {result.outcome}")
+    needless = result.outcome in ("already finished", "unchanged")
+    say(f"task/{result.message}" if needless else f"task/{view.id} {verb} {result.outcome}")
     return 0

@@ -1,4 +1,4 @@
-"""The client library: submit, list, watch, await, cancel and retry tasks; define pools.
+"""The client library: submit, list, watch, await, cancel, retry and change tasks; define pools.
 
     from controller.client import Client
 
@@ -8,6 +8,8 @@
 
 `tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts;
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
+`tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.admission` pauses and
+resumes pools; `tally.features` turns features on.
 
 A client reads and writes etcd directly. No replica of the controller needs to be up: tasks and requests wait
 in the store until a replica leads. Every call may be repeated after an error: a task that is already stored

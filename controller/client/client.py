@@ -13,7 +13,14 @@ from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool
 from controller.client.queue_room import QueueRoom
-from controller.client.reading import OF_TASKS, Reading, parse_state, requirements, sorted_views
+from controller.client.reading import (
+    OF_TASKS,
+    Reading,
+    parse_state,
+    requirements,
+    sorted_views,
+    wanted_states,
+)
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
 from controller.client.submission import KnownPools, Submission, SubmitResult
@@ -174,10 +181,11 @@ class Client:
     ) -> list[TaskView]:
         """The tasks that match, at one revision, in the order in which they were submitted.
 
+        `state` names one or more, separated by commas; also `waiting`, `holding`, `finished` or `on-hold`.
         `selector` is a label selector, as for kubectl: `team=a,tier!=test,zone in (x,y),!spot`. Raises
         UserError for an unknown state or an invalid selector.
         """
-        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
+        wanted, terms = wanted_states(state), requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms, owner=owner)
 
     def explain(self, task_id: str) -> str:
@@ -188,7 +196,8 @@ class Client:
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts`, each with its number of tasks by state."""
-        return pool_views(self._reading.model("") if counts else self._reading.model("pools/", "ledgers/"))
+        model = self._reading.model("") if counts else self._reading.model("pools/", "ledgers/")
+        return pool_views(model, counts=counts)
 
     def wait(
         self,
@@ -237,7 +246,7 @@ class Client:
 
         Ends when the iterator is closed.
         """
-        wanted, terms = parse_state(state) if state else None, requirements(labels, selector)
+        wanted, terms = wanted_states(state), requirements(labels, selector)
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):

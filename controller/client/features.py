@@ -196,8 +196,8 @@ def _check_all_know(now: Fence, names: Iterable[str]) -> None:
 
 def _in_use(name: str, used: Sequence[str]) -> str:
     return (
-        f"the feature {name} stays on, since data uses it: {_some(used)}. Change these pools, and wait until"
-        " these tasks are removed"
+        f"the feature {name} stays on, since data uses it: {_some(used)}. Change these pools, release or"
+        " cancel what was changed, and wait until these tasks have ended or are removed"
     )
 
 

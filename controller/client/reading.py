@@ -20,7 +20,7 @@ from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
 from controller.views.selector import Requirement, parse_selector
-from controller.views.tasks import matching
+from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0
 OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # the records of which a task's view is made
@@ -158,16 +158,23 @@ def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requi
     return (*equal, *(parse_selector(selector) if selector else ()))
 
 
+def wanted_states(text: str) -> frozenset[str] | None:
+    """The states that the user's words name; None for "": all. Raises UserError that lists them."""
+    try:
+        return parse_states(text, HELD_BACK) if text else None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def sorted_views(
     model: Model,
     pool: str,
-    state: State | None,
+    states: frozenset[str] | None,
     terms: Sequence[Requirement],
     only: set[str] | None = None,
     owner: str = "",
 ) -> list[TaskView]:
     """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
-    states = None if state is None else (state,)
     found = matching(model, only, pool or None, states, terms, owner or None)
     return [
         view for task in sorted(found, key=_submission) if (view := task_view(model, task.id)) is not None

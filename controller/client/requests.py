@@ -37,7 +37,7 @@ class Requests:
         A finished task is left as it is (`already finished`). Raises NotFound.
         """
         view = self._reading.task(task_id)
-        if view.finished:
+        if view.finished and RequestKind.RETRY not in view.requests:  # else it is about to wait again
             return RequestResult(
                 id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
             )
@@ -54,7 +54,12 @@ class Requests:
                 f"{task_id} is Succeeded, and a task that succeeded cannot be retried: submit it under"
                 " another name"
             )
-        if not view.finished and not (view.status is not None and view.status.cancelling):
+        is_ending = view.status is not None and view.status.cancelling
+        if not view.finished and not is_ending and RequestKind.CANCEL in view.requests:
+            raise UserError(
+                f"{task_id} is {view.state or UNREADABLE}, and the leader has yet to cancel it: retry it then"
+            )
+        if not view.finished and not is_ending:
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE}: only a Failed or Cancelled task can be retried;"
                 f" see `tally explain {task_id}`"
@@ -116,7 +121,9 @@ class Requests:
             )
         is_so = on_hold in (None, view.on_hold) and priority in (None, view.priority)
         if is_so and RequestKind.CHANGE not in view.requests:
-            return RequestResult(id=task_id, outcome="already requested", message=f"{task_id} is so already")
+            held = f"is {'already' if view.on_hold else 'not'} on hold"
+            so = held if on_hold is not None else f"has priority {view.priority} already"
+            return RequestResult(id=task_id, outcome="unchanged", message=f"{task_id} {so}")
         return self._request(RequestKind.CHANGE, task_id, reason, of=of, on_hold=on_hold, priority=priority)
 
     def _request(

@@ -83,7 +83,7 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     definition: Pool | None = None
     problem: str = ""
     counts: dict[str, int] = {}  # state → number of tasks; empty when no tasks were read
-    on_hold: int = 0  # of the tasks that wait
+    on_hold: int | None = None  # of the tasks that wait; None when no tasks were read
 
     @property
     def resources(self) -> list[str]:
@@ -216,10 +216,10 @@ class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a request: stored, already pending or acted on, or no longer needed."""
+    """The outcome of a request: stored, already pending or acted on, or not needed."""
 
     id: str
-    outcome: Literal["requested", "already requested", "already finished"]
+    outcome: Literal["requested", "already requested", "already finished", "unchanged"]
     message: str = ""
 
 
@@ -260,8 +260,8 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
     )
 
 
-def pool_views(model: Model) -> list[PoolView]:
-    """The pools that are defined or have holds, sorted by name."""
+def pool_views(model: Model, *, counts: bool = True) -> list[PoolView]:
+    """The pools that are defined or have holds, sorted by name; without `counts`, the model has no tasks."""
     return [
         PoolView(
             name=facts.name,
@@ -271,7 +271,7 @@ def pool_views(model: Model) -> list[PoolView]:
             definition=facts.definition,
             problem="; ".join(f"{kind}/{facts.name}: {why}" for kind, why in facts.broken),
             counts={state.value: number for state, number in facts.tasks.items()},
-            on_hold=facts.on_hold,
+            on_hold=facts.on_hold if counts else None,
         )
         for facts in all_pools(model)
     ]

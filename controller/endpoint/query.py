@@ -13,6 +13,7 @@ from controller.core.model.lifecycle import State
 from controller.endpoint.order import SORTS, Sort, parse_token
 from controller.endpoint.problems import Problem
 from controller.views.selector import TERM, InvalidSelector, Requirement, parse_selector
+from controller.views.tasks import parse_states
 
 MAX_LIMIT = 500
 MAX_WAIT_SECONDS = 30.0
@@ -80,15 +81,6 @@ def parse_wait(text: str) -> float:
         if math.isfinite(seconds) and 0 <= seconds <= MAX_WAIT_SECONDS:
             return seconds
     raise ValueError(f"expected seconds from 0 to {MAX_WAIT_SECONDS:g}")
-
-
-def parse_states(text: str) -> frozenset[State]:
-    """States, separated by commas."""
-    names = {state.value: state for state in State}
-    try:
-        return frozenset(names[name] for name in text.split(","))
-    except KeyError:
-        raise ValueError(f"expected one or more of {', '.join(names)}, separated by commas") from None
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:

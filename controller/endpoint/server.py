@@ -194,7 +194,8 @@ class _Frame:
             return answer
         if scope["method"] not in _READING:
             detail = (
-                "this endpoint is read-only: submit, cancel and retry with `tally`, which writes to the store"
+                "this endpoint is read-only: submit, cancel and change tasks with `tally`, which writes to"
+                " the store"
             )
             return Problem(
                 HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(_READING)}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from controller.core.model import kept_log
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
@@ -19,6 +19,12 @@ from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"
 """Shown as the state of a task whose status cannot be read."""
+
+
+HELD_BACK = "on-hold"
+"""Of a selection by state: those that wait, and are on hold."""
+
+STATE_GROUPS = {"waiting": WAITING, "holding": HOLDING, "finished": FINISHED}
 
 
 class TaskFacts(NamedTuple):
@@ -138,11 +144,13 @@ def matching(
     model: Model,
     ids: Iterable[str] | None,
     pool: str | None,
-    states: Collection[State] | None,
+    states: Collection[str] | None,
     terms: Sequence[Requirement],
     owner: str | None = None,
 ) -> Iterator[Task]:
     """The listed tasks among `ids` (None: all) that match. None for `pool`, `states` or `owner`: any.
+
+    `states` may also have HELD_BACK.
 
     `terms` must all hold. A task whose spec is gone or cannot be read has unknown labels: no selector selects
     it.
@@ -156,16 +164,41 @@ def matching(
 def _matches(
     task: Task,
     pool: str | None,
-    states: Collection[State] | None,
+    states: Collection[str] | None,
     terms: Sequence[Requirement],
     owner: str | None,
 ) -> bool:
     if not is_listed(task) or (pool is not None and pool_of(task) != pool):
         return False
-    if (states is not None and state_of(task) not in states) or owner not in (None, owner_of(task)):
+    if (states is not None and not _is_in(task, states)) or owner not in (None, owner_of(task)):
         return False
     spec = _spec(task)
     return not terms or (spec is not None and selects(terms, spec.labels))
+
+
+def _is_in(task: Task, states: Collection[str]) -> bool:
+    state = state_of(task)
+    return state in states or (HELD_BACK in states and state is not None and task.on_hold)
+
+
+def parse_states(text: str, *also: str) -> frozenset[str]:
+    """States and groups of them, in any case, separated by commas; and the words `also`, as they are.
+
+    Raises ValueError that lists what there is.
+    """
+    known: dict[str, frozenset[str]] = {state.lower(): frozenset([state]) for state in State}
+    known |= STATE_GROUPS | {word: frozenset([word]) for word in also}
+    found: frozenset[str] = frozenset()
+    for word in text.split(","):
+        name = word.strip().lower()
+        states = known.get(name) or known.get(name.replace("-", "").replace("_", ""))
+        if states is None:
+            words = ", ".join([*State, *STATE_GROUPS, *also])
+            raise ValueError(
+                f"{word!r} is not a state of a task: use one or more of {words}, separated by commas"
+            )
+        found |= states
+    return found
 
 
 def is_asked_again(model: Model, task_id: str) -> bool:

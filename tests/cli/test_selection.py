@@ -43,6 +43,14 @@ def test_hold_release_and_set_priority_by_name(tally: Tally, client: Client) -> 
     assert "a is on hold since" in told
     assert "not yet" in told
     assert "tally release a" in told
+    assert [row[0] for row in tally("get", "tasks", "--state", "on-hold").rows()] == ["a"]
+    assert [row[0] for row in tally("get", "tasks", "--state", "waiting,running").rows()] == ["a", "b", "c"]
+    assert {
+        each["name"]: each["on_hold"] for each in tally("get", "pools", "-o", "json").document["items"]
+    } == {
+        "default": None,
+        "gpu": None,
+    }
     described = tally("describe", "pool", "default").out
     assert "On hold: 1\n" in described
     assert tally("release", "a").out == "task/a release requested\n"
@@ -73,9 +81,9 @@ def test_only_what_the_command_can_act_on(tally: Tally, client: Client, put_stat
     assert tally("hold", "--owner", "default", "-y").out == "task/c hold requested\n"
     assert tally("retry", "--state", "finished", "-y").out == "task/b retry requested\n"
     assert tally("cancel", "--state", "holding", "-y").out == "task/a cancel requested\n"
-    answer = tally("release", "--state", "waiting", "-y")
+    answer = tally("release", "--pool", "gpu", "-y")
     assert (answer.exit_code, answer.out) == (0, "")
-    assert "No task that matches" in answer.err
+    assert answer.err == "Nothing to do: none of the 1 task that match can be acted on.\n"
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,29 @@ def test_a_wrong_selection_is_a_usage_error(tally: Tally, arguments: list[str], 
     answer = tally(*arguments)
     assert answer.exit_code == 2
     assert what in answer.err
+
+
+def test_the_last_word_counts_before_the_leader_hears_the_first(tally: Tally, client: Client) -> None:
+    """What matches by what is asked of it counts, too."""
+    assert tally("hold", "-l", "team=vision", "-y").exit_code == 0
+    assert tally("release", "-l", "team=vision", "-y").out.count("release requested") == 2
+    assert tally("hold", "a").out == "task/a hold requested\n"
+    tally("set", "priority", "7", "c")
+    assert tally("set", "priority", "0", "--state", "created", "-y").out.count("requested") == 3
+    assert all(view.requests == ("change",) for view in client.tasks())
+
+
+def test_a_victim_of_preemption_is_selected(tally: Tally, put_status: PutStatus) -> None:
+    put_status("a", State.RUNNING, stopping="preempted")
+    put_status("b", State.RUNNING, stopping="cancel")
+    assert tally("hold", "-l", "team=vision", "-y").out == "task/a hold requested\n"
+
+
+def test_a_cancel_overrides_a_retry_that_waits(tally: Tally, put_status: PutStatus) -> None:
+    put_status("a", State.CANCELLED)
+    assert tally("cancel", "a").out == "task/a is already Cancelled\n"
+    assert tally("retry", "a").out == "task/a retry requested\n"
+    assert tally("cancel", "a").out == "task/a cancel requested\n"
+    tally("cancel", "c")
+    answer = tally("retry", "c")
+    assert (answer.exit_code, "the leader has yet to cancel it" in answer.err) == (1, True)

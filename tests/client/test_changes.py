@@ -67,13 +67,13 @@ def test_the_later_one_has_the_last_word(led: Client) -> None:
 
 
 def test_what_is_so_already_is_not_asked_for(led: Client) -> None:
-    assert led.release("a").outcome == "already requested"
-    assert led.set_priority("a", 3).outcome == "already requested"
+    assert (led.release("a").outcome, led.release("a").message) == ("unchanged", "a is not on hold")
+    assert led.set_priority("a", 3).message == "a has priority 3 already"
     assert led.get("a").requests == ()
     led.hold("a")
     act(led)
     assert (led.get("a").on_hold, led.get("a").state) == (True, State.CREATED)
-    assert led.hold("a").outcome == "already requested"
+    assert (led.hold("a").outcome, led.hold("a").message) == ("unchanged", "a is already on hold")
     assert led.release("a").outcome == "requested"
 
 

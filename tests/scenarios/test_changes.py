@@ -185,6 +185,30 @@ def test_a_task_on_hold_can_be_ended(stage: Stage, end: str) -> None:
     assert now(leader) == ["job-1"], "who wants it to run again does not want it on hold"
 
 
+def test_a_cancel_after_a_retry_has_the_last_word(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("job")
+    stage.request("job", RequestKind.CANCEL)
+    now(leader)
+    stage.pool()
+    stage.request("job", RequestKind.RETRY)
+    stage.request("job", RequestKind.CANCEL)
+    assert now(leader) == []
+    assert stage.state("job") == "Cancelled"
+
+
+def test_what_has_ended_is_not_on_hold_whatever_its_status_says(stage: Stage) -> None:
+    stage.pool()
+    stage.submit("job")
+    stage.put(
+        stage.keys.state("job"),
+        b'{"state":"Cancelled","pool":"default","attempt":1,"finished_at":1,"on_hold":true,"steps":1}',
+    )
+    leader = stage.leader()
+    stage.request("job", RequestKind.RETRY)
+    assert now(leader) == ["job-2"]
+
+
 @pytest.mark.parametrize("fields", [{"on_hold": True}, {"on_hold": False}, {"priority": 9}])
 def test_what_does_not_wait_is_not_changed(stage: Stage, fields: dict[str, Any]) -> None:
     stage.pool()

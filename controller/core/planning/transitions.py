@@ -245,7 +245,7 @@ def preempted(status: Status, seen: Observation, moment: Moment, request: Reques
 def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
     """A user wants another attempt: at once, with fresh counts."""
     counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
-    fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None}
+    fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None, "on_hold": False}
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", request.words, request, **fields)
 
 
