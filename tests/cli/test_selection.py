@@ -81,9 +81,9 @@ def test_only_what_the_command_can_act_on(tally: Tally, client: Client, put_stat
     assert tally("hold", "--owner", "default", "-y").out == "task/c hold requested\n"
     assert tally("retry", "--state", "finished", "-y").out == "task/b retry requested\n"
     assert tally("cancel", "--state", "holding", "-y").out == "task/a cancel requested\n"
-    answer = tally("release", "--pool", "gpu", "-y")
+    answer = tally("release", "-l", "team=vision", "-y")
     assert (answer.exit_code, answer.out) == (0, "")
-    assert answer.err == "Nothing to do: none of the 1 task that match can be acted on.\n"
+    assert answer.err == "Nothing to do: none of the 2 tasks that match can be acted on.\n"
 
 
 @pytest.mark.parametrize(
