@@ -217,6 +217,19 @@ FAMILIES: tuple[Family, ...] = (
         ("pool", "owner", "resource"),
     ),
     Family(
+        "tally_owner_lost",
+        MetricType.COUNTER,
+        "Of what an owner has used, what was held by lost attempts: cores, bytes or counts, times seconds.",
+        ("pool", "owner", "resource"),
+    ),
+    Family(
+        "tally_owner_stopping",
+        MetricType.COUNTER,
+        "Of what an owner has used, what was held while attempts were being stopped: cores, bytes or counts,"
+        " times seconds.",
+        ("pool", "owner", "resource"),
+    ),
+    Family(
         "tally_owner_share",
         MetricType.GAUGE,
         'The dominant share of an owner, by which owners are served; the largest of all, for "Other".',

@@ -1,8 +1,8 @@
 """The judge of what was lost or stopping, of what an owner has used: with sums of its own, for `shares`.
 
 It takes the time of each attempt from the statuses as they pass: lost, from the step that sets `lost_since`
-to the one that takes it away or ends the hold; stopping, from the first stop to the end, without what is lost.
-The share is charged at the end, with what was held, and never with more than the owner has used.
+to the one that takes it away or ends the hold; stopping, from the first stop to the end, without what is
+lost. The share is charged at the end, with what was held, and never with more than the owner has used.
 """
 
 from __future__ import annotations

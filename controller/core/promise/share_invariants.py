@@ -79,7 +79,8 @@ def _check_used(model: Model, pool: str) -> Iterator[Finding]:
 
 def _check_parts(model: Model, pool: str) -> Iterator[Finding]:
     wrong = [
-        f"of what {owner} has used, {share.lost} × ms is lost and {share.stopping} × ms stopping: more than all"
+        f"the share of {owner} says that {share.lost} × ms were lost and {share.stopping} × ms stopping, "
+        "which is more than it has used"
         for owner, share in sorted(model.shares.get(pool, {}).items())
         if share.cut() != share
     ]
