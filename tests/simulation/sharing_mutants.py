@@ -87,7 +87,7 @@ SHARING_MUTANTS = (
     _bug(
         "what was lost is not charged when an operator confirms the stop",
         (
-            "core.planning.draft:Draft._ended",
+            "core.planning.draft:_ended",
             "if _is_holding(decision.status)",
             "if _is_holding(decision.status) or RequestKind.CONFIRM_STOPPED in decision.consumed",
         ),

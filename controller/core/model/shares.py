@@ -61,7 +61,7 @@ class Share(NamedTuple):
         if more == NO_PARTS:
             return Parts(self.lost, self.stopping)
         used, lost, stopping = self.used_at(at), dict[str, int](), dict[str, int]()
-        for name in {*more.lost, *more.stopping}:
+        for name in sorted({*more.lost, *more.stopping}):
             room = max(0, used.get(name) - self.lost.get(name) - self.stopping.get(name))
             lost[name] = min(more.lost.get(name), room)
             stopping[name] = min(more.stopping.get(name), room - lost[name])

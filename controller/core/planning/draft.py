@@ -216,7 +216,8 @@ class Draft:
             # Invariant I1: the ledger changes by as much as the hold, in the same transaction.
             if share_changes:
                 # Invariants I9, I10: the share changes and is charged as the ledger is, at the same moment.
-                self._change_share(pool, owner, after - before, more_tasks, self._ended(task, decision))
+                ended = _ended(task, decision, self.moment.at)
+                self._change_share(pool, owner, after - before, more_tasks, ended)
                 self._accounts[pool] = self.account(pool).changed(self.held(pool), self.moment.at)
             elif pool in self._accounts:
                 self._torn.add(pool)
@@ -265,10 +266,6 @@ class Draft:
         self.plan.pools = [*self._relied_on.items()]
         return self.plan
 
-    def _ended(self, task: Task, decision: Decision) -> Parts:
-        """The parts of the hold that ends with this."""
-        return NO_PARTS if _is_holding(decision.status) else parts_of(task.status, self.moment.at)
-
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:
         key = pool, owner
         seen = None if key in self._after_shares else self._model.share(pool, owner).mod
@@ -293,6 +290,11 @@ class Draft:
 
 def _is_holding(status: Status | None) -> int:
     return int(status is not None and status.is_holding)
+
+
+def _ended(task: Task, decision: Decision, at: int) -> Parts:
+    """What was lost and stopping of the hold that ends with this, if one does."""
+    return NO_PARTS if _is_holding(decision.status) else parts_of(task.status, at)
 
 
 def _held(status: Status | None) -> Vector:
