@@ -220,14 +220,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_owner_lost",
         MetricType.COUNTER,
-        "Of what an owner has used, what was held by lost attempts: cores, bytes or counts, times seconds.",
+        "Of an owner's use, what attempts held while lost: cores, bytes or counts, times seconds.",
         (*_OWNER, "resource"),
     ),
     Family(
         "tally_owner_stopping",
         MetricType.COUNTER,
-        "Of what an owner has used, what was held while attempts were being stopped: cores, bytes or counts,"
-        " times seconds.",
+        "Of an owner's use, what attempts held while being stopped: cores, bytes or counts, times seconds.",
         (*_OWNER, "resource"),
     ),
     Family(
