@@ -17,7 +17,7 @@ from controller.core.model.sharing import Sharing
 from controller.core.model.task import Pool
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
-from controller.views.usage import label_of, parse_since
+from controller.views.usage import label_of, parse_moment
 
 HOUR_MS = 3_600_000
 _UNITS = {
@@ -75,18 +75,24 @@ def usage(
     since: Annotated[
         str, typer.Option(help="A duration such as 7d, or a date such as 2026-11-27 (UTC). Default: all.")
     ] = "",
+    until: Annotated[
+        str, typer.Option(help="A duration before now, or a date (UTC): its beginning. Default: now.")
+    ] = "",
     output: Annotated[str, typer.Option("-o", "--output", help="json or csv: exact integers.")] = "",
 ) -> None:
     """Show what was used of pools with `sharing`.
 
-    The table is in resource-hours. JSON and CSV have exact integers: milli-cpu, bytes or counts, times
-    milliseconds. By owner and pool, use is counted from the end of the last day (UTC) before --since. By
-    label, it is counted from the histories of the tasks that are still stored.
+    LOST and STOPPING are parts of USED: what was held while an attempt was lost, or was being stopped. The
+    table is in resource-hours. JSON and CSV have exact integers: milli-cpu, bytes or counts, times
+    milliseconds. By owner and pool, use is counted from the end of the last day (UTC) before --since to that
+    of the last one before --until. By label, it is counted from the histories of the tasks that are still
+    stored.
     """
     out.check_form(output, ("json", "csv"))
     as_usage(lambda: label_of(by))
-    as_usage(lambda: parse_since(since, 0) if since else None)
-    found = session.client.usage(by=by, pool=bare(pool, Kind.POOLS), since=since)
+    as_usage(lambda: parse_moment(since, 0, "since") if since else None)
+    as_usage(lambda: parse_moment(until, 0, "until") if until else None)
+    found = session.client.usage(by=by, pool=bare(pool, Kind.POOLS), since=since, until=until)
     if output == "json":
         out.print_document(to_builtins(found), output)
         return
@@ -101,20 +107,27 @@ def usage(
 def _print_csv(found: Usage) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((found.by, "resource", "unit_milliseconds"))
+    writer.writerow((found.by, "resource", "unit_milliseconds", "lost", "stopping"))
     for line in found.items:
-        writer.writerows((line.name, resource, amount) for resource, amount in line.used.items())
+        writer.writerows(
+            (line.name, resource, amount, line.lost.get(resource, 0), line.stopping.get(resource, 0))
+            for resource, amount in line.used.items()
+        )
     say_lines(text.getvalue())
 
 
 def _print_usage(found: Usage) -> None:
     since = f"since {at(found.since / 1000)}" if found.since is not None else "since the beginning"
     say(f"Used {since}, until {at(found.until / 1000)}:")
-    resources = sorted({resource for line in found.items for resource in line.used})
-    table = out.Table((found.by.upper(), *(_hours_of(resource)[1].upper() for resource in resources)))
+    table = out.Table((found.by.upper(), "UNIT", "USED", "LOST", "STOPPING"))
     table.print(
-        (line.name, *(_hours(resource, line.used.get(resource)) for resource in resources))
+        (
+            line.name,
+            _hours_of(resource)[1],
+            *(_hours(resource, part.get(resource)) for part in (line.used, line.lost, line.stopping)),
+        )
         for line in found.items
+        for resource in sorted(line.used)
     )
 
 

@@ -15,7 +15,7 @@ from controller.views.usage import (
     closed_days,
     day_before,
     label_of,
-    parse_since,
+    parse_span,
 )
 
 
@@ -29,7 +29,8 @@ class Owners:
     def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:
         """The owners of this pool, or of all pools with `sharing`; by pool and name.
 
-        Without `counts` no tasks are read: `waiting` is 0, and owners that only wait are left out.
+        Without `counts` no tasks are read: `waiting` is 0, owners that only wait are left out, and `lost` and
+        `stopping` are of holds that have ended.
         """
         parts = OF_OWNERS if counts else OF_SHARES
         model, now = self._reading.model(*parts), self._calls.clock.now()
@@ -41,22 +42,24 @@ class Owners:
         model = self._reading.model(*OF_OWNERS, "claims/")
         return sharing_view(sharing_facts(model, pool, self._calls.clock.now()))
 
-    def usage(self, *, by: str = "owner", pool: str = "", since: str = "") -> Usage:
+    def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
         """What was used of pools with `sharing`, by `owner`, `pool` or `label=KEY`.
 
-        `since` is a duration (`7d`) or a date (`2026-11-27`, UTC); "" for all. Use is counted from the last
-        day that was closed before: `Usage.since` says from when. By label it is counted from the histories of
-        the tasks that are still stored, from `since` on to the millisecond. If the clock is behind what was
-        charged last, it is counted until then. Raises InvalidField.
+        `since` and `until` are durations before now (`7d`) or dates (`2026-11-27`, UTC: its beginning); ""
+        for the beginning and for now. Each stands for the end of the last day that was closed before:
+        `Usage.since` and `Usage.until` say when that was. By label it is counted from the histories of the
+        tasks that are still stored, to the millisecond. If the clock is behind what was charged last, `now`
+        is then. Raises InvalidField.
         """
         now = round(self._calls.clock.now() * 1000)
-        begin = parse_since(since, now) if since else None
+        begin, end = span = parse_span(since, until, now)
         label = label_of(by)
         if label is not None:
-            return by_label(self._reading.model("pools/", "ledgers/", *OF_TASKS), label, pool, begin, now)
-        model = self._reading.model(*OF_SHARES)
+            return by_label(self._reading.model("pools/", "ledgers/", *OF_TASKS), label, pool, span, now)
+        model = self._reading.model(*OF_SHARES, *(() if until else ("states/",)))  # of what has not ended
         closed = self._closed(model, pool, begin) if begin is not None else {}
-        return by_share(model, by, pool, begin, closed, now)
+        ended = self._closed(model, pool, end) if end is not None else {}
+        return by_share(model, by, pool, span, closed, ended, now)
 
     def _closed(self, model: Model, pool: str, begin: int) -> dict[str, ClosedDay]:
         """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""

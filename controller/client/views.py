@@ -16,6 +16,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
@@ -122,6 +123,8 @@ class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue
     used: dict[str, str]
+    lost: dict[str, str]  # of what it has used: held while the attempt was lost
+    stopping: dict[str, str]  # of what it has used: held while the attempt was being stopped
     problem: str = ""  # why its share cannot be read
 
 
@@ -293,7 +296,9 @@ def owner_view(facts: OwnerFacts) -> OwnerView:
         share=facts.share,
         running=facts.running,
         waiting=facts.waiting,
-        used={name: str(amount) for name, amount in facts.used.items()},
+        used=digits(facts.used),
+        lost=digits(facts.parts.lost),
+        stopping=digits(facts.parts.stopping),
         problem=facts.broken,
     )
 

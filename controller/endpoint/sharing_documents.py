@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from controller.core.model.shares import digits
 from controller.views.pools import ClaimFacts, OwnerFacts
 
 
@@ -27,6 +28,8 @@ class OwnerDocument(Struct, frozen=True, kw_only=True):
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue
     used: dict[str, str]
+    lost: dict[str, str]  # of what it has used: held while the attempt was lost
+    stopping: dict[str, str]  # of what it has used: held while the attempt was being stopped
     problem: str  # why its share cannot be read; "" if it can
 
 
@@ -68,7 +71,9 @@ def owner_document(owner: OwnerFacts) -> OwnerDocument:
         share=owner.share,
         running=owner.running,
         waiting=owner.waiting,
-        used={name: str(amount) for name, amount in owner.used.items()},
+        used=digits(owner.used),
+        lost=digits(owner.parts.lost),
+        stopping=digits(owner.parts.stopping),
         problem=owner.broken,
     )
 

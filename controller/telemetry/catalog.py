@@ -18,6 +18,7 @@ ROLE = "replica_role"
 OTHER = "Other"
 """The label's value for a word outside its fixed set."""
 
+_OWNER = ("pool", "owner")
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
@@ -196,45 +197,52 @@ FAMILIES: tuple[Family, ...] = (
         MetricType.GAUGE,
         "The amount that an owner holds of a pool with `sharing`, in cores, bytes or counts. Owners that the"
         ' pool does not name, and all beyond the first 50, are "Other".',
-        ("pool", "owner", "resource"),
+        (*_OWNER, "resource"),
     ),
     Family(
         "tally_owner_guarantee",
         MetricType.GAUGE,
         "The amount of a pool that is guaranteed to an owner, in cores, bytes or counts.",
-        ("pool", "owner", "resource"),
+        (*_OWNER, "resource"),
     ),
     Family(
         "tally_owner_limit",
         MetricType.GAUGE,
         "The most that an owner may hold of a pool, in cores, bytes or counts.",
-        ("pool", "owner", "resource"),
+        (*_OWNER, "resource"),
     ),
     Family(
         "tally_owner_used",
         MetricType.COUNTER,
         "What an owner has used of a pool: cores, bytes or counts, times seconds.",
-        ("pool", "owner", "resource"),
+        (*_OWNER, "resource"),
+    ),
+    Family(
+        "tally_owner_lost",
+        MetricType.COUNTER,
+        "Of an owner's use, what attempts held while lost: cores, bytes or counts, times seconds.",
+        (*_OWNER, "resource"),
+    ),
+    Family(
+        "tally_owner_stopping",
+        MetricType.COUNTER,
+        "Of an owner's use, what attempts held while being stopped: cores, bytes or counts, times seconds.",
+        (*_OWNER, "resource"),
     ),
     Family(
         "tally_owner_share",
         MetricType.GAUGE,
         'The dominant share of an owner, by which owners are served; the largest of all, for "Other".',
-        ("pool", "owner"),
+        _OWNER,
     ),
-    Family(
-        "tally_owner_running",
-        MetricType.GAUGE,
-        "The Pending and Running tasks of an owner.",
-        ("pool", "owner"),
-    ),
-    Family("tally_owner_waiting", MetricType.GAUGE, "The tasks of an owner in the queue.", ("pool", "owner")),
+    Family("tally_owner_running", MetricType.GAUGE, "The Pending and Running tasks of an owner.", _OWNER),
+    Family("tally_owner_waiting", MetricType.GAUGE, "The tasks of an owner in the queue.", _OWNER),
     Family(
         "tally_owner_below_guarantee",
         MetricType.GAUGE,
         "1 while the first waiting task of an owner fits into what is left of its guarantee, and is not"
         " admitted.",
-        ("pool", "owner"),
+        _OWNER,
     ),
     Family("tally_pool_claims", MetricType.GAUGE, "Tasks for which attempts are being stopped.", ("pool",)),
     Family(

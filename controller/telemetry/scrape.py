@@ -269,6 +269,8 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
             ("tally_owner_held", [owner.held for owner in owners], 1),
             ("tally_owner_guarantee", [owner.guarantee for owner in owners], 1),
             ("tally_owner_used", [owner.used for owner in owners], 1000),
+            ("tally_owner_lost", [owner.parts.lost for owner in owners], 1000),
+            ("tally_owner_stopping", [owner.parts.stopping for owner in owners], 1000),
         ):
             for resource, amount in sum(amounts, ZERO).items():
                 families.add(series, _in_base_units(resource, amount) / seconds, pool.name, label, resource)

@@ -14,6 +14,7 @@ from controller.core.model.claims import Claim
 from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
+from controller.core.model.parts import NO_PARTS, Parts
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
 from controller.core.model.sharing import ANYBODY, OwnerPolicy
@@ -120,6 +121,7 @@ class OwnerFacts(NamedTuple):
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue, without those in back-off or on hold
     used: Vector  # since the beginning: resource units times milliseconds
+    parts: Parts  # of what it has used
     is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
     broken: str  # why its share cannot be read: then what it holds and has used is not known
 
@@ -145,7 +147,10 @@ def owners_of(model: Model, pool: str, now: float) -> list[OwnerFacts]:
     waiting = model.queue(pool).owners()
     damaged = (names[1] for kind, names in model.quarantine if kind == "shares" and names[0] == pool)
     names = {*record.pool.sharing.owners, *model.shares.get(pool, {}), *waiting, *damaged} - {ANYBODY}
-    return [owner_facts(model, record.pool, owner, now) for owner in sorted(names)]
+    running = model.indexes.open_parts(pool, round(now * 1000))
+    return [
+        owner_facts(model, record.pool, owner, now, running.get(owner, NO_PARTS)) for owner in sorted(names)
+    ]
 
 
 def shared_pools(model: Model) -> list[str]:
@@ -210,8 +215,11 @@ def _still_holds(model: Model, victim: str) -> bool:
     return task is not None and task.attempt == attempt.number
 
 
-def owner_facts(model: Model, pool: Pool, owner: str, now: float) -> OwnerFacts:
-    """What one owner has of a pool, which must have `sharing`."""
+def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts = NO_PARTS) -> OwnerFacts:
+    """What one owner has of a pool, which must have `sharing`.
+
+    `running` is what its holds that have not ended add to the parts of what it has used.
+    """
     assert pool.sharing is not None
     share, at = model.share(pool.name, owner), round(now * 1000)
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
@@ -229,6 +237,7 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float) -> OwnerFacts:
         running=share.running,
         waiting=queue.waiting_of(owner),
         used=share.used_at(at),
+        parts=share.parts_at(running, at),
         is_below_guarantee=is_guaranteed(guarantee, share.held, first)
         and not is_over_limit(policy, share, first),
         broken=model.quarantine.get(("shares", (pool.name, owner)), ""),

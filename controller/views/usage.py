@@ -2,6 +2,8 @@
 
 By owner and pool they come from the shares: what was used by now, less what had been used by the end of a
 closed day. By label they come from the histories of the tasks that are still stored.
+
+Two parts of what was used are told: what was held while the attempt was lost, and while it was being stopped.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from controller.core.model import codec
 from controller.core.model.demand import demand
 from controller.core.model.lifecycle import HOLDING, Event
 from controller.core.model.model import Model
+from controller.core.model.parts import NO_PARTS, counted, times
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.scalars import parse_duration
-from controller.core.model.shares import DAY_MS, time_after
+from controller.core.model.shares import DAY_MS, digits, time_after
 from controller.errors import CorruptValue, InvalidField
 
 BY = ("owner", "pool")
@@ -29,10 +32,15 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What one owner, pool or label value used. Its amounts are integers as text: they exceed 64 bits."""
+    """What one owner, pool or label value used. Its amounts are integers as text: they exceed 64 bits.
+
+    `lost` and `stopping` are parts of `used`: held while the attempt was lost, or was being stopped.
+    """
 
     name: str
     used: dict[str, str]
+    lost: dict[str, str]
+    stopping: dict[str, str]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +56,30 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
+class Used(NamedTuple):
+    """What was used, and of it what was lost or stopping."""
+
+    used: Vector = ZERO
+    lost: Vector = ZERO
+    stopping: Vector = ZERO
+
+    def plus(self, more: Used) -> Used:
+        """Both together."""
+        return Used(*(one + other for one, other in zip(self, more, strict=True)))
+
+    def minus(self, less: Used) -> Used:
+        """What is left of it without the other."""
+        return Used(*(one - other for one, other in zip(self, less, strict=True)))
+
+
+NOTHING = Used()
+
+
 class ClosedDay(NamedTuple):
     """What the owners of a pool had used by `at` (ms), the end of a day."""
 
     at: int
-    used: Mapping[str, Vector]
+    owners: Mapping[str, Used]
 
 
 def label_of(by: str) -> str | None:
@@ -64,20 +91,29 @@ def label_of(by: str) -> str | None:
     return by.removeprefix(_LABEL)
 
 
-def parse_since(text: str, now: int) -> int:
+def parse_moment(text: str, now: int, field: str) -> int:
     """The moment (ms) that a duration before `now` or a date in UTC names. Raises InvalidField."""
     if _DATE.fullmatch(text):
         try:
             begin = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
         except ValueError:
-            raise InvalidField("since", f"{text!r} is not a day of the calendar") from None
+            raise InvalidField(field, f"{text!r} is not a day of the calendar") from None
         return round(begin.timestamp() * 1000)
     try:
-        return now - round(parse_duration(text, "since") * 1000)
+        return now - round(parse_duration(text, field) * 1000)
     except InvalidField:
         raise InvalidField(
-            "since", f"is {text[:80]!r}, expected a duration such as 7d, or a date such as 2026-11-27"
+            field, f"is {text[:80]!r}, expected a duration such as 7d, or a date such as 2026-11-27"
         ) from None
+
+
+def parse_span(since: str, until: str, now: int) -> tuple[int | None, int | None]:
+    """From when to when (ms) is counted; None: from the beginning, until now. Raises InvalidField."""
+    begin = parse_moment(since, now, "since") if since else None
+    end = min(now, parse_moment(until, now, "until")) if until else None
+    if begin is not None and end is not None and end <= begin:
+        raise InvalidField("until", f"{until!r} is not after since, {since!r}")
+    return begin, end
 
 
 def day_before(begin: int) -> str:
@@ -96,90 +132,137 @@ def closed_days(records: Iterable[tuple[str, str, bytes]], last: str) -> dict[st
         pool = name.partition(".")[0]
         at, used = _decode_day(f"usage/{day}/{name}", value)
         if days.get(pool) == day:
-            used = {**found[pool].used, **used}
+            used = {**found[pool].owners, **used}
         days[pool] = day
         found[pool] = ClosedDay(at, used)
     return found
 
 
-def _decode_day(key: str, value: bytes) -> tuple[int, dict[str, Vector]]:
+def _decode_day(key: str, value: bytes) -> tuple[int, dict[str, Used]]:
     try:
         record = codec.decode_mapping(value)
-        at, used = record["at"], record["used"]
+        at = record["at"]
         if type(at) is not int:
             raise CorruptValue("at: is not an integer")
-        return at, {
-            owner: Vector({name: int(amount) for name, amount in amounts.items()})
-            for owner, amounts in used.items()
-        }
+        parts = [
+            {
+                owner: Vector({name: int(amount) for name, amount in amounts.items()})
+                for owner, amounts in told.items()
+            }
+            for told in (record["used"], record.get("lost", {}), record.get("stopping", {}))
+        ]
+        return at, {owner: Used(*(part.get(owner, ZERO) for part in parts)) for owner in parts[0]}
     except (CorruptValue, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise CorruptValue(f"{key} cannot be read ({error}): choose another day with --since") from error
+        raise CorruptValue(f"{key} cannot be read ({error}): choose another day") from error
 
 
 def by_share(
-    model: Model, by: str, pool: str, begin: int | None, closed: Mapping[str, ClosedDay], now: int
+    model: Model,
+    by: str,
+    pool: str,
+    span: tuple[int | None, int | None],
+    closed: Mapping[str, ClosedDay],
+    ended: Mapping[str, ClosedDay],
+    now: int,
 ) -> Usage:
-    """What the owners of pools with `sharing` used since the closed days."""
+    """What the owners of pools with `sharing` used from the days `closed` to the days `ended`, or to now."""
     now = time_after(model.charged_at, now)
-    totals: dict[str, Vector] = {}
+    totals: dict[str, Used] = {}
     notes = []
     begins: list[int | None] = []
+    (begin, until), end = span, now if span[1] is None else 0
     for name in [pool] if pool else sorted(model.shared):
         if name not in model.shared:
             notes.append(f"pool {name} has no `sharing`: nothing is counted of it")
+            continue
+        if until is None:
+            last = ClosedDay(now, _by_now(model, name, now, notes))
+        elif name in ended:
+            last = ended[name]
+        else:
+            notes.append(f"pool {name}: no day was closed before the end, so nothing is counted of it")
             continue
         day = closed.get(name)
         begins.append(day.at if day is not None else None)
         if begin is not None and day is None:
             notes.append(f"pool {name}: no day was closed before, so all is since the beginning")
-        if model.is_rebuilding(name):
-            notes.append(f"pool {name}: its shares are being rebuilt, so this is an estimate")
-        for owner, share in model.shares.get(name, {}).items():
-            before = day.used.get(owner, ZERO) if day is not None else ZERO
+        for owner, used in last.owners.items():
             line = name if by == "pool" else owner
-            totals[line] = totals.get(line, ZERO) + share.used_at(now) - before
-        for kind, names in model.quarantine:
-            if kind == "shares" and names[0] == name:
-                notes.append(f"pool {name}: the share of {names[1]} cannot be read, and is left out")
+            before = day.owners.get(owner, NOTHING) if day is not None else NOTHING
+            totals[line] = totals.get(line, NOTHING).plus(used).minus(before)
+        end = max(end, last.at)
     since = None if None in begins else min((at for at in begins if at is not None), default=None)
-    return Usage(by=by, since=since, until=now, items=_lines(totals), notes=notes)
+    return Usage(by=by, since=since, until=end or until or now, items=_lines(totals), notes=notes)
 
 
-def by_label(model: Model, key: str, pool: str, begin: int | None, now: int) -> Usage:
+def _by_now(model: Model, pool: str, now: int, notes: list[str]) -> dict[str, Used]:
+    """What each owner of a pool has used so far."""
+    if model.is_rebuilding(pool):
+        notes.append(f"pool {pool}: its shares are being rebuilt, so this is an estimate")
+    for kind, names in model.quarantine:
+        if kind == "shares" and names[0] == pool:
+            notes.append(f"pool {pool}: the share of {names[1]} cannot be read, and is left out")
+    running = model.indexes.open_parts(pool, now)
+    return {
+        owner: Used(share.used_at(now), *share.parts_at(running.get(owner, NO_PARTS), now))
+        for owner, share in model.shares.get(pool, {}).items()
+    }
+
+
+def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | None], now: int) -> Usage:
     """What the stored tasks that have this label held, by its value: their holds, from their histories."""
     now = time_after(model.charged_at, now)
-    totals: dict[str, Vector] = {}
+    totals: dict[str, Used] = {}
     is_cut = False
     notes = [
         "tasks that were removed after their retention are not counted, and an attempt that has ended is"
         " counted with what its task asks for"
     ]
+    if span != (None, None):
+        notes.append("what an attempt was lost or being stopped is counted as if it had been at its end")
+    begin, until = span[0] or 0, now if span[1] is None else span[1]
     for task in model.tasks.values():
         if task.spec is None or task.status is None or key not in task.spec.labels:
             continue
         if task.frozen or (pool and task.pool != pool):
             continue
         try:
-            spans = list(_held_spans(task, now))
+            holds = list(_holds(task, now))
         except CorruptValue:
             notes.append(f"the history of task {task.id} cannot be read, and is left out")
             continue
         is_cut |= task.status.steps > len(task.status.history)
         record = model.pools.get(task.pool)
         asked = demand(task.spec, record.pool if record is not None else None)
-        for start, end, is_over in spans:
-            elapsed = max(0, end - max(start, begin or 0))
-            hold = asked if is_over else task.status.hold
-            used = Vector({name: amount * elapsed for name, amount in hold.items()})
-            value = task.spec.labels[key]
-            totals[value] = totals.get(value, ZERO) + used
+        for held in holds:
+            value, hold = task.spec.labels[key], asked if held.is_over else task.status.hold
+            used = Used(*(times(hold, elapsed) for elapsed in held.within(begin, until)))
+            totals[value] = totals.get(value, NOTHING).plus(used)
     if is_cut:
         notes.append("the oldest steps of some tasks are no longer stored: what they held then is left out")
-    return Usage(by=f"{_LABEL}{key}", since=begin, until=now, items=_lines(totals), notes=notes)
+    return Usage(by=f"{_LABEL}{key}", since=span[0], until=until, items=_lines(totals), notes=notes)
 
 
-def _held_spans(task: Task, now: int) -> Iterator[tuple[int, int, bool]]:
-    """From when to when (ms) each attempt held something, and whether that is over."""
+class _Hold(NamedTuple):
+    """From when to when an attempt held something, and how long it was lost and being stopped (ms)."""
+
+    start: int
+    end: int
+    lost: int
+    stopping: int
+    is_over: bool
+
+    def within(self, begin: int, until: int) -> tuple[int, int, int]:
+        """How long it held something, was lost, and was being stopped between these moments."""
+        stops = max(self.start, self.end - max(0, self.stopping))
+        loses = max(self.start, stops - max(0, self.lost))
+        spans = (self.start, self.end), (loses, stops), (stops, self.end)
+        held, lost, stopping = (max(0, min(end, until) - max(start, begin)) for start, end in spans)
+        return held, lost, stopping
+
+
+def _holds(task: Task, now: int) -> Iterator[_Hold]:
+    """The holds of a task, from its history."""
     assert task.status is not None
     began: int | None = None
     for step in codec.decode_history(task.status):
@@ -187,15 +270,15 @@ def _held_spans(task: Task, now: int) -> Iterator[tuple[int, int, bool]]:
         if step.event == Event.ADMITTED:
             began = at
         elif began is not None and step.state not in HOLDING:
-            yield began, at, True
+            yield _Hold(began, at, step.lost_ms, step.stopping_ms, True)
             began = None
     if began is not None and task.status.is_holding:
-        yield began, max(began, now), False
+        yield _Hold(began, max(began, now), *counted(task.status, now), False)
 
 
-def _lines(totals: Mapping[str, Vector]) -> list[UsageLine]:
+def _lines(totals: Mapping[str, Used]) -> list[UsageLine]:
     return [
-        UsageLine(name=name, used={resource: str(amount) for resource, amount in used.items()})
+        UsageLine(name=name, used=digits(used.used), lost=digits(used.lost), stopping=digits(used.stopping))
         for name, used in sorted(totals.items())
-        if used
+        if used.used
     ]

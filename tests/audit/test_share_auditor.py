@@ -24,8 +24,9 @@ def ledger(op: str, held: int, used: int, at: int, **fields: Any) -> dict[str, A
     return {"held": cpu(held), "used": {"cpu": str(used)}, "at": at, "op": op, "shares_op": op, **fields}
 
 
-def share(op: str, held: int, running: int, used: int, at: int) -> dict[str, Any]:
-    return {"held": cpu(held), "running": running, "used": {"cpu": str(used)}, "at": at, "op": op}
+def share(op: str, held: int, running: int, used: int, at: int, **parts: int) -> dict[str, Any]:
+    told = {part: {"cpu": str(amount)} for part, amount in parts.items()}
+    return {"held": cpu(held), "running": running, "used": {"cpu": str(used)}, "at": at, "op": op, **told}
 
 
 def cpu(cores: int) -> dict[str, str]:
@@ -33,13 +34,19 @@ def cpu(cores: int) -> dict[str, str]:
 
 
 def status(
-    owner: str, state: str, hold: int, *steps: tuple[int, str, str, str], **fields: Any
+    owner: str,
+    state: str,
+    hold: int,
+    *steps: tuple[int, str, str, str],
+    spent: tuple[int, int] = (0, 0),
+    **fields: Any,
 ) -> dict[str, Any]:
-    """`steps`: at (ms), source, event, state."""
-    history = [
+    """`steps`: at (ms), source, event, state. `spent`: what the last one says, lost and stopping."""
+    history: list[dict[str, Any]] = [
         {"at": at / 1000, "source": source, "event": event, "state": to, "attempt": 1}
         for at, source, event, to in steps
     ]
+    history[-1] |= {name: ms for name, ms in zip(("lost_ms", "stopping_ms"), spent, strict=True) if ms}
     if "reason" in fields:
         history[-1]["reason"] = fields["reason"]
     told = {
@@ -56,7 +63,7 @@ def status(
 ADMIT_A = (1000, "Created", "admitted", "Pending")
 ADMIT_B = (2000, "Created", "admitted", "Pending")
 STOP_B = (3000, "Pending", "stop-requested", "Pending")
-ADMIT_C = (6000, "Created", "admitted", "Pending")
+ADMIT_C, LOST_C = (6000, "Created", "admitted", "Pending"), (7500, "Pending", "noted", "Pending")
 CLAIM = {"kind": "reclaim", "asked": cpu(2), "short": cpu(1), "victims": ["b-1"], "at": 3000}
 END_A, END_C = (
     (7000, "Pending", "succeeded-observed", "Succeeded"),
@@ -74,19 +81,24 @@ GOOD: History = {
     7: {
         "states/b": status(
             "y", "WaitingRetry", 0, ADMIT_B, STOP_B,
-            (5000, "Pending", "preempted", "WaitingRetry"), reason="Preempted",
+            (5000, "Pending", "preempted", "WaitingRetry"), reason="Preempted", spent=(0, 2000),
         ),
-        "shares/p/y": share("4", 0, 0, 3_000_000, 5000),
+        "shares/p/y": share("4", 0, 0, 3_000_000, 5000, stopping=2_000_000),
         "ledgers/p": ledger("4", 2, 11_000_000, 5000),
     },
     8: {"states/c": status("x", "Pending", 2, ADMIT_C), "claims/p/c": None}
     | {"shares/p/x": share("5", 4, 2, 10_000_000, 6000), "ledgers/p": ledger("5", 4, 13_000_000, 6000)},
     9: {"states/a": status("x", "Succeeded", 0, ADMIT_A, END_A)}
     | {"shares/p/x": share("6", 2, 1, 14_000_000, 7000), "ledgers/p": ledger("6", 2, 17_000_000, 7000)},
-    10: {"states/c": status("x", "Failed", 0, ADMIT_C, END_C, failures=1)}
-    | {"shares/p/x": share("7", 0, 0, 16_000_000, 8000), "ledgers/p": ledger("7", 0, 19_000_000, 8000)},
+    10: {"states/c": status("x", "Pending", 2, ADMIT_C, LOST_C, lost_since=7.5)},
+    11: {"states/c": status("x", "Failed", 0, ADMIT_C, LOST_C, END_C, failures=1, spent=(500, 0))}
+    | {"shares/p/x": share("7", 0, 0, 16_000_000, 8000, lost=1_000_000)}
+    | {"ledgers/p": ledger("7", 0, 19_000_000, 8000)},
 }  # fmt: skip
-"""a holds 2 cpu from 1 s to 7 s, b 1 cpu from 2 s until it was preempted at 5 s, c 2 cpu from 6 s to 8 s."""
+"""a holds 2 cpu from 1 s to 7 s, b 1 cpu from 2 s until it was preempted at 5 s, c 2 cpu from 6 s to 8 s.
+
+b was being stopped from 3 s on, and c was lost from 7.5 s on.
+"""
 
 
 def audited(history: History) -> Auditor:
@@ -101,7 +113,7 @@ def audited(history: History) -> Auditor:
 def test_nothing_is_found_in_a_true_history() -> None:
     auditor = audited(GOOD)
     assert auditor.findings == []
-    assert (auditor.revisions, auditor.preemptions, auditor.rebuilds) == (9, 1, 0)
+    assert (auditor.revisions, auditor.preemptions, auditor.rebuilds) == (10, 1, 0)
     assert auditor.unfinished() == ["b"]
 
 
@@ -126,6 +138,22 @@ LIES: list[tuple[str, int, Path_, Any]] = [
      ("shares/p/x", "used"), {"cpu": "14000001"}),
     ("I10: shares/p/y: used cpu 3000000 by 5000, but the histories say cpu 2999000", 7,
      (*STEP_END, "at"), 4.999),
+    ("I10: shares/p/x: lost nothing, but the histories say cpu 1000000", 11, ("shares/p/x", "lost"), {}),
+    ("I10: shares/p/x: lost cpu 2000000, but the histories say cpu 1000000", 11,
+     ("shares/p/x", "lost"), {"cpu": "2000000"}),
+    ("I10: shares/p/x: stopping cpu 1, but the histories say nothing", 11,
+     ("shares/p/x", "stopping"), {"cpu": "1"}),
+    ("I10: shares/p/x: cpu: lost 16000001 and stopping 0 of 16000000", 11,
+     ("shares/p/x", "lost"), {"cpu": "16000001"}),
+    ("I10: shares/p/x: lost.cpu fell from 5 to 0", 8, ("shares/p/x", "lost"), {"cpu": "5"}),
+    ("I10: shares/p/y: stopping cpu 2000000, but the histories say cpu 1000000", 6,
+     ("states/b", "history", 1, "at"), 4.0),
+    ("I10: shares/p/x: lost cpu 1000000, but the histories say cpu 600000", 10,
+     ("states/c", "history", 1, "at"), 7.7),
+    ("I10: shares/p/x: lost cpu 1000000, but the histories say nothing", 10,
+     ("states/c", "lost_since"), None),
+    ("I10: states/c: lost and stopping: its end says (0, 0) ms, its steps (500, 0)", 11,
+     ("states/c", "history", 2, "lost_ms"), 0),
     ("I11: claims/p/c: outlives the admission of attempt 1", 8, ("claims/p/c",), CLAIM),
     ("I11: claims/p/c: is of a task that is Pending", 8, ("claims/p/c",), CLAIM),
     ("I11: claims/p/c: is left over", 8, ("claims/p/c",), CLAIM),

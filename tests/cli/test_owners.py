@@ -154,20 +154,34 @@ def test_guarantees_that_a_pool_cannot_give_are_refused_by_name(tally: Tally, tm
 
 def test_usage_in_hours_and_in_exact_integers(tally: Tally, put_raw: PutRaw) -> None:
     """The table is rounded; JSON and CSV are exact, as text."""
-    share = Share(used=Vector({"cpu": 3_600_000_001, "memory": 2**30 * 5_400_000}), at=AT)
+    used = Vector({"cpu": 3_600_000_001, "memory": 2**30 * 5_400_000})
+    share = Share(
+        used=used, at=AT, lost=Vector({"cpu": 1_800_000_000}), stopping=Vector({"cpu": 360_000_000})
+    )
     put_raw("shares/default/vision", encode_share(share, Op("share")))
     shown = tally("usage")
     assert shown.out.splitlines()[0].startswith("Used since the beginning, until 20")
     assert [line.split() for line in shown.out.splitlines()[1:]] == [
-        ["OWNER", "CPU·H", "MEMORY", "GIB·H"],
-        ["vision", "1.000", "1.500"],
+        ["OWNER", "UNIT", "USED", "LOST", "STOPPING"],
+        ["vision", "cpu·h", "1.000", "0.500", "0.100"],
+        ["vision", "memory", "GiB·h", "1.500", "-", "-"],
     ]
     exact = {"cpu": "3600000001", "memory": str(2**30 * 5_400_000)}
+    parts = {"lost": {"cpu": "1800000000"}, "stopping": {"cpu": "360000000"}}
     told = tally("usage", "--by", "pool", "-o", "json").document
-    assert (told["by"], told["since"], told["items"]) == ("pool", None, [{"name": "default", "used": exact}])
+    assert (told["by"], told["since"], told["items"]) == (
+        "pool",
+        None,
+        [{"name": "default", "used": exact, **parts}],
+    )
     rows = list(csv.reader(io.StringIO(tally("usage", "-o", "csv").out)))
-    assert rows[0] == ["owner", "resource", "unit_milliseconds"]
-    assert rows[1:] == [["vision", *each] for each in exact.items()]
+    assert rows[0] == ["owner", "resource", "unit_milliseconds", "lost", "stopping"]
+    assert rows[1:] == [
+        ["vision", "cpu", exact["cpu"], "1800000000", "360000000"],
+        ["vision", "memory", exact["memory"], "0", "0"],
+    ]
     assert "no day was closed before" in tally("usage", "--since", "7d").err
-    for wrong in (("--by", "team"), ("--since", "soon"), ("-o", "yaml")):
+    assert "nothing is counted" in tally("usage", "--until", "7d").err
+    assert "is not after since" in tally("usage", "--since", "1d", "--until", "2d").err
+    for wrong in (("--by", "team"), ("--since", "soon"), ("--until", "later"), ("-o", "yaml")):
         assert tally("usage", *wrong).exit_code == 2, wrong

@@ -18,7 +18,8 @@ def share_pool(view: ModelView, name: str, held: dict[str, int]) -> None:
     sharing = Sharing(owners={"vision": OwnerPolicy(weight=2, max_running=5)})
     pool = Pool(name=name, capacity=Vector({"cpu": 4000}), sharing=sharing)
     view.write(("pools", (name,), codec.encode_pool(pool, Op("op"))))
-    share = Share(Vector(held), 1, Vector({"cpu": 2**70}), at=round(view.time * 1000))
+    used, lost = Vector({"cpu": 2**70}), Vector({"cpu": 2**69})
+    share = Share(Vector(held), 1, used, at=round(view.time * 1000), lost=lost)
     view.write(("shares", (name, "vision"), encode_share(share, Op("op"))))
 
 
@@ -43,6 +44,8 @@ def test_owners_of_all_pools_or_of_one(view: ModelView, http: httpx.Client) -> N
         "running": 1,
         "waiting": 0,
         "used": {"cpu": str(2**70)},
+        "lost": {"cpu": str(2**69)},
+        "stopping": {},
         "problem": "",
     }
     detail = http.get("/v1/pools/p").json()

@@ -339,6 +339,8 @@ class Faults:
         else:
             share = codec.decode_mapping(value)
             share |= {"held": {"cpu": f"{rng.randint(0, 3)}"}, "running": rng.randint(0, 3)}
+            if rng.random() < 0.5:  # more than was used, or less than it was
+                share |= {rng.choice(("lost", "stopping")): {"cpu": f"{rng.choice((0, 5, 10**15))}"}}
             users.put_bytes(keys.share(pool, owner), codec.encode(share))
         self._for_a_while(lambda: self._touch_ledger(pool), longest=6.0)
 

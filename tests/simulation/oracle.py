@@ -162,6 +162,7 @@ class Oracle:
         return {
             "rebuilds": self.shares.rebuilds,
             "days": self.shares.days,
+            "parts": self.shares.parts,
             "preemptions": judge.preemptions,
             "preempted": judge.ended,
             "reservations": judge.reservations,

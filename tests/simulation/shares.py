@@ -18,12 +18,15 @@ from controller.core.model.task import Status
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import KeyEvent
 from tests.simulation.oracle import HOLDING, USER, Move, Violation
+from tests.simulation.share_parts import TimeOfAttempts, charged, check_parts, cut
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
 
 DAY = 24 * 3600 * 1000
 Amounts = dict[str, int]
+Parts = tuple[Amounts, Amounts]
+NO_PARTS: Parts = ({}, {})
 
 
 @dataclass
@@ -33,6 +36,11 @@ class Line:
     held: Amounts = field(default_factory=dict)
     tasks: int = 0
     base: Amounts = field(default_factory=dict)
+    parts: Parts = NO_PARTS  # of holds that have ended: lost, stopping
+
+    def used_at(self, at: int) -> Amounts:
+        """What it has used by then."""
+        return plus(self.base, self.held, at)
 
     def move(self, hold: Amounts, sign: int, at: int) -> None:
         """A hold begins (1) or ends (-1)."""
@@ -51,6 +59,7 @@ class Stored(NamedTuple):
     whole: bool = False
     day: int = 0
     unread: int = 0  # what could not be read when it was rebuilt
+    parts: Parts = NO_PARTS  # of a share: lost, stopping
 
     @property
     def base(self) -> Amounts:
@@ -88,7 +97,8 @@ class ShareJudge:
         self._edited: dict[str, int] = {}  # pools of which somebody edited a share → at which revision
         self._touched: dict[str, int] = {}  # pools whose ledger somebody wrote last → at which revision
         self.owners: dict[str, str] = {}  # task → whom it is charged to
-        self.rebuilds = self.days = 0
+        self.rebuilds = self.days = self.parts = 0
+        self._time = TimeOfAttempts()
 
     def line(self, pool: str, owner: str) -> Line:
         """An owner's line."""
@@ -176,6 +186,11 @@ class ShareJudge:
 
     def _move(self, move: Move, moved: dict[tuple[str, str], None]) -> None:
         before, after = _holding(move.old), _holding(move.new)
+        more = self._time.move(move)
+        if before is not None and more != NO_PARTS:
+            line = self.line(*before[:2])
+            line.parts = charged(line.used_at(move.at), line.parts, more)
+            self.parts += 1
         if before == after:
             return
         for place, sign in ((before, -1), (after, 1)):
@@ -233,6 +248,7 @@ class ShareJudge:
     def _take_share(self, key: tuple[str, str], value: bytes | None, writer: str, moved: bool) -> None:
         pool, owner = key
         before, after = self.shares.get(key, NOTHING), _share(value)
+        is_new = key not in self.shares and key not in self.frozen
         if writer == USER:
             if after is None:
                 self.frozen[key] = None
@@ -248,19 +264,42 @@ class ShareJudge:
         if key in self.frozen:
             raise Violation("layout", f"{writer} wrote over a share that it cannot have read: {pool}/{owner}")
         if key not in self.unsure or min(before.held.values(), default=0) >= 0:
-            _check_grows(f"the share of {owner} in {pool}", before, after)
+            parts = (
+                NO_PARTS if key in self.unsure else before.parts
+            )  # they are cut if somebody wrote too much
+            _check_grows(f"the share of {owner} in {pool}", before._replace(parts=parts), after)
         if key in self.unsure and not moved:  # it is rebuilt: what it held is charged, or what it holds
             now = plus(before.used, after.held, max(0, after.at - before.at))
             then = before.used_at(after.at)
             if any(amount > max(now.get(name, 0), then.get(name, 0)) for name, amount in after.used.items()):
                 raise Violation("I10", f"{pool}: the rebuilt share of {owner} has used {after.used}")
+            self._check_rebuilt_parts(key, before, after, is_new)
             self._settle(key, after)
         self.shares[key] = after
+
+    def _check_rebuilt_parts(self, key: tuple[str, str], before: Stored, after: Stored, is_new: bool) -> None:
+        """They stay. If all is new, what running attempts have come to before is taken off."""
+        expected = cut(before.parts, before.used)
+        account = self.accounts.get(key[0])
+        if is_new and (account is None or not account.at):
+            lost, stopping = self._open(*key, after.at)
+            expected = plus({}, lost, -1), plus({}, stopping, -1)
+        if after.parts != expected:
+            raise Violation("I10", f"{key}: rebuilt with the parts {after.parts}, which were {expected}")
+
+    def _open(self, pool: str, owner: str, at: int) -> Parts:
+        lost, stopping = NO_PARTS
+        for task_id, status in self._oracle.statuses.items():
+            if (status.pool, status.owner) == (pool, owner) and status.state in HOLDING:
+                more = self._time.of(task_id, status, at)
+                lost, stopping = plus(lost, more[0]), plus(stopping, more[1])
+        return lost, stopping
 
     def _settle(self, key: tuple[str, str], share: Stored) -> None:
         """From now on it is sure again what the owner has used: as much as its share says."""
         self.unsure.pop(key, None)
         self.line(*key).base = share.base
+        self.line(*key).parts = share.parts
 
     def _take_ledger(self, pool: str, value: bytes | None, writer: str, op: str) -> None:
         before, after = self.accounts.get(pool, NOTHING), _account(value)
@@ -335,6 +374,13 @@ class ShareJudge:
                     f" {plus(line.base, line.held, share.at)}",
                     *self._tasks_of(pool, owner),
                 )
+            if share.parts != line.parts:
+                raise Violation(
+                    "I10",
+                    f"{pool}: lost and stopping of {owner} are {share.parts}, and of its holds {line.parts}",
+                    *self._tasks_of(pool, owner),
+                )
+            check_parts(f"{pool}, {owner}", share.used, *share.parts)
             if share.at > (account.day + 1) * DAY:
                 raise Violation("I10", f"{pool}: {owner} was charged past a day that is not closed")
         if pool in {**self._amiss, **self._edited} or self._oracle.amiss.get(pool):
@@ -359,6 +405,10 @@ class ShareJudge:
             used, told = plus(line.base, line.held, end), _amounts(raw["used"].get(owner, {}))
             if used != told:
                 raise Violation("I10", f"{key}: {owner} had used {used} by {end}, and {told} is written")
+            parts = charged(used, line.parts, self._open(pool, owner, end))
+            written = tuple(_amounts(raw.get(name, {}).get(owner, {})) for name in ("lost", "stopping"))
+            if parts != written:
+                raise Violation("I10", f"{key}: of {owner}, {parts} by {end}, and {written} is written")
 
     def _tasks_of(self, pool: str, owner: str) -> list[str]:
         return [
@@ -370,10 +420,13 @@ class ShareJudge:
 
 def _check_grows(what: str, before: Stored, after: Stored) -> None:
     """`used` and the time of the last charge never fall."""
-    fallen = [name for name, amount in before.used.items() if after.used.get(name, 0) < amount]
+    pairs = ((before.used, after.used), *zip(before.parts, after.parts, strict=True))
+    fallen = [name for old, new in pairs for name, amount in old.items() if new.get(name, 0) < amount]
     if fallen or after.at < before.at:
         raise Violation(
-            "I10", f"{what} has used {after.used} by {after.at}, after {before.used} by {before.at}"
+            "I10",
+            f"{what} has used {after.used} {after.parts} by {after.at}, after {before.used} {before.parts} by"
+            f" {before.at}",
         )
 
 
@@ -389,7 +442,8 @@ def _share(value: bytes | None) -> Stored | None:
         return NOTHING
     try:
         raw = json.loads(value)
-        return Stored(_held(raw), raw["running"], _amounts(raw["used"]), raw["at"])
+        parts = _amounts(raw.get("lost", {})), _amounts(raw.get("stopping", {}))
+        return Stored(_held(raw), raw["running"], _amounts(raw["used"]), raw["at"], parts=parts)
     except (ValueError, KeyError, InvalidField):
         return None
 

@@ -79,6 +79,43 @@ SHARING_MUTANTS = (
             "account.day + 1 < at",
         ),
     ),
+    # -- what was lost or stopping
+    _bug(
+        "what is lost counts as stopping as well",
+        ("core.model.parts:counted", "if status.stopping and not is_lost", "if status.stopping"),
+    ),
+    _bug(
+        "what was lost is not charged when an operator confirms the stop",
+        (
+            "core.planning.draft:_ended",
+            "if _is_holding(decision.status)",
+            "if _is_holding(decision.status) or RequestKind.CONFIRM_STOPPED in decision.consumed",
+        ),
+    ),
+    _bug(
+        "what was lost before it was found is forgotten",
+        ("core.model.parts:counts_after", '"lost_ms": lost,', '"lost_ms": 0,'),
+    ),
+    _bug(
+        "a new attempt begins with what the last one was stopping",
+        (
+            "core.model.parts:counts_after",
+            'return {"lost_ms": 0, "stopping_ms": 0, "counted_at": 0}',
+            "return {}",
+        ),
+    ),
+    _bug(
+        "a stop is counted again from its beginning by each step",
+        ("core.model.parts:counts_after", "max(at, status.counted_at)", "status.counted_at or at"),
+    ),
+    _bug(
+        "a pool that is shared counts what was lost before",
+        ("core.planning.accounts:Accounts._wrong", "if not (share.mod or account.at):", "if False:"),
+    ),
+    _bug(
+        "a closed day leaves out what is still being stopped",
+        ("core.planning.accounts:Accounts._usage", "running.get(owner, NO_PARTS)", "NO_PARTS"),
+    ),
     # -- the order
     _bug("a limit is ignored", (f"{_ORDER}:is_over_limit", "return any(", "return False and any(")),
     _bug(

@@ -7,7 +7,9 @@ each one what deploy/reference.md promises of shared pools, with sums of its own
 - I2: nothing is taken above the capacity.
 - I9: a share is what its owner's tasks hold, in so many tasks, and the shares add up to the ledger.
 - I10: `used` never falls; owners and ledger agree at any common time; and an owner's `used` is, to the ms,
-  the sum of hold × (the step that ended the hold − the step that admitted it), as the histories say.
+  the sum of hold × (the step that ended the hold − the step that admitted it), as the histories say. Of
+  this, `lost` is hold × the time from the step that set `lost_since` to the one that took it away or ended
+  the hold, and `stopping` from the first stop-requested step to the end, without what is lost.
 - I11: a claim never outlives the admission of its task; attempts are stopped for a claim that names them;
   who was preempted has lost no attempt.
 - Preemptions: at most `per_minute` in a minute of the pool's clock.
@@ -37,6 +39,7 @@ from tests.support.share_records import (
     Event,
     Owner,
     Pool,
+    Spent,
     Status,
     Unreadable,
     account_of,
@@ -71,6 +74,7 @@ class Auditor:
         self._holds: dict[str, Amounts] = {}  # pool → of its tasks
         self._owned: dict[Owner, Account] = {}  # of each owner's tasks: held, running, and base in `used`
         self._shared: dict[str, Account] = {}  # pool → of its shares: held, and base in `used`
+        self._spent: dict[str, Spent] = {}  # task → of its attempt that holds something
         self._was_whole: dict[str, bool] = {}
         self._stopped: Counter[tuple[str, int]] = Counter()  # (pool, minute) → attempts
         # of the revision at hand
@@ -171,15 +175,21 @@ class Auditor:
             after = account_of(value)
             after.running = int(value.get("running", 0))
         self._never_falls(event.key, before, after)
+        for name in {**after.lost, **after.stopping}:
+            if after.lost[name] + after.stopping[name] > after.used[name]:
+                what = f"lost {after.lost[name]} and stopping {after.stopping[name]} of {after.used[name]}"
+                self._wrong("I10", event.key, f"{name}: {what}")
         total = self._shared.setdefault(names[0], Account())
         total.held = added(added(total.held, before.held, -1), after.held)
         total.used = added(added(total.used, before.base, -1), after.base)
         self._shares[key] = after
 
     def _never_falls(self, key: str, before: Account, after: Account) -> None:
-        for name, amount in before.used.items():
-            if after.used[name] < amount:
-                self._wrong("I10", key, f"used.{name} fell from {amount} to {after.used[name]}")
+        for part in ("used", "lost", "stopping"):
+            is_now = getattr(after, part)
+            for name, amount in getattr(before, part).items():
+                if is_now[name] < amount:
+                    self._wrong("I10", key, f"{part}.{name} fell from {amount} to {is_now[name]}")
         if after.at < before.at:
             self._wrong("I10", key, f"at fell from {before.at} to {after.at}")
 
@@ -198,6 +208,7 @@ class Auditor:
                 self._wrong("I9", key, what)
         new = history[-(after.steps - before.steps) :] if after.steps > before.steps else []
         self._move(key, before, after, new)
+        self._spend(key, before, after, new)
         self._check_preempted(key, before, after, new)
         for status in (before, after):
             if status.holds:
@@ -229,6 +240,31 @@ class Auditor:
             if not begins:
                 self._wrong("I1", key, f"holds {text_of(after.hold)} without a step that admits it")
             self._hold(after, 1, ms_of(begins[-1] if begins else (new[-1] if new else {})))
+
+    def _spend(self, key: str, before: Status, after: Status, new: list[dict[str, Any]]) -> None:
+        """Count what a hold was lost or being stopped; charge it when the hold ends."""
+        if not before.holds:
+            self._spent[key] = Spent()
+        stops = any(step.get("event") == "stop-requested" for step in new)
+        spent = self._spent[key]
+        spent.take(ms_of(new[-1] if new else {}), after.is_lost, stops)
+        if after.holds and (before.hold, before.place) != (after.hold, after.place) and before.holds:
+            spent.lost = spent.stopping = 0  # a repair
+        if after.holds or not before.holds:
+            return
+        end = next((step for step in new if step.get("source") in HOLDING), {})
+        told = end.get("lost_ms", 0), end.get("stopping_ms", 0)
+        if end and told != (spent.lost, spent.stopping):
+            what = f"its end says {told} ms, its steps {(spent.lost, spent.stopping)}"
+            self._wrong("I10", key, f"lost and stopping: {what}")
+        owned = self._owned.setdefault(before.place, Account())
+        used = added(owned.used, owned.held, ms_of(end))
+        for name, amount in before.hold.items():
+            room = max(0, used[name] - owned.lost[name] - owned.stopping[name])
+            lost = min(room, amount * spent.lost)
+            owned.lost[name] += lost
+            owned.stopping[name] += min(room - lost, amount * spent.stopping)
+        del self._spent[key]
 
     def _hold(self, status: Status, sign: int, at: int) -> None:
         pool = self._holds.setdefault(status.pool, Counter())
@@ -301,13 +337,19 @@ class Auditor:
             there = text_of(share.used)
             here = text_of(added(owned.used, owned.held, share.at))
             self._wrong("I10", name, f"used {there} by {share.at}, but the histories say {here}")
+        for part in ("lost", "stopping"):
+            told, sums = added(Counter(), getattr(share, part)), added(Counter(), getattr(owned, part))
+            if told != sums:
+                what = f"{part} {text_of(told)}, but the histories say {text_of(sums)}"
+                self._wrong("I10", name, what)
 
     def _rebase(self, pool: str) -> list[Owner]:
         """Shares have become whole: what was used before is an estimate, and is taken from them."""
         keys = [key for key in {**self._shares, **self._owned} if key[0] == pool]
         self.rebuilds += bool(keys)
         for key in keys:
-            self._owned.setdefault(key, Account()).used = self._shares.get(key, Account()).base
+            share, owned = self._shares.get(key, Account()), self._owned.setdefault(key, Account())
+            owned.used, owned.lost, owned.stopping = share.base, share.lost.copy(), share.stopping.copy()
         return keys
 
     def _waits(self, task_id: str) -> bool:

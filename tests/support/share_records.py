@@ -43,6 +43,7 @@ class Status:
     stopping: str = ""
     counts: tuple[int, int, int] = (0, 0, 0)
     steps: int = 0
+    is_lost: bool = False
 
     @property
     def holds(self) -> bool:
@@ -62,11 +63,36 @@ class Account:
     at: int = 0
     running: int = 0
     is_whole: bool = True  # of a ledger: its shares were written with it
+    # of `used`, by holds that have ended
+    lost: Amounts = field(default_factory=Counter)
+    stopping: Amounts = field(default_factory=Counter)
 
     @property
     def base(self) -> Amounts:
         """`used` as it would have been at time 0, with what is held."""
         return added(self.used, self.held, -self.at)
+
+
+@dataclass
+class Spent:
+    """For how long an attempt was lost, and was being stopped, in ms up to `at`. What is both is lost."""
+
+    lost: int = 0
+    stopping: int = 0
+    at: int = 0
+    is_lost: bool = False
+    is_stopping: bool = False
+
+    def take(self, at: int, is_lost: bool, is_stopping: bool) -> None:
+        """From `at` on, the attempt is lost or not; and it is being stopped, once it was."""
+        elapsed = max(0, at - self.at)
+        if self.is_lost:
+            self.lost += elapsed
+        elif self.is_stopping:
+            self.stopping += elapsed
+        if self.is_lost or self.is_stopping or is_lost or is_stopping:
+            self.at = max(self.at, at)
+        self.is_lost, self.is_stopping = is_lost, is_stopping or self.is_stopping
 
 
 @dataclass
@@ -100,12 +126,16 @@ def status_of(value: dict[str, Any]) -> Status:
         value.get("stopping", ""),
         counts,
         value.get("steps", 0),
+        value.get("lost_since") is not None,
     )
 
 
 def account_of(value: dict[str, Any]) -> Account:
-    used = Counter({name: int(text) for name, text in value.get("used", {}).items()})
-    return Account(quantities(value["held"]), used, int(value.get("at", 0)))
+    used, lost, stopping = (
+        Counter({name: int(text) for name, text in value.get(part, {}).items()})
+        for part in ("used", "lost", "stopping")
+    )
+    return Account(quantities(value["held"]), used, int(value.get("at", 0)), lost=lost, stopping=stopping)
 
 
 _QUANTITY = re.compile(r"(-?)([0-9]+(?:\.[0-9]+)?)(m|[kMGTPE]i?|Ki|)")

@@ -212,7 +212,10 @@ def shared_pool(cpu: int, **fields: Any) -> Pool:
 def share(cpu: int, running: int, used: int) -> bytes:
     """The share of the only owner."""
     held, spent = Vector({"cpu": cpu}), Vector({"cpu": used})
-    return encode_share(Share(held=held, running=running, used=spent, at=1), Op("op"))
+    part = Vector({"cpu": used // 3})
+    return encode_share(
+        Share(held=held, running=running, used=spent, at=1, lost=part, stopping=part), Op("op")
+    )
 
 
 def complete(metrics: Metrics, view: ModelView) -> None:

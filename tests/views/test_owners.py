@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.client import Client
+from controller.client import Client, UsageLine
+from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
 from controller.errors import CorruptValue, InvalidField
 from controller.views.overview import next_admission
@@ -125,6 +126,34 @@ def test_usage_since_a_day_begins_where_that_day_was_closed(shared: Shared) -> N
     assert client.usage(since="1970-01-16").since == 14 * DAY * 1000, "that day has no record any more"
     assert used(client, since="1970-01-16") == {"nlp": {"cpu": str((DAY + 50) * 1_000_000)}}
     assert client.usage().since is None
+
+
+def test_usage_until_a_day_ends_where_that_day_was_closed(shared: Shared) -> None:
+    """Between two closed days, to the millisecond; what has not ended by then is told as it was."""
+    shared.submit("a", owner="nlp", labels={"team": "x"})
+    shared.settle()
+    shared.clock.seconds = 13.0 * DAY - 40
+    shared.request("a", RequestKind.CANCEL)
+    shared.settle()
+    shared.clock.seconds = 14.0 * DAY + 50
+    shared.settle()
+    client = shared.client()
+    found = client.usage(since="1970-01-14", until="1970-01-15")
+    assert (found.since, found.until, found.notes) == (13 * DAY * 1000, 14 * DAY * 1000, [])
+    whole = {"cpu": str(DAY * 1_000_000)}
+    assert found.items == [UsageLine(name="nlp", used=whole, lost={}, stopping=whole)]
+    [first] = client.usage(until="1970-01-14").items
+    assert (first.used, first.stopping) == ({"cpu": str((DAY - 100) * 1_000_000)}, {"cpu": "40000000"})
+    by_label = client.usage(by="label=team", since="1970-01-14", until="1970-01-15").items
+    assert by_label == [UsageLine(name="x", used=whole, lost={}, stopping=whole)]
+    shared.end("a")
+    [line] = client.usage(by="label=team", until="1970-01-14").items
+    assert (line.used, line.stopping) == (first.used, first.stopping), "as if it had been at its end"
+    [every] = client.usage(by="label=team").items
+    assert every.stopping == {"cpu": str((DAY + 90) * 1_000_000)}
+    assert client.usage(until="1970-01-12").items == [], "no day had been closed by then"
+    with pytest.raises(InvalidField, match="until"):
+        client.usage(since="1d", until="2d")
 
 
 def test_a_closed_day_of_many_owners_is_read_whole(shared: Shared) -> None:

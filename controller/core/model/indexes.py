@@ -11,6 +11,7 @@ from controller.core.model import quarantine
 from controller.core.model.demand import Demands, pool_template
 from controller.core.model.holders import Holders
 from controller.core.model.lifecycle import HOLDING, WAITING, State
+from controller.core.model.parts import NO_PARTS, Parts, has_parts, parts_of
 from controller.core.model.queue import Place, Queue
 from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
@@ -30,6 +31,7 @@ class Indexes:
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
         self.on_hold: dict[str, Task] = {}
+        self.with_parts: dict[str, Task] = {}  # of `holding`: lost or being stopped, or were
         self.holds: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
         # Invariant: a task that holds nothing and needs a decision now, whatever the time, is in here, and so
@@ -71,6 +73,16 @@ class Indexes:
                 if limit is not None and task.queued_at + limit > now:
                     self.timers.schedule(task, task.queued_at + limit)
         return self.take_touched()
+
+    def open_parts(self, pool: str, at: int) -> dict[str, Parts]:
+        """For each owner, what its holds of the pool that have not ended have come to by then."""
+        found: dict[str, Parts] = {}
+        for task in self.with_parts.values():
+            if task.pool == pool:
+                lost, stopping = parts_of(task.status, at)
+                before = found.get(task.owner, NO_PARTS)
+                found[task.owner] = Parts(before.lost + lost, before.stopping + stopping)
+        return found
 
     def wind(self) -> None:
         """Schedule again the timers that have rung, for tasks that have not changed since.
@@ -120,6 +132,7 @@ class Indexes:
                 self.touched.pools[pool] = None  # it may have been the head that blocked others
         if self.holding.pop(task.id, None) is not None:
             self.holders.discard(task.id)
+            self.with_parts.pop(task.id, None)
         self.on_hold.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
@@ -140,6 +153,8 @@ class Indexes:
             self.holding[task.id] = task
             task.held = task.pool, task.status.hold
             self.holders.add(task)
+            if has_parts(task.status):
+                self.with_parts[task.id] = task
             if task.status.stopping and task.status.lost_since is not None:
                 self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
         elif task.on_hold:

@@ -3,6 +3,8 @@
 A share is charged whenever it changes: `used` grows by what was held times the milliseconds since the last
 charge. All amounts are exact integers, and both the share and the pool's account are charged at the same
 moment, so that no millisecond of a resource is counted twice or lost (invariant I10).
+
+`lost` and `stopping` are parts of `used`, charged when a hold ends: see controller.core.model.parts.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 
 from controller.core.model import codec
 from controller.core.model.op import NO_OP, Op
+from controller.core.model.parts import NO_PARTS, Parts, times
 from controller.core.model.resources import MAX_NAMES, ZERO, Vector
 from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue, InvalidField
@@ -27,14 +30,16 @@ MINUTE_MS = 60_000
 MAX_SHARE_BYTES = 64 * 1024
 _MAX_AT = 253_402_300_800_000  # the year 10000, in ms
 _MAX_DIGITS = 40
-_FIELDS = frozenset({"version", "held", "running", "used", "recent", "at", "op"})
+_FIELDS = frozenset({"version", "held", "running", "used", "recent", "at", "op", "lost", "stopping"})
 
 
 class Share(NamedTuple):
     """What one owner holds of a pool, and has used of it.
 
     `running` is the number of its Pending and Running tasks. `used` is in resource units times milliseconds,
-    up to `at` (ms since the Unix epoch). `recent` is what it held, averaged with the pool's half-life.
+    up to `at` (ms since the Unix epoch). `recent` is what it held, averaged with the pool's half-life. `lost`
+    and `stopping` are of holds that have ended; below zero, as long as attempts run of which a part was from
+    before the pool was shared.
     """
 
     held: Vector = ZERO
@@ -44,20 +49,46 @@ class Share(NamedTuple):
     at: int = 0
     mod: int = 0
     extras: codec.Extras = codec.NO_EXTRAS
+    lost: Vector = ZERO
+    stopping: Vector = ZERO
 
     def used_at(self, at: int) -> Vector:
         """What it has used by then, if nothing changes before."""
         return _charged(self.used, self.held, at - self.at)
 
-    def changed(self, more: Vector, tasks: int, at: int, half_life_seconds: float) -> Share:
-        """The share when what it holds changes by `more`, and its number of tasks by `tasks`."""
+    def parts_at(self, more: Parts, at: int) -> Parts:
+        """The parts of what it has used by then, with `more`: together never more than was used."""
+        if more == NO_PARTS:
+            return Parts(self.lost, self.stopping)
+        used, lost, stopping = self.used_at(at), dict[str, int](), dict[str, int]()
+        for name in sorted({*more.lost, *more.stopping}):
+            room = max(0, used.get(name) - self.lost.get(name) - self.stopping.get(name))
+            lost[name] = min(more.lost.get(name), room)
+            stopping[name] = min(more.stopping.get(name), room - lost[name])
+        return Parts(self.lost + lost, self.stopping + stopping)
+
+    def cut(self) -> Share:
+        """The share with parts that are no more than was used."""
+        stopping = _at_most(self.stopping, self.used)
+        return self._replace(lost=_at_most(self.lost, self.used - stopping), stopping=stopping)
+
+    def changed(
+        self, more: Vector, tasks: int, at: int, half_life_seconds: float, parts: Parts = NO_PARTS
+    ) -> Share:
+        """The share when what it holds changes by `more`, and its number of tasks by `tasks`.
+
+        `parts` are those of a hold that ends.
+        """
         at = max(at, self.at)
+        lost, stopping = self.parts_at(parts, at)
         return self._replace(
             held=self.held + more,
             running=self.running + tasks,
             used=self.used_at(at),
             recent=averaged(self, at, half_life_seconds),
             at=at,
+            lost=lost,
+            stopping=stopping,
         )
 
 
@@ -123,7 +154,11 @@ def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:
 def _charged(used: Vector, held: Vector, elapsed: int) -> Vector:
     if elapsed <= 0 or not held:
         return used
-    return used + {name: amount * elapsed for name, amount in held.items()}
+    return used + times(held, elapsed)
+
+
+def _at_most(amounts: Vector, limit: Vector) -> Vector:
+    return Vector({name: min(amount, max(0, limit.get(name))) for name, amount in amounts.items()})
 
 
 def encode_share(share: Share, op: Op) -> bytes:
@@ -133,10 +168,12 @@ def encode_share(share: Share, op: Op) -> bytes:
             "version": SCHEMA_VERSION,
             "held": share.held,
             "running": share.running,
-            "used": _digits(share.used),
-            "recent": _digits(share.recent),
+            "used": digits(share.used),
+            "recent": digits(share.recent),
             "at": share.at,
             "op": op,
+            **({"lost": digits(share.lost)} if share.lost else {}),
+            **({"stopping": digits(share.stopping)} if share.stopping else {}),
             **share.extras,
         }
     )
@@ -161,6 +198,8 @@ def decode_share(data: bytes, mod: int = 0) -> Share:
         _integer(raw, "at", 0, _MAX_AT),
         mod,
         {name: value for name, value in raw.items() if name not in _FIELDS} or codec.NO_EXTRAS,
+        _amounts(raw, "lost"),
+        _amounts(raw, "stopping"),
     )
 
 
@@ -168,7 +207,7 @@ def encode_account(account: Account) -> dict[str, Any]:
     """The fields of a ledger that hold its account; none for a pool that never had shares."""
     if account == NO_ACCOUNT:
         return {}
-    return {**account._asdict(), "used": _digits(account.used)}
+    return {**account._asdict(), "used": digits(account.used)}
 
 
 def take_account(fields: dict[str, Any]) -> Account:
@@ -190,7 +229,7 @@ def take_account(fields: dict[str, Any]) -> Account:
     )
 
 
-def _digits(amounts: Vector) -> dict[str, str]:
+def digits(amounts: Vector) -> dict[str, str]:
     """Integers as text: they exceed what other readers of JSON can count."""
     return {name: str(amount) for name, amount in amounts.items()}
 
@@ -201,8 +240,8 @@ def _amounts(raw: Mapping[str, Any], field: str) -> Vector:
         raise CorruptValue(f"{field}: is not a mapping of at most {MAX_NAMES} resources to integers")
     amounts = {}
     for name, text in given.items():
-        digits = text.removeprefix("-") if isinstance(text, str) else ""
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
+        number = text.removeprefix("-") if isinstance(text, str) else ""
+        if not (number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS):
             raise CorruptValue(f"{field}.{name}: is not an integer in quotes")
         amounts[name] = int(text)
     return Vector(amounts)

@@ -177,6 +177,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = field(default=0, name="term")  # as older versions store and read it
     request: str = ""  # the RequestKind that the step answers; "" for none
     outcome: str = ""  # what became of that request: a RequestOutcome
+    # of a step that ends a hold: how long its attempt was lost, and was being stopped (see core.model.parts)
+    lost_ms: int = 0
+    stopping_ms: int = 0
 
 
 class StopReason(StrEnum):
@@ -214,6 +217,10 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     # why the attempt is being stopped: a StopReason, with the fault after CANNOT_START; "" if it is not
     stopping: str = ""
     lost_since: Time | None = None  # since when the attempt may have ended without proof; its hold stays
+    # for how long the attempt had been lost, and been stopped, by `counted_at` (ms): see core.model.parts
+    lost_ms: Count = 0
+    stopping_ms: Count = 0
+    counted_at: Count = 0
     # attempts up to this number were given up without proof of stop, by the user's `on_lost` or word
     abandoned: AttemptNumber = 0
     failures: Count = 0  # attempts that ran and failed, as the retry policy counts them

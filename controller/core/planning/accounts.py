@@ -8,20 +8,30 @@ was used in between is an estimate: as if an owner had held until now what its s
 were edited, from what its tasks hold now.
 
 A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
-owner had used by its end, since the beginning.
+owner had used by its end, since the beginning, and how much of it was lost or being stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
+from controller.core.model.parts import NO_PARTS, parts_of, times
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import AHEAD_MS, DAY_MS, Account, Share, averaged, encode_share, time_after
+from controller.core.model.shares import (
+    AHEAD_MS,
+    DAY_MS,
+    Account,
+    Share,
+    averaged,
+    digits,
+    encode_share,
+    time_after,
+)
 from controller.core.model.task import Status
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
@@ -166,23 +176,30 @@ class Accounts:
         assert sharing is not None
         if self._model.share_is_frozen(pool, owner):
             return None
-        share = self._model.share(pool, owner)
+        stored = self._model.share(pool, owner)
+        share = stored.cut()
         tasks = self._model.indexes.holders.of(pool, owner)
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
         is_damaged = share.at > at + AHEAD_MS
-        if (share.held, share.running) == (hold, len(statuses)) and not is_damaged:
+        if (stored.held, stored.running, share) == (hold, len(statuses), stored) and not is_damaged:
             return None
         used = share.used_at(at)  # as if it had held until now what it says
         if not (share.mod and trusts) or is_damaged:
             since = share.at if account.at and not is_damaged else at
             used = share.used + _used_since(since, at, statuses)
+        lost, stopping = share.lost, share.stopping
+        if not (share.mod or account.at):  # what was before is not charged; each hold brings it when it ends
+            for parts in (parts_of(status, at) for status in statuses):
+                lost, stopping = lost - parts.lost, stopping - parts.stopping
         return share._replace(
             held=hold,
             running=len(statuses),
             used=used,
             recent=averaged(share, at, sharing.half_life_seconds),
             at=at if is_damaged else max(at, share.at),
+            lost=lost,
+            stopping=stopping,
         )
 
     def _agree(self, pool: str) -> bool:
@@ -222,14 +239,16 @@ class Accounts:
     def _usage(self, pool: str, day: int, moment: Moment) -> Iterator[RecordChange]:
         end = (day + 1) * DAY_MS
         shares = sorted(self._model.shares.get(pool, {}).items())
+        running = self._model.indexes.open_parts(pool, end)
         for number, first in enumerate(range(0, max(1, len(shares)), OWNERS_PER_KEY)):
-            used = {
-                owner: {name: str(amount) for name, amount in share.used_at(end).items()}
-                for owner, share in shares[first : first + OWNERS_PER_KEY]
-            }
+            document: dict[str, Any] = {"version": 1, "at": end, "used": {}, "op": moment.op}
+            for owner, share in shares[first : first + OWNERS_PER_KEY]:
+                parts = share.parts_at(running.get(owner, NO_PARTS), end)
+                for name, amounts in ("used", share.used_at(end)), *parts._asdict().items():
+                    if amounts or name == "used":
+                        document.setdefault(name, {})[owner] = digits(amounts)
             names = day_name(day), pool if not number else f"{pool}.{number}"
-            value = codec.encode({"version": 1, "at": end, "used": used, "op": moment.op})
-            yield RecordChange(KIND, names, self._model.mod_of(KIND, names), value)
+            yield RecordChange(KIND, names, self._model.mod_of(KIND, names), codec.encode(document))
 
 
 def _used_since(since: int, at: int, statuses: Iterable[Status]) -> Vector:
@@ -238,7 +257,7 @@ def _used_since(since: int, at: int, statuses: Iterable[Status]) -> Vector:
     for status in statuses:
         elapsed = at - max(since, round(1000 * (status.admitted_at or 0.0)))
         if elapsed > 0:
-            used += {name: amount * elapsed for name, amount in status.hold.items()}
+            used += times(status.hold, elapsed)
     return used
 
 

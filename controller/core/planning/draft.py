@@ -13,6 +13,7 @@ from typing import NamedTuple
 from controller.core.model import claims, codec, kept_log
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
+from controller.core.model.parts import NO_PARTS, Parts, parts_of
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
@@ -215,7 +216,8 @@ class Draft:
             # Invariant I1: the ledger changes by as much as the hold, in the same transaction.
             if share_changes:
                 # Invariants I9, I10: the share changes and is charged as the ledger is, at the same moment.
-                self._change_share(pool, owner, after - before, more_tasks)
+                ended = _ended(task, decision, self.moment.at)
+                self._change_share(pool, owner, after - before, more_tasks, ended)
                 self._accounts[pool] = self.account(pool).changed(self.held(pool), self.moment.at)
             elif pool in self._accounts:
                 self._torn.add(pool)
@@ -264,14 +266,14 @@ class Draft:
         self.plan.pools = [*self._relied_on.items()]
         return self.plan
 
-    def _change_share(self, pool: str, owner: str, more: Vector, tasks: int) -> None:
+    def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:
         key = pool, owner
         seen = None if key in self._after_shares else self._model.share(pool, owner).mod
         self._seen.setdefault(key, seen)
         sharing = self._model.pools[pool].pool.sharing
         assert sharing is not None
         self._shares[key] = self.share(pool, owner).changed(
-            more, tasks, self.moment.at, sharing.half_life_seconds
+            more, tasks, self.moment.at, sharing.half_life_seconds, ended
         )
 
     def _seen_mod(self, key: str | tuple[str, str]) -> int:
@@ -288,6 +290,11 @@ class Draft:
 
 def _is_holding(status: Status | None) -> int:
     return int(status is not None and status.is_holding)
+
+
+def _ended(task: Task, decision: Decision, at: int) -> Parts:
+    """What was lost and stopping of the hold that ends with this, if one does."""
+    return NO_PARTS if _is_holding(decision.status) else parts_of(task.status, at)
 
 
 def _held(status: Status | None) -> Vector:

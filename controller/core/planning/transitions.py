@@ -15,6 +15,7 @@ from controller.core.model import lifecycle
 from controller.core.model.codec import decode_history, encode_step
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.op import Op
+from controller.core.model.parts import counted, counts_after
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestOutcome
 from controller.core.model.resources import ZERO, Vector
@@ -129,10 +130,8 @@ def changed(task: Task, request: Request, moment: Moment) -> Status:
             fields["queued_at"] = moment.now
         elif (status.retry_at or 0.0) <= moment.now:  # else its back-off goes on
             fields |= {"retry_at": moment.now, "reason": RELEASED, "message": request.words}
-    step = msgspec.structs.replace(
-        _noted(status, reason, request.words, moment), request=request.kind, outcome=RequestOutcome.DONE
-    )
-    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
+    step = _taken(status, Event.NOTED, moment, reason, request.words, request)
+    return _record(status, step, moment, fields)
 
 
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -276,20 +275,14 @@ def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
 
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
-    return _note(
-        status,
-        "Found",
-        "the attempt is observed again",
-        moment,
-        {"lost_since": None, "reason": "", "message": ""},
-    )
+    fields = {"lost_since": None, "reason": "", "message": ""}
+    return _note(status, "Found", "the attempt is observed again", moment, fields)
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
     """A request that cannot take effect. It is recorded, and the task keeps its own reason and message."""
-    step = _noted(status, "RequestIgnored", f"{request.kind}: {why}", moment)
-    ignored = msgspec.structs.replace(step, request=request.kind, outcome=RequestOutcome.IGNORED)
-    return _record(status, ignored, moment, {})
+    told = "RequestIgnored", f"{request.kind}: {why}", request, RequestOutcome.IGNORED
+    return _record(status, _taken(status, Event.NOTED, moment, *told), moment, {})
 
 
 def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment) -> Status:
@@ -308,21 +301,7 @@ def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment)
 
 def _note(status: Status, reason: str, message: str, moment: Moment, fields: dict[str, Any]) -> Status:
     """A step that is recorded in the history alone."""
-    step = _noted(status, reason, message, moment)
-    return _record(msgspec.structs.replace(status, **fields), step, moment, {})
-
-
-def _noted(status: Status, reason: str, message: str, moment: Moment) -> Step:
-    return Step(
-        at=moment.at / 1000,
-        source=status.state,
-        event=Event.NOTED,
-        state=lifecycle.successor(status.state, Event.NOTED),
-        attempt=status.attempt,
-        reason=reason,
-        message=message[:MESSAGE_LIMIT],
-        epoch=moment.epoch,
-    )
+    return _record(status, _taken(status, Event.NOTED, moment, reason, message), moment, fields)
 
 
 def _status_of(task: Task) -> Status:
@@ -362,19 +341,10 @@ def _step(
     request: Request | None = None,
     **fields: Any,
 ) -> Status:
-    state = lifecycle.successor(status.state, event)
-    step = Step(
-        at=moment.at / 1000,
-        source=status.state,
-        event=event,
-        state=state,
-        attempt=fields.get("attempt", status.attempt),
-        reason=reason[:REASON_LIMIT],
-        message=message[:MESSAGE_LIMIT],
-        epoch=moment.epoch,
-        request=request.kind if request is not None else "",
-        outcome=RequestOutcome.DONE if request is not None else "",
-    )
+    step = _taken(status, event, moment, reason, message, request)
+    fields["state"] = State(step.state)
+    if event is Event.ADMITTED:
+        step = msgspec.structs.replace(step, attempt=fields["attempt"])
     # A new attempt does not carry the words of the last one, and a running one not those of its wait.
     if (
         reason
@@ -383,14 +353,42 @@ def _step(
         or (event is Event.RUNNING_OBSERVED and not status.stopping)
     ):
         fields |= {"reason": step.reason, "message": step.message}
-    return _record(status, step, moment, {"state": state, **fields})
+    return _record(status, step, moment, fields)
+
+
+def _taken(
+    status: Status,
+    event: Event,
+    moment: Moment,
+    reason: str,
+    message: str,
+    request: Request | None = None,
+    outcome: RequestOutcome = RequestOutcome.DONE,
+) -> Step:
+    state = lifecycle.successor(status.state, event)
+    lost_ms, stopping_ms = counted(status, moment.at) if state not in lifecycle.HOLDING else (0, 0)
+    return Step(
+        at=moment.at / 1000,
+        source=status.state,
+        event=event,
+        state=state,
+        attempt=status.attempt,
+        reason=reason[:REASON_LIMIT],
+        message=message[:MESSAGE_LIMIT],
+        epoch=moment.epoch,
+        request=request.kind if request is not None else "",
+        outcome=outcome if request is not None else "",
+        lost_ms=lost_ms,
+        stopping_ms=stopping_ms,
+    )
 
 
 def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) -> Status:
-    history = (*status.history, encode_step(step))[-HISTORY_LIMIT:]
+    history = (*fields.pop("history", status.history), encode_step(step))[-HISTORY_LIMIT:]
     return msgspec.structs.replace(
         status,
         **fields,
+        **counts_after(status, fields, moment.at),
         version=SCHEMA_VERSION,
         steps=status.steps + 1,
         history=history,

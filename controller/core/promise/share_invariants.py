@@ -39,6 +39,7 @@ def check_shares(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
         if not unreadable & {pool, ""}:
             yield from _check_held(model, pool, held)
         yield from _check_used(model, pool)
+        yield from _check_parts(model, pool)
 
 
 def _check_held(
@@ -74,6 +75,17 @@ def _check_used(model: Model, pool: str) -> Iterator[Finding]:
             for name, amount in difference.items()
         )
         yield _finding(model, pool, "I10", what)
+
+
+def _check_parts(model: Model, pool: str) -> Iterator[Finding]:
+    wrong = [
+        f"the share of {owner} says that {share.lost} × ms were lost and {share.stopping} × ms stopping, "
+        "which is more than it has used"
+        for owner, share in sorted(model.shares.get(pool, {}).items())
+        if share.cut() != share
+    ]
+    if wrong:
+        yield _finding(model, pool, "I10", "; ".join(wrong[:_NAMED]))
 
 
 def _times(held: Vector, at: int) -> Vector:
