@@ -110,7 +110,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a pool that is shared counts what was lost before",
-        ("core.planning.accounts:Accounts._wrong", "if not (share.mod or account.at):", "if False:"),
+        ("core.planning.accounts:Accounts._mended", "if not (share.mod or account.at):", "if False:"),
     ),
     _bug(
         "a closed day leaves out what is still being stopped",
@@ -211,5 +211,6 @@ SHARING_MUTANTS = (
     _bug(
         "what the plan in flight stops is not counted on",
         (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
+        density=3.0,
     ),
 )
