@@ -217,17 +217,14 @@ FAMILIES: tuple[Family, ...] = (
         "What an owner has used of a pool: cores, bytes or counts, times seconds.",
         (*_OWNER, "resource"),
     ),
-    Family(
-        "tally_owner_lost",
-        MetricType.COUNTER,
-        "Of an owner's use, what attempts held while lost: cores, bytes or counts, times seconds.",
-        (*_OWNER, "resource"),
-    ),
-    Family(
-        "tally_owner_stopping",
-        MetricType.COUNTER,
-        "Of an owner's use, what attempts held while being stopped: cores, bytes or counts, times seconds.",
-        (*_OWNER, "resource"),
+    *(
+        Family(
+            f"tally_owner_{part}",
+            MetricType.COUNTER,
+            f"Of an owner's use, what attempts held while {words}: cores, bytes or counts, times seconds.",
+            (*_OWNER, "resource"),
+        )
+        for part, words in (("lost", "lost"), ("stopping", "being stopped"))
     ),
     Family(
         "tally_owner_share",
