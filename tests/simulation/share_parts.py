@@ -67,8 +67,10 @@ def charged(
 
 def cut(parts: tuple[Amounts, Amounts], used: Amounts) -> tuple[Amounts, Amounts]:
     """The parts, where they are more than was used: then no more than that."""
-    stopping = {name: min(amount, used.get(name, 0)) for name, amount in parts[1].items()}
-    lost = {name: min(amount, used.get(name, 0) - stopping.get(name, 0)) for name, amount in parts[0].items()}
+    lost, stopping = parts
+    stopping = {name: min(amount, max(0, used.get(name, 0))) for name, amount in stopping.items()}
+    left = {name: max(0, used.get(name, 0) - stopping.get(name, 0)) for name in lost}
+    lost = {name: min(amount, left[name]) for name, amount in lost.items()}
     return _without_zeros(lost), _without_zeros(stopping)
 
 
