@@ -17,6 +17,7 @@ from controller.core.model.queue import Queue
 from controller.core.model.records import Change, Ledger, RevisionWentBack
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
+from controller.core.model.shares import Share, encode_share
 from controller.core.model.task import Deadlines, Pool, Spec, Status
 
 FOREVER = 1e12
@@ -208,6 +209,30 @@ def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
     model.apply(Change("states", ("a",), status_value(State.RUNNING), 7, 5))
     model.put_status("a", codec.decode_status(status_value(State.PENDING))[0], 5)
     assert model.tasks["a"].state is State.RUNNING
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_an_own_commit_does_not_bring_back_what_was_deleted_since(forgotten: bool) -> None:
+    """Somebody deletes a record by hand, and the watch tells of that before the commit's own answer comes."""
+    model = model_with(("tasks", ("a",), spec_value("a")))
+    status, share = Status(state=State.PENDING, pool="default", attempt=1), Share(Vector({"cpu": 1}))
+    for kind, names, value in (
+        ("states", ("a",), codec.encode_status(status, {})),
+        ("shares", ("default", "blue"), encode_share(share, Op("x"))),
+        ("ledgers", ("default",), ledger_value(1)),
+    ):
+        model.apply(Change(kind, names, value, 50, 50))
+        model.apply(Change(kind, names, None, 51))
+    if forgotten:
+        model.advance_revision(60)
+    model.put_status("a", status, 50)
+    model.put_share("default", "blue", share, 50)
+    model.put_ledger("default", Ledger(Vector({"cpu": 1})), 50)
+    assert model.tasks["a"].status is None
+    assert model.shares.get("default", {}) == {}
+    assert model.ledgers == {}
+    model.put_share("default", "blue", share, 70)
+    assert model.share("default", "blue").mod == 70
 
 
 def test_an_own_removal_is_not_undone_by_an_older_event() -> None:

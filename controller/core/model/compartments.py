@@ -84,6 +84,9 @@ class Compartments(ABC):
     @abstractmethod
     def _take(self, change: Change) -> Task | None: ...
 
+    @abstractmethod
+    def _known(self, kind: str, names: tuple[str, ...]) -> int: ...
+
     def _note_mod(self, change: Change) -> None:
         if change.value is None:
             self._mods.pop((change.kind, change.names), None)

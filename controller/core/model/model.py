@@ -81,10 +81,7 @@ class Model(InstallationRecords, PoolRecords):
 
     def apply(self, change: Change) -> Touched | None:
         """Apply one change if it is newer than what is known. None if it is not."""
-        record = (change.kind, change.names)
-        # A record that we do not have was absent when `revision` was reached. Older puts must not bring it
-        # back.
-        known = max(self.mod_of(*record), self._tombstones.get(record, 0)) or self.revision
+        known = self._known(change.kind, change.names)
         if change.mod <= known:
             return None
         task = self._take_in(change)
@@ -130,9 +127,9 @@ class Model(InstallationRecords, PoolRecords):
 
     def put_status(self, task_id: str, status: Status | None, mod: int) -> Touched:
         """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
-        task = self.tasks.get(task_id) or self._new_task(task_id)
-        if mod <= max(task.status_mod, self._tombstones.get(("states", (task_id,)), 0)):
+        if mod <= self._known("states", (task_id,)):
             return self.indexes.take_touched()  # the watch was faster, and may know more
+        task = self.tasks.get(task_id) or self._new_task(task_id)
         if status is None:
             self._tombstones["states", (task_id,)] = mod
         task.status, task.status_mod = status, mod if status is not None else 0
@@ -149,6 +146,14 @@ class Model(InstallationRecords, PoolRecords):
                 return task.spec_mod
             return task.status_mod
         return self._mods.get((kind, names), 0)
+
+    def _known(self, kind: str, names: tuple[str, ...]) -> int:
+        """The revision up to which we know of a record. What was written until then changes nothing.
+
+        A record that we do not have was absent when `revision` was reached. Older puts must not bring it
+        back.
+        """
+        return max(self.mod_of(kind, names), self._tombstones.get((kind, names), 0)) or self.revision
 
     # -- time
 

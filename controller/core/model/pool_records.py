@@ -26,7 +26,7 @@ class PoolRecords(Compartments):
 
     def put_ledger(self, pool: str, ledger: Ledger, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
-        if mod > self.ledger(pool).mod:
+        if mod > self._known("ledgers", (pool,)):
             self.ledgers[pool] = ledger._replace(mod=mod)
             self.charged_at = max(self.charged_at, ledger.account.charged_until)
             self._mods["ledgers", (pool,)] = mod
@@ -35,7 +35,7 @@ class PoolRecords(Compartments):
 
     def put_share(self, pool: str, owner: str, share: Share, mod: int) -> None:
         """A leader's own commit: a share as it was written at revision `mod`, with its pool's ledger."""
-        if mod > self.share(pool, owner).mod:
+        if mod > self._known("shares", (pool, owner)):
             self.shares.setdefault(pool, {})[owner] = share._replace(mod=mod)
             self._mods["shares", (pool, owner)] = mod
             self._note_share(pool, owner)
