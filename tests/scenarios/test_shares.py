@@ -256,6 +256,18 @@ def damage(stage: Stage, leader: StagedReplica, owner: str, **fields: object) ->
     repair(stage, leader)
 
 
+def test_a_share_that_somebody_wrote_meanwhile_is_not_written_over_unseen(stage: Stage) -> None:
+    """The transaction compares it, though the ledger is as it was."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    edited = {"held": {"cpu": "3"}, "running": 7, "op": "hand", "at": round(stage.clock.now() * 1000)}
+    stage.put(stage.keys.share("default", "vision"), json.dumps(edited).encode())
+    finish(leader, "a")
+    assert stage.state("a") == "Succeeded"
+    assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector({"cpu": 2000}), 6)
+
+
 def test_a_share_of_nobody_is_charged_nothing_by_its_repair(stage: Stage) -> None:
     stage.submit("a", owner="vision")
     leader = stage.leader()

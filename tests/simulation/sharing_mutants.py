@@ -58,16 +58,6 @@ SHARING_MUTANTS = (
         ("store.records:to_transaction", "for share in plan.shares:", "for share in plan.shares[1:]:"),
     ),
     _bug(
-        "no compare of the share",
-        (
-            "store.records:to_transaction",
-            "guards.append(Guard(keys.share(share.pool, share.owner), share.seen_mod))",
-            "pass",
-        ),
-        faults=frozenset({"share-edited"}),
-        density=20.0,
-    ),
-    _bug(
         "what could not be read is forgotten by a rebuild",
         (f"{_RECORDS}.is_rebuilding", " or (unread > 0 and self.unread(pool) < unread)", ""),
     ),
