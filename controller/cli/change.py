@@ -26,10 +26,9 @@ from controller.cli.selection import Selection
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.core.model.installation import Installation
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
 from controller.core.model.requests import RequestKind
-from controller.core.model.task import StopReason
 from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
 from controller.terminal import say
@@ -75,7 +74,7 @@ def hold(session: Session, tasks: Selection, reason: Reason = "") -> None:
     tasks.for_each(
         session,
         "hold",
-        lambda view: _can_change(view) and (not view.on_hold or _is_asked(view)),
+        lambda view: view.can_be_changed and (not view.on_hold or _is_asked(view)),
         lambda view: ask(view.id, reason=reason, of=view),
     )
 
@@ -89,7 +88,7 @@ def release(session: Session, tasks: Selection, reason: Reason = "") -> None:
     tasks.for_each(
         session,
         "release",
-        lambda view: _can_change(view) and (view.on_hold or _is_asked(view)),
+        lambda view: view.can_be_changed and (view.on_hold or _is_asked(view)),
         lambda view: ask(view.id, reason=reason, of=view),
     )
 
@@ -110,15 +109,9 @@ def set_priority(
     tasks.for_each(
         session,
         f"set priority {priority}",
-        lambda view: _can_change(view) and (view.priority != priority or _is_asked(view)),
+        lambda view: view.can_be_changed and (view.priority != priority or _is_asked(view)),
         lambda view: ask(view.id, priority, reason=reason, of=view),
     )
-
-
-def _can_change(view: TaskView) -> bool:
-    """Whether the task waits, or is about to wait again."""
-    is_victim = view.status is not None and view.status.stopping == StopReason.PREEMPTED
-    return view.state in WAITING or is_victim
 
 
 def _is_asked(view: TaskView) -> bool:

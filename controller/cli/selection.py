@@ -73,7 +73,7 @@ class Selection:
                 complain(str(error))
                 code = max(code, NOT_FOUND)
                 continue
-            code = max(code, _show(view, verb) if self.dry_run else _ask(view, verb, ask))
+            code = max(code, _show(view, verb) if self.dry_run else _tell(view, verb, _answer(view, ask)))
         if code:
             raise typer.Exit(code)
 
@@ -103,7 +103,8 @@ class Selection:
                 raise UserError(f"this would act on {many}: add --yes")
             typer.confirm(f"{verb} {many}?", abort=True)
         with ThreadPoolExecutor(AT_ONCE) as several:
-            code = max(several.map(lambda view: _ask(view, verb, ask), views))
+            answers = several.map(lambda view: _answer(view, ask), views)
+            code = max(_tell(view, verb, answer) for view, answer in zip(views, answers, strict=True))
         if code:
             raise typer.Exit(code)
 
@@ -114,13 +115,19 @@ def _show(view: TaskView, verb: str) -> int:
     return 0
 
 
-def _ask(view: TaskView, verb: str, ask: Ask) -> int:
-    """Make the request, and print what became of it. Returns the exit code."""
+def _answer(view: TaskView, ask: Ask) -> RequestResult | UserError:
+    """Make the request."""
     try:
-        result = ask(view)
+        return ask(view)
     except UserError as error:
-        complain(str(error))
-        return NOT_FOUND if isinstance(error, NotFound) else ERROR
+        return error
+
+
+def _tell(view: TaskView, verb: str, result: RequestResult | UserError) -> int:
+    """Print what became of the request. Returns the exit code."""
+    if isinstance(result, UserError):
+        complain(str(result))
+        return NOT_FOUND if isinstance(result, NotFound) else ERROR
     needless = result.outcome in ("already finished", "unchanged")
     say(f"task/{result.message}" if needless else f"task/{view.id} {verb} {result.outcome}")
     return 0

@@ -12,9 +12,8 @@ from controller.client.features import Features
 from controller.client.reading import Reading
 from controller.client.views import RequestResult, TaskView
 from controller.core.model import features
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import State
 from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
-from controller.core.model.task import StopReason
 from controller.errors import InvalidField, UserError
 from controller.store.base import Guard
 from controller.views.tasks import UNREADABLE
@@ -112,9 +111,7 @@ class Requests:
         priority: int | None = None,
     ) -> RequestResult:
         view = self._reading.task(task_id)
-        status = view.status
-        comes_back = status is not None and status.stopping == StopReason.PREEMPTED
-        if view.state not in WAITING and not comes_back:
+        if not view.can_be_changed:
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE}: only a task that waits can be put on hold,"
                 f" released, or given another priority; see `tally explain {task_id}`"

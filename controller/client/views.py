@@ -12,12 +12,12 @@ import msgspec
 
 from controller.core.model import codec
 from controller.core.model.fair_order import dominant
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
-from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.replicas import all_replicas, leader_facts
@@ -56,6 +56,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     def lost(self) -> bool:
         """Whether its attempt is lost; its resources stay held."""
         return self.status is not None and self.status.lost_since is not None
+
+    @property
+    def can_be_changed(self) -> bool:
+        """Whether the task waits, or is about to wait again since its attempt is being preempted."""
+        is_victim = self.status is not None and self.status.stopping == StopReason.PREEMPTED
+        return self.state in WAITING or is_victim
 
     def history(self) -> list[StepView]:
         """The steps of its lifecycle, oldest first. Raises CorruptValue when they cannot be read."""

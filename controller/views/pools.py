@@ -84,7 +84,7 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
         unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
         queued=len(model.queue(name)),
-        on_hold=sum(task.pool == name for task in model.indexes.on_hold.values()),
+        on_hold=len(model.indexes.on_hold.get(name, ())),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
             for kind in ("pools", "ledgers")

@@ -13,7 +13,7 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
-from controller.core.model.task import DEFAULT_OWNER, Spec, Status
+from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
 from controller.core.planning.transitions import ON_HOLD
 from controller.views.selector import Requirement, selects
 
@@ -52,14 +52,12 @@ class TaskFacts(NamedTuple):
     @property
     def on_hold(self) -> bool:
         """Whether a user keeps it from being admitted."""
-        return self.status is not None and self.status.on_hold and self.state in WAITING
+        return self.status is not None and self.status.is_on_hold
 
     @property
     def priority(self) -> int:
-        """Its priority: as a user has set it since, or else as in its spec."""
-        if self.status is not None and self.status.priority is not None:
-            return self.status.priority
-        return self.spec.priority if self.spec is not None else 0
+        """See `priority_of`."""
+        return priority_of(self.spec, self.status)
 
     @property
     def reason(self) -> str:

@@ -30,7 +30,7 @@ class Indexes:
         self.touched = Touched()
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
-        self.on_hold: dict[str, Task] = {}
+        self.on_hold: dict[str, dict[str, None]] = {}  # pool → tasks
         self.with_parts: dict[str, Task] = {}  # of `holding`: lost or being stopped, or were
         self.holds: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -126,6 +126,7 @@ class Indexes:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
             task.counted = None
+            self.on_hold.get(pool, {}).pop(task.id, None)
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
@@ -133,7 +134,6 @@ class Indexes:
         if self.holding.pop(task.id, None) is not None:
             self.holders.discard(task.id)
             self.with_parts.pop(task.id, None)
-        self.on_hold.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -158,7 +158,7 @@ class Indexes:
             if task.status.stopping and task.status.lost_since is not None:
                 self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
         elif task.on_hold:
-            self.on_hold[task.id] = task
+            self.on_hold.setdefault(task.pool, {})[task.id] = None
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None and task.status is None:

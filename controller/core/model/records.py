@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from controller.core.model import codec
-from controller.core.model.lifecycle import FINISHED, WAITING, State
+from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
-from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason, priority_of
 from controller.errors import CorruptValue, TallyError
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
@@ -103,15 +103,13 @@ class Task:
 
     @property
     def priority(self) -> int:
-        """Its priority: as a user has set it since, or else as in its spec."""
-        if self.status is not None and self.status.priority is not None:
-            return self.status.priority
-        return self.spec.priority if self.spec is not None else 0
+        """See `priority_of`."""
+        return priority_of(self.spec, self.status)
 
     @property
     def on_hold(self) -> bool:
         """Whether a user keeps it from being admitted."""
-        return self.status is not None and self.status.on_hold and self.state in WAITING
+        return self.status is not None and self.status.is_on_hold
 
     @property
     def attempt(self) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, field
 
-from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
 from controller.core.model.resources import ZERO, Vector
@@ -253,6 +253,11 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
         return fault if reason == StopReason.CANNOT_START else ""
 
     @property
+    def is_on_hold(self) -> bool:
+        """Whether a user keeps the task from being admitted."""
+        return self.on_hold and self.state in WAITING
+
+    @property
     def is_holding(self) -> bool:
         """Whether the task is in a state that holds resources."""
         return self.state in HOLDING
@@ -261,6 +266,13 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     def is_finished(self) -> bool:
         """Whether the task has ended. A retry may still undo that."""
         return self.state in FINISHED
+
+
+def priority_of(spec: Spec | None, status: Status | None) -> int:
+    """A task's priority: as a user has set it since, or else as in its spec."""
+    if status is not None and status.priority is not None:
+        return status.priority
+    return spec.priority if spec is not None else 0
 
 
 class AttemptId(NamedTuple):
