@@ -204,7 +204,11 @@ class Reconciler:
             plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes}
         )
         with self._changing():
-            self._planner.committed(plan, result.revision)
+            if result.shown_by is None:
+                self._planner.committed(plan, result.revision)
+            else:
+                self._planner.recovered(plan)
+                self._take_in(result.shown_by)
 
     def _work_ahead(self, plan: Plan) -> None:
         """While `plan` is on its way: follow up the plan before it, hear the engine, begin the next plan."""
@@ -259,20 +263,25 @@ class Reconciler:
             raise LeadershipLost(
                 "fenced: the leader key is gone" if leader is None else "fenced: another replica leads"
             )
-        differing = []
         with self._changing():
-            for key, item in result.current.items():
-                change = to_change(self._keys, key, item, item.mod if item is not None else result.revision)
-                if item is not None:
-                    self._model.check_not_newer(change.kind, change.names, change.mod)
-                if item is None and not self._model.mod_of(change.kind, change.names):
-                    continue
-                touched = self._model.apply(change)
-                if touched is not None:
-                    self._planner.note(touched)
-                    differing.append(key)
+            differing = self._take_in(result)
             self._planner.refused(plan)
         log.info("plan refused, planning again", differing=differing[:5], tasks=len(plan.changes))
+
+    def _take_in(self, refusal: Refused) -> list[str]:
+        """Bring the model up to what a refusal has shown. Returns the keys that were news."""
+        differing = []
+        for key, item in refusal.current.items():
+            change = to_change(self._keys, key, item, item.mod if item is not None else refusal.revision)
+            if item is not None:
+                self._model.check_not_newer(change.kind, change.names, change.mod)
+            if item is None and not self._model.mod_of(change.kind, change.names):
+                continue
+            touched = self._model.apply(change)
+            if touched is not None:
+                self._planner.note(touched)
+                differing.append(key)
+        return differing
 
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
         """Plan smaller transactions from now on: this etcd has lower limits than the defaults."""

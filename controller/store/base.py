@@ -205,22 +205,34 @@ class Transaction:
         return not puts and all(write.key in current and current[write.key] is None for write in self.writes)
 
 
-class Committed(NamedTuple):
-    """The transaction was applied, once, at `revision`.
-
-    `revision` is exact unless `recovered`: then an earlier copy had been applied although its answer was
-    lost, and the revision is that of the key that showed it.
-    """
-
-    revision: int
-    recovered: bool = False
-
-
 class Refused(NamedTuple):
     """A guard did not hold, and nothing was applied. `current` has each guarded key as of `revision`."""
 
     revision: int
     current: dict[str, KeyValue | None]
+
+
+class Committed(NamedTuple):
+    """The transaction was applied, once, at `revision`.
+
+    `shown_by`: an earlier copy was applied although its answer was lost, as the refusal of a later one shows.
+    `revision` is then the oldest of the keys that carry the `op`, since a copy of a value by hand carries it,
+    too; or the refusal's, where nothing is left but deletions. What others wrote since is in `shown_by`.
+    """
+
+    revision: int
+    shown_by: Refused | None = None
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the answer was lost."""
+        return self.shown_by is not None
+
+    @classmethod
+    def recover(cls, transaction: Transaction, refusal: Refused) -> Self:
+        """A refusal has shown that an earlier copy was applied (`Transaction.applied_in`)."""
+        marked = [item.mod for item in refusal.current.values() if item and transaction.marks(item.value)]
+        return cls(min(marked, default=refusal.revision), refusal)
 
 
 class KeyEvent(NamedTuple):

@@ -270,14 +270,8 @@ class MemoryStore:
         with self._use() as server:
             if not all(map(server.holds, transaction.guards)):
                 current = {key: server.current(key) for key in guarded_keys(transaction)}
-                if transaction.applied_in(current):
-                    shown = [
-                        item.mod
-                        for item in current.values()
-                        if item is not None and transaction.marks(item.value)
-                    ]
-                    return Committed(max(shown, default=server.revision), recovered=True)
-                return Refused(server.revision, current)
+                refusal = Refused(server.revision, current)
+                return Committed.recover(transaction, refusal) if transaction.applied_in(current) else refusal
             for write in transaction.writes:
                 if isinstance(write, Put) and write.lease and write.lease not in server.leases:
                     raise LeaseNotFound("the lease has expired, so nothing was written")

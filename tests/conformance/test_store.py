@@ -207,10 +207,23 @@ class TestGuards:
         key = kit.prefix + "a"
         same = Transaction((Guard(key, 0),), (Put(key, b'{"n":1,"op":"mine"}'),), Op("mine"))
         first = kit.store.commit(same, deadline=in_seconds())
-        assert kit.store.commit(same, deadline=in_seconds()) == Committed(first.revision, recovered=True)
         found = kit.get("a")
+        refusal = Refused(first.revision, {key: found})
+        assert kit.store.commit(same, deadline=in_seconds()) == Committed(first.revision, refusal)
         assert found is not None
         assert found.version == 1
+
+    def test_a_copy_of_a_value_by_hand_does_not_tell_when_it_was_applied(self, kit: Kit) -> None:
+        """It carries our `op`, too, and is younger than our transaction."""
+        a, b = (kit.prefix + name for name in "ab")
+        ours = b'{"n":1,"op":"mine"}'
+        same = Transaction((Guard(a, 0), Guard(b, 0)), (Put(a, ours), Put(b, ours)), Op("mine"))
+        first = kit.store.commit(same, deadline=in_seconds())
+        edited = kit.put("a", b'{"n":2,"op":"mine"}')
+        second = kit.store.commit(same, deadline=in_seconds())
+        assert isinstance(second, Committed)
+        assert second.revision == first.revision
+        assert second.shown_by == Refused(edited, {a: kit.get("a"), b: kit.get("b")})
 
     def test_the_same_deletion_again_is_recovered(self, kit: Kit) -> None:
         key = kit.prefix + "a"

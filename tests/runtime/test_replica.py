@@ -179,6 +179,40 @@ def test_an_unknown_outcome_ends_the_term_and_the_next_finds_what_was_written(
     check_records(client, engine)
 
 
+def test_what_was_written_since_an_answer_was_lost_does_not_tell_when_it_was_applied(
+    start: Start, memory: MemoryStore, client: Client
+) -> None:
+    """The admission is applied, its answer is lost, and a hand writes the same ledger again.
+
+    The value carries the plan's `op`, and is younger than its other keys.
+    """
+    store = MeddledStore(memory.client())
+    replica = start(store)
+    first = replica.until_leading()
+
+    def lose(real: Callable[..., Any], transaction: Transaction, **kwargs: Any) -> Any:
+        ledger = next((w for w in transaction.writes if "/ledgers/" in w.key), None)
+        if ledger is None or store.on.pop("commit", None) is None:
+            return real(transaction, **kwargs)
+        real(transaction, **kwargs)
+        write(client, ledger.key, cast("Put", ledger).value)
+        answer = real(transaction, **kwargs)
+        assert answer.recovered
+        return answer
+
+    store.on["commit"] = lose
+    ids = submit(client, "a")
+    finished(client, ids)
+    assert replica.epoch == first
+    engine = replica.engine
+    assert isinstance(engine, RecordingEngine)
+    assert [str(attempt) for attempt, _ in engine.started] == ["a-1"]
+    history = replay_store(client.store, CLUSTER, CLOCK.boottime() + 10)
+    (copy,) = history.findings
+    assert "once: the transaction" in copy  # the hand's
+    assert history.held() == {}
+
+
 def test_a_store_that_does_not_answer_ends_the_term_and_no_hold(
     start: Start, memory: MemoryStore, client: Client
 ) -> None:

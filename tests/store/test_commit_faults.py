@@ -142,7 +142,7 @@ class TestLostAnswers:
         result = self.once(proxy, lose, lambda: lossy.commit(create(prefix, "mine"), deadline=in_seconds(20)))
         found, _ = lossy.get(prefix, deadline=in_seconds())
         assert found is not None
-        assert result == Committed(found.mod, recovered=True)
+        assert result == Committed(found.mod, Refused(found.mod, {prefix: found}))
         assert found.version == 1
 
     def test_a_refused_transaction_stays_refused(
@@ -256,7 +256,9 @@ class TestAmbiguousErrors:
         replies = iter([Reply(body, status), Reply(body, status), Reply(refusal)])
         with FakeEtcd(lambda *_: next(replies)) as fake:
             store = etcd_factory.store(fake.url)
-            assert store.commit(same, deadline=in_seconds()) == Committed(7, recovered=True)
+            answer = store.commit(same, deadline=in_seconds())
+            assert isinstance(answer, Committed)
+            assert (answer.revision, answer.recovered) == (7, True)
             assert len(fake.requests) == 3
             assert fake.requests[0] == fake.requests[1] == fake.requests[2]
         assert same.guards[0].key == key
@@ -333,7 +335,7 @@ class TestOutOfSpace:
             result = etcd_factory.store(fake.url).commit(same, deadline=in_seconds())
         found, _ = store.get(prefix, deadline=in_seconds())
         assert found is not None
-        assert result == Committed(found.mod, recovered=True)
+        assert result == Committed(found.mod, Refused(found.mod, {prefix: found}))
 
     def test_where_a_guard_says_nothing_it_stays_in_doubt(self, etcd_factory: EtcdFactory) -> None:
         with FakeEtcd(lambda *_: Reply(_FULL, 429)) as fake, pytest.raises(OutcomeUnknown):

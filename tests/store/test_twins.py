@@ -93,11 +93,15 @@ class _Side:
         if self.last is None:
             return None
         result = self.store.commit(self.last, deadline=in_seconds())
-        if isinstance(result, Committed):
-            return Committed(result.revision - self.base, result.recovered)
+        if isinstance(result, Refused):
+            return self.refusal(result)
+        shown = result.shown_by
+        return Committed(result.revision - self.base, None if shown is None else self.refusal(shown))
+
+    def refusal(self, refused: Refused) -> Refused:
         return Refused(
-            result.revision - self.base,
-            {self.plain(key): self.item(found) for key, found in result.current.items()},
+            refused.revision - self.base,
+            {self.plain(key): self.item(found) for key, found in refused.current.items()},
         )
 
     def grant(self, lease: int) -> int:

@@ -95,12 +95,15 @@ class Planner:
         `removals_only`: the store is full, so plan no statuses. Deletions, notes of tasks set aside, and
         effects go on.
         """
+        self._ring(now)
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
             records = self.mending.plan(moment, self._limits, removals_only=removals_only)
             if records is not None:
                 return records
+            if not (self._agenda or self.mending.accounts.gave_way):
+                return self._rested(Plan(moment.op))
             draft = Draft(self._model, self._limits, moment, most_tasks=1 if self._is_cautious else None)
         self._fill(draft, now, removals_only)
         plan = draft.finish()
@@ -109,7 +112,11 @@ class Planner:
             plan = self.mending.plan_asides(draft.moment, self._limits) or plan
         if not plan and self.mending.accounts.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
-        if not plan and self.intake.engine_listed:
+        return plan or self._rested(plan)
+
+    def _rested(self, plan: Plan) -> Plan:
+        """The plan is empty: all is quiet."""
+        if self.intake.engine_listed:
             self._is_cautious = False
         return plan
 
@@ -118,9 +125,12 @@ class Planner:
 
         Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
         """
-        if plan.records or self.mending.is_due(self.mending.accounts.charged_at(now)) or self._is_cautious:
+        if plan.records or self.mending.is_due(now) or self._is_cautious:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
             # error to one plan.
+            return
+        self._ring(now)
+        if self._ahead is None and not self._agenda:
             return
         draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
@@ -142,23 +152,18 @@ class Planner:
 
     def committed(self, plan: Plan, revision: int) -> None:
         """Apply to the model a plan that was persisted at `revision`. Its effects may start now."""
+        self._remember(plan)
         for change in plan.changes:
             task_id = change.task_id
             for kind, _ in change.requests:
                 self._apply(Change("requests", (task_id, kind), None, revision))
             if change.removes:
-                task = self._model.tasks.get(task_id)
-                if task is not None and task.attempt:
-                    self._attempts.note(AttemptId(task.id, task.attempt))
                 self._apply(Change("tasks", (task_id,), None, revision))
                 self.note(self._model.put_status(task_id, None, revision))
                 if change.removes_log:
                     self._apply(Change(kept_log.KIND, (task_id,), None, revision))
             elif change.status is not None:
                 self.note(self._model.put_status(task_id, change.status, revision))
-                if not change.status.is_holding:
-                    # it no longer holds: let the driver clear it away
-                    self._agenda.attempts[AttemptId(task_id, change.status.attempt)] = None
         for share in plan.shares:
             self._model.put_share(share.pool, share.owner, share.share, revision)
         for ledger in plan.ledgers:
@@ -167,11 +172,16 @@ class Planner:
             self._apply(Change(claims.KIND, (claim.pool, claim.task_id), claim.value, revision))
         for record in plan.records:
             self._apply(Change(record.kind, record.names, record.value, revision))
-        for effect in plan.effects:
-            if isinstance(effect, Start):
-                self._attempts.ensure(effect.attempt).starting = True
         if self._ahead is not None:
             self._ahead.follows(revision)
+
+    def recovered(self, plan: Plan) -> None:
+        """The plan was persisted, and its answer lost. The model takes in what the store has shown since.
+
+        That may be more than the plan, so nothing is planned on top of it. Its effects may start now.
+        """
+        self.refused(plan)
+        self._remember(plan)
 
     def refused(self, plan: Plan) -> None:
         """The plan was not persisted: look at its tasks again, with what the store has shown since."""
@@ -198,6 +208,19 @@ class Planner:
 
     # -- details
 
+    def _remember(self, plan: Plan) -> None:
+        """Note what became of the attempts of a plan that was persisted."""
+        for change in plan.changes:
+            task = self._model.tasks.get(change.task_id)
+            if change.removes and task is not None and task.attempt:
+                self._attempts.note(AttemptId(task.id, task.attempt))
+            elif change.status is not None and not change.status.is_holding:
+                # it no longer holds: let the driver clear it away
+                self._agenda.attempts[AttemptId(change.task_id, change.status.attempt)] = None
+        for effect in plan.effects:
+            if isinstance(effect, Start):
+                self._attempts.ensure(effect.attempt).starting = True
+
     def _look(self, task_id: str) -> None:
         self._looks_at(task_id)
 
@@ -206,14 +229,18 @@ class Planner:
         op = op_of(self._term.replica, self._term.revision, self._plans)
         return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now))
 
-    def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
-        """Add to the draft what is ready now."""
+    def _ring(self, now: float) -> None:
+        """Put on the agenda what time alone makes ready."""
         self._model.sight(now)
         self.note(self._model.advance(now))
         self._agenda.ring(now)
-        # a draft does not pass into the next day: that one's accounts are closed first
-        charged = min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
-        draft.moment = draft.moment._replace(now=now, charged=charged)
+
+    def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
+        """Add to the draft what is on the agenda."""
+        if now != draft.moment.now:
+            # a draft does not pass into the next day: that one's accounts are closed first
+            charged = min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
+            draft.moment = draft.moment._replace(now=now, charged=charged)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)
         if self.intake.engine_listed and self.intake.engine_answers and not removals_only:

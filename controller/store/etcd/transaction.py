@@ -90,9 +90,8 @@ class PendingTransaction:
             key: wire.key_value(ranged.kvs[0]) if ranged is not None and ranged.kvs else None
             for key, ranged in zip(self._keys, found, strict=True)
         }
-        if transaction.applied_in(current):
-            return _recovered(transaction, current, revision)
-        return Refused(revision, current)
+        refusal = Refused(revision, current)
+        return Committed.recover(transaction, refusal) if transaction.applied_in(current) else refusal
 
     def _decode(self, data: bytes) -> wire.TransactionAnswer:
         answer = wire.decode_transaction(data)
@@ -126,15 +125,9 @@ class PendingTransaction:
                 f"the outcome of transaction {transaction.op} is unknown: {full}; {error}"
             ) from full
         if transaction.applied_in({key.key: found}):
-            return _recovered(transaction, {key.key: found}, revision)
+            return Committed.recover(transaction, Refused(revision, {key.key: found}))
         if full.in_doubt or (found.mod if found else 0) != key.revision:
             raise OutcomeUnknown(f"the outcome of transaction {transaction.op} is unknown: {full}") from full
         raise StoreFull(
             f"{full}; nothing was written. Delete, compact and defragment, then `etcdctl alarm disarm`"
         ) from full
-
-
-def _recovered(transaction: Transaction, current: dict[str, KeyValue | None], revision: int) -> Committed:
-    """An earlier copy was applied, at the revision of the key that shows it. Deletions leave none to show."""
-    shown = [found.mod for found in current.values() if found is not None and transaction.marks(found.value)]
-    return Committed(max(shown, default=revision), recovered=True)
