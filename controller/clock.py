@@ -3,7 +3,7 @@
 `boottime` is CLOCK_BOOTTIME: it never jumps, and it counts the time for which the machine was suspended. All
 deadlines use it (fault 5). `now` is wall time for what is stored and shown: it is read once, and then
 advances with boottime. A jump of the wall clock changes no deadline, and does not reorder the times that one
-tenure records.
+tenure records. `wall` shows a jump, to what compares this machine with others.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ class Clock(Protocol):
         """Seconds since the Unix epoch, advancing with boottime since the last `anchor`."""
         ...
 
+    def wall(self) -> float:
+        """Seconds since the Unix epoch as the machine tells them now: it may have jumped."""
+        ...
+
     def anchor(self) -> None:
         """Read the wall clock again. Called when a tenure begins."""
         ...
+
+
+# CLOCK_MONOTONIC where the system has no CLOCK_BOOTTIME: on macOS, it counts suspension too
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
@@ -36,16 +44,17 @@ class SystemClock:
         self.anchor()
 
     def boottime(self) -> float:
-        """Seconds of CLOCK_BOOTTIME.
-
-        CLOCK_MONOTONIC where the system has no CLOCK_BOOTTIME: on macOS, it counts suspension too.
-        """
-        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        """See Clock."""
+        return time.clock_gettime(_BOOTTIME)
 
     def now(self) -> float:
         """See Clock."""
         return self._offset + self.boottime()
 
+    def wall(self) -> float:
+        """See Clock."""
+        return time.time()
+
     def anchor(self) -> None:
         """See Clock."""
-        self._offset = time.time() - self.boottime()
+        self._offset = self.wall() - self.boottime()

@@ -81,6 +81,13 @@ class Ballot(Protocol):
         """
         ...
 
+    def why_not(self) -> str:
+        """Why this replica must not campaign now, whatever its engine is; "" if it may.
+
+        Must return at once.
+        """
+        ...
+
 
 class _Release(NamedTuple):
     """A request to release leadership."""
@@ -166,6 +173,9 @@ class Elector:
         if leader is not None:
             self._remove_foreign(leader, deadline)
         engine = self._ballot.engine()
+        if why := self._ballot.why_not():
+            self._say_why_not(why)
+            return self._timings.keepalive_interval_seconds
         if engine is None:
             return self._timings.keepalive_interval_seconds  # woken earlier when the engine has answered
         lease = self._new_lease()
@@ -218,7 +228,7 @@ class Elector:
         last = self._last_epoch(seen_epoch, deadline)
         epoch = last + 1
         previous, _ = self._store.get(self._keys.term(last), deadline=deadline)
-        now = self._clock.now()
+        now = self._clock.wall()  # as the tenure will read it
         op = op_of(self._identity["instance"], "election", lease)
         foundation = self._lay_foundation(previous, engine, now, op, last, deadline)
         self._why_not = ""

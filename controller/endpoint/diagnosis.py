@@ -121,8 +121,8 @@ _WORDS = {
         _WARNING,
         "Replica {id} does not campaign",
         "It follows and answers reads, but must not lead: {problem}.",
-        "Start it with the recorded engine (`tally engine show`), or change the record with `tally engine"
-        " adopt`.",
+        "If it has another engine, start it with the recorded one (`tally engine show`), or change the record"
+        " with `tally engine adopt`. If its clock is ahead, set that right.",
     ),
     "audit-findings": _Words(
         _CRITICAL,

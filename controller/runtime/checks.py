@@ -36,6 +36,11 @@ def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
     return Check("engine-identity", not why_not, why_not or str(told))
 
 
+def clock(problem: str) -> Check:
+    """Whether the clock agrees with the other replicas': one with a clock that is ahead must not lead."""
+    return Check("clock", not problem, problem or "not ahead of the other replicas'")
+
+
 def engine(name: str, age_seconds: float | None, limits: StalenessLimits, *, silent: str | None) -> Check:
     """Whether the engine answers the leader, and not too long ago: a call that hangs says nothing.
 

@@ -15,6 +15,7 @@ from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Elected, Wake
 from controller.runtime.phase import Phases, ReplicaPhase
+from controller.runtime.registrations import Registrations
 from controller.runtime.standing import Standing
 from controller.runtime.surroundings import Surroundings
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
@@ -35,6 +36,7 @@ class Office:
         candidacy: Candidacy,
         phases: Phases,
         surroundings: Surroundings,
+        registrations: Registrations,
         wake: Callable[[], None],
         fatal: Callable[[str], None],
     ) -> None:
@@ -43,6 +45,7 @@ class Office:
         self._candidacy = candidacy
         self._phases = phases
         self._surroundings = surroundings
+        self._registrations = registrations
         self._clock = surroundings.clock
         self._wake = wake
         self._fatal = fatal
@@ -76,6 +79,8 @@ class Office:
             self.check(elected)
             if model.installation is None or model.engine is None:  # the election wrote both
                 self._leave(elected, "the records of the installation and its engine were removed")
+            elif self.tenure is None and (why := self.clock_problem()):
+                self._leave(elected, why)
         if elected.why_ended():
             self._elected = None
             self._torn_down.set()
@@ -98,6 +103,11 @@ class Office:
             self._leave(leadership, "the leader key was overwritten")
         elif self._follower.staleness() > self._deaf_seconds:
             self._leave(leadership, "the watch is dead, and a leader must see new submissions")
+
+    def check_clock(self) -> None:
+        """End the term if the replicas that have registered show that this one's clock is ahead."""
+        if self.tenure is not None and (why := self.clock_problem()):
+            self._leave(self.tenure.leadership, why)
 
     def acts(self, tenure: Tenure) -> None:
         """The tenure has planned until nothing was left. It leads from its first list of the engine on."""
@@ -136,6 +146,15 @@ class Office:
     def engine(self) -> EngineIdentity | None:
         """See Ballot."""
         return self._candidacy.told
+
+    def why_not(self) -> str:
+        """See Ballot."""
+        return self.clock_problem()
+
+    def clock_problem(self) -> str:
+        """See `Registrations.clock_problem`. For any thread."""
+        own = self._surroundings.options.identity["instance"]
+        return self._registrations.clock_problem(self._mirror.model, own, leads=self.tenure is not None)
 
     def loop_is_alive(self, within_seconds: float) -> bool:
         """See Ballot."""

@@ -86,6 +86,7 @@ class Replica:
             self._candidacy,
             self._phases,
             self._surroundings,
+            self._registrations,
             lambda: self._session.wake(),
             fatal,
         )
@@ -100,7 +101,7 @@ class Replica:
             keys,
             clock,
             options.identity,
-            lambda: describe(self.facts(), clock.now()),
+            lambda: describe(self.facts(), clock.now() if self._office.tenure is not None else clock.wall()),
             options.heartbeat_seconds,
             new_lease,
         )
@@ -216,7 +217,10 @@ class Replica:
             self._office.tenure.note(news.touched)
         model = self._mirror.model
         if news.changes is not None:
-            if any(change.kind in ("leader", "engine") for change in news.changes):
+            kinds = {change.kind for change in news.changes}
+            if "replicas" in kinds:
+                self._office.check_clock()
+            if not kinds.isdisjoint(("leader", "engine")):
                 self._sentinel.wake()
                 # campaign now, if no replica leads, or another engine may lead from now on
                 self._session.wake()
@@ -250,6 +254,7 @@ class Replica:
             checks.store(staleness, self._rule.store, self._follower.last_error),
             checks.leader(leader, staleness, self._rule.store),
             checks.engine_identity(self._candidacy.told, self._candidacy.why_not(model)),
+            checks.clock(self._office.clock_problem()),
         ]
         if office is not None:
             silence = office.engine_silence

@@ -31,6 +31,7 @@ class Candidate:
         self.store = MeddledStore(store)
         self.alive = True
         self.identity: EngineIdentity | None = EngineIdentity(name="test", id="e1")
+        self.problem = ""
         self.events: list[str] = []
         leases = itertools.count(1 + 1000 * ord(name))
         identity = {"id": name, "instance": f"instance-{name}"}
@@ -50,6 +51,9 @@ class Candidate:
 
     def engine(self) -> EngineIdentity | None:
         return self.identity
+
+    def why_not(self) -> str:
+        return self.problem
 
     @property
     def leads(self) -> bool:

@@ -194,9 +194,11 @@ class SimulatedClock:
     def now(self) -> float:
         return self._offset + self.boottime()
 
+    def wall(self) -> float:
+        return self._machine.scheduler.wall + self._machine.scheduler.now + self._machine.wall_offset
+
     def anchor(self) -> None:
-        wall = self._machine.scheduler.wall + self._machine.scheduler.now + self._machine.wall_offset
-        self._offset = wall - self._machine.local()
+        self._offset = self.wall() - self._machine.local()
 
 
 @contextmanager

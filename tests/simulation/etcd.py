@@ -47,7 +47,7 @@ class _TrueClock:
     def boottime(self) -> float:
         return self._scheduler.now
 
-    now = boottime
+    now = wall = boottime
 
     def anchor(self) -> None:
         """Nothing to read."""

@@ -48,6 +48,9 @@ class HandClock:
     def now(self) -> float:
         return self.seconds
 
+    def wall(self) -> float:
+        return self.seconds
+
     def anchor(self) -> None:
         """Nothing to read."""
 

@@ -18,7 +18,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sight import first_sight
 from controller.core.model.task import Pool
 from controller.core.model.timers import Timers
-from controller.core.model.touched import Touched
+from controller.core.model.touched import NOTHING, Touched
 
 
 class Indexes:
@@ -46,7 +46,9 @@ class Indexes:
         self._counted: dict[tuple[str, State], tuple[str, State]] = {}
 
     def take_touched(self) -> Touched:
-        """What was touched since the last call."""
+        """What was touched since the last call. The caller only reads it."""
+        if not (self.touched.tasks or self.touched.pools):
+            return NOTHING
         touched, self.touched = self.touched, Touched()
         return touched
 
@@ -126,7 +128,8 @@ class Indexes:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
             task.counted = None
-            self.on_hold.get(pool, {}).pop(task.id, None)
+            if pool in self.on_hold:
+                self.on_hold[pool].pop(task.id, None)
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)

@@ -51,11 +51,11 @@ def counts_after(status: Status, fields: dict[str, Any], at: int) -> dict[str, A
 
     They end with the hold. If a repair changes the hold, they begin anew: the one before was wrong.
     """
+    starts = fields.get("stopping") or fields.get("lost_since") is not None
+    if not (starts or has_parts(status) or status.lost_ms or status.stopping_ms):
+        return {}
     if fields.get("state", status.state) not in HOLDING or not status.is_holding:
         return {"lost_ms": 0, "stopping_ms": 0, "counted_at": 0}
-    starts = fields.get("stopping") or fields.get("lost_since") is not None
-    if not starts and not has_parts(status):
-        return {}
     holds = fields.get("hold", status.hold), fields.get("pool", status.pool)
     lost, stopping = counted(status, at) if holds == (status.hold, status.pool) else (0, 0)
     return {"lost_ms": lost, "stopping_ms": stopping, "counted_at": max(at, status.counted_at)}

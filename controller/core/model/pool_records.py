@@ -6,7 +6,7 @@ from controller.core.model import claims, codec
 from controller.core.model.claims import Claim
 from controller.core.model.compartments import Compartments
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
-from controller.core.model.shares import NO_SHARE, Share, decode_share
+from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
@@ -28,7 +28,8 @@ class PoolRecords(Compartments):
         """A leader's own commit: a ledger as it was written at revision `mod`."""
         if mod > self._known("ledgers", (pool,)):
             self.ledgers[pool] = ledger._replace(mod=mod)
-            self.charged_at = max(self.charged_at, ledger.account.charged_until)
+            if ledger.account is not NO_ACCOUNT:
+                self.charged_at = max(self.charged_at, ledger.account.charged_until)
             self._mods["ledgers", (pool,)] = mod
             self.indexes.touched.pools[pool] = None
         return self.indexes.take_touched()

@@ -205,7 +205,7 @@ def decode_share(data: bytes, mod: int = 0) -> Share:
 
 def encode_account(account: Account) -> dict[str, Any]:
     """The fields of a ledger that hold its account; none for a pool that never had shares."""
-    if account == NO_ACCOUNT:
+    if account is NO_ACCOUNT or account == NO_ACCOUNT:
         return {}
     return {**account._asdict(), "used": digits(account.used)}
 

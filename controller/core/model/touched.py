@@ -11,3 +11,7 @@ class Touched:
     def __init__(self) -> None:
         self.tasks: dict[str, None] = {}
         self.pools: dict[str, None] = {}
+
+
+NOTHING = Touched()
+"""Never changed."""

@@ -70,11 +70,13 @@ class Accounts:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
         clock = round(now * 1000)
         charged = time_after(self._model.charged_at, clock)
-        self._charged = max(self._charged, charged, clock)
+        if charged > self._charged:
+            self._charged = charged
         return self._charged
 
-    def is_due(self, at: int) -> bool:
-        """Whether there is something to plan at that moment (ms)."""
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to plan."""
+        at = self.charged_at(now)
         return any(
             self._must_rebuild(pool, at) or self._is_over(pool, at)
             for pool in self._model.shared

@@ -27,6 +27,10 @@ class Agenda:
         self._wakes: list[tuple[float, AttemptId]] = []
         self._pool_wakes: list[tuple[float, str]] = []
 
+    def __bool__(self) -> bool:
+        """Whether there is something to look at."""
+        return bool(self.tasks or self.pools or self.attempts)
+
     def note(self, touched: Touched) -> None:
         """Put on the agenda what a change of the model touched."""
         # an OrderedDict's update takes four times as long, for the one task that most changes touch

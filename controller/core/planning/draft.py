@@ -14,7 +14,7 @@ from controller.core.model import claims, codec, kept_log
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts, parts_of
-from controller.core.model.records import Task
+from controller.core.model.records import Ledger, Task
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS, Account, Share, encode_share
@@ -63,20 +63,15 @@ class Draft:
         self._seen: dict[str | tuple[str, str], int | None] = {}
         self._seen_claims: dict[tuple[str, str], int | None] = {}
         self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity the plan relies on
-        self._after = {change.pool: change.ledger for change in after.ledgers} if after is not None else {}
-        self._after_shares = (
-            {(change.pool, change.owner): change.share for change in after.shares}
-            if after is not None
-            else {}
-        )
-        self._after_claims = (
-            {(change.pool, change.task_id): change.claim for change in after.claims}
-            if after is not None
-            else {}
-        )
-        self._after_changes = (
-            {change.task_id: change for change in after.changes} if after is not None else {}
-        )
+        self._after: dict[str, Ledger] = {}
+        self._after_shares: dict[tuple[str, str], Share] = {}
+        self._after_claims: dict[tuple[str, str], Claim | None] = {}
+        self._after_changes: dict[str, TaskChange] = {}
+        if after is not None:
+            self._after = {change.pool: change.ledger for change in after.ledgers}
+            self._after_shares = {(change.pool, change.owner): change.share for change in after.shares}
+            self._after_claims = {(change.pool, change.task_id): change.claim for change in after.claims}
+            self._after_changes = {change.task_id: change for change in after.changes}
         self._operations = 1  # the term
         self._bytes = 0
 
@@ -189,9 +184,10 @@ class Draft:
         """
         before, after = _held(task.status), _held(decision.status)
         pool, owner = task.pool, task.owner
-        more_tasks = _is_holding(decision.status) - _is_holding(task.status)
-        share_changes = self._model.is_shared(pool) and (before != after or more_tasks != 0)
-        ledger_changes = before != after or share_changes
+        ledger_changes, share_changes, more_tasks = before != after, False, 0
+        if self._model.is_shared(pool):
+            more_tasks = _is_holding(decision.status) - _is_holding(task.status)
+            ledger_changes = share_changes = ledger_changes or more_tasks != 0
         if self._has_most_tasks or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
@@ -253,7 +249,7 @@ class Draft:
             account = self.account(pool)
             if pool in self._accounts and pool not in self._torn:
                 account = account._replace(shares_op=op)
-            ledger = before._replace(held=held, op=op, account=account)
+            ledger = Ledger(held, before.mod, before.extras, op, account)
             self.plan.ledgers.append(LedgerChange(pool, self._seen_mod(pool), ledger, ledger.encode(op)))
         for key, share in self._shares.items():
             self.plan.shares.append(ShareChange(*key, self._seen_mod(key), share, encode_share(share, op)))

@@ -11,7 +11,7 @@ from controller.core.model import kept_log
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId, Observation, Phase
-from controller.core.model.touched import Touched
+from controller.core.model.touched import NOTHING
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.events import (
     EffectFailed,
@@ -192,7 +192,7 @@ class Intake:
     def _log_kept(self, attempt_id: AttemptId, revision: int) -> None:
         if revision:  # at once, so that a removal of the task knows of the log
             change = Change(kept_log.KIND, (attempt_id.task_id,), b"", revision)
-            self._agenda.note(self._model.apply(change) or Touched())
+            self._agenda.note(self._model.apply(change) or NOTHING)
         attempt = self._attempts.get(attempt_id)
         if attempt is not None:
             attempt.keeping = False

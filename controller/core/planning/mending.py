@@ -31,10 +31,10 @@ class Mending:
         self.wants_list = False
         self.accounts = Accounts(model)
 
-    def is_due(self, at: int) -> bool:
-        """Whether one of these plans may be due at `at` (ms). If so, no plan is begun ahead."""
+    def is_due(self, now: float) -> bool:
+        """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
-        return bool(model.repairs or model.asides or (model.shared and self.accounts.is_due(at)))
+        return bool(model.repairs or model.asides or (model.shared and self.accounts.is_due(now)))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""

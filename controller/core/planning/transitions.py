@@ -341,10 +341,8 @@ def _step(
     request: Request | None = None,
     **fields: Any,
 ) -> Status:
-    step = _taken(status, event, moment, reason, message, request)
-    fields["state"] = State(step.state)
-    if event is Event.ADMITTED:
-        step = msgspec.structs.replace(step, attempt=fields["attempt"])
+    step = _taken(status, event, moment, reason, message, request, attempt=fields.get("attempt"))
+    fields["state"] = lifecycle.successor(status.state, event)
     # A new attempt does not carry the words of the last one, and a running one not those of its wait.
     if (
         reason
@@ -364,6 +362,7 @@ def _taken(
     message: str,
     request: Request | None = None,
     outcome: RequestOutcome = RequestOutcome.DONE,
+    attempt: int | None = None,
 ) -> Step:
     state = lifecycle.successor(status.state, event)
     lost_ms, stopping_ms = counted(status, moment.at) if state not in lifecycle.HOLDING else (0, 0)
@@ -372,7 +371,7 @@ def _taken(
         source=status.state,
         event=event,
         state=state,
-        attempt=status.attempt,
+        attempt=status.attempt if attempt is None else attempt,
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
         epoch=moment.epoch,

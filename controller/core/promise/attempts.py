@@ -127,7 +127,8 @@ class Attempts:
 
     def of_task(self, task_id: str) -> Iterable[Attempt]:
         """All known attempts of a task, by number."""
-        return [attempt for _, attempt in sorted(self._by_task.get(task_id, {}).items())]
+        known = self._by_task.get(task_id)
+        return [attempt for _, attempt in sorted(known.items())] if known else ()
 
     def may_overlap(self, task: Task, *, but: int = 0) -> bool:
         """Whether an attempt of the task may be alive, other than number `but`, so that none may start (I4).
