@@ -207,7 +207,7 @@ class Reconciler:
             if result.shown_by is None:
                 self._planner.committed(plan, result.revision)
             else:
-                self._planner.recovered(plan)
+                self._planner.committed(plan, None)
                 self._take_in(result.shown_by)
 
     def _work_ahead(self, plan: Plan) -> None:

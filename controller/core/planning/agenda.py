@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 
+from controller.core.model.model import Model
 from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 
@@ -53,8 +54,10 @@ class Agenda:
         if (at, pool) not in self._pool_wakes:
             heapq.heappush(self._pool_wakes, (at, pool))
 
-    def ring(self, now: float) -> None:
-        """Put on the agenda all attempts and pools whose time has come by `now`."""
+    def ring(self, now: float, model: Model) -> None:
+        """Put on the agenda all that time alone has made ready by `now`: of the model, and of its own."""
+        model.sight(now)
+        self.note(model.advance(now))
         while self._pool_wakes and self._pool_wakes[0][0] <= now:
             self.pools[heapq.heappop(self._pool_wakes)[1]] = None
         while self._wakes and self._wakes[0][0] <= now:

@@ -12,7 +12,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Status, fencing_environment
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.draft import Draft
-from controller.core.planning.plan import Forget, Prove, Settle, Start, Stop, Term
+from controller.core.planning.plan import Forget, Plan, Prove, Settle, Start, Stop, Term
 from controller.core.promise.attempts import Attempt, Attempts, is_current
 
 ORPHAN_GRACE_SECONDS = 10.0
@@ -76,6 +76,19 @@ class Driver:
             installation=self._term.installation,
         )
         return Start(attempt_id, launch)
+
+    def persisted(self, plan: Plan) -> None:
+        """Note what became of the attempts of a plan that was persisted, before the model shows it."""
+        for change in plan.changes:
+            task = self._model.tasks.get(change.task_id)
+            if change.removes and task is not None and task.attempt:
+                self._attempts.note(AttemptId(task.id, task.attempt))
+            elif change.status is not None and not change.status.is_holding:
+                # it no longer holds: let it be cleared away
+                self._agenda.attempts[AttemptId(change.task_id, change.status.attempt)] = None
+        for effect in plan.effects:
+            if isinstance(effect, Start):
+                self._attempts.ensure(effect.attempt).starting = True
 
     def forget_removed(self, task: Task, draft: Draft) -> None:
         """Remove what the engine keeps of a removed task's attempts, once no late start can come."""

@@ -23,7 +23,7 @@ from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
 from controller.core.planning.intake import Intake
 from controller.core.planning.mending import Mending
-from controller.core.planning.plan import KeepLog, Plan, Start, Term
+from controller.core.planning.plan import KeepLog, Plan, Term
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt, Attempts, is_current
 
@@ -95,28 +95,24 @@ class Planner:
         `removals_only`: the store is full, so plan no statuses. Deletions, notes of tasks set aside, and
         effects go on.
         """
-        self._ring(now)
+        self._agenda.ring(now, self._model)
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
             records = self.mending.plan(moment, self._limits, removals_only=removals_only)
             if records is not None:
                 return records
-            if not (self._agenda or self.mending.accounts.gave_way):
-                return self._rested(Plan(moment.op))
             draft = Draft(self._model, self._limits, moment, most_tasks=1 if self._is_cautious else None)
-        self._fill(draft, now, removals_only)
-        plan = draft.finish()
+        plan = draft.plan
+        if plan or self._agenda:
+            self._fill(draft, now, removals_only)
+            plan = draft.finish()
         if not plan:
             # what this pass has set aside
             plan = self.mending.plan_asides(draft.moment, self._limits) or plan
         if not plan and self.mending.accounts.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
-        return plan or self._rested(plan)
-
-    def _rested(self, plan: Plan) -> Plan:
-        """The plan is empty: all is quiet."""
-        if self.intake.engine_listed:
+        if not plan and self.intake.engine_listed:
             self._is_cautious = False
         return plan
 
@@ -129,7 +125,7 @@ class Planner:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
             # error to one plan.
             return
-        self._ring(now)
+        self._agenda.ring(now, self._model)
         if self._ahead is None and not self._agenda:
             return
         draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
@@ -150,9 +146,17 @@ class Planner:
         """Whether the next plan has been begun."""
         return self._ahead is not None
 
-    def committed(self, plan: Plan, revision: int) -> None:
-        """Apply to the model a plan that was persisted at `revision`. Its effects may start now."""
-        self._remember(plan)
+    def committed(self, plan: Plan, revision: int | None) -> None:
+        """Apply to the model a plan that was persisted at `revision`. Its effects may start now.
+
+        None: its answer was lost. The model takes in what the store has shown since, which may be more than
+        the plan, so nothing is planned on top of it.
+        """
+        if revision is None:
+            self.refused(plan)
+        self._driver.persisted(plan)
+        if revision is None:
+            return
         for change in plan.changes:
             task_id = change.task_id
             for kind, _ in change.requests:
@@ -174,14 +178,6 @@ class Planner:
             self._apply(Change(record.kind, record.names, record.value, revision))
         if self._ahead is not None:
             self._ahead.follows(revision)
-
-    def recovered(self, plan: Plan) -> None:
-        """The plan was persisted, and its answer lost. The model takes in what the store has shown since.
-
-        That may be more than the plan, so nothing is planned on top of it. Its effects may start now.
-        """
-        self.refused(plan)
-        self._remember(plan)
 
     def refused(self, plan: Plan) -> None:
         """The plan was not persisted: look at its tasks again, with what the store has shown since."""
@@ -208,19 +204,6 @@ class Planner:
 
     # -- details
 
-    def _remember(self, plan: Plan) -> None:
-        """Note what became of the attempts of a plan that was persisted."""
-        for change in plan.changes:
-            task = self._model.tasks.get(change.task_id)
-            if change.removes and task is not None and task.attempt:
-                self._attempts.note(AttemptId(task.id, task.attempt))
-            elif change.status is not None and not change.status.is_holding:
-                # it no longer holds: let the driver clear it away
-                self._agenda.attempts[AttemptId(change.task_id, change.status.attempt)] = None
-        for effect in plan.effects:
-            if isinstance(effect, Start):
-                self._attempts.ensure(effect.attempt).starting = True
-
     def _look(self, task_id: str) -> None:
         self._looks_at(task_id)
 
@@ -228,12 +211,6 @@ class Planner:
         self._plans += 1
         op = op_of(self._term.replica, self._term.revision, self._plans)
         return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now))
-
-    def _ring(self, now: float) -> None:
-        """Put on the agenda what time alone makes ready."""
-        self._model.sight(now)
-        self.note(self._model.advance(now))
-        self._agenda.ring(now)
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is on the agenda."""
