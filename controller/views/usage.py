@@ -124,12 +124,15 @@ def day_before(begin: int) -> str:
 def closed_days(records: Iterable[tuple[str, str, bytes]], last: str) -> dict[str, ClosedDay]:
     """For each pool, its last closed day that is not after `last`, from (day, name, value) records.
 
-    Beyond 500 owners, a day has more records: `<pool>.<n>`. Raises CorruptValue.
+    A day of many owners has more records: `<pool>.<n>`. It is closed once it has the first one. Raises
+    CorruptValue.
     """
     days: dict[str, str] = {}
     found: dict[str, ClosedDay] = {}
     for day, name, value in sorted(record for record in records if record[0] <= last):
-        pool = name.partition(".")[0]
+        pool, _, number = name.partition(".")
+        if number and days.get(pool) != day:
+            continue
         at, used = _decode_day(f"usage/{day}/{name}", value)
         if days.get(pool) == day:
             used = {**found[pool].owners, **used}

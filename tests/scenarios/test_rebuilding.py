@@ -16,8 +16,10 @@ from controller.core.model.resources import Vector
 from controller.core.model.shares import Share
 from controller.core.model.task import Phase
 from controller.core.model.validation import parse_spec
+from controller.core.planning.accounts import day_name
 from controller.core.planning.draft import Limits
 from controller.store.base import Put, Transaction
+from controller.views.usage import closed_days
 from tests.support.bench import Stage, StagedReplica, observation
 from tests.support.share_auditor import audit
 from tests.support.share_records import Event
@@ -221,4 +223,30 @@ def test_days_of_many_owners_are_closed_in_transactions_that_etcd_takes() -> Non
     days = {names[0] for _, names, _ in stage.model().known("usage")}
     assert len(days) == 30
     assert stage.model().ledger("default").account.day == stage.clock.now() // 86_400
+    stage.check()
+
+
+@pytest.mark.parametrize("kills", [False, True], ids=["one leader", "leaders killed"])
+def test_one_day_may_take_several_transactions(kills: bool) -> None:
+    """A day of more owners than one transaction holds; readers count it once it is whole."""
+    stage, leader = filled(1200, 1200, is_shared=True)
+    day = day_name(int(stage.clock.now() // 86_400))
+    stage.clock.move(86_400)
+    attempts = [observation((f"t{n}", 1), Phase.PENDING) for n in range(1200)]
+    written, leaders = [0], 0
+    while stage.model().ledger("default").account.day < stage.clock.now() // 86_400:
+        if kills or not leaders:
+            stage.elect()
+            leader, leaders = stage.leader(*attempts), leaders + 1
+            leader.planner.limit(Limits(128, 20_000 if leaders < 4 or not kills else 200_000))
+        assert leader.reconciler.step()
+        names = {names for _, names, _ in stage.model().known("usage")}
+        assert ((day, "default") in names) == (
+            stage.model().ledger("default").account.day == stage.clock.now() // 86_400
+        )
+        written.append(len(names))
+    assert written == ([0, 1, 1, 1, 3] if kills else [0, 1, 2, 3])
+    values = {names: stage.store.get(stage.keys.usage(*names), deadline=float("inf"))[0] for names in names}
+    closed = closed_days([(*names, item.value) for names, item in values.items() if item is not None], day)
+    assert len(closed["default"].owners) == 1200
     stage.check()

@@ -38,7 +38,7 @@ from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
 KIND = "usage"
-OWNERS_PER_KEY = 500
+OWNERS_PER_KEY, AMOUNTS_PER_KEY = 500, 2000  # of a closed day; an amount takes about 100 bytes at most
 DAYS_KEPT = 400
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
@@ -56,6 +56,15 @@ class _Rebuild(NamedTuple):
     left: list[str]
 
 
+class _Closing(NamedTuple):
+    """A day that takes several transactions to close: the ledger's op as the last one left it, and how many
+    of the day's keys are still to write. The first key is the last: a reader counts no day that lacks it.
+    """
+
+    op: Op
+    left: int
+
+
 class Accounts:
     """See the module's docstring."""
 
@@ -63,6 +72,7 @@ class Accounts:
         self._model = model
         self._charged = 0
         self._rebuilds: dict[str, _Rebuild] = {}
+        self._closings: dict[str, _Closing] = {}
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
 
@@ -219,15 +229,21 @@ class Accounts:
         ledger, today = self._model.ledger(pool), moment.at // DAY_MS
         records: list[RecordChange] = []
         size, day = 0, max(ledger.account.day, today - DAYS_KEPT)
-        while day < today:
+        begun, left = self._closings.pop(pool, None), 0
+        while day < today and not left:
             keys = list(self._usage(pool, day, moment))
-            size += sum(len(key.value or b"") + BYTES_PER_OPERATION for key in keys)
-            if records and (
-                len(records) + len(keys) + RESERVED > limits.operations or size > limits.bytes // 2
-            ):
-                break
-            records += keys
-            day += 1
+            if begun is not None and begun.op == ledger.op:
+                del keys[begun.left :]
+            begun, left = None, len(keys)
+            while left:
+                size += len(keys[left - 1].value or b"") + BYTES_PER_OPERATION
+                if records and (len(records) + RESERVED >= limits.operations or size > limits.bytes // 2):
+                    break
+                left -= 1
+                records.append(keys[left])
+            day += not left
+        if left:
+            self._closings[pool] = _Closing(moment.op, left)
         closed = ledger._replace(account=ledger.account._replace(day=day, shares_op=moment.op))
         records.append(RecordChange("ledgers", (pool,), ledger.mod, closed.encode(moment.op)))
         oldest = day_name(today - DAYS_KEPT)
@@ -239,18 +255,23 @@ class Accounts:
         return records
 
     def _usage(self, pool: str, day: int, moment: Moment) -> Iterator[RecordChange]:
+        """The keys of a day that is over. They are the same whoever makes them: nothing is charged since."""
         end = (day + 1) * DAY_MS
-        shares = sorted(self._model.shares.get(pool, {}).items())
         running = self._model.indexes.open_parts(pool, end)
-        for number, first in enumerate(range(0, max(1, len(shares)), OWNERS_PER_KEY)):
+        number, left = 0, sorted(self._model.shares.get(pool, {}).items(), reverse=True)
+        while left or not number:
             document: dict[str, Any] = {"version": 1, "at": end, "used": {}, "op": moment.op}
-            for owner, share in shares[first : first + OWNERS_PER_KEY]:
+            amounts = 0
+            while left and amounts < AMOUNTS_PER_KEY and len(document["used"]) < OWNERS_PER_KEY:
+                owner, share = left.pop()
                 parts = share.parts_at(running.get(owner, NO_PARTS), end)
-                for name, amounts in ("used", share.used_at(end)), *parts._asdict().items():
-                    if amounts or name == "used":
-                        document.setdefault(name, {})[owner] = digits(amounts)
+                for name, sums in ("used", share.used_at(end)), *parts._asdict().items():
+                    if sums or name == "used":
+                        document.setdefault(name, {})[owner] = digits(sums)
+                        amounts += len(sums)
             names = day_name(day), pool if not number else f"{pool}.{number}"
             yield RecordChange(KIND, names, self._model.mod_of(KIND, names), codec.encode(document))
+            number += 1
 
 
 def _used_since(since: int, at: int, statuses: Iterable[Status]) -> Vector:
