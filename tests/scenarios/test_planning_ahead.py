@@ -207,3 +207,41 @@ def test_what_was_persisted_is_told_although_the_term_ends(
     assert sorted(entry["task"] for entry in logs if entry["event"] == "transition") == persisted
     assert len(persisted) < TASKS
     assert leader.effects == []
+
+
+def test_a_pool_that_becomes_shared_while_a_plan_is_begun_gets_its_shares_anew(store: SlowStore) -> None:
+    """One end is planned while the pool is not shared, and an admission of that plan after it is again."""
+    clock = store._clock
+    assert isinstance(clock, HandClock)
+    stage = Stage(store, clock)
+    stage.pool(capacity={"cpu": 2}, sharing={})
+    for name in ("a", "b"):
+        stage.submit(name, owner=name)
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.pool(capacity={"cpu": 2})
+    stage.submit("c", owner="c")
+    stage.submit("d", owner="d")
+    stage.request("d", RequestKind.CANCEL)
+    leader.sync()
+
+    def ends() -> None:
+        store.sent = nothing
+        leader.see(observation(("a", 1), Phase.SUCCEEDED))
+
+    def is_shared_again() -> None:
+        store.after = nothing
+        assert leader.planner.is_ahead
+        stage.pool(capacity={"cpu": 2}, sharing={})
+        leader.sync()
+
+    store.sent, store.after = ends, is_shared_again
+    leader.run()
+    assert not stage.model().ledger("default").shares_are_whole
+    leader.sync()
+    leader.run()
+    shares = stage.model().shares["default"]
+    assert {owner: share.held for owner, share in shares.items() if share.held} == {
+        owner: Vector({"cpu": 1000}) for owner in ("b", "c")
+    }
+    stage.check()

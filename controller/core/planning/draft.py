@@ -215,7 +215,7 @@ class Draft:
                 ended = _ended(task, decision, self.moment.at)
                 self._change_share(pool, owner, after - before, more_tasks, ended)
                 self._accounts[pool] = self.account(pool).changed(self.held(pool), self.moment.at)
-            elif pool in self._accounts:
+            else:  # the pool may become shared, or cease to be, before this draft is finished
                 self._torn.add(pool)
             self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
             self._held[pool] = self.held(pool) - before + after
