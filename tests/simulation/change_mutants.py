@@ -17,7 +17,11 @@ CHANGE_MUTANTS = (
     Mutant(
         "a task on hold joins the queue after its back-off",
         (
-            Edit("core.model.records:Task.first_due", "if self.on_hold:", "if False:"),
+            Edit(
+                "core.model.records:Task.first_due",
+                "if status is not None and status.is_on_hold:",
+                "if False:",
+            ),
             Edit("core.model.indexes:Indexes._enqueue", " or task.on_hold", ""),
         ),
     ),

@@ -40,9 +40,13 @@ SHARING_MUTANTS = (
         "a new leader charges by its own clock",
         (
             "core.planning.accounts:Accounts.charged_at",
-            "max(self._charged, charged, clock)",
-            "max(self._charged, clock)",
+            "charged = time_after(self._model.charged_at, clock)",
+            "charged = clock",
         ),
+    ),
+    _bug(
+        "a plan that began while the pool was not shared says that its shares are whole",
+        (_ADD, "self._torn.add(pool)", "pool in self._accounts and self._torn.add(pool)"),
     ),
     _bug(
         "a closed day is charged again",
