@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +111,7 @@ def expected(ground: Ground) -> list[str]:
     reserved: dict[str, list[Task]] = {owner: [] for owner in OWNERS}
     blocked: dict[str, Task] = {}
     latest: dict[str, Task] = {}
+    seen: dict[str, Task] = {}  # by whose turn an owner comes, once it has been looked at
     told: set[str] = set()
     at_end: set[str] = set()
     passed: set[str] = set()
@@ -164,38 +166,43 @@ def expected(ground: Ground) -> list[str]:
                     blocked.setdefault(owner, task)
                 if pool.policy is Policy.STRICT:
                     passed.update(each.id for each in waiting(owner))
+                    claiming[owner] = [each for each in claiming[owner] if each.place <= task.place]
                     return None
         return None
 
-    def look(owner: str) -> Task | None:
-        """The same, with what is reserved before it set aside."""
-        nonlocal free
+    def look(owner: str) -> tuple[Task | None, bool]:
+        """The next that may be admitted, or reserves, and whether it reserves."""
         found = scan(owner)
-        while True:
-            head = blocked.get(owner)
-            if head and owner not in told:
-                told.add(owner)
-                if head.waited >= BACKFILL_SECONDS and head not in claiming[owner]:
-                    claiming[owner] = sorted([*claiming[owner], head], key=lambda t: t.place)
-            if not claiming[owner] or (found and found.place <= claiming[owner][0].place):
-                return found
-            reserved[owner].append(claiming[owner].pop(0))
-            free = free.without(reserved[owner][-1].request)
-            found = scan(owner)
+        head = blocked.get(owner)
+        if head and owner not in told:
+            told.add(owner)
+            if head.waited >= BACKFILL_SECONDS and head not in claiming[owner]:
+                claiming[owner] = sorted([*claiming[owner], head], key=lambda t: t.place)
+        first = claiming[owner][0] if claiming[owner] else None
+        reserves = first is not None and not (found and found.place <= first.place)
+        return (first, True) if reserves else (found, False)
 
     def subject(owner: str) -> Task | None:
-        return next(iter(waiting(owner)), latest.get(owner))
+        return seen.get(owner) or next(iter(waiting(owner)), latest.get(owner))
 
     before = len(ground.taken)
     while turns := sorted(turn(task) for o in OWNERS if o not in at_end and (task := subject(o))):
-        first, owner = turns[0], turns[0][-1]
-        task = look(owner)
+        owner = turns[0][-1]
+        task, reserves = look(owner)
         if task is None:
             at_end.add(owner)
-        elif len(turns) == 1 or turn(task) <= max(first, turns[1]):
+            continue
+        seen[owner] = task
+        if len(turns) > 1 and turn(task) > turns[1]:
+            continue  # it came for another one, and this one's turn is later
+        claiming[owner] = [each for each in claiming[owner] if each is not task]
+        if reserves:
+            reserved[owner].append(task)
+            free = free.without(task.request)
+        else:
             ground.take(task.id)
             latest[owner] = task
-            claiming[owner] = [each for each in claiming[owner] if each is not task]
+            del seen[owner]
             free = free - task.request
     return ground.taken[before:]
 
@@ -306,6 +313,25 @@ def test_an_order_that_was_kept_is_one_made_anew(ground: Ground, other: Ground, 
     for task_id in ground.taken:
         fresh.tasks.pop(task_id, None)
     assert ground.run(order, queue) == fresh.run(FairOrder(), fresh.queue())
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("rank", [-5, -1])
+def test_what_is_claimed_is_set_aside_at_its_own_turn(policy: Policy, rank: int) -> None:
+    """Its owner's turn comes earlier, for a task of a higher priority that does not fit.
+
+    Under `strict` nothing of its owner can pass that one, and so it reserves nothing.
+    """
+    sharing = Sharing(priority=SharingPriority.ACROSS_OWNERS)
+    pool = Pool(name="p", capacity=Vector({"cpu": 4}), policy=policy, sharing=sharing)
+    tasks = [
+        Task("head", OWNERS[0], -6, Vector({"cpu": 4}), number=1),
+        Task("claiming", OWNERS[0], -3, Vector({"cpu": 3}), has_claim=True, number=2),
+        Task("other", OWNERS[1], rank, Vector({"cpu": 2}), number=3),
+    ]
+    ground = Ground(pool, {task.id: task for task in tasks}, {}, Vector({"cpu": 2}))
+    passes = rank < -3 or policy is Policy.STRICT
+    assert ground.run(FairOrder(), ground.queue()) == (["other"] if passes else [])
 
 
 def test_what_a_head_reserves_of_its_owners_limit_is_left_to_it() -> None:

@@ -151,9 +151,9 @@ class FairOrder:
         owner whose task does not fit is told to `passed_over` (with preemption, all are that are left once
         nothing fits), and does not block others, except that tasks reserve: those in `claims` (by owner, in
         order), and the first that does not fit, if it has waited for `backfill_seconds`. What such a task
-        asks for is set aside as far as it is free: tasks behind it take nothing of a resource that it lacks,
-        and leave enough of every other one, and of its owner's limits. A task above its owner's limits is
-        passed over and reserves nothing.
+        asks for is set aside when its turn has come, as far as it is free: tasks behind it take nothing of a
+        resource that it lacks, and leave enough of every other one, and of its owner's limits. A task above
+        its owner's limits is passed over and reserves nothing.
         """
         self._renew(pool, pool_mod, queue, now_ms, share)
         assert pool.sharing is not None
@@ -171,26 +171,26 @@ class FairOrder:
                 cursor = cursors[owner]
                 step = _Step(pool.sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
-                while True:
-                    if cursor.blocked is not None and not cursor.is_told:
-                        cursor.is_told = True
-                        passed_over(turn)
-                        if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
-                            cursor.reserve(*cursor.blocked)
-                    reserved = cursor.reserved_before(found)
-                    if reserved is None:
-                        break
-                    free = free.without(reserved)
-                    found = cursor.next(step._replace(free=free))
-                if found is None:
+                if cursor.blocked is not None and not cursor.is_told:
+                    cursor.is_told = True
+                    passed_over(turn)
+                    if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
+                        cursor.reserve(*cursor.blocked)
+                reserving = cursor.reserving_before(found)
+                coming = reserving or found
+                if coming is None:
                     may_fit = queue.any_fits(free)
                     continue
-                mine = _turn(pool, owner, share(owner), at, *found)
-                if self._order and mine > max(turn, self._order[0]):
-                    # it came for a task that is blocked, and the turn of the one that is not comes later
+                mine = _turn(pool, owner, step.share, at, *coming)
+                is_later = bool(self._order) and mine > self._order[0]
+                if is_later or reserving is not None:
+                    if not is_later:  # else it came for a task that is blocked, and this one is not the next
+                        free = free.without(cursor.take_reserving())
+                        may_fit = queue.any_fits(free)
                     during[owner] = mine
                     self._order.add(mine)
                     continue
+                assert found is not None
                 cursor.take(*found)
                 free = free - found[1]
                 may_fit = queue.any_fits(free)
@@ -287,32 +287,40 @@ class _Cursor:
             place, index, request = self._heads[0]
             if is_over_limit(step.policy, share, request):
                 heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
-                if self._is_strict:
-                    self._heads = []
+                self._pass_over(place)
             elif not step.may_start(place.task_id):
                 self._advance(place, index, request)
             elif not request.fits(step.free):
                 heapq.heappop(self._heads)
                 self.blocked = self.blocked or (place, request)
-                if self._is_strict:
-                    self._heads = []
+                self._pass_over(place)
             else:
                 return place, request
         return None
+
+    def _pass_over(self, place: Place) -> None:
+        """Under `strict`, tasks behind it cannot be admitted in this pass, and so reserve nothing."""
+        if self._is_strict:
+            self._heads = []
+            self._reserving = [each for each in self._reserving if each[0] <= place]
 
     def reserve(self, place: Place, request: Vector) -> None:
         """This task reserves, too."""
         if all(each[0] != place for each in self._reserving):
             insort(self._reserving, (place, request), key=lambda each: each[0])
 
-    def reserved_before(self, found: Claimed | None) -> Vector | None:
-        """What the next task reserves that comes before this one; None if none does."""
+    def reserving_before(self, found: Claimed | None) -> Claimed | None:
+        """The next task that reserves, if it comes before this one."""
         if self._reserving and (found is None or self._reserving[0][0] < found[0]):
-            _, request = self._reserving.pop(0)
-            self._reserved += request
-            self._reserved_tasks += 1
-            return request
+            return self._reserving[0]
         return None
+
+    def take_reserving(self) -> Vector:
+        """What the next task that reserves asks for: it is set aside."""
+        _, request = self._reserving.pop(0)
+        self._reserved += request
+        self._reserved_tasks += 1
+        return request
 
     def first(self) -> tuple[Place, Vector] | None:
         """The task that is looked at next."""
