@@ -51,6 +51,7 @@ class ClaimJudge:
         self.pools: dict[str, list[tuple[int, Pool | None]]] = {}
         self.claims: dict[tuple[str, str], Claim] = {}  # those that can be read
         self._by_hand: dict[tuple[str, str], None] = {}
+        self._moved: set[str] = set()  # owners of tasks that waited and did something else in this revision
         self._minutes: dict[tuple[str, int], int] = {}  # pool, minute → attempts stopped for others
         self._idle: dict[str, float] = {}  # task → since when it could have been admitted
         self.preemptions = self.reservations = self.turns = self.ended = self.heads = 0
@@ -84,6 +85,10 @@ class ClaimJudge:
         admitted = [move for move in moves if _is_admission(move)]
         for move in admitted:
             self._check_admission(move, before)
+        # the plan saw them in their places
+        self._moved = {
+            m.new.owner for m in moves if m not in admitted and (not m.old or m.old.state in WAITING)
+        }
         for pool in dict.fromkeys(move.new.pool for move in admitted):
             self._check_reservations(pool, [m for m in admitted if m.new.pool == pool], before, op)
         stopped = [move for move in moves if _is_preemption(move)]
@@ -260,6 +265,8 @@ class ClaimJudge:
         assert pool.sharing is not None
         if pool.sharing.half_life_seconds or any(w < one for w in waiting if w.owner == one.owner):
             return False  # an average; or others of its owner come first
+        if not self._moved.isdisjoint((one.owner, mine.owner)):
+            return False  # another of theirs may have come first, and has left the queue with this
         others = [each for each in admitted if each.new.owner in (mine.owner, one.owner) and each != move]
         if others or any(w < mine for w in waiting if w.owner == mine.owner):
             return False
