@@ -588,10 +588,12 @@ class Oracle:
                 raise Violation("I6", f"{task_id}: {step.reason}, but its spec is there", task_id)
             if step.reason == "Unsatisfiable":
                 stored = codec.decode_spec(task_id, spec).spec
-                value = self.values.get(self.keys.pool(stored.pool))
+                # a status keeps its pool, whatever spec somebody has put in the place of the first one
+                name = old.pool if old is not None else stored.pool
+                value = self.values.get(self.keys.pool(name))
                 with contextlib.suppress(InvalidField):
                     if value is not None:
-                        pool = codec.decode_pool(stored.pool, value)
+                        pool = codec.decode_pool(name, value)
                         check_satisfiable(stored, pool, demand(stored, pool))
                     raise Violation(
                         "I6", f"{task_id} was refused as unsatisfiable, but its pool has enough", task_id
