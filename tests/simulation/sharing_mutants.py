@@ -45,10 +45,6 @@ SHARING_MUTANTS = (
         ),
     ),
     _bug(
-        "a plan that began while the pool was not shared says that its shares are whole",
-        (_ADD, "self._torn.add(pool)", "pool in self._accounts and self._torn.add(pool)"),
-    ),
-    _bug(
         "a closed day is charged again",
         (f"{_RECORDS}._apply_ledger", "ledger.account.charged_until", "ledger.account.at"),
         (f"{_RECORDS}.put_ledger", "ledger.account.charged_until", "ledger.account.at"),
