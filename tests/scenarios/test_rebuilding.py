@@ -246,7 +246,11 @@ def test_one_day_may_take_several_transactions(kills: bool) -> None:
         )
         written.append(len(names))
     assert written == ([0, 1, 1, 1, 3] if kills else [0, 1, 2, 3])
-    values = {names: stage.store.get(stage.keys.usage(*names), deadline=float("inf"))[0] for names in names}
-    closed = closed_days([(*names, item.value) for names, item in values.items() if item is not None], day)
+    records = []
+    for on, name in names:
+        item, _ = stage.store.get(stage.keys.usage(on, name), deadline=float("inf"))
+        assert item is not None
+        records.append((on, name, item.value))
+    closed = closed_days(records, day)
     assert len(closed["default"].owners) == 1200
     stage.check()
