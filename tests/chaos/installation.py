@@ -129,6 +129,7 @@ class Installation(LocalCluster):
 
     def start(self) -> None:
         """Start the replicas, and the fake cluster; the members run already."""
+        self._lock_file = self._claim_data_dir()  # `stop` ends only what is ours
         if self.fake_cluster is not None:
             self.fake_cluster.start()
             self.fake_cluster.kubeconfig(self.kubeconfig)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from controller.core.model.lifecycle import State
@@ -48,6 +49,8 @@ def _run_each_fault_once(path: Path, etcd: EtcdBinary, engine: str) -> None:
     print(f"{report.schedule()}\n{report.table()}")
     injected = {name for step in report.steps for name in step.faults}
     assert injected == {fault.name for fault in FAULTS.values() if fault.engine in ("", engine)}
+    left = [child.cmdline() for child in psutil.Process().children() if str(path) in str(child.environ())]
+    assert not left, "the run ended, and these of its processes did not"
 
 
 def test_true_answers_are_no_finding() -> None:
