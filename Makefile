@@ -8,6 +8,9 @@ WORKERS ?= 4
 CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally
 export PATH := $(CACHE)/newest/etcd/current:$(PATH)
 
+# Where bytecode is not to be written, each process would compile all that it imports: a start takes twice as long.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test test-full test-cluster etcd cluster cluster-down check lint types audit-deps lock simulate mutants nightly chaos bench bench-full clean
 

@@ -31,13 +31,14 @@ def test_a_clone_may_stand_anywhere(tmp_path: Path, folder: str) -> None:
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
         shutil.copy(ROOT / name, clone)
     program(clone / ".venv/bin/uv", 'echo "uv for $VIRTUAL_ENV: $*"')
-    program(clone / ".venv/bin/python", f'cd "{ROOT}" && exec "{sys.executable}" "$@"')
+    told = '[ -z "$PYTHONDONTWRITEBYTECODE" ] || echo "what is imported is compiled at each start"'
+    program(clone / ".venv/bin/python", f'{told}; cd "{ROOT}" && exec "{sys.executable}" "$@"')
     program(clone / ".venv/bin/tally", 'echo "tally $*"')
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
-    }
+    } | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         ["make", "run"], cwd=clone, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
