@@ -11,22 +11,41 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
 from controller.client import Client
 from controller.core.model import codec
+from controller.core.model.task import Step
+from controller.dev.etcd import EtcdBinary
 from tests.support.etcd import EtcdFactory, enable_authentication
 from tests.support.waiting import wait_until
 
 SECRET = "hunter2-in-the-environment"
 PASSWORD = "hunter2-of-etcd"
+ONE_RUN = pytest.mark.xdist_group("logs")  # of a replica, for all that have this mark
 
 
-@pytest.fixture
-def finished(etcd_factory: EtcdFactory, tmp_path: Path) -> tuple[list[str], Client, dict[str, Any]]:
+class Finished(NamedTuple):
+    """What a replica left."""
+
+    lines: list[str]
+    history: list[Step]
+
+
+@pytest.fixture(scope="module")
+def finished(etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """What a replica logged from its start to its end, with a password, a task with a secret, and a retry."""
+    folder = tmp_path_factory.mktemp("logs")
+    etcd_factory = EtcdFactory(etcd_binary, folder)
+    try:
+        return _run_one(etcd_factory, folder)
+    finally:
+        etcd_factory.close()
+
+
+def _run_one(etcd_factory: EtcdFactory, tmp_path: Path) -> Finished:
     etcd = etcd_factory.start()
     enable_authentication(etcd_factory.store(etcd.url), "tally", PASSWORD, "/tally/")
     password = tmp_path / "password"
@@ -69,27 +88,27 @@ def finished(etcd_factory: EtcdFactory, tmp_path: Path) -> tuple[list[str], Clie
             process.terminate()
             process.wait(30)
     lines = log.read_text().splitlines()
-    return lines, client, {"history": codec.decode_history(status)}
+    return Finished(lines, codec.decode_history(status))
 
 
-def test_each_transition_has_one_line_that_says_all(finished: Any) -> None:
-    lines, _, task = finished
-    entries = [json.loads(line) for line in lines]  # every line is JSON, those of libraries too
+@ONE_RUN
+def test_each_transition_has_one_line_that_says_all(finished: Finished) -> None:
+    entries = [json.loads(line) for line in finished.lines]  # every line is JSON, those of libraries too
     assert all({"event", "level", "timestamp", "replica", "cluster"} <= entry.keys() for entry in entries)
     transitions = [entry for entry in entries if entry["event"] == "transition"]
     told = [
         (e["task"], e["attempt"], e["epoch"], e["source"], e["event_kind"], e["state"]) for e in transitions
     ]
-    expected = [("twice", s.attempt, s.epoch, s.source, s.event, s.state) for s in task["history"]]
+    expected = [("twice", s.attempt, s.epoch, s.source, s.event, s.state) for s in finished.history]
     assert told == expected
     assert max(Counter(told).values()) == 1
     assert [entry["revision"] for entry in transitions] == sorted(entry["revision"] for entry in transitions)
     assert {"elected", "phase", "replica starts", "replica stopped"} <= {entry["event"] for entry in entries}
 
 
-def test_no_line_holds_a_secret(finished: Any) -> None:
-    lines, *_ = finished
-    assert [line for line in lines if SECRET in line or PASSWORD in line] == []
+@ONE_RUN
+def test_no_line_holds_a_secret(finished: Finished) -> None:
+    assert [line for line in finished.lines if SECRET in line or PASSWORD in line] == []
 
 
 def logged(script: str) -> str:
