@@ -52,8 +52,11 @@ def test_logs_are_kept() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_strikes_and_is_survived(fault: str) -> None:
-    """Alone, so that no fault hides behind another; and none is in the list that never happens."""
-    scenarios = (Scenario(seed, steps=1200, faults=frozenset({fault})) for seed in range(15))
+    """Alone, so that no fault hides behind another; and none is in the list that never happens.
+
+    It strikes more often than usual: at its usual pace, only one such run in six had it at all.
+    """
+    scenarios = (Scenario(seed, steps=1200, faults=frozenset({fault}), density=4) for seed in range(15))
     assert any(check(scenario).faults.get(fault, 0) for scenario in scenarios)
 
 
