@@ -200,49 +200,63 @@ def _step_of(status: Status, event: Event, when: float | None = None, reason: st
 
 
 def _waiting(model: Model, task: Task, now: float) -> str:
-    status = task.status
+    """All that keeps it from being admitted; if nothing else does, its place in the queue."""
+    status, kept = task.status, []
     if status is not None and task.on_hold:
-        return _on_hold(task, status, now)
+        kept.append(_on_hold(task, status, now))
     if status is not None and status.retry_at is not None and status.retry_at > now:
-        last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
-        return (
-            f"{task.id} is in back-off {last}; it is retried at {at(status.retry_at)}, in"
-            f" {span(status.retry_at - now)}"
-        )
+        kept.append(_back_off(task, status, status.retry_at, now))
+    if closed := _closed(model, task.pool):
+        kept.append(f"waits because {closed}" if not kept else closed)
     record = model.pools.get(task.pool)
-    if record is None:
-        broken = model.quarantine.get(("pools", (task.pool,)))
-        if broken:
-            return (
-                f"{task.id} waits because the definition of its pool {task.pool} cannot be read"
-                f" ({words_of(broken)})"
-            )
-        known = ", ".join(sorted(model.pools)) or "none"
-        return (
-            f"{task.id} waits because its pool {task.pool} does not exist (existing pools: {known}): create"
-            " it with `tally apply`"
-        )
-    if model.pool_is_frozen(task.pool):
-        broken = model.quarantine["ledgers", (task.pool,)]
-        return (
-            f"{task.id} waits because the ledger of its pool {task.pool} cannot be read ({words_of(broken)}):"
-            " restore it, or have it rewritten (`tally audit` prints the command)"
-        )
-    if record.pool.paused:
-        return (
-            f"{task.id} waits because its pool {task.pool} is paused: to resume it, run"
-            f" `tally resume {task.pool}`"
-        )
-    return _in_queue(model, task, record.pool, now)
+    if kept or record is None:
+        sentence = f"{task.id} {'; besides, '.join(kept)}"
+    else:
+        sentence = _in_queue(model, task, record.pool, now)
+    return f"{sentence}{_changed_priority(task)}"
 
 
 def _on_hold(task: Task, status: Status, now: float) -> str:
     step = _step_of(status, Event.NOTED, reason=ON_HOLD)
     since = f" since {at(step.at)} ({span(now - step.at)}): {words_of(step.message)}" if step else ""
+    return f"is on hold{since}; `tally release {task.id}` puts it into the queue of pool {task.pool} again"
+
+
+def _back_off(task: Task, status: Status, until: float, now: float) -> str:
+    last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
+    when = f"{at(until)}, in {span(until - now)}"
     return (
-        f"{task.id} is on hold{since}; `tally release {task.id}` puts it into the queue of pool {task.pool}"
-        " again"
+        f"its back-off {last} ends at {when}"
+        if task.on_hold
+        else f"is in back-off {last}; it is retried at {when}"
     )
+
+
+def _closed(model: Model, pool: str) -> str:
+    """Why a pool admits nothing; "" if it does."""
+    record = model.pools.get(pool)
+    if record is None:
+        broken = model.quarantine.get(("pools", (pool,)))
+        if broken:
+            return f"the definition of its pool {pool} cannot be read ({words_of(broken)})"
+        known = ", ".join(sorted(model.pools)) or "none"
+        return f"its pool {pool} does not exist (existing pools: {known}): create it with `tally apply`"
+    if model.pool_is_frozen(pool):
+        broken = model.quarantine["ledgers", (pool,)]
+        return (
+            f"the ledger of its pool {pool} cannot be read ({words_of(broken)}): restore it, or have it"
+            " rewritten (`tally audit` prints the command)"
+        )
+    if record.pool.paused:
+        return f"its pool {pool} is paused: to resume it, run `tally resume {pool}`"
+    return ""
+
+
+def _changed_priority(task: Task) -> str:
+    """What a user has made of its priority; "" if it is that of its spec."""
+    if task.spec is None or task.priority == task.spec.priority:
+        return ""
+    return f"; its priority was set to {task.priority} (its spec says {task.spec.priority})"
 
 
 def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:

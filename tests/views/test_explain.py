@@ -207,6 +207,40 @@ def test_back_off() -> None:
     assert "a is next in pool p" in scene("a", NOW + 42), "afterwards it stands in the queue"
 
 
+@pytest.mark.parametrize("pool", ["open", "paused", "missing", "unreadable"])
+@pytest.mark.parametrize("backs_off", [False, True])
+@pytest.mark.parametrize("on_hold", [False, True])
+def test_all_that_keeps_a_task_is_named(on_hold: bool, backs_off: bool, pool: str) -> None:
+    """Who releases it, or waits for the end of its back-off, knows whether it then goes on."""
+    scene = Scene(paused=pool == "paused").task("a")
+    due = {"retry_at": NOW + 42 if backs_off else NOW, "reason": "Error"}
+    scene.status("a", State.WAITING_RETRY, attempt=1, on_hold=on_hold, **due)
+    if pool == "unreadable":
+        scene.put("pools", ("p",), b"{")
+    if pool == "missing":
+        scene.model.apply(Change("pools", ("p",), None, 99))
+    told = scene("a")
+    assert ("on hold" in told) is on_hold
+    assert ("`tally release a` puts it into the queue of pool p again" in told) is on_hold
+    assert ("back-off after Error" in told) is backs_off
+    assert ("2023-11-14T22:14:02Z, in 42s" in told) is backs_off
+    words = {"paused": "its pool p is paused", "missing": "its pool p does not exist"}
+    words["unreadable"] = "the definition of its pool p cannot be read"
+    assert [name for name, said in words.items() if said in told] == ([pool] if pool in words else [])
+    assert ("is next in pool p" in told) is (not on_hold and not backs_off and pool == "open")
+    assert ("it is retried at" in told) is (backs_off and not on_hold), "on hold, no time brings it back"
+
+
+def test_a_priority_that_was_set_stands_against_that_of_the_spec() -> None:
+    """Whether it is in the queue or on hold."""
+    words = "; its priority was set to 7 (its spec says 2)"
+    scene = Scene().task("a", priority=2)
+    assert "priority" not in scene("a")
+    assert words in scene.status("a", State.CREATED, steps=1, priority=7)("a")
+    assert words in scene.status("a", State.CREATED, steps=1, priority=7, on_hold=True)("a")
+    assert "priority" not in scene.status("a", State.CREATED, steps=1, priority=2)("a")
+
+
 def test_without_a_leader() -> None:
     """Nothing happens until one leads, and a finished task does not care."""
     scene = Scene(leader=False).task("a")
