@@ -34,7 +34,18 @@ WIDE_TASK_COLUMNS = (
     "AGE",
 )
 POOL_COLUMNS = ("NAME", "POLICY", "RESOURCE", "CAPACITY", "HELD", "FREE", "NOTE")
-OWNER_COLUMNS = ("POOL", "OWNER", "WEIGHT", "HELD", "GUARANTEE", "LIMIT", "SHARE", "RUNNING", "WAITING")
+OWNER_COLUMNS = (
+    "POOL",
+    "OWNER",
+    "WEIGHT",
+    "HELD",
+    "GUARANTEE",
+    "LIMIT",
+    "SHARE",
+    "RUNNING",
+    "WAITING",
+    "ON-HOLD",
+)
 WIDE_OWNER_COLUMNS = (*OWNER_COLUMNS, "MAX-RUNNING", "MAX-QUEUED", "NOTE")
 REPLICA_COLUMNS = ("NAME", "ROLE", "ENGINE", "STATUS-URL", "PID", "HEARD", "AGE")
 WIDE_REPLICA_COLUMNS = (
@@ -146,6 +157,7 @@ def owner_row(view: OwnerView, *, wide: bool) -> tuple[object, ...]:
         share_text(view.share),
         view.running,
         view.waiting,
+        view.on_hold,
     )
     return (*row, view.max_running, view.max_queued, view.problem) if wide else row
 

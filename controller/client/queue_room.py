@@ -20,7 +20,8 @@ class QueueRoom:
     def __init__(self, load: Callable[[], Model]) -> None:
         self._load = load
         self._stored: frozenset[str] | None = None
-        self._waiting: dict[tuple[str, str], set[str]] = {}  # pool and owner → the tasks that wait
+        # pool and owner → the tasks that wait, and whether each is on hold
+        self._waiting: dict[tuple[str, str], dict[str, bool]] = {}
 
     def check(self, spec: Spec, pool: Pool) -> None:
         """Count the task. Raise InvalidField if its owner has no room for it; a stored task has room."""
@@ -29,13 +30,15 @@ class QueueRoom:
             return
         if self._stored is None:
             self._stored, self._waiting = stored_and_waiting(self._load())
-        waiting = self._waiting.setdefault((spec.pool, spec.owner), set())
+        waiting = self._waiting.setdefault((spec.pool, spec.owner), {})
         if spec.id in self._stored or spec.id in waiting:
             return
         if len(waiting) >= most:
+            on_hold = sum(waiting.values())
+            held = f" ({on_hold} of them on hold)" if on_hold else ""
             raise InvalidField(
                 "owner",
-                f"{spec.owner} has {len(waiting)} tasks waiting in pool {spec.pool}, and may have at most"
+                f"{spec.owner} has {len(waiting)} tasks waiting in pool {spec.pool}{held}, and may have at most"
                 f" {most} (max_queued): submit the task again when some of them have begun",
             )
-        waiting.add(spec.id)
+        waiting[spec.id] = False

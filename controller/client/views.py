@@ -127,7 +127,8 @@ class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
     part_held: float  # its part of the resource of which it holds most, whatever its weight; at most 1
     share: float | None  # None: it holds something that the pool has no more
     running: int  # its Pending and Running tasks
-    waiting: int  # its tasks in the queue
+    waiting: int  # its tasks in the queue, without those in back-off or on hold
+    on_hold: int  # its tasks that are not admitted until they are released
     used: dict[str, str]
     lost: dict[str, str]  # of what it has used: held while the attempt was lost
     stopping: dict[str, str]  # of what it has used: held while the attempt was being stopped
@@ -302,6 +303,7 @@ def owner_view(facts: OwnerFacts) -> OwnerView:
         share=facts.share,
         running=facts.running,
         waiting=facts.waiting,
+        on_hold=facts.on_hold,
         used=digits(facts.used),
         lost=digits(facts.parts.lost),
         stopping=digits(facts.parts.stopping),

@@ -26,7 +26,8 @@ class OwnerDocument(Struct, frozen=True, kw_only=True):
     part_held: float  # its part of the resource of which it holds most, whatever its weight; at most 1
     share: float | None
     running: int  # its Pending and Running tasks
-    waiting: int  # its tasks in the queue
+    waiting: int  # its tasks in the queue, without those in back-off or on hold
+    on_hold: int  # its tasks that are not admitted until they are released
     used: dict[str, str]
     lost: dict[str, str]  # of what it has used: held while the attempt was lost
     stopping: dict[str, str]  # of what it has used: held while the attempt was being stopped
@@ -71,6 +72,7 @@ def owner_document(owner: OwnerFacts) -> OwnerDocument:
         share=owner.share,
         running=owner.running,
         waiting=owner.waiting,
+        on_hold=owner.on_hold,
         used=digits(owner.used),
         lost=digits(owner.parts.lost),
         stopping=digits(owner.parts.stopping),

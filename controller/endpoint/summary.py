@@ -53,6 +53,7 @@ class OwnerSummary(Struct, frozen=True, kw_only=True):
     share: float | None  # its dominant share, averaged and weighted
     running: int
     waiting: int
+    on_hold: int
 
 
 class PoolSummary(Struct, frozen=True, kw_only=True):
@@ -221,4 +222,5 @@ def _owner(owner: OwnerFacts) -> OwnerSummary:
         share=owner.share,
         running=owner.running,
         waiting=owner.waiting,
+        on_hold=owner.on_hold,
     )

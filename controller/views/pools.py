@@ -84,7 +84,7 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
         unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
         queued=len(model.queue(name)),
-        on_hold=len(model.indexes.on_hold.get(name, ())),
+        on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
             for kind in ("pools", "ledgers")
@@ -120,6 +120,7 @@ class OwnerFacts(NamedTuple):
     share: float | None
     running: int  # its Pending and Running tasks
     waiting: int  # its tasks in the queue, without those in back-off or on hold
+    on_hold: int  # its tasks that are not admitted until they are released
     used: Vector  # since the beginning: resource units times milliseconds
     parts: Parts  # of what it has used
     is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
@@ -139,12 +140,12 @@ class OwnerFacts(NamedTuple):
 def owners_of(model: Model, pool: str, now: float) -> list[OwnerFacts]:
     """The owners of a pool: those named in its `sharing`, those that have a share, and those that wait.
 
-    Sorted by name; none if the pool has no `sharing`.
+    Those whose tasks are all on hold count, too. Sorted by name; none if the pool has no `sharing`.
     """
     record = model.pools.get(pool)
     if record is None or record.pool.sharing is None:
         return []
-    waiting = model.queue(pool).owners()
+    waiting = [*model.queue(pool).owners(), *model.indexes.on_hold.get(pool, {})]
     damaged = (names[1] for kind, names in model.quarantine if kind == "shares" and names[0] == pool)
     names = {*record.pool.sharing.owners, *model.shares.get(pool, {}), *waiting, *damaged} - {ANYBODY}
     running = model.indexes.open_parts(pool, round(now * 1000))
@@ -236,6 +237,7 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
         share=part if math.isfinite(part) else None,
         running=share.running,
         waiting=queue.waiting_of(owner),
+        on_hold=model.indexes.on_hold.get(pool.name, {}).get(owner, 0),
         used=share.used_at(at),
         parts=share.parts_at(running, at),
         is_below_guarantee=is_guaranteed(guarantee, share.held, first)

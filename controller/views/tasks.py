@@ -222,10 +222,10 @@ def tasks_by_state(model: Model) -> dict[State, int]:
     return totals
 
 
-def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], set[str]]]:
-    """The ids of all tasks, and those of the tasks that wait, by pool and owner."""
-    waiting: dict[tuple[str, str], set[str]] = {}
+def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]:
+    """The ids of all tasks; and by pool and owner those of the tasks that wait, and whether each is on hold."""
+    waiting: dict[tuple[str, str], dict[str, bool]] = {}
     for task in model.tasks.values():
         if task.state in WAITING:
-            waiting.setdefault((task.pool, task.owner), set()).add(task.id)
+            waiting.setdefault((task.pool, task.owner), {})[task.id] = task.on_hold
     return frozenset(model.tasks), waiting

@@ -45,13 +45,13 @@ def _shared(client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
     put_raw("ledgers/default", Ledger(HELD, account=Account(share.used, AT, op)).encode(op))
 
 
-def test_owners_are_listed_with_their_policies_and_shares(tally: Tally) -> None:
+def test_owners_are_listed_with_their_policies_and_shares(tally: Tally, put_status: PutStatus) -> None:
     """One row for each owner of each pool, in the forms of all lists."""
     lines = tally("get", "owners").out.splitlines()
-    heads = "POOL OWNER WEIGHT HELD GUARANTEE LIMIT SHARE RUNNING WAITING"
+    heads = "POOL OWNER WEIGHT HELD GUARANTEE LIMIT SHARE RUNNING WAITING ON-HOLD"
     assert lines[0].split() == heads.split()
-    nlp = ["default", "nlp", "1", "-", "-", "-", "0.000", "0", "1"]
-    vision = ["default", "vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1"]
+    nlp = ["default", "nlp", "1", "-", "-", "-", "0.000", "0", "1", "0"]
+    vision = ["default", "vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1", "0"]
     assert [line.split() for line in lines[1:]] == [nlp, vision]
     assert tally("get", "owners", "-o", "wide").rows()[1] == [*vision, "9", "-", "-"]
     assert tally("get", "owners", "--pool", "default", "-o", "name").out == "owner/nlp\nowner/vision\n"
@@ -59,6 +59,8 @@ def test_owners_are_listed_with_their_policies_and_shares(tally: Tally) -> None:
     assert (told["limit"], told["running"]) == ({"cpu": "6"}, 1)
     assert told["held"] == {"cpu": "2", "memory": "256Mi"}
     assert int(told["used"]["cpu"]) > 3_600_000_000
+    put_status("b", State.WAITING_RETRY, owner="vision", on_hold=True)
+    assert tally("get", "owner", "vision").rows()[0][-3:] == ["1", "0", "1"]
     assert tally("get", "owners", "--pool", "none").err.startswith("No owners found")
     assert tally("get", "owner", "nobody").exit_code == 5
 
@@ -91,7 +93,20 @@ def test_a_pool_is_described_with_its_owners_and_claims(tally: Tally, put_raw: P
     assert "Sharing: half-life 1m, priority within-owner\n" in told
     assert "Preemption: reclaim; none younger than 5m; 0 of 60 stops used in this minute\n" in told
     rows = [line.split() for line in told.splitlines()]
-    assert ["vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1", "9", "-", "-"] in rows
+    assert [
+        "vision",
+        "2",
+        "cpu=2,memory=256Mi",
+        "cpu=3",
+        "cpu=6",
+        "0.125",
+        "1",
+        "1",
+        "0",
+        "9",
+        "-",
+        "-",
+    ] in rows
     assert ["c", "reclaim", "cpu=2", "cpu=1", "1", "of", "2", "2025-11-24T16:00:00Z", "-"] in rows
     put_raw("ledgers/default", codec.encode_ledger(HELD, Op("hand"), {}))
     assert "shares are being rebuilt" in tally("describe", "pool", "default").out

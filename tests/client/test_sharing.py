@@ -34,6 +34,9 @@ def test_an_owner_has_at_most_so_many_waiting_tasks(shared: Client, put_status: 
     assert submit(shared, "c", dry_run=True) == ["invalid"]
     assert submit(shared, "a", "b") == ["unchanged", "unchanged"], "what is stored has its place"
     assert submit(shared, "d", owner="nlp") == ["created"], "a limit of others is none"
+    put_status("a", State.WAITING_RETRY, owner="vision", on_hold=True)
+    [refused] = shared.submit_many([{"id": "c", "command": ["true"], "owner": "vision"}])
+    assert "vision has 2 tasks waiting in pool default (1 of them on hold), and may have" in refused.message
     put_status("a", State.RUNNING, owner="vision")
     assert submit(shared, "c") == ["created"]
 

@@ -49,7 +49,11 @@ VALUES: dict[tuple[str, tuple[str, ...]], list[bytes | None]] = {
         b"junk",
         None,
     ],
-    ("states", ("b",)): [status_value(State.WAITING_RETRY, retry_at=200.0), None],
+    ("states", ("b",)): [
+        status_value(State.WAITING_RETRY, retry_at=200.0),
+        *(status_value(State.WAITING_RETRY, on_hold=True, owner=owner) for owner in ("x", "y")),
+        None,
+    ],
     ("requests", ("a", "cancel")): [codec.encode(Request(kind=RequestKind.CANCEL)), b"junk", None],
     ("pools", ("default",)): [pool_value(1), pool_value(2), b"{}", None],
     ("ledgers", ("default",)): [ledger_value(0), ledger_value(1), b"{}", None],
@@ -91,6 +95,7 @@ def picture(model: Model) -> dict[str, Any]:
         "quarantine": model.quarantine,
         "holding": sorted(model.holding),
         "counts": {key: number for key, number in model.counts.items() if number},
+        "on_hold": {name: owners for name, owners in model.indexes.on_hold.items() if owners},
         "queues": {name: sorted(queue._places) for name, queue in model.queues.items() if len(queue)},
     }
 
@@ -359,6 +364,21 @@ def test_timers_that_are_set_again_and_again_do_not_pile_up() -> None:
         model.timers.schedule(task, 1000.0 + n)
     assert len(model.timers._heap) < 200
     assert model.timers.next_due() == 10_999.0
+
+
+def test_what_is_on_hold_is_counted_by_pool_and_owner() -> None:
+    """Those that are on hold, whatever they were before; nothing is left of an owner that has none."""
+    model = Model()
+    owners = {"a": "x", "b": "x", "c": "y"}
+    for mod, (task_id, owner) in enumerate(owners.items(), 1):
+        value = status_value(State.WAITING_RETRY, on_hold=True, owner=owner, steps=1)
+        model.apply(Change("states", (task_id,), value, mod, mod))
+    assert model.indexes.on_hold == {"default": {"x": 2, "y": 1}}
+    moved = status_value(State.WAITING_RETRY, on_hold=True, owner="y", pool="other", steps=2)
+    model.apply(Change("states", ("a",), moved, 4, 1))
+    model.apply(Change("states", ("b",), status_value(State.WAITING_RETRY, owner="x", steps=2), 5, 2))
+    model.apply(Change("states", ("c",), None, 6))
+    assert model.indexes.on_hold == {"default": {}, "other": {"y": 1}}
 
 
 def test_counts_follow_every_change() -> None:

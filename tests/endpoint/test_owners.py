@@ -43,6 +43,7 @@ def test_owners_of_all_pools_or_of_one(view: ModelView, http: httpx.Client) -> N
         "share": 0.25,
         "running": 1,
         "waiting": 0,
+        "on_hold": 0,
         "used": {"cpu": str(2**70)},
         "lost": {"cpu": str(2**69)},
         "stopping": {},

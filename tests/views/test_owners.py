@@ -52,6 +52,22 @@ def test_a_share_that_cannot_be_read_is_named(shared: Shared) -> None:
     assert found["vision"] == ""
 
 
+def test_what_is_on_hold_is_told_by_owner(shared: Shared) -> None:
+    """Beside what waits in the queue; also of an owner that has nothing else there."""
+    shared.pool(sharing=SHARING, paused=True)
+    for name, owner in (("a", "vision"), ("b", "vision"), ("c", "new")):
+        shared.submit(name, owner=owner)
+    shared.change("a", on_hold=True)
+    shared.change("c", on_hold=True)
+    shared.settle()
+    told = {facts.owner: (facts.waiting, facts.on_hold) for facts in all_owners(shared.model(), 0.0)}
+    assert told == {"nlp": (0, 0), "vision": (1, 1), "new": (0, 1)}
+    shared.change("a", on_hold=False)
+    shared.settle()
+    told = {facts.owner: (facts.waiting, facts.on_hold) for facts in all_owners(shared.model(), 0.0)}
+    assert told["vision"] == (2, 0)
+
+
 def test_a_pool_without_sharing_has_no_owners() -> None:
     stage = Stage()
     stage.pool()

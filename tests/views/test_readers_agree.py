@@ -60,12 +60,15 @@ def spec(pool: str, labels: dict[str, str], at: float, owner: str = "default") -
     return codec.encode_spec(made, at, Op("op"))
 
 
-def status(state: State, pool: str, cpu: int, *, lost: bool, owner: str = "default") -> bytes:
+def status(
+    state: State, pool: str, cpu: int, *, lost: bool, owner: str = "default", on_hold: bool = False
+) -> bytes:
     hold = Vector({"cpu": cpu}) if state in HOLDING else Vector()
     value = Status(
         state=state,
         pool=pool,
         owner=owner,
+        on_hold=on_hold,
         attempt=1,
         hold=hold,
         created_at=40.0,
@@ -151,6 +154,7 @@ def records(draw: st.DrawFn) -> Record:
             st.sampled_from([0, 500]),
             lost=st.booleans(),
             owner=st.sampled_from(OWNERS),
+            on_hold=st.booleans(),
         ),
         "requests": st.just(codec.encode(Request(kind=RequestKind.CANCEL))),
         "quarantined": ASIDE,

@@ -30,7 +30,8 @@ class Indexes:
         self.touched = Touched()
         self.queues: dict[str, Queue] = {}
         self.holding: dict[str, Task] = {}
-        self.on_hold: dict[str, dict[str, None]] = {}  # pool → tasks
+        self.on_hold: dict[str, dict[str, int]] = {}  # pool → owner → its tasks on hold; no number is 0
+        self._on_hold: dict[str, str] = {}  # such a task → the owner for whom it is counted
         self.with_parts: dict[str, Task] = {}  # of `holding`: lost or being stopped, or were
         self.holds: dict[str, Vector] = {}  # pool → what the tasks in `holding` hold of it, in sum
         self.counts: dict[tuple[str, State], int] = {}  # (pool, state) → tasks
@@ -128,8 +129,8 @@ class Indexes:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
             task.counted = None
-            if pool in self.on_hold:
-                self.on_hold[pool].pop(task.id, None)
+            if (owner := self._on_hold.pop(task.id, None)) is not None:
+                self._count_on_hold(pool, owner, -1)
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
@@ -161,7 +162,8 @@ class Indexes:
             if task.status.stopping and task.status.lost_since is not None:
                 self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
         elif task.on_hold:
-            self.on_hold.setdefault(task.pool, {})[task.id] = None
+            self._on_hold[task.id] = task.owner
+            self._count_on_hold(task.pool, task.owner, 1)
         elif task.state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None and task.status is None:
@@ -169,6 +171,12 @@ class Indexes:
         elif task.waits_at_once:
             self._enqueue(task)  # no timer has to ring, which followers do not hear
         self.timers.schedule(task, task.first_due() if not task.frozen else None)
+
+    def _count_on_hold(self, pool: str, owner: str, more: int) -> None:
+        owners = self.on_hold.setdefault(pool, {})
+        owners[owner] = owners.get(owner, 0) + more
+        if not owners[owner]:
+            del owners[owner]
 
     def _enqueue(self, task: Task) -> None:
         if task.spec is None or task.spec_error or task.frozen or task.on_hold:

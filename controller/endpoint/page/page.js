@@ -165,7 +165,8 @@ function ownersTable(pool) {
       el("th", { scope: "row" }, owner.name),
       el("td", {}, quantities(owner.held) || "nothing", meter(`${owner.name} holds`, owner.part_held, 1, quantities(owner.held) || "nothing")),
       el("td", {}, quantities(owner.guarantee)), el("td", {}, quantities(owner.limit)),
-      el("td", { class: "number" }, owner.share === null ? "beyond all" : owner.share.toFixed(3)), el("td", { class: "number" }, count(owner.waiting)))))),
+      el("td", { class: "number" }, owner.share === null ? "beyond all" : owner.share.toFixed(3)),
+      el("td", { class: "number" }, count(owner.waiting), owner.on_hold ? ` · ${count(owner.on_hold)} on hold` : ""))))),
   more > 0 ? el("p", { class: "muted" }, `and ${count(more)} more: tally get owners --pool ${pool.name}`) : "");
 }
 
