@@ -86,7 +86,7 @@ def usage(
     table is in resource-hours. JSON and CSV have exact integers: milli-cpu, bytes or counts, times
     milliseconds. By owner and pool, use is counted from the end of the last day (UTC) before --since to that
     of the last one before --until. By label, it is counted from the histories of the tasks that are still
-    stored.
+    stored; those that lack the label are `(no label)`.
     """
     out.check_form(output, ("json", "csv"))
     as_usage(lambda: label_of(by))

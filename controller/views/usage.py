@@ -28,6 +28,9 @@ from controller.errors import CorruptValue, InvalidField
 
 BY = ("owner", "pool")
 _LABEL = "label="
+NO_LABEL = "(no label)"
+"""In place of a label's value, of the tasks that lack the label: no value of a label has such characters."""
+
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -213,10 +216,13 @@ def _by_now(model: Model, pool: str, now: int, notes: list[str]) -> dict[str, Us
 
 
 def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | None], now: int) -> Usage:
-    """What the stored tasks that have this label held, by its value: their holds, from their histories."""
+    """What the stored tasks held, by the value of this label: their holds, from their histories.
+
+    Those that lack the label have a line of their own, so that the lines add up to what all of them held.
+    """
     now = time_after(model.charged_at, now)
     totals: dict[str, Used] = {}
-    is_cut = False
+    is_cut = is_gone = False
     notes = [
         "tasks that were removed after their retention are not counted, and an attempt that has ended is"
         " counted with what its task asks for"
@@ -225,9 +231,10 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
         notes.append("what an attempt was lost or being stopped is counted as if it had been at its end")
     begin, until = span[0] or 0, now if span[1] is None else span[1]
     for task in model.tasks.values():
-        if task.spec is None or task.status is None or key not in task.spec.labels:
+        if task.status is None or task.frozen or (pool and task.pool != pool):
             continue
-        if task.frozen or (pool and task.pool != pool):
+        if task.spec is None:
+            is_gone = True
             continue
         try:
             holds = list(_holds(task, now))
@@ -238,9 +245,12 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
         record = model.pools.get(task.pool)
         asked = demand(task.spec, record.pool if record is not None else None)
         for held in holds:
-            value, hold = task.spec.labels[key], asked if held.is_over else task.status.hold
+            value = task.spec.labels.get(key, NO_LABEL)
+            hold = asked if held.is_over else task.status.hold
             used = Used(*(times(hold, elapsed) for elapsed in held.within(begin, until)))
             totals[value] = totals.get(value, NOTHING).plus(used)
+    if is_gone:
+        notes.append("tasks whose spec was deleted are left out: what their labels were is not known")
     if is_cut:
         notes.append("the oldest steps of some tasks are no longer stored: what they held then is left out")
     return Usage(by=f"{_LABEL}{key}", since=span[0], until=until, items=_lines(totals), notes=notes)

@@ -116,8 +116,13 @@ def test_usage_is_exact_and_agrees_by_owner_pool_and_label(shared: Shared) -> No
     by_owner = {"nlp": {"cpu": "10000000"}, "vision": {"cpu": "60000000"}, "gone": {"cpu": "30000000"}}
     assert used(shared.client()) == by_owner
     assert used(shared.client(), by="pool") == {"default": {"cpu": "100000000"}}
-    assert used(shared.client(), by="label=team") == {"x": by_owner["nlp"], "y": by_owner["vision"]}
-    assert used(shared.client(), by="label=team", since="5s") == {"y": {"cpu": "10000000"}}
+    by_label = {"x": by_owner["nlp"], "y": by_owner["vision"], "(no label)": by_owner["gone"]}
+    assert used(shared.client(), by="label=team") == by_label
+    assert used(shared.client(), by="label=none") == {"(no label)": {"cpu": "100000000"}}
+    assert used(shared.client(), by="label=team", since="5s") == {
+        "y": {"cpu": "10000000"},
+        "(no label)": {"cpu": "5000000"},
+    }
     assert used(shared.client(), pool="other") == {}
     shared.check()
 
@@ -217,3 +222,7 @@ def test_usage_says_what_it_leaves_out(shared: Shared) -> None:
     shared.put(shared.keys.share("default", "broken"), b"{")
     assert "the share of broken cannot be read" in client.usage().notes[0]
     assert "removed after their retention" in client.usage(by="label=team").notes[0]
+    shared.submit("a")
+    shared.settle()
+    shared.delete(shared.keys.task("a"))
+    assert "tasks whose spec was deleted are left out" in client.usage(by="label=team").notes[1]
