@@ -18,7 +18,7 @@ from controller.cli.names import (
 )
 from controller.cli.owners import print_sharing
 from controller.cli.session import ERROR, Session, complain
-from controller.client import NotFound
+from controller.client import NotFound, TaskView
 from controller.core.model.codec import to_builtins
 from controller.core.model.printable import counted
 from controller.core.model.task import AttemptId
@@ -72,11 +72,11 @@ def _describe_task(session: Session, name: str) -> None:
             "Name": view.id,
             "Pool": view.pool,
             "Owner": view.owner,
-            "State": view.state,
+            "State": out.state_text(view),
             "Why": session.client.explain(name),
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
-            "Priority": view.priority or "",
+            "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
                 f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
@@ -103,6 +103,13 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _priority(view: TaskView) -> str:
+    """Its priority, beside that of its spec if it was set since; "" for 0."""
+    if view.spec is not None and view.priority != view.spec.priority:
+        return f"{view.priority} (in its spec: {view.spec.priority})"
+    return str(view.priority or "")
 
 
 def _kept_log(session: Session, name: str) -> str:

@@ -88,18 +88,24 @@ def _cell(value: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
+def state_text(view: TaskView) -> str:
+    """A task's state, and what is special about it; "" if it cannot be read."""
+    status = view.status
+    more = (
+        " (lost)"
+        if view.lost
+        else " (stopping)"
+        if status and status.stopping
+        else " (on hold)"
+        if view.on_hold
+        else ""
+    )
+    return f"{view.state}{more}" if view.state is not None else ""
+
+
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
     """A task's row."""
-    status, spec = view.status, view.spec
-    state = (
-        f"{view.state} (lost)"
-        if view.lost
-        else f"{view.state} (stopping)"
-        if status and status.stopping
-        else f"{view.state} (on hold)"
-        if view.on_hold
-        else view.state
-    )
+    status, spec, state = view.status, view.spec, state_text(view)
     reason = UNREADABLE if view.problem and not view.status else view.reason
     age = span(now - view.submitted_at) if view.submitted_at else ""
     name = _cut(view.id, NAME_WIDTH)

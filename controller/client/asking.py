@@ -82,7 +82,7 @@ def ask(
 def _answers(step: Step, request: Request) -> bool:
     """Whether the step tells that the leader acted on this request, or on an equal one."""
     if request.kind is RequestKind.CHANGE and step.outcome == RequestOutcome.DONE:
-        return step.request == request.kind and step.message == request.words[: len(step.message)]
+        return step.request == request.kind and request.is_told_by(step.message)
     return step.request == request.kind
 
 

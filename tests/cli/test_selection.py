@@ -39,6 +39,10 @@ def test_hold_release_and_set_priority_by_name(tally: Tally, client: Client) -> 
     act(client)
     row = next(line for line in tally("get", "tasks", "-o", "wide").out.splitlines() if line.startswith("a "))
     assert ("Created (on hold)" in row, "OnHold" in row, " -5 " in row) == (True, True, True)
+    described = tally("describe", "task", "a").out
+    assert "State:     Created (on hold)\n" in described
+    assert "Priority:  -5 (in its spec: 0)\n" in described
+    assert "priority -5 (was 0), requested by" in described
     told = tally("explain", "a").out
     assert "a is on hold since" in told
     assert "not yet" in told

@@ -116,6 +116,24 @@ def test_a_lost_answer_and_a_leader_that_was_faster(led: Client) -> None:
     assert led.get("a").requests == ()
 
 
+@pytest.mark.parametrize("reason", ["", "so (was 5)", "x" * 2000])
+def test_a_lost_answer_to_a_priority(led: Client, reason: str) -> None:
+    """The leader's step also says which priority the task had before: it is known as the same request."""
+    store = MeddledStore(led.store)
+
+    def lose(real: Any, transaction: Transaction, **options: Any) -> Any:
+        del store.on["commit"]
+        real(transaction, **options)
+        act(led)
+        return real(transaction, **options)
+
+    other = Client.of_store(store, cluster=led.keys.cluster)
+    store.on["commit"] = lose
+    assert other.set_priority("a", 7, reason=reason).outcome == "already requested"
+    assert led.get("a").history()[-1].message.startswith("priority 7 (was 3), requested by ")
+    assert led.get("a").requests == ()
+
+
 def test_another_change_meanwhile_is_not_taken_for_ours(led: Client) -> None:
     store = MeddledStore(led.store)
 

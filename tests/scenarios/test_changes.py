@@ -108,6 +108,8 @@ def test_a_priority_lasts_for_all_attempts(stage: Stage) -> None:
     leader.see(observation(("other", 1), Phase.SUCCEEDED))
     assert now(leader) == ["job-1"]
     assert stage.status("job").priority == -3
+    told = [step for step in decode_history(stage.status("job")) if step.reason == "PriorityChanged"]
+    assert [step.message for step in told] == ["priority -3 (was 1), requested by user"]
     leader.see(observation(("job", 1), Phase.FAILED))
     assert now(leader) == ["job-2"]
     assert stage.model().tasks["job"].priority == -3

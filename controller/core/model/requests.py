@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 MOST_PRIORITY = 1_000_000_000
+_WAS = re.compile(r"((?:on hold, |released, )?priority -?\d+) \(was -?\d+\)", re.ASCII)
 Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 
 
@@ -47,14 +49,22 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def words(self) -> str:
-        """Who asks, and why, as a step of the task records it."""
-        who = f"requested by {self.by}" if self.by else "requested"
-        return f"{self._sets}{who}" + (f": {self.reason}" if self.reason else "")
+        """What is asked, by whom, and why, as a step of the task records it."""
+        return self.words_after(self.priority)
 
-    @property
-    def _sets(self) -> str:
+    def words_after(self, priority: int | None) -> str:
+        """The same, with the priority that the task had before, if another one is asked for."""
         held = {None: "", True: "on hold, ", False: "released, "}[self.on_hold]
-        return held + (f"priority {self.priority}, " if self.priority is not None else "")
+        was = f" (was {priority})" if priority != self.priority else ""
+        sets = held + (f"priority {self.priority}{was}, " if self.priority is not None else "")
+        who = f"requested by {self.by}" if self.by else "requested"
+        return f"{sets}{who}" + (f": {self.reason}" if self.reason else "")
+
+    def is_told_by(self, words: str) -> bool:
+        """Whether these are its words, perhaps cut short, whatever priority the task had before."""
+        was = _WAS.match(words)
+        told = was[1] + words[was.end() :] if was is not None else words
+        return told == self.words[: len(told)]
 
 
 class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -119,7 +119,7 @@ def changed(task: Task, request: Request, moment: Moment) -> Status:
     """
     status = _status_of(task)
     fields: dict[str, Any] = {}
-    reason = "PriorityChanged"
+    reason, words = "PriorityChanged", request.words_after(task.priority)
     if request.priority is not None:
         fields["priority"] = request.priority
     if request.on_hold is not None:
@@ -129,8 +129,8 @@ def changed(task: Task, request: Request, moment: Moment) -> Status:
         if status.state is State.CREATED:
             fields["queued_at"] = moment.now
         elif (status.retry_at or 0.0) <= moment.now:  # else its back-off goes on
-            fields |= {"retry_at": moment.now, "reason": RELEASED, "message": request.words}
-    step = _taken(status, Event.NOTED, moment, reason, request.words, request)
+            fields |= {"retry_at": moment.now, "reason": RELEASED, "message": words}
+    step = _taken(status, Event.NOTED, moment, reason, words, request)
     return _record(status, step, moment, fields)
 
 
