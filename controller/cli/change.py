@@ -23,7 +23,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.selection import Selection
-from controller.cli.session import ERROR, Session, complain
+from controller.cli.session import ERROR, Session, complain, confirm
 from controller.client import TaskView
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import State
@@ -134,10 +134,7 @@ def confirm_stopped(
     if not yes:
         if not sys.stdin.isatty():
             raise UserError("this confirms that the attempt has stopped, which Tally cannot check: add --yes")
-        typer.confirm(
-            f"Are you sure that attempt {view.attempt} of {name} has stopped, and cannot come back?",
-            abort=True,
-        )
+        confirm(f"Are you sure that attempt {view.attempt} of {name} has stopped, and cannot come back?")
     result = session.client.confirm_stopped(name, reason=reason)
     say(f"task/{name} confirm-stopped {result.outcome}")
 

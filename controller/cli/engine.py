@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli import output as out
-from controller.cli.session import ERROR, Session
+from controller.cli.session import ERROR, Session, confirm
 from controller.core.model.printable import counted, one_line
 from controller.errors import TallyError, UserError
 from controller.terminal import say, say_lines
@@ -197,7 +197,7 @@ def _make_sure(lost: str, found: Sequence[Observation], *, yes: bool) -> None:
             raise UserError(
                 "nothing was done: if that installation's etcd is lost for good, confirm it with --yes"
             )
-        typer.confirm(f"Is the etcd of installation {lost} lost for good?", abort=True)
+        confirm(f"Is the etcd of installation {lost} lost for good?")
 
 
 def _open(session: Session) -> Engine:

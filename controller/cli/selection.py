@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
-from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain
+from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
 from controller.client import NotFound, RequestResult, TaskView
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
@@ -101,7 +101,7 @@ class Selection:
         if not self.yes:
             if not sys.stdin.isatty():
                 raise UserError(f"this would act on {many}: add --yes")
-            typer.confirm(f"{verb} {many}?", abort=True)
+            confirm(f"{verb} {many}?")
         with ThreadPoolExecutor(AT_ONCE) as several:
             answers = several.map(lambda view: _answer(view, ask), views)
             code = max(_tell(view, verb, answer) for view, answer in zip(views, answers, strict=True))

@@ -233,6 +233,23 @@ def complain(error: str, *advice: str) -> None:
         say_lines(line.replace("\n", "\n  "), err=True)
 
 
+def confirm(question: str) -> None:
+    """Ask; unless the answer is yes, say that nothing was changed, and end the command.
+
+    Raises typer.Exit: 130 after Ctrl-C, as shells expect, else 1.
+    """
+    code = ERROR
+    try:
+        if typer.confirm(question):
+            return
+    except typer.Abort as abort:  # click makes the same of Ctrl-C and of the end of the input
+        say("", err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            code = INTERRUPTED
+    say("Nothing was changed.", err=True)
+    raise typer.Exit(code)
+
+
 def as_usage(parse: Callable[[], T]) -> T:
     """The result of `parse`; its refusal is a usage error, exit code 2."""
     try:

@@ -29,8 +29,8 @@ class Owners:
     def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:
         """The owners of this pool, or of all pools with `sharing`; by pool and name.
 
-        Without `counts` no tasks are read: `waiting` and `on_hold` are 0, owners that only wait are left out, and `lost` and
-        `stopping` are of holds that have ended.
+        Without `counts` no tasks are read: `waiting` and `on_hold` are 0, owners that only wait are left out,
+        and `lost` and `stopping` are of holds that have ended.
         """
         parts = OF_OWNERS if counts else OF_SHARES
         model, now = self._reading.model(*parts), self._calls.clock.now()

@@ -38,7 +38,7 @@ class QueueRoom:
             held = f" ({on_hold} of them on hold)" if on_hold else ""
             raise InvalidField(
                 "owner",
-                f"{spec.owner} has {len(waiting)} tasks waiting in pool {spec.pool}{held}, and may have at most"
-                f" {most} (max_queued): submit the task again when some of them have begun",
+                f"{spec.owner} has {len(waiting)} tasks waiting in pool {spec.pool}{held}, and may have at"
+                f" most {most} (max_queued): submit the task again when some of them have begun",
             )
         waiting[spec.id] = False

@@ -223,7 +223,7 @@ def tasks_by_state(model: Model) -> dict[State, int]:
 
 
 def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]:
-    """The ids of all tasks; and by pool and owner those of the tasks that wait, and whether each is on hold."""
+    """The ids of all tasks; and by pool and owner, of the tasks that wait, whether each is on hold."""
     waiting: dict[tuple[str, str], dict[str, bool]] = {}
     for task in model.tasks.values():
         if task.state in WAITING:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from typing import Any
+
 import pytest
 
 from controller.client import Client
@@ -77,6 +82,42 @@ def test_without_a_terminal_a_yes_is_needed(tally: Tally, client: Client) -> Non
     assert (answer.exit_code, "this would act on 1 task: add --yes" in answer.err) == (1, True)
     assert asked(client) == []
     assert tally("cancel", "--pool", "gpu", "--yes").out == "task/b cancel requested\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (signal.SIGINT, 130, "Nothing was changed."),
+        (b"\x04", 1, "Nothing was changed."),
+        (b"n\n", 1, "Nothing was changed."),
+        (b"y\n", 0, "task/b cancel requested"),
+    ],
+)
+def test_an_answer_on_a_terminal(
+    executable: list[str], environment: dict[str, str], client: Client, answer: Any, code: int, told: str
+) -> None:
+    """Ctrl-C, the end of the input, no, and yes."""
+    ours, theirs = os.openpty()
+    with open(ours, "r+b", buffering=0) as terminal, open(theirs, "r+b", buffering=0) as side:
+        process = subprocess.Popen(
+            [*executable, "cancel", "--pool", "gpu"],
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            start_new_session=True,
+        )
+        text = ""
+        while "cancel 1 task? [y/N]: " not in text:
+            text += terminal.read(1024).decode()
+        if isinstance(answer, bytes):
+            terminal.write(answer)
+        else:
+            process.send_signal(answer)
+        assert process.wait(timeout=30) == code
+        while told not in text:
+            text += terminal.read(1024).decode()
+    assert "Abort" not in text
+    assert asked(client) == (["b"] if code == 0 else [])
 
 
 def test_only_what_the_command_can_act_on(tally: Tally, client: Client, put_status: PutStatus) -> None:
