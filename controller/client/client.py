@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
+from controller.client.newcomers import Newcomers
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool
@@ -100,6 +101,9 @@ class Client:
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
+        self._newcomers = Newcomers(
+            lambda pool, owner: calls.stored(calls.keys.share(pool, owner)) is not None
+        )
         self._requests = Requests(calls, self._reading, self.features)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
@@ -156,7 +160,7 @@ class Client:
         """
         room = QueueRoom(lambda: self._reading.model(*OF_TASKS))
         commit = self._calls.commit_patiently
-        submission = Submission(self.keys, self._known_pools, self.clock, commit, room)
+        submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
         results = []
         for result in (
             submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from controller.client.newcomers import Newcomers
 from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import codec
@@ -212,6 +213,7 @@ class Submission:
         clock: Clock,
         commit: Callable[[Transaction], Any],
         room: QueueRoom,
+        newcomers: Newcomers,
     ) -> None:
         self._keys = keys
         self._pools = pools
@@ -219,6 +221,7 @@ class Submission:
         self._clock = clock
         self._commit = commit
         self._room = room
+        self._newcomers = newcomers
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
         """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
@@ -259,7 +262,7 @@ class Submission:
             found = stored.get(key)
             if found is None:
                 stored[key] = KeyValue(key, task.encode(self._clock.now(), NO_OP), 0, 0)  # for those after it
-            yield compare(task, found) if found is not None else task.result("created")
+            yield compare(task, found) if found is not None else self._created(task)
 
     def _refresh(self) -> None:
         self._pools.refresh()
@@ -272,7 +275,9 @@ class Submission:
         """
         try:
             prepared = prepare(raw, self._pools.records, index)
-            self._room.check(prepared.spec, self._pools.records[prepared.spec.pool].pool)
+            pool = self._pools.records[prepared.spec.pool].pool
+            self._room.check(prepared.spec, pool)
+            self._newcomers.look(prepared.spec, pool)
             needed = needed_by_spec(prepared.spec)
             return prepared._replace(engine_mod=self._pools.engine_mod(needed)) if needed else prepared
         except InvalidField as error:
@@ -289,7 +294,7 @@ class Submission:
         while batch:
             answer = self._commit(self._creation(batch))
             if isinstance(answer, Committed):
-                yield from (prepared.result("created") for prepared in batch.values())
+                yield from map(self._created, batch.values())
                 return
             for task_id in list(batch):
                 stored = answer.current.get(self._keys.task(task_id))
@@ -307,6 +312,13 @@ class Submission:
                 batch = {
                     task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)
                 }
+
+    def _created(self, prepared: Prepared) -> SubmitResult:
+        result, note = prepared.result("created"), self._newcomers.tell(prepared.spec)
+        if not note:
+            return result
+        message = f"{result.message}; {note}" if result.message else note
+        return msgspec.structs.replace(result, message=message, field=result.field or "owner")
 
     def _is_outdated(self, refused: Refused, prepared: Prepared) -> bool:
         """Whether the pool, or the features that the spec needs, have changed since it was checked."""

@@ -77,6 +77,11 @@ def test_tasks_show_their_owner_and_are_selected_by_it(tally: Tally) -> None:
 def test_a_task_is_submitted_for_an_owner(tally: Tally, client: Client) -> None:
     assert tally("submit", "mine", "--owner", "nlp", "--", "true").exit_code == 0
     assert client.get("mine").owner == "nlp"
+    answer = tally("submit", "typo", "--owner", "visoin", "-o", "name", "--", "true")
+    assert (answer.exit_code, answer.out) == (0, "task/typo\n")
+    assert answer.err == "warning: typo: owner visoin is new in pool default (the pool names: vision)\n"
+    again = tally("submit", "typo", "--owner", "visoin", "--", "true")
+    assert (again.out, again.err) == ("task/typo unchanged\n", "")
     assert "owner" in tally("submit", "yours", "--owner", "No One", "--", "true").err
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from controller.client.newcomers import Newcomers
 from controller.client.queue_room import QueueRoom
 from controller.client.submission import KnownPools, Submission, prepare
 from controller.core.model import codec
@@ -347,7 +348,8 @@ class Users:
             self.scheduler.note(f"the client refuses {raw['id']}: {error}")
             return
         clock: Any = self  # only asked what time it is
-        submission = Submission(self.keys, KnownPools(lambda: pools), clock, lambda _: None, QueueRoom(Model))
+        known, room, nobody_new = KnownPools(lambda: pools), QueueRoom(Model), Newcomers(lambda *_: True)
+        submission = Submission(self.keys, known, clock, lambda _: None, room, nobody_new)
         creation = submission._creation({raw["id"]: prepared})
 
         def create() -> None:
