@@ -192,7 +192,7 @@ def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:
         for view in views:
             say(f"pool/{view.name}")
     elif output in ("json", "yaml"):
-        items = [to_builtins(view) for view in views]
+        items = [{**to_builtins(view), "free": view.free.format(view.resources)} for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         out.Table(out.POOL_COLUMNS).print(row for view in views for row in out.pool_rows(view))

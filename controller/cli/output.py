@@ -88,8 +88,8 @@ def _cell(value: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-def state_text(view: TaskView) -> str:
-    """A task's state, and what is special about it; "" if it cannot be read."""
+def state_text(view: TaskView) -> str | None:
+    """A task's state, and what is special about it; None if it cannot be read."""
     status = view.status
     more = (
         " (lost)"
@@ -100,7 +100,7 @@ def state_text(view: TaskView) -> str:
         if view.on_hold
         else ""
     )
-    return f"{view.state}{more}" if view.state is not None else ""
+    return f"{view.state}{more}" if more else view.state
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:

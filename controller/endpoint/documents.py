@@ -228,7 +228,7 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "name": pool.name,
         "capacity": pool.capacity.format(),
         "held": pool.held.format(),
-        "free": pool.free.format(),
+        "free": pool.free.format(pool.resources),
         "overcommitted": pool.overcommitted,
         "policy": pool.policy,
         "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from controller.core.model.printable import counted
 from controller.core.model.resources import Vector, format_quantity
 
+LEAST_SHARE = 1e-6  # a smaller one is written with an exponent
 NAMED = 3  # of a list, those that are named; the others are counted
 
 
@@ -38,8 +40,10 @@ def words_of(text: str) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A dominant share."""
-    return f"{share:.3f}" if share is not None and math.isfinite(share) else "beyond all"
+    """A dominant share, with three significant digits."""
+    if share is None or not math.isfinite(share):
+        return "beyond all"
+    return format(Decimal(f"{share:.2e}"), "f" if share >= LEAST_SHARE else "e") if share else "0"
 
 
 def lacking(asked: Vector, limit: Vector, what: str) -> str:

@@ -74,6 +74,9 @@ def test_pools_show_capacity_held_and_free(tally: Tally, put_raw: PutRaw) -> Non
     assert rows[2] == ["default", "strict", "memory", "1Gi", "0", "1Gi", "-"]
     assert rows[0][:2] == ["broken", "-"]
     assert tally("get", "pool", "default", "-o", "json").document["free"] == {"cpu": "-500m", "memory": "1Gi"}
+    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": 8}), Op("op"), {}))
+    assert tally("get", "pool", "default", "-o", "json").document["free"] == {"cpu": "0", "memory": "1Gi"}
+    put_raw("ledgers/default", codec.encode_ledger(Vector.parse({"cpu": "8500m"}), Op("op"), {}))
     described = tally("describe", "pool", "default").out
     assert "Tasks:         2 Created" in described
     assert "Overcommitted: cpu" in described

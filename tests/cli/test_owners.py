@@ -50,7 +50,7 @@ def test_owners_are_listed_with_their_policies_and_shares(tally: Tally, put_stat
     lines = tally("get", "owners").out.splitlines()
     heads = "POOL OWNER WEIGHT HELD GUARANTEE LIMIT SHARE RUNNING WAITING ON-HOLD"
     assert lines[0].split() == heads.split()
-    nlp = ["default", "nlp", "1", "-", "-", "-", "0.000", "0", "1", "0"]
+    nlp = ["default", "nlp", "1", "-", "-", "-", "0", "0", "1", "0"]
     vision = ["default", "vision", "2", "cpu=2,memory=256Mi", "cpu=3", "cpu=6", "0.125", "1", "1", "0"]
     assert [line.split() for line in lines[1:]] == [nlp, vision]
     assert tally("get", "owners", "-o", "wide").rows()[1] == [*vision, "9", "-", "-"]

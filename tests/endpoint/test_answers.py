@@ -297,6 +297,8 @@ def test_pools_show_overcommit_and_what_remains_of_a_removed_pool(
     http: httpx.Client, view: ModelView
 ) -> None:
     view.define_pool("default", cpu=1000)
+    view.write(("ledgers", ("default",), b'{"version":1,"held":{"cpu":"1"},"op":"x"}'))
+    assert http.get("/v1/pools").json()["items"][0]["free"] == {"cpu": "0"}, "nothing is free, and it says so"
     view.write(("ledgers", ("default",), b'{"version":1,"held":{"cpu":"1500m"},"op":"x"}'))
     pool = http.get("/v1/pools/default").json()
     assert (pool["free"], pool["overcommitted"]) == ({"cpu": "-500m"}, ["cpu"])

@@ -13,6 +13,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
 from controller.core.model.task import Phase
 from controller.errors import InvalidField
+from controller.views.words import share_text
 from tests.support.bench import observation
 from tests.support.shared import Shared
 
@@ -23,6 +24,24 @@ def sharing(**owners: dict[str, Any]) -> dict[str, Any]:
 
 def told(shared: Shared, task_id: str) -> str:
     return shared.client().explain(task_id)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0"),
+        (1 / 3, "0.333"),
+        (0.25, "0.250"),
+        (0.000_123_4, "0.000123"),
+        (1.5, "1.50"),
+        (12.34, "12.3"),
+        (2.5e-8, "2.50e-8"),
+        (None, "beyond all"),
+    ],
+)
+def test_a_share_has_three_significant_digits(share: float | None, text: str) -> None:
+    """A small one is told from none, too."""
+    assert share_text(share) == text
 
 
 def test_above_its_owners_limit() -> None:
@@ -102,10 +121,10 @@ def test_its_turn_among_owners_with_their_shares() -> None:
     assert (
         told(shared, "v2")
         == "v2 waits for resources: it asks for cpu 2 (1 free) of pool default; its owner vision (share"
-        " 0.750) comes after 1 owner (nlp 0.000) by guarantees and shares; 1 task (v1) of the same owner is"
+        " 0.750) comes after 1 owner (nlp 0) by guarantees and shares; 1 task (v1) of the same owner is"
         " ahead; its guarantee of cpu 1 is used up."
     )
-    assert "its owner nlp (share 0.000) comes first by guarantees and shares" in told(shared, "n0")
+    assert "its owner nlp (share 0) comes first by guarantees and shares" in told(shared, "n0")
 
 
 def test_an_owner_within_its_guarantee_comes_first() -> None:
@@ -137,7 +156,7 @@ def test_many_owners_before_it_are_counted() -> None:
     shared.settle()
     for owner in ("a", "b", "c", "d", "vision"):
         shared.submit(f"{owner}1", owner=owner)
-    assert "comes after 4 owners (a 0.000, b 0.000, c 0.000 and 1 more)" in told(shared, "vision1")
+    assert "comes after 4 owners (a 0, b 0, c 0 and 1 more)" in told(shared, "vision1")
 
 
 def test_across_owners_priorities_come_first() -> None:
@@ -146,7 +165,7 @@ def test_across_owners_priorities_come_first() -> None:
     shared.settle()
     shared.submit("n", owner="nlp")
     shared.submit("v1", owner="vision", priority=5)
-    assert "its owner nlp (share 0.000) comes after 1 owner (vision 1.000) by priorities" in told(shared, "n")
+    assert "its owner nlp (share 0) comes after 1 owner (vision 1.00) by priorities" in told(shared, "n")
 
 
 def preempting() -> Shared:

@@ -286,7 +286,12 @@ def agree_on_pools(readers: Readers) -> None:
     held = {(m["pool"], m["resource"]): number for m, number in metrics.get("tally_pool_held", [])}
     for name, view in views.items():
         assert (view.definition is not None) is seen[name]["defined"]
-        assert (view.capacity.format(), view.held.format(), view.free.format(), view.overcommitted) == (
+        assert (
+            view.capacity.format(),
+            view.held.format(),
+            view.free.format(view.resources),
+            view.overcommitted,
+        ) == (
             told[name]["capacity"],
             told[name]["held"],
             told[name]["free"],

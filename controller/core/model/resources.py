@@ -10,7 +10,7 @@ Source of the syntax: https://kubernetes.io/docs/reference/kubernetes-api/common
 from __future__ import annotations
 
 import re
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
@@ -135,9 +135,10 @@ class Vector(Mapping[str, int]):
             amounts[name] = parse_quantity(name, text, f"{field}.{name}")
         return cls(amounts)
 
-    def format(self) -> dict[str, str]:
-        """name → canonical quantity, sorted by name."""
-        return {name: format_quantity(name, amount) for name, amount in self._amounts.items()}
+    def format(self, names: Iterable[str] = ()) -> dict[str, str]:
+        """name → canonical quantity, sorted by name; of these names also where it has none."""
+        shown = sorted({*self._amounts, *names}) if names else self._amounts
+        return {name: format_quantity(name, self.get(name)) for name in shown}
 
     def fits(self, free: Mapping[str, int]) -> bool:
         """Whether each amount is at most what `free` has of that name."""

@@ -34,6 +34,12 @@ export function plural(number, noun) { return `${count(number)} ${noun}${number 
 /** Quantities by resource. */
 export function quantities(amounts) { return Object.entries(amounts).map(([name, amount]) => `${name} ${amount}`).join(", "); }
 
+/** A dominant share, with three significant digits; null: the owner holds something that the pool has no more. */
+export function shareText(share) {
+  if (share === null) return "beyond all";
+  return share === 0 ? "0" : share >= 1000 ? share.toFixed(0) : share.toPrecision(3);
+}
+
 /** A duration with its two largest units, as the command line shows ages: 42s, 5m3s, 3h12m, 4d7h. */
 export function span(seconds) {
   let rest = Math.max(0, Math.floor(seconds));

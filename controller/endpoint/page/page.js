@@ -1,7 +1,7 @@
 // The live page of one replica: what is wrong, who leads, pools, replicas, tasks. See live.js for how it stays current.
 
 import {
-  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, span, worst,
+  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, shareText, span, worst,
 } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
@@ -165,7 +165,7 @@ function ownersTable(pool) {
       el("th", { scope: "row" }, owner.name),
       el("td", {}, quantities(owner.held) || "nothing", meter(`${owner.name} holds`, owner.part_held, 1, quantities(owner.held) || "nothing")),
       el("td", {}, quantities(owner.guarantee)), el("td", {}, quantities(owner.limit)),
-      el("td", { class: "number" }, owner.share === null ? "beyond all" : owner.share.toFixed(3)),
+      el("td", { class: "number" }, shareText(owner.share)),
       el("td", { class: "number" }, count(owner.waiting), owner.on_hold ? ` · ${count(owner.on_hold)} on hold` : ""))))),
   more > 0 ? el("p", { class: "muted" }, `and ${count(more)} more: tally get owners --pool ${pool.name}`) : "");
 }
