@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.bench.burn_down import burn_down
+from tests.bench.changes import changes
 from tests.bench.floor import floor
 from tests.bench.growth import growth
 from tests.bench.kueue_shape import kueue_shape
@@ -35,6 +36,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B11",), pods),
     (("B12",), simulator),
     (("B14",), owners),
+    (("B15",), changes),
     (("PEERS",), peers),
 )
 

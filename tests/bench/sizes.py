@@ -36,6 +36,7 @@ class Sizes:
     seeds: int  # B12
     owners: int  # B14
     owned: int  # B14: waiting tasks, of all owners
+    changed: int  # B15
     peers: int  # 0: not run
 
 
@@ -63,6 +64,7 @@ FULL = Sizes(
     seeds=10,
     owners=1_000,
     owned=100_000,
+    changed=10_000,
     peers=5_000,
 )
 
@@ -90,6 +92,7 @@ QUICK = Sizes(
     seeds=3,
     owners=1_000,
     owned=20_000,
+    changed=3_000,
     peers=0,
 )
 
@@ -117,5 +120,6 @@ TINY = Sizes(
     seeds=1,
     owners=3,
     owned=20,
+    changed=40,
     peers=0,
 )
