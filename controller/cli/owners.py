@@ -18,13 +18,7 @@ from controller.core.model.task import Pool
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
 from controller.views.usage import label_of, parse_moment
-
-HOUR_MS = 3_600_000
-_UNITS = {
-    "cpu": (1000, "cpu·h"),
-    "memory": (2**30, "memory GiB·h"),
-    "ephemeral-storage": (2**30, "ephemeral-storage GiB·h"),
-}
+from controller.views.words import hours, hours_unit
 
 
 def print_sharing(view: SharingView, pool: Pool, sharing: Sharing) -> None:
@@ -123,7 +117,7 @@ def _print_usage(found: Usage) -> None:
     table.print(
         (
             line.name,
-            _hours_of(resource)[1],
+            hours_unit(resource)[1],
             *(_hours(resource, part.get(resource)) for part in (line.used, line.lost, line.stopping)),
         )
         for line in found.items
@@ -131,11 +125,5 @@ def _print_usage(found: Usage) -> None:
     )
 
 
-def _hours_of(resource: str) -> tuple[int, str]:
-    return _UNITS.get(
-        resource, (2**30, f"{resource} GiB·h") if resource.startswith("hugepages-") else (1, f"{resource}·h")
-    )
-
-
 def _hours(resource: str, amount: str | None) -> str:
-    return f"{int(amount) / (_hours_of(resource)[0] * HOUR_MS):,.3f}" if amount is not None else ""
+    return hours(resource, int(amount)) if amount is not None else ""

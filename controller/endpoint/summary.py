@@ -16,6 +16,7 @@ from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, 
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, LeaderRecord, all_replicas, leader_of
 from controller.views.tasks import tasks_by_state
+from controller.views.words import in_hours
 
 MAX_POOLS = 100
 MAX_OWNERS = 50  # of each pool
@@ -43,7 +44,10 @@ class ResourceSummary(Struct, frozen=True, kw_only=True):
 
 
 class OwnerSummary(Struct, frozen=True, kw_only=True):
-    """An owner of a pool with `sharing`. `part_held` is its part of the resource of which it holds most."""
+    """An owner of a pool with `sharing`. `part_held` is its part of the resource of which it holds most.
+
+    What it has used is in resource-hours, such as `cpu·h`; what was lost and stopping are parts of it.
+    """
 
     name: str
     held: dict[str, str]
@@ -54,6 +58,9 @@ class OwnerSummary(Struct, frozen=True, kw_only=True):
     running: int
     waiting: int
     on_hold: int
+    used_hours: dict[str, str]
+    lost_hours: dict[str, str]
+    stopping_hours: dict[str, str]
 
 
 class PoolSummary(Struct, frozen=True, kw_only=True):
@@ -223,4 +230,7 @@ def _owner(owner: OwnerFacts) -> OwnerSummary:
         running=owner.running,
         waiting=owner.waiting,
         on_hold=owner.on_hold,
+        used_hours=in_hours(owner.used),
+        lost_hours=in_hours(owner.parts.lost),
+        stopping_hours=in_hours(owner.parts.stopping),
     )

@@ -11,6 +11,12 @@ from controller.core.model.printable import counted
 from controller.core.model.resources import Vector, format_quantity
 
 LEAST_SHARE = 1e-6  # a smaller one is written with an exponent
+HOUR_MS = 3_600_000
+_HOURS = {
+    "cpu": (1000, "cpu·h"),
+    "memory": (2**30, "memory GiB·h"),
+    "ephemeral-storage": (2**30, "ephemeral-storage GiB·h"),
+}
 NAMED = 3  # of a list, those that are named; the others are counted
 
 
@@ -44,6 +50,22 @@ def share_text(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return "beyond all"
     return format(Decimal(f"{share:.2e}"), "f" if share >= LEAST_SHARE else "e") if share else "0"
+
+
+def hours_unit(resource: str) -> tuple[int, str]:
+    """In what use of this resource is shown: how many of its own units, times hours, and its name."""
+    sizes = (2**30, f"{resource} GiB·h") if resource.startswith("hugepages-") else (1, f"{resource}·h")
+    return _HOURS.get(resource, sizes)
+
+
+def hours(resource: str, amount: int) -> str:
+    """Use of a resource, given in its units times milliseconds, in its `hours_unit`."""
+    return f"{amount / (hours_unit(resource)[0] * HOUR_MS):,.3f}"
+
+
+def in_hours(used: Vector) -> dict[str, str]:
+    """What was used, in units times milliseconds, by the names of the units in which it is shown."""
+    return {hours_unit(resource)[1]: hours(resource, amount) for resource, amount in used.items()}
 
 
 def lacking(asked: Vector, limit: Vector, what: str) -> str:

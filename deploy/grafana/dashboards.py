@@ -397,6 +397,20 @@ def pools() -> list[Panel]:
         ),
         panel(
             "timeseries",
+            "Use that brings nothing, by owner",
+            "Of the use by owner: what attempts hold while they are lost, and while they are being stopped.",
+            "short",
+            *(
+                Query(
+                    f"sum by (pool, owner, resource) (rate(tally_owner_{part}_total{{{POOL}}}[{RATE}])) > 0",
+                    f"{{{{pool}}}} {{{{owner}}}} {{{{resource}}}} {part}",
+                )
+                for part in ("lost", "stopping")
+            ),
+            custom=STACKED,
+        ),
+        panel(
+            "timeseries",
             "Preemption",
             "Attempts that are stopped for other tasks, and the tasks for which that happens.",
             "none",

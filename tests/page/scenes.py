@@ -235,8 +235,10 @@ def shared(owners: int = 3) -> Scene:
     policies = {name: policy if name == names[0] else OwnerPolicy() for name in names}
     pool = Pool(name="common", capacity=Vector({"cpu": 16_000}), sharing=Sharing(owners=policies))
     scene.write(("pools", ("common",), codec.encode_pool(pool, Op("op"))))
-    held, op = Vector({"cpu": 8000}), Op("share")
-    scene.write(("shares", ("common", names[0]), encode_share(Share(held, 8, at=round(NOW * 1000)), op)))
+    held, op, core_hours = Vector({"cpu": 8000}), Op("share"), 1000 * 3_600_000
+    used, lost = Vector({"cpu": 90 * core_hours}), Vector({"cpu": 3 * core_hours // 2})
+    share = Share(held, 8, used, at=round(NOW * 1000), lost=lost)
+    scene.write(("shares", ("common", names[0]), encode_share(share, op)))
     for n in range(8):
         name = f"deep-{n}"
         scene.write(("tasks", (name,), spec_of(name, NOW - 900, pool="common", owner=names[0])))
@@ -244,12 +246,14 @@ def shared(owners: int = 3) -> Scene:
         scene.write(("states", (name,), status_of(State.RUNNING, NOW - 800, **fields)))
     ledger = Ledger(held, account=Account(at=round(NOW * 1000), shares_op=op)).encode(op)
     scene.write(("ledgers", ("common",), ledger))
-    for n in range(2):
+    for n in range(3):
         name = f"wide-{n}"
         asks = Vector({"cpu": 12_000})
         scene.write(
             ("tasks", (name,), spec_of(name, NOW - 60, pool="common", owner=names[1], resources=asks))
         )
+    on_hold = status_of(State.WAITING_RETRY, NOW - 60, pool="common", owner=names[1], on_hold=True)
+    scene.write(("states", ("wide-2",), on_hold))
     scene.register(engine_answers=True)
     return scene
 

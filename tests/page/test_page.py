@@ -64,10 +64,13 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
 def test_a_shared_pool_shows_its_owners(browser: Browser, serve: Any) -> None:
     """What each holds, may hold and waits for; a task of an owner names it."""
     browser.open(serve(shared()).url)
-    assert browser.texts(".owners thead th") == ["Owner", "Held", "Guarantee", "Limit", "Share", "Waiting"]
+    assert browser.texts(".owners thead th") == [
+        *("Owner", "Held", "Guarantee", "Limit", "Share", "Waiting"),
+        *("Used", "Lost", "Stopping"),
+    ]
     rows = [browser.texts(f".owners tbody tr:nth-child({n}) > *") for n in (1, 2, 3)]
-    assert rows[0] == ["team-00", "cpu 8", "cpu 8", "cpu 12", "0.250", "0"]
-    assert rows[1] == ["team-01", "nothing", "", "", "0", "2"]
+    assert rows[0] == ["team-00", "cpu 8", "cpu 8", "cpu 12", "0.250", "0", "cpu·h 90.000", "cpu·h 1.500", ""]
+    assert rows[1] == ["team-01", "nothing", "", "", "0", "2 · 1 on hold", "", "", ""]
     bar = browser.one('[role="meter"][aria-label="team-00 holds"]')
     assert bar.get_attribute("aria-valuetext") == "cpu 8"
     assert browser.js("return arguments[0].firstChild.style.width", bar) == "50%"

@@ -10,6 +10,11 @@ import { Tasks } from "/static/tasks.js";
 const ACTIVITY = 12;
 const AUDIT_SECONDS = 300; // how old a verdict may be before the page asks for another by itself
 const AUDITED_TASKS = 20000; // an audit of more tasks than this costs the replica much: only on request
+const USES = {
+  Used: "Resource-hours since the beginning.",
+  Lost: "Of what was used: while attempts were lost.",
+  Stopping: "Of what was used: while attempts were being stopped.",
+};
 const $ = (id) => document.getElementById(id);
 const VERDICTS = {
   ok: ["All is well", "Tasks are admitted, observed and recorded."],
@@ -160,13 +165,15 @@ function ownersTable(pool) {
   const more = pool.owners_total - pool.owners.length;
   return el("div", { class: "owners" }, el("table", { "aria-label": `Owners of ${pool.name}` },
     el("thead", {}, el("tr", {}, ...["Owner", "Held", "Guarantee", "Limit"].map((name) => el("th", { scope: "col" }, name)),
-      ...["Share", "Waiting"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
+      ...["Share", "Waiting"].map((name) => el("th", { scope: "col", class: "number" }, name)),
+      ...["Used", "Lost", "Stopping"].map((name) => el("th", { scope: "col", title: USES[name] }, name)))),
     el("tbody", {}, ...pool.owners.map((owner) => el("tr", {},
       el("th", { scope: "row" }, owner.name),
       el("td", {}, quantities(owner.held) || "nothing", meter(`${owner.name} holds`, owner.part_held, 1, quantities(owner.held) || "nothing")),
       el("td", {}, quantities(owner.guarantee)), el("td", {}, quantities(owner.limit)),
       el("td", { class: "number" }, shareText(owner.share)),
-      el("td", { class: "number" }, count(owner.waiting), owner.on_hold ? ` · ${count(owner.on_hold)} on hold` : ""))))),
+      el("td", { class: "number" }, count(owner.waiting), owner.on_hold ? ` · ${count(owner.on_hold)} on hold` : ""),
+      ...[owner.used_hours, owner.lost_hours, owner.stopping_hours].map((hours) => el("td", {}, quantities(hours))))))),
   more > 0 ? el("p", { class: "muted" }, `and ${count(more)} more: tally get owners --pool ${pool.name}`) : "");
 }
 
