@@ -12,10 +12,10 @@ from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
+from controller.core.model.requests import ON_HOLD
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
-from controller.core.planning.transitions import ON_HOLD
 from controller.errors import CorruptValue
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts

@@ -12,9 +12,8 @@ from controller.core.model import kept_log
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.requests import Request, RequestKind
+from controller.core.model.requests import ON_HOLD, Request, RequestKind
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
-from controller.core.planning.transitions import ON_HOLD
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = "Unreadable"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.core.model.codec import decode_history
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
+from controller.core.promise.invariants import check_task
 from controller.core.promise.replay import replay
 from controller.views.explain import explain
 from tests.scenarios.test_preemption import GUARANTEES, Pool
@@ -319,6 +321,57 @@ def test_a_victim_is_changed_when_it_waits_again() -> None:
     pool.stage.change(task, on_hold=False)
     pool.leader.sync()
     assert pool.go() == ([f"{task}-2"], [])
+
+
+def untold(stage: Stage, **forged: Any) -> list[str]:
+    """What an audit finds of the task, with these fields of its status written by hand."""
+    task = stage.model().tasks["job"]
+    assert task.status is not None
+    task.status = msgspec.structs.replace(task.status, **forged)
+    return [finding.what for finding in check_task(task, None)]
+
+
+def test_what_was_written_by_hand_is_told_from_what_was_asked_for(stage: Stage) -> None:
+    """I3: the history says what users have set, and until when it counted."""
+    held, released = "is on hold, but its history says otherwise", "is not on hold, but its history says"
+    leader = stage.leader()
+    stage.submit("job", priority=3)
+    stage.change("job", priority=7)
+    now(leader)
+    assert untold(stage) == []
+    assert untold(stage, on_hold=True) == [held]
+    assert untold(stage, priority=8) == ["has the priority 8, but its history says that it was set to 7"]
+    assert untold(stage, priority=None, on_hold=True)[0].startswith(f"{held}, and has the priority None")
+    stage.change("job", on_hold=True, priority=-5)
+    now(leader)
+    assert untold(stage) == []
+    assert untold(stage, on_hold=False)[0].startswith(released)
+    assert untold(stage, priority=7) == ["has the priority 7, but its history says that it was set to -5"]
+    stage.request("job", RequestKind.CANCEL)
+    now(leader)
+    assert untold(stage, on_hold=True) == [], "what has ended is not on hold, whatever its status says"
+    stage.request("job", RequestKind.RETRY)
+    now(leader)
+    assert untold(stage) == []
+    assert untold(stage, on_hold=True) == [held]
+
+
+def test_a_history_that_no_longer_says_proves_nothing(stage: Stage) -> None:
+    """Each part of it is judged by the steps that are kept."""
+    leader = stage.leader()
+    stage.submit("job")
+    for fields in ({"on_hold": True}, {"priority": 9}, {"priority": 9}):  # the last one is ignored
+        stage.change("job", **fields)
+        now(leader)
+    steps = stage.status("job").history
+    assert len(steps) == 3
+    for kept in (1, 2, 3):
+        assert untold(stage, history=steps[-kept:]) == []
+    forged: dict[str, Any] = {"on_hold": False, "priority": 4}
+    priority = "has the priority 4, but its history says that it was set to 9"
+    assert untold(stage, history=steps[-1:], **forged) == []
+    assert untold(stage, history=steps[-2:], **forged) == [priority]
+    assert untold(stage, **forged) == [f"is not on hold, but its history says otherwise, and {priority}"]
 
 
 def test_a_pending_change_is_decided_before_an_admission(stage: Stage) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 MOST_PRIORITY = 1_000_000_000
+ON_HOLD, RELEASED = "OnHold", "Released"  # the reasons of the steps that do so
 _WAS = re.compile(r"((?:on hold, |released, )?priority -?\d+) \(was -?\d+\)", re.ASCII)
 Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 

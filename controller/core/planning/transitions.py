@@ -17,7 +17,7 @@ from controller.core.model.lifecycle import Event, State
 from controller.core.model.op import Op
 from controller.core.model.parts import counted, counts_after
 from controller.core.model.records import Task
-from controller.core.model.requests import Request, RequestOutcome
+from controller.core.model.requests import ON_HOLD, RELEASED, Request, RequestOutcome
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import (
     HISTORY_LIMIT,
@@ -34,7 +34,6 @@ MESSAGE_LIMIT = 1024  # characters of an engine's or a user's words kept in a st
 REASON_LIMIT = 64
 STOP_DELAYED = "StopDelayed"
 PREEMPTED = "Preempted"
-ON_HOLD, RELEASED = "OnHold", "Released"
 _STOP_DELAYED_REASON = f'"reason":"{STOP_DELAYED}"'.encode()  # in a stored step; messages escape quotes
 _DEADLINES: dict[str, str] = {
     StopReason.START_DEADLINE: "StartDeadlineExceeded",

@@ -27,6 +27,7 @@ from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import Status, Step
+from controller.core.promise.changes_told import untold_changes
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
 from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
@@ -236,6 +237,18 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         yield _history_finding(task, "I3", f"has a history that the lifecycle does not allow: {path}")
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
+    if untold := ", and ".join(untold_changes(status, steps)):
+        yield Finding(
+            invariant="I3",
+            subject=f"task/{task.id}",
+            what=untold,
+            since_revision=task.status_mod,
+            likely_cause=_BY_HAND,
+            repair=(
+                "while it waits, hold or release it, or set its priority, as is meant: the leader records"
+                " that in its history"
+            ),
+        )
     if _goes_back([*(step.epoch for step in steps), status.epoch]):
         yield term_finding(f"task/{task.id}", "has a history in which the epochs go back", task.status_mod)
     if _goes_back([*(step.attempt for step in steps), status.attempt]):
