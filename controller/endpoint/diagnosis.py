@@ -122,7 +122,7 @@ _WORDS = {
         "Replica {id} does not campaign",
         "It follows and answers reads, but must not lead: {problem}.",
         "If it has another engine, start it with the recorded one (`tally engine show`), or change the record"
-        " with `tally engine adopt`. If its clock is ahead, set that right.",
+        " with `tally engine adopt`. If its clock is wrong, set that right.",
     ),
     "audit-findings": _Words(
         _CRITICAL,

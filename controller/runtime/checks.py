@@ -37,8 +37,8 @@ def engine_identity(told: EngineIdentity | None, why_not: str) -> Check:
 
 
 def clock(problem: str) -> Check:
-    """Whether the clock agrees with the other replicas': one with a clock that is ahead must not lead."""
-    return Check("clock", not problem, problem or "not ahead of the other replicas'")
+    """Whether the clock agrees with most other replicas': one that differs must not lead."""
+    return Check("clock", not problem, problem or "agrees with most others, or is not known to differ")
 
 
 def engine(name: str, age_seconds: float | None, limits: StalenessLimits, *, silent: str | None) -> Check:

@@ -9,11 +9,12 @@ from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Change, decode_or_empty, number_in
-from controller.views.explain import span
 from controller.views.replica import Facts
+from controller.views.words import at, span
 
-AHEAD_SECONDS = 3600.0  # of the others' clocks: such a replica does not lead
-NEVER_SET = 1_750_000_000.0  # seconds since the epoch: a clock that shows less does not know what year it is
+APART_SECONDS = 3600.0  # from the others' clocks: such a replica does not lead
+NEVER_SET = 1_600_000_000.0  # seconds since the epoch: a clock that shows less does not know what year it is
+SILENT_SECONDS = 60.0  # a registration that is not renewed for so long tells no time
 CANDIDACY = "engine-identity", "clock"  # checks that tell why a replica does not campaign
 
 
@@ -83,29 +84,48 @@ class Registrations:
         return ages
 
     def clock_problem(self, model: Model, own: str, *, leads: bool) -> str:
-        """Why this replica must not lead by its clock, as the others' registrations tell; "" if it may.
+        """Why this replica must not lead by its clock; "" if it may. `own` is its instance.
 
-        It is ahead of more than half of the others; a leader leaves only if that is more than half of all. As
-        leader it would charge time that has not passed, and end deadlines and retentions early. `own` is its
-        instance. A clock that is behind does no such harm, since recorded time never goes back; one that was
-        never set is not asked. Where all agree, the time has passed: resources are
-        held while no replica runs.
+        A leader whose clock is ahead charges time that has not passed, and ends deadlines and retentions
+        early. One whose clock is behind lets time stand still, or go back. So a replica does not lead whose
+        clock was never set; nor one that is over an hour ahead of more than half of the others, or behind
+        more than half of all. (Else of four, two by two, none could lead.) Of two, the last recorded time
+        tells which is behind. A leader leaves only if it is apart from more than half of all. Whoever is
+        alone may lead. Where all agree, the time has passed: resources are held while no replica runs.
         """
+        mine = self._clock.now() if leads else self._clock.wall()
+        if mine < NEVER_SET:
+            return f"its clock was never set: it says {at(mine)}"
         others = dict(model.replicas)
-        ages, mine = self.ages(others), self._clock.now() if leads else self._clock.wall()
-        told = [
-            _time(other, "at") + ages[name]
+        ages = self.ages(others)
+        asked = [
+            told
             for name, other in others.items()
-            if decode_or_empty(other).get("instance") != own
+            if ages[name] < SILENT_SECONDS
+            and decode_or_empty(other).get("instance") != own
+            and (told := _time(other, "at") + ages[name]) > NEVER_SET
         ]
-        asked = [at for at in told if at > NEVER_SET]
-        behind = [at for at in asked if mine - at > AHEAD_SECONDS]
-        if 2 * len(behind) <= len(asked) + leads:
+        before = [told for told in asked if mine - told > APART_SECONDS]
+        after = [told for told in asked if told - mine > APART_SECONDS]
+        if len(asked) == 1 and not leads:
+            recorded = self._recorded(model)
+            before = [told for told in before if recorded - told < APART_SECONDS]
+            is_behind = bool(after) and recorded - mine > APART_SECONDS
+        else:
+            is_behind = 2 * len(after) > len(asked) + 1
+        if 2 * len(before) > len(asked) + leads:
+            apart = f"{span(mine - max(before))} ahead of {len(before)}"
+        elif is_behind:
+            apart = f"{span(min(after) - mine)} behind {len(after)}"
+        else:
             return ""
-        return (
-            f"its clock is {span(mine - max(behind))} ahead of {len(behind)} of"
-            f" {counted(len(asked), 'other replica')}: set it right"
-        )
+        wrong = "set it right" if len(asked) > 1 else "set right which of the two is wrong"
+        return f"its clock is {apart} of {counted(len(asked), 'other replica')}: {wrong}"
+
+    def _recorded(self, model: Model) -> float:
+        """The last recorded time: a charge, or when the last term began."""
+        terms = dict(model.terms)
+        return max(model.charged_at / 1000, _time(terms[max(terms)], "from") if terms else 0.0)
 
 
 def _time(record: Change, field: str) -> float:

@@ -114,6 +114,8 @@ def parse_span(since: str, until: str, now: int) -> tuple[int | None, int | None
     """From when to when (ms) is counted; None: from the beginning, until now. Raises InvalidField."""
     begin = parse_moment(since, now, "since") if since else None
     end = min(now, parse_moment(until, now, "until")) if until else None
+    if begin is not None and begin > now:
+        raise InvalidField("since", f"{since!r} has not come yet")
     if begin is not None and end is not None and end <= begin:
         raise InvalidField("until", f"{until!r} is not after since, {since!r}")
     return begin, end
@@ -121,7 +123,8 @@ def parse_span(since: str, until: str, now: int) -> tuple[int | None, int | None
 
 def day_before(begin: int) -> str:
     """The last day that had ended by then."""
-    return datetime.fromtimestamp((begin // DAY_MS - 1) * DAY_MS / 1000, UTC).date().isoformat()
+    day = datetime.fromtimestamp(0, UTC).date().toordinal() + begin // DAY_MS - 1
+    return date.fromordinal(max(1, day)).isoformat()
 
 
 def closed_days(records: Iterable[tuple[str, str, bytes]], last: str) -> dict[str, ClosedDay]:

@@ -48,6 +48,8 @@ SHARING_MUTANTS = (
         "a closed day is charged again",
         (f"{_RECORDS}._apply_ledger", "ledger.account.charged_until", "ledger.account.at"),
         (f"{_RECORDS}.put_ledger", "ledger.account.charged_until", "ledger.account.at"),
+        faults=frozenset({"clock-jump", "crash"}),
+        density=3.0,
     ),
     _bug(
         "holds change while shares are rebuilt",

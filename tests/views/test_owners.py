@@ -175,6 +175,7 @@ def test_usage_until_a_day_ends_where_that_day_was_closed(shared: Shared) -> Non
     assert client.usage(until="1970-01-12").items == [], "no day had been closed by then"
     with pytest.raises(InvalidField, match="until"):
         client.usage(since="1d", until="2d")
+    assert client.usage(since="0001-01-01").items == client.usage().items
 
 
 def test_a_closed_day_of_many_owners_is_read_whole(shared: Shared) -> None:
@@ -205,6 +206,7 @@ def test_a_closed_day_that_cannot_be_read_is_refused_by_name(shared: Shared) -> 
         ({"by": "label="}, "by"),
         ({"since": "yesterday"}, "since"),
         ({"since": "2026-02-30"}, "since"),
+        ({"since": "9999-12-31"}, "since"),
     ],
 )
 def test_what_usage_cannot_count_is_refused_by_name(
