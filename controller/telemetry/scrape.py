@@ -265,15 +265,19 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
     for owner in sharing.owners:
         by_label.setdefault(owner.owner if owner.owner in named else OTHER, []).append(owner)
     for label, owners in by_label.items():
-        for series, amounts, seconds in (
-            ("tally_owner_held", [owner.held for owner in owners], 1),
-            ("tally_owner_guarantee", [owner.guarantee for owner in owners], 1),
-            ("tally_owner_used", [owner.used for owner in owners], 1000),
-            ("tally_owner_lost", [owner.parts.lost for owner in owners], 1000),
-            ("tally_owner_stopping", [owner.parts.stopping for owner in owners], 1000),
+        used = sum((owner.used for owner in owners), ZERO)
+        for series, amounts, names, seconds in (
+            ("tally_owner_held", [owner.held for owner in owners], (), 1),
+            ("tally_owner_guarantee", [owner.guarantee for owner in owners], (), 1),
+            ("tally_owner_used", [owner.used for owner in owners], (), 1000),
+            # of each resource that was used, or no rate would show the first loss
+            ("tally_owner_lost", [owner.parts.lost for owner in owners], used, 1000),
+            ("tally_owner_stopping", [owner.parts.stopping for owner in owners], used, 1000),
         ):
-            for resource, amount in sum(amounts, ZERO).items():
-                families.add(series, _in_base_units(resource, amount) / seconds, pool.name, label, resource)
+            total = sum(amounts, ZERO)
+            for resource in {**dict.fromkeys(total), **dict.fromkeys(names)}:
+                value = _in_base_units(resource, total.get(resource)) / seconds
+                families.add(series, value, pool.name, label, resource)
         if label != OTHER:
             for resource, amount in owners[0].policy.limit.items():
                 value = _in_base_units(resource, amount)

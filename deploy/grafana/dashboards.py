@@ -402,7 +402,7 @@ def pools() -> list[Panel]:
             "short",
             *(
                 Query(
-                    f"sum by (pool, owner, resource) (rate(tally_owner_{part}_total{{{POOL}}}[{RATE}])) > 0",
+                    f"sum by (pool, owner, resource) (rate(tally_owner_{part}_total{{{POOL}}}[{RATE}]))",
                     f"{{{{pool}}}} {{{{owner}}}} {{{{resource}}}} {part}",
                 )
                 for part in ("lost", "stopping")
