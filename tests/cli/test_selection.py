@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -113,6 +114,10 @@ def test_an_answer_on_a_terminal(
             terminal.write(answer)
         else:
             process.send_signal(answer)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            if process.poll() is None:  # it came between the prompt and the read, which it does not end
+                process.send_signal(answer)
         assert process.wait(timeout=30) == code
         os.set_blocking(ours, False)  # all that it has printed is there
         text += (terminal.read(4096) or b"").decode()
