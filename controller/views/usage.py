@@ -123,7 +123,7 @@ def parse_span(since: str, until: str, now: int) -> tuple[int | None, int | None
 
 def day_before(begin: int) -> str:
     """The last day that had ended by then."""
-    day = datetime.fromtimestamp(0, UTC).date().toordinal() + begin // DAY_MS - 1
+    day = date(1970, 1, 1).toordinal() + begin // DAY_MS - 1
     return date.fromordinal(max(1, day)).isoformat()
 
 

@@ -191,6 +191,8 @@ def test_a_closed_day_of_many_owners_is_read_whole(shared: Shared) -> None:
     shared.put(shared.keys.usage("1970-01-13", "default.1"), second)
     total = int(used(shared.client())["nlp"]["cpu"])
     assert used(shared.client(), since="1970-01-14")["nlp"]["cpu"] == str(total - 5_000)
+    shared.delete(shared.keys.usage("1970-01-13", "default"))
+    assert shared.client().usage(since="1970-01-14").since is None, "it is not closed yet"
 
 
 def test_a_closed_day_that_cannot_be_read_is_refused_by_name(shared: Shared) -> None:
