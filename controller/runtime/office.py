@@ -79,7 +79,7 @@ class Office:
             self.check(elected)
             if model.installation is None or model.engine is None:  # the election wrote both
                 self._leave(elected, "the records of the installation and its engine were removed")
-            elif self.tenure is None and (why := self.clock_problem()):
+            elif self.tenure is None and (why := self.why_not()):
                 self._leave(elected, why)
         if elected.why_ended():
             self._elected = None
@@ -105,8 +105,8 @@ class Office:
             self._leave(leadership, "the watch is dead, and a leader must see new submissions")
 
     def check_clock(self) -> None:
-        """End the term if the replicas that have registered show that this one's clock is ahead."""
-        if self.tenure is not None and (why := self.clock_problem()):
+        """End the term if the replicas that have registered show that this one's clock is wrong."""
+        if self.tenure is not None and (why := self.why_not()):
             self._leave(self.tenure.leadership, why)
 
     def acts(self, tenure: Tenure) -> None:
@@ -148,11 +148,7 @@ class Office:
         return self._candidacy.told
 
     def why_not(self) -> str:
-        """See Ballot."""
-        return self.clock_problem()
-
-    def clock_problem(self) -> str:
-        """See `Registrations.clock_problem`. For any thread."""
+        """See Ballot, and `Registrations.clock_problem`. For any thread."""
         own = self._surroundings.options.identity["instance"]
         return self._registrations.clock_problem(self._mirror.model, own, leads=self.tenure is not None)
 

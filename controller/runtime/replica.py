@@ -254,7 +254,7 @@ class Replica:
             checks.store(staleness, self._rule.store, self._follower.last_error),
             checks.leader(leader, staleness, self._rule.store),
             checks.engine_identity(self._candidacy.told, self._candidacy.why_not(model)),
-            checks.clock(self._office.clock_problem()),
+            checks.clock(self._office.why_not()),
         ]
         if office is not None:
             silence = office.engine_silence
