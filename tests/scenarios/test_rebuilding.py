@@ -191,6 +191,8 @@ def test_a_share_that_is_edited_during_a_rebuild_is_found_before_its_end() -> No
     stage.put(stage.keys.share("default", first), codec.encode({"held": {"cpu": "9"}, "op": "hand"}))
     leader.sync()
     leader.run()
+    leader.sync()  # the last part waits until the watch has shown what came before it
+    leader.run()
     assert stage.model().ledger("default").shares_are_whole
     assert stage.model().share("default", first) != Share()
     assert stage.model().share("default", first).held == Vector({"cpu": 1000})
@@ -211,6 +213,8 @@ def test_other_pools_do_not_wait_for_the_end_of_a_rebuild() -> None:
         assert leader.reconciler.step()
     model = stage.model()
     assert (model.is_rebuilding("default"), model.is_rebuilding("other")) == (True, False)
+    leader.run()
+    leader.sync()
     leader.run()
     assert not stage.model().is_rebuilding("default")
     stage.check()

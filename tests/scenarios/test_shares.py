@@ -7,12 +7,14 @@ import json
 import pytest
 
 from controller.core.model import codec
+from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
-from controller.core.model.shares import DAY_MS, Share
+from controller.core.model.shares import DAY_MS, FRACTION, Share, encode_share
 from controller.core.model.task import Phase
+from controller.store.records import to_change
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 SHARING = {"owners": {"vision": {"weight": 2}}}
@@ -139,8 +141,6 @@ def test_a_forged_share_is_found_and_repaired(stage: Stage) -> None:
     leader = stage.leader()
     leader.acknowledge(leader.run())
     forged = share(stage, "vision")._replace(held=Vector({"cpu": 3000}))
-    from controller.core.model.shares import encode_share
-
     stage.put(stage.keys.share("default", "vision"), encode_share(forged, Op("hand")))
     with pytest.raises(AssertionError, match="I9"):
         stage.check()
@@ -264,8 +264,79 @@ def test_a_share_that_somebody_wrote_meanwhile_is_not_written_over_unseen(stage:
     edited = {"held": {"cpu": "3"}, "running": 7, "op": "hand", "at": round(stage.clock.now() * 1000)}
     stage.put(stage.keys.share("default", "vision"), json.dumps(edited).encode())
     finish(leader, "a")
+    assert stage.state("a") == "Pending", "the transaction was refused, and the shares are rebuilt first"
+    settle(leader)
     assert stage.state("a") == "Succeeded"
-    assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector({"cpu": 2000}), 6)
+    assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector(), 0)
+    stage.check()
+
+
+EDITS: dict[str, dict[str, object] | None] = {
+    "lowered": {"held": {}, "running": 0},
+    "raised": {"held": {"cpu": "9"}, "running": 9},
+    "counted wrong": {"running": 0},
+    "charged ahead of all others": {"recent": {"cpu": "9" * 30}},
+    "below zero": {"used": {"cpu": "-5"}, "recent": {"cpu": "-5"}},
+    "emptied": {"used": {}, "at": 0},
+    "deleted": None,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("sees", [True, False], ids=["while a leader looks", "while nobody leads"])
+def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
+    stage: Stage, edit: dict[str, object] | None, sees: bool
+) -> None:
+    """Else its owner would pass its limit by what the share does not say."""
+    stage.pool(sharing={"owners": {"vision": {"limit": {"cpu": 2}, "max_running": 2}}})
+    for name in "abcd":
+        stage.submit(name, owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    follower = Model()
+    follow(stage, follower)
+    assert share(stage, "vision").running == 2
+    key = stage.keys.share("default", "vision")
+    if edit is None:
+        stage.delete(key)
+    else:
+        stored = codec.decode_mapping(encode_share(share(stage, "vision"), Op("hand")))
+        stage.put(key, codec.encode({**stored, **edit}))
+    if not sees:
+        stage.elect()
+        leader = stage.leader(observation(("a", 1), Phase.RUNNING), observation(("b", 1), Phase.RUNNING))
+    follow(stage, follower)
+    assert follower.is_rebuilding("default")
+    settle(leader)
+    assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector({"cpu": 2000}), 2)
+    assert share(stage, "vision").recent.get("cpu") <= 4000 * FRACTION
+    assert [stage.state(name) for name in "abcd"].count("Created") == 2
+    follow(stage, follower)
+    assert not follower.is_rebuilding("default")
+    stage.clock.move(3)
+    finish(leader, "a")
+    assert [stage.state(name) for name in "abcd"].count("Created") == 1
+    stage.check()
+
+
+def settle(leader: StagedReplica) -> None:
+    """Let the leader go on until its watch shows nothing new."""
+    for _ in range(4):
+        leader.sync()
+        leader.run()
+
+
+def follow(stage: Stage, model: Model) -> None:
+    """Take in what has changed since, as a follower's watch brings it."""
+    last, first = stage.model().revision, model.revision
+    watch = stage.store.watch(stage.keys.prefix, after=first)
+    for batch in watch if first < last else ():
+        for event in batch.events:
+            model.apply(to_change(stage.keys, event.key, event.item, batch.revision))
+        model.advance_revision(batch.revision)
+        if batch.revision >= last:
+            break
+    watch.close()
 
 
 def test_a_share_of_nobody_is_charged_nothing_by_its_repair(stage: Stage) -> None:

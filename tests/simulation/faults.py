@@ -104,9 +104,6 @@ class Faults:
         self._undo.clear()
         for pool, amount in self.simulation.oracle.amiss.items():
             self._add_to_ledger(pool, ZERO - amount)  # rubbish may have hidden it when it was to be put right
-        if self.simulation.oracle.shares is not None:
-            for pool in self.simulation.oracle.shares.edited():
-                self._add_to_ledger(pool, ZERO)
         for computer in self.simulation.computers:
             computer.machine.paused_until = self.scheduler.now
             computer.machine.set_rate(1.0)
@@ -325,7 +322,7 @@ class Faults:
         return True
 
     def edit_share(self) -> None:
-        """Somebody edits or deletes a share, and later touches the ledger, so that all are rebuilt."""
+        """Somebody edits or deletes a share, and sometimes touches the ledger as well, later."""
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
         if oracle.shares is None or not oracle.shares.shares:
             return
@@ -342,7 +339,8 @@ class Faults:
             if rng.random() < 0.5:  # more than was used, or less than it was
                 share |= {rng.choice(("lost", "stopping")): {"cpu": f"{rng.choice((0, 5, 10**15))}"}}
             users.put_bytes(keys.share(pool, owner), codec.encode(share))
-        self._for_a_while(lambda: self._touch_ledger(pool), longest=6.0)
+        if rng.random() < 0.2:
+            self._for_a_while(lambda: self._touch_ledger(pool), longest=6.0)
 
     def _touch_ledger(self, pool: str) -> None:
         """Have the shares of the pool rebuilt; later, if it cannot be read now."""

@@ -140,10 +140,6 @@ class ShareJudge:
             for pool in {pool: None for pool, _ in (*moved, *shares)}:
                 self._check_pool(pool, [owner for of, owner in (*moved, *shares) if of == pool])
 
-    def edited(self) -> list[str]:
-        """Pools of which somebody has edited a share, which has not been rebuilt since."""
-        return [*self._edited]
-
     def left(self) -> list[str]:
         """What must not be there once all has finished."""
         shared = (pool for pool in self._edited if self._oracle.claims.is_shared(pool))

@@ -52,6 +52,10 @@ SHARING_MUTANTS = (
         density=3.0,
     ),
     _bug(
+        "a share that a hand has written stays",
+        (f"{_RECORDS}._apply_share", "change.mod > self._shown.get(pool, 0)", "False"),
+    ),
+    _bug(
         "holds change while shares are rebuilt",
         (f"{_RECORDS}.may_not_change", "self.is_rebuilding(pool) or ", ""),
     ),

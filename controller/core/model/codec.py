@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -144,6 +145,10 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
         )
 
 
+# Many records share these names.
+_parse_known_name = lru_cache(maxsize=4096)(parse_name)
+
+
 def _name_or_empty(raw: object) -> str:
     try:
         return parse_name(raw, "", "a name")
@@ -243,8 +248,8 @@ def _check_status(status: Status) -> None:
         raise CorruptValue(f"finished_at: is missing, but a {status.state} task has ended")
     if status.state not in FINISHED and status.pool:
         try:  # they become parts of keys
-            parse_name(status.pool, "pool", "a pool's name")
-            parse_name(status.owner, "owner", "an owner's name")
+            _parse_known_name(status.pool, "pool", "a pool's name")
+            _parse_known_name(status.owner, "owner", "an owner's name")
         except InvalidField as error:
             raise CorruptValue(str(error)) from error
 

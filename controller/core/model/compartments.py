@@ -17,6 +17,7 @@ class Compartments(ABC):
     """See the module's docstring. `Model` is the whole."""
 
     def __init__(self) -> None:
+        self.revision = 0  # every change up to here has been applied
         self.tasks: dict[str, Task] = {}
         self.quarantine: dict[tuple[str, tuple[str, ...]], str] = {}  # record → why it does not parse
         # tasks that are set aside, and whether that is stored

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from controller.core.model import quarantine
 from controller.core.model.demand import Demands, pool_template
 from controller.core.model.holders import Holders
-from controller.core.model.lifecycle import HOLDING, WAITING, State
+from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.parts import NO_PARTS, Parts, has_parts, parts_of
 from controller.core.model.queue import Place, Queue
 from controller.core.model.records import Change, PoolRecord, Task
@@ -129,7 +129,7 @@ class Indexes:
             pool = task.counted[0]
             self.counts[task.counted] -= 1
             task.counted = None
-            if (owner := self._on_hold.pop(task.id, None)) is not None:
+            if self._on_hold and (owner := self._on_hold.pop(task.id, None)) is not None:
                 self._count_on_hold(pool, owner, -1)
             queue = self.queues.get(pool)
             if queue is not None and task.id in queue:
@@ -137,7 +137,8 @@ class Indexes:
                 self.touched.pools[pool] = None  # it may have been the head that blocked others
         if self.holding.pop(task.id, None) is not None:
             self.holders.discard(task.id)
-            self.with_parts.pop(task.id, None)
+            if self.with_parts:
+                self.with_parts.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -150,21 +151,23 @@ class Indexes:
         if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
             self.timers.schedule(task, None)
             return
-        pool_and_state = task.pool, task.state
-        task.counted = self._counted.setdefault(pool_and_state, pool_and_state)
+        status, state, pool = task.status, task.state, task.pool
+        task.counted = self._counted.setdefault((pool, state), (pool, state))
         self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
-        if task.status is not None and task.state in HOLDING:
+        if status is not None and state in HOLDING:
             self.holding[task.id] = task
-            task.held = task.pool, task.status.hold
+            task.held = pool, status.hold
             self.holders.add(task)
-            if has_parts(task.status):
+            if has_parts(status):
                 self.with_parts[task.id] = task
-            if task.status.stopping and task.status.lost_since is not None:
-                self.touched.pools[task.pool] = None  # nobody can count on what it holds any more
+            if status.stopping and status.lost_since is not None:
+                self.touched.pools[pool] = None  # nobody can count on what it holds any more
+        elif state in FINISHED:
+            pass  # only its retention is left
         elif task.on_hold:
             self._on_hold[task.id] = task.owner
-            self._count_on_hold(task.pool, task.owner, 1)
-        elif task.state is State.CREATED:
+            self._count_on_hold(pool, task.owner, 1)
+        elif state is State.CREATED:
             self._enqueue(task)
             if task.seen_at is None and task.status is None:
                 self._unseen[task.id] = None

@@ -36,7 +36,6 @@ class Model(InstallationRecords, PoolRecords):
 
     def __init__(self) -> None:
         super().__init__()
-        self.revision = 0  # every change up to here has been applied
         indexes = self.indexes
         self.queues, self.counts = indexes.queues, indexes.counts
         self.holding, self.holds = indexes.holding, indexes.holds
@@ -153,7 +152,10 @@ class Model(InstallationRecords, PoolRecords):
         A record that we do not have was absent when `revision` was reached. Older puts must not bring it
         back.
         """
-        return max(self.mod_of(kind, names), self._tombstones.get((kind, names), 0)) or self.revision
+        known = self.mod_of(kind, names)
+        if self._tombstones:
+            known = max(known, self._tombstones.get((kind, names), 0))
+        return known or self.revision
 
     # -- time
 

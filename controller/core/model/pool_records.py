@@ -6,6 +6,7 @@ from controller.core.model import claims, codec
 from controller.core.model.claims import Claim
 from controller.core.model.compartments import Compartments
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
+from controller.core.model.resources import ZERO
 from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
@@ -23,10 +24,15 @@ class PoolRecords(Compartments):
         self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
         self.shared: dict[str, None] = {}  # the pools of which shares are kept
         self.charged_at = 0  # ms; no charge and no step of a history is later
+        # pool → revisions at which something wrote a share without the ledger: leaders always write both
+        self._lone_shares: dict[str, dict[int, None]] = {}
+        self._shown: dict[str, int] = {}  # pool → the newest revision of its ledger that the store has shown
 
     def put_ledger(self, pool: str, ledger: Ledger, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
         if mod > self._known("ledgers", (pool,)):
+            if pool in self._lone_shares:
+                self._settle_shares(pool, self.ledger(pool), ledger)
             self.ledgers[pool] = ledger._replace(mod=mod)
             if ledger.account is not NO_ACCOUNT:
                 self.charged_at = max(self.charged_at, ledger.account.charged_until)
@@ -68,13 +74,38 @@ class PoolRecords(Compartments):
     def is_rebuilding(self, pool: str) -> bool:
         """Whether the pool's shares are not whole. Until the leader has rebuilt them, no hold changes.
 
-        They are rebuilt again once something can be read that could not be read at the last time.
+        They are rebuilt again once something can be read that could not be read at the last time, and once a
+        share was written without the ledger.
         """
         if pool not in self.shared:
             return False
         ledger = self.ledger(pool)
         unread = ledger.account.unread
-        return not ledger.shares_are_whole or (unread > 0 and self.unread(pool) < unread)
+        return (
+            not ledger.shares_are_whole
+            or pool in self._lone_shares
+            or (unread > 0 and self.unread(pool) < unread)
+        )
+
+    def shares_were_edited(self, pool: str) -> bool:
+        """Whether something other than a leader has written a share since the shares were whole."""
+        return pool in self._lone_shares
+
+    def compare_shares(self) -> None:
+        """Have shares rebuilt that do not say what tasks hold. A leader calls it as its term begins.
+
+        Somebody may have deleted one while no replica was alive to see it. The cost follows the holds.
+        """
+        for pool in self.shared:
+            if self.pool_is_frozen(pool) or self.is_rebuilding(pool) or self.unread(pool):
+                continue
+            holders, shares = self.indexes.holders, self.shares.get(pool, {})
+            for owner in {*holders.owners(pool), *shares}:
+                holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
+                share = self.share(pool, owner)
+                if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
+                    self._lone_shares[pool] = {self.revision: None}
+                    break
 
     def unread(self, pool: str) -> int:
         """How many statuses and shares cannot be read that may belong to the pool."""
@@ -124,16 +155,34 @@ class PoolRecords(Compartments):
             self.shared[name] = None
         elif self.shared.pop(name, 0) is None:
             self.indexes.holders.drop(name)
+            self._lone_shares.pop(name, None)
             self._look_again(name)  # its tasks may have waited for its shares
 
     def _apply_ledger(self, pool: str, change: Change) -> None:
-        was_rebuilding = self.is_rebuilding(pool)
+        self._shown[pool] = change.mod
+        self._forget_lone(pool, change.mod, change.mod)
+        before, was_rebuilding = self.ledger(pool), self.is_rebuilding(pool)
         self.ledgers.pop(pool, None)
         if change.value is not None:
             ledger = self.ledgers[pool] = decode_ledger(change)
             self.charged_at = max(self.charged_at, ledger.account.charged_until)
+            self._settle_shares(pool, before, ledger)
         if was_rebuilding and not self.is_rebuilding(pool):
             self._look_again(pool)
+
+    def _settle_shares(self, pool: str, before: Ledger, after: Ledger) -> None:
+        """If the ledger ends a rebuild, all that was written before its last but one part is put right."""
+        if after.shares_are_whole and not before.shares_are_whole:
+            self._forget_lone(pool, 0, before.mod)
+
+    def _forget_lone(self, pool: str, first: int, last: int) -> None:
+        lone = self._lone_shares.get(pool)
+        if lone is not None:
+            left = {mod: None for mod in lone if not first <= mod <= last}
+            if left:
+                self._lone_shares[pool] = left
+            else:
+                del self._lone_shares[pool]
 
     def _apply_share(self, pool: str, owner: str, change: Change) -> None:
         self._note_share(pool, owner)
@@ -143,6 +192,8 @@ class PoolRecords(Compartments):
             shares[owner] = decode_share(change.value, change.mod)
         elif not shares:
             del self.shares[pool]
+        if pool in self.shared and change.mod > self._shown.get(pool, 0):
+            self._lone_shares.setdefault(pool, {})[change.mod] = None  # unless the ledger comes with it
 
     def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:
         known = self.claims.setdefault(pool, {})

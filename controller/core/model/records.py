@@ -146,7 +146,7 @@ class Task:
     def first_due(self) -> float | None:
         """When time alone changes something for this task (back-off, deadline, retention); None for never."""
         status, spec = self.status, self.spec
-        if status is not None and status.is_on_hold:
+        if status is not None and status.on_hold and status.is_on_hold:
             return None
         if status is None or status.state is State.CREATED:
             limit = spec.deadlines.queue_seconds if spec is not None else None

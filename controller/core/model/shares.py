@@ -68,9 +68,12 @@ class Share(NamedTuple):
         return Parts(self.lost + lost, self.stopping + stopping)
 
     def cut(self) -> Share:
-        """The share with parts that are no more than was used."""
-        stopping = _at_most(self.stopping, self.used)
-        return self._replace(lost=_at_most(self.lost, self.used - stopping), stopping=stopping)
+        """The share without amounts below zero, and with parts that are no more than was used."""
+        used, recent = _at_least_zero(self.used), _at_least_zero(self.recent)
+        stopping = _at_most(self.stopping, used)
+        return self._replace(
+            used=used, recent=recent, lost=_at_most(self.lost, used - stopping), stopping=stopping
+        )
 
     def changed(
         self, more: Vector, tasks: int, at: int, half_life_seconds: float, parts: Parts = NO_PARTS
@@ -155,6 +158,10 @@ def _charged(used: Vector, held: Vector, elapsed: int) -> Vector:
     if elapsed <= 0 or not held:
         return used
     return used + times(held, elapsed)
+
+
+def _at_least_zero(amounts: Vector) -> Vector:
+    return Vector({name: amount for name, amount in amounts.items() if amount > 0})
 
 
 def _at_most(amounts: Vector, limit: Vector) -> Vector:

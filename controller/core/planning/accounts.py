@@ -1,11 +1,11 @@
 """Plans for the shares of pools: shares are rebuilt where they are not whole, and each day is closed.
 
-Shares are not whole if something other than a leader that knows them wrote the ledger: a repair, an older
-release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool changes, so
-that several transactions can write them. Each of these also writes the ledger, whose `shares_op` then says by
-which rule, and the last one says that the shares are whole. So whoever leads goes on by the same rule. What
-was used in between is an estimate: as if an owner had held until now what its share says, or, where shares
-were edited, from what its tasks hold now.
+Shares are not whole if something other than a leader that knows them wrote one, or the ledger: a repair, an
+older release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool
+changes, so that several transactions can write them. Each of these also writes the ledger, whose `shares_op`
+then says by which rule, and the last one says that the shares are whole. So whoever leads goes on by the same
+rule. What was used in between is an estimate: as if an owner had held until now what its share says, or,
+where shares were edited, from what its tasks hold now.
 
 A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
 owner had used by its end, since the beginning, and how much of it was lost or being stopped.
@@ -25,6 +25,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import (
     AHEAD_MS,
     DAY_MS,
+    FRACTION,
     Account,
     Share,
     averaged,
@@ -75,6 +76,7 @@ class Accounts:
         self._closings: dict[str, _Closing] = {}
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
+        model.compare_shares()
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
@@ -109,8 +111,8 @@ class Accounts:
             if self._model.pool_is_frozen(pool):
                 continue
             if self._must_rebuild(pool, moment.at):
-                if self._model.ledger(pool).mod > self._model.revision and not self._goes_on(pool):
-                    continue  # a refusal has shown the ledger, and the watch has yet to show what came before
+                if self._model.ledger(pool).mod > self._model.revision and not self._left(pool):
+                    continue  # the watch has yet to show what was written before the ledger
                 if gives_way:
                     self.gave_way = True
                     continue
@@ -127,27 +129,29 @@ class Accounts:
     def _is_over(self, pool: str, at: int) -> bool:
         return self._model.ledger(pool).account.day < at // DAY_MS
 
-    def _goes_on(self, pool: str) -> bool:
-        """Whether this leader wrote the ledger last, in a rebuild that is not at its end."""
+    def _left(self, pool: str) -> list[str]:
+        """The owners that a rebuild has yet to look at, if this leader wrote the ledger last in it."""
         rebuild = self._rebuilds.get(pool)
-        return rebuild is not None and rebuild.op == self._model.ledger(pool).op
+        return rebuild.left if rebuild is not None and rebuild.op == self._model.ledger(pool).op else []
 
     def _rebuild(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
         """The next transaction that rebuilds the pool's shares. Each looks only at owners that are left.
 
-        The last one looks at all of them, and finds them as they should be, but for those that it writes.
+        The last one looks at all of them, and finds them as they should be, but for those that it writes. It
+        knows all that was written before the ledger, and the ledger says that shares are being rebuilt: so
+        whoever has seen a share edited sees that it is put right.
         """
         ledger = self._model.ledger(pool)
         day = min(ledger.account.day, moment.at // DAY_MS)
         at = min(moment.at, (day + 1) * DAY_MS - 1) if day else moment.at  # the rest once that day is closed
-        left = self._rebuilds[pool].left if self._goes_on(pool) else []
-        is_whole = not left
+        left = self._left(pool)
+        is_whole = not left and not ledger.shares_are_whole
         if not left:
             owners = {*self._model.indexes.holders.owners(pool), *self._model.shares.get(pool, {})}
             left = sorted(owners, reverse=True)
         trusted = ledger.account.shares_op == TRUSTED
         if not trusted and ledger.account.shares_op != EDITED:
-            trusted = self._agree(pool)
+            trusted = not self._model.shares_were_edited(pool) and self._agree(pool)
         records: list[RecordChange] = []
         size, written = 0, dict[str, Share]()
         while left:
@@ -189,7 +193,7 @@ class Accounts:
         if self._model.share_is_frozen(pool, owner):
             return None
         stored = self._model.share(pool, owner)
-        share = stored.cut()
+        share = stored.cut() if trusts else _plausible(stored, self._model.pools[pool].pool.capacity)
         tasks = self._model.indexes.holders.of(pool, owner)
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
@@ -272,6 +276,13 @@ class Accounts:
             names = day_name(day), pool if not number else f"{pool}.{number}"
             yield RecordChange(KIND, names, self._model.mod_of(KIND, names), codec.encode(document))
             number += 1
+
+
+def _plausible(share: Share, capacity: Vector) -> Share:
+    """A share that somebody may have written, with no more on average than there is to hold."""
+    share = share.cut()
+    recent = {name: min(amount, FRACTION * capacity.get(name)) for name, amount in share.recent.items()}
+    return share._replace(recent=Vector(recent))
 
 
 def _used_since(since: int, at: int, statuses: Iterable[Status]) -> Vector:

@@ -341,7 +341,7 @@ def _step(
     **fields: Any,
 ) -> Status:
     step = _taken(status, event, moment, reason, message, request, attempt=fields.get("attempt"))
-    fields["state"] = lifecycle.successor(status.state, event)
+    fields["state"] = step.state
     # A new attempt does not carry the words of the last one, and a running one not those of its wait.
     if (
         reason

@@ -1,6 +1,7 @@
 """I9 to I11: what owners hold and have used of pools with `sharing`, and what is claimed of them.
 
-I9 and I10 are judged only where the shares are whole: a leader rebuilds the others by itself.
+I9 and I10 are judged only where the ledger says that shares are whole: a leader rebuilds the others by
+itself. It also rebuilds them if it sees a share that something else has written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def check_shares(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
     judged = [
         pool
         for pool in model.shared
-        if not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.ledger(pool).account.unread)
+        if not model.pool_is_frozen(pool)
+        and model.ledger(pool).shares_are_whole
+        and not model.ledger(pool).account.unread
     ]
     if not judged:
         return
@@ -79,8 +82,9 @@ def _check_used(model: Model, pool: str) -> Iterator[Finding]:
 
 def _check_parts(model: Model, pool: str) -> Iterator[Finding]:
     wrong = [
-        f"the share of {owner} says that {share.lost} × ms were lost and {share.stopping} × ms stopping, "
-        "which is more than it has used"
+        f"the share of {owner} says that {share.lost} × ms were lost and {share.stopping} × ms stopping,"
+        f" of {share.used} × ms that it has used, and {share.recent} on average: some of that is below zero,"
+        " or more than was used"
         for owner, share in sorted(model.shares.get(pool, {}).items())
         if share.cut() != share
     ]
@@ -137,5 +141,6 @@ def _finding(model: Model, pool: str, invariant: str, what: str) -> Finding:
         since_revision=model.ledger(pool).mod,
         likely_cause=_BY_HAND,
         repair=_REPAIR,
-        mender=Mender.REPAIR,
+        mender=Mender.LEADER if model.shares_were_edited(pool) else Mender.REPAIR,
+        transient=model.shares_were_edited(pool),
     )
