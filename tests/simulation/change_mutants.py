@@ -19,7 +19,7 @@ CHANGE_MUTANTS = (
         (
             Edit(
                 "core.model.records:Task.first_due",
-                "if status is not None and status.is_on_hold:",
+                "if status is not None and status.on_hold and status.is_on_hold:",
                 "if False:",
             ),
             Edit("core.model.indexes:Indexes._enqueue", " or task.on_hold", ""),

@@ -106,6 +106,7 @@ class Oracle:
         self.frozen: dict[str, Status] = {}  # damaged by hand: what stood there
         # written by hand, and by no leader since: task → the term that it names
         self.mended: dict[str, int] = {}
+        self._mended_at: dict[str, int] = {}  # task → the revision at which somebody wrote it last
         self.ledgers: dict[str, Vector] = {}
         self.frozen_ledgers: dict[str, None] = {}
         self.held: dict[str, Vector] = {}  # pool → Σ hold
@@ -435,7 +436,8 @@ class Oracle:
             self._check_writer(event.item.value, f"ledger {pool}", writer)
             before, capacity = self.ledgers.get(pool, ZERO), self.capacities.get(pool, ZERO)
             # Where the ledger was lowered, by what can be read of the holds.
-            holds = held - self.amiss.get(pool, ZERO) - self._unreadable(pool)
+            known, _ = self.sent[codec.decode_mapping(event.item.value)["op"]]
+            holds = held - self.amiss.get(pool, ZERO) - self._unreadable(pool, known)
             for name in sorted({*held, *holds}):
                 taken = max(held.get(name), holds.get(name))
                 if held.get(name) > before.get(name) and taken > capacity.get(name):
@@ -444,10 +446,11 @@ class Oracle:
                     )
         self.ledgers[pool] = held
 
-    def _unreadable(self, pool: str) -> Vector:
-        """What the statuses of a pool that somebody damaged hold."""
-        holds = [status.hold for status in self.frozen.values() if status.pool == pool]
-        return sum(holds, start=ZERO)
+    def _unreadable(self, pool: str, known: int) -> Vector:
+        """What the statuses of a pool hold that were damaged as they stood at that revision."""
+        later = (self.statuses.get(name) for name, revision in self._mended_at.items() if revision > known)
+        damaged = (*self.frozen.values(), *(status for status in later if status is not None))
+        return sum((status.hold for status in damaged if status.pool == pool), start=ZERO)
 
     def _on_states(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         old = self.statuses.pop(task_id, None)
@@ -478,6 +481,7 @@ class Oracle:
         if writer == USER:
             self.frozen.pop(task_id, None)
             self.mended[task_id] = new.epoch
+            self._mended_at[task_id] = self.etcd.revision
             return
         self.mended.pop(task_id, None)
         if task_id in self.frozen:

@@ -143,7 +143,7 @@ class ShareJudge:
     def left(self) -> list[str]:
         """What must not be there once all has finished."""
         shared = (pool for pool in self._edited if self._oracle.claims.is_shared(pool))
-        left = [f"the shares of {pool} are not rebuilt" for pool in shared]
+        left = [f"the shares of {pool} are not rebuilt" for pool in shared if self._shows(pool)]
         if not self._oracle.frozen and not self.frozen:
             unread = (pool for pool, account in self.accounts.items() if account.unread)
             left += [
@@ -155,6 +155,20 @@ class ShareJudge:
             if line.held or line.tasks:
                 left.append(f"{pool}: {line.held} is held")
         return left
+
+    def _shows(self, pool: str) -> bool:
+        """Whether the pool's records show that a share was edited, to who did not see it.
+
+        A leader that saw it may have ended before it could act, and another one has written the ledger since.
+        """
+        account, used = self.accounts.get(pool, NOTHING), dict[str, int]()
+        for (of, owner), share in self.shares.items():
+            line = self.line(pool, owner)
+            if of == pool:
+                used = plus(used, share.used_at(account.at))
+                if (share.held, share.tasks) != (line.held, line.tasks):
+                    return True
+        return used != account.used
 
     def check_all(self) -> None:
         """I9 and I10 of all that is whole."""

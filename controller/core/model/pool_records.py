@@ -92,20 +92,29 @@ class PoolRecords(Compartments):
         return pool in self._lone_shares
 
     def compare_shares(self) -> None:
-        """Have shares rebuilt that do not say what tasks hold. A leader calls it as its term begins.
+        """Have shares rebuilt that do not say what tasks hold, or the pool counts as used.
 
-        Somebody may have deleted one while no replica was alive to see it. The cost follows the holds.
+        A leader calls it as its term begins: somebody may have deleted a share while no replica was alive to
+        see it. The cost follows the holds.
         """
         for pool in self.shared:
             if self.pool_is_frozen(pool) or self.is_rebuilding(pool) or self.unread(pool):
                 continue
             holders, shares = self.indexes.holders, self.shares.get(pool, {})
-            for owner in {*holders.owners(pool), *shares}:
+            right = self.shares_agree(pool)
+            for owner in {*holders.owners(pool), *shares} if right else ():
                 holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
                 share = self.share(pool, owner)
-                if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
-                    self._lone_shares[pool] = {self.revision: None}
-                    break
+                right = right and (share.held, share.running) == (sum(holds, ZERO), len(holds))
+            if not right:
+                self._lone_shares[pool] = {self.revision: None}
+
+    def shares_agree(self, pool: str) -> bool:
+        """Whether the shares say of what was used what the account does, when that was charged last."""
+        account = self.ledger(pool).account
+        return account.used == sum(
+            (share.used_at(account.at) for share in self.shares.get(pool, {}).values()), ZERO
+        )
 
     def unread(self, pool: str) -> int:
         """How many statuses and shares cannot be read that may belong to the pool."""

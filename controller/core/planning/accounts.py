@@ -151,7 +151,7 @@ class Accounts:
             left = sorted(owners, reverse=True)
         trusted = ledger.account.shares_op == TRUSTED
         if not trusted and ledger.account.shares_op != EDITED:
-            trusted = not self._model.shares_were_edited(pool) and self._agree(pool)
+            trusted = not self._model.shares_were_edited(pool) and self._model.shares_agree(pool)
         records: list[RecordChange] = []
         size, written = 0, dict[str, Share]()
         while left:
@@ -217,16 +217,6 @@ class Accounts:
             lost=lost,
             stopping=stopping,
         )
-
-    def _agree(self, pool: str) -> bool:
-        """Whether the shares say of what was used what the account does, when that was charged last.
-
-        If not, somebody has written a share, and what it says it held is not to be trusted.
-        """
-        ledger, used = self._model.ledger(pool), ZERO
-        for share in self._model.shares.get(pool, {}).values():
-            used += share.used_at(ledger.account.at)
-        return used == ledger.account.used
 
     def _close(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
         """Write what was used by the end of each day that is over, and remove what is too old."""
