@@ -359,7 +359,8 @@ class ClaimJudge:
             return ""
         if pool.sharing.priority != "across-owners":
             return "it is of another owner"
-        guarantee, left = _guarantee(pool, move.new.owner), self._left(pool, move.new.owner)
+        guarantee = _guarantee(pool, move.new.owner)
+        left = self._left(pool, move.new.owner) + self._own_victims(pool, move)
         if any(left.get(each) < guarantee[each] for each in guarantee if each in move.new.hold):
             return f"{move.new.owner} would hold {left}, below its guarantee of {guarantee}"
         return ""
@@ -402,6 +403,20 @@ class ClaimJudge:
         for one in self.waiting(pool):
             held += one.asked if one.owner == owner else ZERO
         return held
+
+    def _own_victims(self, pool: Pool, move: Move) -> Vector:
+        """What its owner gives up for tasks of its own in the same transaction, perhaps after this."""
+        owner, holds = move.new.owner, ZERO
+        own = [one.task_id for one in self.waiting(pool) if one.owner == owner]
+        victims = {name for each in own for name in self._victims(pool.name, each)}
+        for task_id, status in self._oracle.statuses.items():
+            if status.op == move.new.op and f"{task_id}-{status.attempt}" in victims:
+                holds += status.hold
+        return holds
+
+    def _victims(self, pool: str, task_id: str) -> tuple[str, ...]:
+        claim = self.claims.get((pool, task_id))
+        return claim.victims if claim is not None else ()
 
     def _check_preempted(self, move: Move) -> None:
         """It has used up no attempt, and waits for its turn again, at once."""

@@ -26,7 +26,7 @@ class PoolRecords(Compartments):
         self.charged_at = 0  # ms; no charge and no step of a history is later
         # pool → revisions at which something wrote a share without the ledger: leaders always write both
         self._lone_shares: dict[str, dict[int, None]] = {}
-        self._shown: dict[str, int] = {}  # pool → the newest revision of its ledger that the store has shown
+        self._loads = False  # a snapshot, in which a ledger may be newer than the shares
 
     def put_ledger(self, pool: str, ledger: Ledger, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
@@ -164,11 +164,9 @@ class PoolRecords(Compartments):
             self.shared[name] = None
         elif self.shared.pop(name, 0) is None:
             self.indexes.holders.drop(name)
-            self._lone_shares.pop(name, None)
             self._look_again(name)  # its tasks may have waited for its shares
 
     def _apply_ledger(self, pool: str, change: Change) -> None:
-        self._shown[pool] = change.mod
         self._forget_lone(pool, change.mod, change.mod)
         before, was_rebuilding = self.ledger(pool), self.is_rebuilding(pool)
         self.ledgers.pop(pool, None)
@@ -201,7 +199,8 @@ class PoolRecords(Compartments):
             shares[owner] = decode_share(change.value, change.mod)
         elif not shares:
             del self.shares[pool]
-        if pool in self.shared and change.mod > self._shown.get(pool, 0):
+        ledger_mod = self._mods.get(("ledgers", (pool,)), 0)
+        if change.mod > ledger_mod if self._loads else change.mod != ledger_mod:
             self._lone_shares.setdefault(pool, {})[change.mod] = None  # unless the ledger comes with it
 
     def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:

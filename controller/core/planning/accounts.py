@@ -143,7 +143,11 @@ class Accounts:
         """
         ledger = self._model.ledger(pool)
         day = min(ledger.account.day, moment.at // DAY_MS)
-        at = min(moment.at, (day + 1) * DAY_MS - 1) if day else moment.at  # the rest once that day is closed
+        at = moment.at
+        if not ledger.account.at:  # the pool was not shared so far: whoever wrote a part before charged until
+            charged = (share.at for share in self._model.shares.get(pool, {}).values())
+            at = max([at, *(until for until in charged if until <= at + AHEAD_MS)])
+        at = min(at, (day + 1) * DAY_MS - 1) if day else at  # the rest once that day is closed
         left = self._left(pool)
         is_whole = not left and not ledger.shares_are_whole
         if not left:
@@ -167,7 +171,9 @@ class Accounts:
             left.pop()
         if left or not is_whole:
             self._rebuilds[pool] = _Rebuild(moment.op, left)
-            account = ledger.account._replace(shares_op=TRUSTED if trusted else EDITED)
+            # no leader charges earlier than the parts that are written
+            account = ledger.account.changed(ledger.held, at) if ledger.account.at else ledger.account
+            account = account._replace(shares_op=TRUSTED if trusted else EDITED)
         else:
             self._rebuilds.pop(pool, None)
             account = self._whole(pool, at, written, moment)._replace(day=day or at // DAY_MS)
