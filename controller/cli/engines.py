@@ -28,10 +28,7 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
     """
-    registered = next(
-        (engine for engine in _registered(session.client.replicas.all()) if engine.get("name")), {}
-    )
-    name = str(registered.get("name") or session.given("engine") or "")
+    name, registered = _named(session)
     if name in REMOTE:
         from controller.app import make_engine
 
@@ -39,6 +36,14 @@ def open_engine(session: Session) -> Engine | None:
         session.client.outputs.bind(engine)
         return engine
     return session.client.outputs.engine(session.given("state_dir"))
+
+
+def _named(session: Session) -> tuple[str, dict[str, object]]:
+    """The engine's name, "" if it is not known, and what the replicas have registered of it."""
+    registered = next(
+        (engine for engine in _registered(session.client.replicas.all()) if engine.get("name")), {}
+    )
+    return str(registered.get("name") or session.given("engine") or ""), registered
 
 
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
@@ -55,6 +60,8 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
         why = str(error)
     except EngineError as error:
         why = problem = str(error)
+    if engine is None and _named(session)[0] == "null":
+        why = "the engine `null` runs nothing, and keeps nothing"
     if engine is None:
         say(f"warning: the engine is not checked: {why}", err=True)
     return engine, problem

@@ -101,7 +101,7 @@ class Selection:
         if not self.yes:
             if not sys.stdin.isatty():
                 raise UserError(f"this would act on {many}: add --yes")
-            confirm(f"{verb} {many}?")
+            confirm(f"{many}: {verb}?")
         with ThreadPoolExecutor(AT_ONCE) as several:
             answers = several.map(lambda view: _answer(view, ask), views)
             code = max(_tell(view, verb, answer) for view, answer in zip(views, answers, strict=True))

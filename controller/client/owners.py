@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.client.calls import Calls
+from controller.client.pools import no_pool
 from controller.client.reading import OF_OWNERS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
@@ -49,17 +50,24 @@ class Owners:
         for the beginning and for now. Each stands for the end of the last day that was closed before:
         `Usage.since` and `Usage.until` say when that was. By label it is counted from the histories of the
         tasks that are still stored, to the millisecond. If the clock is behind what was charged last, `now`
-        is then. Raises InvalidField.
+        is then. Raises InvalidField, and NotFound if there is no such pool, and was none.
         """
         now = round(self._calls.clock.now() * 1000)
         begin, end = span = parse_span(since, until, now)
         label = label_of(by)
         if label is not None:
-            return by_label(self._reading.model("pools/", "ledgers/", *OF_TASKS), label, pool, span, now)
+            model = self._reading.model("pools/", "ledgers/", *OF_TASKS)
+            self._check_pool(model, pool)
+            return by_label(model, label, pool, span, now)
         model = self._reading.model(*OF_SHARES, *(() if until else ("states/",)))  # of what has not ended
+        self._check_pool(model, pool)
         closed = self._closed(model, pool, begin) if begin is not None else {}
         ended = self._closed(model, pool, end) if end is not None else {}
         return by_share(model, by, pool, span, closed, ended, now)
+
+    def _check_pool(self, model: Model, pool: str) -> None:
+        if pool and not (pool in model.pools or pool in model.ledgers or model.mod_of("pools", (pool,))):
+            raise no_pool(self._calls.keys, pool)
 
     def _closed(self, model: Model, pool: str, begin: int) -> dict[str, ClosedDay]:
         """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""

@@ -23,7 +23,7 @@ from controller.core.model.parts import NO_PARTS, counted, times
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.scalars import parse_duration
-from controller.core.model.shares import DAY_MS, digits, time_after
+from controller.core.model.shares import DAY_MS, decode_amounts, digits, time_after
 from controller.errors import CorruptValue, InvalidField
 
 BY = ("owner", "pool")
@@ -150,18 +150,15 @@ def closed_days(records: Iterable[tuple[str, str, bytes]], last: str) -> dict[st
 def _decode_day(key: str, value: bytes) -> tuple[int, dict[str, Used]]:
     try:
         record = codec.decode_mapping(value)
-        at = record["at"]
+        at = record.get("at")
         if type(at) is not int:
             raise CorruptValue("at: is not an integer")
-        parts = [
-            {
-                owner: Vector({name: int(amount) for name, amount in amounts.items()})
-                for owner, amounts in told.items()
-            }
-            for told in (record["used"], record.get("lost", {}), record.get("stopping", {}))
-        ]
+        told = [record.get(name, {}) for name in ("used", "lost", "stopping")]
+        if "used" not in record or not all(isinstance(part, dict) for part in told):
+            raise CorruptValue("used, lost, stopping: are not mappings of owners to amounts")
+        parts = [{owner: decode_amounts(part, owner) for owner in part} for part in told]
         return at, {owner: Used(*(part.get(owner, ZERO) for part in parts)) for owner in parts[0]}
-    except (CorruptValue, KeyError, AttributeError, TypeError, ValueError) as error:
+    except CorruptValue as error:
         raise CorruptValue(f"{key} cannot be read ({error}): choose another day") from error
 
 

@@ -100,21 +100,23 @@ class PoolRecords(Compartments):
         for pool in self.shared:
             if self.pool_is_frozen(pool) or self.is_rebuilding(pool) or self.unread(pool):
                 continue
-            holders, shares = self.indexes.holders, self.shares.get(pool, {})
-            right = self.shares_agree(pool)
-            for owner in {*holders.owners(pool), *shares} if right else ():
-                holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
-                share = self.share(pool, owner)
-                right = right and (share.held, share.running) == (sum(holds, ZERO), len(holds))
-            if not right:
+            if not self.shares_agree(pool, with_holds=True):
                 self._lone_shares[pool] = {self.revision: None}
 
-    def shares_agree(self, pool: str) -> bool:
-        """Whether the shares say of what was used what the account does, when that was charged last."""
-        account = self.ledger(pool).account
-        return account.used == sum(
-            (share.used_at(account.at) for share in self.shares.get(pool, {}).values()), ZERO
-        )
+    def shares_agree(self, pool: str, *, with_holds: bool) -> bool:
+        """Whether the shares say of what was used what the account does, when that was charged last.
+
+        `with_holds`: whether they also say what tasks hold.
+        """
+        account, holders, shares = self.ledger(pool).account, self.indexes.holders, self.shares.get(pool, {})
+        if account.used != sum((share.used_at(account.at) for share in shares.values()), ZERO):
+            return False
+        for owner in {*holders.owners(pool), *shares} if with_holds else ():
+            holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
+            share = self.share(pool, owner)
+            if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
+                return False
+        return True
 
     def unread(self, pool: str) -> int:
         """How many statuses and shares cannot be read that may belong to the pool."""

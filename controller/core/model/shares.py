@@ -200,13 +200,13 @@ def decode_share(data: bytes, mod: int = 0) -> Share:
     return Share(
         held,
         _integer(raw, "running", -(2**53), 2**53),
-        _amounts(raw, "used"),
-        _amounts(raw, "recent"),
+        decode_amounts(raw, "used"),
+        decode_amounts(raw, "recent"),
         _integer(raw, "at", 0, _MAX_AT),
         mod,
         {name: value for name, value in raw.items() if name not in _FIELDS} or codec.NO_EXTRAS,
-        _amounts(raw, "lost"),
-        _amounts(raw, "stopping"),
+        decode_amounts(raw, "lost"),
+        decode_amounts(raw, "stopping"),
     )
 
 
@@ -226,7 +226,7 @@ def take_account(fields: dict[str, Any]) -> Account:
     if not isinstance(shares_op, str):
         raise CorruptValue("shares_op: is not a string")
     return Account(
-        _amounts(raw, "used"),
+        decode_amounts(raw, "used"),
         _integer(raw, "at", 0, _MAX_AT),
         Op(shares_op),
         _integer(raw, "day", 0, _MAX_AT // DAY_MS),
@@ -241,7 +241,8 @@ def digits(amounts: Vector) -> dict[str, str]:
     return {name: str(amount) for name, amount in amounts.items()}
 
 
-def _amounts(raw: Mapping[str, Any], field: str) -> Vector:
+def decode_amounts(raw: Mapping[str, Any], field: str) -> Vector:
+    """A field of exact integers by resource, as `digits` writes them. Raises CorruptValue."""
     given = raw.get(field, {})
     if not isinstance(given, dict) or len(given) > MAX_NAMES:
         raise CorruptValue(f"{field}: is not a mapping of at most {MAX_NAMES} resources to integers")

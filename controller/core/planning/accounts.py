@@ -41,6 +41,7 @@ from controller.core.planning.transitions import Moment
 KIND = "usage"
 OWNERS_PER_KEY, AMOUNTS_PER_KEY = 500, 2000  # of a closed day; an amount takes about 100 bytes at most
 DAYS_KEPT = 400
+APART_MS = 3_600_000  # clocks of leaders are not further apart: see controller.runtime.registrations
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
 # `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
@@ -143,10 +144,9 @@ class Accounts:
         """
         ledger = self._model.ledger(pool)
         day = min(ledger.account.day, moment.at // DAY_MS)
-        at = moment.at
-        if not ledger.account.at:  # the pool was not shared so far: whoever wrote a part before charged until
-            charged = (share.at for share in self._model.shares.get(pool, {}).values())
-            at = max([at, *(until for until in charged if until <= at + AHEAD_MS)])
+        # The leader before may have written a part, and its clock may have been ahead, though not by more.
+        charged = (share.at for share in self._model.shares.get(pool, {}).values())
+        at = max([moment.at, *(until for until in charged if until <= moment.at + APART_MS)])
         at = min(at, (day + 1) * DAY_MS - 1) if day else at  # the rest once that day is closed
         left = self._left(pool)
         is_whole = not left and not ledger.shares_are_whole
@@ -155,7 +155,8 @@ class Accounts:
             left = sorted(owners, reverse=True)
         trusted = ledger.account.shares_op == TRUSTED
         if not trusted and ledger.account.shares_op != EDITED:
-            trusted = not self._model.shares_were_edited(pool) and self._model.shares_agree(pool)
+            edited = self._model.shares_were_edited(pool)
+            trusted = self._model.shares_agree(pool, with_holds=edited)
         records: list[RecordChange] = []
         size, written = 0, dict[str, Share]()
         while left:
@@ -171,9 +172,7 @@ class Accounts:
             left.pop()
         if left or not is_whole:
             self._rebuilds[pool] = _Rebuild(moment.op, left)
-            # no leader charges earlier than the parts that are written
-            account = ledger.account.changed(ledger.held, at) if ledger.account.at else ledger.account
-            account = account._replace(shares_op=TRUSTED if trusted else EDITED)
+            account = ledger.account._replace(shares_op=TRUSTED if trusted else EDITED)
         else:
             self._rebuilds.pop(pool, None)
             account = self._whole(pool, at, written, moment)._replace(day=day or at // DAY_MS)
@@ -199,7 +198,7 @@ class Accounts:
         if self._model.share_is_frozen(pool, owner):
             return None
         stored = self._model.share(pool, owner)
-        share = stored.cut() if trusts else _plausible(stored, self._model.pools[pool].pool.capacity)
+        share = _plausible(stored, self._model.pools[pool].pool.capacity)
         tasks = self._model.indexes.holders.of(pool, owner)
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
@@ -275,7 +274,7 @@ class Accounts:
 
 
 def _plausible(share: Share, capacity: Vector) -> Share:
-    """A share that somebody may have written, with no more on average than there is to hold."""
+    """The share as `cut`, and with no more on average than there is to hold: it may have been edited."""
     share = share.cut()
     recent = {name: min(amount, FRACTION * capacity.get(name)) for name, amount in share.recent.items()}
     return share._replace(recent=Vector(recent))
