@@ -180,7 +180,8 @@ class Draft:
         The transaction compares the records that the decision rests on, and also the absence of records that
         it rests on: a decision without a spec compares that there is none, a first status compares its spec,
         and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
-        model does not show yet. `ends_claim`: the task has a claim, which ends with this (I11).
+        model does not show yet. `ends_claim`: the task has a claim, which ends with this (I11), and not in
+        the plan that makes it, which stops its victims.
         """
         before, after = _held(task.status), _held(decision.status)
         pool, owner = task.pool, task.owner
@@ -189,6 +190,8 @@ class Draft:
             more_tasks = _is_holding(decision.status) - _is_holding(task.status)
             ledger_changes = share_changes = ledger_changes or more_tasks != 0
         if self._has_most_tasks or (ledger_changes and self._model.may_not_change(task)):
+            return False
+        if ends_claim and self._seen_claims.get((pool, task.id)) == 0:
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
