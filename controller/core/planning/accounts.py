@@ -155,8 +155,7 @@ class Accounts:
             left = sorted(owners, reverse=True)
         trusted = ledger.account.shares_op == TRUSTED
         if not trusted and ledger.account.shares_op != EDITED:
-            edited = self._model.shares_were_edited(pool)
-            trusted = self._model.shares_agree(pool, with_holds=edited)
+            trusted = self._model.shares_agree(pool, with_holds=ledger.shares_are_whole)
         records: list[RecordChange] = []
         size, written = 0, dict[str, Share]()
         while left:
