@@ -150,7 +150,7 @@ class Oracle:
 
     def on_send(self, process: str, op: str) -> None:
         """A process begins to send a plan: what it knew when it made it lies between its last one and now."""
-        if self.shares is not None and not op.startswith("log/"):
+        if not op.startswith("log/"):
             # what refused a plan is read, before the watch brings it
             self.sent[op] = self._last_sent.get(process, 0), self.etcd.revision
             self._last_sent[process] = self.revision_of(process)
