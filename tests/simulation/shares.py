@@ -90,6 +90,7 @@ class ShareJudge:
         self.lines: dict[str, dict[str, Line]] = {}  # pool → owner → line
         self.shares: dict[tuple[str, str], Stored] = {}
         self.frozen: dict[tuple[str, str], None] = {}  # cannot be read
+        self._mended_at: dict[tuple[str, str], int] = {}  # share → when it could be read again
         self.unsure: dict[tuple[str, str], None] = {}
         self.accounts: dict[str, Stored] = {}
         self._bases: dict[str, Amounts] = {}  # pool → base of its account, since its shares are whole
@@ -263,7 +264,8 @@ class ShareJudge:
             if after is None:
                 self.frozen[key] = None
                 return
-            self.frozen.pop(key, None)
+            if self.frozen.pop(key, 0) is None:
+                self._mended_at[key] = self._oracle.etcd.revision
             if after != before:
                 self.unsure[key] = None
                 self._edited[pool] = self._oracle.etcd.revision
@@ -406,11 +408,13 @@ class ShareJudge:
     def _check_usage(self, key: tuple[str, str], value: bytes) -> None:
         """A closed day says what each owner had used as it ended, to the millisecond."""
         raw, pool = json.loads(value), key[1].partition(".")[0]
-        end = raw["at"]
+        end, (known, _) = raw["at"], self._oracle.sent[raw["op"]]
         self.days += 1
         for owner, line in self.lines.get(pool, {}).items():
             share = (pool, owner)
             if share in self.unsure or share in self.frozen or share not in self.shares:
+                continue
+            if self._mended_at.get(share, 0) > known:
                 continue
             used, told = plus(line.base, line.held, end), _amounts(raw["used"].get(owner, {}))
             if used != told:
