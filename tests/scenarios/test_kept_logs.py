@@ -15,6 +15,8 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import LogKept
 from controller.core.planning.plan import Effect, KeepLog, Settle
 from controller.errors import InvalidField
+from controller.store.base import Committed
+from controller.store.records import to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 VALUE = kept_log.encode(KeptLog(attempt=1, text="x"), Op("op"))
@@ -112,6 +114,26 @@ def test_a_refused_end_keeps_no_log_until_it_is_committed() -> None:
     leader.reconciler.step()
     assert kept(leader.effects) == []
     assert kept(leader.run()) == ["job-1"]
+
+
+def test_a_log_is_under_way_although_the_answer_to_the_end_was_lost() -> None:
+    """The store has shown that the end was committed. The engine may let go once the log was read."""
+    stage = Stage()
+    stage.pool(**ON)
+    stage.submit("job")
+    leader = stage.replica()
+    leader.list_engine()
+    leader.acknowledge(leader.run())
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
+    leader.run()
+    leader.see(observation(("job", 1), Phase.FAILED, uid="u", awaits_commit=True))
+    plan = leader.planner.plan(stage.clock.now())
+    assert kept(plan.effects) == ["job-1"]
+    transaction = to_transaction(plan, stage.keys, leader.leadership.revision)
+    assert isinstance(stage.store.commit(transaction, deadline=float("inf")), Committed)
+    leader.planner.committed(plan, None)
+    leader.sync()
+    assert (stage.state("job"), settled(leader.run())) == ("Failed", [])
 
 
 @pytest.mark.parametrize("is_known", ["watched", "written", "under way"])

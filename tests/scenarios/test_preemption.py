@@ -9,6 +9,8 @@ import pytest
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import AttemptId, Phase
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
+from controller.store.base import Committed
+from controller.store.records import to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -58,6 +60,37 @@ class Pool:
 
 
 GUARANTEES = {"owners": {"a": {"guarantee": {"cpu": 4}}, "b": {}}}
+
+
+def test_a_claim_does_not_end_in_the_plan_that_makes_it() -> None:
+    """A plan that was begun ahead stops an attempt for a task; before it is finished, another one ends.
+
+    The plan would stop the first one for a claim that is in no revision.
+    """
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    planner, now = pool.leader.planner, pool.stage.clock.now()
+    pool.stage.request("b0", RequestKind.RETRY)
+    pool.leader.sync()
+    first = planner.plan(now)
+    assert [change.task_id for change in first.changes] == ["b0"]
+    pool.submit("a", 1)
+    planner.plan_ahead(first, now)
+    transaction = to_transaction(first, pool.stage.keys, pool.leader.leadership.revision)
+    answer = pool.stage.store.commit(transaction, deadline=float("inf"))
+    assert isinstance(answer, Committed)
+    planner.committed(first, answer.revision)
+    pool.leader.see(observation(("b1", 1), Phase.SUCCEEDED))
+    second = planner.plan(now)
+    stopped = {change.task_id for change in second.changes if change.status and change.status.stopping}
+    assert (len(stopped), [claim.task_id for claim in second.claims]) == (1, ["a0"])
+    transaction = to_transaction(second, pool.stage.keys, pool.leader.leadership.revision)
+    answer = pool.stage.store.commit(transaction, deadline=float("inf"))
+    assert isinstance(answer, Committed)
+    planner.committed(second, answer.revision)
+    assert pool.go()[0] == ["a0-1"]
+    assert pool.claims() == []
 
 
 def test_an_owner_gets_its_guarantee_back_and_no_more() -> None:
