@@ -81,7 +81,8 @@ def test_a_claim_does_not_end_in_the_plan_that_makes_it() -> None:
     answer = pool.stage.store.commit(transaction, deadline=float("inf"))
     assert isinstance(answer, Committed)
     planner.committed(first, answer.revision)
-    pool.leader.see(observation(("b1", 1), Phase.SUCCEEDED))
+    pool.leader.see(observation(("b2", 1), Phase.SUCCEEDED))
+    pool.submit("b", 1, "later")  # the pool is looked at again
     second = planner.plan(now)
     stopped = {change.task_id for change in second.changes if change.status and change.status.stopping}
     assert (len(stopped), [claim.task_id for claim in second.claims]) == (1, ["a0"])
