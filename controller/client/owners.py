@@ -7,7 +7,7 @@ from controller.client.pools import no_pool
 from controller.client.reading import OF_OWNERS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
-from controller.views.pools import all_owners, owners_of, shared_pools, sharing_facts
+from controller.views.pools import all_owners, is_known, owners_of, shared_pools, sharing_facts
 from controller.views.usage import (
     ClosedDay,
     Usage,
@@ -66,7 +66,7 @@ class Owners:
         return by_share(model, by, pool, span, closed, ended, now)
 
     def _check_pool(self, model: Model, pool: str) -> None:
-        if pool and not (pool in model.pools or pool in model.ledgers or model.mod_of("pools", (pool,))):
+        if pool and not is_known(model, pool):
             raise no_pool(self._calls.keys, pool)
 
     def _closed(self, model: Model, pool: str, begin: int) -> dict[str, ClosedDay]:

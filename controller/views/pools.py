@@ -73,6 +73,11 @@ def pool_names(model: Model) -> list[str]:
     return sorted({*model.pools, *held, *damaged})
 
 
+def is_known(model: Model, pool: str) -> bool:
+    """Whether there is such a pool, or anything is left of one: a ledger, or shares."""
+    return pool in model.pools or pool in model.ledgers or pool in model.shares or pool in pool_names(model)
+
+
 def pool_facts(model: Model, name: str) -> PoolFacts:
     """The facts of a pool. A pool that does not exist has nothing."""
     record = model.pools.get(name)

@@ -172,6 +172,13 @@ def test_guarantees_that_a_pool_cannot_give_are_refused_by_name(tally: Tally, tm
     assert tally("get", "pool", "small").exit_code == 5
 
 
+@pytest.mark.parametrize("command", [["usage"], ["usage", "--by", "label=team"], ["top"]])
+def test_a_pool_that_is_not_there_is_an_error(tally: Tally, command: list[str]) -> None:
+    answer = tally(*command, "--pool", "nope")
+    assert (answer.exit_code, answer.out) == (5, "")
+    assert "there is no pool 'nope'" in answer.err
+
+
 def test_usage_in_hours_and_in_exact_integers(tally: Tally, put_raw: PutRaw) -> None:
     """The table is rounded; JSON and CSV are exact, as text."""
     used = Vector({"cpu": 3_600_000_001, "memory": 2**30 * 5_400_000})

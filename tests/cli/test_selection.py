@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from contextlib import suppress
@@ -108,7 +109,8 @@ def test_an_answer_on_a_terminal(
             start_new_session=True,
         )
         text = ""
-        while "cancel 1 task? [y/N]: " not in text:
+        while "1 task: cancel? [y/N]: " not in text:
+            assert select.select([terminal], [], [], 30)[0], f"no such prompt in {text!r}"
             text += terminal.read(1024).decode()
         if isinstance(answer, bytes):
             terminal.write(answer)

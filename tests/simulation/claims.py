@@ -372,10 +372,12 @@ class ClaimJudge:
             return (
                 self._why_not_by_priority(pool, move, one) if pool.preemption.by_priority else "it is its own"
             )
-        guarantee, had = _guarantee(pool, owner), self._left(pool, owner) + move.new.hold
+        guarantee, left = _guarantee(pool, owner), self._left(pool, owner)
+        # what it held as the last of those was chosen that this transaction stops
+        stopped = [status.hold for _, status in self._stopped_with(move)]
         named = [each for each in claim.short if each in move.new.hold]
-        if not any(had.get(each) > guarantee.get(each) for each in named):
-            return f"{owner} held {had}, within its guarantee of {guarantee}"
+        if not any((left + hold).get(each) > guarantee.get(each) for hold in stopped for each in named):
+            return f"{owner} held {left} and one of {stopped}, within its guarantee of {guarantee}"
         ahead = [
             other
             for other in self.waiting(pool)
@@ -409,10 +411,15 @@ class ClaimJudge:
         owner, holds = move.new.owner, ZERO
         own = [one.task_id for one in self.waiting(pool) if one.owner == owner]
         victims = {name for each in own for name in self._victims(pool.name, each)}
-        for task_id, status in self._oracle.statuses.items():
-            if status.op == move.new.op and f"{task_id}-{status.attempt}" in victims:
-                holds += status.hold
+        for name, status in self._stopped_with(move):
+            holds += status.hold if name in victims else ZERO
         return holds
+
+    def _stopped_with(self, move: Move) -> Iterator[tuple[str, Status]]:
+        """The attempts of that owner which the same transaction stops for others."""
+        for task_id, status in self._oracle.statuses.items():
+            if (status.op, status.owner, status.stopping) == (move.new.op, move.new.owner, "preempted"):
+                yield f"{task_id}-{status.attempt}", status
 
     def _victims(self, pool: str, task_id: str) -> tuple[str, ...]:
         claim = self.claims.get((pool, task_id))

@@ -53,7 +53,11 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a share that a hand has written stays",
-        (f"{_RECORDS}._apply_share", "change.mod > self._shown.get(pool, 0)", "False"),
+        (
+            "core.model.lone_shares:LoneShares.note_share",
+            "mod > ledger_mod if self.loads else mod != ledger_mod",
+            "False",
+        ),
     ),
     _bug(
         "holds change while shares are rebuilt",

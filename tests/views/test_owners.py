@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.client import Client, UsageLine
+from controller.client import Client, NotFound, UsageLine
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
 from controller.errors import CorruptValue, InvalidField
@@ -123,7 +123,8 @@ def test_usage_is_exact_and_agrees_by_owner_pool_and_label(shared: Shared) -> No
         "y": {"cpu": "10000000"},
         "(no label)": {"cpu": "5000000"},
     }
-    assert used(shared.client(), pool="other") == {}
+    with pytest.raises(NotFound, match="no pool 'other'"):
+        used(shared.client(), pool="other")
     shared.check()
 
 
@@ -195,9 +196,20 @@ def test_a_closed_day_of_many_owners_is_read_whole(shared: Shared) -> None:
     assert shared.client().usage(since="1970-01-14").since is None, "it is not closed yet"
 
 
-def test_a_closed_day_that_cannot_be_read_is_refused_by_name(shared: Shared) -> None:
-    shared.put(shared.keys.usage("1970-01-12", "default"), b'{"at":1,"used":{"nlp":{"cpu":"much"}}}')
-    with pytest.raises(CorruptValue, match="usage/1970-01-12/default"):
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b'{"at":1,"used":{"nlp":{"cpu":"much"}}}', "nlp.cpu: is not an integer in quotes"),
+        (b'{"at":1,"used":{"nlp":5}}', "nlp: is not a mapping"),
+        (b'{"at":1,"used":[]}', "are not mappings of owners"),
+        (b'{"at":1}', "are not mappings of owners"),
+        (b'{"used":{}}', "at: is not an integer"),
+        (b"no", "not a JSON object"),
+    ],
+)
+def test_a_closed_day_that_cannot_be_read_is_refused_by_name(shared: Shared, value: bytes, why: str) -> None:
+    shared.put(shared.keys.usage("1970-01-12", "default"), value)
+    with pytest.raises(CorruptValue, match=f"usage/1970-01-12/default cannot be read .*{why}"):
         shared.client().usage(since="1970-01-13")
 
 

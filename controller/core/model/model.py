@@ -57,7 +57,7 @@ class Model(InstallationRecords, PoolRecords):
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
         changed: dict[str, Task] = {}
-        self._loads = True
+        self.lone_shares.loads = True
         for change in changes:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
@@ -73,7 +73,7 @@ class Model(InstallationRecords, PoolRecords):
                 ):
                     changed[task.id] = task
             self._lacked = {}
-        self._loads = False
+        self.lone_shares.loads = False
         for task in changed.values():
             self._index(task)
         if is_last:

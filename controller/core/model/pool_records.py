@@ -5,8 +5,8 @@ from __future__ import annotations
 from controller.core.model import claims, codec
 from controller.core.model.claims import Claim
 from controller.core.model.compartments import Compartments
+from controller.core.model.lone_shares import LoneShares
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
-from controller.core.model.resources import ZERO
 from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
@@ -24,15 +24,13 @@ class PoolRecords(Compartments):
         self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
         self.shared: dict[str, None] = {}  # the pools of which shares are kept
         self.charged_at = 0  # ms; no charge and no step of a history is later
-        # pool → revisions at which something wrote a share without the ledger: leaders always write both
-        self._lone_shares: dict[str, dict[int, None]] = {}
-        self._loads = False  # a snapshot, in which a ledger may be newer than the shares
+        self.lone_shares = LoneShares()
 
     def put_ledger(self, pool: str, ledger: Ledger, mod: int) -> Touched:
         """A leader's own commit: a ledger as it was written at revision `mod`."""
         if mod > self._known("ledgers", (pool,)):
-            if pool in self._lone_shares:
-                self._settle_shares(pool, self.ledger(pool), ledger)
+            if pool in self.lone_shares:
+                self.lone_shares.note_end(pool, self.ledger(pool), ledger)
             self.ledgers[pool] = ledger._replace(mod=mod)
             if ledger.account is not NO_ACCOUNT:
                 self.charged_at = max(self.charged_at, ledger.account.charged_until)
@@ -83,40 +81,9 @@ class PoolRecords(Compartments):
         unread = ledger.account.unread
         return (
             not ledger.shares_are_whole
-            or pool in self._lone_shares
+            or pool in self.lone_shares
             or (unread > 0 and self.unread(pool) < unread)
         )
-
-    def shares_were_edited(self, pool: str) -> bool:
-        """Whether something other than a leader has written a share since the shares were whole."""
-        return pool in self._lone_shares
-
-    def compare_shares(self) -> None:
-        """Have shares rebuilt that do not say what tasks hold, or the pool counts as used.
-
-        A leader calls it as its term begins: somebody may have deleted a share while no replica was alive to
-        see it. The cost follows the holds.
-        """
-        for pool in self.shared:
-            if self.pool_is_frozen(pool) or self.is_rebuilding(pool) or self.unread(pool):
-                continue
-            if not self.shares_agree(pool, with_holds=True):
-                self._lone_shares[pool] = {self.revision: None}
-
-    def shares_agree(self, pool: str, *, with_holds: bool) -> bool:
-        """Whether the shares say of what was used what the account does, when that was charged last.
-
-        `with_holds`: whether they also say what tasks hold.
-        """
-        account, holders, shares = self.ledger(pool).account, self.indexes.holders, self.shares.get(pool, {})
-        if account.used != sum((share.used_at(account.at) for share in shares.values()), ZERO):
-            return False
-        for owner in {*holders.owners(pool), *shares} if with_holds else ():
-            holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
-            share = self.share(pool, owner)
-            if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
-                return False
-        return True
 
     def unread(self, pool: str) -> int:
         """How many statuses and shares cannot be read that may belong to the pool."""
@@ -169,29 +136,15 @@ class PoolRecords(Compartments):
             self._look_again(name)  # its tasks may have waited for its shares
 
     def _apply_ledger(self, pool: str, change: Change) -> None:
-        self._forget_lone(pool, change.mod, change.mod)
+        self.lone_shares.note_ledger(pool, change.mod)
         before, was_rebuilding = self.ledger(pool), self.is_rebuilding(pool)
         self.ledgers.pop(pool, None)
         if change.value is not None:
             ledger = self.ledgers[pool] = decode_ledger(change)
             self.charged_at = max(self.charged_at, ledger.account.charged_until)
-            self._settle_shares(pool, before, ledger)
+            self.lone_shares.note_end(pool, before, ledger)
         if was_rebuilding and not self.is_rebuilding(pool):
             self._look_again(pool)
-
-    def _settle_shares(self, pool: str, before: Ledger, after: Ledger) -> None:
-        """If the ledger ends a rebuild, all that was written before its last but one part is put right."""
-        if after.shares_are_whole and not before.shares_are_whole:
-            self._forget_lone(pool, 0, before.mod)
-
-    def _forget_lone(self, pool: str, first: int, last: int) -> None:
-        lone = self._lone_shares.get(pool)
-        if lone is not None:
-            left = {mod: None for mod in lone if not first <= mod <= last}
-            if left:
-                self._lone_shares[pool] = left
-            else:
-                del self._lone_shares[pool]
 
     def _apply_share(self, pool: str, owner: str, change: Change) -> None:
         self._note_share(pool, owner)
@@ -201,9 +154,7 @@ class PoolRecords(Compartments):
             shares[owner] = decode_share(change.value, change.mod)
         elif not shares:
             del self.shares[pool]
-        ledger_mod = self._mods.get(("ledgers", (pool,)), 0)
-        if change.mod > ledger_mod if self._loads else change.mod != ledger_mod:
-            self._lone_shares.setdefault(pool, {})[change.mod] = None  # unless the ledger comes with it
+        self.lone_shares.note_share(pool, change.mod, self._mods.get(("ledgers", (pool,)), 0))
 
     def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:
         known = self.claims.setdefault(pool, {})

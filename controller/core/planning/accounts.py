@@ -77,7 +77,10 @@ class Accounts:
         self._closings: dict[str, _Closing] = {}
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
-        model.compare_shares()
+        for pool in model.shared:
+            if _may_compare(model, pool) and not _agree(model, pool, with_holds=True):
+                # somebody may have deleted a share while no replica was alive to see it
+                model.lone_shares.doubt(pool, model.revision)
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
@@ -155,7 +158,7 @@ class Accounts:
             left = sorted(owners, reverse=True)
         trusted = ledger.account.shares_op == TRUSTED
         if not trusted and ledger.account.shares_op != EDITED:
-            trusted = self._model.shares_agree(pool, with_holds=ledger.shares_are_whole)
+            trusted = _agree(self._model, pool, with_holds=ledger.shares_are_whole)
         records: list[RecordChange] = []
         size, written = 0, dict[str, Share]()
         while left:
@@ -270,6 +273,26 @@ class Accounts:
             names = day_name(day), pool if not number else f"{pool}.{number}"
             yield RecordChange(KIND, names, self._model.mod_of(KIND, names), codec.encode(document))
             number += 1
+
+
+def _may_compare(model: Model, pool: str) -> bool:
+    return not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.unread(pool))
+
+
+def _agree(model: Model, pool: str, *, with_holds: bool) -> bool:
+    """Whether the shares say of what was used what the account does, when that was charged last.
+
+    `with_holds`: whether they also say what tasks hold. If not, what they say they held is not to be trusted.
+    """
+    account, holders, shares = model.ledger(pool).account, model.indexes.holders, model.shares.get(pool, {})
+    if account.used != sum((share.used_at(account.at) for share in shares.values()), ZERO):
+        return False
+    for owner in {*holders.owners(pool), *shares} if with_holds else ():
+        holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
+        share = model.share(pool, owner)
+        if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
+            return False
+    return True
 
 
 def _plausible(share: Share, capacity: Vector) -> Share:

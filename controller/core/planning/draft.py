@@ -189,9 +189,8 @@ class Draft:
         if self._model.is_shared(pool):
             more_tasks = _is_holding(decision.status) - _is_holding(task.status)
             ledger_changes = share_changes = ledger_changes or more_tasks != 0
-        if self._has_most_tasks or (ledger_changes and self._model.may_not_change(task)):
-            return False
-        if ends_claim and self._seen_claims.get((pool, task.id)) == 0:
+        is_too_early = ends_claim and self._seen_claims.get((pool, task.id)) == 0
+        if self._has_most_tasks or is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)

@@ -153,7 +153,7 @@ class Planner:
         the plan, so nothing is planned on top of it.
         """
         if revision is None:
-            self._look_again(plan)
+            self.refused(plan, is_persisted=True)
         self._driver.persisted(plan)
         if revision is None:
             return
@@ -179,17 +179,11 @@ class Planner:
         if self._ahead is not None:
             self._ahead.follows(revision)
 
-    def refused(self, plan: Plan) -> None:
-        """The plan was not persisted: look at its tasks again, with what the store has shown since."""
-        self._look_again(plan)
-        for effect in plan.effects:
-            self._agenda.look_at(effect.attempt)
-            attempt = self._attempts.get(effect.attempt)
-            if attempt is not None:
-                attempt.starting = attempt.stopping = attempt.proving = attempt.keeping = False
+    def refused(self, plan: Plan, *, is_persisted: bool = False) -> None:
+        """The plan was not persisted: look at its tasks again, with what the store has shown since.
 
-    def _look_again(self, plan: Plan) -> None:
-        """Look again at the tasks of the plan, and give up what was begun on top of it."""
+        `is_persisted`: it was, and what it shows is not known. Its effects go on.
+        """
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             self.refused(ahead.plan)
@@ -201,6 +195,11 @@ class Planner:
                 if self._model.is_shared(task.pool):  # its owner was placed by what has not come about
                     self._model.queue(task.pool).touched[task.owner] = None
         self._agenda.pools.update((claim.pool, None) for claim in plan.claims)
+        for effect in plan.effects if not is_persisted else ():
+            self._agenda.look_at(effect.attempt)
+            attempt = self._attempts.get(effect.attempt)
+            if attempt is not None:
+                attempt.starting = attempt.stopping = attempt.proving = attempt.keeping = False
 
     def set_aside(self, task_id: str, where: str, error: Exception, now: float) -> None:
         """Do nothing more with a task that raised `error`; see `quarantine`."""

@@ -141,6 +141,6 @@ def _finding(model: Model, pool: str, invariant: str, what: str) -> Finding:
         since_revision=model.ledger(pool).mod,
         likely_cause=_BY_HAND,
         repair=_REPAIR,
-        mender=Mender.LEADER if model.shares_were_edited(pool) else Mender.REPAIR,
-        transient=model.shares_were_edited(pool),
+        mender=Mender.LEADER if pool in model.lone_shares else Mender.REPAIR,
+        transient=pool in model.lone_shares,
     )
