@@ -372,7 +372,7 @@ def test_a_charge_from_the_far_future_is_a_damaged_value(stage: Stage, ledger_to
     damage(stage, leader, "vision", held={"cpu": "1"}, running=1, used={"cpu": "5"}, at=far)
     assert share(stage, "vision").at < far
     stage.clock.move(3)
-    assert used(stage, "vision") == 5 + 1000 * 3000
+    assert used(stage, "vision") == (5 if ledger_too else 0) + 1000 * 3000, "else the ledger is right"
     finish(leader, "a")
     assert codec.decode_history(stage.status("a"))[-1].at == stage.clock.now()
     assert stage.model().ledger("default").account.day == round(stage.clock.now() * 1000) // DAY_MS

@@ -154,7 +154,7 @@ class PoolRecords(Compartments):
             shares[owner] = decode_share(change.value, change.mod)
         elif not shares:
             del self.shares[pool]
-        self.lone_shares.note_share(pool, change.mod, self._mods.get(("ledgers", (pool,)), 0))
+        self.lone_shares.note_share(pool, owner, change.mod, self._mods.get(("ledgers", (pool,)), 0))
 
     def _apply_claim(self, pool: str, task_id: str, change: Change) -> None:
         known = self.claims.setdefault(pool, {})

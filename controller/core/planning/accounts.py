@@ -4,8 +4,9 @@ Shares are not whole if something other than a leader that knows them wrote one,
 older release, a hand; or if the pool was not shared so far. While they are rebuilt, no hold of the pool
 changes, so that several transactions can write them. Each of these also writes the ledger, whose `shares_op`
 then says by which rule, and the last one says that the shares are whole. So whoever leads goes on by the same
-rule. What was used in between is an estimate: as if an owner had held until now what its share says, or,
-where shares were edited, from what its tasks hold now.
+rule. If shares alone were edited, the pool's account is right: they get what it has without the others. Else,
+what was used in between is an estimate: as if an owner had held until now what its share says, or, where that
+does not agree, from what its tasks hold now.
 
 A day (UTC) is closed before anything is charged in the next one. `usage/<day>/<pool>` then says what each
 owner had used by its end, since the beginning, and how much of it was lost or being stopped.
@@ -47,6 +48,9 @@ RESERVED = 3  # operations: the term, the ledger, and one to spare
 # `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
 # them, they agreed with the account, and what they say was held is charged; or they did not.
 TRUSTED, EDITED = Op("rebuilding"), Op("rebuilding-edited")
+# Shares alone were edited, and the account is right. The transaction's own op follows, so that this ends once
+# anything else writes the ledger.
+COUNTED = "rebuilding-counted "
 
 
 class _Rebuild(NamedTuple):
@@ -78,9 +82,11 @@ class Accounts:
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
         for pool in model.shared:
-            if _may_compare(model, pool) and not _agree(model, pool, with_holds=True):
-                # somebody may have deleted a share while no replica was alive to see it
-                model.lone_shares.doubt(pool, model.revision)
+            if not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.unread(pool)):
+                wrong = _wrong(model, pool)
+                if wrong or not _agree(model, pool):
+                    # somebody may have deleted a share while no replica was alive to see it
+                    model.lone_shares.doubt(pool, wrong, model.revision)
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
@@ -145,42 +151,73 @@ class Accounts:
         knows all that was written before the ledger, and the ledger says that shares are being rebuilt: so
         whoever has seen a share edited sees that it is put right.
         """
-        ledger = self._model.ledger(pool)
-        day = min(ledger.account.day, moment.at // DAY_MS)
-        # The leader before may have written a part, and its clock may have been ahead, though not by more.
-        charged = (share.at for share in self._model.shares.get(pool, {}).values())
-        at = max([moment.at, *(until for until in charged if until <= moment.at + APART_MS)])
+        ledger, account = self._model.ledger(pool), self._model.ledger(pool).account
+        day = min(account.day, moment.at // DAY_MS)
+        at = moment.at
+        if not account.at:  # so far, no account tells until when the parts before are charged
+            charged = (share.at for share in self._model.shares.get(pool, {}).values())
+            at = max([at, *(until for until in charged if until <= at + APART_MS)])
         at = min(at, (day + 1) * DAY_MS - 1) if day else at  # the rest once that day is closed
         left = self._left(pool)
         is_whole = not left and not ledger.shares_are_whole
         if not left:
             owners = {*self._model.indexes.holders.owners(pool), *self._model.shares.get(pool, {})}
-            left = sorted(owners, reverse=True)
-        trusted = ledger.account.shares_op == TRUSTED
-        if not trusted and ledger.account.shares_op != EDITED:
-            trusted = _agree(self._model, pool, with_holds=ledger.shares_are_whole)
-        records: list[RecordChange] = []
+            left = sorted(owners | self._model.lone_shares.owners(pool), reverse=True)
+        rule = self._rule(pool, moment.at)
+        if rule == COUNTED:
+            account = account.changed(ledger.held, at)
+        elif account.at:
+            account = account._replace(at=at)
         size, written = 0, dict[str, Share]()
         while left:
-            share = self._mended(pool, left[-1], at, trusts=trusted)
+            share = self._mended(pool, left[-1], at, rule)
             if share is not None:
-                value = encode_share(share, moment.op)
-                size += len(value) + BYTES_PER_OPERATION
-                if records and (len(records) + RESERVED > limits.operations or size > limits.bytes // 2):
+                size += len(encode_share(share, moment.op)) + BYTES_PER_OPERATION
+                if written and (len(written) + RESERVED > limits.operations or size > limits.bytes // 2):
                     break
-                names = pool, left[-1]
-                records.append(RecordChange("shares", names, self._model.mod_of("shares", names), value))
                 written[left[-1]] = share
             left.pop()
         if left or not is_whole:
             self._rebuilds[pool] = _Rebuild(moment.op, left)
-            account = ledger.account._replace(shares_op=TRUSTED if trusted else EDITED)
+            account = account._replace(shares_op=Op(rule + moment.op if rule == COUNTED else rule))
         else:
             self._rebuilds.pop(pool, None)
+            if rule == COUNTED:
+                self._make_up(pool, account, written, limits.operations - RESERVED)
             account = self._whole(pool, at, written, moment)._replace(day=day or at // DAY_MS)
+        records = []
+        for owner, share in written.items():
+            mod = self._model.mod_of("shares", (pool, owner))
+            records.append(RecordChange("shares", (pool, owner), mod, encode_share(share, moment.op)))
         whole = ledger._replace(account=account)
-        records.append(RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op)))
-        return records
+        return [*records, RecordChange("ledgers", (pool,), ledger.mod, whole.encode(moment.op))]
+
+    def _rule(self, pool: str, at: int) -> str:
+        """TRUSTED, EDITED or COUNTED."""
+        ledger = self._model.ledger(pool)
+        shares_op = ledger.account.shares_op
+        if shares_op in (TRUSTED, EDITED):
+            return shares_op
+        is_counted = ledger.shares_are_whole or shares_op == COUNTED + ledger.op
+        is_counted = is_counted and ledger.account.charged_until <= at + AHEAD_MS
+        if is_counted and self._model.lone_shares.owners(pool) and not self._model.unread(pool):
+            return COUNTED
+        return TRUSTED if _agree(self._model, pool) else EDITED
+
+    def _make_up(self, pool: str, account: Account, written: dict[str, Share], room: int) -> None:
+        """Have the shares that were edited make up, with the others, what the account has."""
+        at, edited = account.at, sorted(self._model.lone_shares.owners(pool))
+        missing = account.used
+        for share in {**self._model.shares.get(pool, {}), **written}.values():
+            missing -= share.used_at(at)
+        for owner in edited:
+            share = written.get(owner) or self._model.share(pool, owner)
+            used = share.used_at(at)
+            names = {**used, **missing}
+            right = Vector({name: max(0, used.get(name) + missing.get(name)) for name in names})
+            if right != used and (owner in written or len(written) < room):
+                missing -= right - used
+                written[owner] = share._replace(used=right, at=at).cut()
 
     def _whole(self, pool: str, at: int, written: dict[str, Share], moment: Moment) -> Account:
         """The pool's account once its shares are whole: all of them, with those that are written with it."""
@@ -193,7 +230,7 @@ class Accounts:
         unread = self._model.unread(pool)
         return ledger.account._replace(used=used, at=at, shares_op=moment.op, unread=unread)
 
-    def _mended(self, pool: str, owner: str, at: int, *, trusts: bool) -> Share | None:
+    def _mended(self, pool: str, owner: str, at: int, rule: str) -> Share | None:
         """What the owner's share should be; None if it is that, or cannot be read."""
         sharing, account = self._model.pools[pool].pool.sharing, self._model.ledger(pool).account
         assert sharing is not None
@@ -204,10 +241,12 @@ class Accounts:
         tasks = self._model.indexes.holders.of(pool, owner)
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
-        is_damaged = share.at > at + AHEAD_MS
+        is_edited = owner in self._model.lone_shares.owners(pool)
+        is_damaged = share.at > at + (0 if is_edited else APART_MS)
         if (stored.held, stored.running, share) == (hold, len(statuses), stored) and not is_damaged:
             return None
         used = share.used_at(at)  # as if it had held until now what it says
+        trusts = rule == TRUSTED or (rule == COUNTED and not is_edited)
         if not (share.mod and trusts) or is_damaged:
             since = share.at if account.at and not is_damaged else at
             used = share.used + _used_since(since, at, statuses)
@@ -275,24 +314,24 @@ class Accounts:
             number += 1
 
 
-def _may_compare(model: Model, pool: str) -> bool:
-    return not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.unread(pool))
-
-
-def _agree(model: Model, pool: str, *, with_holds: bool) -> bool:
+def _agree(model: Model, pool: str) -> bool:
     """Whether the shares say of what was used what the account does, when that was charged last.
 
-    `with_holds`: whether they also say what tasks hold. If not, what they say they held is not to be trusted.
+    If not, somebody has written a share, and what it says it held is not to be trusted.
     """
-    account, holders, shares = model.ledger(pool).account, model.indexes.holders, model.shares.get(pool, {})
-    if account.used != sum((share.used_at(account.at) for share in shares.values()), ZERO):
-        return False
-    for owner in {*holders.owners(pool), *shares} if with_holds else ():
+    account, shares = model.ledger(pool).account, model.shares.get(pool, {})
+    return account.used == sum((share.used_at(account.at) for share in shares.values()), ZERO)
+
+
+def _wrong(model: Model, pool: str) -> list[str]:
+    """The owners whose shares do not say what their tasks hold. The cost follows the holds."""
+    found, holders = [], model.indexes.holders
+    for owner in sorted({*holders.owners(pool), *model.shares.get(pool, {})}):
         holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
         share = model.share(pool, owner)
         if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
-            return False
-    return True
+            found.append(owner)
+    return found
 
 
 def _plausible(share: Share, capacity: Vector) -> Share:
