@@ -409,8 +409,12 @@ class ClaimJudge:
     def _own_victims(self, pool: Pool, move: Move) -> Vector:
         """What its owner gives up for tasks of its own in the same transaction, perhaps after this."""
         owner, holds = move.new.owner, ZERO
-        own = [one.task_id for one in self.waiting(pool) if one.owner == owner]
-        victims = {name for each in own for name in self._victims(pool.name, each)}
+        others = {one.task_id for one in self.waiting(pool) if one.owner != owner}
+        # a task may be of this owner if its spec has been deleted meanwhile
+        own = [
+            claim for (of, task_id), claim in self.claims.items() if of == pool.name and task_id not in others
+        ]
+        victims = {name for claim in own for name in claim.victims}
         for name, status in self._stopped_with(move):
             holds += status.hold if name in victims else ZERO
         return holds
@@ -420,10 +424,6 @@ class ClaimJudge:
         for task_id, status in self._oracle.statuses.items():
             if (status.op, status.owner, status.stopping) == (move.new.op, move.new.owner, "preempted"):
                 yield f"{task_id}-{status.attempt}", status
-
-    def _victims(self, pool: str, task_id: str) -> tuple[str, ...]:
-        claim = self.claims.get((pool, task_id))
-        return claim.victims if claim is not None else ()
 
     def _check_preempted(self, move: Move) -> None:
         """It has used up no attempt, and waits for its turn again, at once."""

@@ -275,12 +275,13 @@ class ShareJudge:
             raise Violation("I9", f"the share of {owner} in {pool} was damaged or deleted by {writer}")
         if key in self.frozen:
             raise Violation("layout", f"{writer} wrote over a share that it cannot have read: {pool}/{owner}")
-        if key not in self.unsure or min(before.held.values(), default=0) >= 0:
-            parts = (
-                NO_PARTS if key in self.unsure else before.parts
-            )  # they are cut if somebody wrote too much
+        # what an edited one gets follows from the pool's account, and is settled by the last part
+        is_edited = key in self.unsure and pool in self._edited
+        if not is_edited:
+            # parts are cut if somebody wrote too much
+            parts = NO_PARTS if key in self.unsure else before.parts
             _check_grows(f"the share of {owner} in {pool}", before._replace(parts=parts), after)
-        if key in self.unsure and not moved:  # it is rebuilt: what it held is charged, or what it holds
+        if key in self.unsure and not moved and not is_edited:  # what it held is charged, or what it holds
             now = plus(before.used, after.held, max(0, after.at - before.at))
             then = before.used_at(after.at)
             if any(amount > max(now.get(name, 0), then.get(name, 0)) for name, amount in after.used.items()):
