@@ -17,7 +17,7 @@ from controller.core.model.parts import NO_PARTS, Parts, parts_of
 from controller.core.model.records import Ledger, Task
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.shares import MINUTE_MS, Account, Share, encode_share
+from controller.core.model.shares import DAY_MS, MINUTE_MS, Account, Share, encode_share
 from controller.core.model.task import Status
 from controller.core.planning.decide import Decision
 from controller.core.planning.plan import ClaimChange, LedgerChange, Plan, ShareChange, TaskChange
@@ -190,6 +190,8 @@ class Draft:
             more_tasks = _is_holding(decision.status) - _is_holding(task.status)
             ledger_changes = share_changes = ledger_changes or more_tasks != 0
         is_too_early = ends_claim and self._seen_claims.get((pool, task.id)) == 0
+        # it was begun while the pool was not shared, after a day that is still to be closed
+        is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
         if self._has_most_tasks or is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
@@ -197,14 +199,12 @@ class Draft:
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
-        operations = (
-            1 + compares_spec + len(requests) + len(left) + (ledger_changes and pool not in self._held)
-        )
+        operations = 1 + compares_spec + len(requests) + len(left)
+        operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
         removes_log = decision.removes and (may_have_log or self._model.mod_of(kept_log.KIND, (task.id,)) > 0)
-        operations += removes_log
-        operations += ends_claim
+        operations += removes_log + ends_claim
         size = len(value or b"") + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes
