@@ -157,6 +157,8 @@ def _decode_day(key: str, value: bytes) -> tuple[int, dict[str, Used]]:
         if "used" not in record or not all(isinstance(part, dict) for part in told):
             raise CorruptValue("used, lost, stopping: are not mappings of owners to amounts")
         parts = [{owner: decode_amounts(part, owner) for owner in part} for part in told]
+        if below := [owner for owner, used in parts[0].items() if min(used.values(), default=0) < 0]:
+            raise CorruptValue(f"{below[0]}: has used less than nothing")
         return at, {owner: Used(*(part.get(owner, ZERO) for part in parts)) for owner in parts[0]}
     except CorruptValue as error:
         raise CorruptValue(f"{key} cannot be read ({error}): choose another day") from error

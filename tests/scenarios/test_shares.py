@@ -14,6 +14,7 @@ from controller.core.model.requests import RepairRequest, Wanted
 from controller.core.model.resources import Vector
 from controller.core.model.shares import DAY_MS, FRACTION, Share, encode_share
 from controller.core.model.task import Phase
+from controller.core.promise.invariants import check_model
 from controller.store.records import to_change
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
@@ -278,6 +279,10 @@ EDITS: dict[str, dict[str, object] | None] = {
     "charged ahead of all others": {"recent": {"cpu": "9" * 30}},
     "below zero": {"used": {"cpu": "-5"}, "recent": {"cpu": "-5"}},
     "emptied": {"used": {}, "at": 0},
+    "charged since ever": {"at": 0},
+    "charged from later on": {"at": 1_000_000_000 + 10 * 60_000},
+    "charged from the day after on": {"at": 1_000_000_000 + 2 * DAY_MS},
+    "charged too much": {"used": {"cpu": "1000000000"}},
     "deleted": None,
 }
 
@@ -296,6 +301,7 @@ def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
     follower = Model()
     follow(stage, follower)
     assert share(stage, "vision").running == 2
+    stage.clock.move(5)
     key = stage.keys.share("default", "vision")
     if edit is None:
         stage.delete(key)
@@ -311,12 +317,25 @@ def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
     assert (share(stage, "vision").held, share(stage, "vision").running) == (Vector({"cpu": 2000}), 2)
     assert share(stage, "vision").recent.get("cpu") <= 4000 * FRACTION
     assert [stage.state(name) for name in "abcd"].count("Created") == 2
+    assert used(stage, "vision") == 2000 * 5000, "as the pool's account says"
+    assert stage.model().ledger("default").account.at == round(stage.clock.now() * 1000)
     follow(stage, follower)
     assert not follower.is_rebuilding("default")
     stage.clock.move(3)
     finish(leader, "a")
     assert [stage.state(name) for name in "abcd"].count("Created") == 1
     stage.check()
+
+
+def test_an_unreadable_share_is_no_wrong_sum(stage: Stage) -> None:
+    """What it says is not known, and the key is named. The audit says no more than that."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.clock.move(5)
+    finish(leader, "a")
+    stage.put(stage.keys.share("default", "vision"), b"{")
+    assert [finding.subject for finding in check_model(stage.model())] == ["key/shares/default/vision"]
 
 
 def settle(leader: StagedReplica) -> None:

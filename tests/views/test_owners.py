@@ -201,6 +201,7 @@ def test_a_closed_day_of_many_owners_is_read_whole(shared: Shared) -> None:
     [
         (b'{"at":1,"used":{"nlp":{"cpu":"much"}}}', "nlp.cpu: is not an integer in quotes"),
         (b'{"at":1,"used":{"nlp":5}}', "nlp: is not a mapping"),
+        (b'{"at":1,"used":{"nlp":{"cpu":"-5"}}}', "nlp: has used less than nothing"),
         (b'{"at":1,"used":[]}', "are not mappings of owners"),
         (b'{"at":1}', "are not mappings of owners"),
         (b'{"used":{}}', "at: is not an integer"),

@@ -64,7 +64,7 @@ def _check_held(
 
 def _check_used(model: Model, pool: str) -> Iterator[Finding]:
     shares = model.shares.get(pool, {})
-    if any(model.share_is_frozen(pool, owner) for owner in shares):
+    if any(kind == "shares" and names[0] == pool for kind, names in model.quarantine):
         return
     ledger, total, held = model.ledger(pool), ZERO, ZERO
     for share in shares.values():
