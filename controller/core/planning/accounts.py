@@ -158,11 +158,11 @@ class Accounts:
             charged = (share.at for share in self._model.shares.get(pool, {}).values())
             at = max([at, *(until for until in charged if until <= at + APART_MS)])
         at = min(at, (day + 1) * DAY_MS - 1) if day else at  # the rest once that day is closed
-        left = self._left(pool)
+        left, edited = self._left(pool), self._model.lone_shares.owners(pool)
         is_whole = not left and not ledger.shares_are_whole
         if not left:
             owners = {*self._model.indexes.holders.owners(pool), *self._model.shares.get(pool, {})}
-            left = sorted(owners | self._model.lone_shares.owners(pool), reverse=True)
+            left = sorted(owners | edited, reverse=True)
         rule = self._rule(pool, moment.at)
         if rule == COUNTED:
             account = account.changed(ledger.held, at)
@@ -170,7 +170,9 @@ class Accounts:
             account = account._replace(at=at)
         size, written = 0, dict[str, Share]()
         while left:
-            share = self._mended(pool, left[-1], at, rule)
+            is_edited = left[-1] in edited
+            trusts = rule == TRUSTED or (rule == COUNTED and not is_edited)
+            share = self._mended(pool, left[-1], at, trusts=trusts, is_edited=is_edited)
             if share is not None:
                 size += len(encode_share(share, moment.op)) + BYTES_PER_OPERATION
                 if written and (len(written) + RESERVED > limits.operations or size > limits.bytes // 2):
@@ -230,7 +232,7 @@ class Accounts:
         unread = self._model.unread(pool)
         return ledger.account._replace(used=used, at=at, shares_op=moment.op, unread=unread)
 
-    def _mended(self, pool: str, owner: str, at: int, rule: str) -> Share | None:
+    def _mended(self, pool: str, owner: str, at: int, *, trusts: bool, is_edited: bool) -> Share | None:
         """What the owner's share should be; None if it is that, or cannot be read."""
         sharing, account = self._model.pools[pool].pool.sharing, self._model.ledger(pool).account
         assert sharing is not None
@@ -241,12 +243,10 @@ class Accounts:
         tasks = self._model.indexes.holders.of(pool, owner)
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
-        is_edited = owner in self._model.lone_shares.owners(pool)
         is_damaged = share.at > at + (0 if is_edited else APART_MS)
         if (stored.held, stored.running, share) == (hold, len(statuses), stored) and not is_damaged:
             return None
         used = share.used_at(at)  # as if it had held until now what it says
-        trusts = rule == TRUSTED or (rule == COUNTED and not is_edited)
         if not (share.mod and trusts) or is_damaged:
             since = share.at if account.at and not is_damaged else at
             used = share.used + _used_since(since, at, statuses)
