@@ -10,12 +10,13 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
-from controller.core.model.requests import RepairRequest, Wanted
+from controller.core.model.requests import RepairRequest, RequestKind, Wanted
 from controller.core.model.resources import Vector
 from controller.core.model.shares import DAY_MS, FRACTION, Share, encode_share
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_model
-from controller.store.records import to_change
+from controller.store.base import Committed
+from controller.store.records import to_change, to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 SHARING = {"owners": {"vision": {"weight": 2}}}
@@ -222,6 +223,40 @@ def test_nothing_is_charged_in_a_day_that_was_closed(stage: Stage, rebuilds: boo
     account = stage.model().ledger("default").account
     assert (account.day, account.at) == (day + 1, (day + 1) * DAY_MS)
     assert share(stage, "vision").used == Vector({"cpu": 1000 * 10_000})
+    stage.check()
+
+
+def test_a_plan_that_was_begun_while_the_pool_was_not_shared_waits_for_the_days_end(stage: Stage) -> None:
+    """It is midnight; the plan is begun ahead, and finished when the pool is shared again."""
+    for name in "abc":
+        stage.submit(name, owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    day = stage.model().ledger("default").account.day
+    stage.pool()
+    stage.clock.move(86_400)
+    stage.request("a", RequestKind.RETRY)
+    leader.sync()
+    first = leader.planner.plan(stage.clock.now())
+    stage.request("b", RequestKind.RETRY)
+    leader.sync()
+    leader.planner.plan_ahead(first, stage.clock.now())
+    assert leader.planner.is_ahead
+    transaction = to_transaction(first, stage.keys, leader.leadership.revision)
+    answer = stage.store.commit(transaction, deadline=float("inf"))
+    assert isinstance(answer, Committed)
+    leader.planner.committed(first, answer.revision)
+    stage.pool(sharing=SHARING)
+    stage.submit("d", owner="vision")
+    leader.sync()
+    second = leader.planner.plan(stage.clock.now())
+    assert ([change.task_id for change in second.changes], second.shares) == (["b"], [])
+    transaction = to_transaction(second, stage.keys, leader.leadership.revision)
+    answer = stage.store.commit(transaction, deadline=float("inf"))
+    assert isinstance(answer, Committed)
+    leader.planner.committed(second, answer.revision)
+    leader.run()
+    assert (stage.state("d"), stage.model().ledger("default").account.day) == ("Pending", day + 1)
     stage.check()
 
 
