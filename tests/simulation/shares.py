@@ -266,9 +266,8 @@ class ShareJudge:
                 return
             if self.frozen.pop(key, 0) is None:
                 self._mended_at[key] = self._oracle.etcd.revision
-            if after != before:
-                self.unsure[key] = None
-                self._edited[pool] = self._oracle.etcd.revision
+            self.unsure[key] = None
+            self._edited[pool] = self._oracle.etcd.revision
             self.shares[key] = after
             return
         if after is None or value is None:

@@ -179,13 +179,13 @@ class Accounts:
                     break
                 written[left[-1]] = share
             left.pop()
+        if rule == COUNTED and not left:
+            self._make_up(pool, account, written, limits.operations - RESERVED)
         if left or not is_whole:
             self._rebuilds[pool] = _Rebuild(moment.op, left)
             account = account._replace(shares_op=Op(rule + moment.op if rule == COUNTED else rule))
         else:
             self._rebuilds.pop(pool, None)
-            if rule == COUNTED:
-                self._make_up(pool, account, written, limits.operations - RESERVED)
             account = self._whole(pool, at, written, moment)._replace(day=day or at // DAY_MS)
         records = []
         for owner, share in written.items():
@@ -207,12 +207,15 @@ class Accounts:
         return TRUSTED if _agree(self._model, pool) else EDITED
 
     def _make_up(self, pool: str, account: Account, written: dict[str, Share], room: int) -> None:
-        """Have the shares that were edited make up, with the others, what the account has."""
-        at, edited = account.at, sorted(self._model.lone_shares.owners(pool))
+        """Have the shares that were edited make up, with the others, what the account has.
+
+        First those of which it shows: somebody may have written others as they were.
+        """
+        at, edited = account.at, self._model.lone_shares.owners(pool)
         missing = account.used
         for share in {**self._model.shares.get(pool, {}), **written}.values():
             missing -= share.used_at(at)
-        for owner in edited:
+        for owner in sorted(edited, key=lambda owner: (owner not in written, owner)):
             share = written.get(owner) or self._model.share(pool, owner)
             used = share.used_at(at)
             names = {**used, **missing}
