@@ -202,6 +202,7 @@ class Accounts:
             return shares_op
         is_counted = ledger.shares_are_whole or shares_op == COUNTED + ledger.op
         is_counted = is_counted and ledger.account.charged_until <= at + AHEAD_MS
+        is_counted = is_counted and ledger.held == self._model.holds.get(pool, ZERO)
         if is_counted and self._model.lone_shares.owners(pool) and not self._model.unread(pool):
             return COUNTED
         return TRUSTED if _agree(self._model, pool) else EDITED
