@@ -373,8 +373,8 @@ class ClaimJudge:
                 self._why_not_by_priority(pool, move, one) if pool.preemption.by_priority else "it is its own"
             )
         guarantee, left = _guarantee(pool, owner), self._left(pool, owner)
-        # what it held as the last of those was chosen that this transaction stops
-        stopped = [status.hold for _, status in self._stopped_with(move)]
+        # what it held as the last was chosen that this transaction stops; each claim has them in order
+        stopped = self._last_stopped(pool, move)
         named = [each for each in claim.short if each in move.new.hold]
         if not any((left + hold).get(each) > guarantee.get(each) for hold in stopped for each in named):
             return f"{owner} held {left} and one of {stopped}, within its guarantee of {guarantee}"
@@ -418,6 +418,14 @@ class ClaimJudge:
         for name, status in self._stopped_with(move):
             holds += status.hold if name in victims else ZERO
         return holds
+
+    def _last_stopped(self, pool: Pool, move: Move) -> list[Vector]:
+        """What those hold of which one must have been chosen last."""
+        holds = {name: status.hold for name, status in self._stopped_with(move)}
+        claims = [claim.victims for (of, _), claim in self.claims.items() if of == pool.name]
+        orders = [[name for name in victims if name in holds] for victims in claims]
+        lasts = {names[-1] for names in orders if names}
+        return [hold for name, hold in holds.items() if name in lasts]
 
     def _stopped_with(self, move: Move) -> Iterator[tuple[str, Status]]:
         """The attempts of that owner which the same transaction stops for others."""
