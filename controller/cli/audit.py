@@ -124,10 +124,10 @@ def _repair(
         if Verdict.LATER in verdicts:
             time.sleep(PAUSE_SECONDS)
         report, _ = _examine(client, *opened)
-        if Verdict.LATER not in verdicts and wanted(report) == findings:
-            time.sleep(PAUSE_SECONDS)  # something else undoes the repair
         if not verdicts & {Verdict.LATER, Verdict.REPAIRED}:
             break
+        if Verdict.LATER not in verdicts and wanted(report) == findings:
+            time.sleep(PAUSE_SECONDS)  # something else undoes the repair
     return report, outcomes
 
 

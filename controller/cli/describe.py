@@ -18,7 +18,8 @@ from controller.cli.names import (
 )
 from controller.cli.owners import print_sharing
 from controller.cli.session import ERROR, Session, complain
-from controller.client import NotFound, TaskView
+from controller.client import TaskView
+from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.printable import counted
 from controller.core.model.task import AttemptId
@@ -145,7 +146,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
 def _describe_pool(session: Session, name: str) -> None:
     view = next((view for view in session.client.pools(counts=True) if view.name == name), None)
     if view is None:
-        raise NotFound(f"there is no pool {name!r}: see `tally get pools`")
+        raise no_pool(session.client.keys, name)
     pool = view.definition
     _fields(
         {

@@ -28,7 +28,10 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
     """
-    name, registered = _named(session)
+    return _open(session, *_named(session))
+
+
+def _open(session: Session, name: str, registered: dict[str, object]) -> Engine | None:
     if name in REMOTE:
         from controller.app import make_engine
 
@@ -53,14 +56,15 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     another machine.
     """
     engine, problem = None, ""
+    name, registered = _named(session)
     why = "no registered replica names it; give --state-dir DIR, or --engine kubernetes or docker"
     try:
-        engine = open_engine(session)
+        engine = _open(session, name, registered)
     except UserError as error:
         why = str(error)
     except EngineError as error:
         why = problem = str(error)
-    if engine is None and _named(session)[0] == "null":
+    if name == "null":
         why = "the engine `null` runs nothing, and keeps nothing"
     if engine is None:
         say(f"warning: the engine is not checked: {why}", err=True)

@@ -12,7 +12,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.names import Kind, bare, complete_pools
 from controller.cli.session import Session
-from controller.client.errors import NotFound
+from controller.client.pools import no_pool
 from controller.terminal import say
 from controller.views.words import share_text
 
@@ -41,9 +41,9 @@ def top(
 
 def _show(session: Session, only: str) -> None:
     pools = [view for view in session.client.pools() if only in ("", view.name)]
-    owners = session.client.owners.all(only, counts=False)
     if only and not pools:
-        raise NotFound(f"there is no pool {only!r}: see `tally get pools`")
+        raise no_pool(session.client.keys, only)
+    owners = session.client.owners.all(only, counts=False)
     if not pools:
         say("No pools found. Create one: tally apply -f pool.yaml", err=True)
         return

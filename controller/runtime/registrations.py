@@ -9,10 +9,11 @@ from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Change, decode_or_empty, number_in
+from controller.core.model.shares import APART_MS
 from controller.views.replica import Facts
 from controller.views.words import at, span
 
-APART_SECONDS = 3600.0  # from the others' clocks: such a replica does not lead
+APART_SECONDS = APART_MS / 1000  # from the others' clocks: such a replica does not lead
 NEVER_SET = 1_600_000_000.0  # seconds since the epoch: a clock that shows less does not know what year it is
 SILENT_SECONDS = 60.0  # a registration that is not renewed for so long tells no time
 CANDIDACY = "engine-identity", "clock"  # checks that tell why a replica does not campaign

@@ -15,6 +15,7 @@ from controller.core.model.fair_order import dominant, is_guaranteed, is_over_li
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts
+from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
 from controller.core.model.sharing import ANYBODY, OwnerPolicy
@@ -75,7 +76,7 @@ def pool_names(model: Model) -> list[str]:
 
 def is_known(model: Model, pool: str) -> bool:
     """Whether there is such a pool, or anything is left of one: a ledger, or shares."""
-    return pool in model.pools or pool in model.ledgers or pool in model.shares or pool in pool_names(model)
+    return pool in {*pool_names(model), *model.ledgers, *model.shares}
 
 
 def pool_facts(model: Model, name: str) -> PoolFacts:
@@ -151,7 +152,7 @@ def owners_of(model: Model, pool: str, now: float) -> list[OwnerFacts]:
     if record is None or record.pool.sharing is None:
         return []
     waiting = [*model.queue(pool).owners(), *model.indexes.on_hold.get(pool, {})]
-    damaged = (names[1] for kind, names in model.quarantine if kind == "shares" and names[0] == pool)
+    damaged = unreadable_shares(model.quarantine, pool)
     names = {*record.pool.sharing.owners, *model.shares.get(pool, {}), *waiting, *damaged} - {ANYBODY}
     running = model.indexes.open_parts(pool, round(now * 1000))
     return [

@@ -20,6 +20,7 @@ from controller.core.model.demand import demand
 from controller.core.model.lifecycle import HOLDING, Event
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, counted, times
+from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.scalars import parse_duration
@@ -207,9 +208,8 @@ def _by_now(model: Model, pool: str, now: int, notes: list[str]) -> dict[str, Us
     """What each owner of a pool has used so far."""
     if model.is_rebuilding(pool):
         notes.append(f"pool {pool}: its shares are being rebuilt, so this is an estimate")
-    for kind, names in model.quarantine:
-        if kind == "shares" and names[0] == pool:
-            notes.append(f"pool {pool}: the share of {names[1]} cannot be read, and is left out")
+    unread = unreadable_shares(model.quarantine, pool)
+    notes += [f"pool {pool}: the share of {owner} cannot be read, and is left out" for owner in unread]
     running = model.indexes.open_parts(pool, now)
     return {
         owner: Used(share.used_at(now), *share.parts_at(running.get(owner, NO_PARTS), now))

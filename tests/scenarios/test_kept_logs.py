@@ -15,15 +15,13 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import LogKept
 from controller.core.planning.plan import Effect, KeepLog, Settle
 from controller.errors import InvalidField
-from controller.store.base import Committed
-from controller.store.records import to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 VALUE = kept_log.encode(KeptLog(attempt=1, text="x"), Op("op"))
 
 
-def ended(stage: Stage, pool: dict[str, Any], spec: dict[str, Any], **seen: Any) -> StagedReplica:
-    """A leader that has committed the end of the first attempt of `job`, and done nothing after it."""
+def running(stage: Stage, pool: dict[str, Any], spec: dict[str, Any]) -> StagedReplica:
+    """A leader of which the first attempt of `job` runs."""
     stage.pool(**pool)
     stage.submit("job", **spec)
     leader = stage.replica()
@@ -31,6 +29,12 @@ def ended(stage: Stage, pool: dict[str, Any], spec: dict[str, Any], **seen: Any)
     leader.acknowledge(leader.run())
     leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
     leader.run()
+    return leader
+
+
+def ended(stage: Stage, pool: dict[str, Any], spec: dict[str, Any], **seen: Any) -> StagedReplica:
+    """A leader that has committed the end of the first attempt of `job`, and done nothing after it."""
+    leader = running(stage, pool, spec)
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", awaits_commit=True, **seen))
     leader.run()
     return leader
@@ -100,13 +104,7 @@ def test_a_log_that_is_not_read_yet_holds_up_nothing() -> None:
 
 def test_a_refused_end_keeps_no_log_until_it_is_committed() -> None:
     stage = Stage()
-    stage.pool(**ON)
-    stage.submit("job")
-    leader = stage.replica()
-    leader.list_engine()
-    leader.acknowledge(leader.run())
-    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
-    leader.run()
+    leader = running(stage, ON, {})
     status, _ = stage.store.get(stage.keys.state("job"), deadline=stage.clock.boottime() + 5)
     assert status is not None
     stage.put(stage.keys.state("job"), status.value)  # by hand: the leader has not seen it yet
@@ -119,19 +117,11 @@ def test_a_refused_end_keeps_no_log_until_it_is_committed() -> None:
 def test_a_log_is_under_way_although_the_answer_to_the_end_was_lost() -> None:
     """The store has shown that the end was committed. The engine may let go once the log was read."""
     stage = Stage()
-    stage.pool(**ON)
-    stage.submit("job")
-    leader = stage.replica()
-    leader.list_engine()
-    leader.acknowledge(leader.run())
-    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
-    leader.run()
+    leader = running(stage, ON, {})
     leader.see(observation(("job", 1), Phase.FAILED, uid="u", awaits_commit=True))
     plan = leader.planner.plan(stage.clock.now())
     assert kept(plan.effects) == ["job-1"]
-    transaction = to_transaction(plan, stage.keys, leader.leadership.revision)
-    assert isinstance(stage.store.commit(transaction, deadline=float("inf")), Committed)
-    leader.planner.committed(plan, None)
+    leader.commit(plan, answered=False)
     leader.sync()
     assert (stage.state("job"), settled(leader.run())) == ("Failed", [])
 
@@ -179,13 +169,7 @@ def test_a_log_is_no_task_and_no_damage() -> None:
 
 def test_a_cancelled_attempt_keeps_its_log() -> None:
     stage = Stage()
-    stage.pool(**ON)
-    stage.submit("job")
-    leader = stage.replica()
-    leader.list_engine()
-    leader.acknowledge(leader.run())
-    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
-    leader.run()
+    leader = running(stage, ON, {})
     stage.request("job", RequestKind.CANCEL)
     leader.sync()
     leader.run()  # its Stop is under way

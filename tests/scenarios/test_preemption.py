@@ -9,8 +9,6 @@ import pytest
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import AttemptId, Phase
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
-from controller.store.base import Committed
-from controller.store.records import to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -77,19 +75,13 @@ def test_a_claim_does_not_end_in_the_plan_that_makes_it() -> None:
     assert [change.task_id for change in first.changes] == ["b0"]
     pool.submit("a", 1)
     planner.plan_ahead(first, now)
-    transaction = to_transaction(first, pool.stage.keys, pool.leader.leadership.revision)
-    answer = pool.stage.store.commit(transaction, deadline=float("inf"))
-    assert isinstance(answer, Committed)
-    planner.committed(first, answer.revision)
+    pool.leader.commit(first)
     pool.leader.see(observation(("b2", 1), Phase.SUCCEEDED))
     pool.submit("b", 1, "later")  # the pool is looked at again
     second = planner.plan(now)
     stopped = {change.task_id for change in second.changes if change.status and change.status.stopping}
     assert (len(stopped), [claim.task_id for claim in second.claims]) == (1, ["a0"])
-    transaction = to_transaction(second, pool.stage.keys, pool.leader.leadership.revision)
-    answer = pool.stage.store.commit(transaction, deadline=float("inf"))
-    assert isinstance(answer, Committed)
-    planner.committed(second, answer.revision)
+    pool.leader.commit(second)
     assert pool.go()[0] == ["a0-1"]
     assert pool.claims() == []
 

@@ -15,8 +15,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.shares import DAY_MS, FRACTION, Share, encode_share
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_model
-from controller.store.base import Committed
-from controller.store.records import to_change, to_transaction
+from controller.store.records import to_change
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 SHARING = {"owners": {"vision": {"weight": 2}}}
@@ -242,19 +241,13 @@ def test_a_plan_that_was_begun_while_the_pool_was_not_shared_waits_for_the_days_
     leader.sync()
     leader.planner.plan_ahead(first, stage.clock.now())
     assert leader.planner.is_ahead
-    transaction = to_transaction(first, stage.keys, leader.leadership.revision)
-    answer = stage.store.commit(transaction, deadline=float("inf"))
-    assert isinstance(answer, Committed)
-    leader.planner.committed(first, answer.revision)
+    leader.commit(first)
     stage.pool(sharing=SHARING)
     stage.submit("d", owner="vision")
     leader.sync()
     second = leader.planner.plan(stage.clock.now())
     assert ([change.task_id for change in second.changes], second.shares) == (["b"], [])
-    transaction = to_transaction(second, stage.keys, leader.leadership.revision)
-    answer = stage.store.commit(transaction, deadline=float("inf"))
-    assert isinstance(answer, Committed)
-    leader.planner.committed(second, answer.revision)
+    leader.commit(second)
     leader.run()
     assert (stage.state("d"), stage.model().ledger("default").account.day) == ("Pending", day + 1)
     stage.check()

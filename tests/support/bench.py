@@ -18,7 +18,7 @@ from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import AttemptId, Observation, Phase, Status
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.events import Found, Listed, Observed, Started, StopSent
-from controller.core.planning.plan import Effect, Prove, Start, Stop, Term
+from controller.core.planning.plan import Effect, Plan, Prove, Start, Stop, Term
 from controller.core.planning.planner import Planner
 from controller.core.promise.finding import FindingSeverity
 from controller.core.promise.invariants import check_model
@@ -33,7 +33,7 @@ from controller.runtime.surroundings import Surroundings
 from controller.store.base import Committed, Delete, Guard, Put, Store, Transaction
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
-from controller.store.records import DEFAULT_LIMITS, changes_of
+from controller.store.records import DEFAULT_LIMITS, changes_of, to_transaction
 
 
 class HandClock:
@@ -225,6 +225,13 @@ class StagedReplica:
             if is_done and not proofs:
                 return self.effects[before:]
         raise AssertionError("the reconciler does not come to rest")
+
+    def commit(self, plan: Plan, *, answered: bool = True) -> None:
+        """Commit the plan, as the reconciler does. `answered` False: nobody hears at which revision."""
+        transaction = to_transaction(plan, self.stage.keys, self.leadership.revision)
+        result = self.stage.store.commit(transaction, deadline=float("inf"))
+        assert isinstance(result, Committed)
+        self.planner.committed(plan, result.revision if answered else None)
 
     def list_engine(self, *seen: Observation, began: float | None = None) -> None:
         """A full list of the engine arrives."""

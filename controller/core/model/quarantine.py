@@ -8,6 +8,7 @@ records change, when a user makes a request (a cancel, a retry), or when an oper
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -55,6 +56,11 @@ class Aside(Struct, frozen=True, kw_only=True):
 def seen_of(task: Task) -> tuple[int, int, int]:
     """The mods of a task's records on which a decision rests."""
     return task.spec_mod, task.status_mod, max((mod for _, mod in task.requests.values()), default=0)
+
+
+def unreadable_shares(records: Iterable[tuple[str, tuple[str, ...]]], pool: str) -> list[str]:
+    """The owners whose shares of the pool are among these quarantined records (kind and names)."""
+    return [names[1] for kind, names in records if kind == "shares" and names[0] == pool]
 
 
 def describe(where: str, error: Exception) -> str:

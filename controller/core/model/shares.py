@@ -9,7 +9,7 @@ moment, so that no millisecond of a resource is counted twice or lost (invariant
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from controller.core.model import codec
@@ -25,6 +25,9 @@ FRACTION = 1024
 DAY_MS = 86_400_000
 AHEAD_MS = 7 * DAY_MS
 """A charge that is later than now by more than this is of no clock that a leader had: it is damaged."""
+
+APART_MS = 3_600_000
+"""In ms. A replica whose clock is further from the others' does not lead, and so charges nothing."""
 
 MINUTE_MS = 60_000
 MAX_SHARE_BYTES = 64 * 1024
@@ -152,6 +155,11 @@ def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:
             for name in names
         }
     )
+
+
+def used_by(shares: Iterable[Share], at: int) -> Vector:
+    """What these have used together by then, if nothing changes before."""
+    return sum((share.used_at(at) for share in shares), ZERO)
 
 
 def _charged(used: Vector, held: Vector, elapsed: int) -> Vector:

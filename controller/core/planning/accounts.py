@@ -22,9 +22,11 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.parts import NO_PARTS, parts_of, times
+from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import (
     AHEAD_MS,
+    APART_MS,
     DAY_MS,
     FRACTION,
     Account,
@@ -33,6 +35,7 @@ from controller.core.model.shares import (
     digits,
     encode_share,
     time_after,
+    used_by,
 )
 from controller.core.model.task import Status
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
@@ -42,7 +45,6 @@ from controller.core.planning.transitions import Moment
 KIND = "usage"
 OWNERS_PER_KEY, AMOUNTS_PER_KEY = 500, 2000  # of a closed day; an amount takes about 100 bytes at most
 DAYS_KEPT = 400
-APART_MS = 3_600_000  # clocks of leaders are not further apart: see controller.runtime.registrations
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
 # `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
@@ -151,7 +153,8 @@ class Accounts:
         knows all that was written before the ledger, and the ledger says that shares are being rebuilt: so
         whoever has seen a share edited sees that it is put right.
         """
-        ledger, account = self._model.ledger(pool), self._model.ledger(pool).account
+        ledger = self._model.ledger(pool)
+        account = ledger.account
         day = min(account.day, moment.at // DAY_MS)
         at = moment.at
         if not account.at:  # so far, no account tells until when the parts before are charged
@@ -213,9 +216,7 @@ class Accounts:
         First those of which it shows: somebody may have written others as they were.
         """
         at, edited = account.at, self._model.lone_shares.owners(pool)
-        missing = account.used
-        for share in {**self._model.shares.get(pool, {}), **written}.values():
-            missing -= share.used_at(at)
+        missing = account.used - used_by({**self._model.shares.get(pool, {}), **written}.values(), at)
         for owner in sorted(edited, key=lambda owner: (owner not in written, owner)):
             share = written.get(owner) or self._model.share(pool, owner)
             used = share.used_at(at)
@@ -227,11 +228,9 @@ class Accounts:
 
     def _whole(self, pool: str, at: int, written: dict[str, Share], moment: Moment) -> Account:
         """The pool's account once its shares are whole: all of them, with those that are written with it."""
-        ledger, used = self._model.ledger(pool), ZERO
-        for owner, share in {**self._model.shares.get(pool, {}), **written}.items():
-            if not self._model.share_is_frozen(pool, owner):
-                used += share.used_at(at)
-        if any(kind == "shares" and names[0] == pool for kind, names in self._model.quarantine):
+        ledger = self._model.ledger(pool)
+        used = used_by({**self._model.shares.get(pool, {}), **written}.values(), at)
+        if unreadable_shares(self._model.quarantine, pool):
             used = ledger.account.used_at(ledger.held, at)  # what is not read has been used all the same
         unread = self._model.unread(pool)
         return ledger.account._replace(used=used, at=at, shares_op=moment.op, unread=unread)
@@ -323,8 +322,8 @@ def _agree(model: Model, pool: str) -> bool:
 
     If not, somebody has written a share, and what it says it held is not to be trusted.
     """
-    account, shares = model.ledger(pool).account, model.shares.get(pool, {})
-    return account.used == sum((share.used_at(account.at) for share in shares.values()), ZERO)
+    account = model.ledger(pool).account
+    return account.used == used_by(model.shares.get(pool, {}).values(), account.at)
 
 
 def _wrong(model: Model, pool: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from controller.core.model.lifecycle import WAITING
 from controller.core.model.model import Model
+from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
@@ -64,7 +65,7 @@ def _check_held(
 
 def _check_used(model: Model, pool: str) -> Iterator[Finding]:
     shares = model.shares.get(pool, {})
-    if any(kind == "shares" and names[0] == pool for kind, names in model.quarantine):
+    if unreadable_shares(model.quarantine, pool):
         return
     ledger, total, held = model.ledger(pool), ZERO, ZERO
     for share in shares.values():
