@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.session import Session
+from controller.config.values import parse_path
 from controller.terminal import say
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def init(
     auth = EtcdAuth(client.store.gateway, client.keys, session.settings.request_timeout_seconds)
     asks_for_users = enable or auth.is_enabled()
     steps = auth.plan(
-        members, passwords.expanduser().absolute() if passwords is not None else None, enable=enable
+        members, parse_path(passwords, "passwords") if passwords is not None else None, enable=enable
     )
     for step in steps:
         if not dry_run:

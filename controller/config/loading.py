@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controller.config.settings import Settings, flag_of, variable_of
+from controller.config.values import expanded
 from controller.errors import InvalidField
 
 LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default election time-out
@@ -95,7 +96,10 @@ def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[
     # Under systemd, the home directory may not be accessible, and so holds no file for us. isfile returns
     # False then; Path.is_file raises.
     found = (Path(each) for each in map(os.path.expanduser, CONFIG_PATHS) if os.path.isfile(each))
-    path = Path(given).expanduser() if given else next(found, last)
+    try:
+        path = expanded(Path(given), "config") if given else next(found, last)
+    except InvalidField as error:
+        raise InvalidSetting(error.field, error.problem) from None
     if path is None:
         return None, {}
     try:

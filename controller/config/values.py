@@ -72,11 +72,19 @@ def parse_text(raw: object, name: str) -> str:
 
 def parse_path(raw: object, name: str) -> Path:
     """An absolute path. `~` is the home directory."""
-    return (
-        Path(parse_text(raw, name)).expanduser().absolute()
-        if not isinstance(raw, Path)
-        else raw.expanduser().absolute()
-    )
+    return expanded(raw if isinstance(raw, Path) else Path(parse_text(raw, name)), name).absolute()
+
+
+def expanded(path: Path, name: str) -> Path:
+    """The path with a home directory in place of `~` or `~user`."""
+    if "\0" in str(path):
+        raise InvalidField(name, "a path cannot contain a NUL character")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InvalidField(
+            name, f"{path}: the home directory is not known: write it out, or ./~ for a file of that name"
+        ) from None
 
 
 def parse_file(raw: object, name: str) -> Path:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.config import variable_of
+from controller.config.values import parse_path
 from controller.dev.credentials import DevCredentials, TlsFiles
 from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
 from controller.engine.process.engine import ProcessEngine
@@ -101,7 +102,7 @@ class LocalCluster:
 
     def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
         self.options = options
-        self.data_dir = options.data_dir.expanduser().absolute()
+        self.data_dir = parse_path(options.data_dir, "data_dir")
         self.clock = SystemClock()
         self.state_dir = self.data_dir / "attempts"
         self.credentials = (

@@ -142,6 +142,10 @@ def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFa
         ),
         (["get", "tasks", "--user", "u"], "password_file: is missing, but user is given"),
         (["get", "tasks", "--config", "/nope"], "config: /nope cannot be read"),
+        (["get", "tasks", "--config", "~nobody-here/x"], "config: ~nobody-here/x: the home directory is not"),
+        (["get", "tasks", "--config", "\0"], "config: a path cannot contain a NUL character"),
+        (["get", "tasks", "--password-file", "~nobody-here/x"], "password_file: ~nobody-here/x: the home"),
+        (["get", "tasks", "--password-file", "a\0"], "password_file: a path cannot contain a NUL character"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_source(tally: Tally, arguments: list[str], says: str) -> None:
@@ -359,6 +363,8 @@ WORDS = st.sampled_from([*FLAGS, ""]) | st.text(st.characters(exclude_categories
 
 @settings(max_examples=100)
 @example("auth", ["--", "--"])
+@example("get", ["--config", "\0", "task"])
+@example("auth", ["init", "--passwords", "~nobody-here"])
 @given(st.sampled_from(VERBS), st.lists(WORDS, max_size=5))
 def test_whatever_is_given_ends_with_a_code_of_the_table(verb: str, words: list[str]) -> None:
     """0, 1, 2, 4 or 5, and never a traceback or an unexpected error. Nothing listens where etcd should be."""
