@@ -161,12 +161,16 @@ class Vector(Mapping[str, int]):
         return len(self._amounts)
 
     def __add__(self, other: Mapping[str, int]) -> Vector:
+        if other is ZERO:  # what most tasks hold before or after a change
+            return self
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) + amount
         return self._changed(amounts)
 
     def __sub__(self, other: Mapping[str, int]) -> Vector:
+        if other is ZERO:
+            return self
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) - amount

@@ -271,7 +271,7 @@ class Planner:
         elif removals_only and decision.status is not None:
             postponed[task_id] = None
         elif not draft.add(
-            task, decision, may_have_log=any(attempt.keeping for attempt in self._attempts.of_task(task_id))
+            task, decision, may_have_log=decision.removes and self._attempts.keeps_log(task_id)
         ):
             # a ledger or a share cannot be written: the task is looked at again when it is repaired
             return self._model.may_not_change(task)

@@ -141,6 +141,10 @@ class Attempts:
             for attempt in self.of_task(task.id)
         )
 
+    def keeps_log(self, task_id: str) -> bool:
+        """Whether the output of an attempt of the task is being kept."""
+        return any(attempt.keeping for attempt in self.of_task(task_id))
+
     def note(self, attempt: AttemptId) -> None:
         """Note that the engine has, or may have, something of this name."""
         self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))
