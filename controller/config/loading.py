@@ -72,7 +72,10 @@ def load_settings(
             values[name] = spec.metadata["parse"](raw, name)
         except InvalidField as error:
             raise InvalidSetting(error.field, f"{error.problem} (from {origin})") from None
-    settings = Settings(**values)
+    try:
+        settings = Settings(**values)
+    except InvalidField as error:
+        raise InvalidSetting(error.field, f"{error.problem} (from default)") from None
     _check_pairs(settings)
     return ResolvedConfig(settings, origins)
 

@@ -16,6 +16,7 @@ from typing import Any
 from controller.config.values import (
     Parse,
     choice,
+    expanded,
     parse_address,
     parse_advertised,
     parse_count,
@@ -79,7 +80,7 @@ class Settings:
     )
     engine: str = _setting("process", choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
     state_dir: Path = _setting(
-        lambda: Path("~/.local/state/tally").expanduser(),
+        lambda: expanded(Path("~/.local/state/tally"), "state_dir"),
         parse_path,
         "folder of the process engine, shared by all replicas on this machine",
         shown="~/.local/state/tally",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,17 @@ def test_the_file_of_a_local_cluster_is_found_where_nothing_else_says_which_etcd
         (tmp_path / "elsewhere.toml").rename(written)
         os.chown(written, 65534, 65534)
         assert found() == usual, "somebody else's"
+
+
+def test_without_a_home_directory_the_folder_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user that the system does not know, as in a container: the folder by its default is an error that
+    names its setting. One that is given is used.
+    """
+    unknown = max(entry.pw_uid for entry in pwd.getpwall()) + 7
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: unknown)
+    with pytest.raises(InvalidSetting, match=r"^state_dir: .*home directory is not known.*from default"):
+        load(tmp_path)
+    assert load(tmp_path, state_dir="/var/lib/tally").state_dir == Path("/var/lib/tally")
