@@ -434,7 +434,7 @@ MUTANTS = [
     ),
     Mutant(
         "a removal does not count the output that is being kept",
-        (Edit(f"{_PLANNER}._plan_task", "may_have_log=any(", "may_have_log=False and any("),),
+        (Edit(f"{_PLANNER}._plan_task", "may_have_log=decision.removes and", "may_have_log=False and"),),
     ),
     Mutant(
         "output is kept without a compare of its task",
