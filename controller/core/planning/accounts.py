@@ -93,9 +93,10 @@ class Accounts:
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""
         clock = round(now * 1000)
-        charged = time_after(self._model.charged_at, clock)
-        if charged > self._charged:
-            self._charged = charged
+        if clock < self._model.charged_at:
+            clock = time_after(self._model.charged_at, clock)
+        if clock > self._charged:
+            self._charged = clock
         return self._charged
 
     def is_due(self, now: float) -> bool:

@@ -107,9 +107,10 @@ class Planner:
         if plan or self._agenda:
             self._fill(draft, now, removals_only)
             plan = draft.finish()
-        if not plan:
-            # what this pass has set aside
-            plan = self.mending.plan_asides(draft.moment, self._limits) or plan
+            if plan:
+                return plan
+        # what this pass has set aside
+        plan = self.mending.plan_asides(draft.moment, self._limits) or plan
         if not plan and self.mending.accounts.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
