@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from controller.core.model.claims import reclaimed
 from controller.core.model.codec import decode_history
 from controller.core.model.fair_order import Turn, is_over_limit, ranking
 from controller.core.model.lifecycle import Event, State
@@ -123,8 +124,9 @@ def _in_turn(
 def _owners_before(model: Model, pool: Pool, sharing: Sharing, owner: OwnerFacts, now: float) -> list[Turn]:
     """The owners whose turn comes first, without those at their limit, which are passed over."""
     queue, share = model.queue(pool.name), partial(model.share, pool.name)
+    reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
     before = []
-    for turn in ranking(pool, queue, share, round(now * 1000)):
+    for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
         if turn.owner == owner.owner:
             break
         _, request = queue.first_of(turn.owner)

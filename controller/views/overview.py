@@ -9,6 +9,7 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
+from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
@@ -74,7 +75,8 @@ def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
     if model.is_rebuilding(pool.name):
         return ""
     queue, share = model.queue(pool.name), partial(model.share, pool.name)
-    for turn in ranking(pool, queue, share, round(now * 1000)):
+    reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
+    for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
         place, request = queue.first_of(turn.owner)
         if model.tasks[place.task_id].requests or model.share_is_frozen(pool.name, turn.owner):
             continue

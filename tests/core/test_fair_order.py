@@ -47,9 +47,12 @@ class Ground:
     shares: dict[str, Share]
     free: Vector
     taken: list[str] = field(default_factory=list)
+    reclaimed: dict[str, Vector] = field(default_factory=dict)  # owner → what is short of what it gets back
 
     def copy(self) -> Ground:
-        return Ground(self.pool, dict(self.tasks), dict(self.shares), self.free, list(self.taken))
+        return Ground(
+            self.pool, dict(self.tasks), dict(self.shares), self.free, list(self.taken), dict(self.reclaimed)
+        )
 
     def take(self, task_id: str) -> None:
         task = self.tasks[task_id]
@@ -86,6 +89,7 @@ class Ground:
             waited_seconds=lambda task_id: self.tasks[task_id].waited,
             may_start=lambda task_id: self.tasks[task_id].may_start and task_id not in self.taken,
             claims={owner: self.claims(owner) for owner in OWNERS},
+            reclaimed=self.reclaimed,
             passed_over=lambda turn: None,
         )
 
@@ -134,8 +138,14 @@ def expected(ground: Ground) -> list[str]:
             then = share.held.get(n) * 1024 + task.request.get(n) * 512
             coming.append((average.get(n) + (then - average.get(n)) * ahead // 1024) / most)
             now.append(share.held.get(n) / most)
+        is_within = bool(fits) and all(fits)
+        short = ground.reclaimed.get(task.owner, ZERO)
+        gets_back = is_within and any(n in short for n in pool.capacity)
+        for n in short:
+            gets_back &= share.held.get(n) + task.request.get(n) <= policy.guarantee.get(n)
         return (
-            not (fits and all(fits)),
+            not is_within,
+            not gets_back,
             task.rank if sharing.priority is SharingPriority.ACROSS_OWNERS else 0,
             max(coming) / (1024 * policy.weight),
             max(now) / policy.weight,
@@ -262,7 +272,9 @@ def grounds(draw: st.DrawFn, *, plain: bool = False) -> Ground:
             free = free - held
             recent = draw(st.integers(0, 4096))
             shares[owner] = Share(held, int(bool(held)), ZERO, Vector({"cpu": recent}), NOW - 30_000)
-    return Ground(pool, tasks, shares, free)
+    some_short = st.sampled_from([ZERO, ZERO, Vector({"cpu": 1}), Vector({"cpu": 1, "gpu": 1})])
+    reclaimed = {owner: short for owner in OWNERS if (short := draw(some_short))}
+    return Ground(pool, tasks, shares, free, reclaimed=reclaimed)
 
 
 @settings(max_examples=400)
@@ -309,6 +321,8 @@ def test_an_order_that_was_kept_is_one_made_anew(ground: Ground, other: Ground, 
             added = replace(task, id=f"n{task.number}", number=100 + task.number)
             ground.tasks[added.id] = added
             queue.add(added.place, added.request, added.owner)
+    if data.draw(st.booleans()):
+        ground.reclaimed = other.reclaimed
     fresh = ground.copy()
     for task_id in ground.taken:
         fresh.tasks.pop(task_id, None)

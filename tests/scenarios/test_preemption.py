@@ -478,3 +478,31 @@ def test_a_task_above_its_owner_s_limit_lends_its_priority_to_no_other(policy: s
     assert pool.go() == ([], [])
     assert (pool.running("a"), pool.running("b")) == ((1, 2))
     assert pool.stage.state("a0") in ("WaitingRetry", "Created")
+
+
+@pytest.mark.parametrize("half_life", ["0s", "30s"])
+def test_what_is_reclaimed_goes_to_whom_it_is_reclaimed_for(half_life: str) -> None:
+    """Two owners are guaranteed different resources. What one holds of the other's is reclaimed, and its turn
+    would come first, since it is within its own guarantee, and weighs more. It does not get back what was
+    taken from it, or it would be stopped again, for ever.
+    """
+    pool = Pool({"owners": {}})
+    owners = {"a": {"guarantee": {"cpu": 2}}, "b": {"weight": 100, "guarantee": {"memory": "1Gi"}}}
+    pool.sharing = {"owners": owners, "half_life": half_life}
+    pool.stage.pool(
+        capacity={"cpu": 2, "memory": "8Gi"},
+        sharing=pool.sharing,
+        preemption={"reclaim": True, "min_run": 0},
+    )
+    asked: dict[str, Any] = {"resources": {"cpu": 1, "memory": "10Mi"}}
+    pool.submit("a", 1, "first", **asked)
+    [victim] = pool.submit("b", 1, **asked)
+    pool.go()
+    [waiting] = pool.submit("a", 1, "second", **asked)
+    assert pool.go() == ([], [f"{victim}-1"])
+    assert pool.claims() == [waiting]
+    pool.end([f"{victim}-1"])
+    assert pool.go() == ([f"{waiting}-1"], [])
+    assert (pool.running("a"), pool.running("b"), pool.claims()) == (2, 0, [])
+    pool.end([f"{waiting}-1"], Phase.SUCCEEDED)
+    assert pool.go() == ([f"{victim}-2"], [])

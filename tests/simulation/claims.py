@@ -210,7 +210,7 @@ class ClaimJudge:
                 taken = [each for each in claim.short if each in move.new.hold]
                 if not any(free.get(each) < one.asked.get(each) for each in taken):
                     continue
-                if self._passes(pool, move, one, waiting, admitted):
+                if self._passes(pool, move, one, waiting, admitted, before):
                     raise Violation(
                         "I11",
                         f"{move.task_id} of {move.new.owner} took what is reserved for {one.task_id} of"
@@ -254,7 +254,13 @@ class ClaimJudge:
         )
 
     def _passes(
-        self, pool: Pool, move: Move, one: Waiting, waiting: list[Waiting], admitted: list[Move]
+        self,
+        pool: Pool,
+        move: Move,
+        one: Waiting,
+        waiting: list[Waiting],
+        admitted: list[Move],
+        before: dict[tuple[str, str], Claim],
     ) -> bool:
         """Whether the admitted task is certainly behind the one that has a claim."""
         mine = self._waiting(pool, move.task_id, None if move.old is None else move.old)
@@ -271,15 +277,29 @@ class ClaimJudge:
         if others or any(w < mine for w in waiting if w.owner == mine.owner):
             return False
         self.turns += 1
-        first = self._turn(pool, one, self._held(pool.name, one.owner))
-        return first < self._turn(pool, mine, self._held(pool.name, mine.owner) - move.new.hold)
+        first = self._turn(pool, one, self._held(pool.name, one.owner), before)
+        return first < self._turn(pool, mine, self._held(pool.name, mine.owner) - move.new.hold, before)
 
-    def _turn(self, pool: Pool, one: Waiting, held: Vector) -> tuple[bool, int, Fraction, Fraction, str]:
+    def _turn(
+        self, pool: Pool, one: Waiting, held: Vector, claims: dict[tuple[str, str], Claim]
+    ) -> tuple[bool, bool, int, Fraction, Fraction, str]:
         """The turn of an owner whose first task this is, of which half counts as held."""
         assert pool.sharing is not None
         guarantee = _guarantee(pool, one.owner)
         named = [each for each in guarantee if each in one.asked]
         fits = bool(named) and all(held.get(each) + one.asked[each] <= guarantee[each] for each in named)
+        short = {
+            each
+            for other in self.waiting(pool)
+            if other.owner == one.owner
+            and (claim := claims.get((pool.name, other.task_id))) is not None
+            and claim.kind == "reclaim"
+            for each in claim.short
+        }
+        gets_back = fits and bool(short)
+        gets_back &= all(
+            held.get(each) + one.asked.get(each) <= guarantee.get(each) for each in sorted(short)
+        )
         shares = [
             Fraction(2 * held.get(each) + one.asked.get(each), 2 * pool.capacity[each])
             for each in pool.capacity
@@ -288,7 +308,7 @@ class ClaimJudge:
         rank = one.rank if pool.sharing.priority == "across-owners" else 0
         holds = [Fraction(held.get(each), pool.capacity[each]) for each in pool.capacity]
         share, now = (max(parts, default=Fraction(0)) / weight for parts in (shares, holds))
-        return not fits, rank, share, now, one.owner
+        return not fits, not gets_back, rank, share, now, one.owner
 
     # -- whom leaders stop
 

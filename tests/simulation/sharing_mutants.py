@@ -123,6 +123,10 @@ SHARING_MUTANTS = (
         (f"{_ORDER}:is_over_limit", "policy.max_running is not None and", "False and"),
     ),
     _bug(
+        "what is reclaimed goes by shares",
+        (f"{_ORDER}:_turn", "beyond or not reclaimed or", "True or"),
+    ),
+    _bug(
         "a priority comes before a guarantee",
         (f"{_ORDER}:_turn", "not is_guaranteed(", "not across and not is_guaranteed("),
     ),

@@ -181,7 +181,13 @@ class Users:
             if rng.random() < 0.85:
                 policy = owners[owner] = {"weight": rng.choice((1, 1, 2))}
                 if rng.random() < 0.75:
-                    policy["guarantee"] = {"cpu": rng.choice(("500m", 1, 2, 2))}
+                    policy["guarantee"] = rng.choice(
+                        (
+                            {"cpu": rng.choice(("500m", 1, 2, 2))},
+                            {"cpu": rng.choice(("500m", 1, 2, 2))},
+                            {"memory": rng.choice((1, 2))},
+                        )
+                    )
                 if limits and rng.random() < 0.2:
                     policy["limit"] = {"cpu": rng.choice((2, 3))}
                 if limits and rng.random() < 0.2:

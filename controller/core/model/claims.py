@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -39,6 +40,19 @@ class Claim(Struct, frozen=True, kw_only=True):
     at: int = 0
     version: int = SCHEMA_VERSION
     op: Op = NO_OP
+
+
+def reclaimed(claims: Mapping[str, Claim], owner_of: Callable[[str], str | None]) -> dict[str, Vector]:
+    """What is short of what is being reclaimed: by owner, of all its tasks together.
+
+    `claims` is by task. `owner_of` is the owner of a task that waits; None for one that does not.
+    """
+    found: dict[str, Vector] = {}
+    for task_id, claim in claims.items():
+        owner = owner_of(task_id) if claim.kind is ClaimKind.RECLAIM and claim.short else None
+        if owner is not None:
+            found[owner] = found.get(owner, ZERO) + claim.short
+    return found
 
 
 def _decode_vector(kind: type, value: object) -> object:

@@ -1,13 +1,18 @@
 """The order of admission in a pool with `sharing`: whose turn it is, and whom that lets pass.
 
-Owners come in this order: those whose first task fits into what is left of their guarantee; with
-`across-owners`, those whose first task has the higher priority; then by dominant share, the smallest first;
-ties by what they hold now, and by name. The dominant share of an owner is the largest, over the pool's
+Owners come in this order: those whose first task fits into what is left of their guarantee, and of these
+first those for which others give back what is guaranteed to them; with `across-owners`, those whose first
+task has the higher priority; then by dominant share, the smallest first; ties by what they hold now, and by
+name. The dominant share of an owner is the largest, over the pool's
 resources, of what it holds (averaged with the pool's half-life), as a part of the capacity, divided by its
 weight. It is taken as it will be a quarter of a half-life from now, if half of the first task runs meanwhile:
 so who had little does not take all at once, and neither small weights nor large ones have an advantage,
 however large tasks are (as seats are given by Webster's method). Within an owner the order is that of any
 queue: priority, then submission.
+
+What is reclaimed for an owner comes before shares: a guarantee is judged on the resources that it names, so
+the owner that gave it back may be within its own guarantee, of another resource. If its share were smaller,
+it would take back what it gave, which would be reclaimed again, for ever.
 
 A guarantee comes before a priority: otherwise a task of a high priority would take what was reclaimed for
 another owner's guarantee, which would be reclaimed again, for ever.
@@ -46,6 +51,7 @@ class Turn(NamedTuple):
     """An owner's place in the order. Turns compare in the order of admission."""
 
     beyond: bool  # its first task does not fit into what is left of its guarantee
+    unclaimed: bool  # nothing that its first task may have by its guarantee is being reclaimed for it
     rank: int  # -priority of its first task with `across-owners`, else 0
     next_share: float  # its dominant share, by which it comes
     held: float  # the same of what it holds now
@@ -54,12 +60,17 @@ class Turn(NamedTuple):
     priority: int  # of its first task
 
 
-def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, at: int) -> Turn:
-    """An owner's place in the order at that time (ms). It must have a task in the queue."""
-    return _turn(pool, owner, share, at, *queue.first_of(owner, pool.capacity))
+def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, reclaimed: Vector, at: int) -> Turn:
+    """An owner's place in the order at that time (ms). It must have a task in the queue.
+
+    `reclaimed`: see `claims.reclaimed`.
+    """
+    return _turn(pool, owner, share, reclaimed, at, *queue.first_of(owner, pool.capacity))
 
 
-def _turn(pool: Pool, owner: str, share: Share, at: int, place: Place, request: Vector) -> Turn:
+def _turn(
+    pool: Pool, owner: str, share: Share, reclaimed: Vector, at: int, place: Place, request: Vector
+) -> Turn:
     """The owner's place with this task as its first."""
     sharing = pool.sharing
     assert sharing is not None
@@ -67,8 +78,11 @@ def _turn(pool: Pool, owner: str, share: Share, at: int, place: Place, request: 
     weight = sharing.of(owner).weight
     average = averaged(share, at, sharing.half_life_seconds)
     coming = _coming(average, share.held, request, 1024 if not sharing.half_life_seconds else AHEAD)
+    guarantee = pool.guarantee_of(owner)
+    beyond = not is_guaranteed(guarantee, share.held, request)
     return Turn(
-        not is_guaranteed(pool.guarantee_of(owner), share.held, request),
+        beyond,
+        beyond or not reclaimed or not _stays_within(guarantee, share.held, request, reclaimed),
         place.rank if across else 0,
         dominant(coming, pool.capacity) / (FRACTION * weight),
         dominant(share.held, pool.capacity) / weight,
@@ -109,6 +123,10 @@ def is_guaranteed(guarantee: Vector, held: Vector, request: Vector) -> bool:
     return bool(named) and all(held.get(name) + request[name] <= guarantee[name] for name in named)
 
 
+def _stays_within(guarantee: Vector, held: Vector, request: Vector, names: Iterable[str]) -> bool:
+    return all(held.get(name) + request.get(name) <= guarantee.get(name) for name in names)
+
+
 def is_over_limit(policy: OwnerPolicy, share: Share, request: Vector) -> bool:
     """Whether its owner would be above one of its limits, if the request were admitted."""
     if policy.max_running is not None and share.running >= policy.max_running:
@@ -131,6 +149,7 @@ class FairOrder:
         self._turns: dict[str, Turn] = {}
         self._order: SortedList[Turn] = SortedList()
         self._made_for: tuple[object, ...] = ()
+        self._reclaimed: Mapping[str, Vector] = {}
 
     def admissible(
         self,
@@ -143,6 +162,7 @@ class FairOrder:
         waited_seconds: Callable[[str], float],
         may_start: Callable[[str], bool],
         claims: Mapping[str, Sequence[Claimed]],
+        reclaimed: Mapping[str, Vector],
         passed_over: Callable[[Turn], None],
     ) -> Iterator[str]:
         """The tasks to admit, in order. The caller may stop at any time.
@@ -153,9 +173,9 @@ class FairOrder:
         order), and the first that does not fit, if it has waited for `backfill_seconds`. What such a task
         asks for is set aside when its turn has come, as far as it is free: tasks behind it take nothing of a
         resource that it lacks, and leave enough of every other one, and of its owner's limits. A task above
-        its owner's limits is passed over and reserves nothing.
+        its owner's limits is passed over and reserves nothing. `reclaimed`: see `claims.reclaimed`.
         """
-        self._renew(pool, pool_mod, queue, now_ms, share)
+        self._renew(pool, pool_mod, queue, now_ms, share, reclaimed)
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
         cursors: dict[str, _Cursor] = {}
@@ -181,7 +201,7 @@ class FairOrder:
                 if coming is None:
                     may_fit = queue.any_fits(free)
                     continue
-                mine = _turn(pool, owner, step.share, at, *coming)
+                mine = self._turn(pool, owner, step.share, at, *coming)
                 is_later = bool(self._order) and mine > self._order[0]
                 if is_later or reserving is not None:
                     if not is_later:  # else it came for a task that is blocked, and this one is not the next
@@ -196,7 +216,7 @@ class FairOrder:
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield found[0].task_id
-                during[owner] = _turn(pool, owner, share(owner), at, *(cursor.first() or found))
+                during[owner] = self._turn(pool, owner, share(owner), at, *(cursor.first() or found))
                 self._order.add(during[owner])
             self._tell_left(pool.preemption, cursors, passed_over)
         finally:
@@ -227,17 +247,33 @@ class FairOrder:
         tick = tick_ms(pool.sharing.half_life_seconds)
         return now_ms // tick * tick if tick else now_ms
 
+    def _turn(self, pool: Pool, owner: str, share: Share, at: int, place: Place, request: Vector) -> Turn:
+        return _turn(pool, owner, share, self._reclaimed.get(owner, ZERO), at, place, request)
+
     def _renew(
-        self, pool: Pool, pool_mod: int, queue: Queue, now_ms: int, share: Callable[[str], Share]
+        self,
+        pool: Pool,
+        pool_mod: int,
+        queue: Queue,
+        now_ms: int,
+        share: Callable[[str], Share],
+        reclaimed: Mapping[str, Vector],
     ) -> None:
         """Place again the owners that have changed; all of them, if the pool or the quantised time has."""
         at = self._at(pool, now_ms)
         assert pool.sharing is not None
         made_for = (pool_mod, at if pool.sharing.half_life_seconds else 0, id(queue))
         touched, queue.touched = queue.touched, {}
+        if reclaimed or self._reclaimed:
+            owners = {**self._reclaimed, **reclaimed}
+            touched |= {each: None for each in owners if self._reclaimed.get(each) != reclaimed.get(each)}
+            self._reclaimed = reclaimed
         if made_for != self._made_for:
             self._made_for = made_for
-            self._turns = {owner: turn_of(pool, queue, owner, share(owner), at) for owner in queue.owners()}
+            self._turns = {
+                owner: turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), at)
+                for owner in queue.owners()
+            }
             self._order = SortedList(self._turns.values())
             return
         for owner in touched:
@@ -245,7 +281,7 @@ class FairOrder:
             if before is not None:
                 self._order.remove(before)
             if queue.waits(owner):
-                self._put(turn_of(pool, queue, owner, share(owner), at))
+                self._put(turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), at))
 
     def _put(self, turn: Turn) -> None:
         self._turns[turn.owner] = turn
@@ -339,6 +375,11 @@ class _Cursor:
             heapq.heappop(self._heads)
 
 
-def ranking(pool: Pool, queue: Queue, share: Callable[[str], Share], now_ms: int) -> list[Turn]:
+def ranking(
+    pool: Pool, queue: Queue, share: Callable[[str], Share], reclaimed: Mapping[str, Vector], now_ms: int
+) -> list[Turn]:
     """All owners with a task in the queue, in order, for readers. The cost follows their number."""
-    return sorted(turn_of(pool, queue, owner, share(owner), now_ms) for owner in queue.owners())
+    return sorted(
+        turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), now_ms)
+        for owner in queue.owners()
+    )

@@ -86,6 +86,11 @@ class Queue:
 
     # -- by owner
 
+    def owner_of(self, task_id: str) -> str | None:
+        """The owner of a task that waits here; None for another one."""
+        entry = self._places.get(task_id)
+        return entry[2] if entry else None
+
     def owners(self) -> Iterator[str]:
         """The owners that have a waiting task."""
         return iter(self._owners)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from controller.core.model import quarantine
+from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import Claimed, FairOrder, Turn
 from controller.core.model.model import Model
+from controller.core.model.queue import Queue
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId
@@ -106,6 +108,7 @@ class Admission:
             return queue.admissible(pool, free, waited, may_start)
         # the model does not show their shares yet
         queue.touched.update(dict.fromkeys(draft.owners(pool.name)))
+        claims = draft.claims(pool.name)
         return self._orders.setdefault(pool.name, FairOrder()).admissible(
             pool,
             record.mod,
@@ -118,14 +121,15 @@ class Admission:
                 not self._model.share_is_frozen(pool.name, self._model.tasks[task_id].owner)
                 and may_start(task_id)
             ),
-            claims=self._claimed(pool.name, draft),
+            claims=self._claimed(queue, claims),
+            reclaimed=reclaimed(claims, queue.owner_of),
             passed_over=passed_over.append,
         )
 
-    def _claimed(self, pool: str, draft: Draft) -> dict[str, list[Claimed]]:
+    def _claimed(self, queue: Queue, claims: Iterable[str]) -> dict[str, list[Claimed]]:
         """The tasks with claims on the pool, by owner, in order."""
-        queue, claimed = self._model.queue(pool), dict[str, list[Claimed]]()
-        for task_id in draft.claims(pool):
+        claimed = dict[str, list[Claimed]]()
+        for task_id in claims:
             place = queue.place(task_id)
             if place is not None:
                 task = self._model.tasks[task_id]
