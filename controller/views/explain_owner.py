@@ -107,6 +107,7 @@ def _in_turn(
     asked = task.demand
     parts = [_order(sharing, owner, before), _ahead(own), _guarantee(owner)]
     parts += _claims(model, task, pool, own, {turn.owner for turn in before}, now)
+    parts.append(_reserved(model, pool, before, free, now))
     told = "; ".join(part for part in parts if part)
     if not asked.fits(free):
         return (
@@ -168,6 +169,19 @@ def _guarantee(owner: OwnerFacts) -> str:
         if left
         else f"its guarantee of {owner.guarantee} is used up"
     )
+
+
+def _reserved(model: Model, pool: Pool, before: list[Turn], free: Vector, now: float) -> str:
+    """The first tasks of owners before that do not fit, and for which what is free is set aside."""
+    queue = model.queue(pool.name)
+    firsts = (queue.first_of(turn.owner, pool.capacity) for turn in before)
+    found = [
+        place.task_id
+        for place, request in firsts
+        if not request.fits(free) and now - model.tasks[place.task_id].queued_at >= pool.backfill_seconds
+    ]
+    waited = span(pool.backfill_seconds)
+    return f"what is free is set aside for {listed(found)} first, after {waited} of waiting" if found else ""
 
 
 # -- preemption

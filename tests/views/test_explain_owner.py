@@ -240,3 +240,18 @@ def test_shares_that_are_not_whole_or_cannot_be_read() -> None:
     shared.delete(shared.keys.share("default", "vision"))
     shared.put(shared.keys.ledger("default"), codec.encode_ledger(Vector(), Op("hand"), {}))
     assert told(shared, "v0").startswith("v0 waits because the shares of pool default are being rebuilt")
+
+
+@pytest.mark.parametrize("policy", ["strict", "backfill"])
+def test_what_has_waited_long_is_named(policy: str) -> None:
+    """Under both policies it keeps what is free from owners behind it, and the sentence says for whom."""
+    shared = Shared(sharing=sharing(a={}, b={}), policy=policy, backfill_seconds=60)
+    for n in range(3):
+        shared.submit(f"a{n}", owner="a")
+    shared.settle()
+    shared.submit("large", owner="b", resources={"cpu": 3})
+    shared.settle()
+    shared.clock.seconds += 61
+    shared.submit("small", owner="a")
+    shared.settle()
+    assert "what is free is set aside for 1 task (large) first, after 1m of waiting" in told(shared, "small")
