@@ -366,6 +366,31 @@ def test_an_unreadable_share_is_no_wrong_sum(stage: Stage) -> None:
     assert [finding.subject for finding in check_model(stage.model())] == ["key/shares/default/vision"]
 
 
+def test_shares_are_rebuilt_when_one_status_is_mended_and_another_breaks(stage: Stage) -> None:
+    """As many cannot be read as before, but others: what the mended one holds counts again."""
+    stage.submit("a", owner="vision")
+    stage.submit("b", owner="vision", resources={"cpu": 2})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    statuses = {key: stage.value(key) for key in map(stage.keys.state, "ab")}
+    a, b = statuses
+    stage.put(a, b"torn")
+    stage.delete(stage.keys.share("default", "vision"))
+    settle(leader)
+    assert share(stage, "vision").held == Vector({"cpu": 2000})
+    stage.put(a, statuses[a])
+    stage.put(b, b"torn")
+    settle(leader)
+    assert share(stage, "vision").held == Vector({"cpu": 1000})
+    finish(leader, "a")
+    settle(leader)
+    assert share(stage, "vision").held == Vector()
+    stage.put(b, statuses[b])
+    settle(leader)
+    assert share(stage, "vision").held == Vector({"cpu": 2000})
+    stage.check()
+
+
 def settle(leader: StagedReplica) -> None:
     """Let the leader go on until its watch shows nothing new."""
     for _ in range(4):

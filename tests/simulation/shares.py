@@ -58,7 +58,7 @@ class Stored(NamedTuple):
     at: int
     whole: bool = False
     day: int = 0
-    unread: int = 0  # what could not be read when it was rebuilt
+    unread: int = 0  # a digest of what could not be read when it was rebuilt
     parts: Parts = NO_PARTS  # of a share: lost, stopping
 
     @property
@@ -328,7 +328,7 @@ class ShareJudge:
             return
         if before.day > after.day:
             raise Violation("I10", f"{pool}: its open day went back")
-        if not before.whole or after.unread < before.unread:
+        if not before.whole or after.unread != before.unread:
             self._finish_rebuild(pool, after, max(touched, self._oracle.sent[op][0]))
         elif after.base != self._bases.get(pool, {}):
             raise Violation(

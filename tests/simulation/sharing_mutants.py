@@ -69,7 +69,11 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "what could not be read is forgotten by a rebuild",
-        (f"{_RECORDS}.is_rebuilding", " or (unread > 0 and self.unread(pool) < unread)", ""),
+        (
+            f"{_RECORDS}.is_rebuilding",
+            " or (ledger.account.unread > 0 and self.unread(pool) != ledger.account.unread)",
+            "",
+        ),
     ),
     _bug(
         "a day is closed late",

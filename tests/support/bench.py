@@ -84,6 +84,12 @@ class Stage:
         assert isinstance(result, Committed)
         return result.revision
 
+    def value(self, key: str) -> bytes:
+        """What a key that exists has."""
+        current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)
+        assert current is not None
+        return current.value
+
     def delete(self, key: str) -> None:
         """Remove a key, whatever it was."""
         current, _ = self.store.get(key, deadline=self.clock.boottime() + 5)

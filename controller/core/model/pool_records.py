@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from controller.core.model import claims, codec
 from controller.core.model.claims import Claim
 from controller.core.model.compartments import Compartments
@@ -73,24 +75,25 @@ class PoolRecords(Compartments):
         """Whether the pool's shares are not whole. Until the leader has rebuilt them, no hold changes.
 
         They are rebuilt again once something can be read that could not be read at the last time, and once a
-        share was written without the ledger.
+        share was written without the ledger. A count would not do: one may be mended while another breaks.
         """
         if pool not in self.shared:
             return False
         ledger = self.ledger(pool)
-        unread = ledger.account.unread
         return (
             not ledger.shares_are_whole
             or pool in self.lone_shares
-            or (unread > 0 and self.unread(pool) < unread)
+            or (ledger.account.unread > 0 and self.unread(pool) != ledger.account.unread)
         )
 
     def unread(self, pool: str) -> int:
-        """How many statuses and shares cannot be read that may belong to the pool."""
-        return sum(
-            names[0] == pool if kind == "shares" else kind == "states" and self._may_hold(names[0], pool)
+        """A digest of the statuses and shares that cannot be read and may belong to the pool; 0 if none."""
+        unread = sorted(
+            "/".join((kind, *names))
             for kind, names in self.quarantine
+            if (names[0] == pool if kind == "shares" else kind == "states" and self._may_hold(names[0], pool))
         )
+        return 1 + zlib.crc32("\n".join(unread).encode()) if unread else 0
 
     def _may_hold(self, task_id: str, pool: str) -> bool:
         task = self.tasks.get(task_id)

@@ -104,7 +104,8 @@ class Account(NamedTuple):
     `shares_op` is the op of the transaction that last wrote shares with the ledger. If it is not the ledger's
     own op, something else wrote the ledger, and the shares are to be rebuilt. `day` (since the Unix epoch, in
     UTC) is the one that has not been closed. `stopped` counts the attempts that were preempted in `minute`.
-    `unread` counts the statuses and shares of the pool that could not be read when shares were rebuilt last.
+    `unread` is a digest of the statuses and shares of the pool that could not be read when shares were
+    rebuilt last; 0 if all could. (Older versions counted them: the shares are then rebuilt once more.)
     """
 
     used: Vector = ZERO
