@@ -254,7 +254,8 @@ class Auditor:
             return
         end = next((step for step in new if step.get("source") in HOLDING), {})
         told = end.get("lost_ms", 0), end.get("stopping_ms", 0)
-        if end and told != (spent.lost, spent.stopping):
+        # in a pool that is not shared, it may be of a release that does not record this
+        if end and self._is_shared(before.pool) and told != (spent.lost, spent.stopping):
             what = f"its end says {told} ms, its steps {(spent.lost, spent.stopping)}"
             self._wrong("I10", key, f"lost and stopping: {what}")
         owned = self._owned.setdefault(before.place, Account())
@@ -306,13 +307,15 @@ class Auditor:
             if not any(name in victims for (of, _), victims in self._claims.items() if of == status.pool):
                 self._wrong("I11", f"states/{task_id}", f"{name} is preempted, and no claim names it")
 
+    def _is_shared(self, pool: str) -> bool:
+        return pool in self._pools and self._pools[pool].is_shared
+
     def _check_pool(self, pool: str) -> None:
         ledger = self._ledgers.get(pool, Account())
         held = self._holds.get(pool, Counter())
         if held != ledger.held:
             self._wrong("I1", f"ledgers/{pool}", f"holds {text_of(ledger.held)}, its tasks {text_of(held)}")
-        is_shared = pool in self._pools and self._pools[pool].is_shared
-        is_whole = is_shared and ledger.is_whole
+        is_whole = self._is_shared(pool) and ledger.is_whole
         was_whole, self._was_whole[pool] = self._was_whole.get(pool, False), is_whole
         if not is_whole:
             return
