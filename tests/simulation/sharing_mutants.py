@@ -219,6 +219,5 @@ SHARING_MUTANTS = (
     _bug(
         "what the plan in flight stops is not counted on",
         (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
-        density=3.0,
     ),
 )
