@@ -1,0 +1,237 @@
+"""What callers may do: the rules of a policy file.
+
+    [[rules]]
+    who = ["alice", "group:vision", "system:serviceaccount:jobs:*"]
+    owners = ["vision", "{name}"]
+    verbs = ["submit", "read-own", "cancel-own"]
+
+A rule gives its verbs to the callers that it names; a caller has what all its rules together give. `own`
+means the tasks of the rule's `owners`; `{name}` stands for the caller's name, if that can be an owner's.
+`pools` limits `submit` to these pools. Nothing is allowed that no rule gives.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from controller.core.model.fields import mapping, read_fields
+from controller.core.model.scalars import parse_name, shown
+from controller.errors import InvalidField
+from controller.gateway.identity import Identity, parse_identity_name
+
+EVERYBODY = "*"
+GROUP = "group:"
+CALLER = "{name}"
+MAX_RULES = 10_000
+
+
+class Verb(StrEnum):
+    """A right that a rule may give."""
+
+    SUBMIT = "submit"
+    READ_OWN = "read-own"
+    READ_ANY = "read-any"
+    CANCEL_OWN = "cancel-own"  # also retry, hold, release and set priority
+    CANCEL_ANY = "cancel-any"
+    ADMIN = "admin"  # pools, pause and resume, step-down; and all others, of everybody's tasks
+
+
+class Act(StrEnum):
+    """What a caller asks for, with a task or with what is everybody's."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    ADMIN = "admin"
+
+
+_GIVES: dict[Verb, tuple[Act, bool]] = {  # verb → (act, for the tasks of all owners)
+    Verb.SUBMIT: (Act.SUBMIT, False),
+    Verb.READ_OWN: (Act.READ, False),
+    Verb.READ_ANY: (Act.READ, True),
+    Verb.CANCEL_OWN: (Act.CANCEL, False),
+    Verb.CANCEL_ANY: (Act.CANCEL, True),
+}
+_NEEDS = {
+    Act.SUBMIT: Verb.SUBMIT,
+    Act.READ: Verb.READ_OWN,
+    Act.CANCEL: Verb.CANCEL_OWN,
+    Act.ADMIN: Verb.ADMIN,
+}
+
+
+class Rule(NamedTuple):
+    """One rule of the policy. `pools`: None for all."""
+
+    who: tuple[str, ...]
+    owners: tuple[str, ...]
+    verbs: frozenset[Verb]
+    pools: frozenset[str] | None
+
+    def names(self, identity: Identity) -> bool:
+        """Whether the rule is about this caller."""
+        return any(
+            _matches(who.removeprefix(GROUP), identity.groups)
+            if who.startswith(GROUP)
+            else _matches(who, (identity.name,))
+            for who in self.who
+        )
+
+    def owners_of(self, identity: Identity) -> frozenset[str]:
+        """The owners whose tasks are the caller's own by this rule."""
+        named = (identity.name if owner == CALLER else owner for owner in self.owners)
+        return frozenset(owner for owner in named if _can_own(owner))
+
+
+class Rights(NamedTuple):
+    """What one caller may do. `owners`: for each act the owners that it may be done for; None: for all."""
+
+    owners: Mapping[Act, frozenset[str] | None]
+    pools: Mapping[str, frozenset[str] | None]  # owner → the pools for which it may submit; None: all
+    is_admin: bool
+
+    def allows(self, act: Act, owner: str, pool: str = "") -> bool:
+        """Whether the act is allowed with a task of this owner. `pool` counts for `submit`."""
+        if self.is_admin:
+            return True
+        if act is Act.SUBMIT:
+            pools = self.pools.get(owner, frozenset())
+            return pools is None or pool in pools
+        owners = self.owners.get(act, frozenset())
+        return owners is None or owner in owners
+
+    def may_ever(self, act: Act) -> bool:
+        """Whether there is an owner for whom the act is allowed."""
+        if self.is_admin:
+            return True
+        return bool(self.pools) if act is Act.SUBMIT else self.owners.get(act, frozenset()) != frozenset()
+
+
+class Policy:
+    """The rules. It answers from memory, and never changes."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+
+    def rights(self, identity: Identity) -> Rights:
+        """What the caller may do, by all rules that name it."""
+        owners: dict[Act, frozenset[str] | None] = {}
+        pools: dict[str, frozenset[str] | None] = {}
+        is_admin = False
+        for rule in self.rules:
+            if not rule.names(identity):
+                continue
+            is_admin |= Verb.ADMIN in rule.verbs
+            own = rule.owners_of(identity)
+            for verb in rule.verbs - {Verb.ADMIN}:
+                act, for_all = _GIVES[verb]
+                if act is Act.SUBMIT:
+                    for owner in own:
+                        pools[owner] = _both(pools.get(owner, frozenset()), rule.pools)
+                else:
+                    owners[act] = _both(owners.get(act, frozenset()), None if for_all else own)
+        return Rights(owners, pools, is_admin)
+
+
+def needed(act: Act) -> Verb:
+    """The least verb that allows the act, for the message to who lacks it."""
+    return _NEEDS[act]
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy of a file's text. Raises InvalidField, which names the rule and the field."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidField("", f"the policy is not TOML: {error}") from None
+    rules: Any = read_fields(table, {"rules": _parse_rules}).get("rules", ())
+    if not rules:
+        raise InvalidField("rules", "the policy has no rule, so nobody may do anything: add [[rules]]")
+    return Policy(rules)
+
+
+def _parse_rules(raw: object, field: str) -> list[Rule]:
+    if not isinstance(raw, list):
+        raise InvalidField(field, "expected a list of tables: [[rules]]")
+    if len(raw) > MAX_RULES:
+        raise InvalidField(field, f"has {len(raw)} rules, but at most {MAX_RULES} are allowed")
+    return [_parse_rule(each, f"{field}[{index}]") for index, each in enumerate(raw)]
+
+
+def _parse_rule(raw: object, field: str) -> Rule:
+    given = mapping(raw, field, "expected a table with who, owners, verbs and pools")
+    values = read_fields(
+        given,
+        {"who": _parse_who, "owners": _parse_owners, "verbs": _parse_verbs, "pools": _parse_pools},
+        f"{field}.",
+    )
+    for name in ("who", "verbs"):
+        if not values.get(name):
+            raise InvalidField(f"{field}.{name}", "is missing: a rule without it gives nothing to anybody")
+    verbs, owners = frozenset(values["verbs"]), tuple(values.get("owners", ()))
+    needs_owners = sorted(verbs & {Verb.SUBMIT, Verb.READ_OWN, Verb.CANCEL_OWN})
+    if needs_owners and not owners:
+        raise InvalidField(
+            f"{field}.owners", f"is missing: {needs_owners[0]} is for the tasks of these owners"
+        )
+    pools = values.get("pools")
+    return Rule(tuple(values["who"]), owners, verbs, None if pools is None else frozenset(pools))
+
+
+def _items(raw: object, field: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(raw, list):
+        raise InvalidField(field, f"is {shown(raw)}, expected a list")
+    return ((f"{field}[{index}]", each) for index, each in enumerate(raw))
+
+
+def _parse_who(raw: object, field: str) -> list[str]:
+    found = []
+    for place, each in _items(raw, field):
+        name = parse_identity_name(each, place)
+        bare = name.removeprefix(GROUP)
+        if not bare or "*" in bare[:-1]:
+            raise InvalidField(place, f"is {shown(name)}: a '*' may stand at the end only")
+        found.append(name)
+    return found
+
+
+def _parse_owners(raw: object, field: str) -> list[str]:
+    return [
+        each if each == CALLER else parse_name(each, place, "an owner") for place, each in _items(raw, field)
+    ]
+
+
+def _parse_verbs(raw: object, field: str) -> list[Verb]:
+    found = []
+    for place, each in _items(raw, field):
+        try:
+            found.append(Verb(each))
+        except ValueError:
+            raise InvalidField(place, f"is {shown(each)}, expected one of {', '.join(Verb)}") from None
+    return found
+
+
+def _parse_pools(raw: object, field: str) -> list[str]:
+    return [parse_name(each, place, "a pool's name") for place, each in _items(raw, field)]
+
+
+def _matches(pattern: str, names: Iterable[str]) -> bool:
+    if pattern.endswith(EVERYBODY):
+        return any(name.startswith(pattern[:-1]) for name in names)
+    return pattern in names
+
+
+def _can_own(name: str) -> bool:
+    try:
+        parse_name(name, "owner")
+    except InvalidField:
+        return False
+    return True
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """What either allows; None: all."""
+    return None if one is None or other is None else one | other

@@ -1,0 +1,131 @@
+"""Static tokens: a file of the gateway that has their hashes, and never the tokens themselves.
+
+    [[tokens]]
+    name = "alice"
+    groups = ["vision"]
+    sha256 = "9f86d0…"
+    expires = 2027-01-31T00:00:00Z
+
+A token is long and random (`tally gateway token` makes one), so that a fast hash protects it: there is no
+dictionary to try.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from controller.core.model.fields import mapping, read_fields
+from controller.core.model.scalars import shown
+from controller.errors import InvalidField
+from controller.gateway.identity import Identity, Method, parse_identity_name
+
+PREFIX = "tally_"  # what scanners for leaked secrets look for
+_RANDOM_BYTES = 32
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Token(NamedTuple):
+    """One line of the file. `expires` is in seconds since the epoch; None for never."""
+
+    identity: Identity
+    expires: float | None
+
+
+class Tokens:
+    """The tokens of a file, by their hashes."""
+
+    def __init__(self, by_digest: Mapping[str, Token]) -> None:
+        self._by_digest = dict(by_digest)
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
+
+    def identify(self, token: str, now: float) -> Identity | None:
+        """Whose token this is; None if nobody's, or if it has expired.
+
+        What a look-up's time can tell is the hash of a guess, which is of no use to who guesses.
+        """
+        found = self._by_digest.get(digest(token))
+        return (
+            found.identity if found is not None and (found.expires is None or now < found.expires) else None
+        )
+
+
+def new_token() -> str:
+    """A token that nobody has guessed."""
+    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def digest(token: str) -> str:
+    """What the file has of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def parse_tokens(text: str) -> Tokens:
+    """The tokens of a file's text. Raises InvalidField, which names the token and the field."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidField("", f"the file of tokens is not TOML: {error}") from None
+    return Tokens(read_fields(table, {"tokens": _parse_tokens}).get("tokens", {}))
+
+
+def _parse_tokens(raw: object, field: str) -> dict[str, Token]:
+    if not isinstance(raw, list):
+        raise InvalidField(field, "expected a list of tables: [[tokens]]")
+    found: dict[str, Token] = {}
+    for index, each in enumerate(raw):
+        place = f"{field}[{index}]"
+        sha256, token = _parse_token(each, place)
+        if sha256 in found:
+            raise InvalidField(
+                f"{place}.sha256", "is the hash of an earlier token too: each token is one caller's"
+            )
+        found[sha256] = token
+    return found
+
+
+def _parse_token(raw: object, field: str) -> tuple[str, Token]:
+    given = mapping(raw, field, "expected a table with name, groups, sha256 and expires")
+    values: dict[str, Any] = read_fields(
+        given,
+        {
+            "name": parse_identity_name,
+            "groups": _parse_groups,
+            "sha256": _parse_digest,
+            "expires": _parse_time,
+        },
+        f"{field}.",
+    )
+    for name in ("name", "sha256"):
+        if name not in values:
+            raise InvalidField(f"{field}.{name}", "is missing")
+    identity = Identity(values["name"], frozenset(values.get("groups", ())), Method.TOKEN)
+    return values["sha256"], Token(identity, values.get("expires"))
+
+
+def _parse_groups(raw: object, field: str) -> list[str]:
+    if not isinstance(raw, list):
+        raise InvalidField(field, f"is {shown(raw)}, expected a list of names")
+    return [parse_identity_name(each, f"{field}[{index}]") for index, each in enumerate(raw)]
+
+
+def _parse_digest(raw: object, field: str) -> str:
+    if not isinstance(raw, str) or _DIGEST.fullmatch(raw) is None:
+        raise InvalidField(
+            field,
+            "expected the SHA-256 hash of a token, 64 hexadecimal digits: `tally gateway token` makes one",
+        )
+    return raw
+
+
+def _parse_time(raw: object, field: str) -> float:
+    if not isinstance(raw, datetime):
+        raise InvalidField(field, f"is {shown(raw)}, expected a time such as 2027-01-31T00:00:00Z")
+    return (raw if raw.tzinfo is not None else raw.replace(tzinfo=UTC)).timestamp()

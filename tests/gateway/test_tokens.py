@@ -1,0 +1,58 @@
+"""Static tokens: whose they are, until when, and what is wrong with their file."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.errors import InvalidField
+from controller.gateway.identity import Method
+from controller.gateway.tokens import digest, new_token, parse_tokens
+
+
+def test_a_token_is_its_callers_until_it_expires() -> None:
+    """A token that is not in the file is nobody's, nor is the hash itself."""
+    alice, bob = new_token(), new_token()
+    tokens = parse_tokens(
+        f"""
+        [[tokens]]
+        name = "alice"
+        groups = ["vision", "all"]
+        sha256 = "{digest(alice)}"
+        [[tokens]]
+        name = "bob"
+        sha256 = "{digest(bob)}"
+        expires = 2027-01-31T00:00:00Z
+        """
+    )
+    found = tokens.identify(alice, 4e9)
+    assert found == ("alice", frozenset(["vision", "all"]), Method.TOKEN)
+    end = 1801353600.0
+    assert tokens.identify(bob, end - 1) is not None
+    assert tokens.identify(bob, end) is None
+    assert tokens.identify(digest(alice), 0) is None
+    assert tokens.identify("", 0) is None
+    assert tokens.identify(alice[:-1], 0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[tokens]]\nname = 'a'", r"tokens\[0\].sha256: is missing"),
+        ("[[tokens]]\nsha256 = '%s'" % ("a" * 64), r"tokens\[0\].name: is missing"),
+        ("[[tokens]]\nname = 'a'\nsha256 = 'secret'", r"tokens\[0\].sha256: expected the SHA-256 hash"),
+        ("[[tokens]]\nname = 'a'\ntoken = 'secret'", r"tokens\[0\].token: is not a field"),
+        ("[[tokens]]\nname = 'a'\nexpires = 'soon'", r"tokens\[0\].expires: is 'soon', expected a time"),
+        ("[[tokens]]\nname = 'a'\ngroups = 'b'", r"tokens\[0\].groups: is 'b', expected a list"),
+        ("tokens = 7", "tokens: expected a list of tables"),
+        (
+            "[[tokens]]\nname = 'a'\nsha256 = '{0}'\n[[tokens]]\nname = 'b'\nsha256 = '{0}'".format("a" * 64),
+            r"tokens\[1\]",
+        ),
+        ("=", "the file of tokens is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, says: str) -> None:
+    """The token and the field; what should be a hash is not shown, as it may be a token."""
+    with pytest.raises(InvalidField, match=says) as caught:
+        parse_tokens(text)
+    assert "secret" not in str(caught.value)
