@@ -22,10 +22,12 @@ from controller.views.tasks import UNREADABLE
 class Requests:
     """Each method looks at the task first, and refuses a request that cannot take effect.
 
-    `of` is the task as it was shown: if another one of its name has taken its place, that is NotFound.
+    `of` is the task as it was shown: if another one of its name has taken its place, that is NotFound. `by`
+    is who asks; without it, the user of this process.
     """
 
-    def __init__(self, calls: Calls, reading: Reading, known: Features) -> None:
+    def __init__(self, calls: Calls, reading: Reading, known: Features, by: str = "") -> None:
+        self._by = by
         self._calls = calls
         self._reading = reading
         self._features = known
@@ -65,7 +67,7 @@ class Requests:
             )
         return self._request(RequestKind.RETRY, task_id, reason, of=of)
 
-    def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
+    def confirm_stopped(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Confirm, as an operator, that the attempt of a task no longer runs.
 
         The leader releases its resources, and may retry the task. If the confirmation is wrong, two attempts
@@ -78,7 +80,7 @@ class Requests:
                 f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
                 " nothing to confirm"
             )
-        return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt)
+        return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt, of=of)
 
     def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader not to admit a waiting task until it is released.
@@ -137,7 +139,7 @@ class Requests:
         calls = self._calls
         request = Request(
             kind=kind,
-            by=requester(),
+            by=self._by or requester(),
             reason=reason,
             at=calls.clock.now(),
             attempt=attempt,

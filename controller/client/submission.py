@@ -43,7 +43,7 @@ from controller.store.base import (
 )
 from controller.store.keys import Keys
 
-Outcome = Literal["created", "unchanged", "conflict", "invalid"]
+Outcome = Literal["created", "unchanged", "conflict", "invalid", "denied"]
 
 FALLBACK_RESOURCES = Vector(
     {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
@@ -58,6 +58,10 @@ _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
     " the leader has removed the status, or use another name"
 )
+
+
+class Denied(InvalidField):
+    """The submitter may not submit this task."""
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +207,8 @@ def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
 class Submission:
     """One run of `submit`: takes tasks, yields results in the order in which they become known.
 
-    `commit` waits for an unavailable store, up to its own time limit.
+    `commit` waits for an unavailable store, up to its own time limit. `allows` raises Denied for a task that
+    the submitter may not submit.
     """
 
     def __init__(
@@ -214,6 +219,7 @@ class Submission:
         commit: Callable[[Transaction], Any],
         room: QueueRoom,
         newcomers: Newcomers,
+        allows: Callable[[Spec], None] = lambda _: None,
     ) -> None:
         self._keys = keys
         self._pools = pools
@@ -222,6 +228,7 @@ class Submission:
         self._commit = commit
         self._room = room
         self._newcomers = newcomers
+        self._allows = allows
 
     def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
         """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
@@ -275,19 +282,24 @@ class Submission:
         """
         try:
             prepared = prepare(raw, self._pools.records, index)
+            self._allows(prepared.spec)
             pool = self._pools.records[prepared.spec.pool].pool
             self._room.check(prepared.spec, pool)
             self._newcomers.look(prepared.spec, pool)
             needed = needed_by_spec(prepared.spec)
             return prepared._replace(engine_mod=self._pools.engine_mod(needed)) if needed else prepared
         except InvalidField as error:
-            if not self._refreshed:
+            is_denied = isinstance(error, Denied)
+            if not self._refreshed and not is_denied:
                 self._refresh()
                 return self._check(raw, index)
             task_id = raw.get("id") if isinstance(raw, Mapping) else raw.id if isinstance(raw, Spec) else None
-            shown = task_id if isinstance(task_id, str) else ""
             return SubmitResult(
-                id=shown, outcome="invalid", message=str(error), index=index, field=error.field
+                id=task_id if isinstance(task_id, str) else "",
+                outcome="denied" if is_denied else "invalid",
+                message=str(error),
+                index=index,
+                field=error.field,
             )
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:

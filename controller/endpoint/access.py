@@ -15,23 +15,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
-
+from controller.endpoint.reloaded import Reloaded
 from controller.errors import InvalidField
 
 SHORTEST_TOKEN = 16  # characters; `openssl rand -hex 32` gives 64
-_log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +40,6 @@ class StatusFiles:
     key_file: Path | None = None
     client_ca_file: Path | None = None
     token_file: Path | None = None
-
-
-class _Reloaded(Generic[T]):
-    """The value that `load` makes of some files, loaded again when one of them has changed."""
-
-    def __init__(self, files: Iterable[Path], load: Callable[[], T], on_failure: Callable[[T], T]) -> None:
-        self._files = tuple(files)
-        self._load = load
-        self._on_failure = on_failure
-        self._stamp = self._look()
-        self._value = load()  # raises here, and never later
-
-    def current(self) -> T:
-        """The value of the current files; after a failure, what `on_failure` returns."""
-        stamp = self._look()
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._value = self._load()
-            except (OSError, ValueError, InvalidField) as error:  # an SSLError is an OSError
-                self._value = self._on_failure(self._value)
-                _log.warning(
-                    "a file of the status endpoint cannot be used",
-                    files=list(map(str, self._files)),
-                    error=str(error),
-                )
-        return self._value
-
-    def _look(self) -> tuple[object, ...]:
-        try:
-            return tuple(
-                (status.st_mtime_ns, status.st_size, status.st_ino) for status in map(os.stat, self._files)
-            )
-        except OSError:
-            return ()
 
 
 class EndpointAccess:
@@ -149,7 +109,7 @@ def _token_in(authorization: str) -> bytes:
     return b""
 
 
-def _token_file(file: Path) -> _Reloaded[list[bytes]]:
+def _token_file(file: Path) -> Reloaded[list[bytes]]:
     def load() -> list[bytes]:
         tokens = [line.strip() for line in _readable(file, "status_token_file").splitlines() if line.strip()]
         if not tokens:
@@ -165,10 +125,10 @@ def _token_file(file: Path) -> _Reloaded[list[bytes]]:
             raise InvalidField("status_token_file", problem)
         return tokens
 
-    return _Reloaded([file], load, lambda _: [])
+    return Reloaded([file], load, lambda _: [])
 
 
-def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SSLContext]:
+def _contexts(cert: Path, key: Path, client_ca: Path | None) -> Reloaded[ssl.SSLContext]:
     files = [cert, key, *([client_ca] if client_ca is not None else [])]
 
     def load() -> ssl.SSLContext:
@@ -204,7 +164,7 @@ def _contexts(cert: Path, key: Path, client_ca: Path | None) -> _Reloaded[ssl.SS
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
-    return _Reloaded(files, load, lambda before: before)
+    return Reloaded(files, load, lambda before: before)
 
 
 def _readable(file: Path, field: str) -> bytes:

@@ -29,6 +29,7 @@ REQUEST_SECONDS = 10.0  # for a client to send its request, and for a TLS handsh
 LOOK_SECONDS = 10.0  # a connection whose peer reads nothing of an answer for this long is cut
 # key in a request's state: whether its connection has a certificate that the client authority signed
 CERTIFIED = "tally.certified"
+CERTIFICATE = "tally.certificate"  # the same: that certificate, as `ssl` tells it; {} for none
 CONNECTION = "tally.connection"  # key in a request's state: its StatusProtocol
 CLOSE_SECONDS = 2.0  # for a peer to close its side of TLS
 
@@ -52,11 +53,13 @@ _log.setLevel(logging.ERROR)
 class Door:
     """The state that the connections of one server share.
 
-    `waiting` has the connections that wait for a request, the longest first.
+    `waiting` has the connections that wait for a request, the longest first. `most_bytes` is the size of a
+    request; None if the handlers bound what they read.
     """
 
-    def __init__(self, access: EndpointAccess) -> None:
+    def __init__(self, access: EndpointAccess, most_bytes: int | None = MAX_REQUEST_BYTES) -> None:
         self.access = access
+        self.most_bytes = most_bytes
         self.waiting: dict[StatusProtocol, None] = {}
 
 
@@ -111,7 +114,7 @@ class StatusProtocol(H11Protocol):
         before = self.cycle
         super().data_received(data)
         self._received = len(data) + (self._received if self.cycle is before else 0)
-        if self._received > MAX_REQUEST_BYTES:
+        if self._door.most_bytes is not None and self._received > self._door.most_bytes:
             self._cut()
         elif self._is_answering():
             self._door.waiting.pop(self, None)
@@ -193,7 +196,8 @@ class StatusProtocol(H11Protocol):
             self._cut()
             return
         assert secured is not None
-        self.app_state = {**self.app_state, CERTIFIED: bool(secured.get_extra_info("peercert"))}
+        certificate = secured.get_extra_info("peercert") or {}
+        self.app_state = {**self.app_state, CERTIFIED: bool(certificate), CERTIFICATE: certificate}
         self._open(secured)
         if self._early:
             early, self._early = self._early, b""

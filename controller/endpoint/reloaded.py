@@ -1,0 +1,57 @@
+"""What is made of files, and made again when one of them has changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+from controller.errors import InvalidField
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Reloaded(Generic[T]):
+    """The value that `load` makes of some files, loaded again when one of them has changed.
+
+    `error` is why the files as they are now cannot be used; "" if they can.
+    """
+
+    def __init__(self, files: Iterable[Path], load: Callable[[], T], on_failure: Callable[[T], T]) -> None:
+        self._files = tuple(files)
+        self._load = load
+        self._on_failure = on_failure
+        self._stamp = self._look()
+        self._value = load()  # raises here, and never later
+        self.error = ""
+
+    def current(self) -> T:
+        """The value of the current files; after a failure, what `on_failure` returns."""
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._value = self._load()
+                self.error = ""
+            except (OSError, ValueError, InvalidField) as error:  # an SSLError is an OSError
+                self._value = self._on_failure(self._value)
+                self.error = str(error)
+                _log.warning(
+                    "a file of the status endpoint cannot be used",
+                    files=list(map(str, self._files)),
+                    error=str(error),
+                )
+        return self._value
+
+    def _look(self) -> tuple[object, ...]:
+        try:
+            return tuple(
+                (status.st_mtime_ns, status.st_size, status.st_ino) for status in map(os.stat, self._files)
+            )
+        except OSError:
+            return ()

@@ -1,0 +1,135 @@
+"""What callers send: JSON documents, and lines of them (NDJSON), within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+
+from controller.endpoint.problems import Problem
+
+MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
+MAX_LINES = 256  # that are submitted together
+MAX_LINES_BYTES = 512 * 1024
+SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
+
+T = TypeVar("T")
+
+
+class Action(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked of the leader. `create_revision` is that of the task as it was shown; 0: of any."""
+
+    reason: str = ""
+    create_revision: int = 0
+
+
+class PriorityAction(Action, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same, and the new priority."""
+
+    priority: int
+
+
+async def chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises Problem if the caller falls silent."""
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Problem(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"nothing of the body arrived for {SILENCE_SECONDS:g} seconds",
+                headers={"Connection": "close"},
+            ) from None
+        yield chunk
+
+
+async def whole(request: Request) -> bytes:
+    """The whole body. Raises Problem if it is larger than MAX_BODY_BYTES, or does not arrive."""
+    body = bytearray()
+    async for chunk in chunks(request):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large("the body")
+    return bytes(body)
+
+
+async def lines(request: Request) -> AsyncIterator[list[bytes]]:
+    """The lines of the body that are not empty, some at a time. Raises Problem as `whole`, for each line."""
+    rest, found, size = bytearray(), list[bytes](), 0
+    try:
+        async for chunk in chunks(request):
+            rest += chunk
+            if b"\n" not in chunk:
+                if len(rest) > MAX_BODY_BYTES:
+                    raise _too_large("a line")
+                continue
+            *whole_lines, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            for line in whole_lines:
+                if len(line) > MAX_BODY_BYTES:
+                    raise _too_large("a line")
+                if line.strip():
+                    found.append(line)
+                    size += len(line)
+                if len(found) >= MAX_LINES or size >= MAX_LINES_BYTES:
+                    yield found
+                    found, size = [], 0
+    except ClientDisconnect:
+        return  # what has arrived whole was submitted
+    if rest.strip():
+        found.append(bytes(rest))
+    if found:
+        yield found
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON document, each name in it once. Raises ValueError that says what is wrong."""
+    try:
+        return json.loads(
+            data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once, parse_constant=_no_number
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def parse_body(data: bytes, kind: type[T]) -> T:
+    """The body as a value of this kind. Raises Problem, which names the field."""
+    try:
+        return msgspec.convert(parse_json(data or b"{}"), kind)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$")
+        field = place.strip("`.")
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{field}: {text}" if field else text, field=field) from None
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} is given twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number in JSON")
+
+
+def _too_large(what: str) -> Problem:
+    return Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"{what} is larger than {MAX_BODY_BYTES} bytes, more than etcd takes",
+        headers={"Connection": "close"},
+    )

@@ -1,0 +1,188 @@
+"""What the gateway does for a caller: the client's verbs, each within the caller's rights.
+
+A task that a caller may not read does not exist for it: to ask for it is NotFound, and to submit another one of
+its name is a conflict that says no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from controller.client.calls import Calls
+from controller.client.errors import NotFound
+from controller.client.features import Features
+from controller.client.newcomers import Newcomers
+from controller.client.queue_room import QueueRoom
+from controller.client.reading import Reading, sorted_views
+from controller.client.requests import Requests
+from controller.client.submission import Denied, KnownPools, Submission, SubmitResult
+from controller.client.views import PoolView, RequestResult, TaskView, pool_views, task_view
+from controller.core.model.model import Model
+from controller.core.model.task import Spec
+from controller.errors import UserError
+from controller.gateway.identity import Identity
+from controller.gateway.policy import Act, Rights, needed
+from controller.gateway.standby import Standby
+from controller.views.explain import explain
+from controller.views.selector import Requirement
+
+TAKEN = "a task of this name exists already, and is another one: use another name"
+
+
+class Forbidden(UserError):
+    """The caller lacks a verb."""
+
+    def __init__(self, act: Act, what: str) -> None:
+        super().__init__(f"you lack the verb {needed(act)} for {what}: ask who keeps the gateway's policy")
+        self.verb = needed(act)
+
+
+class Caller(NamedTuple):
+    """Who asks, and what it may do."""
+
+    identity: Identity
+    rights: Rights
+
+
+class Service:
+    """See the module's docstring. Its methods block, and may be called from any thread."""
+
+    def __init__(self, calls: Calls, standby: Standby) -> None:
+        self._calls = calls
+        self._standby = standby
+        self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
+        self._features = Features(calls, self._reading)
+        self._pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
+
+    # -- reading
+
+    def task(self, caller: Caller, task_id: str) -> TaskView:
+        """One task. Raises NotFound."""
+        with self._standby.reading() as model:
+            return self._found(caller, task_view(model, task_id), task_id)
+
+    def tasks(
+        self,
+        caller: Caller,
+        *,
+        pool: str = "",
+        states: frozenset[str] | None = None,
+        terms: Sequence[Requirement] = (),
+        owner: str = "",
+    ) -> list[TaskView]:
+        """The tasks that match and that the caller may read, in the order in which they were submitted."""
+        with self._standby.reading() as model:
+            found = sorted_views(model, pool, states, terms, owner=owner)
+        return [view for view in found if caller.rights.allows(Act.READ, view.owner)]
+
+    def explain(self, caller: Caller, task_id: str) -> str:
+        """Why the task waits, runs or ended, in one sentence. Raises NotFound."""
+        with self._standby.reading() as model:
+            self._found(caller, task_view(model, task_id), task_id)
+            return explain(model, task_id, self._calls.clock.now())
+
+    def pools(self) -> list[PoolView]:
+        """All pools. Whoever has signed in may know them: a task names its pool."""
+        with self._standby.reading() as model:
+            return pool_views(model)
+
+    def may(self, caller: Caller, act: Act, task_id: str) -> bool:
+        """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""
+        return caller.rights.allows(act, self.task(caller, task_id).owner)
+
+    # -- writing
+
+    def submit(self, caller: Caller, tasks: Iterable[object]) -> Iterator[SubmitResult]:
+        """Submit tasks; as `Client.submit_many`."""
+
+        def allows(spec: Spec) -> None:
+            if not caller.rights.allows(Act.SUBMIT, spec.owner, spec.pool):
+                raise Denied("owner", str(Forbidden(Act.SUBMIT, f"owner {spec.owner} in pool {spec.pool}")))
+
+        submission = Submission(
+            self._calls.keys,
+            self._pools,
+            self._calls.clock,
+            self._calls.commit_patiently,
+            QueueRoom(self._all),
+            Newcomers(self._has_share),
+            allows,
+        )
+        return (self._plain(result) for result in submission.run(tasks))
+
+    def cancel(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.cancel`. Raises NotFound, and Forbidden."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.cancel(task_id, reason=reason, of=of))
+
+    def retry(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.retry`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.retry(task_id, reason=reason, of=of))
+
+    def hold(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.hold`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.hold(task_id, reason=reason, of=of))
+
+    def release(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.release`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(
+            caller, task_id, create, lambda asks, of: asks.release(task_id, reason=reason, of=of)
+        )
+
+    def set_priority(
+        self, caller: Caller, task_id: str, priority: int, reason: str, create: int
+    ) -> RequestResult:
+        """As `Client.set_priority`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(
+            caller,
+            task_id,
+            create,
+            lambda asks, of: asks.set_priority(task_id, priority, reason=reason, of=of),
+        )
+
+    # -- details
+
+    def _ask(
+        self,
+        caller: Caller,
+        task_id: str,
+        create: int,
+        what: Callable[[Requests, TaskView], RequestResult],
+    ) -> RequestResult:
+        """Ask the leader for something, of the very task that the caller may change.
+
+        `create` is the create revision of its spec as the caller knows it; 0 if it does not say.
+        """
+        # of the store, since the model may be behind: what is authorised is compared in the transaction
+        view = self._found(caller, self._stored(task_id), task_id)
+        if create not in (0, view.create_revision):
+            raise self._reading.no_task(task_id)
+        if not caller.rights.allows(Act.CANCEL, view.owner):
+            raise Forbidden(Act.CANCEL, f"owner {view.owner}")
+        requests = Requests(self._calls, self._reading, self._features, by=caller.identity.name)
+        return what(requests, view)
+
+    def _stored(self, task_id: str) -> TaskView | None:
+        try:
+            return self._reading.task(task_id)
+        except NotFound:
+            return None
+
+    def _found(self, caller: Caller, view: TaskView | None, task_id: str) -> TaskView:
+        if view is None or not caller.rights.allows(Act.READ, view.owner):
+            raise self._reading.no_task(task_id)
+        return view
+
+    def _plain(self, result: SubmitResult) -> SubmitResult:
+        """A conflict tells nothing of the other task."""
+        return msgspec.structs.replace(result, message=TAKEN) if result.outcome == "conflict" else result
+
+    def _all(self) -> Model:
+        with self._standby.reading() as model:
+            return model
+
+    def _has_share(self, pool: str, owner: str) -> bool:
+        with self._standby.reading() as model:
+            return owner in model.shares.get(pool, ())
