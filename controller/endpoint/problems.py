@@ -23,6 +23,8 @@ class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
     type: str = "about:blank"
     parameter: str = ""  # the parameter that is wrong
+    field: str = ""  # the field of the body that is wrong
+    verb: str = ""  # the verb that the caller lacks
     checks: tuple[str, ...] = ()  # the checks that failed
 
 
@@ -35,12 +37,20 @@ class Problem(Exception):
         detail: str,
         *,
         parameter: str = "",
+        field: str = "",
+        verb: str = "",
         checks: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.document = ProblemDocument(
-            title=status.phrase, status=status.value, detail=detail, parameter=parameter, checks=checks
+            title=status.phrase,
+            status=status.value,
+            detail=detail,
+            parameter=parameter,
+            field=field,
+            verb=verb,
+            checks=checks,
         )
         self.headers = dict(headers or {})
 

@@ -1,7 +1,7 @@
 """What the gateway does for a caller: the client's verbs, each within the caller's rights.
 
-A task that a caller may not read does not exist for it: to ask for it is NotFound, and to submit another one of
-its name is a conflict that says no more than that.
+A task that a caller may not read does not exist for it: to ask for it is NotFound, and to submit another one
+of its name is a conflict that says no more than that.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class SignIn:
             scheme, _, token = authorization.strip().partition(" ")
             if scheme.lower() != BEARER or self._tokens is None:
                 return None
-            return self._tokens.current().identify(token.strip(), self._now())
+            tokens: Tokens = self._tokens.current()
+            return tokens.identify(token.strip(), self._now())
         return self._of_certificate(certificate) if certificate else None
 
     def problems(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ STUCK_SECONDS = 30.0  # without a turn of the loop, after which this process sho
 
 
 class Standby:
-    """See the module's docstring. Any thread may read; one thread of its own takes in what the store shows."""
+    """See the module's docstring. Any thread may read; a thread of its own takes in what the store shows."""
 
     def __init__(self, store: Store, keys: Keys, clock: Clock, rule: Rule, silence_seconds: float) -> None:
         self._clock = clock
