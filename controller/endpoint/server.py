@@ -84,7 +84,7 @@ class StatusServer:
 
     def start(self) -> None:
         """Listen and serve. Raises StatusAddressUnavailable."""
-        listening = _listen(*self._address)
+        listening = listen(*self._address)
         host, port = listening.getsockname()[:2]
         scheme = "https" if self._access.tls is not None else "http"
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -276,7 +276,8 @@ def _headers(facts: Facts) -> dict[str, str]:
     }
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on host:port (port 0: a free one). Raises StatusAddressUnavailable."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE

@@ -1,0 +1,234 @@
+"""The handlers of the gateway. Each is within the rights of the caller; see `service`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from controller.client.submission import SubmitResult
+from controller.client.views import RequestResult
+from controller.core.model import codec
+from controller.endpoint.problems import Problem
+from controller.gateway import bodies, documents
+from controller.gateway.policy import Act, needed
+from controller.gateway.route import Ask
+from controller.gateway.service import Caller, Service
+
+WORKERS = 16  # threads that ask etcd or read the model
+MAX_UPLOADS = 64  # bodies of many tasks that are taken in at the same time
+NDJSON = "application/x-ndjson"
+SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
+
+_CREATED = {"created": HTTPStatus.CREATED, "unchanged": HTTPStatus.OK}
+_REFUSED = {
+    "conflict": HTTPStatus.CONFLICT,
+    "invalid": HTTPStatus.BAD_REQUEST,
+    "denied": HTTPStatus.FORBIDDEN,
+}
+
+
+class GatewayApi:
+    """See the module's docstring."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
+        self.uploads = 0
+
+    def close(self) -> None:
+        """Shut down the threads, without waiting for their current work."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+
+    # -- who
+
+    def whoami(self, ask: Ask) -> Response:
+        """Who the caller is."""
+        return answer(documents.whoami(ask.caller))
+
+    def may_i(self, ask: Ask) -> Response:
+        """Whether the caller may do something."""
+        act: Act = ask.values["act"]
+        task_id, owner, pool = (ask.values[name] for name in ("task", "owner", "pool"))
+        if task_id:
+            allowed = self.service.may(ask.caller, act, task_id)
+        elif owner:
+            allowed = ask.caller.rights.allows(act, owner, pool)
+        else:
+            allowed = ask.caller.rights.may_ever(act)
+        return answer(documents.MayI(allowed=allowed, verb=needed(act)))
+
+    # -- reading
+
+    def task(self, ask: Ask) -> Response:
+        """One task."""
+        return answer(documents.task_document(self.service.task(ask.caller, ask.path["id"]), ask.caller))
+
+    def explanation(self, ask: Ask) -> Response:
+        """Why a task is where it is."""
+        task_id = ask.path["id"]
+        return answer(documents.Explanation(id=task_id, text=self.service.explain(ask.caller, task_id)))
+
+    def pools(self, _: Ask) -> Response:
+        """All pools."""
+        return answer({"items": codec.to_builtins(self.service.pools())})
+
+    # -- writing
+
+    async def submit(self, ask: Ask) -> Response:
+        """One task, or many."""
+        kind = ask.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == NDJSON:
+            if self.uploads >= MAX_UPLOADS:
+                raise Problem(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"{MAX_UPLOADS} bodies of many tasks are being taken in: try again",
+                    headers={"Retry-After": "2"},
+                )
+            return _Upload(self, ask)
+        if kind not in ("", "application/json"):
+            detail = f"send a task as application/json, or many as {NDJSON}, one a line"
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+        body = await bodies.whole(ask.request)
+        [result] = await self.run(lambda: self.submit_lines(ask.caller, [body]))
+        if result.outcome in _REFUSED:
+            verb = needed(Act.SUBMIT) if result.outcome == "denied" else ""
+            raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)
+        return answer(result, _CREATED[result.outcome])
+
+    def submit_lines(self, caller: Caller, lines: Sequence[bytes]) -> list[SubmitResult]:
+        """The results of these tasks, in their order."""
+        results: list[SubmitResult] = []
+        tasks, places = list[object](), list[int]()
+        for index, line in enumerate(lines):
+            try:
+                tasks.append(bodies.parse_json(line))
+                places.append(index)
+            except ValueError as error:
+                results.append(
+                    SubmitResult(id="", outcome="invalid", message=f"not JSON: {error}", index=index)
+                )
+        results.extend(
+            msgspec.structs.replace(result, index=places[result.index])
+            for result in self.service.submit(caller, tasks)
+        )
+        return sorted(results, key=lambda result: result.index)
+
+    def cancel(self, ask: Ask) -> Response:
+        """Ask for a cancel."""
+        return self._asked(ask, self.service.cancel)
+
+    def retry(self, ask: Ask) -> Response:
+        """Ask for a retry."""
+        return self._asked(ask, self.service.retry)
+
+    def hold(self, ask: Ask) -> Response:
+        """Ask for a hold."""
+        return self._asked(ask, self.service.hold)
+
+    def release(self, ask: Ask) -> Response:
+        """Ask for a release."""
+        return self._asked(ask, self.service.release)
+
+    def set_priority(self, ask: Ask) -> Response:
+        """Ask for another priority."""
+        body: bodies.PriorityAction = ask.body
+        return answer(
+            self.service.set_priority(
+                ask.caller, ask.path["id"], body.priority, body.reason, body.create_revision
+            )
+        )
+
+    # -- details
+
+    async def run(self, what: Callable[[], Any]) -> Any:
+        """Run it in a thread: it may wait for etcd."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, what)
+
+    def _asked(self, ask: Ask, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
+        body: bodies.Action = ask.body
+        return answer(verb(ask.caller, ask.path["id"], body.reason, body.create_revision))
+
+
+class _Upload(Response):
+    """Many tasks, one a line; the answer has a line for each, as soon as its outcome is known.
+
+    A caller may send all before it reads, or read as it sends: what it has not read is spooled, to a file if
+    it is much, so that no caller can fill the memory, and none is blocked by its own unread answer.
+    """
+
+    def __init__(self, api: GatewayApi, ask: Ask) -> None:
+        super().__init__(media_type=NDJSON)
+        self._api = api
+        self._ask = ask
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # of Response
+        self._api.uploads += 1
+        try:
+            with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+                await self._serve(spool, send)
+        finally:
+            self._api.uploads -= 1
+
+    async def _serve(self, spool: Any, send: Send) -> None:
+        headers = [(b"content-type", NDJSON.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        more, ended = asyncio.Event(), False
+
+        async def take_in() -> None:
+            nonlocal ended
+            begun = 0
+            try:
+                async for lines in bodies.lines(self._ask.request):
+                    results = await self._api.run(partial(self._results, lines, begun))
+                    begun += len(lines)
+                    spool.seek(0, 2)
+                    spool.write(results)
+                    more.set()
+            except Problem as problem:
+                spool.seek(0, 2)
+                spool.write(msgspec.json.encode({"problem": problem.document}) + b"\n")
+            finally:
+                ended = True
+                more.set()
+
+        taking, sent = asyncio.create_task(take_in()), 0
+        try:
+            while True:
+                await more.wait()
+                more.clear()
+                is_last = ended
+                spool.seek(sent)
+                while part := spool.read(64 * 1024):
+                    sent += len(part)
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    spool.seek(sent)
+                if is_last:
+                    break
+            await taking
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (OSError, ClientDisconnect):
+            pass  # the caller has gone; what it sent whole is submitted
+        finally:
+            taking.cancel()
+
+    def _results(self, lines: Sequence[bytes], begun: int) -> bytes:
+        results = self._api.submit_lines(self._ask.caller, lines)
+        return b"".join(
+            msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
+            for result in results
+        )
+
+
+def answer(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """The document as JSON."""
+    return Response(msgspec.json.encode(document), status, media_type="application/json")

@@ -1,0 +1,77 @@
+"""The documents of the gateway's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from controller.client.views import TaskView
+from controller.core.model import codec
+from controller.endpoint.documents import masked_spec
+from controller.gateway.policy import Act
+from controller.gateway.service import Caller
+
+
+class Whoami(Struct, frozen=True, kw_only=True):
+    """Who the caller is, and what it may do. An owner list of null means: of all owners."""
+
+    name: str
+    groups: list[str]
+    method: str
+    is_admin: bool
+    owners: dict[str, list[str] | None]  # act → the owners for whom it is allowed
+    pools: dict[str, list[str] | None]  # owner → the pools to which the caller may submit; null: all
+
+
+class MayI(Struct, frozen=True, kw_only=True):
+    """Whether the caller may do what it asks about."""
+
+    allowed: bool
+    verb: str  # the least verb that allows it
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """Why a task waits, runs or ended."""
+
+    id: str
+    text: str
+
+
+class TaskPage(Struct, frozen=True, kw_only=True):
+    """Tasks, in the order in which they were submitted. Send `continue` for the next page; "" on the last."""
+
+    items: list[dict[str, Any]]
+    continue_: str = field(name="continue")
+
+
+def whoami(caller: Caller) -> Whoami:
+    """What is known of the caller."""
+    identity, rights = caller
+    return Whoami(
+        name=identity.name,
+        groups=sorted(identity.groups),
+        method=identity.method,
+        is_admin=rights.is_admin,
+        owners={
+            act: None if owners is None else sorted(owners) for act, owners in sorted(rights.owners.items())
+        },
+        pools={
+            owner: None if pools is None else sorted(pools) for owner, pools in sorted(rights.pools.items())
+        },
+    )
+
+
+def task_document(view: TaskView, caller: Caller) -> dict[str, Any]:
+    """A task as `tally get -o json` prints it.
+
+    The values of its environment are masked for a caller who may not submit for its owner, since whoever
+    submits such a task sees them anyway.
+    """
+    document = view.to_builtins()
+    document.pop("status", None)
+    if view.status is not None:
+        document["status"] = codec.to_builtins(view.status)
+    if view.spec is not None and not caller.rights.allows(Act.SUBMIT, view.owner, view.pool):
+        document["spec"] = masked_spec(view.spec)
+    return document

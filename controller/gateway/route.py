@@ -1,0 +1,49 @@
+"""A route of the gateway: one description, for the server and for the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controller.endpoint.query import Parameter
+from controller.gateway.service import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A parsed request of a caller who has signed in.
+
+    `body` is an instance of the route's `body`, if it has one. `request` is for handlers that stream.
+    """
+
+    caller: Caller
+    path: Mapping[str, str]
+    values: Mapping[str, Any]
+    body: Any
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `answer` is the type of its JSON document; None for other content.
+
+    `handle` is called in a thread. With `in_loop` it is a coroutine function, and must not block.
+    """
+
+    method: str
+    path: str
+    operation: str
+    summary: str
+    handle: Callable[[Any, Ask], Response | Awaitable[Response]]  # the api, the request
+    answer: Any = None
+    body: Any = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    in_loop: bool = False
+    reads_model: bool = False  # also takes the parameters min_revision and wait

@@ -1,0 +1,247 @@
+"""The gateway's server: signs callers in, bounds what each may take, and answers as RFC 9457 has errors."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from typing import cast
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controller import bulkhead
+from controller.client.errors import Conflict, NotFound
+from controller.endpoint.access import EndpointAccess, is_loopback
+from controller.endpoint.connections import CERTIFICATE, MAX_HEAD_BYTES, PROTECTION, Door, StatusProtocol
+from controller.endpoint.problems import Problem
+from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
+from controller.endpoint.reloaded import Reloaded
+from controller.endpoint.server import listen
+from controller.endpoint.stream import Feed
+from controller.errors import InvalidField, TallyError, UserError
+from controller.gateway import bodies
+from controller.gateway.api import GatewayApi
+from controller.gateway.policy import Policy
+from controller.gateway.rates import Rates
+from controller.gateway.route import Ask, Route
+from controller.gateway.routes import ROUTES
+from controller.gateway.service import Caller, Forbidden
+from controller.gateway.sign_in import SignIn
+from controller.gateway.standby import Standby
+from controller.store.base import StoreError
+
+MAX_WAITING = 1024  # requests that may wait for a revision
+KEEP_ALIVE_SECONDS = 30
+STOP_SECONDS = 10.0
+_log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """Serves on host:port (port 0: a free one) between `start` and `stop`."""
+
+    def __init__(
+        self,
+        api: GatewayApi,
+        standby: Standby,
+        sign_in: SignIn,
+        policy: Reloaded[Policy],
+        rates: Rates,
+        access: EndpointAccess,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._api = api
+        self._standby = standby
+        self._sign_in = sign_in
+        self._policy = policy
+        self._rates = rates
+        self._access = access
+        self._address = (host, port)
+        self._feed = Feed()
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self.url = ""  # set by `start`
+
+    def start(self) -> None:
+        """Listen and serve. Raises StatusAddressUnavailable."""
+        listening = listen(*self._address)
+        host, port = listening.getsockname()[:2]
+        scheme = "https" if self._access.tls is not None else "http"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        if not is_loopback(host) and self._access.tls is None:
+            _log.warning(
+                "the gateway's tokens cross the network in clear text: set gateway_cert_file", url=self.url
+            )
+        self._unsubscribe = self._standby.subscribe(self._feed)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._application(),
+                http=cast(type[asyncio.Protocol], partial(StatusProtocol, Door(self._access, None))),
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(STOP_SECONDS) - 2,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="tally-gateway", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests, answer those that have come, and end within STOP_SECONDS. Idempotent."""
+        self._unsubscribe()
+        self._feed.close()
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(STOP_SECONDS)
+        self._api.close()
+
+    # -- requests
+
+    def _application(self) -> ASGIApp:
+        probes: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+        }
+        app = Starlette(
+            routes=[
+                *(Path(path, probe, methods=["GET"]) for path, probe in probes.items()),
+                *(Path(route.path, self._endpoint(route), methods=[route.method]) for route in ROUTES),
+            ],
+            exception_handlers={
+                Problem: _answer_problem,
+                HTTPException: _answer_http_exception,
+                TallyError: _answer_error,
+                Exception: _answer_failure,
+            },
+        )
+        app.router.redirect_slashes = False
+        return _Frame(app, self._standby)
+
+    async def _livez(self, _: Request) -> Response:
+        check = self._standby.live()
+        return PlainTextResponse("ok\n" if check.ok else check.detail, 200 if check.ok else 503)
+
+    async def _readyz(self, _: Request) -> Response:
+        # whether a leader is known is told to who has signed in: without one, tasks are taken in and wait
+        failed = [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
+        return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
+
+    def _endpoint(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
+        known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
+
+        async def endpoint(request: Request) -> Response:
+            caller = self._caller(request)
+            wait = self._rates.take(caller.identity.name)
+            if wait:
+                detail = f"{caller.identity.name} asks too often: try again in {wait} s"
+                raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(wait)})
+            values = parse_parameters(known, request.query_params.multi_items())
+            if route.reads_model:
+                await self._reach(values["min_revision"], values["wait"])
+            body = None
+            if route.body is not None:
+                body = bodies.parse_body(await bodies.whole(request), route.body)
+            ask = Ask(caller, request.path_params, values, body, request)
+            if route.in_loop:
+                return await cast(Awaitable[Response], route.handle(self._api, ask))
+            return cast(Response, await self._api.run(partial(route.handle, self._api, ask)))
+
+        return endpoint
+
+    def _caller(self, request: Request) -> Caller:
+        certificate = request.scope["state"].get(CERTIFICATE, {})
+        identity = self._sign_in.identify(request.headers.get("authorization", ""), certificate)
+        if identity is None:
+            raise Problem(
+                HTTPStatus.UNAUTHORIZED,
+                "sign in: send a token as `Authorization: Bearer …`, or present a client certificate",
+                headers={"WWW-Authenticate": 'Bearer realm="Tally"'},
+            )
+        return Caller(identity, self._policy.current().rights(identity))
+
+    async def _reach(self, revision: int, seconds: float) -> None:
+        if not self._standby.revision:
+            detail = "this gateway has not loaded the records yet: ask another one, or try again"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+        if seconds and self._feed.waiting >= MAX_WAITING:
+            detail = f"{MAX_WAITING} requests are already waiting: omit `wait`, or try again later"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        if not await self._feed.reached(revision, seconds):
+            detail = f"this gateway has not reached revision {revision} yet: wait longer (`wait`)"
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
+
+
+class _Frame:
+    """Adds the headers that all answers share."""
+
+    def __init__(self, app: ASGIApp, standby: Standby) -> None:
+        self._app = app
+        self._standby = standby
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered = MutableHeaders(scope=message)
+                for name, value in {**PROTECTION, "Tally-Revision": str(self._standby.revision)}.items():
+                    answered.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    return cast(Problem, error).response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    status = HTTPStatus(cast(HTTPException, error).status_code)
+    detail = f"there is nothing at {request.url.path[:200]!r}; see /openapi.json for what there is"
+    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    detail = str(error)
+    if isinstance(error, Forbidden):
+        return Problem(HTTPStatus.FORBIDDEN, detail, verb=error.verb).response()
+    if isinstance(error, NotFound):
+        return Problem(HTTPStatus.NOT_FOUND, detail).response()
+    if isinstance(error, InvalidField):
+        return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
+    if isinstance(error, Conflict | UserError):
+        return Problem(HTTPStatus.CONFLICT, detail).response()
+    if isinstance(error, StoreError):
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}
+        ).response()
+    bulkhead.caught("gateway", error)
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
+    ).response()
+
+
+async def _answer_failure(_: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)
+    bulkhead.caught("gateway", error)
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
+    ).response()

@@ -1,0 +1,112 @@
+"""A gateway on a real etcd, and callers with tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from controller.client import Client
+from controller.client.calls import Calls
+from controller.clock import SystemClock
+from controller.endpoint.access import EndpointAccess
+from controller.gateway.api import GatewayApi
+from controller.gateway.rates import Rates
+from controller.gateway.server import Gateway
+from controller.gateway.service import Service
+from controller.gateway.sign_in import SignIn, policy_file
+from controller.gateway.standby import Standby
+from controller.gateway.tokens import digest, new_token
+from controller.store.etcd.store import EtcdStore
+from controller.store.keys import Keys
+from controller.views.freshness import Rule
+from tests.client.conftest import PutRaw
+from tests.client.conftest import client as client
+from tests.client.conftest import put_raw as put_raw
+from tests.client.test_features import release
+from tests.support.waiting import wait_until
+
+POLICY = """
+[[rules]]
+who = ["alice"]
+owners = ["vision"]
+verbs = ["submit", "read-own", "cancel-own"]
+
+[[rules]]
+who = ["bob"]
+owners = ["speech"]
+verbs = ["submit", "read-own", "cancel-own"]
+
+[[rules]]
+who = ["watcher"]
+verbs = ["read-any"]
+
+[[rules]]
+who = ["ops"]
+verbs = ["admin"]
+"""
+
+As = Callable[[str], httpx.Client]
+
+
+@pytest.fixture(autouse=True)
+def _features(client: Client, put_raw: PutRaw) -> None:
+    """As a replica that leads would have it: tasks have owners."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["changes", "owners"]))
+    for name in ("changes", "owners"):
+        client.features.enable(name)
+        put_raw("leader", release("r1", knows=["changes", "owners"]))
+
+
+class Served:
+    """A gateway that serves, its files, and its callers."""
+
+    def __init__(self, gateway: Gateway, folder: Path, tokens: dict[str, str]) -> None:
+        self.gateway = gateway
+        self.policy = folder / "policy.toml"
+        self.tokens_file = folder / "tokens.toml"
+        self.tokens = tokens
+
+
+@pytest.fixture
+def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]:
+    tokens = {name: new_token() for name in ("alice", "bob", "watcher", "ops", "nobody")}
+    policy, file = tmp_path / "policy.toml", tmp_path / "tokens.toml"
+    policy.write_text(POLICY)
+    file.write_text("\n".join(f'[[tokens]]\nname = "{n}"\nsha256 = "{digest(t)}"' for n, t in tokens.items()))
+    clock, keys = SystemClock(), Keys(client.keys.cluster)
+    standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
+    api = GatewayApi(Service(Calls(store, keys, clock, 5.0), standby))
+    gateway = Gateway(
+        api,
+        standby,
+        SignIn(file, clock.wall),
+        policy_file(policy),
+        Rates(clock, 1000.0, 2000),
+        EndpointAccess(),
+    )
+    standby.start()
+    gateway.start()
+    try:
+        wait_until(lambda: standby.revision > 0, "the gateway's model")
+        yield Served(gateway, tmp_path, tokens)
+    finally:
+        gateway.stop()
+        standby.close()
+
+
+@pytest.fixture
+def as_(served: Served) -> Iterator[As]:
+    with ExitStack() as stack:
+
+        def caller(name: str) -> httpx.Client:
+            headers = {"Authorization": f"Bearer {served.tokens[name]}"} if name else {}
+            return stack.enter_context(
+                httpx.Client(base_url=served.gateway.url, headers=headers, trust_env=False, timeout=30.0)
+            )
+
+        yield caller

@@ -1,0 +1,133 @@
+"""The gateway over HTTP, on a real etcd: who may submit, read and change what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from controller.client import Client
+from tests.gateway.conftest import As, Served
+
+
+def task(name: str, owner: str = "vision", **more: object) -> dict[str, object]:
+    return {"id": name, "owner": owner, "command": ["true"], **more}
+
+
+def test_who_has_not_signed_in_is_refused(as_: As) -> None:
+    """With 401 and the scheme; probes need nothing."""
+    nobody = as_("")
+    for path in ("/v1/whoami", "/v1/tasks/x", "/v1/pools"):
+        answer = nobody.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Tally"'
+        assert answer.headers["Content-Type"] == "application/problem+json"
+    assert nobody.get("/v1/whoami", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert nobody.get("/livez").text == "ok\n"
+    assert nobody.get("/readyz").text == "ok\n"
+
+
+def test_whoami(as_: As) -> None:
+    """The name, the groups and the rights."""
+    assert as_("alice").get("/v1/whoami").json() == {
+        "name": "alice",
+        "groups": [],
+        "method": "token",
+        "is_admin": False,
+        "owners": {"cancel": ["vision"], "read": ["vision"]},
+        "pools": {"vision": None},
+    }
+
+
+def test_a_task_is_submitted_once(as_: As, client: Client) -> None:
+    """201 after the commit; the same again is unchanged, another of its name a silent conflict."""
+    alice, bob = as_("alice"), as_("bob")
+    first = alice.post("/v1/tasks", json=task("a"))
+    assert (first.status_code, first.json()["outcome"]) == (201, "created")
+    assert client.get("a").owner == "vision"
+    again = alice.post("/v1/tasks", json=task("a"))
+    assert (again.status_code, again.json()["outcome"]) == (200, "unchanged")
+    other = alice.post("/v1/tasks", json=task("a", command=["false"]))
+    theirs = bob.post("/v1/tasks", json=task("a", owner="speech"))
+    assert other.status_code == theirs.status_code == 409
+    assert other.content == theirs.content
+    assert "vision" not in theirs.text
+
+
+def test_what_is_wrong_with_a_task_is_named(as_: As) -> None:
+    """The field, in a problem document; a verb that is lacking by its name."""
+    alice = as_("alice")
+    wrong = alice.post("/v1/tasks", json=task("a", retry={"max_attempts": -1}))
+    assert (wrong.status_code, wrong.json()["field"]) == (400, "retry.max_attempts")
+    denied = alice.post("/v1/tasks", json=task("a", owner="speech"))
+    assert (denied.status_code, denied.json()["verb"], denied.json()["field"]) == (403, "submit", "owner")
+    assert as_("watcher").post("/v1/tasks", json=task("a")).status_code == 403
+    twice = alice.post("/v1/tasks", content=b'{"id": "a", "id": "b"}')
+    assert (twice.status_code, "given twice" in twice.text) == (400, True)
+    assert alice.post("/v1/tasks", content=b"x" * 2_000_000).status_code == 413
+
+
+def test_many_tasks_in_one_request(as_: As, client: Client) -> None:
+    """Each line has its outcome, in order; a wrong line stops no other."""
+
+    def lines() -> Iterator[bytes]:
+        for number in range(1000):
+            yield json.dumps(task(f"n{number}")).encode() + b"\n"
+            if number == 500:
+                yield b"{\n\n"
+        yield json.dumps(task("theirs", owner="speech")).encode()
+
+    answer = as_("alice").post("/v1/tasks", content=lines(), headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == 200
+    results = [json.loads(line) for line in answer.text.splitlines()]
+    assert [result["index"] for result in results] == list(range(1002))
+    assert results[501]["outcome"] == "invalid"
+    assert results[1001]["outcome"] == "denied"
+    assert sum(result["outcome"] == "created" for result in results) == 1000
+    assert len(client.tasks(owner="vision")) == 1000
+
+
+def test_a_task_of_others_does_not_exist(as_: As, client: Client) -> None:
+    """To who may not read it: the answer is that for a task that is not there, but for its name."""
+    client.submit(task("hers"))
+    bob, alice = as_("bob"), as_("alice")
+    revision = {"min_revision": client.get("hers").create_revision, "wait": 5}
+    for path in ("", "/explain"):
+        assert alice.get(f"/v1/tasks/hers{path}", params=revision).status_code == 200
+        hidden, absent = bob.get(f"/v1/tasks/hers{path}"), bob.get(f"/v1/tasks/none{path}")
+        assert hidden.status_code == absent.status_code == 404
+        assert hidden.text.replace("hers", "none") == absent.text
+    for act in ("cancel", "retry", "hold", "release"):
+        hidden = bob.post(f"/v1/tasks/hers/{act}", json={})
+        absent = bob.post(f"/v1/tasks/none/{act}", json={})
+        assert hidden.status_code == absent.status_code == 404
+        assert hidden.text.replace("hers", "none") == absent.text
+
+
+def test_who_reads_may_not_change(as_: As, client: Client) -> None:
+    """403 with the verb; the owner's own caller may, and is recorded."""
+    client.submit(task("a"))
+    denied = as_("watcher").post("/v1/tasks/a/cancel", json={"reason": "no"})
+    assert (denied.status_code, denied.json()["verb"]) == (403, "cancel-own")
+    done = as_("alice").post("/v1/tasks/a/cancel", json={"reason": "wrong data"})
+    assert (done.status_code, done.json()["outcome"]) == (200, "requested")
+    assert client.get("a").requests == ("cancel",)
+
+
+def test_the_environment_is_shown_to_who_may_submit_it(as_: As, client: Client) -> None:
+    """Masked for all others."""
+    client.submit(task("a", env={"KEY": "secret"}))
+    revision = {"min_revision": client.get("a").create_revision, "wait": 5}
+    assert as_("alice").get("/v1/tasks/a", params=revision).json()["spec"]["env"] == {"KEY": "secret"}
+    shown = as_("watcher").get("/v1/tasks/a", params=revision)
+    assert shown.json()["spec"]["env"] == {"KEY": "***"}
+    assert "secret" not in shown.text
+
+
+def test_a_broken_policy_leaves_the_old_one_in_force(as_: As, served: Served) -> None:
+    """A new one counts from the next request on."""
+    alice = as_("alice")
+    served.policy.write_text("[[rules]]\nwho = ['alice']\nverbs = ['fly']")
+    assert alice.post("/v1/tasks", json=task("a")).status_code == 201
+    served.policy.write_text("[[rules]]\nwho = ['bob']\nverbs = ['admin']")
+    assert alice.post("/v1/tasks", json=task("a")).status_code == 403
+    assert as_("bob").post("/v1/tasks", json=task("a")).status_code == 200
