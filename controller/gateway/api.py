@@ -20,8 +20,8 @@ from controller.client.views import RequestResult
 from controller.core.model import codec
 from controller.endpoint.problems import Problem
 from controller.gateway import bodies, documents
-from controller.gateway.policy import Act, needed
-from controller.gateway.route import Ask
+from controller.gateway.operation import CallerRequest
+from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
 
 WORKERS = 16  # threads that ask etcd or read the model
@@ -51,13 +51,13 @@ class GatewayApi:
 
     # -- who
 
-    def whoami(self, ask: Ask) -> Response:
+    def whoami(self, ask: CallerRequest) -> Response:
         """Who the caller is."""
         return answer(documents.whoami(ask.caller))
 
-    def may_i(self, ask: Ask) -> Response:
+    def may_i(self, ask: CallerRequest) -> Response:
         """Whether the caller may do something."""
-        act: Act = ask.values["act"]
+        act: Right = ask.values["act"]
         task_id, owner, pool = (ask.values[name] for name in ("task", "owner", "pool"))
         if task_id:
             allowed = self.service.may(ask.caller, act, task_id)
@@ -69,22 +69,22 @@ class GatewayApi:
 
     # -- reading
 
-    def task(self, ask: Ask) -> Response:
+    def task(self, ask: CallerRequest) -> Response:
         """One task."""
         return answer(documents.task_document(self.service.task(ask.caller, ask.path["id"]), ask.caller))
 
-    def explanation(self, ask: Ask) -> Response:
+    def explanation(self, ask: CallerRequest) -> Response:
         """Why a task is where it is."""
         task_id = ask.path["id"]
         return answer(documents.Explanation(id=task_id, text=self.service.explain(ask.caller, task_id)))
 
-    def pools(self, _: Ask) -> Response:
+    def pools(self, _: CallerRequest) -> Response:
         """All pools."""
         return answer({"items": codec.to_builtins(self.service.pools())})
 
     # -- writing
 
-    async def submit(self, ask: Ask) -> Response:
+    async def submit(self, ask: CallerRequest) -> Response:
         """One task, or many."""
         kind = ask.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == NDJSON:
@@ -101,7 +101,7 @@ class GatewayApi:
         body = await bodies.whole(ask.request)
         [result] = await self.run(lambda: self.submit_lines(ask.caller, [body]))
         if result.outcome in _REFUSED:
-            verb = needed(Act.SUBMIT) if result.outcome == "denied" else ""
+            verb = needed(Right.SUBMIT) if result.outcome == "denied" else ""
             raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)
         return answer(result, _CREATED[result.outcome])
 
@@ -123,25 +123,25 @@ class GatewayApi:
         )
         return sorted(results, key=lambda result: result.index)
 
-    def cancel(self, ask: Ask) -> Response:
-        """Ask for a cancel."""
+    def cancel(self, ask: CallerRequest) -> Response:
+        """CallerRequest for a cancel."""
         return self._asked(ask, self.service.cancel)
 
-    def retry(self, ask: Ask) -> Response:
-        """Ask for a retry."""
+    def retry(self, ask: CallerRequest) -> Response:
+        """CallerRequest for a retry."""
         return self._asked(ask, self.service.retry)
 
-    def hold(self, ask: Ask) -> Response:
-        """Ask for a hold."""
+    def hold(self, ask: CallerRequest) -> Response:
+        """CallerRequest for a hold."""
         return self._asked(ask, self.service.hold)
 
-    def release(self, ask: Ask) -> Response:
-        """Ask for a release."""
+    def release(self, ask: CallerRequest) -> Response:
+        """CallerRequest for a release."""
         return self._asked(ask, self.service.release)
 
-    def set_priority(self, ask: Ask) -> Response:
-        """Ask for another priority."""
-        body: bodies.PriorityAction = ask.body
+    def set_priority(self, ask: CallerRequest) -> Response:
+        """CallerRequest for another priority."""
+        body: bodies.PriorityBody = ask.body
         return answer(
             self.service.set_priority(
                 ask.caller, ask.path["id"], body.priority, body.reason, body.create_revision
@@ -154,8 +154,8 @@ class GatewayApi:
         """Run it in a thread: it may wait for etcd."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, what)
 
-    def _asked(self, ask: Ask, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
-        body: bodies.Action = ask.body
+    def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
+        body: bodies.ActionBody = ask.body
         return answer(verb(ask.caller, ask.path["id"], body.reason, body.create_revision))
 
 
@@ -166,7 +166,7 @@ class _Upload(Response):
     it is much, so that no caller can fill the memory, and none is blocked by its own unread answer.
     """
 
-    def __init__(self, api: GatewayApi, ask: Ask) -> None:
+    def __init__(self, api: GatewayApi, ask: CallerRequest) -> None:
         super().__init__(media_type=NDJSON)
         self._api = api
         self._ask = ask

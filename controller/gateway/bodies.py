@@ -22,14 +22,14 @@ SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
 T = TypeVar("T")
 
 
-class Action(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ActionBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked of the leader. `create_revision` is that of the task as it was shown; 0: of any."""
 
     reason: str = ""
     create_revision: int = 0
 
 
-class PriorityAction(Action, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PriorityBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The same, and the new priority."""
 
     priority: int

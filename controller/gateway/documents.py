@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from controller.client.views import TaskView
 from controller.core.model import codec
 from controller.endpoint.documents import masked_spec
-from controller.gateway.policy import Act
+from controller.gateway.policy import Right
 from controller.gateway.service import Caller
 
 
@@ -72,6 +72,6 @@ def task_document(view: TaskView, caller: Caller) -> dict[str, Any]:
     document.pop("status", None)
     if view.status is not None:
         document["status"] = codec.to_builtins(view.status)
-    if view.spec is not None and not caller.rights.allows(Act.SUBMIT, view.owner, view.pool):
+    if view.spec is not None and not caller.rights.allows(Right.SUBMIT, view.owner, view.pool):
         document["spec"] = masked_spec(view.spec)
     return document

@@ -28,7 +28,7 @@ CALLER = "{name}"
 MAX_RULES = 10_000
 
 
-class Verb(StrEnum):
+class PolicyVerb(StrEnum):
     """A right that a rule may give."""
 
     SUBMIT = "submit"
@@ -39,7 +39,7 @@ class Verb(StrEnum):
     ADMIN = "admin"  # pools, pause and resume, step-down; and all others, of everybody's tasks
 
 
-class Act(StrEnum):
+class Right(StrEnum):
     """What a caller asks for, with a task or with what is everybody's."""
 
     SUBMIT = "submit"
@@ -48,27 +48,27 @@ class Act(StrEnum):
     ADMIN = "admin"
 
 
-_GIVES: dict[Verb, tuple[Act, bool]] = {  # verb → (act, for the tasks of all owners)
-    Verb.SUBMIT: (Act.SUBMIT, False),
-    Verb.READ_OWN: (Act.READ, False),
-    Verb.READ_ANY: (Act.READ, True),
-    Verb.CANCEL_OWN: (Act.CANCEL, False),
-    Verb.CANCEL_ANY: (Act.CANCEL, True),
+_GIVES: dict[PolicyVerb, tuple[Right, bool]] = {  # verb → (act, for the tasks of all owners)
+    PolicyVerb.SUBMIT: (Right.SUBMIT, False),
+    PolicyVerb.READ_OWN: (Right.READ, False),
+    PolicyVerb.READ_ANY: (Right.READ, True),
+    PolicyVerb.CANCEL_OWN: (Right.CANCEL, False),
+    PolicyVerb.CANCEL_ANY: (Right.CANCEL, True),
 }
 _NEEDS = {
-    Act.SUBMIT: Verb.SUBMIT,
-    Act.READ: Verb.READ_OWN,
-    Act.CANCEL: Verb.CANCEL_OWN,
-    Act.ADMIN: Verb.ADMIN,
+    Right.SUBMIT: PolicyVerb.SUBMIT,
+    Right.READ: PolicyVerb.READ_OWN,
+    Right.CANCEL: PolicyVerb.CANCEL_OWN,
+    Right.ADMIN: PolicyVerb.ADMIN,
 }
 
 
-class Rule(NamedTuple):
+class PolicyRule(NamedTuple):
     """One rule of the policy. `pools`: None for all."""
 
     who: tuple[str, ...]
     owners: tuple[str, ...]
-    verbs: frozenset[Verb]
+    verbs: frozenset[PolicyVerb]
     pools: frozenset[str] | None
 
     def names(self, identity: Identity) -> bool:
@@ -89,46 +89,46 @@ class Rule(NamedTuple):
 class Rights(NamedTuple):
     """What one caller may do. `owners`: for each act the owners that it may be done for; None: for all."""
 
-    owners: Mapping[Act, frozenset[str] | None]
+    owners: Mapping[Right, frozenset[str] | None]
     pools: Mapping[str, frozenset[str] | None]  # owner → the pools for which it may submit; None: all
     is_admin: bool
 
-    def allows(self, act: Act, owner: str, pool: str = "") -> bool:
+    def allows(self, act: Right, owner: str, pool: str = "") -> bool:
         """Whether the act is allowed with a task of this owner. `pool` counts for `submit`."""
         if self.is_admin:
             return True
-        if act is Act.SUBMIT:
+        if act is Right.SUBMIT:
             pools = self.pools.get(owner, frozenset())
             return pools is None or pool in pools
         owners = self.owners.get(act, frozenset())
         return owners is None or owner in owners
 
-    def may_ever(self, act: Act) -> bool:
+    def may_ever(self, act: Right) -> bool:
         """Whether there is an owner for whom the act is allowed."""
         if self.is_admin:
             return True
-        return bool(self.pools) if act is Act.SUBMIT else self.owners.get(act, frozenset()) != frozenset()
+        return bool(self.pools) if act is Right.SUBMIT else self.owners.get(act, frozenset()) != frozenset()
 
 
-class Policy:
+class AccessPolicy:
     """The rules. It answers from memory, and never changes."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[PolicyRule]) -> None:
         self.rules = tuple(rules)
 
     def rights(self, identity: Identity) -> Rights:
         """What the caller may do, by all rules that name it."""
-        owners: dict[Act, frozenset[str] | None] = {}
+        owners: dict[Right, frozenset[str] | None] = {}
         pools: dict[str, frozenset[str] | None] = {}
         is_admin = False
         for rule in self.rules:
             if not rule.names(identity):
                 continue
-            is_admin |= Verb.ADMIN in rule.verbs
+            is_admin |= PolicyVerb.ADMIN in rule.verbs
             own = rule.owners_of(identity)
-            for verb in rule.verbs - {Verb.ADMIN}:
+            for verb in rule.verbs - {PolicyVerb.ADMIN}:
                 act, for_all = _GIVES[verb]
-                if act is Act.SUBMIT:
+                if act is Right.SUBMIT:
                     for owner in own:
                         pools[owner] = _both(pools.get(owner, frozenset()), rule.pools)
                 else:
@@ -136,12 +136,12 @@ class Policy:
         return Rights(owners, pools, is_admin)
 
 
-def needed(act: Act) -> Verb:
+def needed(act: Right) -> PolicyVerb:
     """The least verb that allows the act, for the message to who lacks it."""
     return _NEEDS[act]
 
 
-def parse_policy(text: str) -> Policy:
+def parse_policy(text: str) -> AccessPolicy:
     """The policy of a file's text. Raises InvalidField, which names the rule and the field."""
     try:
         table = tomllib.loads(text)
@@ -150,10 +150,10 @@ def parse_policy(text: str) -> Policy:
     rules: Any = read_fields(table, {"rules": _parse_rules}).get("rules", ())
     if not rules:
         raise InvalidField("rules", "the policy has no rule, so nobody may do anything: add [[rules]]")
-    return Policy(rules)
+    return AccessPolicy(rules)
 
 
-def _parse_rules(raw: object, field: str) -> list[Rule]:
+def _parse_rules(raw: object, field: str) -> list[PolicyRule]:
     if not isinstance(raw, list):
         raise InvalidField(field, "expected a list of tables: [[rules]]")
     if len(raw) > MAX_RULES:
@@ -161,7 +161,7 @@ def _parse_rules(raw: object, field: str) -> list[Rule]:
     return [_parse_rule(each, f"{field}[{index}]") for index, each in enumerate(raw)]
 
 
-def _parse_rule(raw: object, field: str) -> Rule:
+def _parse_rule(raw: object, field: str) -> PolicyRule:
     given = mapping(raw, field, "expected a table with who, owners, verbs and pools")
     values = read_fields(
         given,
@@ -172,13 +172,13 @@ def _parse_rule(raw: object, field: str) -> Rule:
         if not values.get(name):
             raise InvalidField(f"{field}.{name}", "is missing: a rule without it gives nothing to anybody")
     verbs, owners = frozenset(values["verbs"]), tuple(values.get("owners", ()))
-    needs_owners = sorted(verbs & {Verb.SUBMIT, Verb.READ_OWN, Verb.CANCEL_OWN})
+    needs_owners = sorted(verbs & {PolicyVerb.SUBMIT, PolicyVerb.READ_OWN, PolicyVerb.CANCEL_OWN})
     if needs_owners and not owners:
         raise InvalidField(
             f"{field}.owners", f"is missing: {needs_owners[0]} is for the tasks of these owners"
         )
     pools = values.get("pools")
-    return Rule(tuple(values["who"]), owners, verbs, None if pools is None else frozenset(pools))
+    return PolicyRule(tuple(values["who"]), owners, verbs, None if pools is None else frozenset(pools))
 
 
 def _items(raw: object, field: str) -> Iterable[tuple[str, Any]]:
@@ -204,13 +204,13 @@ def _parse_owners(raw: object, field: str) -> list[str]:
     ]
 
 
-def _parse_verbs(raw: object, field: str) -> list[Verb]:
+def _parse_verbs(raw: object, field: str) -> list[PolicyVerb]:
     found = []
     for place, each in _items(raw, field):
         try:
-            found.append(Verb(each))
+            found.append(PolicyVerb(each))
         except ValueError:
-            raise InvalidField(place, f"is {shown(each)}, expected one of {', '.join(Verb)}") from None
+            raise InvalidField(place, f"is {shown(each)}, expected one of {', '.join(PolicyVerb)}") from None
     return found
 
 

@@ -31,10 +31,10 @@ from controller.endpoint.stream import Feed
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies
 from controller.gateway.api import GatewayApi
-from controller.gateway.policy import Policy
+from controller.gateway.operation import CallerRequest, Operation
+from controller.gateway.operations import OPERATIONS
+from controller.gateway.policy import AccessPolicy
 from controller.gateway.rates import Rates
-from controller.gateway.route import Ask, Route
-from controller.gateway.routes import ROUTES
 from controller.gateway.service import Caller, Forbidden
 from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
@@ -46,7 +46,7 @@ STOP_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
 
 
-class Gateway:
+class GatewayServer:
     """Serves on host:port (port 0: a free one) between `start` and `stop`."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Gateway:
         api: GatewayApi,
         standby: Standby,
         sign_in: SignIn,
-        policy: Reloaded[Policy],
+        policy: Reloaded[AccessPolicy],
         rates: Rates,
         access: EndpointAccess,
         host: str = "127.0.0.1",
@@ -124,7 +124,7 @@ class Gateway:
         app = Starlette(
             routes=[
                 *(Path(path, probe, methods=["GET"]) for path, probe in probes.items()),
-                *(Path(route.path, self._endpoint(route), methods=[route.method]) for route in ROUTES),
+                *(Path(route.path, self._endpoint(route), methods=[route.method]) for route in OPERATIONS),
             ],
             exception_handlers={
                 Problem: _answer_problem,
@@ -145,7 +145,7 @@ class Gateway:
         failed = [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
         return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
 
-    def _endpoint(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, route: Operation) -> Callable[[Request], Awaitable[Response]]:
         known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
 
         async def endpoint(request: Request) -> Response:
@@ -160,7 +160,7 @@ class Gateway:
             body = None
             if route.body is not None:
                 body = bodies.parse_body(await bodies.whole(request), route.body)
-            ask = Ask(caller, request.path_params, values, body, request)
+            ask = CallerRequest(caller, request.path_params, values, body, request)
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
             return cast(Response, await self._api.run(partial(route.handle, self._api, ask)))

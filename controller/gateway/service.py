@@ -24,7 +24,7 @@ from controller.core.model.model import Model
 from controller.core.model.task import Spec
 from controller.errors import UserError
 from controller.gateway.identity import Identity
-from controller.gateway.policy import Act, Rights, needed
+from controller.gateway.policy import Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.views.explain import explain
 from controller.views.selector import Requirement
@@ -35,7 +35,7 @@ TAKEN = "a task of this name exists already, and is another one: use another nam
 class Forbidden(UserError):
     """The caller lacks a verb."""
 
-    def __init__(self, act: Act, what: str) -> None:
+    def __init__(self, act: Right, what: str) -> None:
         super().__init__(f"you lack the verb {needed(act)} for {what}: ask who keeps the gateway's policy")
         self.verb = needed(act)
 
@@ -76,7 +76,7 @@ class Service:
         """The tasks that match and that the caller may read, in the order in which they were submitted."""
         with self._standby.reading() as model:
             found = sorted_views(model, pool, states, terms, owner=owner)
-        return [view for view in found if caller.rights.allows(Act.READ, view.owner)]
+        return [view for view in found if caller.rights.allows(Right.READ, view.owner)]
 
     def explain(self, caller: Caller, task_id: str) -> str:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""
@@ -89,7 +89,7 @@ class Service:
         with self._standby.reading() as model:
             return pool_views(model)
 
-    def may(self, caller: Caller, act: Act, task_id: str) -> bool:
+    def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""
         return caller.rights.allows(act, self.task(caller, task_id).owner)
 
@@ -99,8 +99,8 @@ class Service:
         """Submit tasks; as `Client.submit_many`."""
 
         def allows(spec: Spec) -> None:
-            if not caller.rights.allows(Act.SUBMIT, spec.owner, spec.pool):
-                raise Denied("owner", str(Forbidden(Act.SUBMIT, f"owner {spec.owner} in pool {spec.pool}")))
+            if not caller.rights.allows(Right.SUBMIT, spec.owner, spec.pool):
+                raise Denied("owner", str(Forbidden(Right.SUBMIT, f"owner {spec.owner} in pool {spec.pool}")))
 
         submission = Submission(
             self._calls.keys,
@@ -159,8 +159,8 @@ class Service:
         view = self._found(caller, self._stored(task_id), task_id)
         if create not in (0, view.create_revision):
             raise self._reading.no_task(task_id)
-        if not caller.rights.allows(Act.CANCEL, view.owner):
-            raise Forbidden(Act.CANCEL, f"owner {view.owner}")
+        if not caller.rights.allows(Right.CANCEL, view.owner):
+            raise Forbidden(Right.CANCEL, f"owner {view.owner}")
         requests = Requests(self._calls, self._reading, self._features, by=caller.identity.name)
         return what(requests, view)
 
@@ -171,7 +171,7 @@ class Service:
             return None
 
     def _found(self, caller: Caller, view: TaskView | None, task_id: str) -> TaskView:
-        if view is None or not caller.rights.allows(Act.READ, view.owner):
+        if view is None or not caller.rights.allows(Right.READ, view.owner):
             raise self._reading.no_task(task_id)
         return view
 

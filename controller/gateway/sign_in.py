@@ -15,7 +15,7 @@ from typing import Any
 from controller.endpoint.reloaded import Reloaded
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, parse_identity_name
-from controller.gateway.policy import Policy, parse_policy
+from controller.gateway.policy import AccessPolicy, parse_policy
 from controller.gateway.tokens import Tokens, parse_tokens
 
 BEARER = "bearer"
@@ -64,7 +64,7 @@ class SignIn:
             return None
 
 
-def policy_file(file: Path) -> Reloaded[Policy]:
+def policy_file(file: Path) -> Reloaded[AccessPolicy]:
     """The policy of a file, read again when it changes. If it becomes unusable, the old one stays in force.
 
     Raises InvalidField.

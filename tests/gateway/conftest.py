@@ -15,7 +15,7 @@ from controller.clock import SystemClock
 from controller.endpoint.access import EndpointAccess
 from controller.gateway.api import GatewayApi
 from controller.gateway.rates import Rates
-from controller.gateway.server import Gateway
+from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
@@ -65,7 +65,7 @@ def _features(client: Client, put_raw: PutRaw) -> None:
 class Served:
     """A gateway that serves, its files, and its callers."""
 
-    def __init__(self, gateway: Gateway, folder: Path, tokens: dict[str, str]) -> None:
+    def __init__(self, gateway: GatewayServer, folder: Path, tokens: dict[str, str]) -> None:
         self.gateway = gateway
         self.policy = folder / "policy.toml"
         self.tokens_file = folder / "tokens.toml"
@@ -81,7 +81,7 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     clock, keys = SystemClock(), Keys(client.keys.cluster)
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
     api = GatewayApi(Service(Calls(store, keys, clock, 5.0), standby))
-    gateway = Gateway(
+    gateway = GatewayServer(
         api,
         standby,
         SignIn(file, clock.wall),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method
-from controller.gateway.policy import Act, Policy, Verb, parse_policy
+from controller.gateway.policy import AccessPolicy, PolicyVerb, Right, parse_policy
 
 RULES = """
 [[rules]]
@@ -41,29 +41,29 @@ def caller(name: str, *groups: str) -> Identity:
 @pytest.mark.parametrize(
     ("who", "act", "owner", "pool", "allowed"),
     [
-        (caller("bob", "vision"), Act.SUBMIT, "vision", "gpu", True),
-        (caller("bob", "vision"), Act.SUBMIT, "vision", "cpu", False),
-        (caller("bob", "vision"), Act.SUBMIT, "bob", "gpu", False),
-        (caller("bob", "vision"), Act.READ, "vision", "", True),
-        (caller("bob", "vision"), Act.CANCEL, "vision", "", False),
-        (caller("bob"), Act.READ, "vision", "", False),
-        (caller("vision"), Act.READ, "vision", "", False),  # a name is no group
-        (caller("alice"), Act.SUBMIT, "alice", "cpu", True),
-        (caller("alice"), Act.CANCEL, "shared", "", True),
-        (caller("alice"), Act.READ, "vision", "", False),
-        (caller("alice", "vision"), Act.SUBMIT, "vision", "cpu", False),  # each rule has its own pools
-        (caller("system:serviceaccount:jobs:x"), Act.CANCEL, "shared", "", True),
-        (caller("system:serviceaccount:jobsx:x"), Act.CANCEL, "shared", "", False),
-        (caller("system:serviceaccount:jobs:x"), Act.SUBMIT, "system:serviceaccount:jobs:x", "cpu", False),
-        (caller("watcher"), Act.READ, "anybody", "", True),
-        (caller("watcher"), Act.CANCEL, "anybody", "", False),
-        (caller("ops"), Act.ADMIN, "", "", True),
-        (caller("ops"), Act.SUBMIT, "anybody", "cpu", True),
-        (caller("alice"), Act.ADMIN, "", "", False),
-        (caller("nobody"), Act.READ, "shared", "", False),
+        (caller("bob", "vision"), Right.SUBMIT, "vision", "gpu", True),
+        (caller("bob", "vision"), Right.SUBMIT, "vision", "cpu", False),
+        (caller("bob", "vision"), Right.SUBMIT, "bob", "gpu", False),
+        (caller("bob", "vision"), Right.READ, "vision", "", True),
+        (caller("bob", "vision"), Right.CANCEL, "vision", "", False),
+        (caller("bob"), Right.READ, "vision", "", False),
+        (caller("vision"), Right.READ, "vision", "", False),  # a name is no group
+        (caller("alice"), Right.SUBMIT, "alice", "cpu", True),
+        (caller("alice"), Right.CANCEL, "shared", "", True),
+        (caller("alice"), Right.READ, "vision", "", False),
+        (caller("alice", "vision"), Right.SUBMIT, "vision", "cpu", False),  # each rule has its own pools
+        (caller("system:serviceaccount:jobs:x"), Right.CANCEL, "shared", "", True),
+        (caller("system:serviceaccount:jobsx:x"), Right.CANCEL, "shared", "", False),
+        (caller("system:serviceaccount:jobs:x"), Right.SUBMIT, "system:serviceaccount:jobs:x", "cpu", False),
+        (caller("watcher"), Right.READ, "anybody", "", True),
+        (caller("watcher"), Right.CANCEL, "anybody", "", False),
+        (caller("ops"), Right.ADMIN, "", "", True),
+        (caller("ops"), Right.SUBMIT, "anybody", "cpu", True),
+        (caller("alice"), Right.ADMIN, "", "", False),
+        (caller("nobody"), Right.READ, "shared", "", False),
     ],
 )
-def test_what_a_caller_may_do(who: Identity, act: Act, owner: str, pool: str, allowed: bool) -> None:
+def test_what_a_caller_may_do(who: Identity, act: Right, owner: str, pool: str, allowed: bool) -> None:
     """A caller has what all its rules together give, and nothing that no rule gives."""
     rights = parse_policy(RULES).rights(who)
     assert rights.allows(act, owner, pool) is allowed
@@ -136,22 +136,22 @@ OWNERS = st.sampled_from(["a", "b", "{name}"])
         st.tuples(
             st.lists(NAMES, min_size=1, max_size=2),
             st.lists(OWNERS, min_size=1, max_size=2),
-            st.lists(st.sampled_from(list(Verb)), min_size=1, max_size=3),
+            st.lists(st.sampled_from(list(PolicyVerb)), min_size=1, max_size=3),
             st.none() | st.lists(st.sampled_from(["p", "q"]), max_size=2),
         ),
         max_size=4,
     ),
     st.sampled_from(["a", "b", "ab"]),
     st.sets(st.sampled_from(["a", "b"])),
-    st.sampled_from(list(Act)),
+    st.sampled_from(list(Right)),
     st.sampled_from(["a", "b", "ab"]),
     st.sampled_from(["p", "q"]),
 )
 def test_the_rules_are_a_sum(
-    rules: list[tuple[list[str], list[str], list[Verb], list[str] | None]],
+    rules: list[tuple[list[str], list[str], list[PolicyVerb], list[str] | None]],
     name: str,
     groups: set[str],
-    act: Act,
+    act: Right,
     owner: str,
     pool: str,
 ) -> None:
@@ -165,5 +165,5 @@ def test_the_rules_are_a_sum(
         for who, owners, verbs, pools in rules
     ]
     who = caller(name, *groups)
-    alone = [Policy([rule]).rights(who).allows(act, owner, pool) for rule in parsed]
-    assert Policy(parsed).rights(who).allows(act, owner, pool) is any(alone)
+    alone = [AccessPolicy([rule]).rights(who).allows(act, owner, pool) for rule in parsed]
+    assert AccessPolicy(parsed).rights(who).allows(act, owner, pool) is any(alone)

@@ -9,8 +9,8 @@ from controller.client.views import RequestResult
 from controller.endpoint.query import Parameter
 from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi
-from controller.gateway.policy import Act
-from controller.gateway.route import Route
+from controller.gateway.operation import Operation
+from controller.gateway.policy import Right
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
@@ -21,11 +21,11 @@ _ACTED = {
 }
 
 
-def _act(text: str) -> Act:
+def _act(text: str) -> Right:
     try:
-        return Act(text)
+        return Right(text)
     except ValueError:
-        raise ValueError(f"expected one of {', '.join(Act)}") from None
+        raise ValueError(f"expected one of {', '.join(Right)}") from None
 
 
 def _name(text: str) -> str:
@@ -35,14 +35,16 @@ def _name(text: str) -> str:
 
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": 253}
-_ACT = Parameter("act", "What to ask about.", {"type": "string", "enum": list(Act)}, _act, default=Act.READ)
+_ACT = Parameter(
+    "act", "What to ask about.", {"type": "string", "enum": list(Right)}, _act, default=Right.READ
+)
 _TASK = Parameter("task", "With this task.", _NAME, _name, default="")
 _OWNER = Parameter("owner", "With a task of this owner.", _NAME, _name, default="")
 _POOL = Parameter("pool", "In this pool, for submit.", _NAME, _name, default="")
 
 
-def _action(name: str, summary: str, handle: object, body: object = bodies.Action) -> Route:
-    return Route(
+def _action(name: str, summary: str, handle: object, body: object = bodies.ActionBody) -> Operation:
+    return Operation(
         "POST",
         f"/v1/tasks/{{id}}/{name}",
         f"{name}Task",
@@ -54,9 +56,11 @@ def _action(name: str, summary: str, handle: object, body: object = bodies.Actio
     )
 
 
-ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/whoami", "whoami", "Who the caller is.", GatewayApi.whoami, answer=documents.Whoami),
-    Route(
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "GET", "/v1/whoami", "whoami", "Who the caller is.", GatewayApi.whoami, answer=documents.Whoami
+    ),
+    Operation(
         "GET",
         "/v1/can-i",
         "canI",
@@ -67,7 +71,7 @@ ROUTES: tuple[Route, ...] = (
         problems=_NOT_FOUND,
         reads_model=True,
     ),
-    Route(
+    Operation(
         "POST",
         "/v1/tasks",
         "submitTasks",
@@ -83,7 +87,7 @@ ROUTES: tuple[Route, ...] = (
         },
         in_loop=True,
     ),
-    Route(
+    Operation(
         "GET",
         "/v1/tasks/{id}",
         "getTask",
@@ -93,7 +97,7 @@ ROUTES: tuple[Route, ...] = (
         problems=_NOT_FOUND,
         reads_model=True,
     ),
-    Route(
+    Operation(
         "GET",
         "/v1/tasks/{id}/explain",
         "explainTask",
@@ -108,7 +112,10 @@ ROUTES: tuple[Route, ...] = (
     _action("hold", "Ask the leader not to admit a task.", GatewayApi.hold),
     _action("release", "Ask the leader to let a task wait again.", GatewayApi.release),
     _action(
-        "priority", "Ask the leader to change a priority.", GatewayApi.set_priority, bodies.PriorityAction
+        "priority",
+        "Ask the leader to change a priority.",
+        GatewayApi.set_priority,
+        bodies.PriorityBody,
     ),
-    Route("GET", "/v1/pools", "listPools", "All pools.", GatewayApi.pools, answer=dict, reads_model=True),
+    Operation("GET", "/v1/pools", "listPools", "All pools.", GatewayApi.pools, answer=dict, reads_model=True),
 )

@@ -15,7 +15,7 @@ from controller.gateway.service import Caller
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class CallerRequest:
     """A parsed request of a caller who has signed in.
 
     `body` is an instance of the route's `body`, if it has one. `request` is for handlers that stream.
@@ -29,7 +29,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Operation:
     """One operation. `answer` is the type of its JSON document; None for other content.
 
     `handle` is called in a thread. With `in_loop` it is a coroutine function, and must not block.
@@ -39,7 +39,7 @@ class Route:
     path: str
     operation: str
     summary: str
-    handle: Callable[[Any, Ask], Response | Awaitable[Response]]  # the api, the request
+    handle: Callable[[Any, CallerRequest], Response | Awaitable[Response]]  # the api, the request
     answer: Any = None
     body: Any = None
     parameters: tuple[Parameter, ...] = ()
