@@ -5,12 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import secrets
-import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +29,7 @@ from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
-from controller.signals import ending_signals, ignore
+from controller.signals import call_at_end
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -172,7 +169,7 @@ def run_controller(settings: Settings) -> int:
     server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition, access, reading.kept_log)
     server.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)
-    _on_signals(replica.stop)
+    call_at_end(replica.stop)
     log.info("replica starts", status=server.url, etcd=",".join(settings.etcd), **identity["engine"])
     try:
         replica.run()
@@ -247,18 +244,6 @@ def advertised_url(listening: str, advertise: str) -> str:
 def new_lease() -> int:
     """A lease id that no other client has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
     return secrets.randbits(62) | 1
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    numbers = ending_signals()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        # a second signal during `stop` would wait forever for a lock that the first one has
-        ignore(numbers)
-        stop()
-
-    for number in numbers:
-        signal.signal(number, handle)
 
 
 def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:

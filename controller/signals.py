@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -26,6 +27,19 @@ def ignore(numbers: Iterable[signal.Signals]) -> None:
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def call_at_end(stop: Callable[[], None]) -> None:
+    """Call `stop` at the first signal that tells the program to end."""
+    numbers = ending_signals()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        # a second signal during `stop` would wait forever for a lock that the first one has
+        ignore(numbers)
+        stop()
+
+    for number in numbers:
+        signal.signal(number, handle)
 
 
 class _Hold:

@@ -9,7 +9,7 @@ import signal
 
 import typer
 
-from controller.cli import auth, change, describe, engine, get, operate, owners, top
+from controller.cli import auth, change, describe, engine, gateway, get, operate, owners, top
 from controller.cli.audit import audit
 from controller.cli.demo import demo
 from controller.cli.features import features
@@ -36,6 +36,8 @@ roles = typer.Typer(cls=Verbs, help="Manage the roles of users in etcd.", no_arg
 app.add_typer(roles, name="auth", rich_help_panel="Operators")
 settable = typer.Typer(cls=Verbs, help="Change tasks that wait.", no_args_is_help=True)
 app.add_typer(settable, name="set", rich_help_panel="Tasks and pools")
+gateways = typer.Typer(cls=Verbs, help="Serve people who have no etcd credentials.")
+app.add_typer(gateways, name="gateway", rich_help_panel="Operators")
 engines = typer.Typer(help="Show or change the engine of this installation.", no_args_is_help=True)
 app.add_typer(engines, name="engine", rich_help_panel="Operators")
 
@@ -73,6 +75,9 @@ command(app, "step-down", rich_help_panel=OPERATORS)(change.step_down)
 command(app, "confirm-stopped", rich_help_panel=OPERATORS)(change.confirm_stopped)
 command(app, "release-finalizers", rich_help_panel=OPERATORS, settings=WITH_ENGINE)(change.release_finalizers)
 command(app, "features", rich_help_panel=OPERATORS)(features)
+command(gateways, "", settings=gateway.SETTINGS)(gateway.serve)
+command(gateways, "check-policy", settings=gateway.FILES)(gateway.check_policy)
+command(gateways, "token", settings=())(gateway.token)
 command(roles, "init")(auth.init)
 command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
 command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)

@@ -101,7 +101,8 @@ def command(
     """Register `function(session, …)` as a command that also takes the flags of these settings.
 
     If a parameter is a dataclass, each of its fields is a flag. A TallyError becomes a message on stderr and
-    an exit code. An unexpected error becomes one line, and how to see more.
+    an exit code. An unexpected error becomes one line, and how to see more. The name "" is for what a group
+    does without a command.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,9 +114,11 @@ def command(
         def run(context: typer.Context, **arguments: Any) -> None:
             given = {flag.name: arguments.pop(flag.name) for flag in flags}
             before_the_verb = context.obj or {}
-            session = Session(
-                {**before_the_verb, **{name: value for name, value in given.items() if value is not None}}
-            )
+            flags_given = {name: value for name, value in given.items() if value is not None}
+            if context.invoked_subcommand is not None:
+                context.obj = {**before_the_verb, **flags_given}
+                return
+            session = Session({**before_the_verb, **flags_given})
             for group, kind in groups.items():
                 names = [field.name for field in dataclasses.fields(kind)]
                 arguments[group] = kind(**{each: arguments.pop(each) for each in names})
@@ -127,7 +130,10 @@ def command(
         parameters = [context, *(flag for p in own for flag in _flags_of(p)), *flags]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=Verb, **options)(run)
+        if name == "":
+            app.callback(invoke_without_command=True)(run)
+        else:
+            app.command(name, cls=Verb, **options)(run)
         return function
 
     return register

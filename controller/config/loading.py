@@ -128,6 +128,9 @@ _NEEDED_TOGETHER = (
     ("status_cert_file", "status_key_file"),
     ("status_key_file", "status_cert_file"),
     ("status_client_ca_file", "status_cert_file"),
+    ("gateway_cert_file", "gateway_key_file"),
+    ("gateway_key_file", "gateway_cert_file"),
+    ("gateway_client_ca_file", "gateway_cert_file"),
 )
 
 

@@ -131,6 +131,26 @@ class Settings:
         parse_path,
         "certificate authority that commands verify the status endpoints against (`tally selftest`)",
     )
+    gateway: str = _setting(
+        "127.0.0.1:9190", parse_address, "address of `tally gateway`, HOST:PORT; port 0 picks a free one"
+    )
+    gateway_policy_file: Path | None = _setting(
+        None, parse_path, "what the callers of the gateway may do (TOML); without it, it does not start"
+    )
+    gateway_tokens_file: Path | None = _setting(
+        None, parse_path, "the gateway's callers with tokens (TOML); it has the tokens' hashes only"
+    )
+    gateway_cert_file: Path | None = _setting(
+        None, parse_path, "certificate of the gateway, for TLS; needs `gateway_key_file`"
+    )
+    gateway_key_file: Path | None = _setting(None, parse_path, "private key of that certificate")
+    gateway_client_ca_file: Path | None = _setting(
+        None,
+        parse_path,
+        "callers of the gateway may present a certificate of this authority; needs `gateway_cert_file`",
+    )
+    gateway_rate: float = _setting(50.0, parse_rate, "requests per second of one caller, on average")
+    gateway_burst: int = _setting(100, parse_count, "requests of one caller in one burst")
     lease_ttl_seconds: int = _setting(
         5,
         whole_seconds,

@@ -47,16 +47,18 @@ class EndpointAccess:
 
     `hosts` are the names of the endpoint. An endpoint that listens on loopback only and asks for no
     credentials refuses other names: a web page could point its own name to 127.0.0.1 (DNS rebinding), and
-    read the endpoint through a browser.
+    read the endpoint through a browser. `prefix` begins the names of the settings that an error names.
     """
 
-    def __init__(self, files: StatusFiles = StatusFiles(), *, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, files: StatusFiles = StatusFiles(), *, hosts: Iterable[str] = (), prefix: str = "status_"
+    ) -> None:
         self._hosts = frozenset(("localhost", *hosts))
         self.asks = files.token_file is not None or files.client_ca_file is not None
         self._tokens = _token_file(files.token_file) if files.token_file is not None else None
         self.tls: ssl.SSLContext | None = None
         if files.cert_file is not None and files.key_file is not None:
-            self._contexts = _contexts(files.cert_file, files.key_file, files.client_ca_file)
+            self._contexts = _contexts(files.cert_file, files.key_file, files.client_ca_file, prefix)
             self.tls = self._contexts.current()
             # OpenSSL calls this for each handshake, even if the client sent no name.
             self.tls.sni_callback = self._use_current
@@ -128,43 +130,34 @@ def _token_file(file: Path) -> Reloaded[list[bytes]]:
     return Reloaded([file], load, lambda _: [])
 
 
-def _contexts(cert: Path, key: Path, client_ca: Path | None) -> Reloaded[ssl.SSLContext]:
-    files = [cert, key, *([client_ca] if client_ca is not None else [])]
+def _contexts(cert: Path, key: Path, client_ca: Path | None, prefix: str) -> Reloaded[ssl.SSLContext]:
+    files = {"cert_file": cert, "key_file": key} | ({"client_ca_file": client_ca} if client_ca else {})
 
     def load() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # a resumed session would not check the client's certificate again
-        for file in files:
-            _readable(
-                file,
-                (
-                    "status_cert_file"
-                    if file == cert
-                    else "status_key_file"
-                    if file == key
-                    else "status_client_ca_file"
-                ),
-            )
+        for name, file in files.items():
+            _readable(file, prefix + name)
         try:
             # without `password`, OpenSSL would ask the terminal for a key's password
             context.load_cert_chain(cert, key, password=lambda: b"")
         except ssl.SSLError as error:
             raise InvalidField(
-                "status_cert_file", f"{cert} and {key} are not a certificate and its private key: {error}"
+                f"{prefix}cert_file", f"{cert} and {key} are not a certificate and its private key: {error}"
             ) from None
         if client_ca is not None:
             try:
                 context.load_verify_locations(client_ca)
             except ssl.SSLError as error:
                 raise InvalidField(
-                    "status_client_ca_file", f"{client_ca} contains no certificates: {error}"
+                    f"{prefix}client_ca_file", f"{client_ca} contains no certificates: {error}"
                 ) from None
             # Optional, since kubelet's probes have none. A certificate that is shown must be signed.
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
-    return Reloaded(files, load, lambda before: before)
+    return Reloaded(files.values(), load, lambda before: before)
 
 
 def _readable(file: Path, field: str) -> bytes:

@@ -124,23 +124,23 @@ class GatewayApi:
         return sorted(results, key=lambda result: result.index)
 
     def cancel(self, ask: CallerRequest) -> Response:
-        """CallerRequest for a cancel."""
+        """Ask for a cancel."""
         return self._asked(ask, self.service.cancel)
 
     def retry(self, ask: CallerRequest) -> Response:
-        """CallerRequest for a retry."""
+        """Ask for a retry."""
         return self._asked(ask, self.service.retry)
 
     def hold(self, ask: CallerRequest) -> Response:
-        """CallerRequest for a hold."""
+        """Ask for a hold."""
         return self._asked(ask, self.service.hold)
 
     def release(self, ask: CallerRequest) -> Response:
-        """CallerRequest for a release."""
+        """Ask for a release."""
         return self._asked(ask, self.service.release)
 
     def set_priority(self, ask: CallerRequest) -> Response:
-        """CallerRequest for another priority."""
+        """Ask for another priority."""
         body: bodies.PriorityBody = ask.body
         return answer(
             self.service.set_priority(

@@ -103,6 +103,20 @@ class Rights(NamedTuple):
         owners = self.owners.get(act, frozenset())
         return owners is None or owner in owners
 
+    def lines(self) -> list[str]:
+        """What is allowed, for people."""
+        if self.is_admin:
+            return ["may do everything, with the tasks of all owners"]
+        found = [
+            f"may submit for {owner} to {_listed(pools, 'all pools', 'no pool')}"
+            for owner, pools in sorted(self.pools.items())
+        ]
+        found += [
+            f"may {right} tasks of {_listed(owners, 'all owners', 'nobody')}"
+            for right, owners in sorted(self.owners.items())
+        ]
+        return found or ["may do nothing"]
+
     def may_ever(self, act: Right) -> bool:
         """Whether there is an owner for whom the act is allowed."""
         if self.is_admin:
@@ -216,6 +230,10 @@ def _parse_verbs(raw: object, field: str) -> list[PolicyVerb]:
 
 def _parse_pools(raw: object, field: str) -> list[str]:
     return [parse_name(each, place, "a pool's name") for place, each in _items(raw, field)]
+
+
+def _listed(names: frozenset[str] | None, every: str, none: str) -> str:
+    return every if names is None else ", ".join(sorted(names)) or none
 
 
 def _matches(pattern: str, names: Iterable[str]) -> bool:

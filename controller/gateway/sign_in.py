@@ -29,7 +29,7 @@ class SignIn:
     """
 
     def __init__(self, tokens: Path | None, now: Callable[[], float], certificate_prefix: str = "") -> None:
-        self._tokens = _file(tokens, "tokens_file", parse_tokens, lambda _: Tokens({})) if tokens else None
+        self._tokens = tokens_file(tokens) if tokens else None
         self._now = now
         self._certificate_prefix = certificate_prefix
 
@@ -39,8 +39,7 @@ class SignIn:
             scheme, _, token = authorization.strip().partition(" ")
             if scheme.lower() != BEARER or self._tokens is None:
                 return None
-            tokens: Tokens = self._tokens.current()
-            return tokens.identify(token.strip(), self._now())
+            return self._tokens.current().identify(token.strip(), self._now())
         return self._of_certificate(certificate) if certificate else None
 
     def problems(self) -> dict[str, str]:
@@ -64,12 +63,20 @@ class SignIn:
             return None
 
 
+def tokens_file(file: Path) -> Reloaded[Tokens]:
+    """The tokens of a file, read again when it changes. If it becomes unusable, no token is accepted.
+
+    Raises InvalidField.
+    """
+    return _file(file, "gateway_tokens_file", parse_tokens, lambda _: Tokens({}))
+
+
 def policy_file(file: Path) -> Reloaded[AccessPolicy]:
     """The policy of a file, read again when it changes. If it becomes unusable, the old one stays in force.
 
     Raises InvalidField.
     """
-    return _file(file, "policy_file", parse_policy, lambda before: before)
+    return _file(file, "gateway_policy_file", parse_policy, lambda before: before)
 
 
 def _file(

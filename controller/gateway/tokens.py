@@ -13,10 +13,11 @@ dictionary to try.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -63,8 +64,19 @@ def new_token() -> str:
 
 
 def digest(token: str) -> str:
-    """What the file has of a token."""
+    """The hash of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def entry(name: str, groups: Sequence[str], token: str, expires: datetime | None) -> str:
+    """What the file has of a token."""
+    lines = ["[[tokens]]", f"name = {json.dumps(name)}"]
+    if groups:
+        lines.append(f"groups = {json.dumps(list(groups))}")
+    lines.append(f'sha256 = "{digest(token)}"')
+    if expires is not None:
+        lines.append(f"expires = {expires.strftime('%Y-%m-%dT%H:%M:%SZ')}")
+    return "\n".join(lines)
 
 
 def parse_tokens(text: str) -> Tokens:

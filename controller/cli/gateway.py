@@ -1,0 +1,94 @@
+"""The commands `tally gateway`, `check-policy` and `token`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from controller.cli.session import CONNECTION, Session, as_usage
+from controller.core.model.printable import counted
+from controller.errors import InvalidField
+from controller.terminal import say, say_lines
+
+FILES = ("gateway_policy_file", "gateway_tokens_file")
+SETTINGS = (
+    *CONNECTION,
+    "gateway",
+    *FILES,
+    "gateway_cert_file",
+    "gateway_key_file",
+    "gateway_client_ca_file",
+    "gateway_rate",
+    "gateway_burst",
+)
+
+
+def serve(session: Session) -> None:
+    """Serve people who have no etcd credentials, in the foreground.
+
+    SIGTERM, Ctrl-C and a closed terminal end it, after the requests under way were answered.
+    """
+    from controller.gateway.run import run_gateway
+
+    raise typer.Exit(run_gateway(session.settings))
+
+
+def check_policy(
+    session: Session,
+    who: Annotated[
+        str, typer.Option(metavar="NAME", help="Also print what the caller of this name may do.")
+    ] = "",
+    group: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A group of that caller. May be repeated.")
+    ] = None,
+) -> None:
+    """Check the gateway's policy and its file of tokens, before it reads them."""
+    from controller.gateway.identity import Identity, Method, parse_identity_name
+    from controller.gateway.sign_in import policy_file, tokens_file
+
+    settings = session.settings
+    if settings.gateway_policy_file is None:
+        raise InvalidField("gateway_policy_file", "is missing: give --gateway-policy-file")
+    policy = policy_file(settings.gateway_policy_file).current()
+    say(f"{settings.gateway_policy_file}: {counted(len(policy.rules), 'rule')}, in order")
+    if settings.gateway_tokens_file is not None:
+        tokens = tokens_file(settings.gateway_tokens_file).current()
+        say(f"{settings.gateway_tokens_file}: {counted(len(tokens), 'token')}, in order")
+    if who:
+        groups = frozenset(parse_identity_name(each, "--group") for each in group or ())
+        rights = policy.rights(Identity(parse_identity_name(who, "--who"), groups, Method.TOKEN))
+        for line in rights.lines():
+            say(line)
+
+
+def token(
+    session: Session,  # noqa: ARG001  # it needs no settings
+    name: Annotated[str, typer.Argument(help="The caller's name.")],
+    group: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A group of the caller. May be repeated.")
+    ] = None,
+    expires: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long it is valid, such as 90d. Default: for ever.")
+    ] = "",
+) -> None:
+    """Make a token for a caller of the gateway.
+
+    Prints the token on stderr, once, and on stdout what to add to the file of tokens: its hash.
+    """
+    import time
+
+    from controller.core.model.scalars import parse_duration
+    from controller.gateway.identity import parse_identity_name
+    from controller.gateway.tokens import entry, new_token
+
+    made = new_token()
+    caller = as_usage(lambda: parse_identity_name(name, "NAME"))
+    groups = as_usage(lambda: [parse_identity_name(each, "--group") for each in group or ()])
+    until = None
+    if expires:
+        seconds = as_usage(lambda: parse_duration(expires, "--expires"))
+        until = datetime.fromtimestamp(int(time.time() + seconds), UTC)
+    say_lines(entry(caller, groups, made, until))
+    say(f"the token, which is shown this once: {made}", err=True)

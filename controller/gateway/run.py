@@ -1,0 +1,78 @@
+"""Runs a gateway: the settings choose the store and the files, and a signal ends it."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from controller.client.calls import Calls
+from controller.clock import SystemClock
+from controller.config import InvalidSetting, Settings, flag_of, variable_of
+from controller.endpoint.access import EndpointAccess, StatusFiles
+from controller.gateway.api import GatewayApi
+from controller.gateway.rates import Rates
+from controller.gateway.server import GatewayServer
+from controller.gateway.service import Service
+from controller.gateway.sign_in import SignIn, policy_file
+from controller.gateway.standby import Standby
+from controller.signals import call_at_end
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.store.keys import Keys
+from controller.telemetry.logs import configure_logs
+from controller.views.freshness import Rule
+
+log = structlog.get_logger(__name__)
+
+
+def run_gateway(settings: Settings) -> int:
+    """Run a gateway until SIGTERM, SIGINT or SIGHUP, and return the exit code.
+
+    Raises InvalidField for files that cannot be used, and StatusAddressUnavailable. An etcd that does not
+    answer is not an error: the gateway waits for it.
+    """
+    if settings.gateway_policy_file is None:
+        raise InvalidSetting(
+            "gateway_policy_file",
+            "is missing, so nobody may do anything: set"
+            f" {flag_of('gateway_policy_file')} or {variable_of('gateway_policy_file')}",
+        )
+    configure_logs(replica=settings.replica, cluster=settings.cluster)
+    clock, keys = SystemClock(), Keys(settings.cluster)
+    policy = policy_file(settings.gateway_policy_file)
+    sign_in = SignIn(settings.gateway_tokens_file, clock.wall)
+    files = StatusFiles(
+        settings.gateway_cert_file, settings.gateway_key_file, settings.gateway_client_ca_file
+    )
+    access = EndpointAccess(files, prefix="gateway_")
+    store = EtcdStore(
+        GatewayOptions(
+            endpoints=settings.etcd,
+            user=settings.user,
+            password_file=str(settings.password_file or ""),
+            ca_file=str(settings.ca_file or ""),
+            cert_file=str(settings.cert_file or ""),
+            key_file=str(settings.key_file or ""),
+        ),
+        clock,
+    )
+    rule = Rule.of(settings.heartbeat_seconds, settings.silence_seconds, settings.relist_seconds)
+    standby = Standby(store, keys, clock, rule, settings.silence_seconds)
+    api = GatewayApi(Service(Calls(store, keys, clock, settings.request_timeout_seconds), standby))
+    rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
+    host, _, port = settings.gateway.rpartition(":")
+    server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))
+    ended = threading.Event()
+    try:
+        server.start()
+        standby.start()
+        call_at_end(ended.set)
+        log.info("gateway starts", url=server.url, etcd=",".join(settings.etcd))
+        ended.wait()
+    finally:
+        server.stop()
+        standby.close()
+        store.close()
+    log.info("gateway stopped")
+    return 0
