@@ -17,14 +17,16 @@ from starlette.types import Receive, Scope, Send
 
 from controller.client.submission import SubmitResult
 from controller.client.views import RequestResult
-from controller.core.model import codec
 from controller.endpoint.problems import Problem
+from controller.endpoint.stream import Feed
 from controller.gateway import bodies, documents
+from controller.gateway.changes import Changes
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
 
 WORKERS = 16  # threads that ask etcd or read the model
+MAX_WATCHERS = 2048  # callers that watch tasks at the same time
 MAX_UPLOADS = 64  # bodies of many tasks that are taken in at the same time
 NDJSON = "application/x-ndjson"
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
@@ -40,8 +42,11 @@ _REFUSED = {
 class GatewayApi:
     """See the module's docstring."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, feed: Feed, changes: Changes) -> None:
         self.service = service
+        self.feed = feed
+        self.changes = changes
+        self.watchers = 0
         self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
         self.uploads = 0
 
@@ -66,21 +71,6 @@ class GatewayApi:
         else:
             allowed = ask.caller.rights.may_ever(act)
         return answer(documents.MayI(allowed=allowed, verb=needed(act)))
-
-    # -- reading
-
-    def task(self, ask: CallerRequest) -> Response:
-        """One task."""
-        return answer(documents.task_document(self.service.task(ask.caller, ask.path["id"]), ask.caller))
-
-    def explanation(self, ask: CallerRequest) -> Response:
-        """Why a task is where it is."""
-        task_id = ask.path["id"]
-        return answer(documents.Explanation(id=task_id, text=self.service.explain(ask.caller, task_id)))
-
-    def pools(self, _: CallerRequest) -> Response:
-        """All pools."""
-        return answer({"items": codec.to_builtins(self.service.pools())})
 
     # -- writing
 
@@ -138,6 +128,10 @@ class GatewayApi:
     def release(self, ask: CallerRequest) -> Response:
         """Ask for a release."""
         return self._asked(ask, self.service.release)
+
+    def confirm_stopped(self, ask: CallerRequest) -> Response:
+        """Confirm that an attempt no longer runs."""
+        return self._asked(ask, self.service.confirm_stopped)
 
     def set_priority(self, ask: CallerRequest) -> Response:
         """Ask for another priority."""

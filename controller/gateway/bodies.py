@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import ClientDisconnect, Request
 
 from controller.endpoint.problems import Problem
+from controller.endpoint.query import MAX_WAIT_SECONDS
 
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
 MAX_LINES = 256  # that are submitted together
@@ -33,6 +34,14 @@ class PriorityBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same, and the new priority."""
 
     priority: int
+
+
+class WaitBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tasks to wait for: until one has changed after the revision `since` (0: tell all now)."""
+
+    ids: list[str]
+    since: Annotated[int, Meta(ge=0)] = 0
+    timeout_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = MAX_WAIT_SECONDS
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:

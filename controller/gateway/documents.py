@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
+from controller.client import wire
 from controller.client.views import TaskView
-from controller.core.model import codec
 from controller.endpoint.documents import masked_spec
 from controller.gateway.policy import Right
 from controller.gateway.service import Caller
@@ -38,11 +38,17 @@ class Explanation(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class TaskPage(Struct, frozen=True, kw_only=True):
-    """Tasks, in the order in which they were submitted. Send `continue` for the next page; "" on the last."""
+class Watched(Struct, frozen=True, kw_only=True):
+    """Tasks as they are at a revision of the store."""
 
+    revision: int
     items: list[dict[str, Any]]
-    continue_: str = field(name="continue")
+
+
+class Waited(Watched, frozen=True, kw_only=True):
+    """Those of the tasks that changed. `missing` are those that do not exist (any more)."""
+
+    missing: list[str]
 
 
 def whoami(caller: Caller) -> Whoami:
@@ -68,10 +74,7 @@ def task_document(view: TaskView, caller: Caller) -> dict[str, Any]:
     The values of its environment are masked for a caller who may not submit for its owner, since whoever
     submits such a task sees them anyway.
     """
-    document = view.to_builtins()
-    document.pop("status", None)
-    if view.status is not None:
-        document["status"] = codec.to_builtins(view.status)
+    document = wire.task_document(view)
     if view.spec is not None and not caller.rights.allows(Right.SUBMIT, view.owner, view.pool):
         document["spec"] = masked_spec(view.spec)
     return document

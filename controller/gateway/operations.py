@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
 
 from controller.client.submission import SubmitResult
-from controller.client.views import RequestResult
-from controller.endpoint.query import Parameter
-from controller.gateway import bodies, documents
-from controller.gateway.api import GatewayApi
-from controller.gateway.operation import Operation
+from controller.client.views import ApplyResult, RequestResult
+from controller.core.model.kept_log import KeptLog
+from controller.endpoint.query import LABEL, Parameter
+from controller.gateway import admin, bodies, documents, reads
+from controller.gateway.api import NDJSON, GatewayApi
+from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.policy import Right
+from controller.views.tasks import HELD_BACK, parse_states
+from controller.views.usage import Usage
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
@@ -43,6 +50,24 @@ _OWNER = Parameter("owner", "With a task of this owner.", _NAME, _name, default=
 _POOL = Parameter("pool", "In this pool, for submit.", _NAME, _name, default="")
 
 
+_POOL_OF = Parameter("pool", "Of this pool only.", _NAME, _name)
+_OWNER_OF = Parameter("owner", "Of this owner only.", _NAME, _name)
+_STATE = Parameter(
+    "state",
+    "In these states only, separated by commas; also waiting, holding, finished and on-hold.",
+    {"type": "string", "minLength": 1},
+    lambda text: parse_states(text, HELD_BACK),
+)
+_SELECTION = (_POOL_OF, _OWNER_OF, _STATE, LABEL)
+_TEXT = {"type": "string", "maxLength": 253}
+_USAGE = (
+    Parameter("by", "owner, pool or label=KEY.", _TEXT, str, default="owner"),
+    _POOL_OF,
+    Parameter("since", "A duration before now, or a date.", _TEXT, str, default=""),
+    Parameter("until", "A duration before now, or a date.", _TEXT, str, default=""),
+)
+
+
 def _action(name: str, summary: str, handle: object, body: object = bodies.ActionBody) -> Operation:
     return Operation(
         "POST",
@@ -54,6 +79,43 @@ def _action(name: str, summary: str, handle: object, body: object = bodies.Actio
         body=body,
         problems=_ACTED,
     )
+
+
+def _get(
+    path: str,
+    name: str,
+    summary: str,
+    handle: Callable[[GatewayApi, CallerRequest], Response | Awaitable[Response]],
+    document: Any,
+    parameters: tuple[Parameter, ...] = (),
+    *,
+    problems: Mapping[HTTPStatus, str] = {},  # never changed
+    ndjson: bool = False,
+    in_loop: bool = False,
+) -> Operation:
+    return Operation(
+        "GET",
+        path,
+        name,
+        summary,
+        handle,
+        answer=document,
+        parameters=parameters,
+        problems=problems,
+        content_type=NDJSON if ndjson else "application/json",
+        in_loop=in_loop,
+        reads_model=True,
+    )
+
+
+def _admin(
+    method: str,
+    path: str,
+    name: str,
+    summary: str,
+    handle: Callable[[GatewayApi, CallerRequest], Response],
+) -> Operation:
+    return Operation(method, path, name, summary, handle, answer=dict, problems={**_FORBIDDEN, **_NOT_FOUND})
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -87,25 +149,52 @@ OPERATIONS: tuple[Operation, ...] = (
         },
         in_loop=True,
     ),
-    Operation(
-        "GET",
-        "/v1/tasks/{id}",
-        "getTask",
-        "One task.",
-        GatewayApi.task,
-        answer=dict,
-        problems=_NOT_FOUND,
-        reads_model=True,
+    _get(
+        "/v1/tasks",
+        "listTasks",
+        "The tasks that match, one a line.",
+        reads.tasks,
+        None,
+        _SELECTION,
+        ndjson=True,
+    ),
+    _get(
+        "/v1/tasks:watch",
+        "watchTasks",
+        "The tasks that match, and then those that change, one look a line.",
+        reads.watch,
+        None,
+        _SELECTION,
+        ndjson=True,
+        in_loop=True,
     ),
     Operation(
-        "GET",
+        "POST",
+        "/v1/tasks:wait",
+        "waitForTasks",
+        "Tasks, as soon as one of them has changed.",
+        reads.wait,
+        answer=documents.Waited,
+        body=bodies.WaitBody,
+        in_loop=True,
+        reads_model=True,
+    ),
+    _get("/v1/tasks/{id}", "getTask", "One task.", reads.task, dict, problems=_NOT_FOUND),
+    _get(
         "/v1/tasks/{id}/explain",
         "explainTask",
         "Why a task waits, runs or ended.",
-        GatewayApi.explanation,
-        answer=documents.Explanation,
+        reads.explanation,
+        documents.Explanation,
         problems=_NOT_FOUND,
-        reads_model=True,
+    ),
+    _get(
+        "/v1/tasks/{id}/log",
+        "getKeptLog",
+        "The end of the output of a task's last attempt, if it is kept.",
+        reads.kept_log,
+        KeptLog,
+        problems=_NOT_FOUND,
     ),
     _action("cancel", "Ask the leader to cancel a task.", GatewayApi.cancel),
     _action("retry", "Ask the leader to run a task again.", GatewayApi.retry),
@@ -117,5 +206,32 @@ OPERATIONS: tuple[Operation, ...] = (
         GatewayApi.set_priority,
         bodies.PriorityBody,
     ),
-    Operation("GET", "/v1/pools", "listPools", "All pools.", GatewayApi.pools, answer=dict, reads_model=True),
+    _action(
+        "confirm-stopped",
+        "Confirm that the attempt of a task no longer runs, as who may do everything.",
+        GatewayApi.confirm_stopped,
+    ),
+    _get("/v1/pools", "listPools", "All pools.", reads.pools, dict),
+    _get("/v1/pools/{name}/sharing", "getSharing", "How a pool is shared.", reads.sharing, dict),
+    Operation(
+        "PUT",
+        "/v1/pools/{name}",
+        "applyPool",
+        "Create a pool, or replace its definition.",
+        admin.apply_pool,
+        answer=ApplyResult,
+        body=dict[str, Any],
+        problems=_FORBIDDEN,
+    ),
+    _admin("DELETE", "/v1/pools/{name}", "deletePool", "Remove a pool's definition.", admin.delete_pool),
+    _admin("POST", "/v1/pools/{name}/pause", "pausePool", "Admit no task to a pool.", admin.pause),
+    _admin("POST", "/v1/pools/{name}/resume", "resumePool", "Admit tasks to a pool again.", admin.resume),
+    _get("/v1/owners", "listOwners", "The owners of pools that are shared.", reads.owners, dict, (_POOL_OF,)),
+    _get("/v1/usage", "getUsage", "What was used of pools.", reads.usage, Usage, _USAGE, problems=_FORBIDDEN),
+    _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
+    _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),
+    _admin("POST", "/v1/leader/step-down", "stepDown", "End the current term.", admin.step_down),
+    _admin("GET", "/v1/features", "listFeatures", "The features of the installation.", admin.features),
+    _admin("POST", "/v1/features/{name}/enable", "enableFeature", "Turn a feature on.", admin.enable),
+    _admin("POST", "/v1/features/{name}/drop", "dropFeature", "Turn a feature off.", admin.drop),
 )

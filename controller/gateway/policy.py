@@ -103,6 +103,11 @@ class Rights(NamedTuple):
         owners = self.owners.get(act, frozenset())
         return owners is None or owner in owners
 
+    @property
+    def may_read_all(self) -> bool:
+        """Whether it may read the tasks of all owners."""
+        return self.is_admin or self.owners.get(Right.READ, frozenset()) is None
+
     def lines(self) -> list[str]:
         """What is allowed, for people."""
         if self.is_admin:

@@ -27,7 +27,6 @@ from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
-from controller.endpoint.stream import Feed
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies
 from controller.gateway.api import GatewayApi
@@ -67,8 +66,7 @@ class GatewayServer:
         self._rates = rates
         self._access = access
         self._address = (host, port)
-        self._feed = Feed()
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._ends: list[Callable[[], None]] = []
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""  # set by `start`
@@ -83,7 +81,8 @@ class GatewayServer:
             _log.warning(
                 "the gateway's tokens cross the network in clear text: set gateway_cert_file", url=self.url
             )
-        self._unsubscribe = self._standby.subscribe(self._feed)
+        # the changes first: who hears of a revision finds its changes
+        self._ends = [self._standby.subscribe(each) for each in (self._api.changes, self._api.feed)]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application(),
@@ -107,8 +106,9 @@ class GatewayServer:
 
     def stop(self) -> None:
         """Take no more requests, answer those that have come, and end within STOP_SECONDS. Idempotent."""
-        self._unsubscribe()
-        self._feed.close()
+        for end in self._ends:
+            end()
+        self._api.feed.close()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(STOP_SECONDS)
@@ -182,10 +182,10 @@ class GatewayServer:
         if not self._standby.revision:
             detail = "this gateway has not loaded the records yet: ask another one, or try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
-        if seconds and self._feed.waiting >= MAX_WAITING:
+        if seconds and self._api.feed.waiting >= MAX_WAITING:
             detail = f"{MAX_WAITING} requests are already waiting: omit `wait`, or try again later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
-        if not await self._feed.reached(revision, seconds):
+        if not await self._api.feed.reached(revision, seconds):
             detail = f"this gateway has not reached revision {revision} yet: wait longer (`wait`)"
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
 

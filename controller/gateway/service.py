@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from controller.client import Client
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
@@ -19,7 +20,22 @@ from controller.client.queue_room import QueueRoom
 from controller.client.reading import Reading, sorted_views
 from controller.client.requests import Requests
 from controller.client.submission import Denied, KnownPools, Submission, SubmitResult
-from controller.client.views import PoolView, RequestResult, TaskView, pool_views, task_view
+from controller.client.views import (
+    LeaderView,
+    OwnerView,
+    PoolView,
+    ReplicaView,
+    RequestResult,
+    SharingView,
+    TaskView,
+    leader_view,
+    owner_view,
+    pool_views,
+    replica_views,
+    sharing_view,
+    task_view,
+)
+from controller.core.model.kept_log import KeptLog
 from controller.core.model.model import Model
 from controller.core.model.task import Spec
 from controller.errors import UserError
@@ -27,7 +43,10 @@ from controller.gateway.identity import Identity
 from controller.gateway.policy import Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.views.explain import explain
+from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
+from controller.views.tasks import owner_of
+from controller.views.usage import Usage
 
 TAKEN = "a task of this name exists already, and is another one: use another name"
 
@@ -55,6 +74,9 @@ class Service:
         self._standby = standby
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._features = Features(calls, self._reading)
+        self._client = Client.of_store(
+            calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
+        )
         self._pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
 
     # -- reading
@@ -72,10 +94,14 @@ class Service:
         states: frozenset[str] | None = None,
         terms: Sequence[Requirement] = (),
         owner: str = "",
+        only: set[str] | None = None,
     ) -> list[TaskView]:
-        """The tasks that match and that the caller may read, in the order in which they were submitted."""
+        """The tasks that match and that the caller may read, in the order in which they were submitted.
+
+        `only` limits them to these ids.
+        """
         with self._standby.reading() as model:
-            found = sorted_views(model, pool, states, terms, owner=owner)
+            found = sorted_views(model, pool, states, terms, only, owner)
         return [view for view in found if caller.rights.allows(Right.READ, view.owner)]
 
     def explain(self, caller: Caller, task_id: str) -> str:
@@ -83,6 +109,69 @@ class Service:
         with self._standby.reading() as model:
             self._found(caller, task_view(model, task_id), task_id)
             return explain(model, task_id, self._calls.clock.now())
+
+    def readable(self, caller: Caller, task_ids: Iterable[str]) -> dict[str, TaskView]:
+        """Of these tasks, those that exist as far as the caller may know."""
+        with self._standby.reading() as model:
+            views = [view for task_id in task_ids if (view := task_view(model, task_id)) is not None]
+        return {view.id: view for view in views if caller.rights.allows(Right.READ, view.owner)}
+
+    def owners(self, caller: Caller, pool: str) -> list[OwnerView]:
+        """The owners, as `Owners.all`, of whom the caller may read the tasks."""
+        now = self._calls.clock.now()
+        with self._standby.reading() as model:
+            found = owners_of(model, pool, now) if pool else all_owners(model, now)
+        return [owner_view(facts) for facts in found if caller.rights.allows(Right.READ, facts.owner)]
+
+    def sharing(self, caller: Caller, pool: str) -> SharingView:
+        """How a pool is shared; of owners and claims those of which the caller may read the tasks."""
+        with self._standby.reading() as model:
+            view = sharing_view(sharing_facts(model, pool, self._calls.clock.now()))
+            owners = {
+                claim.task: owner_of(model.tasks[claim.task])
+                for claim in view.claims
+                if claim.task in model.tasks
+            }
+        may = caller.rights.allows
+        return msgspec.structs.replace(
+            view,
+            owners=[owner for owner in view.owners if may(Right.READ, owner.owner)],
+            claims=[
+                msgspec.structs.replace(claim, victims=())  # they may be of others
+                if not caller.rights.may_read_all
+                else claim
+                for claim in view.claims
+                if may(Right.READ, owners.get(claim.task, ""))
+            ],
+        )
+
+    def usage(self, caller: Caller, by: str, pool: str, since: str, until: str) -> Usage:
+        """What was used, as `Client.usage`; by owner, of the owners that the caller may read.
+
+        Raises Forbidden for sums over owners of whom some may not be read.
+        """
+        if by != "owner" and not caller.rights.may_read_all:
+            raise Forbidden(Right.READ, "the tasks of all owners, which are summed here")
+        found = self._client.usage(by=by, pool=pool, since=since, until=until)
+        if by != "owner":
+            return found
+        items = [line for line in found.items if caller.rights.allows(Right.READ, line.name)]
+        return msgspec.structs.replace(found, items=items)
+
+    def replicas(self) -> list[ReplicaView]:
+        """The registered replicas."""
+        with self._standby.reading() as model:
+            return replica_views(model)
+
+    def leader(self) -> LeaderView | None:
+        """The leader; None when no replica leads."""
+        with self._standby.reading() as model:
+            return leader_view(model.leader)
+
+    def kept_log(self, caller: Caller, task_id: str) -> KeptLog | None:
+        """The kept log of the task; None if none was kept. Raises NotFound, CorruptValue."""
+        self.task(caller, task_id)
+        return self._reading.kept_log(task_id)
 
     def pools(self) -> list[PoolView]:
         """All pools. Whoever has signed in may know them: a task names its pool."""
@@ -142,7 +231,23 @@ class Service:
             lambda asks, of: asks.set_priority(task_id, priority, reason=reason, of=of),
         )
 
+    def confirm_stopped(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.confirm_stopped`, for who may do everything. Raises NotFound, Forbidden, UserError."""
+        self._check_admin(caller, "confirm-stopped, after which an attempt may run twice")
+        return self._ask(
+            caller, task_id, create, lambda asks, of: asks.confirm_stopped(task_id, reason=reason, of=of)
+        )
+
+    def admin(self, caller: Caller, what: str) -> Client:
+        """A client, for who may do everything. Raises Forbidden that names `what`."""
+        self._check_admin(caller, what)
+        return self._client
+
     # -- details
+
+    def _check_admin(self, caller: Caller, what: str) -> None:
+        if not caller.rights.is_admin:
+            raise Forbidden(Right.ADMIN, what)
 
     def _ask(
         self,

@@ -1,0 +1,51 @@
+"""Which tasks changed after a revision, for callers that wait or watch: a ring of bounded size.
+
+A caller is a revision. It costs no memory, and one that falls behind the ring is told to look at everything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from controller.core.model.records import Change
+
+CAPACITY = 65_536
+_KINDS = frozenset(("tasks", "states", "requests", "quarantined"))
+
+
+class Changes:
+    """See the module's docstring. A Listener of the standby's model; any thread may ask."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._lock = threading.Lock()
+        self._ring: deque[tuple[int, str]] = deque(maxlen=capacity)
+        self._floor = 0  # changes up to here are not in the ring
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener."""
+        with self._lock:
+            self._ring.clear()
+            self._floor = revision
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # of Listener
+        """See Listener."""
+        with self._lock:
+            for change in changes:
+                if change.kind in _KINDS:
+                    if len(self._ring) == self._ring.maxlen:
+                        self._floor = self._ring[0][0]
+                    self._ring.append((change.mod, change.names[0]))
+
+    def since(self, revision: int) -> set[str] | None:
+        """The tasks that changed after the revision; None if that is not known any more."""
+        with self._lock:
+            if revision < self._floor:
+                return None
+            found = set()
+            for mod, task_id in reversed(self._ring):
+                if mod <= revision:
+                    break
+                found.add(task_id)
+            return found
