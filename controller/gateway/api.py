@@ -28,6 +28,7 @@ from controller.gateway.service import Caller, Service
 WORKERS = 16  # threads that ask etcd or read the model
 MAX_WATCHERS = 2048  # callers that watch tasks at the same time
 MAX_UPLOADS = 64  # bodies of many tasks that are taken in at the same time
+WRITTEN = "tally.written"  # key in a request's scope: the revision at which it wrote
 NDJSON = "application/x-ndjson"
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
 
@@ -89,13 +90,13 @@ class GatewayApi:
             detail = f"send a task as application/json, or many as {NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         body = await bodies.whole(ask.request)
-        [result] = await self.run(lambda: self.submit_lines(ask.caller, [body]))
+        [result] = await self.write(partial(self.submit_lines, ask, [body]), ask)
         if result.outcome in _REFUSED:
             verb = needed(Right.SUBMIT) if result.outcome == "denied" else ""
             raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)
         return answer(result, _CREATED[result.outcome])
 
-    def submit_lines(self, caller: Caller, lines: Sequence[bytes]) -> list[SubmitResult]:
+    def submit_lines(self, ask: CallerRequest, lines: Sequence[bytes]) -> list[SubmitResult]:
         """The results of these tasks, in their order."""
         results: list[SubmitResult] = []
         tasks, places = list[object](), list[int]()
@@ -109,7 +110,7 @@ class GatewayApi:
                 )
         results.extend(
             msgspec.structs.replace(result, index=places[result.index])
-            for result in self.service.submit(caller, tasks)
+            for result in self.service.submit(ask.caller, tasks, dry_run=ask.values["dry_run"])
         )
         return sorted(results, key=lambda result: result.index)
 
@@ -144,6 +145,12 @@ class GatewayApi:
 
     # -- details
 
+    async def write(self, what: Callable[[], Any], ask: CallerRequest) -> Any:
+        """As `run`, and note in the request's scope at which revision it wrote."""
+        result, revision = await self.run(partial(self.service.noting, what))
+        ask.request.scope[WRITTEN] = max(revision, ask.request.scope.get(WRITTEN, 0))
+        return result
+
     async def run(self, what: Callable[[], Any]) -> Any:
         """Run it in a thread: it may wait for etcd."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, what)
@@ -157,7 +164,8 @@ class _Upload(Response):
     """Many tasks, one a line; the answer has a line for each, as soon as its outcome is known.
 
     A caller may send all before it reads, or read as it sends: what it has not read is spooled, to a file if
-    it is much, so that no caller can fill the memory, and none is blocked by its own unread answer.
+    it is much, so that no caller can fill the memory, and none is blocked by its own unread answer. The last
+    line has the number of lines that were taken in, as `done`; without it, the answer is not whole.
     """
 
     def __init__(self, api: GatewayApi, ask: CallerRequest) -> None:
@@ -183,7 +191,7 @@ class _Upload(Response):
             begun = 0
             try:
                 async for lines in bodies.lines(self._ask.request):
-                    results = await self._api.run(partial(self._results, lines, begun))
+                    results = await self._api.write(partial(self._results, lines, begun), self._ask)
                     begun += len(lines)
                     spool.seek(0, 2)
                     spool.write(results)
@@ -191,6 +199,10 @@ class _Upload(Response):
             except Problem as problem:
                 spool.seek(0, 2)
                 spool.write(msgspec.json.encode({"problem": problem.document}) + b"\n")
+            else:
+                revision = self._ask.request.scope.get(WRITTEN, 0)
+                spool.seek(0, 2)
+                spool.write(msgspec.json.encode({"done": begun, "revision": revision}) + b"\n")
             finally:
                 ended = True
                 more.set()
@@ -216,7 +228,7 @@ class _Upload(Response):
             taking.cancel()
 
     def _results(self, lines: Sequence[bytes], begun: int) -> bytes:
-        results = self._api.submit_lines(self._ask.caller, lines)
+        results = self._api.submit_lines(self._ask, lines)
         return b"".join(
             msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
             for result in results

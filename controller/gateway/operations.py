@@ -11,7 +11,7 @@ from starlette.responses import Response
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
-from controller.endpoint.query import LABEL, Parameter
+from controller.endpoint.query import LABEL, Parameter, parse_flag
 from controller.gateway import admin, bodies, documents, reads
 from controller.gateway.api import NDJSON, GatewayApi
 from controller.gateway.operation import CallerRequest, Operation
@@ -57,6 +57,13 @@ _STATE = Parameter(
     "In these states only, separated by commas; also waiting, holding, finished and on-hold.",
     {"type": "string", "minLength": 1},
     lambda text: parse_states(text, HELD_BACK),
+)
+_DRY_RUN = Parameter(
+    "dry_run",
+    "Tell what would become of the tasks, and store nothing.",
+    {"type": "string", "enum": ["", "1", "true", "0", "false"]},
+    parse_flag,
+    default=False,
 )
 _SELECTION = (_POOL_OF, _OWNER_OF, _STATE, LABEL)
 _TEXT = {"type": "string", "maxLength": 253}
@@ -140,6 +147,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Submit a task, or many as lines of JSON. The same task again is unchanged.",
         GatewayApi.submit,
         answer=SubmitResult,
+        parameters=(_DRY_RUN,),
         problems={
             **_FORBIDDEN,
             HTTPStatus.CONFLICT: "There is another task of this name.",

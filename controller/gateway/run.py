@@ -6,13 +6,13 @@ import threading
 
 import structlog
 
-from controller.client.calls import Calls
 from controller.clock import SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.changes import Changes
+from controller.gateway.noted import NotedCalls
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
@@ -61,9 +61,8 @@ def run_gateway(settings: Settings) -> int:
     )
     rule = Rule.of(settings.heartbeat_seconds, settings.silence_seconds, settings.relist_seconds)
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
-    api = GatewayApi(
-        Service(Calls(store, keys, clock, settings.request_timeout_seconds), standby), Feed(), Changes()
-    )
+    calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
+    api = GatewayApi(Service(calls, standby), Feed(), Changes())
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

@@ -29,7 +29,7 @@ from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies
-from controller.gateway.api import GatewayApi
+from controller.gateway.api import WRITTEN, GatewayApi
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.operations import OPERATIONS
 from controller.gateway.policy import AccessPolicy
@@ -163,7 +163,8 @@ class GatewayServer:
             ask = CallerRequest(caller, request.path_params, values, body, request)
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
-            return cast(Response, await self._api.run(partial(route.handle, self._api, ask)))
+            run = self._api.run if route.reads_model else partial(self._api.write, ask=ask)
+            return cast(Response, await run(partial(route.handle, self._api, ask)))
 
         return endpoint
 
@@ -201,7 +202,9 @@ class _Frame:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered = MutableHeaders(scope=message)
-                for name, value in {**PROTECTION, "Tally-Revision": str(self._standby.revision)}.items():
+                # after a write that of the write: who sends it as min_revision reads what it has written
+                revision = max(self._standby.revision, scope.get(WRITTEN, 0))
+                for name, value in {**PROTECTION, "Tally-Revision": str(revision)}.items():
                     answered.setdefault(name, value)
             await send(message)
 

@@ -7,12 +7,11 @@ of its name is a conflict that says no more than that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from controller.client import Client
-from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
@@ -40,6 +39,7 @@ from controller.core.model.model import Model
 from controller.core.model.task import Spec
 from controller.errors import UserError
 from controller.gateway.identity import Identity
+from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.views.explain import explain
@@ -49,6 +49,9 @@ from controller.views.tasks import owner_of
 from controller.views.usage import Usage
 
 TAKEN = "a task of this name exists already, and is another one: use another name"
+
+
+V = TypeVar("V")
 
 
 class Forbidden(UserError):
@@ -69,7 +72,7 @@ class Caller(NamedTuple):
 class Service:
     """See the module's docstring. Its methods block, and may be called from any thread."""
 
-    def __init__(self, calls: Calls, standby: Standby) -> None:
+    def __init__(self, calls: NotedCalls, standby: Standby) -> None:
         self._calls = calls
         self._standby = standby
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
@@ -184,7 +187,9 @@ class Service:
 
     # -- writing
 
-    def submit(self, caller: Caller, tasks: Iterable[object]) -> Iterator[SubmitResult]:
+    def submit(
+        self, caller: Caller, tasks: Iterable[object], *, dry_run: bool = False
+    ) -> Iterator[SubmitResult]:
         """Submit tasks; as `Client.submit_many`."""
 
         def allows(spec: Spec) -> None:
@@ -200,7 +205,12 @@ class Service:
             Newcomers(self._has_share),
             allows,
         )
-        return (self._plain(result) for result in submission.run(tasks))
+        results = submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
+        return map(self._plain, results)
+
+    def noting(self, what: Callable[[], V]) -> tuple[V, int]:
+        """The result, and the revision of the last commit on the way to it; 0 for none."""
+        return self._calls.noting(what)
 
     def cancel(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
         """As `Client.cancel`. Raises NotFound, and Forbidden."""

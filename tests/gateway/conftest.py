@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from controller.client import Client
-from controller.client.calls import Calls
 from controller.clock import SystemClock
 from controller.endpoint.access import EndpointAccess
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.changes import Changes
+from controller.gateway.noted import NotedCalls
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
@@ -82,7 +82,7 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     file.write_text("\n".join(f'[[tokens]]\nname = "{n}"\nsha256 = "{digest(t)}"' for n, t in tokens.items()))
     clock, keys = SystemClock(), Keys(client.keys.cluster)
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
-    api = GatewayApi(Service(Calls(store, keys, clock, 5.0), standby), Feed(), Changes())
+    api = GatewayApi(Service(NotedCalls(store, keys, clock, 5.0), standby), Feed(), Changes())
     gateway = GatewayServer(
         api,
         standby,

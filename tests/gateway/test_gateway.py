@@ -79,6 +79,7 @@ def test_many_tasks_in_one_request(as_: As, client: Client) -> None:
     answer = as_("alice").post("/v1/tasks", content=lines(), headers={"Content-Type": "application/x-ndjson"})
     assert answer.status_code == 200
     results = [json.loads(line) for line in answer.text.splitlines()]
+    assert results.pop()["done"] == 1002
     assert [result["index"] for result in results] == list(range(1002))
     assert results[501]["outcome"] == "invalid"
     assert results[1001]["outcome"] == "denied"
