@@ -35,6 +35,8 @@ BROKEN_PIPE = 141  # the exit code of a process that SIGPIPE ends
 CONNECTION = (
     "etcd",
     "cluster",
+    "server",
+    "token_file",
     "request_timeout_seconds",
     "user",
     "password_file",
@@ -86,7 +88,12 @@ class Session:
             from controller.client import Client
             from controller.client.client import of_settings
 
-            self._client = Client(**of_settings(self.settings))
+            if self.settings.server:
+                from controller.client.gateway_client import gateway_client
+
+                self._client = gateway_client(self.settings)
+            else:
+                self._client = Client(**of_settings(self.settings))
         return self._client
 
     def close(self) -> None:

@@ -63,6 +63,12 @@ class Settings:
     cluster: str = _setting(
         "default", parse_name, "name of the installation of Tally, and part of its key prefix in etcd"
     )
+    server: str = _setting(
+        "", parse_text, "URL of a gateway that commands use in place of etcd, such as https://tally:9190"
+    )
+    token_file: Path | None = _setting(
+        None, parse_file, "file with the token for that gateway; read again for each call"
+    )
     user: str = _setting("", parse_text, "etcd user; needs `password_file`")
     password_file: Path | None = _setting(
         None, parse_file, "file with the user's password; read again when it changes"

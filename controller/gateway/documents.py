@@ -46,9 +46,9 @@ class Watched(Struct, frozen=True, kw_only=True):
 
 
 class Waited(Watched, frozen=True, kw_only=True):
-    """Those of the tasks that changed. `missing` are those that do not exist (any more)."""
+    """Those of the tasks that changed. `missing` has those that do not exist, each with a sentence."""
 
-    missing: list[str]
+    missing: dict[str, str]
 
 
 def whoami(caller: Caller) -> Whoami:

@@ -122,7 +122,16 @@ def _admin(
     summary: str,
     handle: Callable[[GatewayApi, CallerRequest], Response],
 ) -> Operation:
-    return Operation(method, path, name, summary, handle, answer=dict, problems={**_FORBIDDEN, **_NOT_FOUND})
+    return Operation(
+        method,
+        path,
+        name,
+        summary,
+        handle,
+        answer=dict,
+        problems={**_FORBIDDEN, **_NOT_FOUND},
+        reads_model=method == "GET",
+    )
 
 
 OPERATIONS: tuple[Operation, ...] = (

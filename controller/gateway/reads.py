@@ -113,7 +113,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
         documents.Waited(
             revision=revision,
             items=[documents.task_document(view, ask.caller) for view in views.values()],
-            missing=sorted(ids - views.keys()),
+            missing={task_id: api.service.no_task(task_id) for task_id in sorted(ids - views.keys())},
         )
     )
 

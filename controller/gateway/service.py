@@ -36,6 +36,7 @@ from controller.client.views import (
 )
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.model import Model
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import Spec
 from controller.errors import UserError
 from controller.gateway.identity import Identity
@@ -84,8 +85,13 @@ class Service:
 
     # -- reading
 
+    def no_task(self, task_id: str) -> str:
+        """What is told of a task that does not exist, as far as the caller may know."""
+        return str(self._reading.no_task(task_id))
+
     def task(self, caller: Caller, task_id: str) -> TaskView:
-        """One task. Raises NotFound."""
+        """One task. Raises NotFound, and InvalidField for what cannot be a task's name."""
+        parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
             return self._found(caller, task_view(model, task_id), task_id)
 

@@ -1,0 +1,234 @@
+"""HTTP calls of a client to a gateway: credentials, errors, and what was written last."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from controller.client.errors import NotFound
+from controller.errors import InvalidField, TallyError, UserError
+
+NDJSON = "application/x-ndjson"
+READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
+PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
+PAUSE_SECONDS = 0.5
+
+
+class GatewayUnavailable(TallyError):
+    """The gateway did not answer in time. It is not known whether it did what it was asked to do."""
+
+
+class NotSignedIn(UserError):
+    """The gateway does not know who is calling."""
+
+
+class Refusal(UserError):
+    """The caller lacks a verb, or the task is in a state in which this cannot be done."""
+
+
+class GatewayCalls:
+    """Calls to one gateway. `token` returns the token of each call; "" for none."""
+
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], str],
+        *,
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+        timeout_seconds: float = 5.0,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidField(
+                "server", f"{url[:80]!r} is not the URL of a gateway, such as https://tally:9190"
+            )
+        self.url = url.rstrip("/")
+        self._token = token
+        self.timeout_seconds = timeout_seconds
+        self._written = 0  # revision of this client's last write
+        self._session = requests.Session()
+        # neither a proxy nor an authority of the environment: the token goes to this gateway alone
+        self._session.trust_env = False
+        self._session.verify = ca_file or True
+        if cert_file:
+            self._session.cert = (cert_file, key_file)
+
+    def close(self) -> None:
+        """Close the connections; idempotent."""
+        self._session.close()
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The document at the path, not older than what this client wrote."""
+        return self._send("GET", path, parameters=self._fresh(parameters)).json()
+
+    def lines(self, path: str, **parameters: str) -> Iterator[Any]:
+        """The documents at the path, one a line, as they arrive."""
+        answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
+        return _documents(answer)
+
+    def post(
+        self, path: str, body: object = None, *, method: str = "POST", timeout_seconds: float = 0.0
+    ) -> Any:
+        """The answer to a request that may write; None for an empty one."""
+        data = json.dumps(body if body is not None else {}).encode()
+        answer = self._send(
+            method, path, data=data, content_type="application/json", more_seconds=timeout_seconds
+        )
+        return answer.json() if answer.content else None
+
+    def ask(self, path: str, body: object, *, timeout_seconds: float) -> Any:
+        """The answer to a question that has a body: not older than what this client wrote."""
+        data = json.dumps(body).encode()
+        answer = self._send(
+            "POST",
+            path,
+            data=data,
+            content_type="application/json",
+            parameters=self._fresh({}),
+            more_seconds=timeout_seconds,
+        )
+        return answer.json()
+
+    def upload(self, path: str, documents: Iterable[bytes], **parameters: str) -> Iterator[Any]:
+        """Send documents, one a line; the answer has one for each.
+
+        Raises GatewayUnavailable if the answer is not whole.
+        """
+        body = b"".join(line + b"\n" for line in documents)
+        answer = self._send(
+            "POST",
+            path,
+            data=body,
+            content_type=NDJSON,
+            parameters=parameters,
+            stream=True,
+            more_seconds=PATIENT_SECONDS,
+        )
+        for document in _documents(answer):
+            if "done" in document:
+                self._written = max(self._written, document["revision"])
+                return
+            if "problem" in document:
+                raise _error_of(document["problem"])
+            yield document
+        raise GatewayUnavailable(
+            f"the answer of {self.url} broke off: repeat the call, nothing is stored twice"
+        )
+
+    def _fresh(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        given = {name: value for name, value in parameters.items() if value}
+        if self._written:
+            given |= {"min_revision": str(self._written), "wait": f"{READ_WAIT_SECONDS:g}"}
+        return given
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] = {},  # never changed
+        data: bytes | None = None,
+        content_type: str = "",
+        stream: bool = False,
+        more_seconds: float = 0.0,
+    ) -> requests.Response:
+        """The answer, if it is no error.
+
+        Requests are idempotent, so one that got no answer is sent again, for PATIENT_SECONDS.
+        """
+        until = time.monotonic() + max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0)
+        while True:
+            headers = {"Content-Type": content_type} if content_type else {}
+            if token := self._token():
+                headers["Authorization"] = f"Bearer {token}"
+            pause = PAUSE_SECONDS
+            try:
+                answer = self._session.request(
+                    method,
+                    self.url + path,
+                    params=parameters,
+                    data=data,
+                    headers=headers,
+                    stream=stream,
+                    timeout=(self.timeout_seconds, self.timeout_seconds + more_seconds + READ_WAIT_SECONDS),
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
+            else:
+                if answer.status_code < 300:
+                    self._written = max(self._written, _revision(answer) if method != "GET" else 0)
+                    return answer
+                failure = _error(answer)
+                if answer.status_code not in (429, 502, 503, 504):
+                    raise failure
+                pause = float(answer.headers.get("Retry-After", PAUSE_SECONDS))
+            if time.monotonic() + pause >= until:
+                raise failure
+            time.sleep(pause)  # as the gateway asked
+
+
+def part(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="")
+
+
+def read_token(file: Path) -> str:
+    """The token of a file. Raises InvalidField."""
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidField("token_file", f"{file} cannot be read: {error}") from None
+    if not text or any(character.isspace() for character in text):
+        raise InvalidField("token_file", f"{file} does not have one token and nothing else")
+    return text
+
+
+def _documents(answer: requests.Response) -> Iterator[Any]:
+    try:
+        with answer:
+            for line in answer.iter_lines(chunk_size=None):
+                if line:
+                    yield json.loads(line)
+    except (requests.RequestException, ValueError) as error:
+        raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
+
+
+def _error(answer: requests.Response) -> TallyError:
+    try:
+        document = answer.json()
+        return _error_of({**document, "status": answer.status_code})
+    except (ValueError, TypeError):
+        return GatewayUnavailable(f"{answer.url} answered {answer.status_code}, and is no gateway of Tally")
+
+
+def _error_of(document: Mapping[str, Any]) -> TallyError:
+    detail, status, field = (document.get(name, "") for name in ("detail", "status", "field"))
+    match status:
+        case 400:
+            return InvalidField(field, detail.removeprefix(f"{field}: ") if field else detail)
+        case 401:
+            return NotSignedIn(f"{detail}; see `tally login`")
+        case 404:
+            return NotFound(detail)
+        case 403 | 409 | 413 | 415:
+            return Refusal(detail)
+    return GatewayUnavailable(f"the gateway: {detail}")
+
+
+def _revision(answer: requests.Response) -> int:
+    text = answer.headers.get("Tally-Revision", "")
+    return int(text) if text.isdigit() else 0
+
+
+def _plain(error: Exception) -> str:
+    inner: Any = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", inner))[:200]

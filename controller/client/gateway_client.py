@@ -1,0 +1,327 @@
+"""A client of a gateway: the same verbs as those of `Client`, for who has no credentials of etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from controller.client.client import Client
+from controller.client.errors import Conflict, NotFound, Still
+from controller.client.features import Features, FeatureView
+from controller.client.gateway_calls import GatewayCalls, part, read_token
+from controller.client.outputs import Outputs
+from controller.client.owners import Owners
+from controller.client.pools import PoolAdmission
+from controller.client.reading import parse_state
+from controller.client.replicas import Replicas
+from controller.client.submission import SubmitResult
+from controller.client.views import (
+    ApplyResult,
+    LeaderView,
+    OwnerView,
+    PoolView,
+    ReplicaView,
+    RequestResult,
+    SharingView,
+    TaskView,
+)
+from controller.client.wire import pool_of, task_of, view_of
+from controller.clock import SystemClock
+from controller.core.model import codec
+from controller.core.model.kept_log import KeptLog
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Pool, Spec
+from controller.errors import InvalidField, UserError
+from controller.views.selector import parse_selector
+from controller.views.tasks import HELD_BACK, parse_states
+from controller.views.usage import Usage
+
+if TYPE_CHECKING:
+    from controller.config import Settings
+
+BATCH = 1000  # tasks that are sent in one request
+WAIT_SECONDS = 25.0  # of one long poll
+WAITED_FOR = 1000  # tasks that one long poll waits for
+
+
+class GatewayClient(Client):
+    """See the module's docstring.
+
+    Raises GatewayUnavailable if the gateway does not answer, and NotSignedIn.
+    """
+
+    def __init__(self, calls: GatewayCalls) -> None:
+        self._http = calls
+        self._owns_store = False
+        self.clock = SystemClock()
+        self.replicas = _Replicas(calls)
+        self.outputs = _Outputs(calls)
+        self.admission = _Admission(calls)
+        self.owners = _Owners(calls)
+        self.usage = self.owners.usage
+        self.features = _Features(calls)
+
+    def close(self) -> None:
+        """See Client."""
+        self._http.close()
+
+    def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
+        """See Client."""
+        [result] = self.submit_many([task], dry_run=dry_run)
+        if result.outcome in ("invalid", "denied"):
+            raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
+        if result.outcome == "conflict":
+            raise Conflict(result.message)
+        return result
+
+    def submit_many(
+        self,
+        tasks: Iterable[Mapping[str, Any] | Spec],
+        *,
+        dry_run: bool = False,
+        on_result: Callable[[SubmitResult], None] | None = None,
+    ) -> list[SubmitResult]:
+        """See Client."""
+        results: list[SubmitResult] = []
+        rest, begun = iter(tasks), 0
+        while batch := list(islice(rest, BATCH)):
+            lines = [
+                codec.encode(codec.to_builtins(task) if isinstance(task, Spec) else task) for task in batch
+            ]
+            for document in self._http.upload("/v1/tasks", lines, dry_run="true" if dry_run else "false"):
+                result = view_of(SubmitResult, document)
+                results.append(msgspec.structs.replace(result, index=begun + result.index))
+                if on_result is not None:
+                    on_result(results[-1])
+            begun += len(batch)
+        return results
+
+    def get(self, task_id: str) -> TaskView:
+        """See Client."""
+        return task_of(self._http.get(f"/v1/tasks/{part(task_id)}"))
+
+    def tasks(
+        self,
+        *,
+        pool: str = "",
+        state: str = "",
+        labels: Mapping[str, str] | None = None,
+        selector: str = "",
+        owner: str = "",
+    ) -> list[TaskView]:
+        """See Client."""
+        given = _selection(pool, state, labels, selector, owner)
+        return [task_of(document) for document in self._http.lines("/v1/tasks", **given)]
+
+    def explain(self, task_id: str) -> str:
+        """See Client."""
+        return str(self._http.get(f"/v1/tasks/{part(task_id)}/explain")["text"])
+
+    def pools(self, *, counts: bool = False) -> list[PoolView]:
+        """See Client."""
+        views = [pool_of(document) for document in self._http.get("/v1/pools")["items"]]
+        return views if counts else [msgspec.structs.replace(v, counts={}, on_hold=None) for v in views]
+
+    def wait(
+        self,
+        task_ids: Iterable[str],
+        *,
+        for_: str = "finished",
+        timeout_seconds: float | None = None,
+        on_change: Callable[[TaskView], None] | None = None,
+    ) -> dict[str, TaskView]:
+        """See Client."""
+        target = None if for_ == "finished" else parse_state(for_)
+        waiting = dict.fromkeys(task_ids)
+        views: dict[str, TaskView] = {}
+        until = None if timeout_seconds is None else self.clock.boottime() + timeout_seconds
+        since = dict.fromkeys(range(0, len(waiting), WAITED_FOR), 0)
+        groups = [list(waiting)[begin : begin + WAITED_FOR] for begin in since]
+        while waiting:
+            for begin, group in zip(since, groups, strict=True):
+                asked = [task_id for task_id in group if task_id in waiting]
+                if not asked:
+                    continue
+                left = WAIT_SECONDS if until is None else until - self.clock.boottime()
+                seconds = max(0.0, min(WAIT_SECONDS, left)) if len(groups) == 1 else 0.5
+                changed, missing, since[begin] = self._changed(asked, since[begin], seconds)
+                for problem in missing.values():
+                    raise NotFound(problem)
+                for view in changed:
+                    if on_change is not None and views.get(view.id) != view:
+                        on_change(view)
+                    views[view.id] = view
+                    asked_again = RequestKind.RETRY in view.requests
+                    if (view.finished and not asked_again) or (target is not None and view.state is target):
+                        del waiting[view.id]
+            if waiting and until is not None and self.clock.boottime() >= until:
+                raise Still(list(waiting), views)
+        return views
+
+    def watch_tasks(
+        self,
+        *,
+        pool: str = "",
+        state: str = "",
+        labels: Mapping[str, str] | None = None,
+        selector: str = "",
+        owner: str = "",
+        task_id: str = "",
+    ) -> Generator[list[TaskView], None, None]:
+        """See Client."""
+        given = _selection(pool, state, labels, selector, owner)
+        for look in self._http.lines("/v1/tasks:watch", **given):
+            views = [task_of(document) for document in look["items"]]
+            yield [view for view in views if task_id in ("", view.id)]
+
+    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """See Client."""
+        return self._ask(task_id, "cancel", reason, of)
+
+    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """See Client."""
+        return self._ask(task_id, "retry", reason, of)
+
+    def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """As `Client.hold`."""
+        return self._ask(task_id, "hold", reason, of)
+
+    def release(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+        """As `Client.release`."""
+        return self._ask(task_id, "release", reason, of)
+
+    def set_priority(
+        self, task_id: str, priority: int, *, reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
+        """As `Client.set_priority`."""
+        return self._ask(task_id, "priority", reason, of, priority=priority)
+
+    def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
+        """See Client."""
+        return self._ask(task_id, "confirm-stopped", reason, None)
+
+    def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
+        """See Client."""
+        plain = codec.to_builtins(definition) if isinstance(definition, Pool) else dict(definition)
+        name = plain.get("name")
+        if not isinstance(name, str) or not name:
+            raise InvalidField("name", "expected a pool's name such as train-1")
+        return view_of(ApplyResult, self._http.post(f"/v1/pools/{part(name)}", plain, method="PUT"))
+
+    def delete_pool(self, name: str) -> None:
+        """See Client."""
+        self._http.post(f"/v1/pools/{part(name)}", method="DELETE")
+
+    # -- details
+
+    def _ask(self, task_id: str, verb: str, reason: str, of: TaskView | None, **more: Any) -> RequestResult:
+        body = {"reason": reason, "create_revision": of.create_revision if of is not None else 0, **more}
+        return view_of(RequestResult, self._http.post(f"/v1/tasks/{part(task_id)}/{verb}", body))
+
+    def _changed(
+        self, task_ids: list[str], since: int, seconds: float
+    ) -> tuple[list[TaskView], dict[str, str], int]:
+        body = {"ids": task_ids, "since": since, "timeout_seconds": seconds}
+        answer = self._http.ask("/v1/tasks:wait", body, timeout_seconds=seconds)
+        return [task_of(document) for document in answer["items"]], answer["missing"], answer["revision"]
+
+
+class _Replicas(Replicas):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self) -> list[ReplicaView]:
+        return [view_of(ReplicaView, document) for document in self._http.get("/v1/replicas")["items"]]
+
+    def leader(self) -> LeaderView | None:
+        found = self._http.get("/v1/leader")["leader"]
+        return view_of(LeaderView, found) if found is not None else None
+
+    def step_down(self) -> LeaderView:
+        return view_of(LeaderView, self._http.post("/v1/leader/step-down"))
+
+
+class _Outputs(Outputs):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def logs(self, *_: object, **__: object) -> Iterator[bytes]:
+        raise UserError("the output of attempts is not served by this gateway yet: see `keep_logs`")
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        try:
+            return view_of(KeptLog, self._http.get(f"/v1/tasks/{part(task_id)}/log"))
+        except NotFound:
+            return None
+
+
+class _Admission(PoolAdmission):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def pause(self, pool: str) -> bool:
+        return bool(self._http.post(f"/v1/pools/{part(pool)}/pause")["changed"])
+
+    def resume(self, pool: str) -> bool:
+        return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
+
+
+class _Owners(Owners):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
+        return [view_of(OwnerView, document) for document in self._http.get("/v1/owners", pool=pool)["items"]]
+
+    def sharing(self, pool: str) -> SharingView:
+        return view_of(SharingView, self._http.get(f"/v1/pools/{part(pool)}/sharing"))
+
+    def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
+        return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
+
+
+class _Features(Features):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self) -> list[FeatureView]:
+        return [view_of(FeatureView, document) for document in self._http.get("/v1/features")["items"]]
+
+    def enable(self, name: str) -> bool:
+        return bool(self._http.post(f"/v1/features/{part(name)}/enable")["changed"])
+
+    def drop(self, name: str) -> bool:
+        return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])
+
+
+def _selection(
+    pool: str, state: str, labels: Mapping[str, str] | None, selector: str, owner: str
+) -> dict[str, str]:
+    """The parameters of a selection. Raises UserError as `Client.tasks`."""
+    if state:
+        try:
+            parse_states(state, HELD_BACK)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    if selector:
+        parse_selector(selector)
+    terms = [f"{key}={value}" for key, value in (labels or {}).items()] + ([selector] if selector else [])
+    return {"pool": pool, "state": state, "label": ",".join(terms), "owner": owner}
+
+
+def gateway_client(settings: Settings) -> GatewayClient:
+    """The client of the gateway that the settings name. Raises InvalidField."""
+    file = settings.token_file
+    return GatewayClient(
+        GatewayCalls(
+            settings.server,
+            (lambda: read_token(file)) if file is not None else str,
+            ca_file=str(settings.ca_file or ""),
+            cert_file=str(settings.cert_file or ""),
+            key_file=str(settings.key_file or ""),
+            timeout_seconds=settings.request_timeout_seconds,
+        )
+    )
