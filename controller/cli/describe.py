@@ -146,7 +146,7 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
 def _describe_pool(session: Session, name: str) -> None:
     view = next((view for view in session.client.pools(counts=True) if view.name == name), None)
     if view is None:
-        raise no_pool(session.client.keys, name)
+        raise no_pool(session.client.cluster, name)
     pool = view.definition
     _fields(
         {

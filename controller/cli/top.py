@@ -42,7 +42,7 @@ def top(
 def _show(session: Session, only: str) -> None:
     pools = [view for view in session.client.pools() if only in ("", view.name)]
     if only and not pools:
-        raise no_pool(session.client.keys, only)
+        raise no_pool(session.client.cluster, only)
     owners = session.client.owners.all(only, counts=False)
     if not pools:
         say("No pools found. Create one: tally apply -f pool.yaml", err=True)

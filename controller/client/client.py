@@ -46,6 +46,7 @@ class Client:
     call; a submission waits at least SUBMIT_TIMEOUT_SECONDS for etcd.
     """
 
+    clock: Clock
     replicas: Replicas
     """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
@@ -97,7 +98,7 @@ class Client:
 
     def _use(self, calls: Calls) -> None:
         self._calls = calls
-        self.store, self.keys, self.clock = calls.store, calls.keys, calls.clock
+        self.clock = calls.clock
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
@@ -130,10 +131,25 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def cluster(self) -> str:
+        """The name of the installation."""
+        return self.keys.cluster
+
     def close(self) -> None:
         """Close the connections; idempotent."""
         if self._owns_store:
             self.store.close()
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        return self._calls.store
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of the installation in the store."""
+        return self._calls.keys
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
         """Submit one task, as `submit_many` does. Raises InvalidField and Conflict."""

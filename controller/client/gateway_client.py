@@ -35,6 +35,8 @@ from controller.core.model.kept_log import KeptLog
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField, UserError
+from controller.store.base import Store
+from controller.store.keys import Keys
 from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
@@ -45,6 +47,15 @@ if TYPE_CHECKING:
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll
 WAITED_FOR = 1000  # tasks that one long poll waits for
+
+
+class NeedsEtcd(UserError):
+    """What was asked for needs etcd itself."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs etcd itself, and a gateway does not give that: give --etcd, and no --server"
+        )
 
 
 class GatewayClient(Client):
@@ -63,6 +74,30 @@ class GatewayClient(Client):
         self.owners = _Owners(calls)
         self.usage = self.owners.usage
         self.features = _Features(calls)
+
+    @property
+    def cluster(self) -> str:
+        """See Client."""
+        return str(self.whoami()["cluster"])
+
+    @property
+    def store(self) -> Store:
+        """Raises NeedsEtcd: a gateway does not give access to the store."""
+        raise NeedsEtcd
+
+    @property
+    def keys(self) -> Keys:
+        """As `store`."""
+        raise NeedsEtcd
+
+    def whoami(self) -> dict[str, Any]:
+        """Who the gateway takes this client for, and what it may do."""
+        found: dict[str, Any] = self._http.get("/v1/whoami")
+        return found
+
+    def may(self, right: str, *, task: str = "", owner: str = "", pool: str = "") -> bool:
+        """Whether the caller may read, submit, cancel or administer (`admin`). Raises NotFound for a task."""
+        return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
 
     def close(self) -> None:
         """See Client."""

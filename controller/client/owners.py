@@ -67,7 +67,7 @@ class Owners:
 
     def _check_pool(self, model: Model, pool: str) -> None:
         if pool and not is_known(model, pool):
-            raise no_pool(self._calls.keys, pool)
+            raise no_pool(self._calls.keys.cluster, pool)
 
     def _closed(self, model: Model, pool: str, begin: int) -> dict[str, ClosedDay]:
         """For each pool, the last day that was closed before `begin` (ms); absent if there was none."""

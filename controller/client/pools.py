@@ -92,7 +92,7 @@ class PoolAdmission:
         while True:
             item = self._calls.stored(key)
             if item is None:
-                raise no_pool(keys, name)
+                raise no_pool(keys.cluster, name)
             if codec.decode_pool(name, item.value).paused is paused:
                 return False
             value = codec.encode({**codec.decode_mapping(item.value), "paused": paused, "op": op})
@@ -101,9 +101,9 @@ class PoolAdmission:
                 return True
 
 
-def no_pool(keys: Keys, name: str) -> NotFound:
+def no_pool(cluster: str, name: str) -> NotFound:
     """There is no such pool."""
-    return NotFound(f"there is no pool {name!r} in cluster {keys.cluster!r}: see `tally get pools`")
+    return NotFound(f"there is no pool {name!r} in cluster {cluster!r}: see `tally get pools`")
 
 
 def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
@@ -112,6 +112,6 @@ def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
     while True:
         item = read(key)
         if item is None:
-            raise no_pool(keys, name)
+            raise no_pool(keys.cluster, name)
         if isinstance(commit(Transaction((Guard(key, item.mod),), (Delete(key),), new_op())), Committed):
             return

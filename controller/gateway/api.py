@@ -59,7 +59,7 @@ class GatewayApi:
 
     def whoami(self, ask: CallerRequest) -> Response:
         """Who the caller is."""
-        return answer(documents.whoami(ask.caller))
+        return answer(documents.whoami(ask.caller, self.service.cluster))
 
     def may_i(self, ask: CallerRequest) -> Response:
         """Whether the caller may do something."""

@@ -17,6 +17,7 @@ class Whoami(Struct, frozen=True, kw_only=True):
     """Who the caller is, and what it may do. An owner list of null means: of all owners."""
 
     name: str
+    cluster: str  # the installation that the gateway serves
     groups: list[str]
     method: str
     is_admin: bool
@@ -51,11 +52,12 @@ class Waited(Watched, frozen=True, kw_only=True):
     missing: dict[str, str]
 
 
-def whoami(caller: Caller) -> Whoami:
+def whoami(caller: Caller, cluster: str) -> Whoami:
     """What is known of the caller."""
     identity, rights = caller
     return Whoami(
         name=identity.name,
+        cluster=cluster,
         groups=sorted(identity.groups),
         method=identity.method,
         is_admin=rights.is_admin,

@@ -83,6 +83,11 @@ class Service:
         )
         self._pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
 
+    @property
+    def cluster(self) -> str:
+        """The name of the installation."""
+        return self._calls.keys.cluster
+
     # -- reading
 
     def no_task(self, task_id: str) -> str:

@@ -26,10 +26,11 @@ def test_who_has_not_signed_in_is_refused(as_: As) -> None:
     assert nobody.get("/readyz").text == "ok\n"
 
 
-def test_whoami(as_: As) -> None:
+def test_whoami(as_: As, client: Client) -> None:
     """The name, the groups and the rights."""
     assert as_("alice").get("/v1/whoami").json() == {
         "name": "alice",
+        "cluster": client.cluster,
         "groups": [],
         "method": "token",
         "is_admin": False,
