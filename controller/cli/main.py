@@ -9,7 +9,7 @@ import signal
 
 import typer
 
-from controller.cli import auth, change, describe, engine, gateway, get, operate, owners, top
+from controller.cli import auth, change, describe, engine, gateway, get, operate, owners, sign_in, top
 from controller.cli.audit import audit
 from controller.cli.demo import demo
 from controller.cli.features import features
@@ -61,6 +61,9 @@ command(app, "retry", rich_help_panel=TASKS)(change.retry)
 command(app, "hold", rich_help_panel=TASKS)(change.hold)
 command(app, "release", rich_help_panel=TASKS)(change.release)
 command(settable, "priority", context_settings={"ignore_unknown_options": True})(change.set_priority)  # -5
+command(app, "login", rich_help_panel=TASKS, settings=())(sign_in.login)
+command(app, "whoami", rich_help_panel=TASKS)(sign_in.whoami)
+command(roles, "can-i")(sign_in.can_i)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)
 command(app, "pause", rich_help_panel=TASKS)(change.pause)
 command(app, "resume", rich_help_panel=TASKS)(change.resume)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from controller.cli.session import CONNECTION, Session
 from controller.core.model.lifecycle import State
 from controller.errors import TallyError
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
+
+if TYPE_CHECKING:
+    from controller.client import Client
 
 COMPLETION_SECONDS = 1.0
 SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
@@ -104,6 +107,9 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
         session = Session({**flags, "request_timeout_seconds": str(COMPLETION_SECONDS)})
         try:
             client = session.client
+            if session.uses_gateway:
+                known = _of_gateway(client, part)
+                return [name for name in known if name.startswith(begin) and name.isprintable()][:SHOWN]
             prefix = client.keys.prefix + part
             snapshot = client.store.load(
                 prefix + begin, deadline=client.clock.boottime() + COMPLETION_SECONDS
@@ -113,6 +119,14 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
         finally:
             session.close()
     return []
+
+
+def _of_gateway(client: Client, part: str) -> list[str]:
+    if part == "pools/":
+        return [view.name for view in client.pools()]
+    if part == "replicas/":
+        return [view.id for view in client.replicas.all()]
+    return [view.id for view in client.tasks()] if part == "tasks/" else []
 
 
 TaskName = Annotated[

@@ -82,13 +82,24 @@ class Session:
         return getattr(self.settings, name) if self.loaded.origins[name] != "default" else None
 
     @property
+    def uses_gateway(self) -> bool:
+        """Whether the client is that of a gateway.
+
+        A store that a flag or the environment names goes before a gateway that a file names.
+        """
+        origins = self.loaded.origins
+        return bool(self.settings.server) and not (
+            origins["server"].startswith("file") and not origins["etcd"].startswith(("file", "default"))
+        )
+
+    @property
     def client(self) -> Client:
         """The client, made on first use and closed when the command ends."""
         if self._client is None:
             from controller.client import Client
             from controller.client.client import of_settings
 
-            if self.settings.server:
+            if self.uses_gateway:
                 from controller.client.gateway_client import gateway_client
 
                 self._client = gateway_client(self.settings)

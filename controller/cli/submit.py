@@ -15,6 +15,7 @@ from controller.cli.output import check_form, print_document
 from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.cli.task_flags import TaskFlags, without_none
 from controller.cli.wait import wait_for
+from controller.client.errors import GatewayUnavailable
 from controller.client.submission import SubmitResult
 from controller.store.base import StoreError
 from controller.terminal import say
@@ -22,7 +23,8 @@ from controller.terminal import say
 PLAIN_STEP = 1000
 SHOWN_PROBLEMS = 20  # the first problems of a file; further ones are counted
 QUIET_ABOVE = 10  # up to this many results are printed one by one; more are counted
-OUTCOMES = ("created", "unchanged", "conflict", "invalid")
+REFUSED = ("conflict", "invalid", "denied")
+OUTCOMES = ("created", "unchanged", *REFUSED)
 
 
 def submit(
@@ -98,20 +100,24 @@ def _submit(session: Session, chunks: Iterator[list[Document]], *, dry_run: bool
                 session.client.submit_many(
                     [document.value for document in readable], dry_run=dry_run, on_result=note
                 )
-    except (StoreError, KeyboardInterrupt):
+    except (StoreError, GatewayUnavailable, KeyboardInterrupt):
         if counts:
             advice = "submit the same again; existing tasks do not change"
             say(f"{_summary(counts)} before this: {advice}", err=True)
         raise
     _report(counts, accepted, output, " (dry run)" if dry_run else "")
-    if counts["invalid"] or counts["conflict"]:
+    if _refused(counts):
         raise typer.Exit(ERROR)
     return [result.id for result in accepted]
 
 
+def _refused(counts: Counter[str]) -> int:
+    return sum(counts[outcome] for outcome in REFUSED)
+
+
 def _refuse(counts: Counter[str], document: Document, result: SubmitResult | None = None) -> None:
     """Print why a document was refused, and its place or name; nothing after SHOWN_PROBLEMS of them."""
-    if counts["invalid"] + counts["conflict"] > SHOWN_PROBLEMS:
+    if _refused(counts) > SHOWN_PROBLEMS:
         return
     if result is None:
         complain(f"{document.place}: {document.problem}")
@@ -146,7 +152,7 @@ def _report(counts: Counter[str], accepted: list[SubmitResult], output: str, suf
     elif len(accepted) <= QUIET_ABOVE:
         for result in accepted:
             say(f"task/{result.id} {result.outcome}{suffix}")
-    total, refused = _total(counts), counts["invalid"] + counts["conflict"]
+    total, refused = _total(counts), _refused(counts)
     if total > QUIET_ABOVE or (refused and total > 1):
         say(f"{_summary(counts)}{suffix}", err=bool(output) or total <= QUIET_ABOVE)
     if refused > SHOWN_PROBLEMS:

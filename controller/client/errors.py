@@ -30,6 +30,18 @@ class Still(TallyError):
         self.views = views
 
 
+class GatewayUnavailable(TallyError):
+    """The gateway did not answer in time. It is not known whether it did what it was asked to do."""
+
+
+class NotSignedIn(UserError):
+    """The gateway does not know who is calling."""
+
+
+class Refusal(UserError):
+    """The caller lacks a verb, or the task is in a state in which this cannot be done."""
+
+
 def _as_it_stands(view: TaskView | None) -> str:
     if view is None:
         return ""

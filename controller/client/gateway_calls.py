@@ -11,25 +11,13 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from controller.client.errors import NotFound
-from controller.errors import InvalidField, TallyError, UserError
+from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
+from controller.errors import InvalidField, TallyError
 
 NDJSON = "application/x-ndjson"
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
-
-
-class GatewayUnavailable(TallyError):
-    """The gateway did not answer in time. It is not known whether it did what it was asked to do."""
-
-
-class NotSignedIn(UserError):
-    """The gateway does not know who is calling."""
-
-
-class Refusal(UserError):
-    """The caller lacks a verb, or the task is in a state in which this cannot be done."""
 
 
 class GatewayCalls:
@@ -187,9 +175,15 @@ def read_token(file: Path) -> str:
         text = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidField("token_file", f"{file} cannot be read: {error}") from None
-    if not text or any(character.isspace() for character in text):
-        raise InvalidField("token_file", f"{file} does not have one token and nothing else")
-    return text
+    return parse_token(text, str(file))
+
+
+def parse_token(text: str, where: str) -> str:
+    """The token of a text that has nothing else. Raises InvalidField, which does not show the text."""
+    token = text.strip()
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise InvalidField("token", f"{where} does not have one token and nothing else")
+    return token
 
 
 def _documents(answer: requests.Response) -> Iterator[Any]:

@@ -1,0 +1,65 @@
+"""`tally login`, `whoami` and `auth can-i`, and commands that then go by the gateway."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from controller.cli.main import app
+from tests.gateway.conftest import Served
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("TALLY_CONFIG", "TALLY_SERVER", "TALLY_ETCD", "TALLY_CLUSTER", "TALLY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tally(*arguments: str, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(app, list(arguments), input=stdin)
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+def test_login_is_kept(served: Served, tmp_path: Path) -> None:
+    """The token for its owner only; other settings of the file stay; commands then use the gateway."""
+    folder = tmp_path / ".config" / "tally"
+    folder.mkdir(parents=True)
+    (folder / "tally.toml").write_text('# mine\nserver = "http://old"\nlease_ttl_seconds = 7\n')
+    done = tally("login", served.gateway.url, stdin=served.tokens["alice"] + "\n")
+    assert done.exit_code == 0, done.stderr
+    assert "as alice" in done.stdout
+    assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+    assert (folder / "tally.toml").read_text().splitlines()[2:] == ["# mine", "lease_ttl_seconds = 7"]
+    assert "vision" in tally("whoami").stdout
+    submitted = tally("submit", "a", "--owner", "vision", "--", "true")
+    assert (submitted.exit_code, submitted.stdout) == (0, "task/a created\n")
+    assert tally("get", "task", "a", "-o", "name").stdout == "task/a\n"
+    assert tally("auth", "can-i", "cancel", "task/a").stdout == "yes\n"
+    refused = tally("auth", "can-i", "cancel", "--owner", "speech")
+    assert (refused.exit_code, refused.stdout) == (1, "no\n")
+    assert tally("auth", "can-i", "get", "task/none").exit_code == 5
+    denied = tally("submit", "b", "--owner", "speech", "--", "true")
+    assert (denied.exit_code, "lack the verb submit" in denied.stderr) == (1, True)
+    needs = tally("audit")
+    assert (needs.exit_code, "needs etcd itself" in needs.stderr) == (1, True)
+
+
+def test_a_login_that_fails_changes_nothing(served: Served, tmp_path: Path) -> None:
+    """A wrong token, no token, and no gateway."""
+    for url, given in ((served.gateway.url, "wrong"), (served.gateway.url, ""), ("http://127.0.0.1:1", "x")):
+        assert tally("login", url, stdin=given).exit_code == 1
+    assert tally("login", "ftp://x", stdin="x").exit_code == 1
+    assert not (tmp_path / ".config").exists()
+
+
+def test_without_a_gateway_there_is_nobody_to_ask() -> None:
+    """The error says what to give."""
+    for words in (["whoami"], ["auth", "can-i", "submit"]):
+        asked = tally(*words)
+        assert (asked.exit_code, "give --server" in asked.stderr) == (1, True)
