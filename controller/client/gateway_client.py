@@ -286,6 +286,12 @@ class _Outputs(Outputs):
     def logs(self, *_: object, **__: object) -> Iterator[bytes]:
         raise UserError("the output of attempts is not served by this gateway yet: see `keep_logs`")
 
+    def engine(self, *_: object, **__: object) -> None:
+        raise NeedsEtcd
+
+    def bind(self, *_: object) -> None:
+        raise NeedsEtcd
+
     def kept_log(self, task_id: str) -> KeptLog | None:
         try:
             return view_of(KeptLog, self._http.get(f"/v1/tasks/{part(task_id)}/log"))
