@@ -1,0 +1,207 @@
+"""Callers with a token of an OpenID provider: its signature, issuer, audience and times are checked.
+
+Sources: OpenID Connect Core 1.0 (3.1.3.7, what must be checked of a token), Discovery 1.0 (4.3, the issuer of
+the document is the one that was asked for), RFC 8725 (the algorithms are ours to choose, never the token's).
+
+The provider's keys are fetched when they are first needed, and again when a token names a key that is not
+among them, or when they are old; not more often than the limits below say, whatever callers send. While the
+provider does not answer, the keys that are known go on to count until they are too old.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import requests
+import structlog
+
+from controller.errors import InvalidField, TallyError
+from controller.gateway.identity import Identity, Method, parse_identity_name
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures with a key pair. With a shared secret, whoever can check a token could also make one."""
+
+LEEWAY_SECONDS = 30.0  # by which the provider's clock and ours may differ
+PAUSE_SECONDS = 10.0  # between two fetches of the keys
+FRESH_SECONDS = 300.0  # after which the keys are fetched again
+USABLE_SECONDS = 24 * 3600.0  # after which keys that could not be fetched again do not count
+TIMEOUT_SECONDS = 5.0  # of one request to the provider
+MAX_BYTES = 2**20  # of a document of the provider
+
+_log = structlog.get_logger(__name__)
+
+
+class ProviderUnavailable(TallyError):
+    """The provider's keys are needed, and cannot be had now. Whether the token is valid is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class OidcOptions:
+    """The provider, and how a caller's name and groups are read from a token.
+
+    `prefix` begins all names and groups, so that none of them can be that of another way to sign in.
+    """
+
+    issuer: str
+    audience: str
+    name_claim: str = "sub"
+    groups_claim: str = "groups"
+    prefix: str = "oidc:"
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidField."""
+        url = urlsplit(self.issuer)
+        is_loopback = url.hostname in ("127.0.0.1", "::1", "localhost")
+        if not url.hostname or url.query or url.fragment or url.scheme not in ("https", "http"):
+            raise InvalidField("gateway_oidc_issuer", f"{self.issuer[:80]!r} is not the URL of a provider")
+        if url.scheme == "http" and not is_loopback:
+            raise InvalidField(
+                "gateway_oidc_issuer",
+                "is http: whoever is in between could give out keys of its own; use https",
+            )
+        if not self.audience:
+            raise InvalidField(
+                "gateway_oidc_audience", "is missing: a token for another service would be accepted here"
+            )
+
+
+class Oidc:
+    """See the module's docstring. Any thread may call it; a call may wait for the provider."""
+
+    def __init__(
+        self, options: OidcOptions, wall: Callable[[], float], boottime: Callable[[], float]
+    ) -> None:
+        self._options = options
+        self._wall = wall
+        self._boottime = boottime
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy of the environment stands between us and the keys
+        self._session.verify = str(options.ca_file) if options.ca_file is not None else True
+        self._lock = threading.Lock()  # one fetch at a time
+        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._fetched_at: float | None = None  # boottime
+        self._tried_at: float | None = None
+        self.error = ""  # why the last fetch failed
+
+    def is_issuer_of(self, token: str) -> bool:
+        """Whether the token says that it is the provider's. Nothing of it is checked yet."""
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            return False
+        return claims.get("iss") == self._options.issuer
+
+    def identify(self, token: str) -> Identity | None:
+        """Who the caller is; None if the token is not valid. Raises ProviderUnavailable."""
+        options = self._options
+        try:
+            key = self._key(jwt.get_unverified_header(token).get("kid"))
+            if key is None or key.algorithm_name not in ALGORITHMS:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[key.algorithm_name],
+                audience=options.audience,
+                issuer=options.issuer,
+                leeway=LEEWAY_SECONDS,
+                # the times are compared below, with the clock that is ours to set
+                options={
+                    "require": ["exp", "iss", "aud"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            return None
+        return self._of_claims(claims) if self._is_in_time(claims) else None
+
+    def _is_in_time(self, claims: Mapping[str, Any]) -> bool:
+        now = self._wall()
+        times = [claims.get(name, missing) for name, missing in (("exp", None), ("nbf", now), ("iat", now))]
+        if not all(isinstance(time, int | float) and not isinstance(time, bool) for time in times):
+            return False
+        exp, nbf, iat = times
+        return bool(now < exp + LEEWAY_SECONDS and max(nbf, iat) <= now + LEEWAY_SECONDS)
+
+    def _of_claims(self, claims: Mapping[str, Any]) -> Identity | None:
+        options = self._options
+        groups = claims.get(options.groups_claim, [])
+        name = claims.get(options.name_claim)
+        if isinstance(groups, str):
+            groups = [groups]
+        if not isinstance(name, str) or not isinstance(groups, list):
+            return None
+        if options.name_claim == "email" and claims.get("email_verified") is not True:
+            return None  # whoever may set an address could be anybody
+        try:
+            return Identity(
+                parse_identity_name(options.prefix + name, options.name_claim),
+                frozenset(parse_identity_name(options.prefix + str(each), "groups") for each in groups),
+                Method.OIDC,
+            )
+        except InvalidField:
+            return None
+
+    # -- keys
+
+    def _key(self, kid: object) -> jwt.PyJWK | None:
+        """The key of this name; without a name the only one. Fetches the keys if need be."""
+        with self._lock:
+            now = self._boottime()
+            found = self._find(kid)
+            is_old = self._fetched_at is None or now - self._fetched_at >= FRESH_SECONDS
+            if (found is None or is_old) and (
+                self._tried_at is None or now - self._tried_at >= PAUSE_SECONDS
+            ):
+                self._fetch(now)
+                found = self._find(kid)
+            if self._fetched_at is None or now - self._fetched_at >= USABLE_SECONDS:
+                raise ProviderUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
+            return found
+
+    def _find(self, kid: object) -> jwt.PyJWK | None:
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid) if isinstance(kid, str) else None
+
+    def _fetch(self, now: float) -> None:
+        self._tried_at = now
+        issuer = self._options.issuer
+        try:
+            found = self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            if found.get("issuer") != issuer:
+                raise ValueError(f"its document is of {str(found.get('issuer'))[:80]!r}")
+            uri = str(found["jwks_uri"])
+            if urlsplit(uri).scheme != "https" and urlsplit(issuer).scheme == "https":
+                raise ValueError(f"its keys are at {uri[:80]!r}, which is not https")
+            keys = {}
+            for raw in self._get(uri)["keys"]:
+                try:
+                    key = jwt.PyJWK.from_dict(raw)
+                except (jwt.PyJWTError, ValueError, TypeError):
+                    continue  # of a kind that is not for signatures, or that is not known here
+                if raw.get("use", "sig") == "sig":
+                    keys[key.key_id or ""] = key
+            self._keys, self._fetched_at, self.error = keys, now, ""
+        except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.error = f"{type(error).__name__}: {error}"[:300]
+            _log.warning("the keys of the provider could not be fetched", issuer=issuer, error=self.error)
+
+    def _get(self, url: str) -> Any:
+        with self._session.get(url, timeout=TIMEOUT_SECONDS, allow_redirects=False, stream=True) as answer:
+            if answer.status_code != 200:
+                raise ValueError(f"{url} answered {answer.status_code}")
+            body = answer.raw.read(MAX_BYTES + 1, decode_content=True)
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"{url} is larger than {MAX_BYTES} bytes")
+        return json.loads(body)
