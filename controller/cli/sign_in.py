@@ -65,7 +65,7 @@ def login(
     ca_file = str(parse_path(authority, "--authority")) if authority is not None else ""
     calls = GatewayCalls(server, lambda: text, ca_file=ca_file)
     with GatewayClient(calls) as client:
-        found = client.whoami()
+        found = client.access.whoami()
     folder = expanded(Path("~/.config/tally"), "HOME")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(folder / "token", text + "\n", 0o600)
@@ -89,7 +89,7 @@ def whoami(
 ) -> None:
     """Show who the gateway takes you for, and what you may do."""
     out.check_form(output, ("json", "yaml"))
-    found = _gateway(session).whoami()
+    found = _gateway(session).access.whoami()
     if output:
         out.print_document(found, output)
         return
@@ -116,7 +116,7 @@ def can_i(
     if verb not in ACTS:
         raise typer.BadParameter(f"{verb!r} is not one of {', '.join(ACTS)}")
     name = bare(task, Kind.TASKS) if task else ""
-    allowed = _gateway(session).may(
+    allowed = _gateway(session).access.may(
         ACTS[verb], task=name, owner=bare(owner, Kind.OWNERS), pool=bare(pool, Kind.POOLS)
     )
     say("yes" if allowed else "no")

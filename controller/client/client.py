@@ -47,6 +47,12 @@ class Client:
     """
 
     clock: Clock
+    store: Store
+    """The open store."""
+    keys: Keys
+    """The keys of the installation in the store."""
+    cluster: str
+    """The name of the installation."""
     replicas: Replicas
     """The registered replicas, the leader, and `step_down`."""
     outputs: Outputs
@@ -99,6 +105,7 @@ class Client:
     def _use(self, calls: Calls) -> None:
         self._calls = calls
         self.clock = calls.clock
+        self.store, self.keys, self.cluster = calls.store, calls.keys, calls.keys.cluster
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
@@ -131,25 +138,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def cluster(self) -> str:
-        """The name of the installation."""
-        return self.keys.cluster
-
     def close(self) -> None:
         """Close the connections; idempotent."""
         if self._owns_store:
             self.store.close()
-
-    @property
-    def store(self) -> Store:
-        """The open store."""
-        return self._calls.store
-
-    @property
-    def keys(self) -> Keys:
-        """The keys of the installation in the store."""
-        return self._calls.keys
 
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
         """Submit one task, as `submit_many` does. Raises InvalidField and Conflict."""

@@ -35,8 +35,6 @@ from controller.core.model.kept_log import KeptLog
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField, UserError
-from controller.store.base import Store
-from controller.store.keys import Keys
 from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
@@ -58,6 +56,22 @@ class NeedsEtcd(UserError):
         )
 
 
+class Access:
+    """Who the gateway takes its client for, and what it may do."""
+
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def whoami(self) -> dict[str, Any]:
+        """The client's name, its groups, and what it may do."""
+        found: dict[str, Any] = self._http.get("/v1/whoami")
+        return found
+
+    def may(self, right: str, *, task: str = "", owner: str = "", pool: str = "") -> bool:
+        """Whether the caller may read, submit, cancel or administer (`admin`). Raises NotFound for a task."""
+        return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
+
+
 class GatewayClient(Client):
     """See the module's docstring.
 
@@ -66,6 +80,7 @@ class GatewayClient(Client):
 
     def __init__(self, calls: GatewayCalls) -> None:
         self._http = calls
+        self.access = Access(calls)
         self._owns_store = False
         self.clock = SystemClock()
         self.replicas = _Replicas(calls)
@@ -75,29 +90,14 @@ class GatewayClient(Client):
         self.usage = self.owners.usage
         self.features = _Features(calls)
 
-    @property
-    def cluster(self) -> str:
-        """See Client."""
-        return str(self.whoami()["cluster"])
-
-    @property
-    def store(self) -> Store:
-        """Raises NeedsEtcd: a gateway does not give access to the store."""
-        raise NeedsEtcd
-
-    @property
-    def keys(self) -> Keys:
-        """As `store`."""
-        raise NeedsEtcd
-
-    def whoami(self) -> dict[str, Any]:
-        """Who the gateway takes this client for, and what it may do."""
-        found: dict[str, Any] = self._http.get("/v1/whoami")
-        return found
-
-    def may(self, right: str, *, task: str = "", owner: str = "", pool: str = "") -> bool:
-        """Whether the caller may read, submit, cancel or administer (`admin`). Raises NotFound for a task."""
-        return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
+    def __getattr__(self, name: str) -> Any:
+        """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""
+        if name == "cluster":
+            self.cluster = str(self.access.whoami()["cluster"])
+            return self.cluster
+        if name in ("store", "keys"):
+            raise NeedsEtcd
+        raise AttributeError(name)
 
     def close(self) -> None:
         """See Client."""

@@ -15,44 +15,44 @@ def apply_pool(api: GatewayApi, ask: CallerRequest) -> Response:
     name, definition = ask.path["name"], ask.body
     if definition.setdefault("name", name) != name:
         raise InvalidField("name", f"is {definition['name']!r}, but the path says {name!r}")
-    return answer(api.service.admin(ask.caller, "the definitions of pools").apply_pool(definition))
+    return answer(api.writing.admin(ask.caller, "the definitions of pools").apply_pool(definition))
 
 
 def delete_pool(api: GatewayApi, ask: CallerRequest) -> Response:
     """Remove a pool's definition."""
-    api.service.admin(ask.caller, "the definitions of pools").delete_pool(ask.path["name"])
+    api.writing.admin(ask.caller, "the definitions of pools").delete_pool(ask.path["name"])
     return Response(status_code=204)
 
 
 def pause(api: GatewayApi, ask: CallerRequest) -> Response:
     """Admit no task to a pool."""
     return answer(
-        {"changed": api.service.admin(ask.caller, "pausing pools").admission.pause(ask.path["name"])}
+        {"changed": api.writing.admin(ask.caller, "pausing pools").admission.pause(ask.path["name"])}
     )
 
 
 def resume(api: GatewayApi, ask: CallerRequest) -> Response:
     """Admit tasks to a pool again."""
     return answer(
-        {"changed": api.service.admin(ask.caller, "pausing pools").admission.resume(ask.path["name"])}
+        {"changed": api.writing.admin(ask.caller, "pausing pools").admission.resume(ask.path["name"])}
     )
 
 
 def features(api: GatewayApi, ask: CallerRequest) -> Response:
     """The features of the installation."""
-    return answer({"items": codec.to_builtins(api.service.admin(ask.caller, "features").features.all())})
+    return answer({"items": codec.to_builtins(api.writing.admin(ask.caller, "features").features.all())})
 
 
 def enable(api: GatewayApi, ask: CallerRequest) -> Response:
     """Turn a feature on."""
-    return answer({"changed": api.service.admin(ask.caller, "features").features.enable(ask.path["name"])})
+    return answer({"changed": api.writing.admin(ask.caller, "features").features.enable(ask.path["name"])})
 
 
 def drop(api: GatewayApi, ask: CallerRequest) -> Response:
     """Turn a feature off."""
-    return answer({"changed": api.service.admin(ask.caller, "features").features.drop(ask.path["name"])})
+    return answer({"changed": api.writing.admin(ask.caller, "features").features.drop(ask.path["name"])})
 
 
 def step_down(api: GatewayApi, ask: CallerRequest) -> Response:
     """End the current term."""
-    return answer(codec.to_builtins(api.service.admin(ask.caller, "ending a term").replicas.step_down()))
+    return answer(codec.to_builtins(api.writing.admin(ask.caller, "ending a term").replicas.step_down()))

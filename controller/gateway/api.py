@@ -24,6 +24,7 @@ from controller.gateway.changes import Changes
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
+from controller.gateway.writing import Writing
 
 WORKERS = 16  # threads that ask etcd or read the model
 MAX_WATCHERS = 2048  # callers that watch tasks at the same time
@@ -43,8 +44,9 @@ _REFUSED = {
 class GatewayApi:
     """See the module's docstring."""
 
-    def __init__(self, service: Service, feed: Feed, changes: Changes) -> None:
+    def __init__(self, service: Service, writing: Writing, feed: Feed, changes: Changes) -> None:
         self.service = service
+        self.writing = writing
         self.feed = feed
         self.changes = changes
         self.watchers = 0
@@ -110,35 +112,35 @@ class GatewayApi:
                 )
         results.extend(
             msgspec.structs.replace(result, index=places[result.index])
-            for result in self.service.submit(ask.caller, tasks, dry_run=ask.values["dry_run"])
+            for result in self.writing.submit(ask.caller, tasks, dry_run=ask.values["dry_run"])
         )
         return sorted(results, key=lambda result: result.index)
 
     def cancel(self, ask: CallerRequest) -> Response:
         """Ask for a cancel."""
-        return self._asked(ask, self.service.cancel)
+        return self._asked(ask, self.writing.cancel)
 
     def retry(self, ask: CallerRequest) -> Response:
         """Ask for a retry."""
-        return self._asked(ask, self.service.retry)
+        return self._asked(ask, self.writing.retry)
 
     def hold(self, ask: CallerRequest) -> Response:
         """Ask for a hold."""
-        return self._asked(ask, self.service.hold)
+        return self._asked(ask, self.writing.hold)
 
     def release(self, ask: CallerRequest) -> Response:
         """Ask for a release."""
-        return self._asked(ask, self.service.release)
+        return self._asked(ask, self.writing.release)
 
     def confirm_stopped(self, ask: CallerRequest) -> Response:
         """Confirm that an attempt no longer runs."""
-        return self._asked(ask, self.service.confirm_stopped)
+        return self._asked(ask, self.writing.confirm_stopped)
 
     def set_priority(self, ask: CallerRequest) -> Response:
         """Ask for another priority."""
         body: bodies.PriorityBody = ask.body
         return answer(
-            self.service.set_priority(
+            self.writing.set_priority(
                 ask.caller, ask.path["id"], body.priority, body.reason, body.create_revision
             )
         )
@@ -147,7 +149,7 @@ class GatewayApi:
 
     async def write(self, what: Callable[[], Any], ask: CallerRequest) -> Any:
         """As `run`, and note in the request's scope at which revision it wrote."""
-        result, revision = await self.run(partial(self.service.noting, what))
+        result, revision = await self.run(partial(self.writing.noting, what))
         ask.request.scope[WRITTEN] = max(revision, ask.request.scope.get(WRITTEN, 0))
         return result
 

@@ -18,6 +18,7 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
+from controller.gateway.writing import Writing
 from controller.signals import call_at_end
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
@@ -62,7 +63,8 @@ def run_gateway(settings: Settings) -> int:
     rule = Rule.of(settings.heartbeat_seconds, settings.silence_seconds, settings.relist_seconds)
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
-    api = GatewayApi(Service(calls, standby), Feed(), Changes())
+    service = Service(calls, standby)
+    api = GatewayApi(service, Writing(calls, standby, service), Feed(), Changes())
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

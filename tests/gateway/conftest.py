@@ -22,6 +22,7 @@ from controller.gateway.service import Service
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
 from controller.gateway.tokens import digest, new_token
+from controller.gateway.writing import Writing
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.views.freshness import Rule
@@ -82,7 +83,9 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     file.write_text("\n".join(f'[[tokens]]\nname = "{n}"\nsha256 = "{digest(t)}"' for n, t in tokens.items()))
     clock, keys = SystemClock(), Keys(client.keys.cluster)
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
-    api = GatewayApi(Service(NotedCalls(store, keys, clock, 5.0), standby), Feed(), Changes())
+    calls = NotedCalls(store, keys, clock, 5.0)
+    service = Service(calls, standby)
+    api = GatewayApi(service, Writing(calls, standby, service), Feed(), Changes())
     gateway = GatewayServer(
         api,
         standby,
