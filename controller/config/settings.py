@@ -27,6 +27,7 @@ from controller.config.values import (
     parse_rate,
     parse_switch,
     parse_text,
+    parse_texts,
     positive_seconds,
     seconds_or_never,
     whole_seconds,
@@ -154,6 +155,31 @@ class Settings:
         None,
         parse_path,
         "callers of the gateway may present a certificate of this authority; needs `gateway_cert_file`",
+    )
+    gateway_oidc_issuer: str = _setting(
+        "",
+        parse_text,
+        "OpenID provider (URL) whose tokens the gateway takes; needs `gateway_oidc_audience`",
+    )
+    gateway_oidc_audience: str = _setting("", parse_text, "audience that those tokens must be for")
+    gateway_oidc_name_claim: str = _setting("sub", parse_text, "claim of those tokens that names the caller")
+    gateway_oidc_groups_claim: str = _setting("groups", parse_text, "claim that names the caller's groups")
+    gateway_oidc_prefix: str = _setting(
+        "oidc:", parse_text, "begins the names and groups of those callers, so that they are nobody else's"
+    )
+    gateway_oidc_ca_file: Path | None = _setting(
+        None, parse_path, "certificate authority that the provider's certificate is verified against"
+    )
+    gateway_kubernetes: bool = _setting(
+        False,
+        parse_switch,
+        "take tokens of service accounts, and ask the Kubernetes of `kubeconfig` about them",
+    )
+    gateway_kubernetes_audiences: tuple[str, ...] = _setting(
+        (),
+        parse_texts,
+        "audiences of which such a token must have one, separated by commas",
+        shown="those of the API server",
     )
     gateway_rate: float = _setting(50.0, parse_rate, "requests per second of one caller, on average")
     gateway_burst: int = _setting(100, parse_count, "requests of one caller in one burst")

@@ -127,6 +127,14 @@ def parse_namespaces(raw: object, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_name(str(text).strip(), name, "a namespace") for text in texts))
 
 
+def parse_texts(raw: object, name: str) -> tuple[str, ...]:
+    """Texts from `a,b`, or from a list; each once."""
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidField(name, "expected texts, separated by commas")
+    return tuple(dict.fromkeys(parse_text(text, name).strip() for text in texts))
+
+
 def parse_count(raw: object, name: str) -> int:
     """A whole number, at least 1."""
     if isinstance(raw, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(raw)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -29,7 +29,8 @@ HEADERS = {
         {"type": "number", "minimum": 0},
     ),
 }
-_REF = "#/components/schemas/{name}"
+REF = "#/components/schemas/{name}"
+PROBLEM = {"$ref": REF.format(name=ProblemDocument.__name__)}
 _ANY_OF: list[dict[str, list[str]]] = [
     {},
     {"token": []},
@@ -44,14 +45,14 @@ _UNAUTHORIZED = {
             "schema": {"type": "string"},
         }
     },
-    "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name=ProblemDocument.__name__)}}},
+    "content": {CONTENT_TYPE: {"schema": PROBLEM}},
 }
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document, as builtins."""
     answers = [route.answer for route in routes if route.answer is not None]
-    schemas, components = msgspec.json.schema_components([*answers, ProblemDocument], ref_template=_REF)
+    schemas, components = msgspec.json.schema_components([*answers, ProblemDocument], ref_template=REF)
     by_type = dict(zip(map(str, answers), schemas, strict=False))  # the last schema is the problem's
     return {
         "openapi": "3.1.0",
@@ -97,28 +98,23 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
         problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
     responses = {
-        "200": _response("The requested document.", route.content_type, schema or {"type": "string"})
+        "200": response_object("The requested document.", route.content_type, schema or {"type": "string"})
     }
     for status, text in sorted(problems.items()):
-        responses[str(status.value)] = _response(
-            text, CONTENT_TYPE, {"$ref": _REF.format(name=ProblemDocument.__name__)}
-        )
+        responses[str(status.value)] = response_object(text, CONTENT_TYPE, PROBLEM)
     if not route.is_probe:
         responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
-    named = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"{(\w+)}", route.path)
-    ]
     return {
         "operationId": route.operation,
         "summary": route.summary,
-        "parameters": named + [_parameter(parameter) for parameter in parameters],
+        "parameters": path_parameters(route.path) + [parameter_object(parameter) for parameter in parameters],
         "responses": responses,
         "security": [] if route.is_probe else _ANY_OF,
     }
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def parameter_object(parameter: Parameter) -> dict[str, Any]:
+    """A parameter of the query."""
     described = {
         "name": parameter.name,
         "in": "query",
@@ -128,10 +124,20 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {**described, "explode": False} if parameter.schema["type"] == "array" else described
 
 
-def _response(text: str, content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+def path_parameters(path: str) -> list[dict[str, Any]]:
+    """The parameters that a path names."""
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def response_object(
+    text: str, content_type: str, schema: dict[str, Any], headers: Iterable[str] = HEADERS
+) -> dict[str, Any]:
+    """An answer, and the headers that it has."""
     return {
         "description": text,
-        "headers": headers,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {content_type.partition(";")[0]: {"schema": schema}},
     }

@@ -1,1 +1,5 @@
-"""The gateway: Tally for people who have no etcd credentials. It never leads, and any number may run."""
+"""The gateway: Tally for people who have no credentials of etcd."""
+
+from controller.errors import need_extra
+
+need_extra("a gateway", "gateway", "jwt", "cachetools")

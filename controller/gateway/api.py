@@ -30,7 +30,6 @@ WORKERS = 16  # threads that ask etcd or read the model
 MAX_WATCHERS = 2048  # callers that watch tasks at the same time
 MAX_UPLOADS = 64  # bodies of many tasks that are taken in at the same time
 WRITTEN = "tally.written"  # key in a request's scope: the revision at which it wrote
-NDJSON = "application/x-ndjson"
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
 
 _CREATED = {"created": HTTPStatus.CREATED, "unchanged": HTTPStatus.OK}
@@ -80,7 +79,7 @@ class GatewayApi:
     async def submit(self, ask: CallerRequest) -> Response:
         """One task, or many."""
         kind = ask.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == NDJSON:
+        if kind == bodies.NDJSON:
             if self.uploads >= MAX_UPLOADS:
                 raise Problem(
                     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -89,7 +88,7 @@ class GatewayApi:
                 )
             return _Upload(self, ask)
         if kind not in ("", "application/json"):
-            detail = f"send a task as application/json, or many as {NDJSON}, one a line"
+            detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         body = await bodies.whole(ask.request)
         [result] = await self.write(partial(self.submit_lines, ask, [body]), ask)
@@ -171,7 +170,7 @@ class _Upload(Response):
     """
 
     def __init__(self, api: GatewayApi, ask: CallerRequest) -> None:
-        super().__init__(media_type=NDJSON)
+        super().__init__(media_type=bodies.NDJSON)
         self._api = api
         self._ask = ask
 
@@ -184,7 +183,7 @@ class _Upload(Response):
             self._api.uploads -= 1
 
     async def _serve(self, spool: Any, send: Send) -> None:
-        headers = [(b"content-type", NDJSON.encode())]
+        headers = [(b"content-type", bodies.NDJSON.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         more, ended = asyncio.Event(), False
 

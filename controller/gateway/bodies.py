@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MAX_WAIT_SECONDS
 
+NDJSON = "application/x-ndjson"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024

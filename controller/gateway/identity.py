@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from controller.core.model.scalars import parse_text, shown
-from controller.errors import InvalidField
+from controller.errors import InvalidField, TallyError
 
 MAX_NAME_BYTES = 253  # as the longest name that Kubernetes gives an object
 
@@ -18,6 +18,10 @@ class Method(StrEnum):
     CERTIFICATE = "certificate"
     OIDC = "oidc"
     KUBERNETES = "kubernetes"
+
+
+class SignInUnavailable(TallyError):
+    """Whoever must be asked about a token does not answer. Whether the token is valid is not known."""
 
 
 class Identity(NamedTuple):

@@ -22,8 +22,8 @@ import jwt
 import requests
 import structlog
 
-from controller.errors import InvalidField, TallyError
-from controller.gateway.identity import Identity, Method, parse_identity_name
+from controller.errors import InvalidField
+from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with a key pair. With a shared secret, whoever can check a token could also make one."""
@@ -34,12 +34,9 @@ FRESH_SECONDS = 300.0  # after which the keys are fetched again
 USABLE_SECONDS = 24 * 3600.0  # after which keys that could not be fetched again do not count
 TIMEOUT_SECONDS = 5.0  # of one request to the provider
 MAX_BYTES = 2**20  # of a document of the provider
+MAX_TOKEN_BYTES = 16 * 1024
 
 _log = structlog.get_logger(__name__)
-
-
-class ProviderUnavailable(TallyError):
-    """The provider's keys are needed, and cannot be had now. Whether the token is valid is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,8 @@ class OidcOptions:
 class Oidc:
     """See the module's docstring. Any thread may call it; a call may wait for the provider."""
 
+    method = Method.OIDC
+
     def __init__(
         self, options: OidcOptions, wall: Callable[[], float], boottime: Callable[[], float]
     ) -> None:
@@ -91,8 +90,10 @@ class Oidc:
         self._tried_at: float | None = None
         self.error = ""  # why the last fetch failed
 
-    def is_issuer_of(self, token: str) -> bool:
+    def takes(self, token: str) -> bool:
         """Whether the token says that it is the provider's. Nothing of it is checked yet."""
+        if len(token) > MAX_TOKEN_BYTES:
+            return False
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -100,7 +101,7 @@ class Oidc:
         return claims.get("iss") == self._options.issuer
 
     def identify(self, token: str) -> Identity | None:
-        """Who the caller is; None if the token is not valid. Raises ProviderUnavailable."""
+        """Who the caller is; None if the token is not valid. Raises SignInUnavailable."""
         options = self._options
         try:
             key = self._key(jwt.get_unverified_header(token).get("kid"))
@@ -152,22 +153,32 @@ class Oidc:
         except InvalidField:
             return None
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
     # -- keys
 
     def _key(self, kid: object) -> jwt.PyJWK | None:
-        """The key of this name; without a name the only one. Fetches the keys if need be."""
-        with self._lock:
-            now = self._boottime()
-            found = self._find(kid)
-            is_old = self._fetched_at is None or now - self._fetched_at >= FRESH_SECONDS
-            if (found is None or is_old) and (
-                self._tried_at is None or now - self._tried_at >= PAUSE_SECONDS
-            ):
-                self._fetch(now)
-                found = self._find(kid)
-            if self._fetched_at is None or now - self._fetched_at >= USABLE_SECONDS:
-                raise ProviderUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
-            return found
+        """The key of this name; without a name the only one. Fetches the keys if need be.
+
+        Only who has no key waits for a fetch: a provider that is slow holds up nobody whose key is known.
+        """
+        if self._wants_fetch(kid) and self._lock.acquire(blocking=self._find(kid) is None):
+            try:
+                if self._wants_fetch(kid):  # nobody has fetched them meanwhile
+                    self._fetch(self._boottime())
+            finally:
+                self._lock.release()
+        if self._fetched_at is None or self._boottime() - self._fetched_at >= USABLE_SECONDS:
+            raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
+        return self._find(kid)
+
+    def _wants_fetch(self, kid: object) -> bool:
+        now = self._boottime()
+        is_old = self._fetched_at is None or now - self._fetched_at >= FRESH_SECONDS
+        has_rested = self._tried_at is None or now - self._tried_at >= PAUSE_SECONDS
+        return has_rested and (is_old or self._find(kid) is None)
 
     def _find(self, kid: object) -> jwt.PyJWK | None:
         if kid is None and len(self._keys) == 1:

@@ -28,6 +28,9 @@ class CallerRequest:
     request: Request
 
 
+JSON = "application/json"
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation. `answer` is the type of its JSON document; None for other content.
@@ -46,4 +49,11 @@ class Operation:
     problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
     content_type: str = "application/json"
     in_loop: bool = False
+    streams: tuple[str, ...] = ()  # types of the body that `handle` itself takes in
+    successes: Mapping[HTTPStatus, str] = field(default_factory=lambda: {HTTPStatus.OK: "As asked for."})
     reads_model: bool = False  # also takes the parameters min_revision and wait
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The types of the body; none if it has no body."""
+        return self.streams or ((JSON,) if self.body is not None else ())

@@ -13,8 +13,9 @@ from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
 from controller.endpoint.query import LABEL, Parameter, parse_flag
 from controller.gateway import admin, bodies, documents, reads
-from controller.gateway.api import NDJSON, GatewayApi
-from controller.gateway.operation import CallerRequest, Operation
+from controller.gateway.api import GatewayApi
+from controller.gateway.bodies import NDJSON
+from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.policy import Right
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
@@ -164,6 +165,8 @@ OPERATIONS: tuple[Operation, ...] = (
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The task is larger than etcd takes.",
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type.",
         },
+        successes={HTTPStatus.OK: "Unchanged; or the outcomes, one a line.", HTTPStatus.CREATED: "Created."},
+        streams=(JSON, NDJSON),
         in_loop=True,
     ),
     _get(

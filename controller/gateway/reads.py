@@ -15,7 +15,8 @@ from controller.client.wire import pool_document
 from controller.core.model import codec
 from controller.endpoint.problems import Problem
 from controller.gateway import bodies, documents
-from controller.gateway.api import MAX_WATCHERS, NDJSON, GatewayApi, answer
+from controller.gateway.api import MAX_WATCHERS, GatewayApi, answer
+from controller.gateway.bodies import NDJSON
 from controller.gateway.operation import CallerRequest
 from controller.gateway.service import Caller
 

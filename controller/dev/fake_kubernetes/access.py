@@ -9,6 +9,7 @@ from controller.dev.fake_kubernetes import apierrors
 from controller.dev.fake_kubernetes.apierrors import ApiError, Document
 
 ANONYMOUS = "system:anonymous"
+AUDIENCE = "https://kubernetes.default.svc"
 TOKEN = "fake-token"
 USER = "system:serviceaccount:tally:tally-controller"
 
@@ -32,6 +33,7 @@ class AccessControl:
 
     tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: USER})
     denials: set[tuple[str, str, str, str]] = field(default_factory=set)
+    audiences: dict[str, str] = field(default_factory=dict)  # of tokens that are for another than AUDIENCE
 
     def deny(self, verb: str, resource: str, *, namespace: str = "*", user: str = "*") -> None:
         """Remove a right; "*" means all."""
@@ -85,3 +87,24 @@ class AccessControl:
         )
         kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
         return kind | {"spec": review.get("spec", {}), "status": {"allowed": self.allows(user, access)}}
+
+    def review_token(self, review: Document) -> Document:
+        """The answer to a TokenReview, as the API server gives it: groups of a service account, audiences."""
+        spec: Document = review.get("spec") or {}
+        token = spec.get("token", "")
+        asked = spec.get("audiences") or [AUDIENCE]
+        user, audience = self.tokens.get(token), self.audiences.get(token, AUDIENCE)
+        status: Document = {"user": {}}
+        if user is None:
+            status["error"] = "[invalid bearer token]"
+        elif audience not in asked:
+            status["error"] = f'[invalid bearer token, token audiences ["{audience}"] is invalid]'
+        else:
+            groups = ["system:authenticated"]
+            parts = user.split(":")
+            if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4:
+                groups = ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}", *groups]
+            known = {"username": user, "uid": f"uid-of-{parts[-1]}", "groups": groups}
+            status = {"authenticated": True, "user": known, "audiences": [audience]}
+        kind = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}}
+        return kind | {"spec": spec, "status": status}

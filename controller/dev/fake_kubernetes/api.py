@@ -28,6 +28,7 @@ from controller.dev.fake_kubernetes.version import ServerVersion
 from controller.dev.fake_kubernetes.watching import WatchStream
 
 REVIEWS = "selfsubjectaccessreviews"
+TOKEN_REVIEWS = "tokenreviews"
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES = {"status", "log"}
 
@@ -72,6 +73,9 @@ def read_request(method: str, path: str, query: Mapping[str, str]) -> RequestInf
     if parts[:3] == ["apis", "authorization.k8s.io", "v1"] and parts[3:] == [REVIEWS]:
         access = ResourceAttributes("create", REVIEWS, group="authorization.k8s.io")
         return RequestInfo(method, access, REVIEWS, "", query)
+    if parts[:3] == ["apis", "authentication.k8s.io", "v1"] and parts[3:] == [TOKEN_REVIEWS]:
+        access = ResourceAttributes("create", TOKEN_REVIEWS, group="authentication.k8s.io")
+        return RequestInfo(method, access, TOKEN_REVIEWS, "", query)
     if parts[:2] != ["api", "v1"]:
         raise apierrors.no_such_path()
     parts = parts[2:]

@@ -21,7 +21,7 @@ import msgspec
 
 from controller.dev.fake_kubernetes import discovery, fault_routes
 from controller.dev.fake_kubernetes.access import ANONYMOUS
-from controller.dev.fake_kubernetes.api import REVIEWS, Answer, LogStream, read_request
+from controller.dev.fake_kubernetes.api import REVIEWS, TOKEN_REVIEWS, Answer, LogStream, read_request
 from controller.dev.fake_kubernetes.apierrors import ApiError, unauthorized
 from controller.dev.fake_kubernetes.cluster_state import ClusterState
 from controller.dev.fake_kubernetes.faults import Dropped
@@ -168,6 +168,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if not state.access.allows(user, request.access):
             raise state.access.refusal(user, request.access)
+        if request.resource == TOKEN_REVIEWS:
+            reviewed = state.access.review_token(msgspec.json.decode(body))
+            self._send(Answer(msgspec.json.encode(reviewed), 201), {})
+            return
         with state.storage.lock:
             answer = state.api.answer(request, body, self.headers.get("Content-Type", ""))
             if isinstance(answer, WatchStream):

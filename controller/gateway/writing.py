@@ -1,0 +1,156 @@
+"""What the gateway changes for a caller: the client's verbs that write, each within the caller's rights.
+
+To submit a task of a name that another one has is a conflict that says no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from controller.client import Client
+from controller.client.errors import NotFound
+from controller.client.features import Features
+from controller.client.newcomers import Newcomers
+from controller.client.queue_room import QueueRoom
+from controller.client.reading import Reading
+from controller.client.requests import Requests
+from controller.client.submission import Denied, KnownPools, Submission, SubmitResult
+from controller.client.views import RequestResult, TaskView
+from controller.core.model.model import Model
+from controller.core.model.task import Spec
+from controller.gateway.noted import NotedCalls
+from controller.gateway.policy import Right
+from controller.gateway.service import Caller, Forbidden, Service
+from controller.gateway.standby import Standby
+
+TAKEN = "a task of this name exists already, and is another one: use another name"
+
+V = TypeVar("V")
+
+
+class Writing:
+    """See the module's docstring. Its methods block, and may be called from any thread."""
+
+    def __init__(self, calls: NotedCalls, standby: Standby, service: Service) -> None:
+        self._calls = calls
+        self._standby = standby
+        self._service = service
+        self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
+        self._features = Features(calls, self._reading)
+        self._client = Client.of_store(
+            calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
+        )
+        self._pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
+
+    def submit(
+        self, caller: Caller, tasks: Iterable[object], *, dry_run: bool = False
+    ) -> Iterator[SubmitResult]:
+        """Submit tasks; as `Client.submit_many`."""
+
+        def allows(spec: Spec) -> None:
+            if not caller.rights.allows(Right.SUBMIT, spec.owner, spec.pool):
+                raise Denied("owner", str(Forbidden(Right.SUBMIT, f"owner {spec.owner} in pool {spec.pool}")))
+
+        submission = Submission(
+            self._calls.keys,
+            self._pools,
+            self._calls.clock,
+            self._calls.commit_patiently,
+            QueueRoom(self._all),
+            Newcomers(self._has_share),
+            allows,
+        )
+        results = submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
+        return map(self._plain, results)
+
+    def noting(self, what: Callable[[], V]) -> tuple[V, int]:
+        """The result, and the revision of the last commit on the way to it; 0 for none."""
+        return self._calls.noting(what)
+
+    def cancel(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.cancel`. Raises NotFound, and Forbidden."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.cancel(task_id, reason=reason, of=of))
+
+    def retry(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.retry`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.retry(task_id, reason=reason, of=of))
+
+    def hold(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.hold`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(caller, task_id, create, lambda asks, of: asks.hold(task_id, reason=reason, of=of))
+
+    def release(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.release`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(
+            caller, task_id, create, lambda asks, of: asks.release(task_id, reason=reason, of=of)
+        )
+
+    def set_priority(
+        self, caller: Caller, task_id: str, priority: int, reason: str, create: int
+    ) -> RequestResult:
+        """As `Client.set_priority`. Raises NotFound, Forbidden, UserError."""
+        return self._ask(
+            caller,
+            task_id,
+            create,
+            lambda asks, of: asks.set_priority(task_id, priority, reason=reason, of=of),
+        )
+
+    def confirm_stopped(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+        """As `Client.confirm_stopped`, for who may do everything. Raises NotFound, Forbidden, UserError."""
+        self._check_admin(caller, "confirm-stopped, after which an attempt may run twice")
+        return self._ask(
+            caller, task_id, create, lambda asks, of: asks.confirm_stopped(task_id, reason=reason, of=of)
+        )
+
+    def admin(self, caller: Caller, what: str) -> Client:
+        """A client, for who may do everything. Raises Forbidden that names `what`."""
+        self._check_admin(caller, what)
+        return self._client
+
+    # -- details
+
+    def _check_admin(self, caller: Caller, what: str) -> None:
+        if not caller.rights.is_admin:
+            raise Forbidden(Right.ADMIN, what)
+
+    def _ask(
+        self,
+        caller: Caller,
+        task_id: str,
+        create: int,
+        what: Callable[[Requests, TaskView], RequestResult],
+    ) -> RequestResult:
+        """Ask the leader for something, of the very task that the caller may change.
+
+        `create` is the create revision of its spec as the caller knows it; 0 if it does not say.
+        """
+        # of the store, since the model may be behind: what is authorised is compared in the transaction
+        view = self._service.found(caller, self._stored(task_id), task_id)
+        if create not in (0, view.create_revision):
+            raise self._reading.no_task(task_id)
+        if not caller.rights.allows(Right.CANCEL, view.owner):
+            raise Forbidden(Right.CANCEL, f"owner {view.owner}")
+        requests = Requests(self._calls, self._reading, self._features, by=caller.identity.name)
+        return what(requests, view)
+
+    def _stored(self, task_id: str) -> TaskView | None:
+        try:
+            return self._reading.task(task_id)
+        except NotFound:
+            return None
+
+    def _plain(self, result: SubmitResult) -> SubmitResult:
+        """A conflict tells nothing of the other task."""
+        return msgspec.structs.replace(result, message=TAKEN) if result.outcome == "conflict" else result
+
+    def _all(self) -> Model:
+        with self._standby.reading() as model:
+            return model
+
+    def _has_share(self, pool: str, owner: str) -> bool:
+        with self._standby.reading() as model:
+            return owner in model.shares.get(pool, ())
