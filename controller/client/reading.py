@@ -166,6 +166,18 @@ def wanted_states(text: str) -> frozenset[str] | None:
         raise UserError(str(error)) from None
 
 
+def sorted_tasks(
+    model: Model,
+    pool: str,
+    states: frozenset[str] | None,
+    terms: Sequence[Requirement],
+    only: set[str] | None = None,
+    owner: str = "",
+) -> list[Task]:
+    """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
+    return sorted(matching(model, only, pool or None, states, terms, owner or None), key=_submission)
+
+
 def sorted_views(
     model: Model,
     pool: str,
@@ -174,11 +186,9 @@ def sorted_views(
     only: set[str] | None = None,
     owner: str = "",
 ) -> list[TaskView]:
-    """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
-    found = matching(model, only, pool or None, states, terms, owner or None)
-    return [
-        view for task in sorted(found, key=_submission) if (view := task_view(model, task.id)) is not None
-    ]
+    """The views of `sorted_tasks`."""
+    found = sorted_tasks(model, pool, states, terms, only, owner)
+    return [view for task in found if (view := task_view(model, task.id)) is not None]
 
 
 def _submission(task: Task) -> tuple[int, str]:

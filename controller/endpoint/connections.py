@@ -57,9 +57,15 @@ class Door:
     request; None if the handlers bound what they read.
     """
 
-    def __init__(self, access: EndpointAccess, most_bytes: int | None = MAX_REQUEST_BYTES) -> None:
+    def __init__(
+        self,
+        access: EndpointAccess,
+        most_bytes: int | None = MAX_REQUEST_BYTES,
+        most_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self.access = access
         self.most_bytes = most_bytes
+        self.most_connections = most_connections
         self.waiting: dict[StatusProtocol, None] = {}
 
 
@@ -173,7 +179,7 @@ class StatusProtocol(H11Protocol):
     # -- bounds
 
     def _finds_room(self) -> bool:
-        if len(self.connections) < MAX_CONNECTIONS:
+        if len(self.connections) < self._door.most_connections:
             return True
         longest = next(iter(self._door.waiting), None)
         if longest is not None:

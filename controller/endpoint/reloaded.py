@@ -42,7 +42,7 @@ class Reloaded(Generic[T]):
                 self._value = self._on_failure(self._value)
                 self.error = str(error)
                 _log.warning(
-                    "a file of the status endpoint cannot be used",
+                    "a file cannot be used",
                     files=list(map(str, self._files)),
                     error=str(error),
                 )

@@ -136,7 +136,7 @@ class Feed:
         """See Listener."""
         with self._lock:
             for change in changes:
-                if _is_told(change):
+                if is_told(change):
                     self._entries.append(Entry(change))
                     self._bytes += self._entries[-1].size
             while len(self._entries) > self._capacity or self._bytes > self._capacity_bytes:
@@ -280,13 +280,13 @@ class Feed:
             except FellBehind:
                 break
             if entries:
-                self._write(_encode(entries))
+                self._write(encode(entries))
             self._told = following
         if self._told != now or self._closed:
             self._dismiss(self._followers)
             self._told = now
         elif self._told_at - self._spoken_at >= KEEP_ALIVE_SECONDS:
-            self._write(_alive(now.revision))
+            self._write(alive(now.revision))
 
     def _write(self, events: bytes) -> None:
         """Write to all followers; those whose connection is not ready continue on their own."""
@@ -320,23 +320,30 @@ async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[
         try:
             entries, position = feed.since(position, feed.told)
         except FellBehind:
-            yield _event("gap", {"detail": FELL_BEHIND}) + b"\n"
+            yield gap()
             return
         if entries:
-            yield _encode(entries)
+            yield encode(entries)
         # the reader resumes a stream of a replica that was ahead of this one
         elif position.revision > feed.revision:
             if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
-                yield _alive(position.revision)
+                yield alive(position.revision)
         else:
             position = await feed.follow(position, write)
 
 
-def _alive(revision: int) -> bytes:
+def gap() -> bytes:
+    """The last event of a reader that fell behind."""
+    return _event("gap", {"detail": FELL_BEHIND}) + b"\n"
+
+
+def alive(revision: int) -> bytes:
+    """A comment, and the revision from which to resume."""
     return f": still here\nid: {revision}\n\n".encode()
 
 
-def _encode(entries: list[Entry]) -> bytes:
+def encode(entries: list[Entry]) -> bytes:
+    """Events as they are sent. Only the last one of a revision has an id."""
     parts: list[bytes] = []
     for index, entry in enumerate(entries):
         parts.append(entry.data())
@@ -345,7 +352,7 @@ def _encode(entries: list[Entry]) -> bytes:
     return b"".join(parts)
 
 
-def _is_told(change: Change) -> bool:
+def is_told(change: Change) -> bool:
     """Whether the change is an event: a status, a spec that appears or goes, or the leader.
 
     The deletion of a status is none, since it comes with the deletion of its spec.

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -21,14 +22,16 @@ from controller.endpoint.problems import Problem
 from controller.endpoint.stream import Feed
 from controller.gateway import bodies, documents
 from controller.gateway.changes import Changes
+from controller.gateway.events import OwnedEvents
+from controller.gateway.metrics import GatewayMetrics
+from controller.gateway.openings import Open, Opening, Openings
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
 from controller.gateway.writing import Writing
 
 WORKERS = 16  # threads that ask etcd or read the model
-MAX_WATCHERS = 2048  # callers that watch tasks at the same time
-MAX_UPLOADS = 64  # bodies of many tasks that are taken in at the same time
+WORKERS_OF_ONE = 8  # that one caller may keep busy
 WRITTEN = "tally.written"  # key in a request's scope: the revision at which it wrote
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
 
@@ -43,14 +46,24 @@ _REFUSED = {
 class GatewayApi:
     """See the module's docstring."""
 
-    def __init__(self, service: Service, writing: Writing, feed: Feed, changes: Changes) -> None:
+    def __init__(
+        self,
+        service: Service,
+        writing: Writing,
+        feed: Feed,
+        changes: Changes,
+        events: OwnedEvents,
+        metrics: GatewayMetrics,
+    ) -> None:
         self.service = service
         self.writing = writing
         self.feed = feed
         self.changes = changes
-        self.watchers = 0
+        self.events = events
+        self.metrics = metrics
+        self.openings = Openings()
         self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
-        self.uploads = 0
+        self._turns = WeakValueDictionary[str, asyncio.Semaphore]()
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
@@ -80,13 +93,7 @@ class GatewayApi:
         """One task, or many."""
         kind = ask.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == bodies.NDJSON:
-            if self.uploads >= MAX_UPLOADS:
-                raise Problem(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"{MAX_UPLOADS} bodies of many tasks are being taken in: try again",
-                    headers={"Retry-After": "2"},
-                )
-            return _Upload(self, ask)
+            return Open(self.openings, Opening.UPLOADS, ask.caller.identity.name, _Upload(self, ask))
         if kind not in ("", "application/json"):
             detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
@@ -113,6 +120,9 @@ class GatewayApi:
             msgspec.structs.replace(result, index=places[result.index])
             for result in self.writing.submit(ask.caller, tasks, dry_run=ask.values["dry_run"])
         )
+        if not ask.values["dry_run"]:
+            for result in results:
+                self.metrics.submitted(result.outcome)
         return sorted(results, key=lambda result: result.index)
 
     def cancel(self, ask: CallerRequest) -> Response:
@@ -148,13 +158,18 @@ class GatewayApi:
 
     async def write(self, what: Callable[[], Any], ask: CallerRequest) -> Any:
         """As `run`, and note in the request's scope at which revision it wrote."""
-        result, revision = await self.run(partial(self.writing.noting, what))
+        result, revision = await self.run(partial(self.writing.noting, what), ask.caller)
         ask.request.scope[WRITTEN] = max(revision, ask.request.scope.get(WRITTEN, 0))
         return result
 
-    async def run(self, what: Callable[[], Any]) -> Any:
-        """Run it in a thread: it may wait for etcd."""
-        return await asyncio.get_running_loop().run_in_executor(self.workers, what)
+    async def run(self, what: Callable[[], Any], caller: Caller) -> Any:
+        """Run it in a thread, when it is the caller's turn: it may wait for etcd."""
+        name = caller.identity.name
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._turns[name] = asyncio.Semaphore(WORKERS_OF_ONE)
+        async with turn:
+            return await asyncio.get_running_loop().run_in_executor(self.workers, what)
 
     def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
         body: bodies.ActionBody = ask.body
@@ -175,12 +190,8 @@ class _Upload(Response):
         self._ask = ask
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # of Response
-        self._api.uploads += 1
-        try:
-            with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-                await self._serve(spool, send)
-        finally:
-            self._api.uploads -= 1
+        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+            await self._serve(spool, send)
 
     async def _serve(self, spool: Any, send: Send) -> None:
         headers = [(b"content-type", bodies.NDJSON.encode())]

@@ -18,7 +18,8 @@ from controller.gateway.service import Caller
 class CallerRequest:
     """A parsed request of a caller who has signed in.
 
-    `body` is an instance of the route's `body`, if it has one. `request` is for handlers that stream.
+    `body` is an instance of the route's `body`, if it has one. `request` is for handlers that stream, as is
+    `still`: who the caller is and what it may do by now; None when it may not sign in any more.
     """
 
     caller: Caller
@@ -26,6 +27,7 @@ class CallerRequest:
     values: Mapping[str, Any]
     body: Any
     request: Request
+    still: Callable[[], Awaitable[Caller | None]]
 
 
 JSON = "application/json"

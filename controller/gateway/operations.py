@@ -11,7 +11,7 @@ from starlette.responses import Response
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
-from controller.endpoint.query import LABEL, Parameter, parse_flag
+from controller.endpoint.query import AFTER, LABEL, Parameter, parse_flag
 from controller.gateway import admin, bodies, documents, reads
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
@@ -177,6 +177,7 @@ OPERATIONS: tuple[Operation, ...] = (
         None,
         _SELECTION,
         ndjson=True,
+        in_loop=True,
     ),
     _get(
         "/v1/tasks:watch",
@@ -187,6 +188,26 @@ OPERATIONS: tuple[Operation, ...] = (
         _SELECTION,
         ndjson=True,
         in_loop=True,
+    ),
+    Operation(
+        "GET",
+        "/v1/events",
+        "streamEvents",
+        "Changes of tasks, as server-sent events. `gap` is the last event of a reader that fell behind.",
+        reads.events,
+        parameters=(AFTER,),
+        problems={HTTPStatus.GONE: "The changes after that revision are no longer known."},
+        content_type="text/event-stream",
+        in_loop=True,
+    ),
+    Operation(
+        "GET",
+        "/metrics",
+        "metrics",
+        "The gateway's metrics, for Prometheus.",
+        reads.metrics,
+        problems=_FORBIDDEN,
+        content_type="text/plain",
     ),
     Operation(
         "POST",

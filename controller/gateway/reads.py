@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -14,11 +15,17 @@ from controller.client.views import TaskView
 from controller.client.wire import pool_document
 from controller.core.model import codec
 from controller.endpoint.problems import Problem
+from controller.endpoint.query import AFTER, parse_parameters
+from controller.endpoint.stream import FELL_BEHIND, FellBehind
 from controller.gateway import bodies, documents
-from controller.gateway.api import MAX_WATCHERS, GatewayApi, answer
+from controller.gateway.api import GatewayApi, answer
 from controller.gateway.bodies import NDJSON
+from controller.gateway.events import stream
+from controller.gateway.openings import Open, Opening
 from controller.gateway.operation import CallerRequest
-from controller.gateway.service import Caller
+from controller.gateway.policy import Right
+from controller.gateway.service import Caller, Forbidden
+from controller.telemetry.metrics import CONTENT_TYPE
 
 PAGE = 256  # tasks that are encoded together
 PACE_SECONDS = 0.05  # between two looks at what changed
@@ -31,15 +38,25 @@ def task(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(documents.task_document(api.service.task(ask.caller, ask.path["id"]), ask.caller))
 
 
-def tasks(api: GatewayApi, ask: CallerRequest) -> Response:
-    """The tasks that match, one a line."""
-    found = _matching(api, ask, None)
+async def tasks(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The tasks that match, one a line. The model is held for a page at a time, so that nobody waits long."""
+    return Open(
+        api.openings,
+        Opening.LISTS,
+        ask.caller.identity.name,
+        StreamingResponse(_listed(api, ask), media_type=NDJSON),
+    )
 
-    def pages() -> Iterable[bytes]:
-        for begin in range(0, len(found), PAGE):
-            yield b"".join(_lines(found[begin : begin + PAGE], ask.caller))
 
-    return StreamingResponse(pages(), media_type=NDJSON)
+async def _listed(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
+    ids = await api.run(partial(_matching_ids, api, ask), ask.caller)
+    for begin in range(0, len(ids), PAGE):
+        page = ids[begin : begin + PAGE]
+        yield await api.run(partial(_page, api, ask, page), ask.caller)
+
+
+def _page(api: GatewayApi, ask: CallerRequest, ids: Sequence[str]) -> bytes:
+    return b"".join(_lines(api.service.readable(ask.caller, ids).values(), ask.caller))
 
 
 def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -100,16 +117,17 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
         )
     wanted, since, loop = set(body.ids), body.since, asyncio.get_running_loop()
     deadline = loop.time() + body.timeout_seconds
-    while True:
-        revision = api.feed.revision
-        changed = api.changes.since(since) if since else None
-        ids = wanted if changed is None else wanted & changed
-        if ids or api.feed.closed or loop.time() >= deadline:
-            break
-        since = revision
-        if await api.feed.reached(revision + 1, deadline - loop.time()):
-            await asyncio.sleep(PACE_SECONDS)
-    views = await api.run(lambda: api.service.readable(ask.caller, ids))
+    with api.openings.one(Opening.WAITS, ask.caller.identity.name):
+        while True:
+            revision = api.feed.revision
+            changed = api.changes.since(since) if since else None
+            ids = wanted if changed is None else wanted & changed
+            if ids or api.feed.closed or loop.time() >= deadline:
+                break
+            since = revision
+            if await api.feed.reached(revision + 1, deadline - loop.time()):
+                await asyncio.sleep(PACE_SECONDS)
+    views = await api.run(partial(api.service.readable, ask.caller, sorted(ids)), ask.caller)
     return answer(
         documents.Waited(
             revision=revision,
@@ -121,37 +139,73 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
 
 async def watch(api: GatewayApi, ask: CallerRequest) -> Response:
     """The tasks that match, and then those that change: a line for each look, with `items` and `revision`."""
-    if api.watchers >= MAX_WATCHERS:
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MAX_WATCHERS} callers are watching: ask another gateway",
-            headers={"Retry-After": "5"},
-        )
-    return StreamingResponse(_watched(api, ask), media_type=NDJSON)
+    return Open(
+        api.openings,
+        Opening.WATCHES,
+        ask.caller.identity.name,
+        StreamingResponse(_watched(api, ask), media_type=NDJSON),
+    )
 
 
 async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
-    api.watchers += 1
     since: int | None = None
-    try:
-        while not api.feed.closed:
-            revision = api.feed.revision
-            only = api.changes.since(since) if since is not None else None  # None: all
-            views = await api.run(partial(_matching, api, ask, only)) if only is None or only else []
+    while not api.feed.closed and (caller := await ask.still()) is not None:
+        now = dataclasses.replace(ask, caller=caller)
+        revision = api.feed.revision
+        only = api.changes.since(since) if since is not None else None  # None: all
+        if only is None or only:
+            views, line = await api.run(partial(_look, api, now, only, revision), caller)
             if views or since is None:
-                items = [documents.task_document(view, ask.caller) for view in views]
-                yield msgspec.json.encode(documents.Watched(revision=revision, items=items)) + b"\n"
-            since = revision
-            if await api.feed.reached(revision + 1, ALIVE_SECONDS):
-                await asyncio.sleep(PACE_SECONDS)
-            else:
-                yield b"\n"
-    finally:
-        api.watchers -= 1
+                yield line
+        since = revision
+        if await api.feed.reached(revision + 1, ALIVE_SECONDS):
+            await asyncio.sleep(PACE_SECONDS)
+        else:
+            yield b"\n"
 
 
-def _matching(api: GatewayApi, ask: CallerRequest, only: set[str] | None) -> list[TaskView]:
-    return api.service.tasks(
+def _look(api: GatewayApi, ask: CallerRequest, only: set[str] | None, revision: int) -> tuple[int, bytes]:
+    """How many tasks match, and the line that tells them."""
+    ids = _matching_ids(api, ask, only)
+    items = [
+        documents.task_document(view, ask.caller)
+        for begin in range(0, len(ids), PAGE)
+        for view in api.service.readable(ask.caller, ids[begin : begin + PAGE]).values()
+    ]
+    return len(items), msgspec.json.encode(documents.Watched(revision=revision, items=items)) + b"\n"
+
+
+async def events(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The stream of changes of tasks that the caller may read."""
+    after = ask.values["after"]
+    # a browser that reconnects sends the last event's id, but keeps its original URL
+    if last := ask.request.headers.get("last-event-id", ""):
+        after = parse_parameters([AFTER], [("after", last)])["after"]
+    try:
+        position = api.events.position(after)
+    except FellBehind:
+        raise Problem(HTTPStatus.GONE, FELL_BEHIND, parameter="after") from None
+    return Open(
+        api.openings,
+        Opening.STREAMS,
+        ask.caller.identity.name,
+        StreamingResponse(
+            stream(api.events, api.feed, position, ask.still),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        ),
+    )
+
+
+def metrics(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The gateway's metrics, for who may read the tasks of all owners."""
+    if not ask.caller.rights.may_read_all:
+        raise Forbidden(Right.READ, "the gateway's metrics, which are of all owners")
+    return Response(api.metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+def _matching_ids(api: GatewayApi, ask: CallerRequest, only: set[str] | None = None) -> list[str]:
+    return api.service.task_ids(
         ask.caller,
         pool=ask.values["pool"] or "",
         states=ask.values["state"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Iterator
 
@@ -13,8 +14,11 @@ from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.changes import Changes
+from controller.gateway.events import OwnedEvents
+from controller.gateway.metrics import GatewayMetrics
 from controller.gateway.noted import NotedCalls
 from controller.gateway.oidc import Oidc, OidcOptions
+from controller.gateway.openings import MOST_CONNECTIONS
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
@@ -28,7 +32,17 @@ from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.views.freshness import Rule
 
+OTHER_FILES = 512  # beside connections: spooled answers, etcd, certificates
 log = structlog.get_logger(__name__)
+
+
+def allow_connections() -> None:
+    """Open as many files as the connections need, if the hard limit allows it: the soft one is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
@@ -71,6 +85,7 @@ def run_gateway(settings: Settings) -> int:
             "is missing, so nobody may do anything: set"
             f" {flag_of('gateway_policy_file')} or {variable_of('gateway_policy_file')}",
         )
+    allow_connections()
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     clock, keys = SystemClock(), Keys(settings.cluster)
     policy = policy_file(settings.gateway_policy_file)
@@ -94,7 +109,8 @@ def run_gateway(settings: Settings) -> int:
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
     service = Service(calls, standby)
-    api = GatewayApi(service, Writing(calls, standby, service), Feed(), Changes())
+    writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
+    api = GatewayApi(service, writing, Feed(), Changes(), events, GatewayMetrics())
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
@@ -30,7 +31,9 @@ from controller.endpoint.server import listen
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies, openapi
 from controller.gateway.api import WRITTEN, GatewayApi, answer
-from controller.gateway.identity import SignInUnavailable
+from controller.gateway.identity import Identity, SignInUnavailable
+from controller.gateway.metrics import UNKNOWN, GatewayMetrics, Measures
+from controller.gateway.openings import MOST_CONNECTIONS
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.operations import OPERATIONS
 from controller.gateway.policy import AccessPolicy
@@ -40,6 +43,8 @@ from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
 from controller.store.base import StoreError
 
+OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
+RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
 MAX_WAITING = 1024  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10.0
@@ -83,11 +88,26 @@ class GatewayServer:
                 "the gateway's tokens cross the network in clear text: set gateway_cert_file", url=self.url
             )
         # the changes first: who hears of a revision finds its changes
-        self._ends = [self._standby.subscribe(each) for each in (self._api.changes, self._api.feed)]
+        api = self._api
+        self._ends = [self._standby.subscribe(each) for each in (api.changes, api.events, api.feed)]
+        self._api.metrics.observe(
+            Measures(
+                self._api.service.cluster,
+                lambda: not self._failed(),
+                lambda: self._standby.revision,
+                lambda: self._standby.staleness_seconds,
+                self._api.openings.counts,
+                self._problems,
+            )
+        )
+        door = Door(self._access, None, MOST_CONNECTIONS)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application(),
-                http=cast(type[asyncio.Protocol], partial(StatusProtocol, Door(self._access, None))),
+                http=cast(
+                    type[asyncio.Protocol],
+                    partial(StatusProtocol, Door(self._access, None, MOST_CONNECTIONS)),
+                ),
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -116,6 +136,13 @@ class GatewayServer:
         self._api.close()
         self._sign_in.close()
 
+    def _failed(self) -> list[str]:
+        return [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
+
+    def _problems(self) -> dict[str, str]:
+        self._policy.current()
+        return {"gateway_policy_file": self._policy.error, **self._sign_in.problems()}
+
     # -- requests
 
     def _application(self) -> ASGIApp:
@@ -137,7 +164,7 @@ class GatewayServer:
             },
         )
         app.router.redirect_slashes = False
-        return _Frame(app, self._standby)
+        return _Frame(app, self._standby, self._api.metrics)
 
     async def _livez(self, _: Request) -> Response:
         check = self._standby.live()
@@ -145,7 +172,7 @@ class GatewayServer:
 
     async def _readyz(self, _: Request) -> Response:
         # whether a leader is known is told to who has signed in: without one, tasks are taken in and wait
-        failed = [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
+        failed = self._failed()
         return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
 
     async def _openapi(self, _: Request) -> Response:
@@ -155,6 +182,7 @@ class GatewayServer:
         known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
 
         async def endpoint(request: Request) -> Response:
+            request.scope[OPERATION] = route.operation
             caller = await self._caller(request)
             wait = self._rates.take(caller.identity.name)
             if wait:
@@ -166,17 +194,25 @@ class GatewayServer:
             body = None
             if route.body is not None:
                 body = bodies.parse_body(await bodies.whole(request), route.body)
-            ask = CallerRequest(caller, request.path_params, values, body, request)
+            ask = CallerRequest(
+                caller, request.path_params, values, body, request, self._still(request, caller)
+            )
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
-            run = self._api.run if route.reads_model else partial(self._api.write, ask=ask)
-            return cast(Response, await run(partial(route.handle, self._api, ask)))
+            work = partial(route.handle, self._api, ask)
+            found = await (self._api.run(work, caller) if route.reads_model else self._api.write(work, ask))
+            return cast(Response, found)
 
         return endpoint
 
     async def _caller(self, request: Request) -> Caller:
-        certificate = request.scope["state"].get(CERTIFICATE, {})
-        identity = await self._sign_in.identify(request.headers.get("authorization", ""), certificate)
+        metrics = self._api.metrics
+        try:
+            identity = await self._identity(request)
+        except SignInUnavailable:
+            metrics.signed_in("unavailable")
+            raise
+        metrics.signed_in(identity.method if identity is not None else "none")
         if identity is None:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
@@ -184,6 +220,32 @@ class GatewayServer:
                 headers={"WWW-Authenticate": 'Bearer realm="Tally"'},
             )
         return Caller(identity, self._policy.current().rights(identity))
+
+    async def _identity(self, request: Request) -> Identity | None:
+        certificate = request.scope["state"].get(CERTIFICATE, {})
+        return await self._sign_in.identify(request.headers.get("authorization", ""), certificate)
+
+    def _still(self, request: Request, caller: Caller) -> Callable[[], Awaitable[Caller | None]]:
+        """For answers that go on: who the caller is by now, asked at most every RECHECK_SECONDS."""
+        known: Caller | None = caller
+        at = asyncio.get_running_loop().time()
+
+        async def still() -> Caller | None:
+            nonlocal known, at
+            now = asyncio.get_running_loop().time()
+            if known is None or now - at < RECHECK_SECONDS:
+                return known
+            at = now
+            try:
+                identity = await self._identity(request)
+            except SignInUnavailable:
+                return known  # it is not known that it may not
+            known = None
+            if identity is not None and identity.name == caller.identity.name:
+                known = Caller(identity, self._policy.current().rights(identity))
+            return known
+
+        return still
 
     async def _reach(self, revision: int, seconds: float) -> None:
         if not self._standby.revision:
@@ -200,13 +262,19 @@ class GatewayServer:
 class _Frame:
     """Adds the headers that all answers share."""
 
-    def __init__(self, app: ASGIApp, standby: Standby) -> None:
+    def __init__(self, app: ASGIApp, standby: Standby, metrics: GatewayMetrics) -> None:
         self._app = app
         self._standby = standby
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = time.monotonic()
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                self._metrics.answered(
+                    scope.get(OPERATION, UNKNOWN), message["status"], time.monotonic() - begun
+                )
                 answered = MutableHeaders(scope=message)
                 # after a write that of the write: who sends it as min_revision reads what it has written
                 revision = max(self._standby.revision, scope.get(WRITTEN, 0))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from controller.client import Client
-from controller.client.reading import Reading, sorted_views
+from controller.client.reading import Reading, sorted_tasks
 from controller.client.views import (
     LeaderView,
     OwnerView,
@@ -83,7 +83,7 @@ class Service:
         with self._standby.reading() as model:
             return self.found(caller, task_view(model, task_id), task_id)
 
-    def tasks(
+    def task_ids(
         self,
         caller: Caller,
         *,
@@ -92,14 +92,17 @@ class Service:
         terms: Sequence[Requirement] = (),
         owner: str = "",
         only: set[str] | None = None,
-    ) -> list[TaskView]:
+    ) -> list[str]:
         """The tasks that match and that the caller may read, in the order in which they were submitted.
 
         `only` limits them to these ids.
         """
         with self._standby.reading() as model:
-            found = sorted_views(model, pool, states, terms, only, owner)
-        return [view for view in found if caller.rights.allows(Right.READ, view.owner)]
+            return [
+                task.id
+                for task in sorted_tasks(model, pool, states, terms, only, owner)
+                if caller.rights.allows(Right.READ, owner_of(task))
+            ]
 
     def explain(self, caller: Caller, task_id: str) -> str:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""

@@ -77,10 +77,12 @@ class SignIn:
         return None
 
     def problems(self) -> dict[str, str]:
-        """What cannot be used now, by setting or method, and why."""
+        """Why each file and provider cannot be used now, by setting or method; "" if it can."""
         found = {str(each.method): each.error for each, _ in self._providers}
+        if self._tokens is not None:
+            self._tokens.current()
         found["gateway_tokens_file"] = self._tokens.error if self._tokens is not None else ""
-        return {name: error for name, error in found.items() if error}
+        return found
 
     def close(self) -> None:
         """Ask nobody any more."""

@@ -8,6 +8,7 @@ now. All replicas have the same model: select `replica_role="leader"` to sum wit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -390,9 +391,14 @@ def known(word: str, words: frozenset[str]) -> str:
 
 
 def reference() -> str:
-    """The table of all metrics, in Markdown."""
+    """The table of a replica's metrics, in Markdown."""
+    return table(FAMILIES)
+
+
+def table(families: Iterable[Family]) -> str:
+    """A table of metrics, in Markdown."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in FAMILIES:
+    for family in families:
         labels = ", ".join(f"`{label}`" for label in family.labels)
         meaning = family.help.replace("|", r"\|")
         kind = "gauge (always 1)" if family.kind is MetricType.INFO else family.kind.value

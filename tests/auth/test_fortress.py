@@ -315,7 +315,7 @@ def provoke(fortress: Fortress, replica: Replica, tmp_path: Path) -> None:
     with fortress.client(token=fortress.token[:-1] + "x") as stranger:
         assert stranger.get(f"{replica.url}/v1/tasks").status_code == 401
     key.write_bytes(good)
-    wait_until(lambda: "a file of the status endpoint cannot be used" in replica.output, "the complaint")
+    wait_until(lambda: "a file cannot be used" in replica.output, "the complaint")
 
 
 def unusable(folder: Path) -> Path:

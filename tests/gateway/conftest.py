@@ -15,6 +15,8 @@ from controller.endpoint.access import EndpointAccess
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.changes import Changes
+from controller.gateway.events import OwnedEvents
+from controller.gateway.metrics import GatewayMetrics
 from controller.gateway.noted import NotedCalls
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
@@ -85,7 +87,8 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
     calls = NotedCalls(store, keys, clock, 5.0)
     service = Service(calls, standby)
-    api = GatewayApi(service, Writing(calls, standby, service), Feed(), Changes())
+    writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
+    api = GatewayApi(service, writing, Feed(), Changes(), events, GatewayMetrics())
     gateway = GatewayServer(
         api,
         standby,

@@ -1,0 +1,146 @@
+"""Changes of tasks as server-sent events, each for those callers only who may read the task.
+
+The format, the ring and what a reader must do after a gap are those of the status endpoint's stream (see
+`endpoint.stream`). In addition, each change has the task's owner: a caller gets the changes of owners whose
+tasks it may read, and nothing tells it of others, not even the time of their changes, as far as the pace
+allows: a page of which nothing is left is not sent.
+
+A reader is a position in the ring. Readers with the same rights share the work: what is encoded for one is
+kept for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+
+from controller.core.model.model import Model
+from controller.core.model.records import Change
+from controller.endpoint.stream import (
+    CAPACITY,
+    CAPACITY_BYTES,
+    KEEP_ALIVE_SECONDS,
+    RETRY_MILLISECONDS,
+    Entry,
+    Feed,
+    FellBehind,
+    Position,
+    alive,
+    encode,
+    gap,
+    is_told,
+)
+from controller.gateway.policy import Right, Rights
+from controller.gateway.service import Caller
+from controller.views.tasks import owner_of
+
+PACE_SECONDS = 0.1  # between two pages for one reader
+PAGE = 1024  # changes that are looked at for one page
+KEPT_PAGES = 64
+
+Reading = Callable[[], AbstractContextManager[Model]]
+
+
+class OwnedEvents:
+    """See the module's docstring. A Listener of the standby's model; any thread may read."""
+
+    def __init__(self, reading: Reading, capacity: int = CAPACITY) -> None:
+        self._reading = reading
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._ring: deque[tuple[Entry, str]] = deque()
+        self._owners: dict[str, str] = {}  # of each task: when it is removed, its record is gone
+        self._bytes = 0
+        self._floor = self._revision = self._era = 0
+        self._pages: OrderedDict[tuple[Position, object], tuple[bytes, Position]] = OrderedDict()
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener."""
+        with self._reading() as model:
+            owners = {task_id: owner_of(task) for task_id, task in model.tasks.items()}
+        with self._lock:
+            self._ring.clear()
+            self._pages.clear()
+            self._owners, self._bytes = owners, 0
+            self._floor = self._revision = revision
+            self._era += 1
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener."""
+        told = [change for change in changes if is_told(change)]
+        with self._reading() as model:
+            owners = {
+                change.names[0]: owner_of(model.tasks[change.names[0]])
+                for change in told
+                if change.names and change.names[0] in model.tasks
+            }
+        with self._lock:
+            self._owners |= owners
+            for change in told:
+                entry, task_id = Entry(change), change.names[0] if change.names else ""
+                self._ring.append((entry, self._owners.get(task_id, "")))
+                self._bytes += entry.size
+                if change.kind == "tasks" and change.value is None and task_id not in owners:
+                    self._owners.pop(task_id, None)
+            while len(self._ring) > self._capacity or self._bytes > CAPACITY_BYTES:
+                dropped, _ = self._ring.popleft()
+                self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
+            self._revision = max(self._revision, revision)
+
+    def position(self, after: int | None = None) -> Position:
+        """The start of a reader: after the given revision, or now. Raises FellBehind."""
+        with self._lock:
+            if after is not None and after < self._floor:
+                raise FellBehind
+            return Position(self._revision if after is None else after, self._era)
+
+    def page(self, position: Position, rights: Rights) -> tuple[bytes, Position]:
+        """The next events that these rights let one see, and the position after them. Raises FellBehind."""
+        key = position, None if rights.may_read_all else rights.owners.get(Right.READ)
+        with self._lock:
+            if position.era != self._era or position.revision < self._floor:
+                raise FellBehind
+            known = self._pages.get(key)
+            if known is not None and known[1].revision >= self._revision:
+                return known
+            fresh: list[tuple[Entry, str]] = []
+            for entry, owner in reversed(self._ring):
+                if entry.mod <= position.revision:
+                    break
+                fresh.append((entry, owner))
+            last = max(self._revision, position.revision)
+        fresh.reverse()
+        if len(fresh) > PAGE:
+            last = fresh[PAGE][0].mod  # whole revisions only
+        seen = [e for e, owner in fresh if e.mod <= last and (not owner or rights.allows(Right.READ, owner))]
+        found = encode(seen) if seen else b"", position._replace(revision=last)
+        with self._lock:
+            self._pages[key] = found
+            while len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+        return found
+
+
+async def stream(
+    events: OwnedEvents, feed: Feed, position: Position, still: Callable[[], Awaitable[Caller | None]]
+) -> AsyncIterator[bytes]:
+    """The stream, until the reader leaves, falls behind, or the feed is closed.
+
+    `still` tells who the caller is and what it may do now; None: it may not sign in any more.
+    """
+    yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
+    while not feed.closed and (caller := await still()) is not None:
+        try:
+            page, position = events.page(position, caller.rights)
+        except FellBehind:
+            yield gap()
+            return
+        if page:
+            yield page
+        if await feed.reached(position.revision + 1, KEEP_ALIVE_SECONDS):
+            await asyncio.sleep(PACE_SECONDS)
+        else:
+            yield alive(position.revision)

@@ -1,0 +1,108 @@
+"""What callers keep open at the same time: streams, watches, waits, uploads, lists. Each kind has its limits.
+
+For one event loop. There is a limit for all callers together, so that the gateway stays alive, and one for
+each caller, so that it stays there for others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from http import HTTPStatus
+from typing import NamedTuple
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from controller.endpoint.problems import Problem
+
+MOST_CONNECTIONS = 4096  # of all callers; see endpoint.connections
+
+
+class Opening(StrEnum):
+    """What can be open."""
+
+    STREAMS = "streams"
+    WATCHES = "watches"
+    WAITS = "waits"
+    UPLOADS = "uploads"
+    LISTS = "lists"
+    LOGS = "logs"
+
+
+class Limit(NamedTuple):
+    """Of all callers together, and of one."""
+
+    of_all: int
+    of_one: int
+
+
+LIMITS: Mapping[Opening, Limit] = {
+    Opening.STREAMS: Limit(2048, 1024),
+    Opening.WATCHES: Limit(1024, 256),
+    Opening.WAITS: Limit(2048, 1024),
+    Opening.UPLOADS: Limit(64, 16),
+    Opening.LISTS: Limit(16, 4),
+    Opening.LOGS: Limit(256, 64),
+}
+
+
+class Openings:
+    """See the module's docstring."""
+
+    def __init__(self, limits: Mapping[Opening, Limit] = LIMITS) -> None:
+        self._limits = limits
+        self._of_all = Counter[Opening]()
+        self._of_one = Counter[tuple[Opening, str]]()
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind are open."""
+        return {str(kind): self._of_all[kind] for kind in Opening}
+
+    def refusal(self, kind: Opening, name: str) -> Problem | None:
+        """Why the caller may open no more of this kind now; None if it may."""
+        limit = self._limits[kind]
+        if self._of_one[kind, name] >= limit.of_one:
+            detail = f"{name} has {limit.of_one} {kind} open already: end some, or try again"
+            return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "2"})
+        if self._of_all[kind] >= limit.of_all:
+            detail = f"{limit.of_all} {kind} are open already: ask another gateway, or try again"
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        return None
+
+    @contextmanager
+    def one(self, kind: Opening, name: str) -> Iterator[None]:
+        """One more of this kind is open. Raises Problem if the caller may open no more."""
+        if (problem := self.refusal(kind, name)) is not None:
+            raise problem
+        self._of_all[kind] += 1
+        self._of_one[kind, name] += 1
+        try:
+            yield
+        finally:
+            self._of_all[kind] -= 1
+            self._of_one[kind, name] -= 1
+            if not self._of_one[kind, name]:
+                del self._of_one[kind, name]
+
+
+class Open(Response):
+    """An answer that counts as open from its first byte to its last."""
+
+    def __init__(self, openings: Openings, kind: Opening, name: str, inner: Response) -> None:
+        super().__init__()
+        self._openings = openings
+        self._kind = kind
+        self._name = name
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or say why not."""
+        problem = self._openings.refusal(self._kind, self._name)
+        if problem is not None:
+            await problem.response()(scope, receive, send)
+            return
+        with self._openings.one(self._kind, self._name):
+            await self._inner(scope, receive, send)

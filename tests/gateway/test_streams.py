@@ -1,0 +1,197 @@
+"""What callers keep open, such as streams. Each sees its own, and takes nothing from others."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from controller.client import Client
+from controller.endpoint.stream import FellBehind
+from controller.gateway.events import OwnedEvents
+from controller.gateway.identity import Identity, Method
+from controller.gateway.openings import LIMITS, Limit, Opening
+from controller.gateway.policy import parse_policy
+from tests.endpoint.model_view import ModelView
+from tests.gateway.conftest import As, Served
+from tests.gateway.test_gateway import task
+from tests.support.waiting import wait_until
+
+
+class Reader:
+    """A reader of a stream, in a thread of its own."""
+
+    def __init__(self, http: httpx.Client, **params: object) -> None:
+        self.events: list[tuple[str, dict[str, object], str]] = []
+        self.ended = threading.Event()
+        self.begun = threading.Event()
+        self._http, self._params = http, params
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        assert self.begun.wait(10)
+
+    def _read(self) -> None:
+        with suppress(httpx.ReadError):  # the test has ended
+            self._follow()
+
+    def _follow(self) -> None:
+        with self._http.stream("GET", "/v1/events", params=self._params, timeout=60) as answer:  # type: ignore[arg-type]
+            assert answer.status_code == 200, answer.read()
+            fields: dict[str, str] = {}
+            for line in answer.iter_lines():
+                self.begun.set()
+                if line and not line.startswith(":"):
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif fields:
+                    if "event" in fields:
+                        self.events.append(
+                            (fields["event"], json.loads(fields["data"]), fields.get("id", ""))
+                        )
+                    fields = {}
+        self.ended.set()
+
+    def ids(self) -> list[object]:
+        return [data.get("id") for _, data, _ in self.events]
+
+
+def test_each_reader_gets_what_it_may_read(as_: As, client: Client) -> None:
+    """Also of a task that is removed, whose record is gone by then; nothing of others."""
+    alice, bob, watcher = (Reader(as_(name)) for name in ("alice", "bob", "watcher"))
+    client.submit(task("hers"))
+    client.submit(task("his", owner="speech"))
+    wait_until(lambda: "his" in bob.ids() and len(watcher.ids()) >= 2, "the events")
+    assert set(alice.ids()) == {"hers"}
+    assert set(bob.ids()) == {"his"}
+    assert {"hers", "his"} <= set(watcher.ids())
+    assert [name for name, _, _ in alice.events] == ["submitted"]
+
+
+def test_a_stream_resumes(as_: As, client: Client) -> None:
+    """After the last id: nothing is missed."""
+    first = Reader(as_("alice"))
+    client.submit(task("a"))
+    wait_until(lambda: first.ids() == ["a"], "the first event")
+    client.submit(task("b"))
+    client.submit(task("other", owner="speech"))
+    client.submit(task("c"))
+    resumed = Reader(as_("alice"), after=int(first.events[0][2]))
+    wait_until(lambda: resumed.ids() == ["b", "c"], "what came meanwhile")
+
+
+def test_a_caller_that_is_removed_hears_no_more(
+    as_: As, served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream ends, though it was opened while the caller was welcome."""
+    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    reader, other = Reader(as_("alice")), Reader(as_("watcher"))
+    entries = served.tokens_file.read_text().split("[[tokens]]")
+    served.tokens_file.write_text("[[tokens]]".join(each for each in entries if "alice" not in each))
+    client.submit(task("a"))
+    assert reader.ended.wait(30)
+    wait_until(lambda: "a" in other.ids(), "the other reader's event")
+    assert reader.ids() == []
+
+
+def test_limits_are_of_one_and_of_all(as_: As, served: Served) -> None:
+    """429 for who has too much open, 503 when all have; both say when to try again. Others go on."""
+    openings = served.gateway._api.openings
+    openings._limits = {**LIMITS, Opening.STREAMS: Limit(3, 2)}
+    readers = [Reader(as_("alice")), Reader(as_("alice"))]
+    refused = as_("alice").get("/v1/events")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
+    readers.append(Reader(as_("bob")))
+    full = as_("watcher").get("/v1/events")
+    assert (full.status_code, full.headers["Retry-After"]) == (503, "5")
+    assert openings.counts()["streams"] == len(readers)
+    assert as_("bob").get("/v1/whoami").status_code == 200
+
+
+def test_metrics(as_: As, client: Client) -> None:
+    """For who may read all; what was asked is counted."""
+    assert as_("alice").get("/metrics").status_code == 403
+    as_("alice").post("/v1/tasks", json=task("a"))
+    as_("alice").get("/nothing")
+    as_("").get("/v1/whoami")
+    text = as_("watcher").get("/metrics").text
+    for line in (
+        'tally_gateway_requests_total{code="201",operation="submitTasks"} 1.0',
+        'tally_gateway_requests_total{code="404",operation="unknown"} 1.0',
+        'tally_gateway_submitted_tasks_total{outcome="created"} 1.0',
+        'tally_gateway_sign_ins_total{method="none"} 1.0',
+        'tally_gateway_sign_in_problem{what="gateway_policy_file"} 0.0',
+        "tally_gateway_ready 1.0",
+    ):
+        assert line in text.splitlines(), line
+
+
+# -- the ring
+
+
+POLICY = parse_policy("[[rules]]\nwho = ['alice']\nowners = ['vision']\nverbs = ['read-own']")
+RIGHTS = POLICY.rights(Identity("alice", frozenset(), Method.TOKEN))
+ALL = parse_policy("[[rules]]\nwho = ['*']\nverbs = ['read-any']").rights(
+    Identity("w", frozenset(), Method.TOKEN)
+)
+
+
+class Ring:
+    """A ring, and a model that changes."""
+
+    def __init__(self, capacity: int = 100) -> None:
+        self.view = ModelView()
+        self.events = OwnedEvents(self.view.reading, capacity)
+        self.start = self.view.facts().revision
+        self.view.subscribe(self.events)
+
+    def change(self, name: str, owner: str) -> int:
+        return self.view.submit(name, owner=owner)
+
+    def remove(self, name: str) -> int:
+        return self.view.write(("tasks", (name,), None))
+
+
+def test_a_page_for_one_is_kept_for_the_next_with_the_same_rights() -> None:
+    ring = Ring()
+    begin = ring.events.position()
+    ring.change("a", "vision")
+    last = ring.change("b", "speech")
+    page, end = ring.events.page(begin, RIGHTS)
+    assert (b'"a"' in page, b'"b"' in page, end.revision) == (True, False, last)
+    again, _ = ring.events.page(begin, RIGHTS)
+    assert again is page
+    everything, _ = ring.events.page(begin, ALL)
+    assert b'"b"' in everything
+    ring.change("c", "vision")
+    assert b'"c"' in ring.events.page(begin, RIGHTS)[0]
+
+
+def test_a_removed_task_is_told_to_its_readers_alone() -> None:
+    ring = Ring()
+    ring.change("a", "vision")
+    ring.change("b", "speech")
+    begin = ring.events.position()
+    ring.remove("a")
+    ring.remove("b")
+    page, _ = ring.events.page(begin, RIGHTS)
+    assert page.count(b"removed") == 1
+    assert not ring.events._owners
+
+
+def test_who_falls_behind_is_told() -> None:
+    """It lists again; and after a reload everybody does."""
+    ring = Ring(capacity=3)
+    start = ring.events.position()
+    for number in range(5):
+        ring.change(f"t{number}", "vision")
+    with pytest.raises(FellBehind):
+        ring.events.page(start, RIGHTS)
+    with pytest.raises(FellBehind):
+        ring.events.position(start.revision)
+    now = ring.events.position()
+    ring.events.reloaded(now.revision + 1)
+    with pytest.raises(FellBehind):
+        ring.events.page(now, RIGHTS)
