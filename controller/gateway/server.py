@@ -104,10 +104,7 @@ class GatewayServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application(),
-                http=cast(
-                    type[asyncio.Protocol],
-                    partial(StatusProtocol, Door(self._access, None, MOST_CONNECTIONS)),
-                ),
+                http=cast(type[asyncio.Protocol], partial(StatusProtocol, door)),
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
