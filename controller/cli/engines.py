@@ -15,7 +15,7 @@ from controller.terminal import say
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
-    from controller.client import ReplicaView
+    from controller.client import Client, ReplicaView
     from controller.config import Settings
     from controller.engine.base import Engine
     from controller.engine.kubernetes.engine import KubernetesEngine
@@ -28,25 +28,32 @@ def open_engine(session: Session) -> Engine | None:
 
     Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
     """
-    return _open(session, *_named(session))
+    return engine_of(session.client, session.settings, session.given("engine"), session.given("state_dir"))
 
 
-def _open(session: Session, name: str, registered: dict[str, object]) -> Engine | None:
+def engine_of(
+    client: Client, settings: Settings, engine: str | None, state_dir: Path | None
+) -> Engine | None:
+    """As `open_engine`. `engine` and `state_dir` are those that the settings give, and not their defaults."""
+    return _open(client, settings, state_dir, *_named(client, engine))
+
+
+def _open(
+    client: Client, settings: Settings, state_dir: Path | None, name: str, registered: dict[str, object]
+) -> Engine | None:
     if name in REMOTE:
         from controller.app import make_engine
 
-        engine = make_engine(name, _as_registered(session.settings, registered), session.client.clock)
-        session.client.outputs.bind(engine)
+        engine = make_engine(name, _as_registered(settings, registered), client.clock)
+        client.outputs.bind(engine)
         return engine
-    return session.client.outputs.engine(session.given("state_dir"))
+    return client.outputs.engine(state_dir)
 
 
-def _named(session: Session) -> tuple[str, dict[str, object]]:
+def _named(client: Client, engine: str | None) -> tuple[str, dict[str, object]]:
     """The engine's name, "" if it is not known, and what the replicas have registered of it."""
-    registered = next(
-        (engine for engine in _registered(session.client.replicas.all()) if engine.get("name")), {}
-    )
-    return str(registered.get("name") or session.given("engine") or ""), registered
+    registered = next((each for each in _registered(client.replicas.all()) if each.get("name")), {})
+    return str(registered.get("name") or engine or ""), registered
 
 
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
@@ -56,10 +63,10 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     another machine.
     """
     engine, problem = None, ""
-    name, registered = _named(session)
+    name, registered = _named(session.client, session.given("engine"))
     why = "no registered replica names it; give --state-dir DIR, or --engine kubernetes or docker"
     try:
-        engine = _open(session, name, registered)
+        engine = _open(session.client, session.settings, session.given("state_dir"), name, registered)
     except UserError as error:
         why = str(error)
     except EngineError as error:

@@ -20,6 +20,19 @@ SETTINGS = (
     "gateway_cert_file",
     "gateway_key_file",
     "gateway_client_ca_file",
+    "gateway_oidc_issuer",
+    "gateway_oidc_audience",
+    "gateway_oidc_name_claim",
+    "gateway_oidc_groups_claim",
+    "gateway_oidc_prefix",
+    "gateway_oidc_ca_file",
+    "gateway_kubernetes",
+    "gateway_kubernetes_audiences",
+    "engine",
+    "state_dir",
+    "kubeconfig",
+    "kube_context",
+    "kube_namespaces",
     "gateway_rate",
     "gateway_burst",
 )
@@ -30,9 +43,12 @@ def serve(session: Session) -> None:
 
     SIGTERM, Ctrl-C and a closed terminal end it, after the requests under way were answered.
     """
+    from controller.cli.engines import engine_of
     from controller.gateway.run import run_gateway
 
-    raise typer.Exit(run_gateway(session.settings))
+    settings = session.settings
+    named = session.given("engine"), session.given("state_dir")
+    raise typer.Exit(run_gateway(settings, lambda client: engine_of(client, settings, *named)))
 
 
 def check_policy(

@@ -45,7 +45,7 @@ def logs(
 
     seconds = parse_duration(since, "--since") if since else None
     options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
-    engine = open_engine(session)
+    engine = None if session.uses_gateway else open_engine(session)
     try:
         chunks = session.client.outputs.logs(
             name, attempt=attempt, follow=follow, engine=engine, options=options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ NDJSON = "application/x-ndjson"
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
+SILENT_SECONDS = 7 * 86_400.0  # of an attempt whose output is followed
 
 
 class GatewayCalls:
@@ -61,6 +63,15 @@ class GatewayCalls:
         """The documents at the path, one a line, as they arrive."""
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
         return _documents(answer)
+
+    def parts(self, path: str, stop: threading.Event, **parameters: str) -> Iterator[bytes]:
+        """A long answer, in parts as they arrive, until `stop` is set.
+
+        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes.
+        """
+        parameters = self._fresh(parameters)
+        answer = self._send("GET", path, parameters=parameters, stream=True, more_seconds=SILENT_SECONDS)
+        return _parts(answer, stop)
 
     def post(
         self, path: str, body: object = None, *, method: str = "POST", timeout_seconds: float = 0.0
@@ -184,6 +195,17 @@ def parse_token(text: str, where: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token or not token:
         raise InvalidField("token", f"{where} does not have one token and nothing else")
     return token
+
+
+def _parts(answer: requests.Response, stop: threading.Event) -> Iterator[bytes]:
+    try:
+        with answer:
+            for chunk in answer.iter_content(chunk_size=None):
+                yield chunk
+                if stop.is_set():
+                    return
+    except requests.RequestException as error:
+        raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
 
 
 def _documents(answer: requests.Response) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ from controller.core.model import codec
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Pool, Spec
+from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import InvalidField, UserError
 from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
@@ -283,8 +286,26 @@ class _Outputs(Outputs):
     def __init__(self, http: GatewayCalls) -> None:
         self._http = http
 
-    def logs(self, *_: object, **__: object) -> Iterator[bytes]:
-        raise UserError("the output of attempts is not served by this gateway yet: see `keep_logs`")
+    def logs(
+        self,
+        task_id: str,
+        *,
+        attempt: int | None = None,
+        follow: bool = False,
+        stop: threading.Event | None = None,
+        engine: Engine | None = None,
+        options: LogOptions = ALL_LOGS,
+    ) -> Iterator[bytes]:
+        del engine  # the gateway has its own
+        asked = {
+            "attempt": "" if attempt is None else str(attempt),
+            "follow": "true" if follow else "",
+            "container": options.container,
+            "tail": "" if options.tail is None else str(options.tail),
+            "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
+            "previous": "true" if options.previous else "",
+        }
+        return self._http.parts(f"/v1/tasks/{part(task_id)}/logs", stop or threading.Event(), **asked)
 
     def engine(self, *_: object, **__: object) -> None:
         raise NeedsEtcd

@@ -21,6 +21,7 @@ from controller.client.views import RequestResult
 from controller.endpoint.problems import Problem
 from controller.endpoint.stream import Feed
 from controller.gateway import bodies, documents
+from controller.gateway.attempt_logs import AttemptLogs
 from controller.gateway.changes import Changes
 from controller.gateway.events import OwnedEvents
 from controller.gateway.metrics import GatewayMetrics
@@ -53,6 +54,7 @@ class GatewayApi:
         feed: Feed,
         changes: Changes,
         events: OwnedEvents,
+        logs: AttemptLogs,
         metrics: GatewayMetrics,
     ) -> None:
         self.service = service
@@ -60,6 +62,7 @@ class GatewayApi:
         self.feed = feed
         self.changes = changes
         self.events = events
+        self.logs = logs
         self.metrics = metrics
         self.openings = Openings()
         self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
@@ -67,6 +70,7 @@ class GatewayApi:
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
+        self.logs.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     # -- who

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
-from controller.endpoint.query import AFTER, LABEL, Parameter, parse_flag
+from controller.endpoint.query import AFTER, LABEL, Parameter, integer, parse_flag
 from controller.gateway import admin, bodies, documents, reads
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
@@ -42,6 +42,7 @@ def _name(text: str) -> str:
     return text
 
 
+_FLAG = {"type": "string", "enum": ["", "1", "true", "0", "false"]}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 253}
 _ACT = Parameter(
     "act", "What to ask about.", {"type": "string", "enum": list(Right)}, _act, default=Right.READ
@@ -62,9 +63,32 @@ _STATE = Parameter(
 _DRY_RUN = Parameter(
     "dry_run",
     "Tell what would become of the tasks, and store nothing.",
-    {"type": "string", "enum": ["", "1", "true", "0", "false"]},
+    _FLAG,
     parse_flag,
     default=False,
+)
+_FOLLOW = Parameter("follow", "Until the attempt has ended.", _FLAG, parse_flag, default=False)
+_ATTEMPT = Parameter(
+    "attempt",
+    "The number of the attempt; the last one, if it is not given.",
+    {"type": "integer", "minimum": 1, "maximum": 2**31},
+    integer(1, 2**31),
+)
+_CONTAINER = Parameter("container", "The container of the pod.", _NAME, _name, default="")
+_TAIL = Parameter(
+    "tail",
+    "Only this many last lines.",
+    {"type": "integer", "minimum": 0, "maximum": 10**9},
+    integer(0, 10**9),
+)
+_SINCE = Parameter(
+    "since_seconds",
+    "Only what was printed in the last seconds.",
+    {"type": "integer", "minimum": 1, "maximum": 10**9},
+    integer(1, 10**9),
+)
+_PREVIOUS = Parameter(
+    "previous", "The previous run of a container that was restarted.", _FLAG, parse_flag, default=False
 )
 _SELECTION = (_POOL_OF, _OWNER_OF, _STATE, LABEL)
 _TEXT = {"type": "string", "maxLength": 253}
@@ -228,6 +252,18 @@ OPERATIONS: tuple[Operation, ...] = (
         reads.explanation,
         documents.Explanation,
         problems=_NOT_FOUND,
+    ),
+    Operation(
+        "GET",
+        "/v1/tasks/{id}/logs",
+        "streamLogs",
+        "The output of an attempt, as it is printed, from where the attempt runs.",
+        reads.logs,
+        parameters=(_FOLLOW, _ATTEMPT, _CONTAINER, _TAIL, _SINCE, _PREVIOUS),
+        problems=_NOT_FOUND,
+        content_type="application/octet-stream",
+        in_loop=True,
+        reads_model=True,
     ),
     _get(
         "/v1/tasks/{id}/log",

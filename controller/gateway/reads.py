@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
 
@@ -17,6 +18,7 @@ from controller.core.model import codec
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import AFTER, parse_parameters
 from controller.endpoint.stream import FELL_BEHIND, FellBehind
+from controller.engine.base import LogOptions
 from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.bodies import NDJSON
@@ -195,6 +197,35 @@ async def events(api: GatewayApi, ask: CallerRequest) -> Response:
             headers={"X-Accel-Buffering": "no"},
         ),
     )
+
+
+async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The output of an attempt, as it is printed."""
+    task_id, values = ask.path["id"], ask.values
+    await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
+    options = LogOptions(
+        container=values["container"],
+        tail=values["tail"],
+        since_seconds=values["since_seconds"],
+        previous=values["previous"],
+    )
+    if (refusal := api.openings.refusal(Opening.LOGS, ask.caller.identity.name)) is not None:
+        raise refusal
+    parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
+    return Open(
+        api.openings,
+        Opening.LOGS,
+        ask.caller.identity.name,
+        StreamingResponse(_while_welcome(parts, ask), media_type="application/octet-stream"),
+    )
+
+
+async def _while_welcome(parts: AsyncIterator[bytes], ask: CallerRequest) -> AsyncIterator[bytes]:
+    async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
+        async for part in parts:
+            if await ask.still() is None:
+                return
+            yield part
 
 
 def metrics(api: GatewayApi, ask: CallerRequest) -> Response:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import structlog
 
+from controller.client import Client
 from controller.clock import Clock, SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
+from controller.gateway.attempt_logs import AttemptLogs, FindEngine
 from controller.gateway.changes import Changes
 from controller.gateway.events import OwnedEvents
 from controller.gateway.metrics import GatewayMetrics
@@ -73,8 +75,10 @@ def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
         )
 
 
-def run_gateway(settings: Settings) -> int:
+def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
     """Run a gateway until SIGTERM, SIGINT or SIGHUP, and return the exit code.
+
+    Outputs of attempts are read from the engine that `find_engine` opens.
 
     Raises InvalidField for files that cannot be used, and StatusAddressUnavailable. An etcd that does not
     answer is not an error: the gateway waits for it.
@@ -110,7 +114,8 @@ def run_gateway(settings: Settings) -> int:
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
     service = Service(calls, standby)
     writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
-    api = GatewayApi(service, writing, Feed(), Changes(), events, GatewayMetrics())
+    logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), find_engine)
+    api = GatewayApi(service, writing, Feed(), Changes(), events, logs, GatewayMetrics())
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

@@ -28,6 +28,7 @@ from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
+from controller.engine.base import EngineError, LogsRefused
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies, openapi
 from controller.gateway.api import WRITTEN, GatewayApi, answer
@@ -127,6 +128,7 @@ class GatewayServer:
         for end in self._ends:
             end()
         self._api.feed.close()
+        self._api.logs.close()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(STOP_SECONDS)
@@ -302,7 +304,9 @@ async def _answer_error(_: Request, error: Exception) -> Response:
         return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
     if isinstance(error, Conflict | UserError):
         return Problem(HTTPStatus.CONFLICT, detail).response()
-    if isinstance(error, SignInUnavailable):
+    if isinstance(error, LogsRefused):
+        return Problem(HTTPStatus.BAD_REQUEST, detail).response()
+    if isinstance(error, SignInUnavailable | EngineError):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
     if isinstance(error, StoreError):
         return Problem(

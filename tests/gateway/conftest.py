@@ -14,6 +14,7 @@ from controller.clock import SystemClock
 from controller.endpoint.access import EndpointAccess
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
+from controller.gateway.attempt_logs import AttemptLogs
 from controller.gateway.changes import Changes
 from controller.gateway.events import OwnedEvents
 from controller.gateway.metrics import GatewayMetrics
@@ -88,7 +89,8 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     calls = NotedCalls(store, keys, clock, 5.0)
     service = Service(calls, standby)
     writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
-    api = GatewayApi(service, writing, Feed(), Changes(), events, GatewayMetrics())
+    logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), lambda _: None)
+    api = GatewayApi(service, writing, Feed(), Changes(), events, logs, GatewayMetrics())
     gateway = GatewayServer(
         api,
         standby,

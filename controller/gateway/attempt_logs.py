@@ -1,0 +1,110 @@
+"""The output of attempts, streamed from their engine to callers who have no access to it.
+
+A caller takes the output at its own pace: the next part is read from the engine when the one before has been
+taken, so that a slow caller costs one thread and one buffer. A caller that leaves ends its reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from controller.client import Client
+from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions
+from controller.errors import UserError
+from controller.gateway.openings import LIMITS, Opening
+
+FindEngine = Callable[[Client], Engine | None]
+"""Opens the engine that the replicas have registered, for reading; None if there is none here.
+
+Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
+"""
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class AttemptLogs:
+    """See the module's docstring."""
+
+    def __init__(self, client: Client, find_engine: FindEngine) -> None:
+        self._client = client
+        self._find_engine = find_engine
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(LIMITS[Opening.LOGS].of_all, "tally-gateway-logs")
+        self._readings: set[threading.Event] = set()
+
+    def close(self) -> None:
+        """End all readings. Idempotent."""
+        with self._lock:
+            for stop in self._readings:
+                stop.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def open(
+        self, task_id: str, attempt: int | None, options: LogOptions, *, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
+
+        Raises NotFound if there is none, UserError, and EngineError.
+        """
+        stop = threading.Event()
+        with self._lock:
+            self._readings.add(stop)
+        try:
+            parts = await self._call(partial(self._begin, task_id, attempt, options, follow, stop))
+            # what is wrong shows with the first part; a follower may have to wait for that
+            first = b"" if follow else await self._call(partial(next, parts, None))
+        except BaseException:
+            self._end(stop)
+            raise
+        return self._parts(parts, first, stop)
+
+    async def _parts(
+        self, parts: Iterator[bytes], first: bytes | None, stop: threading.Event
+    ) -> AsyncIterator[bytes]:
+        try:
+            part = first
+            while part is not None and not stop.is_set():
+                if part:
+                    yield part
+                part = await self._call(partial(next, parts, None))
+        except EngineError as error:
+            # the answer has begun: that it breaks off tells the caller that it is not whole
+            _log.warning("the output of an attempt broke off", error=str(error))
+            raise
+        finally:
+            self._end(stop)
+
+    def _begin(
+        self, task_id: str, attempt: int | None, options: LogOptions, follow: bool, stop: threading.Event
+    ) -> Iterator[bytes]:
+        return self._client.outputs.logs(
+            task_id, attempt=attempt, follow=follow, stop=stop, engine=self._opened(), options=options
+        )
+
+    def _opened(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                try:
+                    self._engine = self._find_engine(self._client)
+                except UserError as error:
+                    raise EngineUnavailable(f"this gateway cannot read outputs: {error}") from None
+            if self._engine is None:
+                raise EngineUnavailable("no registered replica has an engine whose output can be read here")
+            return self._engine
+
+    def _end(self, stop: threading.Event) -> None:
+        stop.set()
+        with self._lock:
+            self._readings.discard(stop)
+
+    async def _call(self, what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what)
