@@ -15,7 +15,7 @@ from controller.client.views import PoolView, TaskView
 from controller.core.model import codec
 from controller.core.model.op import NO_OP
 from controller.core.model.resources import Vector
-from controller.core.model.task import Pool, Status, Step
+from controller.core.model.task import Pool, Spec, Status, Step
 from controller.errors import CorruptValue, InvalidField
 from controller.views.step import StepView
 
@@ -41,7 +41,7 @@ def task_of(document: Mapping[str, Any]) -> TaskView:
         view = view_of(TaskView, fields)
         if spec is not None:
             stored = codec.decode_spec(view.id, codec.encode({**spec, "id": view.id}))
-            view = msgspec.structs.replace(view, spec=stored.spec)
+            view = msgspec.structs.replace(view, spec=stored.spec and _as_given(stored.spec))
         if status is not None:
             view = msgspec.structs.replace(view, status=_status_of(status))
     except (TypeError, InvalidField) as error:
@@ -83,6 +83,13 @@ def _status_of(document: Mapping[str, Any]) -> Status:
     epoch = fields.pop("epoch", 0)
     known = {name: value for name, value in fields.items() if name in Status.__struct_encode_fields__}
     return msgspec.structs.replace(view_of(Status, {"op": NO_OP, **known}), history=history, epoch=epoch)
+
+
+def _as_given(spec: Spec) -> Spec:
+    """With the defaults themselves, which is how a spec is printed without them (msgspec's omit_defaults)."""
+    given = {field.name: field.default for field in msgspec.structs.fields(Spec)}
+    same = {name: default for name, default in given.items() if getattr(spec, name) == default}
+    return msgspec.structs.replace(spec, **same)
 
 
 def _decode(kind: type, value: object) -> object:

@@ -18,7 +18,7 @@ import structlog
 from controller.client import Client
 from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions
 from controller.errors import UserError
-from controller.gateway.openings import LIMITS, Opening
+from controller.gateway.openings import LIMITS, BrokenOff, Opening
 
 FindEngine = Callable[[Client], Engine | None]
 """Opens the engine that the replicas have registered, for reading; None if there is none here.
@@ -77,9 +77,8 @@ class AttemptLogs:
                     yield part
                 part = await self._call(partial(next, parts, None))
         except EngineError as error:
-            # the answer has begun: that it breaks off tells the caller that it is not whole
             _log.warning("the output of an attempt broke off", error=str(error))
-            raise
+            raise BrokenOff from error
         finally:
             self._end(stop)
 

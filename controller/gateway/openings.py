@@ -7,8 +7,8 @@ each caller, so that it stays there for others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from http import HTTPStatus
 from typing import NamedTuple
@@ -88,11 +88,26 @@ class Openings:
                 del self._of_one[kind, name]
 
 
-class Open(Response):
-    """An answer that counts as open from its first byte to its last."""
+class BrokenOff(Exception):
+    """An answer that has begun cannot be ended as it should: its connection is cut, which its reader sees."""
 
-    def __init__(self, openings: Openings, kind: Opening, name: str, inner: Response) -> None:
+
+class Open(Response):
+    """An answer that counts as open from its first byte to its last.
+
+    `refused` is called in its place if the caller may open no more of this kind by then.
+    """
+
+    def __init__(
+        self,
+        openings: Openings,
+        kind: Opening,
+        name: str,
+        inner: Response,
+        refused: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self._refused = refused
         self._openings = openings
         self._kind = kind
         self._name = name
@@ -102,7 +117,8 @@ class Open(Response):
         """Send it, or say why not."""
         problem = self._openings.refusal(self._kind, self._name)
         if problem is not None:
+            self._refused()
             await problem.response()(scope, receive, send)
             return
-        with self._openings.one(self._kind, self._name):
+        with self._openings.one(self._kind, self._name), suppress(BrokenOff):
             await self._inner(scope, receive, send)
