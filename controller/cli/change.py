@@ -1,12 +1,13 @@
 """Commands that make a request of the leader, or change a pool or the pods.
 
-They are cancel, retry, hold, release, set priority, confirm-stopped, step-down, apply, pause, resume, delete
-and release-finalizers.
+They are cancel, retry, hold, release, set priority, confirm-stopped, step-down, apply, pause, resume, drain,
+delete and release-finalizers.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,8 +24,8 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.selection import Selection
-from controller.cli.session import ERROR, Session, complain, confirm
-from controller.client import TaskView
+from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
+from controller.client import NotFound, TaskView
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
@@ -32,6 +33,8 @@ from controller.core.model.requests import RequestKind
 from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
 from controller.terminal import say
+
+DRAIN_LOOK_SECONDS = 0.5
 
 Reason = Annotated[str, typer.Option(help="The reason, recorded in the task's history.")]
 
@@ -197,6 +200,43 @@ def pause(session: Session, names: PoolNames) -> None:
 def resume(session: Session, names: PoolNames) -> None:
     """Admit tasks to pools again."""
     _switch(names, session.client.admission.resume, "resumed")
+
+
+def drain(
+    session: Session,
+    names: PoolNames,
+    timeout: Annotated[
+        str | None, typer.Option(help="Wait at most this long, such as 90s or 1h; then exit with 4.")
+    ] = None,
+    cancel_running: Annotated[
+        bool, typer.Option("--cancel", help="Also cancel the tasks that run, which wait for nobody.")
+    ] = False,
+    reason: Reason = "",
+) -> None:
+    """Pause pools, and wait until none of their tasks holds anything.
+
+    Tasks that wait stay where they are: `tally resume POOL` goes on with them.
+    """
+    limit = parse_timeout(timeout)
+    until = None if limit is None else time.monotonic() + limit
+    pause(session, names)
+    cancelled: set[str] = set()
+    for name in dict.fromkeys(names):
+        told = -1
+        while views := session.client.tasks(pool=name, state="holding"):
+            if cancel_running:
+                for view in views:
+                    if view.id not in cancelled:
+                        cancelled.add(view.id)
+                        with suppress(NotFound):  # it has ended and was removed since
+                            session.client.cancel(view.id, reason=reason, of=view)
+            if len(views) != told:
+                told = len(views)
+                say(f"pool/{name}: {counted(told, 'task')} still hold{'s' if told == 1 else ''} resources")
+            if until is not None and time.monotonic() >= until:
+                raise typer.Exit(STILL_WAITING)
+            time.sleep(DRAIN_LOOK_SECONDS)
+        say(f"pool/{name} drained")
 
 
 def _switch(names: list[str], switch: Callable[[str], bool], done: str) -> None:

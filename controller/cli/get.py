@@ -25,6 +25,7 @@ from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskVi
 from controller.client.reading import wanted_states
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
+from controller.errors import UserError
 from controller.terminal import say
 from controller.views.selector import parse_selector
 
@@ -77,13 +78,19 @@ def get(
         ),
     ] = "",
     role: Annotated[str, typer.Option(help="Only replicas in this role: leader or follower.")] = "",
+    spec: Annotated[
+        bool, typer.Option("--spec", help="Print the specs of tasks, as `tally submit -f` takes them.")
+    ] = False,
 ) -> None:
     """List tasks, pools, owners of pools with `sharing`, or replicas.
 
-    `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`.
+    `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
+    `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
     what, only = parse_kind_and_names(kind, names or [])
     out.check_form(output, FORMS[what])
+    if spec and (what is not Kind.TASKS or output not in ("json", "yaml") or watch):
+        raise typer.BadParameter("--spec is for tasks, with -o yaml or -o json, and without -w")
     if state:
         as_usage(lambda: wanted_states(state))
     as_usage(lambda: parse_selector(selector) if selector else ())
@@ -109,7 +116,10 @@ def get(
         views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
-        _print_tasks(views, output, alone=len(only) == 1)
+        if spec:
+            _print_specs(views, output, alone=len(only) == 1)
+        else:
+            _print_tasks(views, output, alone=len(only) == 1)
     elif what is Kind.OWNERS:
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
@@ -166,6 +176,15 @@ def _print_tasks(views: list[TaskView], output: str, *, alone: bool) -> None:
         _task_table(output).print(out.task_row(view, time.time(), wide=output == "wide") for view in views)
     else:
         say("No tasks found.", err=True)
+
+
+def _print_specs(views: list[TaskView], output: str, *, alone: bool) -> None:
+    """What was submitted, without what is as it would be anyway. Raises UserError if one cannot be read."""
+    for view in views:
+        if view.spec is None:
+            raise UserError(f"the spec of task {view.id!r} cannot be read: {view.problem}")
+    documents = [to_builtins(view.spec) for view in views]
+    out.print_document(documents[0] if alone else documents, output)
 
 
 def _task_table(output: str) -> out.Table:

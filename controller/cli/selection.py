@@ -41,7 +41,9 @@ class Selection:
         str,
         typer.Option(help=STATES_HELP, autocompletion=complete_states),
     ] = ""
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which tasks these are.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show which tasks these are, and at which revision.")
+    ] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
 
     def for_each(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
@@ -111,7 +113,8 @@ class Selection:
 
 def _show(view: TaskView, verb: str) -> int:
     state = f"{view.state}{', on hold' if view.on_hold else ''}"
-    say(f"task/{view.id} ({state}, pool {view.pool}, owner {view.owner}): {verb}")
+    which = f"pool {view.pool}, owner {view.owner}, created at revision {view.create_revision}"
+    say(f"task/{view.id} ({state}, {which}): {verb}")
     return 0
 
 

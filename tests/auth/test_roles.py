@@ -183,6 +183,7 @@ VERBS = (
     Verb("admin", "apply -f - ", "pool/default configured", "name: default\ncapacity: {cpu: 9}\n"),
     Verb("admin", "pause spare", "pool/spare paused"),
     Verb("admin", "resume spare", "pool/spare resumed"),
+    Verb("admin", "drain spare", "pool/spare drained"),
     Verb("admin", "delete pool spare", "pool/spare deleted"),
     Verb("reader", "engine show --engine null", "installation: 0123abcd"),
     Verb("reader", "features", "1/1 replicas"),
@@ -203,6 +204,11 @@ ELSEWHERE = {
     "config show",
     "completion",
     "version",  # write nothing to etcd
+    "login",
+    "whoami",
+    "auth can-i",
+    "gateway check-policy",
+    "gateway token",  # ask a gateway, or read its files: tests/gateway
 }
 
 

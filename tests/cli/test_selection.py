@@ -71,9 +71,10 @@ def test_hold_release_and_set_priority_by_name(tally: Tally, client: Client) -> 
 
 def test_what_matches_is_shown_and_nothing_is_requested(tally: Tally, client: Client) -> None:
     answer = tally("hold", "-l", "team=vision", "--dry-run")
+    a, b = (client.get(name).create_revision for name in "ab")
     assert answer.out.splitlines() == [
-        "task/a (Created, pool default, owner default): hold",
-        "task/b (Created, pool gpu, owner default): hold",
+        f"task/a (Created, pool default, owner default, created at revision {a}): hold",
+        f"task/b (Created, pool gpu, owner default, created at revision {b}): hold",
     ]
     assert answer.err == "2 tasks; nothing was requested.\n"
     assert asked(client) == []
