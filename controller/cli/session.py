@@ -83,28 +83,16 @@ class Session:
 
     @property
     def uses_gateway(self) -> bool:
-        """Whether the client is that of a gateway.
-
-        A store that a flag or the environment names goes before a gateway that a file names.
-        """
-        origins = self.loaded.origins
-        return bool(self.settings.server) and not (
-            origins["server"].startswith("file") and not origins["etcd"].startswith(("file", "default"))
-        )
+        """Whether the client is that of a gateway."""
+        return self.loaded.uses_gateway
 
     @property
     def client(self) -> Client:
         """The client, made on first use and closed when the command ends."""
         if self._client is None:
-            from controller.client import Client
-            from controller.client.client import of_settings
+            from controller.client.connecting import client_of
 
-            if self.uses_gateway:
-                from controller.client.gateway_client import gateway_client
-
-                self._client = gateway_client(self.settings)
-            else:
-                self._client = Client(**of_settings(self.settings))
+            self._client = client_of(self.loaded)
         return self._client
 
     def close(self) -> None:

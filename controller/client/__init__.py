@@ -1,8 +1,8 @@
 """The client library: submit, list, watch, await, cancel, retry and change tasks; define pools.
 
-    from controller.client import Client
+    from controller.client import connect
 
-    with Client.from_config() as tally:  # or Client("http://127.0.0.1:2379")
+    with connect() as tally:  # or Client("http://127.0.0.1:2379"), or connect_to_gateway("https://tally:9190")
         tally.submit({"id": "hello", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
         print(tally.wait(["hello"])["hello"].state)
 
@@ -10,6 +10,9 @@
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.admission` pauses and
 resumes pools; `tally.features` turns features on.
+
+`AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
+credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
 
 A client reads and writes etcd directly. No replica of the controller needs to be up: tasks and requests wait
 in the store until a replica leads. Every call may be repeated after an error: a task that is already stored
@@ -20,7 +23,9 @@ InvalidField for an invalid value, Conflict when a task of that name has another
 is no such object. Safe to use from several threads.
 """
 
+from controller.client.async_client import AsyncClient
 from controller.client.client import Client
+from controller.client.connecting import connect, connect_to_gateway
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.features import FeatureView
 from controller.client.submission import SubmitResult
@@ -39,6 +44,7 @@ from controller.views.usage import Usage, UsageLine
 
 __all__ = [
     "ApplyResult",
+    "AsyncClient",
     "ClaimView",
     "Client",
     "Conflict",
@@ -55,4 +61,6 @@ __all__ = [
     "TaskView",
     "Usage",
     "UsageLine",
+    "connect",
+    "connect_to_gateway",
 ]

@@ -123,14 +123,19 @@ class Client:
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
-        """A client with the settings that the command `tally` would use.
+        """A client of etcd with the settings that the command `tally` would use. `connect` goes either way.
 
         Settings come from the environment, then from a TOML file: `config`, or the file that `tally` finds by
         default. The client therefore finds a `tally dev` that runs in this folder. Raises InvalidField.
         """
         from controller.config import load_settings
 
-        return cls(**of_settings(load_settings({}, os.environ, config).settings))
+        loaded = load_settings({}, os.environ, config)
+        if loaded.uses_gateway:
+            raise InvalidField(
+                "server", "is set, and this is a client of etcd: use controller.client.connect"
+            )
+        return cls(**of_settings(loaded.settings))
 
     def __enter__(self) -> Self:
         return self

