@@ -91,15 +91,7 @@ def get(
     out.check_form(output, FORMS[what])
     if spec and (what is not Kind.TASKS or output not in ("json", "yaml") or watch):
         raise typer.BadParameter("--spec is for tasks, with -o yaml or -o json, and without -w")
-    if state:
-        as_usage(lambda: wanted_states(state))
-    as_usage(lambda: parse_selector(selector) if selector else ())
-    if sort_by.removeprefix("-") not in ("", *SORTS):
-        raise typer.BadParameter(
-            f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it"
-        )
-    if role not in ("", "leader", "follower"):
-        raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
+    _check_filters(state, selector, sort_by, role)
     filters: dict[str, Any] = {
         "pool": bare(pool, Kind.POOLS),
         "state": state,
@@ -124,6 +116,18 @@ def get(
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
         _list_others(session, what, only, output, role)
+
+
+def _check_filters(state: str, selector: str, sort_by: str, role: str) -> None:
+    if state:
+        as_usage(lambda: wanted_states(state))
+    as_usage(lambda: parse_selector(selector) if selector else ())
+    if sort_by.removeprefix("-") not in ("", *SORTS):
+        raise typer.BadParameter(
+            f"--sort-by: {sort_by!r} is not one of {', '.join(SORTS)}, with or without '-' before it"
+        )
+    if role not in ("", "leader", "follower"):
+        raise typer.BadParameter(f"--role: {role!r} is neither leader nor follower")
 
 
 def _list_others(session: Session, what: Kind, names: list[str], output: str, role: str) -> None:

@@ -185,7 +185,7 @@ class GatewayClient(Client):
                     continue
                 left = WAIT_SECONDS if until is None else until - self.clock.boottime()
                 seconds = max(0.0, min(WAIT_SECONDS, left)) if len(groups) == 1 else 0.5
-                changed, missing, since[begin] = self._changed(asked, since[begin], seconds)
+                changed, missing, since[begin] = _changed(self._http, asked, since[begin], seconds)
                 for problem in missing.values():
                     raise NotFound(problem)
                 for view in changed:
@@ -259,12 +259,14 @@ class GatewayClient(Client):
         body = {"reason": reason, "create_revision": of.create_revision if of is not None else 0, **more}
         return view_of(RequestResult, self._http.post(f"/v1/tasks/{part(task_id)}/{verb}", body))
 
-    def _changed(
-        self, task_ids: list[str], since: int, seconds: float
-    ) -> tuple[list[TaskView], dict[str, str], int]:
-        body = {"ids": task_ids, "since": since, "timeout_seconds": seconds}
-        answer = self._http.ask("/v1/tasks:wait", body, timeout_seconds=seconds)
-        return [task_of(document) for document in answer["items"]], answer["missing"], answer["revision"]
+
+def _changed(
+    http: GatewayCalls, task_ids: list[str], since: int, seconds: float
+) -> tuple[list[TaskView], dict[str, str], int]:
+    """What changed of these tasks after a revision: views, what is missing, and the revision now."""
+    body = {"ids": task_ids, "since": since, "timeout_seconds": seconds}
+    answer = http.ask("/v1/tasks:wait", body, timeout_seconds=seconds)
+    return [task_of(document) for document in answer["items"]], answer["missing"], answer["revision"]
 
 
 class _Replicas(Replicas):

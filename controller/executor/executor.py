@@ -18,7 +18,7 @@ from controller.client import Client, NotFound, TaskView
 from controller.core.model.lifecycle import State
 from controller.core.model.requests import RequestKind
 from controller.errors import InvalidField, TallyError
-from controller.executor.calls import RUN, CallError, Calls
+from controller.executor.call_folder import RUN, CallError, CallFolder
 
 LABEL = "tally.dev/executor"
 READERS = 8  # results that are read at the same time
@@ -108,7 +108,7 @@ class TallyExecutor(Executor):
         if taken:
             raise InvalidField(taken[0], "is the executor's to choose: leave it out")
         self.client = client
-        self._calls = Calls(folder)
+        self._calls = CallFolder(folder)
         self._run = uuid.uuid4().hex[:8]
         self._name = name
         self._keep = keep

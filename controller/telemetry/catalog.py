@@ -390,17 +390,11 @@ def known(word: str, words: frozenset[str]) -> str:
     return word if word in words else OTHER
 
 
-def reference() -> str:
-    """The table of a replica's metrics, in Markdown."""
-    return table(FAMILIES)
-
-
 def table(families: Iterable[Family]) -> str:
     """A table of metrics, in Markdown."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for family in families:
-        labels = ", ".join(f"`{label}`" for label in family.labels)
-        meaning = family.help.replace("|", r"\|")
+        labels, meaning = ", ".join(f"`{label}`" for label in family.labels), family.help.replace("|", r"\|")
         kind = "gauge (always 1)" if family.kind is MetricType.INFO else family.kind.value
         lines.append(f"| `{family.exposed}` | {kind} | {labels} | {meaning} |")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, MetricType, known, reference
+from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, MetricType, known, table
 from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
 from controller.views.replica import ReadableReplica
 
@@ -131,4 +131,4 @@ process itself (`process_…`, `python_…`) come from the Prometheus client lib
 """
 
 if __name__ == "__main__":
-    print(f"{HEAD}\n{reference()}")  # noqa: T201  # its purpose
+    print(f"{HEAD}\n{table(FAMILIES)}")  # noqa: T201  # its purpose

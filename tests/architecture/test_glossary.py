@@ -27,6 +27,8 @@ from controller.core.planning.plan import Outcome
 from controller.core.promise.finding import Finding
 from controller.endpoint.problems import ProblemDocument
 from controller.endpoint.routes import ROUTES
+from controller.gateway.documents import Watched
+from controller.gateway.operations import OPERATIONS
 from controller.store.base import Delete, Guard, Put, Transaction
 
 GLOSSARY = Path(__file__).parents[2] / "deploy" / "glossary.md"
@@ -36,6 +38,8 @@ EXPORTED = [getattr(controller.client, name) for name in controller.client.__all
 DOCUMENTS = [
     *EXPORTED,
     *(route.answer for route in ROUTES),
+    *(kind for each in OPERATIONS for kind in (each.answer, each.body)),
+    Watched,
     ProblemDocument,
     Step,
     Finding,

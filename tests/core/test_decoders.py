@@ -23,12 +23,14 @@ from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.records import Change, decode_ledger
 from controller.election import term_records
+from controller.endpoint.problems import Problem
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import pod
 from controller.engine.process import attempt_folder, attempt_values
 from controller.engine.process import table as process_table
 from controller.errors import CorruptValue
+from controller.gateway import bodies
 from controller.store.base import KeyValue
 from controller.store.etcd import faults, wire
 from controller.store.etcd import store as etcd
@@ -147,6 +149,13 @@ ROWS: dict[str, Row] = {
         f"core.model.model.{kind}": _stored(kind)
         for kind in (*EVERY, "installation", "engine", "quarantined", "shares", "claims")
     },
+}
+# what callers of the gateway send; the records of tasks and pools are JSON of that kind, too
+ROWS |= {
+    "gateway.bodies.parse_json": Row(bodies.parse_json, EVERY, (ValueError,)),
+    "gateway.bodies.parse_body": Row(
+        lambda data: bodies.parse_body(data, dict[str, object]), EVERY, (Problem,)
+    ),
 }
 NO_DECODERS = {
     "store.etcd.wire.prefix_range",

@@ -88,7 +88,7 @@ def test_an_exception_is_raised_where_the_result_is_asked_for(make: Make) -> Non
         executor.submit(divide, 0).result(60)
     assert "in divide" in caught.value.__notes__[0]
     with pytest.raises(TypeError, match="cannot be pickled"):
-        executor.submit(lambda: (x for x in ())).result(60)
+        executor.submit(threading.Lock).result(60)
 
 
 def test_a_call_that_raises_is_tried_again(make: Make, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class CallError(NamedTuple):
     trace: str
 
 
-class Calls:
+class CallFolder:
     """The folder. `url` is one of fsspec: a path, or a URL such as s3://bucket/results."""
 
     def __init__(self, url: str) -> None:
