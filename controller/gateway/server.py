@@ -42,7 +42,7 @@ from controller.gateway.rates import Rates
 from controller.gateway.service import Caller, Forbidden
 from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
-from controller.store.base import StoreError
+from controller.store.base import StoreDenied, StoreError
 
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
 RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
@@ -308,6 +308,9 @@ async def _answer_error(_: Request, error: Exception) -> Response:
         return Problem(HTTPStatus.BAD_REQUEST, detail).response()
     if isinstance(error, SignInUnavailable | EngineError):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
+    if isinstance(error, StoreDenied):
+        own = f"the gateway's own user of etcd may not do this: {detail}"
+        return Problem(HTTPStatus.FORBIDDEN, own).response()
     if isinstance(error, StoreError):
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}

@@ -20,6 +20,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from controller.gateway.metrics import FAMILIES as GATEWAY
 from controller.telemetry.catalog import FAMILIES, MetricType
 from controller.views.freshness import RULE
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
@@ -110,8 +111,9 @@ def test_the_limits_are_those_of_the_rule() -> None:
 
 def known_series() -> set[str]:
     """All names that may stand in a query."""
-    names = {family.exposed for family in FAMILIES if family.kind is not MetricType.HISTOGRAM}
-    names |= {family.name + suffix for family in FAMILIES for suffix in SUFFIXES.get(family.kind, ())}
+    families = (*FAMILIES, *GATEWAY)
+    names = {family.exposed for family in families if family.kind is not MetricType.HISTOGRAM}
+    names |= {family.name + suffix for family in families for suffix in SUFFIXES.get(family.kind, ())}
     return names | CLIENT_LIBRARY | {"up"}
 
 

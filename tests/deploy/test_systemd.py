@@ -49,6 +49,20 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_unit_of_the_gateway_is_valid(tmp_path: Path) -> None:
+    """No unknown setting, no warning, and as confined as a replica."""
+    text = (UNITS / "tally-gateway.service").read_text()
+    unit = tmp_path / "tally-gateway.service"
+    unit.write_text(text.replace(TALLY, shutil.which("true") or ""))
+    verdict = analyze("verify", "--man=no", str(unit))
+    assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
+    replica = (UNITS / UNIT).read_text()
+    confined = [line for line in replica.split("# -- what it may do")[1].splitlines()[1:] if "=" in line]
+    assert [line for line in confined if line not in text and not line.startswith("TasksMax")] == []
+    files = re.findall(r"^Environment=(TALLY_\w+)=", text, re.MULTILINE)
+    assert files == ["TALLY_GATEWAY_POLICY_FILE", "TALLY_GATEWAY_TOKENS_FILE"]
+
+
 @pytest.mark.parametrize("drop_in", ["", "credentials.conf", "status-tls.conf", "process-engine.conf"])
 def test_the_unit_is_valid(tmp_path: Path, drop_in: str) -> None:
     """Alone, and with each drop-in: no unknown setting, no warning."""
