@@ -78,7 +78,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 def _operation(each: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
     problems = {**_EVERYWHERE, **each.problems}
     parameters = [*each.parameters, *((MIN_REVISION, WAIT) if each.reads_model else ())]
-    if parameters or each.takes:
+    if parameters or each.takes or "{" in each.path:
         problems[HTTPStatus.BAD_REQUEST] = "What was sent is not valid; `parameter` or `field` names it."
     if each.reads_model:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
@@ -90,6 +90,8 @@ def _operation(each: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
         str(status.value): response_object(text, each.content_type, schema, HEADERS)
         for status, text in each.successes.items()
     }
+    if "204" in responses:
+        del responses["204"]["content"]
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = response_object(text, CONTENT_TYPE, PROBLEM, HEADERS)
     described: dict[str, Any] = {

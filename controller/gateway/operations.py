@@ -22,6 +22,7 @@ from controller.views.usage import Usage
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
+_IMPOSSIBLE = {HTTPStatus.CONFLICT: "As things are, this cannot be done; `detail` says why."}
 _ACTED = {
     **_NOT_FOUND,
     **_FORBIDDEN,
@@ -153,9 +154,10 @@ def _admin(
         name,
         summary,
         handle,
-        answer=dict,
-        problems={**_FORBIDDEN, **_NOT_FOUND},
+        answer=None if method == "DELETE" else dict,
+        problems={**_FORBIDDEN, **_NOT_FOUND, **_IMPOSSIBLE},
         reads_model=method == "GET",
+        successes={HTTPStatus.NO_CONTENT: "Done."} if method == "DELETE" else {HTTPStatus.OK: "Done."},
     )
 
 
@@ -298,7 +300,7 @@ OPERATIONS: tuple[Operation, ...] = (
         admin.apply_pool,
         answer=ApplyResult,
         body=dict[str, Any],
-        problems=_FORBIDDEN,
+        problems={**_FORBIDDEN, **_IMPOSSIBLE},
     ),
     _admin("DELETE", "/v1/pools/{name}", "deletePool", "Remove a pool's definition.", admin.delete_pool),
     _admin("POST", "/v1/pools/{name}/pause", "pausePool", "Admit no task to a pool.", admin.pause),
