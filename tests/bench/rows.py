@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
 from tests.bench.floor import floor
+from tests.bench.gateway import gateway
 from tests.bench.growth import growth
 from tests.bench.kueue_shape import kueue_shape
 from tests.bench.latency import latency
@@ -35,6 +36,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B10",), submissions),
     (("B11",), pods),
     (("B12",), simulator),
+    (("B13",), gateway),
     (("B14",), owners),
     (("B15",), changes),
     (("PEERS",), peers),

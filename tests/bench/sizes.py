@@ -34,6 +34,8 @@ class Sizes:
     watched_pods: int
     decoded: int  # B11: of the recorded events, how many the official client decodes
     seeds: int  # B12
+    streams: int  # B13: readers of a gateway's stream
+    waits: int  # B13: callers that wait
     owners: int  # B14
     owned: int  # B14: waiting tasks, of all owners
     changed: int  # B15
@@ -62,6 +64,8 @@ FULL = Sizes(
     watched_pods=5_000,
     decoded=2_000,
     seeds=10,
+    streams=1000,
+    waits=500,
     owners=1_000,
     owned=100_000,
     changed=10_000,
@@ -90,6 +94,8 @@ QUICK = Sizes(
     watched_pods=500,
     decoded=500,
     seeds=3,
+    streams=1000,
+    waits=500,
     owners=1_000,
     owned=20_000,
     changed=3_000,
@@ -118,6 +124,8 @@ TINY = Sizes(
     watched_pods=2,
     decoded=4,
     seeds=1,
+    streams=3,
+    waits=4,
     owners=3,
     owned=20,
     changed=40,

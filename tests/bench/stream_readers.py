@@ -1,5 +1,5 @@
-"""`python -m tests.bench.stream_readers URL COUNT`: so many readers of a replica's event stream, in a process
-of their own.
+"""`python -m tests.bench.stream_readers URL COUNT [TOKEN]`: so many readers of the stream of a replica, or
+of a gateway, in a process of their own.
 
 Says "ready" once each stream was answered, and reads until a line comes on standard input. This has the last
 revision that is waited for: once all have heard it, or WAIT_SECONDS later, it prints what was seen as JSON:
@@ -31,11 +31,12 @@ _BUFFER = bytearray(_KEPT + 2**20)
 class Stream:
     """One reader. `heard` are revisions, each with when all up to it had come."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=WAIT_SECONDS)
         self.socket.sendall(
-            f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode()
+            f"GET /v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n"
+            f"{f'Authorization: Bearer {token}' if token else 'X-No: token'}\r\n\r\n".encode()
         )
         head = b""
         # the end of what each stream begins with
@@ -72,10 +73,10 @@ class Stream:
         self._rest = bytes(_BUFFER[max(first, end - _KEPT) : end])
 
 
-def main(url: str, count: int, asked: IO[str]) -> None:
+def main(url: str, count: int, asked: IO[str], token: str = "") -> None:
     """See the module's docstring."""
     began = CLOCK.boottime()
-    streams = [Stream(url) for _ in range(count)]
+    streams = [Stream(url, token) for _ in range(count)]
     print("ready", flush=True)
     with selectors.DefaultSelector() as selector:
         selector.register(asked, selectors.EVENT_READ)
@@ -111,4 +112,4 @@ def main(url: str, count: int, asked: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.stdin)
+    main(sys.argv[1], int(sys.argv[2]), sys.stdin, *sys.argv[3:])

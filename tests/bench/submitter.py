@@ -1,18 +1,18 @@
-"""`python -m tests.bench.submitter URL COUNT NAME`: a client of B10 in its own process; says ready, waits,
-submits, says done.
+"""`python -m tests.bench.submitter URL COUNT NAME [TOKEN]`: a client of B10 or B13 in its own process; says
+ready, waits, submits, says done. With a token, the URL is that of a gateway.
 """
 
 from __future__ import annotations
 
 import sys
 
-from controller.client import Client
+from controller.client import Client, connect_to_gateway
 from tests.bench.stage import specs
 
 
-def main(url: str, count: str, name: str) -> None:
+def main(url: str, count: str, name: str, token: str = "") -> None:
     """Connect, and submit so many tasks as soon as a line comes."""
-    with Client(url) as client:
+    with connect_to_gateway(url, token=token) if token else Client(url) as client:
         tasks = specs(int(count), name)
         client.pools()
         print("ready", flush=True)
