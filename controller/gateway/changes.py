@@ -10,17 +10,23 @@ from collections import deque
 from collections.abc import Sequence
 
 from controller.core.model.records import Change
+from controller.gateway.policy import Right, Rights
+from controller.gateway.task_owners import TaskOwners
 
 CAPACITY = 65_536
 _KINDS = frozenset(("tasks", "states", "requests", "quarantined"))
 
 
 class Changes:
-    """See the module's docstring. A Listener of the standby's model; any thread may ask."""
+    """See the module's docstring. A Listener of the standby's model; any thread may ask.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    `owners` hears of each change before it.
+    """
+
+    def __init__(self, owners: TaskOwners, capacity: int = CAPACITY) -> None:
+        self._owners = owners
         self._lock = threading.Lock()
-        self._ring: deque[tuple[int, str]] = deque(maxlen=capacity)
+        self._ring: deque[tuple[int, str, str | None]] = deque(maxlen=capacity)  # revision, task, its owner
         self._floor = 0  # changes up to here are not in the ring
 
     def reloaded(self, revision: int) -> None:
@@ -36,16 +42,20 @@ class Changes:
                 if change.kind in _KINDS:
                     if len(self._ring) == self._ring.maxlen:
                         self._floor = self._ring[0][0]
-                    self._ring.append((change.mod, change.names[0]))
+                    self._ring.append((change.mod, change.names[0], self._owners.of(change.names[0])))
 
-    def since(self, revision: int) -> set[str] | None:
-        """The tasks that changed after the revision; None if that is not known any more."""
+    def since(self, revision: int, rights: Rights) -> set[str] | None:
+        """The tasks that changed after the revision, of those that these rights let one read.
+
+        None if that is not known any more.
+        """
         with self._lock:
             if revision < self._floor:
                 return None
             found = set()
-            for mod, task_id in reversed(self._ring):
+            for mod, task_id, owner in reversed(self._ring):
                 if mod <= revision:
                     break
-                found.add(task_id)
+                if rights.may_read_all or (owner is not None and rights.allows(Right.READ, owner)):
+                    found.add(task_id)
             return found

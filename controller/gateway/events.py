@@ -15,9 +15,7 @@ import asyncio
 import threading
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 
-from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.endpoint.stream import (
     CAPACITY,
@@ -35,56 +33,48 @@ from controller.endpoint.stream import (
 )
 from controller.gateway.policy import Right, Rights
 from controller.gateway.service import Caller
-from controller.views.tasks import owner_of
+from controller.gateway.task_owners import TaskOwners
 
 PACE_SECONDS = 0.1  # between two pages for one reader
 PAGE = 1024  # changes that are looked at for one page
 KEPT_PAGES = 64
-
-Reading = Callable[[], AbstractContextManager[Model]]
+EVERYBODY = ""  # whoever has signed in sees it: who leads
 
 
 class OwnedEvents:
-    """See the module's docstring. A Listener of the standby's model; any thread may read."""
+    """See the module's docstring. A Listener of the standby's model; any thread may read.
 
-    def __init__(self, reading: Reading, capacity: int = CAPACITY) -> None:
-        self._reading = reading
+    `owners` hears of each change before it.
+    """
+
+    def __init__(self, owners: TaskOwners, capacity: int = CAPACITY) -> None:
+        self.owners = owners
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._ring: deque[tuple[Entry, str]] = deque()
-        self._owners: dict[str, str] = {}  # of each task: when it is removed, its record is gone
+        self._ring: deque[tuple[Entry, str | None]] = deque()  # with the owner, or EVERYBODY
         self._bytes = 0
         self._floor = self._revision = self._era = 0
         self._pages: OrderedDict[tuple[Position, object], tuple[bytes, Position]] = OrderedDict()
 
     def reloaded(self, revision: int) -> None:
         """See Listener."""
-        with self._reading() as model:
-            owners = {task_id: owner_of(task) for task_id, task in model.tasks.items()}
         with self._lock:
             self._ring.clear()
             self._pages.clear()
-            self._owners, self._bytes = owners, 0
+            self._bytes = 0
             self._floor = self._revision = revision
             self._era += 1
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
-        told = [change for change in changes if is_told(change)]
-        with self._reading() as model:
-            owners = {
-                change.names[0]: owner_of(model.tasks[change.names[0]])
-                for change in told
-                if change.names and change.names[0] in model.tasks
-            }
+        told = [
+            (Entry(change), self.owners.of(change.names[0]) if change.names else EVERYBODY)
+            for change in changes
+            if is_told(change)
+        ]
         with self._lock:
-            self._owners |= owners
-            for change in told:
-                entry, task_id = Entry(change), change.names[0] if change.names else ""
-                self._ring.append((entry, self._owners.get(task_id, "")))
-                self._bytes += entry.size
-                if change.kind == "tasks" and change.value is None and task_id not in owners:
-                    self._owners.pop(task_id, None)
+            self._ring.extend(told)
+            self._bytes += sum(entry.size for entry, _ in told)
             while len(self._ring) > self._capacity or self._bytes > CAPACITY_BYTES:
                 dropped, _ = self._ring.popleft()
                 self._floor, self._bytes = dropped.mod, self._bytes - dropped.size
@@ -99,14 +89,14 @@ class OwnedEvents:
 
     def page(self, position: Position, rights: Rights) -> tuple[bytes, Position]:
         """The next events that these rights let one see, and the position after them. Raises FellBehind."""
-        key = position, None if rights.may_read_all else rights.owners.get(Right.READ)
+        key = position, rights.readable
         with self._lock:
             if position.era != self._era or position.revision < self._floor:
                 raise FellBehind
             known = self._pages.get(key)
             if known is not None and known[1].revision >= self._revision:
                 return known
-            fresh: list[tuple[Entry, str]] = []
+            fresh: list[tuple[Entry, str | None]] = []
             for entry, owner in reversed(self._ring):
                 if entry.mod <= position.revision:
                     break
@@ -115,13 +105,18 @@ class OwnedEvents:
         fresh.reverse()
         if len(fresh) > PAGE:
             last = fresh[PAGE][0].mod  # whole revisions only
-        seen = [e for e, owner in fresh if e.mod <= last and (not owner or rights.allows(Right.READ, owner))]
+        seen = [entry for entry, owner in fresh if entry.mod <= last and _is_seen(owner, rights)]
         found = encode(seen) if seen else b"", position._replace(revision=last)
         with self._lock:
             self._pages[key] = found
             while len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         return found
+
+
+def _is_seen(owner: str | None, rights: Rights) -> bool:
+    """Whether these rights let one see a change of a task of this owner; None: nobody knows whose it is."""
+    return owner == EVERYBODY or (rights.may_read_all if owner is None else rights.allows(Right.READ, owner))
 
 
 async def stream(

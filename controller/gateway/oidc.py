@@ -79,6 +79,7 @@ class Oidc:
         self, options: OidcOptions, wall: Callable[[], float], boottime: Callable[[], float]
     ) -> None:
         self._options = options
+        self.prefix = options.prefix
         self._wall = wall
         self._boottime = boottime
         self._session = requests.Session()

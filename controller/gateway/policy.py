@@ -106,7 +106,12 @@ class Rights(NamedTuple):
     @property
     def may_read_all(self) -> bool:
         """Whether it may read the tasks of all owners."""
-        return self.is_admin or self.owners.get(Right.READ, frozenset()) is None
+        return self.readable is None
+
+    @property
+    def readable(self) -> frozenset[str] | None:
+        """The owners whose tasks it may read; None for all. The same for whoever may read the same."""
+        return None if self.is_admin else self.owners.get(Right.READ, frozenset())
 
     def lines(self) -> list[str]:
         """What is allowed, for people."""
@@ -121,6 +126,11 @@ class Rights(NamedTuple):
             for right, owners in sorted(self.owners.items())
         ]
         return found or ["may do nothing"]
+
+    @property
+    def may_nothing(self) -> bool:
+        """Whether no rule gives it anything."""
+        return not any(self.may_ever(right) for right in Right)
 
     def may_ever(self, act: Right) -> bool:
         """Whether there is an owner for whom the act is allowed."""

@@ -75,9 +75,9 @@ def kept_log(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(kept)
 
 
-def pools(api: GatewayApi, _: CallerRequest) -> Response:
+def pools(api: GatewayApi, ask: CallerRequest) -> Response:
     """All pools."""
-    return answer({"items": [pool_document(view) for view in api.service.pools()]})
+    return answer({"items": [pool_document(view) for view in api.service.pools(ask.caller)]})
 
 
 def sharing(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -122,7 +122,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
     with api.openings.one(Opening.WAITS, ask.caller.identity.name):
         while True:
             revision = api.feed.revision
-            changed = api.changes.since(since) if since else None
+            changed = api.changes.since(since, ask.caller.rights) if since else None
             ids = wanted if changed is None else wanted & changed
             if ids or api.feed.closed or loop.time() >= deadline:
                 break
@@ -154,7 +154,7 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
     while not api.feed.closed and (caller := await ask.still()) is not None:
         now = dataclasses.replace(ask, caller=caller)
         revision = api.feed.revision
-        only = api.changes.since(since) if since is not None else None  # None: all
+        only = api.changes.since(since, caller.rights) if since is not None else None  # None: all
         if only is None or only:
             views, line = await api.run(partial(_look, api, now, only, revision), caller)
             if views or since is None:

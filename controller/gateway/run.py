@@ -26,6 +26,7 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sign_in import Provider, SignIn, policy_file
 from controller.gateway.standby import Standby
+from controller.gateway.task_owners import TaskOwners
 from controller.gateway.writing import Writing
 from controller.signals import call_at_end
 from controller.store.etcd.gateway import GatewayOptions
@@ -113,9 +114,9 @@ def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
     service = Service(calls, standby)
-    writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
+    writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), find_engine)
-    api = GatewayApi(service, writing, Feed(), Changes(), events, logs, GatewayMetrics())
+    api = GatewayApi(service, writing, Feed(), Changes(events.owners), events, logs, GatewayMetrics())
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

@@ -44,6 +44,7 @@ from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
 from controller.store.base import StoreDenied, StoreError
 
+OPEN_TO_ALL = ("whoami", "canI")  # also to a caller to whom no rule gives anything
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
 RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
 MAX_WAITING = 1024  # requests that may wait for a revision
@@ -88,9 +89,10 @@ class GatewayServer:
             _log.warning(
                 "the gateway's tokens cross the network in clear text: set gateway_cert_file", url=self.url
             )
-        # the changes first: who hears of a revision finds its changes
+        # who hears of a revision finds its changes, and who hears of a change whose task it is
         api = self._api
-        self._ends = [self._standby.subscribe(each) for each in (api.changes, api.events, api.feed)]
+        listeners = (api.events.owners, api.changes, api.events, api.feed)
+        self._ends = [self._standby.subscribe(each) for each in listeners]
         self._api.metrics.observe(
             Measures(
                 self._api.service.cluster,
@@ -183,6 +185,9 @@ class GatewayServer:
         async def endpoint(request: Request) -> Response:
             request.scope[OPERATION] = route.operation
             caller = await self._caller(request)
+            if caller.rights.may_nothing and route.operation not in OPEN_TO_ALL:
+                detail = f"no rule gives {caller.identity.name} anything: ask who keeps the gateway's policy"
+                raise Problem(HTTPStatus.FORBIDDEN, detail)
             wait = self._rates.take(caller.identity.name)
             if wait:
                 detail = f"{caller.identity.name} asks too often: try again in {wait} s"

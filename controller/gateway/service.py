@@ -28,6 +28,7 @@ from controller.client.views import (
 )
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.scalars import parse_name
+from controller.core.model.task import Pool
 from controller.errors import UserError
 from controller.gateway.identity import Identity
 from controller.gateway.noted import NotedCalls
@@ -173,10 +174,22 @@ class Service:
         self.task(caller, task_id)
         return self._reading.kept_log(task_id)
 
-    def pools(self) -> list[PoolView]:
-        """All pools. Whoever has signed in may know them: a task names its pool."""
+    def pools(self, caller: Caller) -> list[PoolView]:
+        """All pools: a task names its pool.
+
+        How many tasks they have is told to who may read all of them; of owners, those that it may read.
+        """
+        rights = caller.rights
         with self._standby.reading() as model:
-            return pool_views(model)
+            views = pool_views(model)
+        if rights.may_read_all:
+            return views
+        return [
+            msgspec.structs.replace(
+                view, definition=_own_part(view.definition, rights), counts={}, on_hold=None
+            )
+            for view in views
+        ]
 
     def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""
@@ -189,3 +202,11 @@ class Service:
         if view is None or not caller.rights.allows(Right.READ, view.owner):
             raise self._reading.no_task(task_id)
         return view
+
+
+def _own_part(pool: Pool | None, rights: Rights) -> Pool | None:
+    """The definition, with those of its owners only whose tasks may be read."""
+    if pool is None or pool.sharing is None:
+        return pool
+    owners = {name: part for name, part in pool.sharing.owners.items() if rights.allows(Right.READ, name)}
+    return msgspec.structs.replace(pool, sharing=msgspec.structs.replace(pool.sharing, owners=owners))

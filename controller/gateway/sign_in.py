@@ -22,6 +22,7 @@ from controller.gateway.policy import AccessPolicy, parse_policy
 from controller.gateway.tokens import Tokens, parse_tokens
 
 BEARER = "bearer"
+RESERVED = ("oidc:", "kubernetes:")  # begin names that a provider gives, also one that is not set here
 THREADS = 4  # that ask one provider
 MAX_ASKING = 256  # callers that may wait for one provider
 
@@ -30,6 +31,7 @@ class Provider(Protocol):
     """Somebody else who knows tokens, and may have to be asked. Any thread may call it."""
 
     method: Method
+    prefix: str  # begins all its names and groups
     error: str  # why it could not be asked the last time; "" if it could
 
     def takes(self, token: str) -> bool:
@@ -63,7 +65,7 @@ class SignIn:
     async def identify(self, authorization: str, certificate: Mapping[str, Any]) -> Identity | None:
         """Who the caller is; None if it has not proved to be anybody. Raises SignInUnavailable."""
         if not authorization:
-            return _of_certificate(certificate) if certificate else None
+            return self._of_certificate(certificate) if certificate else None
         scheme, _, token = authorization.strip().partition(" ")
         token = token.strip()
         if scheme.lower() != BEARER:
@@ -90,6 +92,22 @@ class SignIn:
             threads.shutdown(wait=False, cancel_futures=True)
             provider.close()
 
+    def _of_certificate(self, certificate: Mapping[str, Any]) -> Identity | None:
+        names = [pair for part in certificate.get("subject", ()) for pair in part]
+        common = [value for kind, value in names if kind == "commonName"]
+        groups = [value for kind, value in names if kind == "organizationName"]
+        prefixes = tuple(each.prefix for each, _ in self._providers if each.prefix)
+        if len(common) != 1 or any(name.startswith((*RESERVED, *prefixes)) for name in (*common, *groups)):
+            return None  # nobody, several, or a name that is a provider's to give
+        try:
+            return Identity(
+                parse_identity_name(common[0], "commonName"),
+                frozenset(parse_identity_name(group, "organizationName") for group in groups),
+                Method.CERTIFICATE,
+            )
+        except InvalidField:
+            return None
+
     async def _ask(self, provider: Provider, threads: ThreadPoolExecutor, token: str) -> Identity | None:
         if self._asking[provider.method] >= MAX_ASKING:
             raise SignInUnavailable(f"{MAX_ASKING} callers already wait for {provider.method}")
@@ -98,22 +116,6 @@ class SignIn:
             return await asyncio.get_running_loop().run_in_executor(threads, provider.identify, token)
         finally:
             self._asking[provider.method] -= 1
-
-
-def _of_certificate(certificate: Mapping[str, Any]) -> Identity | None:
-    names = [pair for part in certificate.get("subject", ()) for pair in part]
-    common = [value for kind, value in names if kind == "commonName"]
-    groups = [value for kind, value in names if kind == "organizationName"]
-    if len(common) != 1:
-        return None
-    try:
-        return Identity(
-            parse_identity_name(common[0], "commonName"),
-            frozenset(parse_identity_name(group, "organizationName") for group in groups),
-            Method.CERTIFICATE,
-        )
-    except InvalidField:
-        return None
 
 
 def tokens_file(file: Path) -> Reloaded[Tokens]:

@@ -54,6 +54,7 @@ class TokenReviews:
     """
 
     method = Method.KUBERNETES
+    prefix = PREFIX
 
     def __init__(self, api: KubernetesApi, audiences: Sequence[str], boottime: Callable[[], float]) -> None:
         self._api = api

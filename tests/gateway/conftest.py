@@ -24,6 +24,7 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
+from controller.gateway.task_owners import TaskOwners
 from controller.gateway.tokens import digest, new_token
 from controller.gateway.writing import Writing
 from controller.store.etcd.store import EtcdStore
@@ -88,9 +89,9 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
     calls = NotedCalls(store, keys, clock, 5.0)
     service = Service(calls, standby)
-    writing, events = Writing(calls, standby, service), OwnedEvents(standby.reading)
+    writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), lambda _: None)
-    api = GatewayApi(service, writing, Feed(), Changes(), events, logs, GatewayMetrics())
+    api = GatewayApi(service, writing, Feed(), Changes(events.owners), events, logs, GatewayMetrics())
     gateway = GatewayServer(
         api,
         standby,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from controller.gateway.events import OwnedEvents
 from controller.gateway.identity import Identity, Method
 from controller.gateway.openings import LIMITS, Limit, Opening
 from controller.gateway.policy import parse_policy
+from controller.gateway.task_owners import TaskOwners
 from tests.endpoint.model_view import ModelView
 from tests.gateway.conftest import As, Served
 from tests.gateway.test_gateway import task
@@ -110,6 +112,66 @@ def test_limits_are_of_one_and_of_all(as_: As, served: Served) -> None:
     assert as_("bob").get("/v1/whoami").status_code == 200
 
 
+def test_a_wait_tells_nothing_of_tasks_of_others(as_: As, client: Client) -> None:
+    """It ends for one's own task, also when that is removed; for another's as for one that is not there."""
+    client.submit(task("his", owner="speech"))
+    client.submit(task("hers"))
+    alice = as_("alice")
+    first = {"min_revision": client.get("hers").create_revision, "wait": 5}
+    body = {"ids": ["his", "none", "hers"], "since": 0}
+    now = alice.post("/v1/tasks:wait", json=body, params=first).json()
+    assert ([view["id"] for view in now["items"]], sorted(now["missing"])) == (["hers"], ["his", "none"])
+    answers: list[httpx.Response] = []
+
+    def wait(ids: list[str]) -> None:
+        body = {"ids": ids, "since": now["revision"], "timeout_seconds": 1.5}
+        answers.append(alice.post("/v1/tasks:wait", json=body))
+
+    waiting = threading.Thread(target=wait, args=(["his", "none"],))
+    waiting.start()
+    client.cancel("his")
+    waiting.join()
+    assert (answers[0].json()["items"], answers[0].json()["missing"]) == ([], {})
+    assert answers[0].elapsed.total_seconds() >= 1.5
+    waiting = threading.Thread(target=wait, args=(["his", "hers"],))
+    waiting.start()
+    client.cancel("hers")
+    waiting.join()
+    assert [view["id"] for view in answers[1].json()["items"]] == ["hers"]
+    assert answers[1].elapsed.total_seconds() < 1.5
+
+
+def test_pools_are_told_without_the_tasks_of_others(as_: As, client: Client) -> None:
+    """Their counts are for who may read all; whoever may do nothing sees none."""
+    client.apply_pool({"name": "gpu", "capacity": {"cpu": 4}})
+    client.submit(task("his", owner="speech", pool="gpu"))
+    revision = {"min_revision": client.get("his").create_revision, "wait": 5}
+
+    def shown(name: str) -> dict[str, Any]:
+        items = as_(name).get("/v1/pools", params=revision).json()["items"]
+        return next(each for each in items if each["name"] == "gpu")
+
+    assert shown("watcher")["counts"] == {"Created": 1}
+    assert (shown("alice")["counts"], shown("alice")["on_hold"]) == ({}, None)
+
+
+def test_who_may_nothing_learns_nothing(as_: As) -> None:
+    """403 for all but who it is, and what it may do."""
+    nobody = as_("nobody")
+    for path in (
+        "/v1/pools",
+        "/v1/tasks",
+        "/v1/events",
+        "/v1/owners",
+        "/v1/tasks/x",
+        "/v1/replicas",
+        "/metrics",
+    ):
+        assert nobody.get(path).status_code == 403, path
+    assert nobody.get("/v1/whoami").json()["name"] == "nobody"
+    assert nobody.get("/v1/can-i", params={"act": "submit"}).json()["allowed"] is False
+
+
 def test_metrics(as_: As, client: Client) -> None:
     """For who may read all; what was asked is counted."""
     assert as_("alice").get("/metrics").status_code == 403
@@ -138,13 +200,16 @@ ALL = parse_policy("[[rules]]\nwho = ['*']\nverbs = ['read-any']").rights(
 )
 
 
+NONE = POLICY.rights(Identity("bob", frozenset(), Method.TOKEN))
+
+
 class Ring:
     """A ring, and a model that changes."""
 
     def __init__(self, capacity: int = 100) -> None:
         self.view = ModelView()
-        self.events = OwnedEvents(self.view.reading, capacity)
-        self.start = self.view.facts().revision
+        self.events = OwnedEvents(TaskOwners(self.view.reading), capacity)
+        self.view.subscribe(self.events.owners)
         self.view.subscribe(self.events)
 
     def change(self, name: str, owner: str) -> int:
@@ -165,6 +230,9 @@ def test_a_page_for_one_is_kept_for_the_next_with_the_same_rights() -> None:
     assert again is page
     everything, _ = ring.events.page(begin, ALL)
     assert b'"b"' in everything
+    assert ring.events.page(begin, NONE)[0] == b"", (
+        "who may read nothing does not share with who may read all"
+    )
     ring.change("c", "vision")
     assert b'"c"' in ring.events.page(begin, RIGHTS)[0]
 
@@ -178,7 +246,9 @@ def test_a_removed_task_is_told_to_its_readers_alone() -> None:
     ring.remove("b")
     page, _ = ring.events.page(begin, RIGHTS)
     assert page.count(b"removed") == 1
-    assert not ring.events._owners
+    assert ring.events.page(begin, NONE)[0] == b""
+    ring.change("c", "speech")
+    assert [ring.events.owners.of(name) for name in "abc"] == [None, None, "speech"]
 
 
 def test_who_falls_behind_is_told() -> None:
