@@ -57,7 +57,10 @@ def check_policy(
         str, typer.Option(metavar="NAME", help="Also print what the caller of this name may do.")
     ] = "",
     group: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A group of that caller. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A group of that caller, beside those of its tokens. May be repeated."
+        ),
     ] = None,
 ) -> None:
     """Check the gateway's policy and its file of tokens, before it reads them."""
@@ -67,13 +70,15 @@ def check_policy(
     settings = session.settings
     if settings.gateway_policy_file is None:
         raise InvalidField("gateway_policy_file", "is missing: give --gateway-policy-file")
+    known: frozenset[str] = frozenset()
     policy = policy_file(settings.gateway_policy_file).current()
     say(f"{settings.gateway_policy_file}: {counted(len(policy.rules), 'rule')}, in order")
     if settings.gateway_tokens_file is not None:
         tokens = tokens_file(settings.gateway_tokens_file).current()
+        known = tokens.groups_of(who)
         say(f"{settings.gateway_tokens_file}: {counted(len(tokens), 'token')}, in order")
     if who:
-        groups = frozenset(parse_identity_name(each, "--group") for each in group or ())
+        groups = known | {parse_identity_name(each, "--group") for each in group or ()}
         rights = policy.rights(Identity(parse_identity_name(who, "--who"), groups, Method.TOKEN))
         for line in rights.lines():
             say(line)

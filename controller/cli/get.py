@@ -92,6 +92,7 @@ def get(
     if spec and (what is not Kind.TASKS or output not in ("json", "yaml") or watch):
         raise typer.BadParameter("--spec is for tasks, with -o yaml or -o json, and without -w")
     _check_filters(state, selector, sort_by, role)
+    _check_kind(what, owner=owner, state=state, selector=selector, sort_by=sort_by, pool=pool, role=role)
     filters: dict[str, Any] = {
         "pool": bare(pool, Kind.POOLS),
         "state": state,
@@ -116,6 +117,14 @@ def get(
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
         _list_others(session, what, only, output, role)
+
+
+def _check_kind(what: Kind, **flags: str) -> None:
+    """Raises BadParameter for a flag that does not select objects of this kind."""
+    taken = {Kind.TASKS: {*flags} - {"role"}, Kind.OWNERS: {"pool"}, Kind.REPLICAS: {"role"}}
+    for name, value in flags.items():
+        if value and name not in taken.get(what, ()):
+            raise typer.BadParameter(f"--{name.replace('_', '-')} does not select {what}")
 
 
 def _check_filters(state: str, selector: str, sort_by: str, role: str) -> None:

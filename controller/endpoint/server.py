@@ -276,8 +276,11 @@ def _headers(facts: Facts) -> dict[str, str]:
     }
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on host:port (port 0: a free one). Raises StatusAddressUnavailable."""
+def listen(host: str, port: int, what: str = "the status endpoint", flag: str = "--status") -> socket.socket:
+    """A socket that listens on host:port (port 0: a free one). Raises StatusAddressUnavailable.
+
+    `what` listens there, and `flag` chooses its address, for the message.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
@@ -296,8 +299,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise StatusAddressUnavailable(
-            f"the status endpoint cannot listen on {host}:{port}: {error.strerror or error}; stop the"
-            " process that listens there, or choose another address with --status HOST:PORT (port 0 picks a"
-            " free one)"
+            f"{what} cannot listen on {host}:{port}: {error.strerror or error}; stop the process that"
+            f" listens there, or choose another address with {flag} HOST:PORT (port 0 picks a free one)"
         ) from error
     return listening

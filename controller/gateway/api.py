@@ -88,7 +88,7 @@ class GatewayApi:
         elif owner:
             allowed = ask.caller.rights.allows(act, owner, pool)
         else:
-            allowed = ask.caller.rights.may_ever(act)
+            allowed = ask.caller.rights.may_ever(act, pool)
         return answer(documents.MayI(allowed=allowed, verb=needed(act)))
 
     # -- writing

@@ -137,18 +137,20 @@ class Oidc:
 
     def _of_claims(self, claims: Mapping[str, Any]) -> Identity | None:
         options = self._options
-        groups = claims.get(options.groups_claim, [])
+        groups = claims.get(options.groups_claim) or []
         name = claims.get(options.name_claim)
         if isinstance(groups, str):
             groups = [groups]
-        if not isinstance(name, str) or not isinstance(groups, list):
+        if not (isinstance(name, str) and name and isinstance(groups, list)):
+            return None
+        if not all(isinstance(group, str) and group for group in groups):
             return None
         if options.name_claim == "email" and claims.get("email_verified") is not True:
             return None  # whoever may set an address could be anybody
         try:
             return Identity(
                 parse_identity_name(options.prefix + name, options.name_claim),
-                frozenset(parse_identity_name(options.prefix + str(each), "groups") for each in groups),
+                frozenset(parse_identity_name(options.prefix + each, "groups") for each in groups),
                 Method.OIDC,
             )
         except InvalidField:

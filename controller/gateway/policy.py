@@ -132,10 +132,12 @@ class Rights(NamedTuple):
         """Whether no rule gives it anything."""
         return not any(self.may_ever(right) for right in Right)
 
-    def may_ever(self, act: Right) -> bool:
-        """Whether there is an owner for whom the act is allowed."""
+    def may_ever(self, act: Right, pool: str = "") -> bool:
+        """Whether there is an owner for whom the act is allowed; `submit` to this pool, or to any."""
         if self.is_admin:
             return True
+        if act is Right.SUBMIT and pool:
+            return any(pools is None or pool in pools for pools in self.pools.values())
         return bool(self.pools) if act is Right.SUBMIT else self.owners.get(act, frozenset()) != frozenset()
 
 
@@ -228,6 +230,8 @@ def _parse_who(raw: object, field: str) -> list[str]:
 
 
 def _parse_owners(raw: object, field: str) -> list[str]:
+    if isinstance(raw, list) and EVERYBODY in raw:
+        raise InvalidField(field, "has '*': name the owners; read-any and cancel-any are for tasks of all")
     return [
         each if each == CALLER else parse_name(each, place, "an owner") for place, each in _items(raw, field)
     ]
@@ -244,7 +248,10 @@ def _parse_verbs(raw: object, field: str) -> list[PolicyVerb]:
 
 
 def _parse_pools(raw: object, field: str) -> list[str]:
-    return [parse_name(each, place, "a pool's name") for place, each in _items(raw, field)]
+    found = [parse_name(each, place, "a pool's name") for place, each in _items(raw, field)]
+    if not found:
+        raise InvalidField(field, "is empty, so nothing may be submitted: leave it out for all pools")
+    return found
 
 
 def _listed(names: frozenset[str] | None, every: str, none: str) -> str:

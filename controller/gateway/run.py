@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import structlog
 
@@ -35,6 +36,7 @@ from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.views.freshness import Rule
 
+LOOK_SECONDS = 5.0
 OTHER_FILES = 512  # beside connections: spooled answers, etcd, certificates
 log = structlog.get_logger(__name__)
 
@@ -90,6 +92,18 @@ def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
             "is missing, so nobody may do anything: set"
             f" {flag_of('gateway_policy_file')} or {variable_of('gateway_policy_file')}",
         )
+    ways = (
+        settings.gateway_tokens_file,
+        settings.gateway_client_ca_file,
+        settings.gateway_oidc_issuer,
+        settings.gateway_kubernetes,
+    )
+    if not any(ways):
+        raise InvalidSetting(
+            "gateway_tokens_file",
+            "is missing, and so is every other way to sign in: set it, gateway_client_ca_file,"
+            " gateway_oidc_issuer or gateway_kubernetes",
+        )
     allow_connections()
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     clock, keys = SystemClock(), Keys(settings.cluster)
@@ -121,15 +135,28 @@ def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))
     ended = threading.Event()
-    try:
+    with closing(store):
         server.start()
-        standby.start()
-        call_at_end(ended.set)
-        log.info("gateway starts", url=server.url, etcd=",".join(settings.etcd))
-        ended.wait()
-    finally:
-        server.stop()
-        standby.close()
-        store.close()
+        try:
+            standby.start()
+            call_at_end(ended.set)
+            log.info("gateway starts", url=server.url, etcd=",".join(settings.etcd))
+            _watch_over(standby, ended)
+        finally:
+            server.stop()
+            standby.close()
     log.info("gateway stopped")
     return 0
+
+
+def _watch_over(standby: Standby, ended: threading.Event) -> None:
+    """Until the end, tell in the log when callers should not come here, and when they should again."""
+    told = ""
+    while not ended.wait(LOOK_SECONDS):
+        checks = [each for each in standby.ready() if not each.ok and each.name != "leader"]
+        failed = "; ".join(f"{check.name}: {check.detail}" for check in checks)
+        if failed and not told:
+            log.warning("gateway is not ready", why=failed)
+        if told and not failed:
+            log.info("gateway is ready")
+        told = failed

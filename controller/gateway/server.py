@@ -81,7 +81,7 @@ class GatewayServer:
 
     def start(self) -> None:
         """Listen and serve. Raises StatusAddressUnavailable."""
-        listening = listen(*self._address)
+        listening = listen(*self._address, "the gateway", "--gateway")
         host, port = listening.getsockname()[:2]
         scheme = "https" if self._access.tls is not None else "http"
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -161,6 +161,7 @@ class GatewayServer:
                 Problem: _answer_problem,
                 HTTPException: _answer_http_exception,
                 TallyError: _answer_error,
+                ClientDisconnect: _answer_gone,
                 Exception: _answer_failure,
             },
         )
@@ -227,7 +228,10 @@ class GatewayServer:
 
     async def _identity(self, request: Request) -> Identity | None:
         certificate = request.scope["state"].get(CERTIFICATE, {})
-        return await self._sign_in.identify(request.headers.get("authorization", ""), certificate)
+        given = request.headers.getlist("authorization")
+        if len(given) > 1:
+            return None  # a proxy in between may have read another one than we would
+        return await self._sign_in.identify("".join(given), certificate)
 
     def _still(self, request: Request, caller: Caller) -> Callable[[], Awaitable[Caller | None]]:
         """For answers that go on: who the caller is by now, asked at most every RECHECK_SECONDS."""
@@ -326,9 +330,11 @@ async def _answer_error(_: Request, error: Exception) -> Response:
     ).response()
 
 
+async def _answer_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it: the caller left, or broke the framing of its body
+
+
 async def _answer_failure(_: Request, error: Exception) -> Response:
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)
     bulkhead.caught("gateway", error)
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"

@@ -46,7 +46,8 @@ class Standby:
         self._closing.set()
         self._follower.close()
         self._inbox.put(Wake())
-        self._thread.join(5.0)
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
 
     @property
     def revision(self) -> int:

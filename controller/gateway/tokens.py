@@ -18,7 +18,7 @@ import re
 import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from controller.core.model.fields import mapping, read_fields
@@ -46,6 +46,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def groups_of(self, name: str) -> frozenset[str]:
+        """The groups of all tokens of this name."""
+        of_name = (token.identity for token in self._by_digest.values() if token.identity.name == name)
+        return frozenset(group for identity in of_name for group in identity.groups)
 
     def identify(self, token: str, now: float) -> Identity | None:
         """Whose token this is; None if nobody's, or if it has expired.
@@ -138,6 +143,7 @@ def _parse_digest(raw: object, field: str) -> str:
 
 
 def _parse_time(raw: object, field: str) -> float:
-    if not isinstance(raw, datetime):
-        raise InvalidField(field, f"is {shown(raw)}, expected a time such as 2027-01-31T00:00:00Z")
-    return (raw if raw.tzinfo is not None else raw.replace(tzinfo=UTC)).timestamp()
+    if not isinstance(raw, datetime) or raw.tzinfo is None:
+        told = shown(raw) if isinstance(raw, str) else str(raw)[:40]
+        raise InvalidField(field, f"is {told}, expected a time with its zone, such as 2027-01-31T00:00:00Z")
+    return raw.timestamp()

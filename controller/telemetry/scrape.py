@@ -257,10 +257,9 @@ def _add_pools(families: _Families, taken: _Taken) -> None:
 
 
 def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> None:
-    definition = pool.definition
-    assert definition is not None
-    assert definition.sharing is not None
-    named = dict.fromkeys(sorted(definition.sharing.owners)[:MOST_OWNERS])
+    definition = pool.definition  # None: it cannot be read, and the shares are there all the same
+    names_of = definition.sharing.owners if definition is not None and definition.sharing is not None else ()
+    named = dict.fromkeys(sorted(names_of)[:MOST_OWNERS])
     by_label: dict[str, list[OwnerFacts]] = {}
     for owner in sharing.owners:
         by_label.setdefault(owner.owner if owner.owner in named else OTHER, []).append(owner)
@@ -289,7 +288,7 @@ def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> 
         below = any(owner.is_below_guarantee for owner in owners)
         families.add("tally_owner_below_guarantee", int(below), pool.name, label)
     families.add("tally_pool_claims", len(sharing.claims), pool.name)
-    if definition.preemption is not None:
+    if definition is not None and definition.preemption is not None:
         most = definition.preemption.per_minute
         families.add("tally_pool_preemptions_per_minute", most, pool.name)
 

@@ -530,3 +530,10 @@ def test_a_form_for_programs_says_all(tally: Tally, put_status: PutStatus) -> No
     put_status("a", State.RUNNING, message=message)
     assert tally("get", "task", "a", "-o", "json").document["message"] == message
     assert yaml.safe_load(tally("get", "task", "a", "-o", "yaml").out)["message"] == message
+
+
+def test_a_flag_that_selects_nothing_of_this_kind_is_refused(tally: Tally) -> None:
+    """It is not ignored."""
+    for words in (("owners", "--owner", "red"), ("pools", "-l", "a=b"), ("replicas", "--state", "waiting")):
+        answer = tally("get", *words)
+        assert (answer.exit_code, "does not select" in answer.err) == (2, True), words

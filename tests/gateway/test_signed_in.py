@@ -64,3 +64,23 @@ def test_without_a_gateway_there_is_nobody_to_ask() -> None:
     for words in (["whoami"], ["auth", "can-i", "submit"]):
         asked = tally(*words)
         assert (asked.exit_code, "give --server" in asked.stderr) == (1, True)
+
+
+def test_what_a_policy_gives_is_told_before_it_is_used(served: Served) -> None:
+    """With the groups that the file of tokens gives a caller."""
+    served.policy.write_text(
+        "[[rules]]\nwho = ['group:nlp']\nowners = ['speech']\nverbs = ['submit', 'read-own']"
+    )
+    entries = served.tokens_file.read_text()
+    served.tokens_file.write_text(
+        f'{entries}\n[[tokens]]\nname = "carol"\ngroups = ["nlp"]\nsha256 = "{"a" * 64}"'
+    )
+    files = ["--gateway-policy-file", str(served.policy), "--gateway-tokens-file", str(served.tokens_file)]
+    told = tally("gateway", "check-policy", *files, "--who", "carol")
+    assert (told.exit_code, "may submit for speech" in told.stdout) == (0, True), told.stderr
+    other = tally("gateway", "check-policy", *files, "--who", "alice")
+    assert other.stdout.splitlines()[-1] == "may do nothing"
+    assert (
+        "may submit for speech"
+        in tally("gateway", "check-policy", *files, "--who", "x", "--group", "nlp").stdout
+    )

@@ -42,6 +42,11 @@ def test_a_token_is_its_callers_until_it_expires() -> None:
         ("[[tokens]]\nname = 'a'\nsha256 = 'secret'", r"tokens\[0\].sha256: expected the SHA-256 hash"),
         ("[[tokens]]\nname = 'a'\ntoken = 'secret'", r"tokens\[0\].token: is not a field"),
         ("[[tokens]]\nname = 'a'\nexpires = 'soon'", r"tokens\[0\].expires: is 'soon', expected a time"),
+        (
+            "[[tokens]]\nname = 'a'\nexpires = 2027-01-31",
+            r"is 2027-01-31, expected a time with",
+        ),
+        ("[[tokens]]\nname = 'a'\nexpires = 2027-01-31T00:00:00", "expected a time with its zone"),
         ("[[tokens]]\nname = 'a'\ngroups = 'b'", r"tokens\[0\].groups: is 'b', expected a list"),
         ("tokens = 7", "tokens: expected a list of tables"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -231,6 +232,36 @@ def test_a_gateway_ends_as_it_is_told(cluster: LocalCluster, tmp_path: Path) -> 
             gateway.process.send_signal(signal.SIGTERM)
             assert not [line for line in lines if line.startswith("data")]
         assert gateway.end() == 0
+
+
+def test_what_keeps_a_gateway_from_starting_is_said(gateway: Process, tmp_path: Path) -> None:
+    """In one sentence that names what to set."""
+    (tmp_path / "policy.toml").write_text(RULES)
+    policy = ["--gateway-policy-file", str(tmp_path / "policy.toml")]
+    tokens = ["--gateway-tokens-file", str(gateway.tokens_file)]
+    for flags, says in (
+        ([], "gateway_policy_file"),
+        (policy, "every other way to sign in"),
+        ([*policy, *tokens, "--gateway", gateway.url[7:]], "--gateway HOST"),
+        ([*policy, "--gateway-tokens-file", str(tmp_path / "none")], "gateway_tokens_file"),
+        ([*policy, "--gateway-oidc-issuer", "https://idp.example"], "gateway_oidc_audience: is missing"),
+    ):
+        command = [sys.executable, "-m", "controller", "gateway", "--etcd", "http://127.0.0.1:1", *flags]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (refused.returncode in (1, 2), says in refused.stderr) == (True, True), refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_who_leaves_in_the_middle_fills_no_log(gateway: Process) -> None:
+    """Nor is it an error of ours."""
+    for body in (b"Content-Length: 500000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n-3\r\nx"):
+        with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as connection:
+            head = (
+                f"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.tokens['alice']}\r\n"
+            )
+            connection.sendall(head.encode() + body)
+    assert gateway.client(gateway.tokens["alice"]).access.whoami()["name"] == "alice"
+    assert "Traceback" not in (gateway.folder / "gateway.log").read_text()
 
 
 def test_etcd_may_be_away(cluster: LocalCluster, gateway: Process) -> None:
