@@ -30,7 +30,8 @@ def client_of(loaded: ResolvedConfig) -> Client:
         return Client(**of_settings(loaded.settings))
     from controller.client.gateway_client import gateway_client
 
-    return gateway_client(loaded.settings)
+    is_given = loaded.origins["cluster"] != "default"
+    return gateway_client(loaded.settings, loaded.settings.cluster if is_given else "")
 
 
 def connect_to_gateway(

@@ -34,6 +34,7 @@ class GatewayCalls:
         cert_file: str = "",
         key_file: str = "",
         timeout_seconds: float = 5.0,
+        cluster: str = "",
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -42,6 +43,7 @@ class GatewayCalls:
             )
         self.url = url.rstrip("/")
         self._token = token
+        self._cluster = cluster  # that the gateway must serve; "" for any
         self.timeout_seconds = timeout_seconds
         self._written = 0  # revision of this client's last write
         self._session = requests.Session()
@@ -146,6 +148,8 @@ class GatewayCalls:
         until = time.monotonic() + max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0)
         while True:
             headers = {"Content-Type": content_type} if content_type else {}
+            if self._cluster:
+                headers["Tally-Cluster"] = self._cluster
             if token := self._token():
                 headers["Authorization"] = f"Bearer {token}"
             pause = PAUSE_SECONDS

@@ -186,8 +186,6 @@ class GatewayClient(Client):
                 left = WAIT_SECONDS if until is None else until - self.clock.boottime()
                 seconds = max(0.0, min(WAIT_SECONDS, left)) if len(groups) == 1 else 0.5
                 changed, missing, since[begin] = _changed(self._http, asked, since[begin], seconds)
-                for problem in missing.values():
-                    raise NotFound(problem)
                 for view in changed:
                     if on_change is not None and views.get(view.id) != view:
                         on_change(view)
@@ -195,6 +193,8 @@ class GatewayClient(Client):
                     asked_again = RequestKind.RETRY in view.requests
                     if (view.finished and not asked_again) or (target is not None and view.state is target):
                         del waiting[view.id]
+                for problem in missing.values():
+                    raise NotFound(problem)
             if waiting and until is not None and self.clock.boottime() >= until:
                 raise Still(list(waiting), views)
         return views
@@ -211,9 +211,12 @@ class GatewayClient(Client):
     ) -> Generator[list[TaskView], None, None]:
         """See Client."""
         given = _selection(pool, state, labels, selector, owner)
+        views: list[TaskView] = []
         for look in self._http.lines("/v1/tasks:watch", **given):
-            views = [task_of(document) for document in look["items"]]
-            yield [view for view in views if task_id in ("", view.id)]
+            views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
+            if not look.get("more"):
+                yield views
+                views = []
 
     def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """See Client."""
@@ -376,8 +379,11 @@ def _selection(
     return {"pool": pool, "state": state, "label": ",".join(terms), "owner": owner}
 
 
-def gateway_client(settings: Settings) -> GatewayClient:
-    """The client of the gateway that the settings name. Raises InvalidField."""
+def gateway_client(settings: Settings, cluster: str = "") -> GatewayClient:
+    """The client of the gateway that the settings name, which must serve this cluster ("": any).
+
+    Raises InvalidField.
+    """
     file = settings.token_file
     return GatewayClient(
         GatewayCalls(
@@ -387,5 +393,6 @@ def gateway_client(settings: Settings) -> GatewayClient:
             cert_file=str(settings.cert_file or ""),
             key_file=str(settings.key_file or ""),
             timeout_seconds=settings.request_timeout_seconds,
+            cluster=cluster,
         )
     )

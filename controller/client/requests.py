@@ -14,9 +14,12 @@ from controller.client.views import RequestResult, TaskView
 from controller.core.model import features
 from controller.core.model.lifecycle import State
 from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
+from controller.core.model.scalars import parse_text
 from controller.errors import InvalidField, UserError
 from controller.store.base import Guard
 from controller.views.tasks import UNREADABLE
+
+MAX_REASON = 2000  # characters: it stands in the task's history, and in sentences
 
 
 class Requests:
@@ -137,6 +140,10 @@ class Requests:
         priority: int | None = None,
     ) -> RequestResult:
         calls = self._calls
+        if len(parse_text(reason, "reason")) > MAX_REASON:
+            raise InvalidField(
+                "reason", f"has {len(reason)} characters, but at most {MAX_REASON} are allowed"
+            )
         request = Request(
             kind=kind,
             by=self._by or requester(),

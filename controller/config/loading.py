@@ -45,14 +45,22 @@ class ResolvedConfig(NamedTuple):
 
     @property
     def uses_gateway(self) -> bool:
-        """Whether the settings lead to a gateway.
+        """Whether the settings lead to a gateway: `server` or `etcd`, whichever has the better origin.
 
-        A store that a flag or the environment names goes before a gateway that a file names.
+        Raises InvalidSetting if flags give both, or the environment does.
         """
-        origins = self.origins
-        return bool(self.settings.server) and not (
-            origins["server"].startswith("file") and not origins["etcd"].startswith(("file", "default"))
-        )
+        if not self.settings.server:
+            return False
+        server, etcd = (_rank(self.origins[name]) for name in ("server", "etcd"))
+        if server == etcd and server < _rank("file"):
+            where = self.origins["server"].partition(" ")[0]
+            raise InvalidSetting("server", f"is given beside etcd ({where}): give one of them")
+        return server <= etcd
+
+
+def _rank(origin: str) -> int:
+    """0 for the best origin."""
+    return ["flag", "environment", "file", "default"].index(origin.partition(" ")[0])
 
 
 def load_settings(

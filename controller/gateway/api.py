@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from controller import bulkhead
 from controller.client.submission import SubmitResult
 from controller.client.views import RequestResult
 from controller.endpoint.problems import Problem
@@ -215,6 +216,13 @@ class _Upload(Response):
             except Problem as problem:
                 spool.seek(0, 2)
                 spool.write(msgspec.json.encode({"problem": problem.document}) + b"\n")
+            except Exception as error:  # noqa: BLE001  # the answer has begun: it can only be told in a line
+                bulkhead.caught("gateway-upload", error)
+                told = Problem(
+                    HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally, or etcd is away"
+                ).document
+                spool.seek(0, 2)
+                spool.write(msgspec.json.encode({"problem": told}) + b"\n")
             else:
                 revision = self._ask.request.scope.get(WRITTEN, 0)
                 spool.seek(0, 2)

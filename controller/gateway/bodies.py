@@ -105,11 +105,16 @@ async def lines(request: Request) -> AsyncIterator[list[bytes]]:
 def parse_json(data: bytes) -> Any:
     """The value of a JSON document, each name in it once. Raises ValueError that says what is wrong."""
     try:
-        return json.loads(
+        found = json.loads(
             data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once, parse_constant=_no_number
         )
+        if b"\\u" in data:
+            json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+    return found
 
 
 def parse_body(data: bytes, kind: type[T]) -> T:

@@ -40,10 +40,11 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class Watched(Struct, frozen=True, kw_only=True):
-    """Tasks as they are at a revision of the store."""
+    """Tasks as they are at a revision of the store. With `more`, the next ones belong to the same look."""
 
     revision: int
     items: list[dict[str, Any]]
+    more: bool = False
 
 
 class Waited(Watched, frozen=True, kw_only=True):

@@ -156,9 +156,11 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
         revision = api.feed.revision
         only = api.changes.since(since, caller.rights) if since is not None else None  # None: all
         if only is None or only:
-            views, line = await api.run(partial(_look, api, now, only, revision), caller)
-            if views or since is None:
-                yield line
+            ids = await api.run(partial(_matching_ids, api, now, only), caller)
+            # a page at a time: who does not read holds no more than that
+            for begin in range(0, max(len(ids), 1 if since is None else 0), PAGE):
+                page, more = ids[begin : begin + PAGE], begin + PAGE < len(ids)
+                yield await api.run(partial(_look, api, now, page, revision, more=more), caller)
         since = revision
         if await api.feed.reached(revision + 1, ALIVE_SECONDS):
             await asyncio.sleep(PACE_SECONDS)
@@ -166,15 +168,11 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
             yield b"\n"
 
 
-def _look(api: GatewayApi, ask: CallerRequest, only: set[str] | None, revision: int) -> tuple[int, bytes]:
-    """How many tasks match, and the line that tells them."""
-    ids = _matching_ids(api, ask, only)
-    items = [
-        documents.task_document(view, ask.caller)
-        for begin in range(0, len(ids), PAGE)
-        for view in api.service.readable(ask.caller, ids[begin : begin + PAGE]).values()
-    ]
-    return len(items), msgspec.json.encode(documents.Watched(revision=revision, items=items)) + b"\n"
+def _look(api: GatewayApi, ask: CallerRequest, ids: Sequence[str], revision: int, *, more: bool) -> bytes:
+    """The line that tells these tasks."""
+    views = api.service.readable(ask.caller, ids).values()
+    items = [documents.task_document(view, ask.caller) for view in views]
+    return msgspec.json.encode(documents.Watched(revision=revision, items=items, more=more)) + b"\n"
 
 
 async def events(api: GatewayApi, ask: CallerRequest) -> Response:

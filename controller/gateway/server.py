@@ -219,11 +219,18 @@ class GatewayServer:
             raise
         metrics.signed_in(identity.method if identity is not None else "none")
         if identity is None:
+            sent = "authorization" in request.headers
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
-                "sign in: send a token as `Authorization: Bearer …`, or present a client certificate",
+                "the token that was sent is not valid here: it is unknown, has expired, or was revoked"
+                if sent
+                else "sign in: send a token as `Authorization: Bearer …`, or present a client certificate",
                 headers={"WWW-Authenticate": 'Bearer realm="Tally"'},
             )
+        wanted = request.headers.get("tally-cluster", "")
+        if wanted not in ("", self._api.service.cluster):
+            detail = f"cluster: is {wanted[:80]!r}, but this gateway serves {self._api.service.cluster!r}"
+            raise Problem(HTTPStatus.BAD_REQUEST, detail, field="cluster")
         return Caller(identity, self._policy.current().rights(identity))
 
     async def _identity(self, request: Request) -> Identity | None:

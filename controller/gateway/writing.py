@@ -6,6 +6,7 @@ To submit a task of a name that another one has is a conflict that says no more 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ from controller.gateway.policy import Right
 from controller.gateway.service import Caller, Forbidden, Service
 from controller.gateway.standby import Standby
 
-TAKEN = "a task of this name exists already, and is another one: use another name"
+TAKEN = "a task {id!r} exists already, and is another one: use another name"
 
 V = TypeVar("V")
 
@@ -64,7 +65,7 @@ class Writing:
             allows,
         )
         results = submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
-        return map(self._plain, results)
+        return map(partial(self._plain, caller), results)
 
     def noting(self, what: Callable[[], V]) -> tuple[V, int]:
         """The result, and the revision of the last commit on the way to it; 0 for none."""
@@ -143,9 +144,14 @@ class Writing:
         except NotFound:
             return None
 
-    def _plain(self, result: SubmitResult) -> SubmitResult:
-        """A conflict tells nothing of the other task."""
-        return msgspec.structs.replace(result, message=TAKEN) if result.outcome == "conflict" else result
+    def _plain(self, caller: Caller, result: SubmitResult) -> SubmitResult:
+        """A conflict tells nothing of a task that the caller may not read."""
+        if result.outcome != "conflict":
+            return result
+        there = self._stored(result.id)
+        if there is not None and caller.rights.allows(Right.READ, there.owner):
+            return result
+        return msgspec.structs.replace(result, message=TAKEN.format(id=result.id))
 
     def _all(self) -> Model:
         with self._standby.reading() as model:

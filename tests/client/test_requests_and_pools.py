@@ -273,3 +273,12 @@ def test_the_engine_is_the_leaders(client: Client, put_raw: PutRaw, tmp_path: Pa
     assert engine_of_leader is not None
     assert engine_of_leader.identity().details["folder"] == str(tmp_path / "recorded" / client.keys.cluster)
     engine_of_leader.close()
+
+
+@pytest.mark.parametrize("reason", ["x" * 2001, "a\0b", "\ud800"])
+def test_a_reason_is_a_sentence(client: Client, reason: str) -> None:
+    """It is shown in sentences, and kept in the history: what is too long, or no text, is refused."""
+    client.submit({"id": "a", "command": ["true"]})
+    with pytest.raises(InvalidField, match="reason"):
+        client.cancel("a", reason=reason)
+    assert client.get("a").requests == ()
