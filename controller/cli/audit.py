@@ -54,6 +54,7 @@ def audit(
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
         raise typer.BadParameter("--dry-run and --delete need --repair")
+    session.need_etcd()
     client = session.client
     opened = (None, "") if records_only else open_engine_or_warn(session)
     report, look = _examine(client, *opened)

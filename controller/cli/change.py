@@ -285,6 +285,7 @@ def release_finalizers(
     """
     from controller.cli.engines import open_kubernetes, registered_or_warn
 
+    session.need_etcd()
     replicas = registered_or_warn(session)
     if replicas and not yes:
         raise UserError(

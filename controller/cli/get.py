@@ -23,6 +23,7 @@ from controller.cli.names import (
 from controller.cli.session import Session, as_usage
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import wanted_states
+from controller.client.wire import as_given
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
 from controller.errors import UserError
@@ -196,7 +197,7 @@ def _print_specs(views: list[TaskView], output: str, *, alone: bool) -> None:
     for view in views:
         if view.spec is None:
             raise UserError(f"the spec of task {view.id!r} cannot be read: {view.problem}")
-    documents = [to_builtins(view.spec) for view in views]
+    documents = [to_builtins(as_given(view.spec)) for view in views if view.spec is not None]
     out.print_document(documents[0] if alone else documents, output)
 
 

@@ -29,6 +29,7 @@ def selftest(
     from controller.client.client import of_settings
 
     out.check_form(output, ("json", "yaml"))
+    session.need_etcd()
     run = SelfTest(
         lambda: Client(**of_settings(session.settings)),
         open_engine_or_warn(session)[0],

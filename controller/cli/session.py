@@ -86,6 +86,13 @@ class Session:
         """Whether the client is that of a gateway."""
         return self.loaded.uses_gateway
 
+    def need_etcd(self) -> None:
+        """Raises NeedsEtcd if the client is that of a gateway."""
+        if self.uses_gateway:
+            from controller.client.gateway_client import NeedsEtcd
+
+            raise NeedsEtcd
+
     @property
     def client(self) -> Client:
         """The client, made on first use and closed when the command ends."""

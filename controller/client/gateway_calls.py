@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,6 +50,14 @@ class GatewayCalls:
         self._session = requests.Session()
         # neither a proxy nor an authority of the environment: the token goes to this gateway alone
         self._session.trust_env = False
+        for name, file in (("ca_file", ca_file), ("cert_file", cert_file)):
+            if file and not Path(file).is_file():
+                raise InvalidField(name, f"there is no file {file}")
+        if ca_file:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except ssl.SSLError:
+                raise InvalidField("ca_file", f"{ca_file} has no certificate in PEM") from None
         self._session.verify = ca_file or True
         if cert_file:
             self._session.cert = (cert_file, key_file)
@@ -145,7 +154,7 @@ class GatewayCalls:
 
         Requests are idempotent, so one that got no answer is sent again, for PATIENT_SECONDS.
         """
-        until = time.monotonic() + max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0)
+        patience, until = max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0), 0.0
         while True:
             headers = {"Content-Type": content_type} if content_type else {}
             if self._cluster:
@@ -174,6 +183,7 @@ class GatewayCalls:
                 if answer.status_code not in (429, 502, 503, 504):
                     raise failure
                 pause = float(answer.headers.get("Retry-After", PAUSE_SECONDS))
+            until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
             if time.monotonic() + pause >= until:
                 raise failure
             time.sleep(pause)  # as the gateway asked

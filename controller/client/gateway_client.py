@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controller.client.client import Client
-from controller.client.errors import Conflict, NotFound, Still
+from controller.client.errors import Conflict, GatewayUnavailable, NotFound, Still
 from controller.client.features import Features, FeatureView
-from controller.client.gateway_calls import GatewayCalls, part, read_token
+from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part, read_token
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
@@ -45,6 +46,7 @@ from controller.views.usage import Usage
 if TYPE_CHECKING:
     from controller.config import Settings
 
+MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll
 WAITED_FOR = 1000  # tasks that one long poll waits for
@@ -211,12 +213,21 @@ class GatewayClient(Client):
     ) -> Generator[list[TaskView], None, None]:
         """See Client."""
         given = _selection(pool, state, labels, selector, owner)
-        views: list[TaskView] = []
-        for look in self._http.lines("/v1/tasks:watch", **given):
-            views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
-            if not look.get("more"):
-                yield views
-                views = []
+        until = 0.0  # for a gateway that is restarted
+        while True:
+            views: list[TaskView] = []
+            try:
+                for look in self._http.lines("/v1/tasks:watch", **given):
+                    until = 0.0
+                    views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
+                    if not look.get("more"):
+                        yield views
+                        views = []
+            except GatewayUnavailable:
+                until = until or self.clock.boottime() + PATIENT_SECONDS
+                if self.clock.boottime() >= until:
+                    raise
+            time.sleep(PAUSE_SECONDS)  # it ends, or has ended: another one begins with all that match
 
     def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """See Client."""
@@ -310,7 +321,36 @@ class _Outputs(Outputs):
             "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
             "previous": "true" if options.previous else "",
         }
-        return self._http.parts(f"/v1/tasks/{part(task_id)}/logs", stop or threading.Event(), **asked)
+        path, can_resume = f"/v1/tasks/{part(task_id)}/logs", options == ALL_LOGS
+        stopped = stop or threading.Event()
+        begun = self._http.parts(path, stopped, **asked)  # what is wrong is raised here
+        return self._resumed(path, stopped, asked, begun) if can_resume else begun
+
+    def _resumed(
+        self, path: str, stop: threading.Event, asked: dict[str, str], parts: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        """The output, also if a gateway is restarted meanwhile: it is read again, without what was there."""
+        received = skipped = 0
+        until = 0.0
+        while True:
+            try:
+                for chunk in parts:
+                    fresh = chunk[max(0, received - skipped) :]
+                    skipped += len(chunk)
+                    if fresh:
+                        until, received = 0.0, received + len(fresh)
+                        yield fresh
+                return
+            except GatewayUnavailable:
+                until = until or time.monotonic() + PATIENT_SECONDS
+                # of an output that the engine may have cut at its beginning, the place is not known
+                if received > MOST_RESUMED or time.monotonic() >= until or stop.wait(PAUSE_SECONDS):
+                    raise
+            skipped = 0
+            parts = self._again(path, stop, asked)
+
+    def _again(self, path: str, stop: threading.Event, asked: dict[str, str]) -> Iterator[bytes]:
+        yield from self._http.parts(path, stop, **asked)
 
     def engine(self, *_: object, **__: object) -> None:
         raise NeedsEtcd

@@ -41,7 +41,7 @@ def task_of(document: Mapping[str, Any]) -> TaskView:
         view = view_of(TaskView, fields)
         if spec is not None:
             stored = codec.decode_spec(view.id, codec.encode({**spec, "id": view.id}))
-            view = msgspec.structs.replace(view, spec=stored.spec and _as_given(stored.spec))
+            view = msgspec.structs.replace(view, spec=stored.spec and as_given(stored.spec))
         if status is not None:
             view = msgspec.structs.replace(view, status=_status_of(status))
     except (TypeError, InvalidField) as error:
@@ -85,7 +85,7 @@ def _status_of(document: Mapping[str, Any]) -> Status:
     return msgspec.structs.replace(view_of(Status, {"op": NO_OP, **known}), history=history, epoch=epoch)
 
 
-def _as_given(spec: Spec) -> Spec:
+def as_given(spec: Spec) -> Spec:
     """With the defaults themselves, which is how a spec is printed without them (msgspec's omit_defaults)."""
     given = {field.name: field.default for field in msgspec.structs.fields(Spec)}
     same = {name: default for name, default in given.items() if getattr(spec, name) == default}

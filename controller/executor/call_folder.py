@@ -30,6 +30,12 @@ except Exception as error:
     why = f"what {getattr(function, '__name__', 'it')} gave cannot be pickled: {error}"
     outcome = ("error", TypeError(why), traceback.format_exc())
     data = cloudpickle.dumps(outcome)
+if outcome[0] == "error":
+    try:
+        cloudpickle.loads(data)
+    except Exception:
+        error = RuntimeError(f"{type(outcome[1]).__name__}: {outcome[1]} (it cannot be unpickled)")
+        data = cloudpickle.dumps(("error", error, outcome[2]))
 target = f"{path}/result-{os.environ['TALLY_ATTEMPT']}.pkl"
 with fs.open(f"{target}.part", "wb") as file:
     file.write(data)

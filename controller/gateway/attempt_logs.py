@@ -76,6 +76,8 @@ class AttemptLogs:
                 if part:
                     yield part
                 part = await self._call(partial(next, parts, None))
+            if stop.is_set():  # the gateway ends, and the attempt may go on
+                raise BrokenOff
         except EngineError as error:
             _log.warning("the output of an attempt broke off", error=str(error))
             raise BrokenOff from error

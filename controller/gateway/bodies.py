@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -123,7 +124,8 @@ def parse_body(data: bytes, kind: type[T]) -> T:
         return msgspec.convert(parse_json(data or b"{}"), kind)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$")
-        field = place.strip("`.")
+        named = re.search(r"field `([^`]*)`", text)
+        field = ".".join(filter(None, (place.strip("`."), named[1] if named else "")))
         raise Problem(HTTPStatus.BAD_REQUEST, f"{field}: {text}" if field else text, field=field) from None
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None

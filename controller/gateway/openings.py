@@ -89,7 +89,7 @@ class Openings:
 
 
 class BrokenOff(Exception):
-    """An answer that has begun cannot be ended as it should: its connection is cut, which its reader sees."""
+    """An answer that has begun cannot end as it should: its connection is cut, which its reader sees."""
 
 
 class Open(Response):

@@ -25,7 +25,7 @@ from controller.gateway.bodies import NDJSON
 from controller.gateway.events import stream
 from controller.gateway.openings import Open, Opening
 from controller.gateway.operation import CallerRequest
-from controller.gateway.policy import Right
+from controller.gateway.policy import PolicyVerb, Right
 from controller.gateway.service import Caller, Forbidden
 from controller.telemetry.metrics import CONTENT_TYPE
 
@@ -229,7 +229,8 @@ async def _while_welcome(parts: AsyncIterator[bytes], ask: CallerRequest) -> Asy
 def metrics(api: GatewayApi, ask: CallerRequest) -> Response:
     """The gateway's metrics, for who may read the tasks of all owners."""
     if not ask.caller.rights.may_read_all:
-        raise Forbidden(Right.READ, "the gateway's metrics, which are of all owners")
+        what = "the gateway's metrics, which are of all owners"
+        raise Forbidden(Right.READ, what, PolicyVerb.READ_ANY)
     return Response(api.metrics.exposition(), media_type=CONTENT_TYPE)
 
 

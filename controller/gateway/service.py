@@ -32,7 +32,7 @@ from controller.core.model.task import Pool
 from controller.errors import UserError
 from controller.gateway.identity import Identity
 from controller.gateway.noted import NotedCalls
-from controller.gateway.policy import Right, Rights, needed
+from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.views.explain import explain
 from controller.views.pools import all_owners, owners_of, sharing_facts
@@ -44,9 +44,9 @@ from controller.views.usage import Usage
 class Forbidden(UserError):
     """The caller lacks a verb."""
 
-    def __init__(self, act: Right, what: str) -> None:
-        super().__init__(f"you lack the verb {needed(act)} for {what}: ask who keeps the gateway's policy")
-        self.verb = needed(act)
+    def __init__(self, act: Right, what: str, verb: PolicyVerb | None = None) -> None:
+        self.verb = verb or needed(act)
+        super().__init__(f"you lack the verb {self.verb} for {what}: ask who keeps the gateway's policy")
 
 
 class Caller(NamedTuple):
@@ -152,7 +152,7 @@ class Service:
         Raises Forbidden for sums over owners of whom some may not be read.
         """
         if by != "owner" and not caller.rights.may_read_all:
-            raise Forbidden(Right.READ, "the tasks of all owners, which are summed here")
+            raise Forbidden(Right.READ, "the tasks of all owners, which are summed here", PolicyVerb.READ_ANY)
         found = self._client.usage(by=by, pool=pool, since=since, until=until)
         if by != "owner":
             return found

@@ -83,7 +83,16 @@ def test_an_exception_is_raised_where_the_result_is_asked_for(make: Make) -> Non
     def divide(x: int) -> float:
         return 1 / x
 
+    class Odd(Exception):
+        def __init__(self, one: int, other: int) -> None:
+            super().__init__(f"{one}-{other}")
+
+    def odd() -> None:
+        raise Odd(1, 2)
+
     executor = make()
+    with pytest.raises(RuntimeError, match="Odd: 1-2"):
+        executor.submit(odd).result(60)
     with pytest.raises(ZeroDivisionError) as caught:
         executor.submit(divide, 0).result(60)
     assert "in divide" in caught.value.__notes__[0]

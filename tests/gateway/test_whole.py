@@ -61,6 +61,7 @@ class Process:
         command += ["--gateway", f"127.0.0.1:{port}", "--gateway-policy-file", str(self.policy)]
         command += ["--gateway-tokens-file", str(self.tokens_file), *flags]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
+        self.command, self.environ = command, environ
         self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, env=environ)
         wait_until(self.is_ready, "the gateway", timeout=30)
 
@@ -277,3 +278,30 @@ def test_etcd_may_be_away(cluster: LocalCluster, gateway: Process) -> None:
             assert http.get("/v1/tasks").status_code == 200
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_readers_go_on_when_a_gateway_is_restarted(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Output is whole, a watch begins anew, and a wait goes on."""
+    with running(cluster, tmp_path / "it") as gateway:
+        alice, go = gateway.client(gateway.tokens["alice"]), tmp_path / "go"
+        alice.submit(job("lasts", f"echo first; while [ ! -e {go} ]; do sleep 0.1; done; echo last"))
+        wait_until(lambda: alice.get("lasts").state is State.RUNNING, "the attempt")
+        parts = alice.outputs.logs("lasts", follow=True)
+        assert next(parts) == b"first\n"
+        looks = alice.watch_tasks(owner="vision")
+        assert "lasts" in [view.id for view in next(looks)]
+        ended: list[State | None] = []
+        waiting = threading.Thread(target=lambda: ended.append(alice.wait(["lasts"])["lasts"].state))
+        waiting.start()
+        assert gateway.end() == 0
+        again = subprocess.Popen(gateway.command, stderr=subprocess.DEVNULL, env=gateway.environ)
+        try:
+            go.touch()
+            assert b"".join(parts) == b"last\n"
+            assert "lasts" in [view.id for view in next(looks)]
+            waiting.join(60)
+            assert ended == [State.SUCCEEDED]
+        finally:
+            looks.close()
+            again.terminate()
+            again.wait(20)
