@@ -156,13 +156,14 @@ class TallyExecutor(Executor):
         return results()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """See Executor. Without `wait`, calls that have been submitted run on."""
+        """See Executor. `cancel_futures` cancels what does not run yet; the rest runs on, also without `wait`."""
         with self._lock:
             self._is_shut_down = True
             futures = list(self._futures.values())
         if cancel_futures:
             for future in futures:
-                future.cancel()
+                if not future.running():
+                    future.cancel()
         if wait:
             with self._settled:
                 self._settled.wait_for(lambda: not self._futures)

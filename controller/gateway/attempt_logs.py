@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -50,7 +50,7 @@ class AttemptLogs:
 
     async def open(
         self, task_id: str, attempt: int | None, options: LogOptions, *, follow: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
 
         Raises NotFound if there is none, UserError, and EngineError.
@@ -69,7 +69,7 @@ class AttemptLogs:
 
     async def _parts(
         self, parts: Iterator[bytes], first: bytes | None, stop: threading.Event
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         try:
             part = first
             while part is not None and not stop.is_set():

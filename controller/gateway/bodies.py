@@ -20,6 +20,7 @@ NDJSON = "application/x-ndjson"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
+_BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
 SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ async def lines(request: Request) -> AsyncIterator[list[bytes]]:
     rest, found, size = bytearray(), list[bytes](), 0
     try:
         async for chunk in chunks(request):
-            rest += chunk
+            rest += _BLANK_LINES.sub(b"\n", chunk)
             if b"\n" not in chunk:
                 if len(rest) > MAX_BODY_BYTES:
                     raise _too_large("a line")

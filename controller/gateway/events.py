@@ -137,5 +137,8 @@ async def stream(
             yield page
         if await feed.reached(position.revision + 1, KEEP_ALIVE_SECONDS):
             await asyncio.sleep(PACE_SECONDS)
+        elif position.revision > feed.revision:  # it has seen more than there is: etcd was restored
+            yield gap()
+            return
         else:
             yield alive(position.revision)

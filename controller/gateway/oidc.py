@@ -175,7 +175,10 @@ class Oidc:
                 self._lock.release()
         if self._fetched_at is None or self._boottime() - self._fetched_at >= USABLE_SECONDS:
             raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
-        return self._find(kid)
+        found = self._find(kid)
+        if found is None and self.error:  # it may be a new one
+            raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
+        return found
 
     def _wants_fetch(self, kid: object) -> bool:
         now = self._boottime()

@@ -121,10 +121,15 @@ class Rights(NamedTuple):
             f"may submit for {owner} to {_listed(pools, 'all pools', 'no pool')}"
             for owner, pools in sorted(self.pools.items())
         ]
-        found += [
-            f"may {right} tasks of {_listed(owners, 'all owners', 'nobody')}"
-            for right, owners in sorted(self.owners.items())
-        ]
+        readable = self.readable
+        for right, owners in sorted(self.owners.items()):
+            seen = owners if readable is None else readable if owners is None else owners & readable
+            if seen is None or seen:
+                found.append(f"may {right} tasks of {_listed(seen, 'all owners', 'nobody')}")
+            if owners is not None and seen is not None and owners - seen:
+                found.append(
+                    f"may not {right} tasks of {_listed(owners - seen, '', '')}: it may not read them"
+                )
         return found or ["may do nothing"]
 
     @property

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -23,7 +22,7 @@ from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.bodies import NDJSON
 from controller.gateway.events import stream
-from controller.gateway.openings import Open, Opening
+from controller.gateway.openings import BrokenOff, Open, Opening
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import PolicyVerb, Right
 from controller.gateway.service import Caller, Forbidden
@@ -32,6 +31,7 @@ from controller.telemetry.metrics import CONTENT_TYPE
 PAGE = 256  # tasks that are encoded together
 PACE_SECONDS = 0.05  # between two looks at what changed
 MAX_WAITED_FOR = 1000
+LOOK_SECONDS = 5.0  # between two looks whether the reader of an output may still read it
 ALIVE_SECONDS = 15.0  # of silence, after which a stream says that it is alive
 
 
@@ -124,10 +124,13 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
             revision = api.feed.revision
             changed = api.changes.since(since, ask.caller.rights) if since else None
             ids = wanted if changed is None else wanted & changed
-            if ids or api.feed.closed or loop.time() >= deadline:
+            is_over = loop.time() >= deadline
+            if is_over and since > revision:
+                ids = wanted  # it has seen more than there is: etcd was restored, and all may be otherwise
+            if ids or api.feed.closed or is_over:
                 break
-            since = revision
-            if await api.feed.reached(revision + 1, deadline - loop.time()):
+            since = max(since, revision)
+            if await api.feed.reached(since + 1, deadline - loop.time()):
                 await asyncio.sleep(PACE_SECONDS)
     views = await api.run(partial(api.service.readable, ask.caller, sorted(ids)), ask.caller)
     return answer(
@@ -154,6 +157,8 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
     while not api.feed.closed and (caller := await ask.still()) is not None:
         now = dataclasses.replace(ask, caller=caller)
         revision = api.feed.revision
+        if since is not None and revision < since:
+            since = None  # etcd was restored: all may be otherwise
         only = api.changes.since(since, caller.rights) if since is not None else None  # None: all
         if only is None or only:
             ids = await api.run(partial(_matching_ids, api, now, only), caller)
@@ -200,7 +205,7 @@ async def events(api: GatewayApi, ask: CallerRequest) -> Response:
 async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The output of an attempt, as it is printed."""
     task_id, values = ask.path["id"], ask.values
-    await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
+    view = await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
     options = LogOptions(
         container=values["container"],
         tail=values["tail"],
@@ -214,16 +219,32 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
         api.openings,
         Opening.LOGS,
         ask.caller.identity.name,
-        StreamingResponse(_while_welcome(parts, ask), media_type="application/octet-stream"),
+        StreamingResponse(_while_welcome(parts, ask, view.owner), media_type="application/octet-stream"),
     )
 
 
-async def _while_welcome(parts: AsyncIterator[bytes], ask: CallerRequest) -> AsyncIterator[bytes]:
-    async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
-        async for part in parts:
-            if await ask.still() is None:
-                return
-            yield part
+async def _while_welcome(
+    parts: AsyncGenerator[bytes, None], ask: CallerRequest, owner: str
+) -> AsyncIterator[bytes]:
+    """The parts, as long as the caller may read tasks of this owner; it is asked also while none comes."""
+    coming: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(parts))
+            await asyncio.wait([coming], timeout=LOOK_SECONDS)
+            caller = await ask.still()
+            if caller is None or not caller.rights.allows(Right.READ, owner):
+                raise BrokenOff  # not whole, as far as its reader knows
+            if coming.done():
+                yield coming.result()
+                coming = None
+    except StopAsyncIteration:
+        return
+    finally:
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.wait([coming])
+        await parts.aclose()
 
 
 def metrics(api: GatewayApi, ask: CallerRequest) -> Response:

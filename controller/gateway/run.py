@@ -52,6 +52,8 @@ def allow_connections() -> None:
 
 def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
     """Whoever is asked about tokens that are not of the file. Raises InvalidField, EngineUnavailable."""
+    if settings.gateway_oidc_audience and not settings.gateway_oidc_issuer:
+        raise InvalidSetting("gateway_oidc_issuer", "is missing, and gateway_oidc_audience is set")
     if settings.gateway_oidc_issuer:
         options = OidcOptions(
             settings.gateway_oidc_issuer,

@@ -51,6 +51,8 @@ def make(client: Client, tmp_path: Path) -> Iterator[Make]:
 
     yield executor
     for each in made:
+        for future in list(each._futures.values()):
+            future.cancel()
         each.shutdown(cancel_futures=True)
 
 

@@ -90,6 +90,14 @@ def test_many_tasks_in_one_request(as_: As, client: Client) -> None:
     assert len(client.tasks(owner="vision")) == 1000
 
 
+def test_blank_lines_cost_nothing(as_: As) -> None:
+    """Between tasks, any number of them."""
+    body = b"\n \n\r\n" * 200_000 + json.dumps(task("a")).encode() + b"\n" * 500_000
+    answer = as_("alice").post("/v1/tasks", content=body, headers={"Content-Type": "application/x-ndjson"})
+    results = [json.loads(line) for line in answer.text.splitlines()]
+    assert [results[0]["outcome"], results[1]["done"]] == ["created", 1]
+
+
 def test_a_task_of_others_does_not_exist(as_: As, client: Client) -> None:
     """To who may not read it: the answer is that for a task that is not there, but for its name."""
     client.submit(task("hers"))

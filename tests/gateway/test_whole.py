@@ -305,3 +305,22 @@ def test_readers_go_on_when_a_gateway_is_restarted(cluster: LocalCluster, tmp_pa
             looks.close()
             again.terminate()
             again.wait(20)
+
+
+def test_output_is_followed_no_longer_than_one_may(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Neither by who may not sign in, nor by who may not read the task any more; also if it is quiet."""
+    with running(cluster, tmp_path / "it") as gateway:
+        alice, ops = (gateway.client(gateway.tokens[name]) for name in ("alice", "ops"))
+        alice.submit(job("quiet", "echo first; sleep 600"))
+        wait_until(lambda: alice.get("quiet").state is State.RUNNING, "the attempt")
+        headers = {"Authorization": f"Bearer {gateway.tokens['alice']}"}
+        with (
+            httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=60) as http,
+            http.stream("GET", "/v1/tasks/quiet/logs", params={"follow": "true"}) as output,
+        ):
+            parts = output.iter_raw()
+            assert next(parts) == b"first\n"
+            gateway.policy.write_text(RULES.replace('who = ["alice"]', 'who = ["carol"]'))
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(parts)
+        ops.cancel("quiet")
