@@ -30,7 +30,8 @@ ACTS = {
 }
 """What a user types → the right that it needs."""
 
-_OURS = re.compile(r"\s*(server|token_file|ca_file)\s*=")
+_OURS = re.compile(r"\s*(server|token_file)\s*=")
+_AUTHORITY = re.compile(r"\s*ca_file\s*=")
 
 
 def login(
@@ -74,7 +75,9 @@ def login(
         lines.append(f"ca_file = {_toml(ca_file)}")
     file = folder / "tally.toml"
     before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    kept = [line for line in before if not _OURS.match(line)]
+    kept = [line for line in before if not _OURS.match(line) and not (ca_file and _AUTHORITY.match(line))]
+    if len(kept) < len(before) and any(_AUTHORITY.match(line) for line in before if line not in kept):
+        say(f"{file} named another ca_file, for etcd: give that by --ca-file when you go by etcd", err=True)
     text = "\n".join([*lines, *kept]) + "\n"
     tomllib.loads(text)  # what was there is TOML still
     _write(file, text, 0o600)

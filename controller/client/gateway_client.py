@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,68 +11,39 @@ import msgspec
 
 from controller.client.client import Client
 from controller.client.errors import Conflict, GatewayUnavailable, NotFound, Still
-from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part, read_token
-from controller.client.outputs import Outputs
-from controller.client.owners import Owners
-from controller.client.pools import PoolAdmission
+from controller.client.gateway_parts import (
+    Access,
+    GatewayAdmission,
+    GatewayFeatures,
+    GatewayOutputs,
+    GatewayOwners,
+    GatewayReplicas,
+    NeedsEtcd,
+)
 from controller.client.reading import parse_state
-from controller.client.replicas import Replicas
 from controller.client.submission import SubmitResult
 from controller.client.views import (
     ApplyResult,
-    LeaderView,
-    OwnerView,
     PoolView,
-    ReplicaView,
     RequestResult,
-    SharingView,
     TaskView,
 )
 from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import SystemClock
 from controller.core.model import codec
-from controller.core.model.kept_log import KeptLog
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Pool, Spec
-from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import InvalidField, UserError
 from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
-from controller.views.usage import Usage
 
 if TYPE_CHECKING:
     from controller.config import Settings
 
-MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll
 WAITED_FOR = 1000  # tasks that one long poll waits for
-
-
-class NeedsEtcd(UserError):
-    """What was asked for needs etcd itself."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this needs etcd itself, and a gateway does not give that: give --etcd, and no --server"
-        )
-
-
-class Access:
-    """Who the gateway takes its client for, and what it may do."""
-
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def whoami(self) -> dict[str, Any]:
-        """The client's name, its groups, and what it may do."""
-        found: dict[str, Any] = self._http.get("/v1/whoami")
-        return found
-
-    def may(self, right: str, *, task: str = "", owner: str = "", pool: str = "") -> bool:
-        """Whether the caller may read, submit, cancel or administer (`admin`). Raises NotFound for a task."""
-        return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
 
 
 class GatewayClient(Client):
@@ -88,12 +57,12 @@ class GatewayClient(Client):
         self.access = Access(calls)
         self._owns_store = False
         self.clock = SystemClock()
-        self.replicas = _Replicas(calls)
-        self.outputs = _Outputs(calls)
-        self.admission = _Admission(calls)
-        self.owners = _Owners(calls)
+        self.replicas = GatewayReplicas(calls)
+        self.outputs = GatewayOutputs(calls)
+        self.admission = GatewayAdmission(calls)
+        self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
-        self.features = _Features(calls)
+        self.features = GatewayFeatures(calls)
 
     def __getattr__(self, name: str) -> Any:
         """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""
@@ -281,127 +250,6 @@ def _changed(
     body = {"ids": task_ids, "since": since, "timeout_seconds": seconds}
     answer = http.ask("/v1/tasks:wait", body, timeout_seconds=seconds)
     return [task_of(document) for document in answer["items"]], answer["missing"], answer["revision"]
-
-
-class _Replicas(Replicas):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def all(self) -> list[ReplicaView]:
-        return [view_of(ReplicaView, document) for document in self._http.get("/v1/replicas")["items"]]
-
-    def leader(self) -> LeaderView | None:
-        found = self._http.get("/v1/leader")["leader"]
-        return view_of(LeaderView, found) if found is not None else None
-
-    def step_down(self) -> LeaderView:
-        return view_of(LeaderView, self._http.post("/v1/leader/step-down"))
-
-
-class _Outputs(Outputs):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def logs(
-        self,
-        task_id: str,
-        *,
-        attempt: int | None = None,
-        follow: bool = False,
-        stop: threading.Event | None = None,
-        engine: Engine | None = None,
-        options: LogOptions = ALL_LOGS,
-    ) -> Iterator[bytes]:
-        del engine  # the gateway has its own
-        asked = {
-            "attempt": "" if attempt is None else str(attempt),
-            "follow": "true" if follow else "",
-            "container": options.container,
-            "tail": "" if options.tail is None else str(options.tail),
-            "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
-            "previous": "true" if options.previous else "",
-        }
-        path, can_resume = f"/v1/tasks/{part(task_id)}/logs", options == ALL_LOGS
-        stopped = stop or threading.Event()
-        begun = self._http.parts(path, stopped, **asked)  # what is wrong is raised here
-        return self._resumed(path, stopped, asked, begun) if can_resume else begun
-
-    def _resumed(
-        self, path: str, stop: threading.Event, asked: dict[str, str], parts: Iterator[bytes]
-    ) -> Iterator[bytes]:
-        """The output, also if a gateway is restarted meanwhile: it is read again, without what was there."""
-        received = skipped = 0
-        until = 0.0
-        while True:
-            try:
-                for chunk in parts:
-                    fresh = chunk[max(0, received - skipped) :]
-                    skipped += len(chunk)
-                    if fresh:
-                        until, received = 0.0, received + len(fresh)
-                        yield fresh
-                return
-            except GatewayUnavailable:
-                until = until or time.monotonic() + PATIENT_SECONDS
-                # of an output that the engine may have cut at its beginning, the place is not known
-                if received > MOST_RESUMED or time.monotonic() >= until or stop.wait(PAUSE_SECONDS):
-                    raise
-            skipped = 0
-            parts = self._again(path, stop, asked)
-
-    def _again(self, path: str, stop: threading.Event, asked: dict[str, str]) -> Iterator[bytes]:
-        yield from self._http.parts(path, stop, **asked)
-
-    def engine(self, *_: object, **__: object) -> None:
-        raise NeedsEtcd
-
-    def bind(self, *_: object) -> None:
-        raise NeedsEtcd
-
-    def kept_log(self, task_id: str) -> KeptLog | None:
-        try:
-            return view_of(KeptLog, self._http.get(f"/v1/tasks/{part(task_id)}/log"))
-        except NotFound:
-            return None
-
-
-class _Admission(PoolAdmission):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def pause(self, pool: str) -> bool:
-        return bool(self._http.post(f"/v1/pools/{part(pool)}/pause")["changed"])
-
-    def resume(self, pool: str) -> bool:
-        return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
-
-
-class _Owners(Owners):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
-        return [view_of(OwnerView, document) for document in self._http.get("/v1/owners", pool=pool)["items"]]
-
-    def sharing(self, pool: str) -> SharingView:
-        return view_of(SharingView, self._http.get(f"/v1/pools/{part(pool)}/sharing"))
-
-    def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
-        return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
-
-
-class _Features(Features):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
-    def all(self) -> list[FeatureView]:
-        return [view_of(FeatureView, document) for document in self._http.get("/v1/features")["items"]]
-
-    def enable(self, name: str) -> bool:
-        return bool(self._http.post(f"/v1/features/{part(name)}/enable")["changed"])
-
-    def drop(self, name: str) -> bool:
-        return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])
 
 
 def _selection(

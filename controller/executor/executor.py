@@ -156,7 +156,7 @@ class TallyExecutor(Executor):
         return results()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """See Executor. `cancel_futures` cancels what does not run yet; the rest runs on, also without `wait`."""
+        """See Executor. `cancel_futures` cancels what does not run yet; the rest runs on."""
         with self._lock:
             self._is_shut_down = True
             futures = list(self._futures.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +209,10 @@ class _Upload(Response):
             begun = 0
             try:
                 async for lines in bodies.lines(self._ask.request):
+                    if (caller := await self._ask.still()) is None:
+                        detail = "the token is not valid any more: what came before is submitted"
+                        raise Problem(HTTPStatus.UNAUTHORIZED, detail)
+                    self._ask = dataclasses.replace(self._ask, caller=caller)
                     results = await self._api.write(partial(self._results, lines, begun), self._ask)
                     begun += len(lines)
                     spool.seek(0, 2)

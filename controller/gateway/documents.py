@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from controller.client.views import TaskView
 from controller.endpoint.documents import masked_spec
 from controller.gateway.policy import Right
 from controller.gateway.service import Caller
+from controller.gateway.veil import veil_messages
 
 
 class Whoami(Struct, frozen=True, kw_only=True):
@@ -80,4 +82,6 @@ def task_document(view: TaskView, caller: Caller) -> dict[str, Any]:
     document = wire.task_document(view)
     if view.spec is not None and not caller.rights.allows(Right.SUBMIT, view.owner, view.pool):
         document["spec"] = masked_spec(view.spec)
+    if not caller.rights.may_read_all:
+        veil_messages(document, partial(caller.rights.allows, Right.READ))
     return document

@@ -6,6 +6,7 @@ A task that a caller may not read does not exist for it: to ask for it is NotFou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +35,7 @@ from controller.gateway.identity import Identity
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.standby import Standby
+from controller.gateway.veil import veiled
 from controller.views.explain import explain
 from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
@@ -108,8 +110,19 @@ class Service:
     def explain(self, caller: Caller, task_id: str) -> str:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""
         with self._standby.reading() as model:
-            self.found(caller, task_view(model, task_id), task_id)
-            return explain(model, task_id, self._calls.clock.now())
+            view = self.found(caller, task_view(model, task_id), task_id)
+            text = explain(model, task_id, self._calls.clock.now())
+            if caller.rights.may_read_all:
+                return text
+            may = partial(caller.rights.allows, Right.READ)
+
+            def sees(name: str) -> bool:
+                return name in model.tasks and may(owner_of(model.tasks[name]))
+
+            record = model.pools.get(view.pool)
+            sharing = record.pool.sharing if record is not None else None
+            owners = {*model.shares.get(view.pool, ()), *(sharing.owners if sharing is not None else ())}
+            return veiled(text, sees, may, owners)
 
     def readable(self, caller: Caller, task_ids: Iterable[str]) -> dict[str, TaskView]:
         """Of these tasks, those that exist as far as the caller may know."""
@@ -138,7 +151,7 @@ class Service:
             view,
             owners=[owner for owner in view.owners if may(Right.READ, owner.owner)],
             claims=[
-                msgspec.structs.replace(claim, victims=())  # they may be of others
+                msgspec.structs.replace(claim, victims=(), stopping=0)  # they may be of others
                 if not caller.rights.may_read_all
                 else claim
                 for claim in view.claims

@@ -67,6 +67,7 @@ NO_COPY_KEPT = {
         "core/model/fair_order.py::_Cursor",
         "core/model/touched.py::Touched",
         "endpoint/api.py::_Stream.body_iterator",
+        "gateway/api.py::_Upload._ask",
         "store/etcd/endpoints.py::Tries",
         "store/etcd/gateway.py::Call",
         "telemetry/scrape.py::_Families.made",

@@ -1,0 +1,171 @@
+"""The parts of a gateway's client: replicas, outputs, admission, owners, features, and who the caller is."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from controller.client.errors import GatewayUnavailable, NotFound
+from controller.client.features import Features, FeatureView
+from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.outputs import Outputs
+from controller.client.owners import Owners
+from controller.client.pools import PoolAdmission
+from controller.client.replicas import Replicas
+from controller.client.views import LeaderView, OwnerView, ReplicaView, SharingView
+from controller.client.wire import view_of
+from controller.core.model.kept_log import KeptLog
+from controller.engine.base import ALL_LOGS, Engine, LogOptions
+from controller.errors import UserError
+from controller.views.usage import Usage
+
+MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
+
+
+class NeedsEtcd(UserError):
+    """What was asked for needs etcd itself."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs etcd itself, and a gateway does not give that: give --etcd, and no --server"
+        )
+
+
+class Access:
+    """Who the gateway takes its client for, and what it may do."""
+
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def whoami(self) -> dict[str, Any]:
+        """The client's name, its groups, and what it may do."""
+        found: dict[str, Any] = self._http.get("/v1/whoami")
+        return found
+
+    def may(self, right: str, *, task: str = "", owner: str = "", pool: str = "") -> bool:
+        """Whether the caller may read, submit, cancel or administer (`admin`). Raises NotFound for a task."""
+        return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
+
+
+class GatewayReplicas(Replicas):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self) -> list[ReplicaView]:
+        return [view_of(ReplicaView, document) for document in self._http.get("/v1/replicas")["items"]]
+
+    def leader(self) -> LeaderView | None:
+        found = self._http.get("/v1/leader")["leader"]
+        return view_of(LeaderView, found) if found is not None else None
+
+    def step_down(self) -> LeaderView:
+        return view_of(LeaderView, self._http.post("/v1/leader/step-down"))
+
+
+class GatewayOutputs(Outputs):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def logs(
+        self,
+        task_id: str,
+        *,
+        attempt: int | None = None,
+        follow: bool = False,
+        stop: threading.Event | None = None,
+        engine: Engine | None = None,
+        options: LogOptions = ALL_LOGS,
+    ) -> Iterator[bytes]:
+        del engine  # the gateway has its own
+        asked = {
+            "attempt": "" if attempt is None else str(attempt),
+            "follow": "true" if follow else "",
+            "container": options.container,
+            "tail": "" if options.tail is None else str(options.tail),
+            "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
+            "previous": "true" if options.previous else "",
+        }
+        path, can_resume = f"/v1/tasks/{part(task_id)}/logs", options == ALL_LOGS
+        stopped = stop or threading.Event()
+        begun = self._http.parts(path, stopped, **asked)  # what is wrong is raised here
+        return self._resumed(path, stopped, asked, begun) if can_resume else begun
+
+    def _resumed(
+        self, path: str, stop: threading.Event, asked: dict[str, str], parts: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        """The output, also if a gateway is restarted meanwhile: it is read again, without what was there."""
+        received = skipped = 0
+        until = 0.0
+        while True:
+            try:
+                for chunk in parts:
+                    fresh = chunk[max(0, received - skipped) :]
+                    skipped += len(chunk)
+                    if fresh:
+                        until, received = 0.0, received + len(fresh)
+                        yield fresh
+                return
+            except GatewayUnavailable:
+                until = until or time.monotonic() + PATIENT_SECONDS
+                # of an output that the engine may have cut at its beginning, the place is not known
+                if received > MOST_RESUMED or time.monotonic() >= until or stop.wait(PAUSE_SECONDS):
+                    raise
+            skipped = 0
+            parts = self._again(path, stop, asked)
+
+    def _again(self, path: str, stop: threading.Event, asked: dict[str, str]) -> Iterator[bytes]:
+        yield from self._http.parts(path, stop, **asked)
+
+    def engine(self, *_: object, **__: object) -> None:
+        raise NeedsEtcd
+
+    def bind(self, *_: object) -> None:
+        raise NeedsEtcd
+
+    def kept_log(self, task_id: str) -> KeptLog | None:
+        try:
+            return view_of(KeptLog, self._http.get(f"/v1/tasks/{part(task_id)}/log"))
+        except NotFound:
+            return None
+
+
+class GatewayAdmission(PoolAdmission):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def pause(self, pool: str) -> bool:
+        return bool(self._http.post(f"/v1/pools/{part(pool)}/pause")["changed"])
+
+    def resume(self, pool: str) -> bool:
+        return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
+
+
+class GatewayOwners(Owners):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
+        return [view_of(OwnerView, document) for document in self._http.get("/v1/owners", pool=pool)["items"]]
+
+    def sharing(self, pool: str) -> SharingView:
+        return view_of(SharingView, self._http.get(f"/v1/pools/{part(pool)}/sharing"))
+
+    def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
+        return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
+
+
+class GatewayFeatures(Features):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self) -> list[FeatureView]:
+        return [view_of(FeatureView, document) for document in self._http.get("/v1/features")["items"]]
+
+    def enable(self, name: str) -> bool:
+        return bool(self._http.post(f"/v1/features/{part(name)}/enable")["changed"])
+
+    def drop(self, name: str) -> bool:
+        return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])

@@ -1,0 +1,51 @@
+"""What a sentence about one's own task says of tasks of others: that they are there, and not their names.
+
+The sentences are those of `explain`, and of the message of an attempt that was stopped for another task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container
+from typing import Any
+
+ANOTHER = "a task of another owner"
+_HEAD = re.compile(r"\bthe head, ([a-z0-9-]+),")
+_LISTED = re.compile(r"(\d+ tasks?) \(([^()]+)\)")
+_FOR = re.compile(r"\b([a-z0-9-]+) of owner ([a-z0-9-]+)\b")
+_OWNER = re.compile(r"\bowner ([a-z0-9-]+)\b")
+
+Sees = Callable[[str], bool]
+"""Whether the caller may know of the task, or the owner, of this name."""
+
+
+def veiled(text: str, sees_task: Sees, sees_owner: Sees, owners: Container[str] = ()) -> str:
+    """The sentence without names that the caller may not know. `owners` are those that there are."""
+
+    def head(match: re.Match[str]) -> str:
+        return match[0] if sees_task(match[1]) else f"the head, {ANOTHER},"
+
+    def listed(match: re.Match[str]) -> str:
+        shown, more, rest = match[2].partition(" and ")  # `a, b, c and 1 more`
+        names = shown.split(", ")
+        known = [name for name in names if sees_task(name)]
+        if len(known) == len(names):
+            return match[0]
+        return f"{match[1]} ({', '.join([*known, 'of other owners'])}{more}{rest})"
+
+    def stopped_for(match: re.Match[str]) -> str:
+        return match[0] if sees_owner(match[2]) else ANOTHER
+
+    def owner(match: re.Match[str]) -> str:
+        return match[0] if match[1] not in owners or sees_owner(match[1]) else "another owner"
+
+    text = _LISTED.sub(listed, _HEAD.sub(head, text))
+    return _OWNER.sub(owner, _FOR.sub(stopped_for, text))
+
+
+def veil_messages(document: dict[str, Any], sees_owner: Sees) -> None:
+    """The same for the messages of a task's document, in place."""
+    status = document.get("status") or {}
+    for each in (document, status, *status.get("history", ())):
+        if isinstance(text := each.get("message"), str) and " of owner " in text:
+            each["message"] = veiled(text, lambda _: True, sees_owner)

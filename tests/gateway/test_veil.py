@@ -1,0 +1,55 @@
+"""Sentences about one's own task do not name tasks of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.client import Client
+from controller.gateway.veil import veil_messages, veiled
+from tests.gateway.conftest import As
+from tests.gateway.test_gateway import task
+
+OWN = {"mine", "also"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("; the head, hid-b, asks for cpu 2", "; the head, a task of another owner, asks for cpu 2"),
+        ("; the head, mine, asks for cpu 2", "; the head, mine, asks for cpu 2"),
+        ("1 task (hid) is ahead", "1 task (of other owners) is ahead"),
+        ("3 tasks (mine, hid, also) are ahead", "3 tasks (mine, also, of other owners) are ahead"),
+        ("4 tasks (mine, also, hid and 1 more)", "4 tasks (mine, also, of other owners and 1 more)"),
+        ("3 tasks (mine, also and 1 more)", "3 tasks (mine, also and 1 more)"),
+        ("2 tasks (mine, also) are ahead", "2 tasks (mine, also) are ahead"),
+        ("resources go to hid of owner nlp, by", "resources go to a task of another owner, by"),
+        ("its resources go to also of owner vision, by", "its resources go to also of owner vision, by"),
+        ("owner nlp comes first, and owner vision then", "another owner comes first, and owner vision then"),
+        ("its owner is at its limit (cpu 2)", "its owner is at its limit (cpu 2)"),
+    ],
+)  # fmt: skip
+def test_names_of_others_are_left_out(text: str, told: str) -> None:
+    assert veiled(text, OWN.__contains__, "vision".__eq__, {"nlp", "vision"}) == told
+
+
+def test_messages_of_a_history(as_: As) -> None:
+    """Wherever one stands."""
+    stopped = "its resources go to hid of owner nlp, by reclaim"
+    steps: list[dict[str, Any]] = [{"message": stopped}, {"message": "x"}]
+    document = {"message": stopped, "status": {"message": stopped, "history": steps}}
+    veil_messages(document, "vision".__eq__)
+    assert "hid" not in repr(document)
+    veil_messages({"message": None, "status": None}, "vision".__eq__)
+
+
+def test_explain_names_no_task_of_others(as_: As, client: Client) -> None:
+    """That one is ahead is told; who may read it learns which."""
+    client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
+    for name, owner in (("secret-head", "speech"), ("mine", "vision")):
+        client.submit(task(name, owner=owner, resources={"cpu": 1}))
+    revision = {"min_revision": client.get("mine").create_revision, "wait": 5}
+    told = as_("alice").get("/v1/tasks/mine/explain", params=revision).json()["text"]
+    assert "1 task (of other owners) is ahead" in told
+    assert "secret-head" in as_("watcher").get("/v1/tasks/mine/explain", params=revision).json()["text"]
