@@ -54,19 +54,24 @@ class Door:
     """The state that the connections of one server share.
 
     `waiting` has the connections that wait for a request, the longest first. `most_bytes` is the size of a
-    request; None if the handlers bound what they read.
+    request; None if the handlers bound what they read. `most_connections` is MAX_CONNECTIONS, unless given.
     """
 
     def __init__(
         self,
         access: EndpointAccess,
         most_bytes: int | None = MAX_REQUEST_BYTES,
-        most_connections: int = MAX_CONNECTIONS,
+        most_connections: int | None = None,
     ) -> None:
         self.access = access
         self.most_bytes = most_bytes
-        self.most_connections = most_connections
+        self._most_connections = most_connections
         self.waiting: dict[StatusProtocol, None] = {}
+
+    @property
+    def most_connections(self) -> int:
+        """How many there may be."""
+        return self._most_connections or MAX_CONNECTIONS
 
 
 class StatusProtocol(H11Protocol):

@@ -265,6 +265,7 @@ def test_who_leaves_in_the_middle_fills_no_log(gateway: Process) -> None:
     assert "Traceback" not in (gateway.folder / "gateway.log").read_text()
 
 
+@pytest.mark.slow
 def test_etcd_may_be_away(cluster: LocalCluster, gateway: Process) -> None:
     """What needs etcd is answered with 503, and when to try again; what is known can be read."""
     pid = cluster.etcd.pid
