@@ -43,12 +43,15 @@ def serve(session: Session) -> None:
 
     SIGTERM, Ctrl-C and a closed terminal end it, after the requests under way were answered.
     """
+    from controller.app import make_store
     from controller.cli.engines import engine_of
+    from controller.clock import SystemClock
     from controller.gateway.run import run_gateway
 
     settings = session.settings
     named = session.given("engine"), session.given("state_dir")
-    raise typer.Exit(run_gateway(settings, lambda client: engine_of(client, settings, *named)))
+    store = make_store(settings, SystemClock())
+    raise typer.Exit(run_gateway(settings, store, lambda client: engine_of(client, settings, *named)))
 
 
 def check_policy(

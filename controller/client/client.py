@@ -151,7 +151,7 @@ class Client:
     def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
         """Submit one task, as `submit_many` does. Raises InvalidField and Conflict."""
         [result] = self.submit_many([task], dry_run=dry_run)
-        if result.outcome == "invalid":
+        if result.outcome in ("invalid", "denied"):
             raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
         if result.outcome == "conflict":
             raise Conflict(result.message)

@@ -28,10 +28,16 @@ def client_of(loaded: ResolvedConfig) -> Client:
     """The client that the settings lead to. Raises InvalidField."""
     if not loaded.uses_gateway:
         return Client(**of_settings(loaded.settings))
-    from controller.client.gateway_client import gateway_client
-
-    is_given = loaded.origins["cluster"] != "default"
-    return gateway_client(loaded.settings, loaded.settings.cluster if is_given else "")
+    settings, is_given = loaded.settings, loaded.origins["cluster"] != "default"
+    return connect_to_gateway(
+        settings.server,
+        token_file=str(settings.token_file or ""),
+        ca_file=str(settings.ca_file or ""),
+        cert_file=str(settings.cert_file or ""),
+        key_file=str(settings.key_file or ""),
+        timeout_seconds=settings.request_timeout_seconds,
+        cluster=settings.cluster if is_given else "",
+    )
 
 
 def connect_to_gateway(
@@ -43,10 +49,11 @@ def connect_to_gateway(
     cert_file: str = "",
     key_file: str = "",
     timeout_seconds: float = 5.0,
+    cluster: str = "",
 ) -> GatewayClient:
     """A client of the gateway at `url`: with a token, its file (read again for each call), or a certificate.
 
-    Raises InvalidField.
+    The gateway must serve `cluster`, if one is named. Raises InvalidField.
     """
     from controller.client.gateway_calls import GatewayCalls, read_token
     from controller.client.gateway_client import GatewayClient
@@ -60,5 +67,6 @@ def connect_to_gateway(
             cert_file=cert_file,
             key_file=key_file,
             timeout_seconds=timeout_seconds,
+            cluster=cluster,
         )
     )

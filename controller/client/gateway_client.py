@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controller.client.client import Client
-from controller.client.errors import Conflict, GatewayUnavailable, NotFound, Still
-from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part, read_token
+from controller.client.errors import GatewayUnavailable, NotFound, Still
+from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
@@ -39,7 +39,7 @@ from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
 
 if TYPE_CHECKING:
-    from controller.config import Settings
+    pass
 
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll
@@ -76,15 +76,6 @@ class GatewayClient(Client):
     def close(self) -> None:
         """See Client."""
         self._http.close()
-
-    def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
-        """See Client."""
-        [result] = self.submit_many([task], dry_run=dry_run)
-        if result.outcome in ("invalid", "denied"):
-            raise InvalidField(result.field, result.message.removeprefix(f"{result.field}: "))
-        if result.outcome == "conflict":
-            raise Conflict(result.message)
-        return result
 
     def submit_many(
         self,
@@ -265,22 +256,3 @@ def _selection(
         parse_selector(selector)
     terms = [f"{key}={value}" for key, value in (labels or {}).items()] + ([selector] if selector else [])
     return {"pool": pool, "state": state, "label": ",".join(terms), "owner": owner}
-
-
-def gateway_client(settings: Settings, cluster: str = "") -> GatewayClient:
-    """The client of the gateway that the settings name, which must serve this cluster ("": any).
-
-    Raises InvalidField.
-    """
-    file = settings.token_file
-    return GatewayClient(
-        GatewayCalls(
-            settings.server,
-            (lambda: read_token(file)) if file is not None else str,
-            ca_file=str(settings.ca_file or ""),
-            cert_file=str(settings.cert_file or ""),
-            key_file=str(settings.key_file or ""),
-            timeout_seconds=settings.request_timeout_seconds,
-            cluster=cluster,
-        )
-    )

@@ -143,7 +143,7 @@ def application(api: ReadApi, access: EndpointAccess, *, checks_host: bool) -> A
     app = Starlette(
         routes=[Path(route.path, _endpoint(api, route), methods=["GET"]) for route in (*api.routes, ASSETS)],
         exception_handlers={
-            Problem: _answer_problem,
+            Problem: answer_problem,
             HTTPException: _answer_http_exception,
             Exception: _answer_failure,
         },
@@ -250,7 +250,8 @@ def _endpoint(api: ReadApi, route: Route) -> Callable[[Request], Awaitable[Respo
     return endpoint
 
 
-async def _answer_problem(_: Request, error: Exception) -> Response:
+async def answer_problem(_: Request, error: Exception) -> Response:
+    """Answer a Problem as its document."""
     return cast(Problem, error).response()
 
 

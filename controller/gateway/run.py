@@ -30,8 +30,7 @@ from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.writing import Writing
 from controller.signals import call_at_end
-from controller.store.etcd.gateway import GatewayOptions
-from controller.store.etcd.store import EtcdStore
+from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.views.freshness import Rule
@@ -80,10 +79,10 @@ def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
         )
 
 
-def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
+def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> int:
     """Run a gateway until SIGTERM, SIGINT or SIGHUP, and return the exit code.
 
-    Outputs of attempts are read from the engine that `find_engine` opens.
+    It closes `store`. Outputs of attempts are read from the engine that `find_engine` opens.
 
     Raises InvalidField for files that cannot be used, and StatusAddressUnavailable. An etcd that does not
     answer is not an error: the gateway waits for it.
@@ -115,17 +114,6 @@ def run_gateway(settings: Settings, find_engine: FindEngine) -> int:
         settings.gateway_cert_file, settings.gateway_key_file, settings.gateway_client_ca_file
     )
     access = EndpointAccess(files, prefix="gateway_")
-    store = EtcdStore(
-        GatewayOptions(
-            endpoints=settings.etcd,
-            user=settings.user,
-            password_file=str(settings.password_file or ""),
-            ca_file=str(settings.ca_file or ""),
-            cert_file=str(settings.cert_file or ""),
-            key_file=str(settings.key_file or ""),
-        ),
-        clock,
-    )
     rule = Rule.of(settings.heartbeat_seconds, settings.silence_seconds, settings.relist_seconds)
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)

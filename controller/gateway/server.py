@@ -27,7 +27,7 @@ from controller.endpoint.connections import CERTIFICATE, MAX_HEAD_BYTES, PROTECT
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
-from controller.endpoint.server import listen
+from controller.endpoint.server import answer_problem, listen
 from controller.engine.base import EngineError, LogsRefused
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway import bodies, openapi
@@ -158,7 +158,7 @@ class GatewayServer:
                 *(Path(route.path, self._endpoint(route), methods=[route.method]) for route in OPERATIONS),
             ],
             exception_handlers={
-                Problem: _answer_problem,
+                Problem: answer_problem,
                 HTTPException: _answer_http_exception,
                 TallyError: _answer_error,
                 ClientDisconnect: _answer_gone,
@@ -298,10 +298,6 @@ class _Frame:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-
-async def _answer_problem(_: Request, error: Exception) -> Response:
-    return cast(Problem, error).response()
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
