@@ -80,6 +80,9 @@ def test_a_token_must_be_for_this_gateway(cluster: FakeCluster, tmp_path: Path, 
     assert kubernetes.identify(ours) is not None
     assert kubernetes.identify(others) is None
     assert kubernetes.identify(servers) is None
+    hand.now += ACCEPTED_SECONDS + REFUSED_SECONDS
+    cluster.state.access.knows_audiences = False  # as of a server that does not: its yes is for anything
+    assert [kubernetes.identify(token) for token in (ours, others, servers)] == [None] * 3
     kubernetes.close()
 
 
