@@ -28,7 +28,9 @@ def client_of(loaded: ResolvedConfig) -> Client:
     """The client that the settings lead to. Raises InvalidField."""
     if not loaded.uses_gateway:
         return Client(**of_settings(loaded.settings))
-    settings, is_given = loaded.settings, loaded.origins["cluster"] != "default"
+    settings = loaded.settings
+    # a file may name the cluster of an etcd that is not gone by here, such as that of `tally dev`
+    is_given = loaded.origins["cluster"].startswith(("flag", "environment"))
     return connect_to_gateway(
         settings.server,
         token_file=str(settings.token_file or ""),

@@ -51,6 +51,7 @@ def both(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)  # where no `tally dev` has run
     token = tmp_path / "token"
     token.write_text(served.tokens["ops"])
     ways = {
