@@ -22,7 +22,7 @@ from controller.client import TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.printable import counted
-from controller.core.model.task import AttemptId
+from controller.core.model.task import DEFAULT_OWNER, AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
@@ -72,7 +72,7 @@ def _describe_task(session: Session, name: str) -> None:
         {
             "Name": view.id,
             "Pool": view.pool,
-            "Owner": view.owner,
+            "Owner": _owner(view),
             "State": out.state_text(view),
             "Why": session.client.explain(name),
             "Problem": view.problem,
@@ -104,6 +104,15 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _owner(view: TaskView) -> str:
+    """Whom it is charged to, and whether anybody has verified that its submitter may have it so."""
+    if view.attested_by:
+        return f"{view.owner}, attested by a gateway: submitted by {view.attested_by}"
+    return (
+        view.owner if view.owner == DEFAULT_OWNER else f"{view.owner} (unverified: its submitter's own word)"
+    )
 
 
 def _priority(view: TaskView) -> str:
@@ -157,6 +166,7 @@ def _describe_pool(session: Session, name: str) -> None:
             "Policy": pool.policy if pool is not None else "",
             "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
             "Paused": "yes" if pool is not None and pool.paused else "",
+            "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
             "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
             "On hold": view.on_hold or "",

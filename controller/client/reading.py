@@ -23,7 +23,13 @@ from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0
-OF_TASKS = ("tasks/", "states/", "requests/", "quarantined/")  # the records of which a task's view is made
+OF_TASKS = (
+    "tasks/",
+    "states/",
+    "requests/",
+    "attested/",
+    "quarantined/",
+)  # the records of which a task's view is made
 OF_SHARES = ("pools/", "ledgers/", "shares/")
 OF_OWNERS = (*OF_SHARES, *OF_TASKS)  # those of which an owner's view is made
 
@@ -70,7 +76,12 @@ class Reading:
             snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
             revision = revision or snapshot.revision
             found += changes_of(self._keys, snapshot.items)
-            for key in (self._keys.state(task_id), self._keys.task(task_id), self._keys.quarantined(task_id)):
+            for key in (
+                self._keys.state(task_id),
+                self._keys.task(task_id),
+                self._keys.attested(task_id),
+                self._keys.quarantined(task_id),
+            ):
                 item, _ = self._store.get(key, deadline=self.deadline())
                 if item is not None:
                     found.append(to_change(self._keys, key, item, item.mod))

@@ -19,9 +19,10 @@ import msgspec
 from controller.client.newcomers import Newcomers
 from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
-from controller.core.model import codec
+from controller.core.model import attested, codec
+from controller.core.model.attested import Attestation
 from controller.core.model.demand import check_satisfiable, demand
-from controller.core.model.features import needed_by_spec
+from controller.core.model.features import ATTESTED, needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector, parse_quantity
@@ -60,6 +61,9 @@ _LEFT_BEHIND = (
 )
 
 
+ONLY_ATTESTED = "{} takes only tasks that a gateway has attested (require_attested): submit it through a gateway (`--server`)"
+
+
 class Denied(InvalidField):
     """The submitter may not submit this task."""
 
@@ -89,7 +93,7 @@ class Prepared(NamedTuple):
 
     `named` are the resources that the user named; the others were filled in. `raw` is the input, and
     `pool_mod` is the mod revision of the pool that the spec was checked against, and `engine_mod` that of the
-    record of features; 0 if it needs none.
+    record of features; 0 if it needs none. `attests`: an attestation is stored with it.
     """
 
     spec: Spec
@@ -98,6 +102,7 @@ class Prepared(NamedTuple):
     pool_mod: int
     position: int = 0
     engine_mod: int = 0
+    attests: bool = False
 
     def encode(self, submitted_at: float, op: Op) -> bytes:
         """The value to store."""
@@ -121,9 +126,12 @@ class KnownPools:
         self,
         read: Callable[[], Mapping[str, PoolRecord]],
         check_features: Callable[[Mapping[str, str]], int] = lambda _: 0,
+        mod_if_on: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._read = read
         self._check_features = check_features
+        self._mod_if_on = mod_if_on
+        self._attesting_mod: int | None = None
         self._records: Mapping[str, PoolRecord] = {}
         self._engine_mods: dict[tuple[str, ...], int] = {}
 
@@ -136,6 +144,7 @@ class KnownPools:
         """Read the pools now. Raises StoreUnavailable, StoreDenied."""
         self._records = self._read()
         self._engine_mods = {}
+        self._attesting_mod = None
 
     def engine_mod(self, needed: Mapping[str, str]) -> int:
         """As `Features.check`, once since the last `refresh` for the same features."""
@@ -143,6 +152,12 @@ class KnownPools:
         if names not in self._engine_mods:
             self._engine_mods[names] = self._check_features(needed)
         return self._engine_mods[names]
+
+    def attesting_mod(self) -> int:
+        """As `Features.mod_if_on` of attestations, once since the last `refresh`."""
+        if self._attesting_mod is None:
+            self._attesting_mod = self._mod_if_on(ATTESTED)
+        return self._attesting_mod
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
@@ -208,7 +223,7 @@ class Submission:
     """One run of `submit`: takes tasks, yields results in the order in which they become known.
 
     `commit` waits for an unavailable store, up to its own time limit. `allows` raises Denied for a task that
-    the submitter may not submit.
+    the submitter may not submit. `attests`: who has signed in, and is the submitter, if this is a gateway.
     """
 
     def __init__(
@@ -220,7 +235,9 @@ class Submission:
         room: QueueRoom,
         newcomers: Newcomers,
         allows: Callable[[Spec], None] = lambda _: None,
+        attests: str = "",
     ) -> None:
+        self._attests = attests
         self._keys = keys
         self._pools = pools
         self._refreshed = False  # since this run began
@@ -242,6 +259,7 @@ class Submission:
                 continue
             task_id = prepared.spec.id
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
+            bytes_needed += (512 + len(self._attests)) if prepared.attests else 0
             checked = self._checked(prepared).keys()
             operations = 2 * (len(batch) + 1) + len(compared | checked)
             if batch and (
@@ -286,8 +304,12 @@ class Submission:
             pool = self._pools.records[prepared.spec.pool].pool
             self._room.check(prepared.spec, pool)
             self._newcomers.look(prepared.spec, pool)
+            attesting_mod = self._pools.attesting_mod() if self._attests else 0
+            if pool.require_attested and not attesting_mod:
+                raise InvalidField("pool", ONLY_ATTESTED.format(pool.name))
             needed = needed_by_spec(prepared.spec)
-            return prepared._replace(engine_mod=self._pools.engine_mod(needed)) if needed else prepared
+            engine_mod = self._pools.engine_mod(needed) if needed else attesting_mod
+            return prepared._replace(engine_mod=engine_mod, attests=bool(attesting_mod))
         except InvalidField as error:
             is_denied = isinstance(error, Denied)
             if not self._refreshed and not is_denied:
@@ -332,6 +354,10 @@ class Submission:
         message = f"{result.message}; {note}" if result.message else note
         return msgspec.structs.replace(result, message=message, field=result.field or "owner")
 
+    def _attestation(self, spec: Spec, op: Op) -> Put:
+        attestation = Attestation(owner=spec.owner, by=self._attests)
+        return Put(self._keys.attested(spec.id), attested.encode(attestation, op))
+
     def _is_outdated(self, refused: Refused, prepared: Prepared) -> bool:
         """Whether the pool, or the features that the spec needs, have changed since it was checked."""
         current = {key: item.mod for key, item in refused.current.items() if item is not None}
@@ -358,9 +384,12 @@ class Submission:
                 *(Guard(key, mod) for key, mod in compared.items()),
             ),
             # The tasks of a transaction share a create revision; times a microsecond apart keep their order.
-            writes=tuple(
-                Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op))
-                for n, p in enumerate(batch.values())
+            writes=(
+                *(
+                    Put(self._keys.task(p.spec.id), p.encode(now + n * 1e-6, op))
+                    for n, p in enumerate(batch.values())
+                ),
+                *(self._attestation(p.spec, op) for p in batch.values() if p.attests),
             ),
             op=op,
         )

@@ -44,6 +44,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0  # as a user has set it since, or else as in its spec
     submitted_at: float = 0.0
     create_revision: int = 0  # of its spec: another task of the same name has another; 0 if it is gone
+    # who has submitted it, as a gateway attests; "" if none does: its owner is then its writer's own word
+    attested_by: str = ""
     spec: Spec | None = None
     status: Status | None = None
 
@@ -265,6 +267,7 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
         priority=facts.priority,
         submitted_at=facts.submitted_at,
         create_revision=facts.create_revision,
+        attested_by=facts.attested_by,
         spec=facts.spec,
         status=facts.status,
     )

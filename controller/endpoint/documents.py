@@ -75,6 +75,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     requests: list[Request]
     # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
     kept_log_revision: int
+    attested_by: str  # who has submitted it, as a gateway attests; "" if none does
 
 
 class LogDocument(Struct, frozen=True, kw_only=True):
@@ -109,6 +110,7 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     backfill_seconds: float
     default_resources: dict[str, str]
     paused: bool
+    require_attested: bool
     engine_options: dict[str, Any]
     tasks: dict[str, int]
     waiting: int
@@ -192,6 +194,7 @@ def document(task: TaskFacts) -> TaskDocument:
         history=history,
         requests=list(task.requests),
         kept_log_revision=task.kept_log_revision,
+        attested_by=task.attested_by,
     )
 
 
@@ -234,6 +237,7 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,
         "default_resources": definition.default_resources.format() if definition is not None else {},
         "paused": pool.paused,
+        "require_attested": definition is not None and definition.require_attested,
         "engine_options": _masked(definition.engine_options) if definition is not None else {},
         "tasks": {state.value: number for state, number in pool.tasks.items()},
         "waiting": pool.waiting,

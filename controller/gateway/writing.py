@@ -44,7 +44,9 @@ class Writing:
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
-        self._pools = KnownPools(lambda: self._reading.model("pools/").pools, self._features.check)
+        self._pools = KnownPools(
+            lambda: self._reading.model("pools/").pools, self._features.check, self._features.mod_if_on
+        )
 
     def submit(
         self, caller: Caller, tasks: Iterable[object], *, dry_run: bool = False
@@ -63,6 +65,7 @@ class Writing:
             QueueRoom(self._all),
             Newcomers(self._has_share),
             allows,
+            caller.identity.name,
         )
         results = submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
         return map(partial(self._plain, caller), results)

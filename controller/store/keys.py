@@ -1,6 +1,6 @@
 """The key layout under `/tally/<cluster>/`.
 
-Kinds, and who writes them: `tasks`, `requests` (users), `pools`, `repairs` (admins), `states`, `ledgers`,
+Kinds, and who writes them: `tasks`, `requests` (users), `attested` (gateways), `pools`, `repairs` (admins), `states`, `ledgers`,
 `shares`, `claims`, `usage`, `terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`,
 `installation` (the winner of an election), `engine` (the same, and admins), `replicas` (each replica,
 leased).
@@ -34,7 +34,15 @@ _NAMES = {
     "terms": 1,
 }
 _NAMES |= {"shares": 2, "claims": 2, "usage": 2}
-_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
+_NAMES |= {
+    "attested": 1,
+    "repairs": 1,
+    "repaired": 1,
+    "quarantined": 1,
+    "logs": 1,
+    "installation": 0,
+    "engine": 0,
+}
 
 
 _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
@@ -63,6 +71,10 @@ class Keys:
     def request(self, task_id: str, kind: str) -> str:
         """A user's request on a task."""
         return f"{self.prefix}requests/{task_id}/{kind}"
+
+    def attested(self, task_id: str) -> str:
+        """A gateway's word for who submitted a task."""
+        return f"{self.prefix}attested/{task_id}"
 
     def pool(self, pool: str) -> str:
         """A pool's definition."""

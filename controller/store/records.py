@@ -57,8 +57,9 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         guards += [Guard(keys.request(change.task_id, kind), mod) for kind, mod in change.left]
         if change.removes:
             writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
-        if change.removes_log:
-            writes.append(Delete(keys.log(change.task_id)))
+        if change.attested_mod >= 0:
+            guards.append(Guard(keys.attested(change.task_id), change.attested_mod))
+        writes += [Delete(keys.of(kind, (change.task_id,))) for kind in change.also_removes]
     for ledger in plan.ledgers:
         guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))
         writes.append(Put(keys.ledger(ledger.pool), ledger.value))

@@ -15,6 +15,7 @@ from controller.core.model.records import Task
 from controller.core.model.requests import ON_HOLD
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
+from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
 from controller.views.explain_owner import explain_preempted, explain_sharing
@@ -209,6 +210,9 @@ def _waiting(model: Model, task: Task, now: float) -> str:
     if closed := _closed(model, task.pool):
         kept.append(f"waits because {closed}" if not kept else closed)
     record = model.pools.get(task.pool)
+    if record is not None and (refused := unattested(model, task, record.pool)):
+        waits = "waits" if is_unreadable(model, task) else "is about to be rejected"
+        kept.insert(0, f"{waits} because {refused}")
     if kept or record is None:
         sentence = f"{task.id} {'; besides, '.join(kept)}"
     else:

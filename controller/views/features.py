@@ -75,7 +75,9 @@ def uses(model: Model, name: str) -> list[str]:
     pools = [f"pool/{pool}" for pool in sorted(model.pools) if name in needs(model.pools[pool].pool)]
     claims = [f"claim/{pool}/{task}" for pool in sorted(model.claims) for task in sorted(model.claims[pool])]
     tasks = [f"task/{task_id}" for task_id in sorted(model.tasks) if _task_uses(model.tasks[task_id], name)]
-    return [*pools, *(claims if name == features.CLAIMS else []), *tasks]
+    attested = [f"attested/{task_id}" for task_id in sorted(model.attested)]
+    own = {features.CLAIMS: claims, features.ATTESTED: attested}
+    return [*pools, *own.get(name, []), *tasks]
 
 
 def _task_uses(task: Task, name: str) -> bool:

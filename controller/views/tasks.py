@@ -42,6 +42,7 @@ class TaskFacts(NamedTuple):
     spec_error: str  # why its spec is invalid
     broken: tuple[tuple[str, str], ...]  # the kinds of its unusable records, and why
     kept_log_revision: int  # revision of its kept log; 0 if there is none
+    attested_by: str  # who has submitted it, as a gateway attests; "" if none does
 
     @property
     def attempt(self) -> int:
@@ -112,6 +113,7 @@ def _status(task: Task) -> Status | None:
 
 def task_facts(model: Model, task: Task) -> TaskFacts:
     """The facts of a task that the model has."""
+    attestation = model.attestation_of(task)
     return TaskFacts(
         id=task.id,
         pool=pool_of(task),
@@ -128,6 +130,7 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
             (kind, model.quarantine.get((kind, (task.id,)), "does not parse")) for kind in sorted(task.frozen)
         ),
         kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
+        attested_by=attestation.by if attestation is not None else "",
     )
 
 

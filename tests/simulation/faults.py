@@ -274,7 +274,7 @@ class Faults:
         it right again.
         """
         keys, users, oracle = self.simulation.keys, self.simulation.users, self.simulation.oracle
-        prefixes = [keys.state(""), keys.ledger(""), keys.ledger(""), ""]
+        prefixes = [keys.state(""), keys.ledger(""), keys.ledger(""), keys.attested(""), ""]
         if oracle.shares is not None:
             prefixes += [f"{keys.prefix}shares/", f"{keys.prefix}claims/"]
         prefix = self.scheduler.rng.choice(prefixes)

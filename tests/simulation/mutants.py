@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from tests.simulation.attestation_mutants import ATTESTATION_MUTANTS
 from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.report import failure
@@ -562,6 +563,7 @@ MUTANTS = [
     ),
     *SHARING_MUTANTS,
     *CHANGE_MUTANTS,
+    *ATTESTATION_MUTANTS,
 ]
 
 

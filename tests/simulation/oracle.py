@@ -25,6 +25,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
+from tests.simulation.attestations import wrong_step
 from tests.simulation.changes import asked_for, contradiction
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
@@ -115,6 +116,9 @@ class Oracle:
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
         self.installation = ""
+        # task → whether its attestation is there, as it was created with the spec: a leader may not know a
+        # later one yet
+        self.attested: dict[str, bool] = {}
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.logs_kept = 0
         self.log_due: dict[AttemptId, LogDue] = {}  # whose output is to be kept: its end was committed
@@ -385,6 +389,9 @@ class Oracle:
         ):
             raise Violation("I6", f"the spec of {task_id} was removed, and its status was not", task_id)
 
+    def _on_attested(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
+        self.attested[task_id] = event.item is not None and self.keys.task(task_id) in changed
+
     def _on_quarantined(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
             self._check_writer(event.item.value, f"what sets {task_id} aside", writer)
@@ -501,6 +508,10 @@ class Oracle:
         wrong = contradiction(old, new, asked_for(self.values.get(key)) if key in changed else None)
         if wrong:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
+        names = self.keys.task(task_id), self.keys.attested(task_id)
+        wrong = wrong_step(old, new, self.values.get(self.keys.pool(new.pool)), *map(self.etcd.get, names))
+        if wrong:
+            raise Violation("I12", f"{task_id} {wrong}", task_id)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
         if self.shares is not None:
@@ -701,6 +712,8 @@ class Oracle:
             raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
         if (log := self.keys.log(task_id)) in self.values and log not in changed:
             raise Violation("layout", f"{task_id} was removed, and its log was not", task_id)
+        if self.attested.get(task_id) and self.keys.attested(task_id) not in changed:
+            raise Violation("layout", f"{task_id} was removed, and its attestation was not", task_id)
         for kind in RequestKind:
             key = self.keys.request(task_id, kind)
             if key in self.values and key not in changed:

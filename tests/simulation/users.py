@@ -11,10 +11,12 @@ from typing import Any
 from controller.client.newcomers import Newcomers
 from controller.client.queue_room import QueueRoom
 from controller.client.submission import KnownPools, Submission, prepare
-from controller.core.model import codec
+from controller.core.model import attested, codec
+from controller.core.model.attested import Attestation
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import DEFAULT_OWNER
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
@@ -54,6 +56,7 @@ class Users:
         self._submitted = 0
         self._ops = 0
         self._calm = False
+        self._gateways = False
         self._burst = OWNERS[0]  # who submits most just now
 
     def now(self) -> float:
@@ -64,6 +67,9 @@ class Users:
         """The pools, as they are at first."""
         self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
         self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
+        self._gateways = (
+            self.scheduler.rng.random() < 0.4
+        )  # some submit through one, and pools may ask for it
 
     def act(self) -> None:
         """One of them does something."""
@@ -80,6 +86,7 @@ class Users:
             self.ask_nobody: 0.3,
             self.retry_late: 2,
             self.change: 2,
+            self.attest: 0.3,
         }
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
@@ -169,6 +176,7 @@ class Users:
         )
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
         options = {"paused": rng.random() < 0.1, "keep_logs": rng.random() < 0.3}
+        options["require_attested"] = self._gateways and rng.random() < 0.4
         self.pool(name, capacity, **options, **policy, **template, **self._sharing())
 
     def _sharing(self, *, limits: bool = True) -> dict[str, Any]:
@@ -203,6 +211,21 @@ class Users:
             "per_minute": rng.choice((3, 60, 60, 60)),
         }
         return {"sharing": sharing, "preemption": preemption}
+
+    def attest(self) -> None:
+        """A gateway that somebody has taken over attests what others have submitted, or withdraws its word."""
+        task_id, rng = self._any_task(), self.scheduler.rng
+        if not task_id or not self._gateways:
+            return
+        if rng.random() < 0.3:
+            self._write(Delete(self.keys.attested(task_id)))
+        else:
+            self._write(self._attestation(task_id, rng.choice((DEFAULT_OWNER, *OWNERS))))
+
+    def _attestation(self, task_id: str, owner: str) -> Put:
+        return Put(
+            self.keys.attested(task_id), attested.encode(Attestation(owner=owner, by="somebody"), self._op())
+        )
 
     def delete_spec(self) -> None:
         """Somebody deletes a spec around the client."""
@@ -247,7 +270,9 @@ class Users:
         nothing any more.
         """
         for name in POOLS:
-            self.pool(name, {"cpu": 4 + 4 * aside, "memory": 8}, **self._sharing(limits=False))
+            asks = self._gateways and self.scheduler.rng.random() < 0.5
+            capacity = {"cpu": 4 + 4 * aside, "memory": 8}
+            self.pool(name, capacity, require_attested=asks, **self._sharing(limits=False))
         for task_id in self.oracle.accepted:
             status = self.oracle.statuses.get(task_id)
             asked = self.keys.request(task_id, RequestKind.CHANGE) in self.oracle.values
@@ -332,13 +357,12 @@ class Users:
         value = codec.encode_spec(spec, self.now(), self._op())
         if self.scheduler.rng.random() < 0.02:
             value = value.replace(b'"command"', b'"commando"')
-        key = self.keys.task(task_id)
-        result = self.etcd.do(
-            lambda store: store.commit(
-                Transaction((Guard(key, 0),), (Put(key, value),), self._op()), deadline=1e18
-            ),
-            USER,
-        )
+        key, writes = self.keys.task(task_id), list[Write]()
+        if self._gateways and self.scheduler.rng.random() < 0.7:
+            owner = spec.owner if self.scheduler.rng.random() < 0.9 else OWNERS[0]
+            writes = [self._attestation(task_id, owner)]
+        creation = Transaction((Guard(key, 0),), (Put(key, value), *writes), self._op())
+        result = self.etcd.do(lambda store: store.commit(creation, deadline=1e18), USER)
         self.scheduler.note(
             f"user submits {task_id}: {'accepted' if isinstance(result, Committed) else 'taken'}"
         )
@@ -355,7 +379,10 @@ class Users:
             return
         clock: Any = self  # only asked what time it is
         known, room, nobody_new = KnownPools(lambda: pools), QueueRoom(Model), Newcomers(lambda *_: True)
-        submission = Submission(self.keys, known, clock, lambda _: None, room, nobody_new)
+        submission = Submission(self.keys, known, clock, lambda _: None, room, nobody_new, attests="somebody")
+        engine = self.etcd.get(self.keys.engine)
+        if self._gateways and engine is not None and rng.random() < 0.7:
+            prepared = prepared._replace(attests=True, engine_mod=engine.mod)
         creation = submission._creation({raw["id"]: prepared})
 
         def create() -> None:

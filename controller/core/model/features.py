@@ -29,7 +29,10 @@ CLAIMS = "claims"
 CHANGES = "changes"
 """RequestKind.CHANGE, and what it leaves in a status: on_hold, priority, the state Created."""
 
-KNOWN = (CHANGES, CLAIMS, OWNERS)
+ATTESTED = "attested"
+"""The records `attested/`, and Pool.require_attested."""
+
+KNOWN = (ATTESTED, CHANGES, CLAIMS, OWNERS)
 """What this release can read, and lead with; sorted."""
 
 
@@ -71,5 +74,9 @@ def needed_by_request(kind: RequestKind) -> dict[str, str]:
 
 def needed_by_pool(pool: Pool) -> dict[str, str]:
     """The features that the pool needs, each with the field that needs it."""
-    fields = {OWNERS: ("sharing", pool.sharing), CLAIMS: ("preemption", pool.preemption)}
+    fields = {
+        ATTESTED: ("require_attested", pool.require_attested or None),
+        OWNERS: ("sharing", pool.sharing),
+        CLAIMS: ("preemption", pool.preemption),
+    }
     return {name: field for name, (field, value) in fields.items() if value is not None}

@@ -1,10 +1,14 @@
-"""The records of the whole installation: its leader, identity, replicas, terms, and requests for repairs."""
+"""The records of the whole installation: its leader, identity, replicas, terms, and requests for repairs.
+
+Also the records beside tasks that no decision on what is held depends on: attestations and kept logs.
+"""
 
 from __future__ import annotations
 
-from controller.core.model import codec, kept_log
+from controller.core.model import attested, codec, kept_log
+from controller.core.model.attested import Attestation
 from controller.core.model.installation import EngineRecord, Installation, decode_engine, decode_installation
-from controller.core.model.records import Change
+from controller.core.model.records import Change, Task
 from controller.core.model.requests import RepairRequest
 
 
@@ -23,6 +27,14 @@ class InstallationRecords:
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # their outcomes
+        self.attested: dict[str, tuple[Attestation, int]] = {}  # task → its attestation, with its mod
+
+    def attestation_of(self, task: Task) -> Attestation | None:
+        """The attestation that holds for the task's spec."""
+        found, mod = self.attested.get(task.id, (None, 0))
+        if found is None or task.spec is None or not found.holds_for(mod, task.spec, task.spec_mod):
+            return None
+        return found
 
     def take(self, change: Change) -> bool:
         """Take in a change of one of these records. False if its kind is not in Tally's layout.
@@ -55,6 +67,10 @@ class InstallationRecords:
                 if present is not None:
                     table[change.names[0]] = present
                 _check_mapping(change)
+            case attested.KIND:
+                self.attested.pop(change.names[0], None)
+                if change.value is not None:
+                    self.attested[change.names[0]] = (attested.decode(change.value), change.mod)
             case kept_log.KIND:
                 pass  # its mod is noted; a model has no use for its bytes
             case "usage":

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from controller.core.model import codec, quarantine
+from controller.core.model import attested, codec, quarantine
 from controller.core.model.compartments import OF_TASKS
 from controller.core.model.installation_records import InstallationRecords
 from controller.core.model.pool_records import OF_POOLS, PoolRecords
@@ -232,6 +232,8 @@ class Model(InstallationRecords, PoolRecords):
 
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
+        if change.kind == attested.KIND:
+            self.indexes.touched.tasks[change.names[0]] = None
         try:
             if not self.take(change) and change.value is not None:
                 self._quarantine(change, "not a key of Tally's layout")

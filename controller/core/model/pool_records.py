@@ -116,6 +116,8 @@ class PoolRecords(Compartments):
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
                 self._note_sharing(name)
+                if name in self.pools and self.pools[name].pool.require_attested:
+                    self.indexes.touched.tasks.update(dict.fromkeys(self.indexes.queues.get(name, ())))
                 self.indexes.size_again(name, before)
             elif change.kind == "shares":
                 self._apply_share(name, change.names[1], change)

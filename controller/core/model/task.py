@@ -156,6 +156,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reserve: Reserve = Reserve.ASKED
     sharing: Sharing | None = None  # None: its tasks are served whoever owns them, and no shares are kept
     preemption: Preemption | None = None  # None: no task is stopped for another one
+    require_attested: bool = False  # tasks that no gateway has attested are rejected
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""

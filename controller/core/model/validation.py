@@ -325,6 +325,7 @@ _POOL: dict[str, Parse] = {
     "reserve": one_of(Reserve),
     "sharing": parse_sharing,
     "preemption": parse_preemption,
+    "require_attested": parse_boolean,
 }
 # Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

@@ -14,6 +14,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
+from controller.core.planning.attestation import unattested
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
@@ -73,6 +74,9 @@ class Admission:
             task = self._model.tasks[task_id]
             if draft.has_changed(task_id) or task.requests:
                 # cancelled or rejected in this plan; the commit puts the pool on the agenda again
+                return False
+            if unattested(self._model, task, pool):
+                self._agenda.tasks[task_id] = None  # it is rejected, and leaves the queue
                 return False
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)

@@ -39,12 +39,16 @@ class Decision(NamedTuple):
     removes: bool = False
     compares_spec: bool = False
     compares_pool: bool = False
+    compares_attested: bool = False
 
 
-def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment) -> Decision | None:
+def decide(
+    task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment, refused: str = ""
+) -> Decision | None:
     """The next step of a task; None if there is nothing to do now.
 
-    `attempt` is the current one, as the engine shows it. Admission is not decided here, since it depends on
+    `attempt` is the current one, as the engine shows it. `refused`: why the pool refuses a task that is not
+    attested; "" if it does not. Admission is not decided here, since it depends on
     the other tasks of the pool.
     """
     if task.frozen or not task.exists:
@@ -55,12 +59,12 @@ def decide(task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment:
         assert task.status is not None
         return _holding(task, task.status, attempt, moment)
     if task.state in WAITING:
-        return _waiting(task, pool, moment)
+        return _waiting(task, pool, moment, refused)
     assert task.status is not None
     return _finished(task, task.status, moment)
 
 
-def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | None:
+def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, refused: str) -> Decision | None:
     cancel = task.requests.get(RequestKind.CANCEL)
     if cancel is not None:
         return Decision(transitions.cancelled_waiting(task, cancel[0], moment), (RequestKind.CANCEL,))
@@ -70,6 +74,9 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment) -> Decision | 
         return Decision(
             transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
         )
+    if refused:
+        rejected = transitions.rejected(task, "Unattested", refused, moment)
+        return Decision(rejected, compares_spec=True, compares_pool=True, compares_attested=True)
     change = task.requests.get(RequestKind.CHANGE)
     if change is not None:
         return Decision(_changed(task, change[0], moment), (RequestKind.CHANGE,))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from controller.core.model import claims, codec, kept_log
+from controller.core.model import attested, claims, codec, kept_log
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts, parts_of
@@ -203,8 +203,16 @@ class Draft:
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
-        removes_log = decision.removes and (may_have_log or self._model.mod_of(kept_log.KIND, (task.id,)) > 0)
-        operations += removes_log + ends_claim
+        also_removes = tuple(
+            kind
+            for kind in (attested.KIND, kept_log.KIND)
+            if decision.removes
+            and (self._model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log))
+        )
+        # a spec that a refusal has shown may have an attestation that the watch has yet to bring
+        is_early = task.spec_mod == 0 or task.spec_mod > self._model.revision
+        compares_attested = decision.compares_attested or (decision.removes and is_early)
+        operations += len(also_removes) + ends_claim + compares_attested
         size = len(value or b"") + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes
@@ -238,7 +246,8 @@ class Draft:
                 requests,
                 left,
                 decision.removes,
-                removes_log,
+                also_removes,
+                self._model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1,
             )
         )
         return True

@@ -98,7 +98,9 @@ class TaskChange(NamedTuple):
     requests: tuple[tuple[RequestKind, int], ...] = ()  # consumed: kind and mod
     left: tuple[tuple[RequestKind, int], ...] = ()  # compared and left as they are: absent, or unreadable
     removes: bool = False
-    removes_log: bool = False  # also removes the kept log
+    # kinds of records that are removed with the task, such as its kept log
+    also_removes: tuple[str, ...] = ()
+    attested_mod: int = -1  # of the attestation; -1: it is not compared
 
 
 class LedgerChange(NamedTuple):

@@ -18,6 +18,7 @@ from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
 from controller.core.planning.agenda import Agenda
+from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.decide import Decision, decide
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
@@ -71,7 +72,8 @@ class Planner:
         for name, queue in model.queues.items():
             record = model.pools.get(name)
             if record is not None:
-                self._agenda.tasks.update(dict.fromkeys(queue.exceeding(record.pool.capacity)))
+                refused = queue if record.pool.require_attested else queue.exceeding(record.pool.capacity)
+                self._agenda.tasks.update(dict.fromkeys(refused))
         self._agenda.pools.update(dict.fromkeys(model.queues))
 
     def note(self, touched: Touched) -> None:
@@ -165,8 +167,8 @@ class Planner:
             if change.removes:
                 self._apply(Change("tasks", (task_id,), None, revision))
                 self.note(self._model.put_status(task_id, None, revision))
-                if change.removes_log:
-                    self._apply(Change(kept_log.KIND, (task_id,), None, revision))
+                for kind in change.also_removes:
+                    self._apply(Change(kind, (task_id,), None, revision))
             elif change.status is not None:
                 self.note(self._model.put_status(task_id, change.status, revision))
         for share in plan.shares:
@@ -265,7 +267,11 @@ class Planner:
             return True
         self._look(task_id)
         current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
-        decision = decide(task, current, self._model.pools.get(task.pool), draft.moment)
+        record = self._model.pools.get(task.pool)
+        refused = ""
+        if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
+            refused = unattested(self._model, task, record.pool)
+        decision = decide(task, current, record, draft.moment, refused)
         if decision is None:
             if task.status is not None and task.status.is_holding and self.intake.engine_listed:
                 self._driver.drive(task, task.status, draft)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.core.model import codec
+from controller.core.model import attested, codec
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
@@ -245,6 +245,8 @@ class _Draft:
         )
         if record is None and name.startswith("ledgers/") and wanted.mod:
             self._abandoned_ledger(wanted, name.removeprefix("ledgers/"))
+        elif record is None and name.startswith(f"{attested.KIND}/") and wanted.mod:
+            self._left_attestation(wanted, name.removeprefix(f"{attested.KIND}/"))
         elif record is None:
             self._answer(wanted, Verdict.GONE, "no such key is quarantined")
         elif "\\" in name:
@@ -292,6 +294,17 @@ class _Draft:
         self._write("ledgers", (pool,), None)
         self.compared.append(("pools", (pool,), 0))
         self._answer(wanted, Verdict.REPAIRED, "the empty ledger of a pool that no longer exists is deleted")
+
+    def _left_attestation(self, wanted: Wanted, task_id: str) -> None:
+        """Delete the attestation of a task that is gone."""
+        task = self._model.tasks.get(task_id)
+        is_used = task is not None and (task.spec_mod or task.status_mod)
+        if self._model.mod_of(attested.KIND, (task_id,)) != wanted.mod or is_used:
+            self._answer(wanted, Verdict.LEFT, "its task exists, or it has changed since")
+            return
+        self._write(attested.KIND, (task_id,), None)
+        self.compared += [(kind, (task_id,), 0) for kind in ("tasks", "states")]
+        self._answer(wanted, Verdict.REPAIRED, "the attestation of a task that is gone is deleted")
 
     def _attempt(self, wanted: Wanted, name: str) -> None:
         try:

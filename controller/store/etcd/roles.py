@@ -7,13 +7,15 @@ Pure; `auth` applies them to etcd.
 | controller | all of the cluster's keys | all of the cluster's keys |
 | user | the same | `tasks/`, `requests/` |
 | admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
+| gateway | the same | `tasks/`, `requests/`, `attested/` |
 | reader | the same | nothing |
 
 Every role reads everything: each guard of a transaction is a read, and the answer to "why does it wait"
 depends on all records. The controller writes everything: it removes specs after their retention, and any
 other key that an admin names for repair. A leader without the right to do what was asked would lose its
 office over it, and so would its successor. etcd knows ranges of keys, and no right finer than write: a user
-who may put a spec may also overwrite or delete one, and may make any kind of request.
+who may put a spec may also overwrite or delete one, and may make any kind of request. A pool with
+`require_attested` runs no spec that anybody but a gateway has put: see `core.model.attested`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Role(StrEnum):
     CONTROLLER = "controller"
     USER = "user"
     ADMIN = "admin"
+    GATEWAY = "gateway"
     READER = "reader"
 
     def name_in(self, cluster: str) -> str:
@@ -63,6 +66,8 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
             return (read,)
         case Role.USER:
             return (read, *_user(keys))
+        case Role.GATEWAY:
+            return (read, *_user(keys), _below("WRITE", keys.attested("")))
         case Role.ADMIN:
             return (
                 read,
