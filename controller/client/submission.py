@@ -61,7 +61,10 @@ _LEFT_BEHIND = (
 )
 
 
-ONLY_ATTESTED = "{} takes only tasks that a gateway has attested (require_attested): submit it through a gateway (`--server`)"
+ONLY_ATTESTED = (
+    "{} takes only tasks that a gateway has attested (require_attested): submit it through a gateway"
+    " (`--server`)"
+)
 
 
 class Denied(InvalidField):

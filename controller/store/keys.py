@@ -1,9 +1,9 @@
 """The key layout under `/tally/<cluster>/`.
 
-Kinds, and who writes them: `tasks`, `requests` (users), `attested` (gateways), `pools`, `repairs` (admins), `states`, `ledgers`,
-`shares`, `claims`, `usage`, `terms`, `repaired`, `quarantined`, `logs` (the leader), `leader`, `epoch`,
-`installation` (the winner of an election), `engine` (the same, and admins), `replicas` (each replica,
-leased).
+Kinds, and who writes them: `tasks`, `requests` (users), `attested` (gateways), `delivered`, `notifier`
+(notifiers), `pools`, `repairs` (admins), `states`, `ledgers`, `shares`, `claims`, `usage`, `terms`,
+`repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`, `epoch`, `installation` (the winner of an
+election), `engine` (the same, and admins), `replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -33,16 +33,8 @@ _NAMES = {
     "ledgers": 1,
     "terms": 1,
 }
-_NAMES |= {"shares": 2, "claims": 2, "usage": 2}
-_NAMES |= {
-    "attested": 1,
-    "repairs": 1,
-    "repaired": 1,
-    "quarantined": 1,
-    "logs": 1,
-    "installation": 0,
-    "engine": 0,
-}
+_NAMES |= {"shares": 2, "claims": 2, "usage": 2, "attested": 1, "outbox": 2, "delivered": 2, "notifier": 0}
+_NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
 _USUAL = frozenset(("tasks", "states"))  # nearly all keys of a full store
@@ -59,6 +51,7 @@ class Keys:
         self.terms = f"{self.prefix}terms/"
         self.installation = f"{self.prefix}installation"
         self.engine = f"{self.prefix}engine"
+        self.notifier = f"{self.prefix}notifier"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""
@@ -75,6 +68,14 @@ class Keys:
     def attested(self, task_id: str) -> str:
         """A gateway's word for who submitted a task."""
         return f"{self.prefix}attested/{task_id}"
+
+    def notice(self, task_id: str, sequence: str) -> str:
+        """What is to be told about an end of a task."""
+        return f"{self.prefix}outbox/{task_id}/{sequence}"
+
+    def delivery(self, task_id: str, sequence: str) -> str:
+        """What became of a notice."""
+        return f"{self.prefix}delivered/{task_id}/{sequence}"
 
     def pool(self, pool: str) -> str:
         """A pool's definition."""

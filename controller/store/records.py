@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from controller.core.model.notices import OUTBOX
 from controller.core.model.records import Change
 from controller.core.planning.draft import Limits
 from controller.core.planning.plan import Plan
@@ -70,6 +71,7 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
         key = keys.claim(claim.pool, claim.task_id)
         guards.append(Guard(key, claim.seen_mod))
         writes.append(Put(key, claim.value) if claim.value is not None else Delete(key))
+    writes += [Put(keys.of(OUTBOX, notice.names), notice.value) for notice in plan.notices]
     for record in plan.records:
         key = keys.of(record.kind, record.names)
         guards.append(Guard(key, record.seen_mod))

@@ -76,7 +76,9 @@ def uses(model: Model, name: str) -> list[str]:
     claims = [f"claim/{pool}/{task}" for pool in sorted(model.claims) for task in sorted(model.claims[pool])]
     tasks = [f"task/{task_id}" for task_id in sorted(model.tasks) if _task_uses(model.tasks[task_id], name)]
     attested = [f"attested/{task_id}" for task_id in sorted(model.attested)]
-    own = {features.CLAIMS: claims, features.ATTESTED: attested}
+    notices = [f"outbox/{'/'.join(names)}" for names in sorted(model.notices)]
+    notices += [f"delivered/{'/'.join(names)}" for names in sorted(model.deliveries)]
+    own = {features.CLAIMS: claims, features.ATTESTED: attested, features.NOTIFY: notices}
     return [*pools, *own.get(name, []), *tasks]
 
 

@@ -22,8 +22,9 @@ from tests.support.etcd import admin
 from tests.support.etcd import in_seconds as soon
 
 WRITERS = {
-    "tasks/a": ("controller", "user", "admin"),
-    "requests/a/cancel": ("controller", "user", "admin"),
+    "tasks/a": ("controller", "user", "admin", "gateway"),
+    "requests/a/cancel": ("controller", "user", "admin", "gateway"),
+    "attested/a": ("controller", "gateway"),
     "pools/p": ("controller", "admin"),
     "repairs/x": ("controller", "admin"),
     "leader": ("controller", "admin"),
@@ -33,6 +34,10 @@ WRITERS = {
     "replicas/r1": ("controller",),
     "states/a": ("controller",),
     "ledgers/p": ("controller",),
+    "shares/p/o": ("controller",),
+    "claims/p/a": ("controller",),
+    "usage/2026-11-27/p": ("controller",),
+    "quarantined/a": ("controller",),
     "terms/000000000001": ("controller",),
     "repaired/x": ("controller",),
     "logs/a": ("controller",),

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from tests.simulation.attestation_mutants import ATTESTATION_MUTANTS
 from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
+from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
@@ -564,6 +565,7 @@ MUTANTS = [
     *SHARING_MUTANTS,
     *CHANGE_MUTANTS,
     *ATTESTATION_MUTANTS,
+    *NOTICE_MUTANTS,
 ]
 
 

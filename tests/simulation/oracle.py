@@ -29,6 +29,7 @@ from tests.simulation.attestations import wrong_step
 from tests.simulation.changes import asked_for, contradiction
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.notices import is_due, wrong_end, wrong_notice
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.sockets import Endpoints
 
@@ -101,6 +102,7 @@ class Oracle:
         self.endpoints: Endpoints
         self.wall_spread = 0.0
         self.values: dict[str, bytes] = {}
+        self.before: dict[str, bytes | None] = {}  # of the keys that change in this revision
         self.creates: dict[str, int] = {}
         self.statuses: dict[str, Status] = {}
         self.rubbish: dict[str, None] = {}  # tasks whose first status was put by hand, and cannot be read
@@ -119,8 +121,10 @@ class Oracle:
         # task → whether its attestation is there, as it was created with the spec: a leader may not know a
         # later one yet
         self.attested: dict[str, bool] = {}
+        self._attested_at: dict[str, int] = {}  # task → when its attestation was written or deleted last
         self.transitions: dict[str, int] = {}  # how often each state was entered
         self.logs_kept = 0
+        self.notices = 0
         self.log_due: dict[AttemptId, LogDue] = {}  # whose output is to be kept: its end was committed
         self.log_read: dict[AttemptId, None] = {}  # whose output was asked for, and the answer was there
         self.specs_put: dict[str, int] = {}  # task → how often a spec of this name was put
@@ -265,7 +269,7 @@ class Oracle:
 
     def on_revision(self, batch: Batch, writer: str) -> None:
         """One revision of etcd: check it as a whole, then take it over."""
-        before = {event.key: self.values.get(event.key) for event in batch.events}
+        before = self.before = {event.key: self.values.get(event.key) for event in batch.events}
         changed = {event.key for event in batch.events}
         for event in batch.events:
             kind, _, rest = event.key.removeprefix(self.keys.prefix).partition("/")
@@ -391,6 +395,7 @@ class Oracle:
 
     def _on_attested(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         self.attested[task_id] = event.item is not None and self.keys.task(task_id) in changed
+        self._attested_at[task_id] = event.mod
 
     def _on_quarantined(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is not None:
@@ -510,14 +515,51 @@ class Oracle:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
         names = self.keys.task(task_id), self.keys.attested(task_id)
         wrong = wrong_step(old, new, self.values.get(self.keys.pool(new.pool)), *map(self.etcd.get, names))
-        if wrong:
+        if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.revision_of(writer)):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
+        self._check_notices(task_id, old, new, changed, writer)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
         if self.shares is not None:
             at = round(codec.decode_history(new)[-1].at * 1000)
             self._moves.append(Move(task_id, old, new, at))
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
+
+    def _check_notices(
+        self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str
+    ) -> None:
+        """The notices that come with a step are those that its pool asks for, as the writer knows it."""
+        known, names = self.revision_of(writer), (self.keys.pool(new.pool), self.keys.task(task_id))
+        pool, spec = map(self.etcd.get, names)
+        if pool is None or pool.mod > known or spec is None or spec.mod > known:
+            return
+        wanted = is_due(task_id, spec.value, old, new, pool.value)
+        told = [key for key in changed if key.startswith(self.keys.notice(task_id, ""))]
+        if len(told) != wanted:
+            raise Violation("notices", f"{task_id}: a notice was due: {wanted}, and are {told}", task_id)
+
+    def _on_outbox(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        task_id, before = rest.partition("/")[0], self.values.get(event.key)
+        if writer == USER:
+            return
+        if event.item is not None:
+            self._check_writer(event.item.value, f"notice {rest}", writer)
+        if before is not None:
+            end = self.keys.prefix + f"delivered/{rest}"
+            after = event.item.value if event.item is not None else None
+            wrong = wrong_end(before, after, self.before.get(end))
+        else:
+            item = self.etcd.get(self.keys.state(task_id)) if self.keys.state(task_id) in changed else None
+            new = codec.decode_status(item.value)[0] if item is not None else None
+            wrong = wrong_notice(event.item.value, new) if event.item is not None else ""
+            self.notices += 1
+        if wrong:
+            raise Violation("notices", f"the notice {rest} {wrong}", task_id)
+
+    def _on_delivered(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        notice = f"{self.keys.prefix}outbox/{rest}"
+        if writer != USER and notice in {*self.values, *self.before} and notice not in changed:
+            raise Violation("notices", f"{rest} was delivered, and is left", rest.partition("/")[0])
 
     def _on_logs(self, event: KeyEvent, task_id: str, changed: set[str], writer: str) -> None:
         if event.item is None:

@@ -321,6 +321,9 @@ class Simulation:
         left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
+        left += [
+            f"{key} is left" for key, value in oracle.values.items() if "/delivered/" in key and value != b"{"
+        ]
         left += [f"the output of {attempt} was not kept" for attempt in oracle.logs_missing()]
         left += [
             f"{key} is gone" for key in (self.keys.installation, self.keys.engine) if key not in oracle.values

@@ -14,6 +14,7 @@ from controller.client.submission import KnownPools, Submission, prepare
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
 from controller.core.model.model import Model
+from controller.core.model.notices import Delivery, encode_delivery
 from controller.core.model.op import Op
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import DEFAULT_OWNER
@@ -56,7 +57,7 @@ class Users:
         self._submitted = 0
         self._ops = 0
         self._calm = False
-        self._gateways = False
+        self._gateways = self._notifies = False
         self._burst = OWNERS[0]  # who submits most just now
 
     def now(self) -> float:
@@ -65,6 +66,9 @@ class Users:
 
     def set_up(self) -> None:
         """The pools, as they are at first."""
+        rng = self.scheduler.rng
+        self._gateways = rng.random() < 0.4  # some submit through one, and pools may ask for it
+        self._notifies = rng.random() < 0.4
         self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
         self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
         self._gateways = (
@@ -87,6 +91,7 @@ class Users:
             self.retry_late: 2,
             self.change: 2,
             self.attest: 0.3,
+            self.deliver: 3,
         }
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
@@ -213,7 +218,7 @@ class Users:
         return {"sharing": sharing, "preemption": preemption}
 
     def attest(self) -> None:
-        """A gateway that somebody has taken over attests what others have submitted, or withdraws its word."""
+        """A gateway that somebody has taken over attests what others have submitted, or no longer does."""
         task_id, rng = self._any_task(), self.scheduler.rng
         if not task_id or not self._gateways:
             return
@@ -221,6 +226,19 @@ class Users:
             self._write(Delete(self.keys.attested(task_id)))
         else:
             self._write(self._attestation(task_id, rng.choice((DEFAULT_OWNER, *OWNERS))))
+
+    def deliver(self) -> None:
+        """A notifier has told about some ends, or has given up; now and then it says so twice."""
+        rng, prefix = self.scheduler.rng, self.keys.prefix
+        left = [key for key in self.oracle.values if key.startswith(f"{prefix}outbox/")]
+        for key in rng.sample(left, min(len(left), rng.randint(1, 4))):
+            urls = codec.decode_mapping(self.oracle.values[key]).get("urls", [])
+            dead = {url: "refused" for url in urls if rng.random() < 0.2}
+            delivery = Delivery(dead=dead, at=self.now(), by="n")
+            end = f"{prefix}delivered/{key.removeprefix(f'{prefix}outbox/')}"
+            self._write(Put(end, encode_delivery(delivery, self._op())))
+            if rng.random() < 0.1:
+                self.soon(rng.random() * 0.1, partial(self._write, Put(end, b"{")))
 
     def _attestation(self, task_id: str, owner: str) -> Put:
         return Put(
@@ -282,6 +300,11 @@ class Users:
 
     def pool(self, name: str, capacity: dict[str, Any], **fields: Any) -> None:
         """Define a pool."""
+        notify = [
+            {"url": "https://a.example", "on": ["succeeded", "failed"]},
+            {"url": "https://b.example/x", "on": ["failed", "cancelled"], "labels": {"team": "a"}},
+        ]
+        fields["notify"] = notify if self._notifies and name == "default" else []
         pool = parse_pool({"name": name, "capacity": capacity, **fields})
         self._write(Put(self.keys.pool(name), codec.encode_pool(pool, self._op())))
 
@@ -328,6 +351,7 @@ class Users:
                 "max_seconds": 4,
             },
             "retention_seconds": rng.choice((0.03, 1, 10, 30, 86400)),
+            "labels": {"team": rng.choice("ab")},
             "keep_logs": rng.choices((None, True, False), (4, 3, 1))[0],  # None: as its pool says
         }
         if rng.random() < 0.15:

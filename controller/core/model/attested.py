@@ -1,9 +1,9 @@
 """Attestations: a gateway's word for who submitted a task, kept as `attested/<task-id>`.
 
-The gateway creates it in the transaction that creates the task, below a prefix that no user of etcd may write.
-It holds for the spec that the same transaction wrote: the two have one mod revision. etcd gives no two
-transactions the same revision, so nobody else can attest a spec, or put another one in the place of an attested
-one. It is removed with the task.
+The gateway creates it in the transaction that creates the task, below a prefix that no user of etcd may
+write. It holds for the spec that the same transaction wrote: the two have one mod revision. etcd gives no two
+transactions the same revision, so nobody else can attest a spec, or put another one in the place of an
+attested one. It is removed with the task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KIND = "attested"
 
 
 class Attestation(Struct, frozen=True, kw_only=True):
-    """Who may have the task charged to `owner`, and has submitted it: `by`, as it signed in at the gateway."""
+    """Who has submitted a task, and may have it charged to `owner`: `by`, as it signed in at the gateway."""
 
     owner: str
     by: Word

@@ -32,7 +32,10 @@ CHANGES = "changes"
 ATTESTED = "attested"
 """The records `attested/`, and Pool.require_attested."""
 
-KNOWN = (ATTESTED, CHANGES, CLAIMS, OWNERS)
+NOTIFY = "notify"
+"""Pool.notify, and the records `outbox/` and `delivered/`."""
+
+KNOWN = (ATTESTED, CHANGES, CLAIMS, NOTIFY, OWNERS)
 """What this release can read, and lead with; sorted."""
 
 
@@ -78,5 +81,6 @@ def needed_by_pool(pool: Pool) -> dict[str, str]:
         ATTESTED: ("require_attested", pool.require_attested or None),
         OWNERS: ("sharing", pool.sharing),
         CLAIMS: ("preemption", pool.preemption),
+        NOTIFY: ("notify", pool.notify or None),
     }
     return {name: field for name, (field, value) in fields.items() if value is not None}

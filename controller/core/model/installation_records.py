@@ -5,7 +5,7 @@ Also the records beside tasks that no decision on what is held depends on: attes
 
 from __future__ import annotations
 
-from controller.core.model import attested, codec, kept_log
+from controller.core.model import attested, codec, kept_log, notices
 from controller.core.model.attested import Attestation
 from controller.core.model.installation import EngineRecord, Installation, decode_engine, decode_installation
 from controller.core.model.records import Change, Task
@@ -27,6 +27,9 @@ class InstallationRecords:
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # their outcomes
+        self.notices: dict[tuple[str, ...], notices.Notice] = {}  # (task, sequence) → notice
+        self.dead: dict[tuple[str, ...], float] = {}  # those of them that were given up, and when
+        self.deliveries: dict[tuple[str, ...], notices.Delivery] = {}
         self.attested: dict[str, tuple[Attestation, int]] = {}  # task → its attestation, with its mod
 
     def attestation_of(self, task: Task) -> Attestation | None:
@@ -71,6 +74,19 @@ class InstallationRecords:
                 self.attested.pop(change.names[0], None)
                 if change.value is not None:
                     self.attested[change.names[0]] = (attested.decode(change.value), change.mod)
+            case notices.OUTBOX:
+                self.notices.pop(change.names, None)
+                self.dead.pop(change.names, None)
+                if change.value is not None:
+                    notice = self.notices[change.names] = notices.decode_notice(change.value)
+                    if notice.dead is not None:
+                        self.dead[change.names] = notice.dead.at
+            case notices.DELIVERED:
+                self.deliveries.pop(change.names, None)
+                if change.value is not None:
+                    self.deliveries[change.names] = notices.decode_delivery(change.value)
+            case notices.NOTIFIER:
+                _check_mapping(change)
             case kept_log.KIND:
                 pass  # its mod is noted; a model has no use for its bytes
             case "usage":

@@ -142,6 +142,22 @@ class Reserve(StrEnum):
     LACKING = "lacking"  # the first alone
 
 
+class Ending(StrEnum):
+    """How a task ended, as a rule on notices names it."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class NotifyRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Whom to tell about ended tasks: those that end so (`succeeded`, …), and have these labels."""
+
+    url: str
+    on: tuple[str, ...]
+    labels: dict[str, str] = field(default_factory=dict)
+
+
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named capacity, its policy, and the options that its engine needs (namespace, template, …)."""
 
@@ -157,6 +173,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sharing: Sharing | None = None  # None: its tasks are served whoever owns them, and no shares are kept
     preemption: Preemption | None = None  # None: no task is stopped for another one
     require_attested: bool = False  # tasks that no gateway has attested are rejected
+    notify: tuple[NotifyRule, ...] = ()  # whom to tell about ended tasks
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""

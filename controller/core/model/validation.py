@@ -15,6 +15,7 @@ import msgspec
 
 from controller.core.model.demand import pod_requests
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
+from controller.core.model.notify_fields import parse_notify
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.requests import MOST_PRIORITY
 from controller.core.model.resources import Vector
@@ -326,6 +327,7 @@ _POOL: dict[str, Parse] = {
     "sharing": parse_sharing,
     "preemption": parse_preemption,
     "require_attested": parse_boolean,
+    "notify": parse_notify,
 }
 # Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

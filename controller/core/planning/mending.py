@@ -5,7 +5,7 @@ These plans come first, each in a transaction of its own, since they are made fr
 
 from __future__ import annotations
 
-from controller.core.model import codec, quarantine
+from controller.core.model import codec, notices, quarantine
 from controller.core.model.model import Model
 from controller.core.planning.accounts import Accounts
 from controller.core.planning.draft import Limits
@@ -34,11 +34,12 @@ class Mending:
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
-        return bool(model.repairs or model.asides or (model.shared and self.accounts.is_due(now)))
+        records = model.repairs or model.asides or model.deliveries
+        return bool(records or (model.shared and self.accounts.is_due(now)))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
-        plan = self.plan_asides(moment, limits)
+        plan = self.plan_asides(moment, limits) or self._plan_deliveries(moment, limits, removals_only)
         if plan is None and not removals_only:
             plan = (
                 self._plan_identity(moment)
@@ -59,6 +60,32 @@ class Mending:
                     RecordChange(quarantine.KIND, names, self._model.mod_of(quarantine.KIND, names), value)
                 )
         return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
+
+    def _plan_deliveries(self, moment: Moment, limits: Limits, removals_only: bool) -> Plan | None:
+        """Delete the notices that were delivered, and mark those that were given up."""
+        records: list[RecordChange] = []
+        most = (limits.operations - 1) // 3 * 3
+        size = 0
+        for names, delivery in self._model.deliveries.items():
+            notice, value = self._model.notices.get(names), None
+            if notice is not None and delivery.dead:
+                if removals_only:
+                    continue
+                value = notices.encode_notice(notices.given_up(notice, delivery), moment.op)
+            changes = [self._change(notices.DELIVERED, names), self._change(notices.OUTBOX, names, value)]
+            dead = self._model.dead
+            if value is not None and len(dead) >= notices.MAX_DEAD and names not in dead:
+                changes.append(self._change(notices.OUTBOX, min(dead, key=lambda each: dead[each])))
+            size += len(value or b"")
+            if len(records) + len(changes) > most or (records and size > limits.bytes):
+                break
+            records += changes
+            if len(changes) == 3:
+                break  # the next oldest is known once this one is deleted
+        return Plan(moment.op, records=records) if records else None
+
+    def _change(self, kind: str, names: tuple[str, ...], value: bytes | None = None) -> RecordChange:
+        return RecordChange(kind, names, self._model.mod_of(kind, names), value)
 
     def _plan_identity(self, moment: Moment) -> Plan | None:
         """Restore the keys of the installation and its engine, if they were deleted in this term."""

@@ -141,6 +141,13 @@ class RecordChange(NamedTuple):
     value: bytes | None
 
 
+class NoticeChange(NamedTuple):
+    """A notice about an end that the plan records. Nothing is compared: its key is new with the end."""
+
+    names: tuple[str, str]
+    value: bytes
+
+
 class Verdict(StrEnum):
     """What became of a finding that was to be repaired."""
 
@@ -174,6 +181,8 @@ class Plan:
     claims: list[ClaimChange] = field(default_factory=list)
     pools: list[tuple[str, int]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    notices: list[NoticeChange] = field(default_factory=list)
+    unnoticed: int = 0  # ends that were to be told about, and for which the outbox has no room
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     # (kind, names, mod) of other records to compare

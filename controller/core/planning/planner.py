@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller.core.model import claims, kept_log, quarantine
+from controller.core.model import claims, kept_log, notices, quarantine
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
@@ -167,8 +167,8 @@ class Planner:
             if change.removes:
                 self._apply(Change("tasks", (task_id,), None, revision))
                 self.note(self._model.put_status(task_id, None, revision))
-                for kind in change.also_removes:
-                    self._apply(Change(kind, (task_id,), None, revision))
+                for beside in change.also_removes:
+                    self._apply(Change(beside, (task_id,), None, revision))
             elif change.status is not None:
                 self.note(self._model.put_status(task_id, change.status, revision))
         for share in plan.shares:
@@ -177,6 +177,8 @@ class Planner:
             self.note(self._model.put_ledger(ledger.pool, ledger.ledger, revision))
         for claim in plan.claims:
             self._apply(Change(claims.KIND, (claim.pool, claim.task_id), claim.value, revision))
+        for notice in plan.notices:
+            self._apply(Change(notices.OUTBOX, notice.names, notice.value, revision))
         for record in plan.records:
             self._apply(Change(record.kind, record.names, record.value, revision))
         if self._ahead is not None:

@@ -11,9 +11,10 @@ from controller.core.promise.finding import Finding, FindingSeverity, Mender
 
 
 def check_attested(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
-    """A notice for each of these tasks that runs and does not look as if it had been attested.
+    """A notice for each of these tasks that runs, and does not look as if it had been attested.
 
-    Whoever may write attestations may also delete one later, so it proves nothing about the admission. Nothing is said of a task whose pool has changed since its submission, or whose spec was put again: it may
+    Whoever may write attestations may also delete one later, so it proves nothing about the admission.
+    Nothing is said of a task whose pool has changed since its submission, or whose spec was put again: it may
     have been admitted when that was allowed.
     """
     for task in tasks:
@@ -34,11 +35,11 @@ def check_attested(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
             invariant="I12",
             subject=f"task/{task.id}",
             what=(
-                f"is {task.state} in pool {task.pool}, which takes only attested tasks, and nobody has attested"
-                " it"
+                f"is {task.state} in pool {task.pool}, which takes only attested tasks, and nobody has"
+                " attested it"
             ),
             since_revision=task.status_mod,
-            likely_cause="something other than Tally wrote its status, or deleted or wrote its attestation since",
+            likely_cause="something other than Tally wrote its status, or wrote or deleted its attestation",
             repair="none: cancel the task if it must not run",
             severity=FindingSeverity.NOTICE,
         )

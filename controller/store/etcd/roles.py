@@ -8,14 +8,16 @@ Pure; `auth` applies them to etcd.
 | user | the same | `tasks/`, `requests/` |
 | admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
 | gateway | the same | `tasks/`, `requests/`, `attested/` |
+| notifier | `outbox/`, `delivered/`, `notifier` | `delivered/`, `notifier` |
 | reader | the same | nothing |
 
-Every role reads everything: each guard of a transaction is a read, and the answer to "why does it wait"
-depends on all records. The controller writes everything: it removes specs after their retention, and any
-other key that an admin names for repair. A leader without the right to do what was asked would lose its
-office over it, and so would its successor. etcd knows ranges of keys, and no right finer than write: a user
-who may put a spec may also overwrite or delete one, and may make any kind of request. A pool with
-`require_attested` runs no spec that anybody but a gateway has put: see `core.model.attested`.
+Every role but the notifier's, which talks to whomever a pool names, reads everything: each guard of a
+transaction is a read, and the answer to "why does it wait" depends on all records. The controller writes
+everything: it removes specs after their retention, and any other key that an admin names for repair. A leader
+without the right to do what was asked would lose its office over it, and so would its successor. etcd knows
+ranges of keys, and no right finer than write: a user who may put a spec may also overwrite or delete one, and
+may make any kind of request. A pool with `require_attested` runs no spec that anybody but a gateway has put:
+see `core.model.attested`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Role(StrEnum):
     USER = "user"
     ADMIN = "admin"
     GATEWAY = "gateway"
+    NOTIFIER = "notifier"
     READER = "reader"
 
     def name_in(self, cluster: str) -> str:
@@ -68,6 +71,12 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
             return (read, *_user(keys))
         case Role.GATEWAY:
             return (read, *_user(keys), _below("WRITE", keys.attested("")))
+        case Role.NOTIFIER:
+            return (
+                _below("READ", keys.notice("", "")[:-1]),
+                _below("READWRITE", keys.delivery("", "")[:-1]),
+                Permission("READWRITE", keys.notifier),
+            )
         case Role.ADMIN:
             return (
                 read,

@@ -1,0 +1,152 @@
+"""Notices: what is to be told about ended tasks to the receivers that their pool names (`Pool.notify`).
+
+A notice is a record `outbox/<task-id>/<sequence>`, written in the transaction that records the end. The
+sequence grows with each plan of each leader: notices sort as the ends came, also those of a later task of the
+same name. A
+notifier tells the receivers, and then writes `delivered/<task-id>/<sequence>`. The leader deletes both. If a
+receiver could not be told, the leader keeps the notice as a dead letter, which says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from controller.core.model import codec
+from controller.core.model.op import NO_OP, Op
+from controller.core.model.task import (
+    SCHEMA_VERSION,
+    Count,
+    Ending,
+    NotifyRule,
+    Pool,
+    Spec,
+    Status,
+    Text,
+    Time,
+    Word,
+)
+from controller.errors import CorruptValue
+
+OUTBOX = "outbox"
+DELIVERED = "delivered"
+NOTIFIER = "notifier"
+"""The kinds of the records, and of the key that the working notifier holds."""
+
+MAX_NOTICES = 10_000
+"""Notices that wait to be delivered, in one installation. Further ones are counted, and not kept."""
+MAX_DEAD = 1_000
+"""Dead letters that are kept. For each further one, the oldest is deleted."""
+MESSAGE_CHARACTERS = 1000
+PLANS_IN_EPOCH = 10**12  # more than a leader can make
+LABEL_BYTES = 4096  # larger labels are left out: the outbox is a part of the store
+
+
+class Dead(Struct, frozen=True, kw_only=True):
+    """Why a notice was given up, by receiver, and when."""
+
+    why: dict[str, Text]
+    at: Time = 0.0
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """What is told about one end of a task, and to which URLs.
+
+    `at`: when the end was recorded. `dead`: it was given up; `urls` are then those that have not been told.
+    """
+
+    task: str
+    urls: tuple[str, ...]
+    ending: Ending
+    at: Time
+    pool: str
+    owner: str
+    attempt: Count = 0
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    labels: dict[str, str] = {}
+    dead: Dead | None = None
+    version: int = SCHEMA_VERSION
+    op: Op = NO_OP
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """What became of a notice: delivered to all, unless `dead` has why not, by URL."""
+
+    dead: dict[str, Text] = {}
+    at: Time = 0.0
+    by: Word = ""
+    version: int = SCHEMA_VERSION
+    op: Op = NO_OP
+
+
+_notice_decoder = msgspec.json.Decoder(Notice)
+_delivery_decoder = msgspec.json.Decoder(Delivery)
+
+
+def sequence_of(epoch: int, op: Op) -> str:
+    """The last part of the keys of a plan's notices: its epoch, and its number in the epoch, padded."""
+    return f"{epoch * PLANS_IN_EPOCH + int(op.rpartition('/')[2]):022d}"
+
+
+def notice_of(task_id: str, spec: Spec | None, status: Status, pool: Pool, at: float) -> Notice | None:
+    """What is to be told about this end; None if no rule of the pool asks for it."""
+    ending = Ending(status.state.lower())
+    labels = spec.labels if spec is not None else {}
+    urls = dict.fromkeys(rule.url for rule in pool.notify if asks(rule, ending, labels))
+    if not urls:
+        return None
+    return Notice(
+        task=task_id,
+        urls=tuple(urls),
+        ending=ending,
+        at=at,
+        pool=status.pool,
+        owner=status.owner,
+        attempt=status.attempt,
+        reason=status.reason,
+        message=status.message[:MESSAGE_CHARACTERS],
+        exit_code=status.exit_code,
+        labels=labels if sum(map(len, (*labels, *labels.values()))) <= LABEL_BYTES else {},
+    )
+
+
+def asks(rule: NotifyRule, ending: Ending, labels: Mapping[str, str]) -> bool:
+    """Whether the rule asks for a notice about such an end of a task with these labels."""
+    return ending in rule.on and all(labels.get(key) == value for key, value in rule.labels.items())
+
+
+def encode_notice(notice: Notice, op: Op) -> bytes:
+    """The stored form."""
+    return codec.encode(msgspec.structs.replace(notice, op=op))
+
+
+def encode_delivery(delivery: Delivery, op: Op) -> bytes:
+    """The stored form."""
+    return codec.encode(msgspec.structs.replace(delivery, op=op))
+
+
+def decode_notice(data: bytes) -> Notice:
+    """A stored notice. Raises CorruptValue if it is not one."""
+    try:
+        return _notice_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptValue(str(error)) from error
+
+
+def decode_delivery(data: bytes) -> Delivery:
+    """A stored delivery. Raises CorruptValue if it is not one."""
+    try:
+        return _delivery_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptValue(str(error)) from error
+
+
+def given_up(notice: Notice, delivery: Delivery) -> Notice:
+    """The notice as a dead letter: those that could not be told, and why."""
+    untold = tuple(url for url in notice.urls if url in delivery.dead)
+    why = {url: words[:MESSAGE_CHARACTERS] for url, words in delivery.dead.items() if url in untold}
+    return msgspec.structs.replace(notice, urls=untold, dead=Dead(why=why, at=delivery.at))

@@ -1,0 +1,36 @@
+"""The seeded bugs of notices, for `mutants`."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants_base import Edit, Mutant
+
+_NOTICE = "core.planning.draft:Draft._notice"
+_DELIVERIES = "core.planning.mending:Mending._plan_deliveries"
+
+NOTICE_MUTANTS = (
+    Mutant("an end is not told", (Edit("core.planning.draft:Draft.add", "beside.notices", "()"),)),
+    Mutant(
+        "each step of a task that has ended is told",
+        (Edit(_NOTICE, " and not was_finished", ""),),
+    ),
+    Mutant(
+        "two ends of one task have one notice",
+        (Edit(_NOTICE, "notices.sequence_of(self.moment.epoch, self.moment.op)", '"1"'),),
+    ),
+    Mutant(
+        "labels of a rule are not looked at",
+        (Edit("core.model.notices:asks", "ending in rule.on and all(", "ending in rule.on or all("),),
+    ),
+    Mutant(
+        "a notice that was given up is deleted",
+        (Edit(_DELIVERIES, "notice is not None and delivery.dead", "False"),),
+    ),
+    Mutant(
+        "the word of a delivery stays",
+        (Edit(_DELIVERIES, "self._change(notices.DELIVERED, names), ", ""),),
+    ),
+    Mutant(
+        "a delivered notice stays",
+        (Edit(_DELIVERIES, ", self._change(notices.OUTBOX, names, value)]", "]"),),
+    ),
+)
