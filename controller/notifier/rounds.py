@@ -129,9 +129,9 @@ class Rounds:
         self._line_up(receiver, lane)
         over += self._given_up(receiver, wall)
         self._drop_if_empty(receiver, lane)
-        self._plan(receiver, now)
         for parked in list(receiver.host.parked.values()):
             self._plan(parked, now)
+        self._plan(receiver, now)  # it has had its turn
         self._count_over(over, receiver.host.name)
         return over
 
