@@ -12,7 +12,7 @@ from controller.notifier.parcel import Parcel
 
 
 @dataclass(eq=False, slots=True)
-class Pending:
+class PendingParcel:
     """A parcel that is neither delivered nor dead. It is tried at `due` (boottime) or later."""
 
     parcel: Parcel
@@ -28,16 +28,16 @@ class Lane:
     """
 
     task_id: str
-    waiting: list[Pending] = field(default_factory=list)
-    under_way: Pending | None = None
+    waiting: list[PendingParcel] = field(default_factory=list)
+    under_way: PendingParcel | None = None
     is_forgotten: bool = False
     place: tuple[float, int, Lane] | None = None
 
-    def put(self, pending: Pending) -> None:
+    def put(self, pending: PendingParcel) -> None:
         """Put it where its sequence belongs."""
         insort(self.waiting, pending, key=lambda each: each.parcel.sequence)
 
-    def find(self, sequence: int) -> Pending | None:
+    def find(self, sequence: int) -> PendingParcel | None:
         """The waiting parcel of that sequence."""
         return next((each for each in self.waiting if each.parcel.sequence == sequence), None)
 

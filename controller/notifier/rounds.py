@@ -19,7 +19,7 @@ from controller.core.model.notify_url import parse_notify_url
 from controller.errors import InvalidField
 from controller.notifier.delivery import Delivered, Undelivered
 from controller.notifier.parcel import Parcel, ParcelKey
-from controller.notifier.receivers import Lane, Pending, Receiver, ReceivingHost
+from controller.notifier.receivers import Lane, PendingParcel, Receiver, ReceivingHost
 
 MAX_COUNTED_HOSTS = 100
 OTHER_HOSTS = "others"  # counted together, so that nobody's names make metrics grow
@@ -59,7 +59,7 @@ class Rounds:
         lane = receiver.lanes.setdefault(parcel.task_id, Lane(parcel.task_id))
         if lane.has(parcel.sequence):
             return False
-        lane.put(Pending(parcel, now))
+        lane.put(PendingParcel(parcel, now))
         self._line_up(receiver, lane)
         self._plan(receiver, now)
         return True
