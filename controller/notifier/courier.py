@@ -142,7 +142,6 @@ class Courier:
                 if over and not self._is_closed:
                     self._over.extend(over)
                     self._news.notify()
-                self._work.notify_all()  # what waited behind it, or for its host
 
     def _next(self) -> Parcel | None:
         """Wait for what can go; None when closing."""
@@ -153,7 +152,7 @@ class Courier:
                 due = self._rounds.due()
                 if parcel is not None:
                     if due is not None:
-                        self._work.notify()  # the one that sleeps next must know until when
+                        self._work.notify()  # while this one is busy, another must know what is due
                     return parcel
                 self._work.wait(due - now if due is not None else None)
             return None

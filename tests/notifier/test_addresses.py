@@ -25,7 +25,8 @@ PRIVATE_IPV4 = [
     IPv4Network(text)
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16",
-        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "198.51.100.0/24",
         "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
     )
 ]  # fmt: skip
@@ -33,7 +34,7 @@ PRIVATE_IPV6 = [
     IPv6Network(text)
     for text in (
         "::/128", "::1/128", "::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64",
-        "2001::/32", "2001:2::/48", "2001:db8::/32", "2002::/16", "3fff::/20", "fc00::/7", "fe80::/10",
+        "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "fc00::/7", "fe80::/10",
         "fec0::/10", "ff00::/8",
     )
 ]  # fmt: skip
@@ -125,6 +126,18 @@ def test_whatever_a_resolver_answers_nothing_refused_is_returned(address: IPv4Ad
         usable_addresses("hooks.example.org", 443, (), answering(str(address)))
     with pytest.raises(AddressRefused):  # a public one besides does not help
         usable_addresses("hooks.example.org", 443, (), answering("8.8.8.8", str(address)))
+
+
+@pytest.mark.parametrize("network", [*PRIVATE_IPV4, *PRIVATE_IPV6], ids=str)
+def test_each_refused_network_is_refused(network: IPv4Network | IPv6Network) -> None:
+    """Its ends, its middle, and where 8.8.8.8 is in it."""
+    first, last = int(network[0]), int(network[-1])
+    numbers = {first, last, (first + last) // 2, first | 0x08080808 & (last - first)}
+    numbers |= (
+        {first | 0x08080808 << 80, first | 0x08080808 << 64} if network == IPv6Network("2002::/16") else set()
+    )
+    for number in numbers:
+        assert not is_usable(type(network[0])(number), ())
 
 
 @given(st.ip_addresses())

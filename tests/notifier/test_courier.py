@@ -167,6 +167,44 @@ def test_each_parcel_is_told_of_once_and_in_order(scripts: dict[Any, list[str]],
     assert all(sequences == sorted(sequences) for sequences in order.values())
 
 
+def test_what_becomes_possible_at_once_is_done_at_once() -> None:
+    """A host that answers again may have two under way: who takes the one wakes another for the other."""
+    hold, both = threading.Event(), threading.Barrier(2)
+
+    def deliver(each: Parcel) -> Delivered | Undelivered:
+        if each.task_id == "down":
+            return DOWN
+        if each.task_id == "probe":
+            hold.wait()
+        else:
+            both.wait(60)
+        return OK
+
+    ear = Ear()
+    with courier(deliver, ear, workers=2, backoff_seconds=(3600.0, 3600.0)) as made:
+        made.take(parcel("down"))
+        wait_until(lambda: made.counts().failed == 1, "a failing host")
+        for task in ("probe", "t", "u"):
+            made.take(parcel(task, target="https://a.example/other"))
+        hold.set()
+        ear.wait_for(3)
+    assert all(outcome == OK for _, outcome in ear.heard)
+
+
+def test_what_waits_behind_a_forgotten_parcel_goes() -> None:
+    ear = Ear()
+    odd = Undelivered("odd", status=404)
+    with courier(
+        lambda each: odd if each.sequence == 1 else OK, ear, workers=1, backoff_seconds=(3600.0, 3600.0)
+    ) as made:
+        made.take(parcel(sequence=1))
+        made.take(parcel(sequence=2))
+        wait_until(lambda: made.counts().failed == 1, "a failure")
+        assert made.forget(parcel(sequence=1).key)
+        ear.wait_for(1)
+    assert [each.sequence for each, _ in ear.heard] == [2]
+
+
 def test_an_unexpected_error_is_counted_and_tried_again() -> None:
     errors = [ZeroDivisionError(), None]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -242,7 +244,7 @@ def test_a_receiver_that_drips_its_body_has_taken_the_request() -> None:
         drip(b"x" * 9999)(sock, request)
 
     with ReceivingServer(act) as server:
-        assert post(server.url(), PATIENT) == Delivered(200)
+        assert post(server.url(), PostTimes(60.0, 3600.0, 3600.0)) == Delivered(200)
 
 
 def test_a_receiver_that_says_nothing_is_cut_off() -> None:
@@ -357,15 +359,22 @@ def test_a_broken_body_after_success_changes_nothing(data: bytes) -> None:
         assert post(server.url()) == Delivered(200)
 
 
-def test_an_answer_before_the_request_is_read_counts() -> None:
+@pytest.mark.parametrize("is_rude", [False, True])
+def test_an_answer_before_the_request_is_read_counts(is_rude: bool) -> None:
+    """Also if the receiver reads nothing more, and breaks the connection."""
+
     def greet(sock: socket.socket) -> None:
         sock.sendall(answer(413))
+        if is_rude:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            return
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(65536):
             pass
 
     with ReceivingServer(greet=greet) as server:
-        assert undelivered(server.url(), body=b"x" * 1_000_000).status == 413
+        assert undelivered(server.url(), body=b"x" * 50_000_000).status == 413
 
 
 def test_nobody_there() -> None:
@@ -389,12 +398,14 @@ def test_tls_is_verified_for_the_hosts_name(tmp_path: Path) -> None:
 
 
 def test_a_common_name_is_no_name(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    certificate = authority.issue("server", common_name="hooks.example.org")
+    ca = trustme.CA()
+    issued = ca.issue_cert(common_name="hooks.example.org")
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    certificate = dict.fromkeys(("cert_file", "key_file"), str(tmp_path / "server.pem"))
     with ReceivingServer(answer(200), certificate=certificate) as server:
-        result = undelivered(
-            server.url(host="hooks.example.org"), ca_file=authority.ca_file, resolve=leading_to("127.0.0.1")
-        )
+        trusting: dict[str, Any] = {"ca_file": str(tmp_path / "ca.pem"), "resolve": leading_to("127.0.0.1")}
+        result = undelivered(server.url(host="hooks.example.org"), **trusting)
     assert "not trusted" in result.why
 
 

@@ -159,6 +159,17 @@ def test_a_failing_host_gets_one_parcel_at_a_time() -> None:
     assert [each.target for each in desk.ready()] == [C]
 
 
+def test_a_failing_receiver_gets_one_parcel_at_a_time_though_its_host_answers() -> None:
+    desk = Desk(per_host=3)
+    desk.take(parcel("t"), parcel("u"), parcel("v"))
+    for each in desk.ready():
+        desk.end(each, DOWN)
+    desk.take(parcel("t", target=C))
+    desk.end(desk.ready()[0], OK)
+    desk.now = 50.0
+    assert [each.target for each in desk.ready()] == [A]
+
+
 def test_what_concerns_one_parcel_delays_no_other() -> None:
     desk = Desk()
     desk.take(*(parcel(f"t{number}") for number in range(3)))

@@ -108,6 +108,7 @@ def test_a_signature_of_another_version_is_no_signature() -> None:
         "s3cret",
         "whsec_s3cret!!",
         f"whsec_{'QUJD' * 7}s3cret",
+        f"whsec_!{'QUJD' * 8}",
         secret_of(b"s" * 23),
         secret_of(b"s" * 65),
     ],
