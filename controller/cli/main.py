@@ -9,7 +9,19 @@ import signal
 
 import typer
 
-from controller.cli import auth, change, describe, engine, gateway, get, operate, owners, sign_in, top
+from controller.cli import (
+    auth,
+    change,
+    describe,
+    engine,
+    gateway,
+    get,
+    notifier,
+    operate,
+    owners,
+    sign_in,
+    top,
+)
 from controller.cli.audit import audit
 from controller.cli.demo import demo
 from controller.cli.features import features
@@ -38,6 +50,8 @@ settable = typer.Typer(cls=Verbs, help="Change tasks that wait.", no_args_is_hel
 app.add_typer(settable, name="set", rich_help_panel="Tasks and pools")
 gateways = typer.Typer(cls=Verbs, help="Serve people who have no etcd credentials.")
 app.add_typer(gateways, name="gateway", rich_help_panel="Operators")
+notifiers = typer.Typer(cls=Verbs, help="Tell receivers about ended tasks.")
+app.add_typer(notifiers, name="notifier", rich_help_panel="Operators")
 engines = typer.Typer(help="Show or change the engine of this installation.", no_args_is_help=True)
 app.add_typer(engines, name="engine", rich_help_panel="Operators")
 
@@ -82,6 +96,8 @@ command(app, "features", rich_help_panel=OPERATORS)(features)
 command(gateways, "", settings=gateway.SETTINGS)(gateway.serve)
 command(gateways, "check-policy", settings=gateway.FILES)(gateway.check_policy)
 command(gateways, "token", settings=())(gateway.token)
+command(notifiers, "", settings=notifier.SETTINGS)(notifier.serve)
+notifiers.command("secret", cls=Verb)(notifier.secret)
 command(roles, "init")(auth.init)
 command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
 command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)

@@ -23,6 +23,7 @@ from controller.config.values import (
     parse_endpoints,
     parse_file,
     parse_namespaces,
+    parse_networks,
     parse_path,
     parse_rate,
     parse_switch,
@@ -183,6 +184,32 @@ class Settings:
     )
     gateway_rate: float = _setting(50.0, parse_rate, "requests per second of one caller, on average")
     gateway_burst: int = _setting(100, parse_count, "requests of one caller in one burst")
+    notifier: str = _setting(
+        "127.0.0.1:9191",
+        parse_address,
+        "address of the notifier's metrics, HOST:PORT; port 0 picks a free one",
+    )
+    notifier_secrets_file: Path | None = _setting(
+        None, parse_path, "what requests to receivers are signed with (TOML); without it, it does not start"
+    )
+    notifier_ca_file: Path | None = _setting(
+        None,
+        parse_path,
+        "certificate authorities that receivers' certificates are verified against",
+        shown="those of the system",
+    )
+    notifier_allow_http: bool = _setting(
+        False, parse_switch, "also tell receivers whose URL begins with http://"
+    )
+    notifier_allowed_networks: tuple[str, ...] = _setting(
+        (),
+        parse_networks,
+        "networks that receivers may be in though they are not public, such as 10.1.0.0/16, separated by"
+        " commas",
+    )
+    notifier_give_up_seconds: float = _setting(
+        86400.0, positive_seconds, "a receiver that cannot be told for so long is given up"
+    )
     lease_ttl_seconds: int = _setting(
         5,
         whole_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def parse_texts(raw: object, name: str) -> tuple[str, ...]:
     if not isinstance(texts, list | tuple) or not texts:
         raise InvalidField(name, "expected texts, separated by commas")
     return tuple(dict.fromkeys(parse_text(text, name).strip() for text in texts))
+
+
+def parse_networks(raw: object, name: str) -> tuple[str, ...]:
+    """Networks in CIDR notation, separated by commas."""
+    networks = []
+    for text in parse_texts(raw, name):
+        try:
+            networks.append(str(ip_network(text)))
+        except ValueError as error:
+            raise InvalidField(name, f"{error}: expected networks such as 10.1.0.0/16") from None
+    return tuple(networks)
 
 
 def parse_count(raw: object, name: str) -> int:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from controller.core.model.notices import sequence_text
+
 CONTENT_TYPE = "application/cloudevents+json"
-_SEQUENCE_DIGITS = 20  # of any 64 bits: receivers compare sequences as text
 
 
 def envelope(
@@ -35,7 +36,7 @@ def envelope(
             "type": kind,
             "subject": subject,
             "time": moment.replace("+00:00", "Z"),
-            "sequence": f"{sequence:0{_SEQUENCE_DIGITS}d}",
+            "sequence": sequence_text(sequence),
             "datacontenttype": "application/json",
             "data": data,
         }

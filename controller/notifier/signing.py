@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 
 from controller.errors import InvalidField, TallyError
@@ -21,7 +22,7 @@ SIGNATURE_HEADER = "webhook-signature"
 TOLERANCE_SECONDS = 300.0
 
 _PREFIX = "whsec_"
-_LEAST_BYTES, _MOST_BYTES = 24, 64
+_LEAST_BYTES, _NEW_BYTES, _MOST_BYTES = 24, 32, 64
 _VERSION = "v1"
 _ID = re.compile(r"[!-~]+")
 
@@ -45,6 +46,11 @@ def parse_secret(raw: object, field: str) -> bytes:
     if not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
         raise InvalidField(field, f"has {len(key)} bytes; {expected}")
     return key
+
+
+def new_secret() -> str:
+    """A secret that nobody else has."""
+    return _PREFIX + base64.b64encode(secrets.token_bytes(_NEW_BYTES)).decode()
 
 
 def signed_headers(keys: Sequence[bytes], event_id: str, timestamp: float, body: bytes) -> dict[str, str]:

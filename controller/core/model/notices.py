@@ -40,6 +40,7 @@ MAX_NOTICES = 10_000
 MAX_DEAD = 1_000
 """Dead letters that are kept. For each further one, the oldest is deleted."""
 MESSAGE_CHARACTERS = 1000
+SEQUENCE_DIGITS = 20
 PLANS_IN_EPOCH = 10**12  # more than a leader can make
 LABEL_BYTES = 4096  # larger labels are left out: the outbox is a part of the store
 
@@ -89,7 +90,12 @@ _delivery_decoder = msgspec.json.Decoder(Delivery)
 
 def sequence_of(epoch: int, op: Op) -> str:
     """The last part of the keys of a plan's notices: its epoch, and its number in the epoch, padded."""
-    return f"{epoch * PLANS_IN_EPOCH + int(op.rpartition('/')[2]):022d}"
+    return sequence_text(epoch * PLANS_IN_EPOCH + int(op.rpartition("/")[2]))
+
+
+def sequence_text(sequence: int) -> str:
+    """As it stands in keys: padded, so that keys sort as the ends came."""
+    return f"{sequence:0{SEQUENCE_DIGITS}d}"
 
 
 def notice_of(task_id: str, spec: Spec | None, status: Status, pool: Pool, at: float) -> Notice | None:

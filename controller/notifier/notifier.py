@@ -1,0 +1,182 @@
+"""Tells the receivers of one installation about ended tasks, while this process is on duty."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from controller.clock import Clock
+from controller.core.model.notices import Delivery, Notice, encode_delivery, sequence_text
+from controller.core.model.notify_url import parse_notify_url
+from controller.errors import InvalidField
+from controller.notifier.courier import Courier, CourierCounts
+from controller.notifier.delivery import Delivered, Postman, Undelivered
+from controller.notifier.duty import Duty, DutyLost
+from controller.notifier.envelope import CONTENT_TYPE, envelope
+from controller.notifier.outbox import Names, Outbox
+from controller.notifier.parcel import Parcel, ParcelKey
+from controller.notifier.secrets import SigningSecrets
+from controller.notifier.signing import signed_headers
+from controller.store.base import Guard, Put, Refused, Store, StoreError, Transaction, new_op
+from controller.store.keys import Keys
+
+COMMIT_SECONDS = 5.0
+PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Open(msgspec.Struct):
+    """A notice that some receivers are still to be told: the mod of its key, and who was given up."""
+
+    mod: int
+    left: set[str]
+    dead: dict[str, str] = {}
+
+
+class Notifier:
+    """See the module's docstring. `run` serves until `ended` is set; several processes take turns."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        name: str,
+        postman: Postman,
+        secrets: Callable[[], SigningSecrets],
+        give_up_after_seconds: float,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._name = name
+        self._postman = postman
+        self._secrets = secrets
+        self._give_up_after_seconds = give_up_after_seconds
+        self._duty = Duty(store, keys, clock, name)
+        self._open: dict[Names, Open] = {}
+        self._lock = threading.Lock()
+        self._courier: Courier | None = None
+        self._leaving = threading.Event()
+
+    @property
+    def is_on_duty(self) -> bool:
+        """Whether this process delivers now."""
+        return self._duty.term > 0
+
+    def counts(self) -> CourierCounts | None:
+        """How this turn of duty stands; None off duty."""
+        courier = self._courier
+        return courier.counts() if courier is not None else None
+
+    def run(self, ended: threading.Event) -> None:
+        """Take turns on duty until `ended` is set."""
+        while self._duty.take_up(ended):
+            self._serve(ended)
+        self._duty.give_up()
+
+    def _serve(self, ended: threading.Event) -> None:
+        self._open = {}
+        self._leaving = threading.Event()
+        courier = self._courier = Courier(
+            self._deliver, self._clock, self._heard, give_up_after_seconds=self._give_up_after_seconds
+        )
+        outbox = Outbox(self._store, self._keys, self._clock, self._came, self._went)
+        outbox.start()
+        try:
+            self._duty.keep(ended)
+        finally:
+            self._leaving.set()
+            outbox.close()
+            courier.close()
+            self._courier = None
+            self._duty.give_up()
+
+    # -- what the outbox shows
+
+    def _came(self, names: Names, notice: Notice, mod: int) -> None:
+        with self._lock:
+            self._open[names] = Open(mod, set(notice.urls))
+        for url in notice.urls:
+            assert self._courier is not None
+            self._courier.take(_parcel(self._keys.cluster, names, notice, url))
+
+    def _went(self, names: Names) -> None:
+        with self._lock:
+            known = self._open.pop(names, None)
+        for url in known.left if known is not None else ():
+            assert self._courier is not None
+            self._courier.forget(ParcelKey(names[0], url, int(names[1])))
+
+    # -- what the courier does
+
+    def _deliver(self, parcel: Parcel) -> Delivered | Undelivered:
+        try:
+            host = parse_notify_url(parcel.target, "url", allow_http=True).host
+            keys = self._secrets().of(host)
+            if not keys:
+                return Undelivered(f"the notifier has no secret for {host}: see notifier_secrets_file")
+            headers = signed_headers(keys, parcel.event_id, self._clock.now(), parcel.body)
+        except InvalidField as error:
+            return Undelivered(str(error), is_final=True)
+        return self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
+
+    def _heard(self, parcel: Parcel, outcome: Delivered | Undelivered) -> None:
+        """One receiver has been told, or was given up. After the last one, the leader is told."""
+        names = parcel.task_id, sequence_text(parcel.sequence)
+        with self._lock:
+            found = self._open.get(names)
+            if found is None:
+                return
+            found.left.discard(parcel.target)
+            if isinstance(outcome, Undelivered):
+                found.dead = {**found.dead, parcel.target: outcome.why}
+                log.warning("a receiver was given up", task=parcel.task_id, why=outcome.why)
+            if found.left:
+                return
+        self._report(names, found)
+
+    def _report(self, names: Names, told: Open) -> None:
+        """Write what became of a notice. It waits for etcd as long as this process is on duty."""
+        delivery = Delivery(dead=told.dead, at=self._clock.now(), by=self._name)
+        key, notice = self._keys.delivery(*names), self._keys.notice(*names)
+        op, there = new_op(), 0  # the mod of what stands there already: written by hand
+        while not self._leaving.is_set():
+            try:
+                guards = (self._duty.guard(), Guard(notice, told.mod), Guard(key, there))
+                writing = Transaction(guards, (Put(key, encode_delivery(delivery, op)),), op)
+                answer = self._store.commit(writing, deadline=self._clock.boottime() + COMMIT_SECONDS)
+                if not isinstance(answer, Refused):
+                    return
+                current = {name: item.mod if item is not None else 0 for name, item in answer.current.items()}
+                if current.get(notice) != told.mod or current.get(key, 0) == there:
+                    log.info("a delivery is not recorded: the notice or the duty has gone", task=names[0])
+                    return
+                op, there = new_op(), current.get(key, 0)
+            except DutyLost:
+                return
+            except StoreError as error:
+                log.warning("a delivery cannot be recorded now", error=str(error))
+                self._leaving.wait(PAUSE_SECONDS)
+
+
+def _parcel(cluster: str, names: Names, notice: Notice, url: str) -> Parcel:
+    task_id, sequence = names
+    data = msgspec.to_builtins(notice)
+    for ours in ("urls", "dead", "version", "op", "at"):
+        data.pop(ours)
+    event_id = f"{cluster}-{task_id}-{sequence}"
+    body = envelope(
+        event_id=event_id,
+        source=f"/tally/{cluster}",
+        kind=f"tally.task.{notice.ending}",
+        subject=task_id,
+        when=notice.at,
+        sequence=int(sequence),
+        data=data,
+    )
+    return Parcel(task_id, int(sequence), url, body, event_id, notice.at)

@@ -1,0 +1,72 @@
+"""The secrets that requests to receivers are signed with: a TOML file, read again when it changes.
+
+default = ["whsec_…"]                      # of all receivers that have none of their own
+[hosts]
+"hooks.example.org" = ["whsec_…", "whsec_…"]  # several: while one is exchanged
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from controller.core.model.fields import mapping
+from controller.core.model.scalars import shown
+from controller.endpoint.reloaded import Reloaded
+from controller.errors import InvalidField
+from controller.notifier.signing import parse_secret
+
+
+class SigningSecrets(NamedTuple):
+    """The keys by host, and those of all others."""
+
+    by_host: dict[str, tuple[bytes, ...]]
+    default: tuple[bytes, ...] = ()
+
+    def of(self, host: str) -> tuple[bytes, ...]:
+        """The keys for a receiver; none if it has none."""
+        return self.by_host.get(host, self.default)
+
+
+def parse_secrets(text: str) -> SigningSecrets:
+    """The content of such a file. Raises InvalidField, which shows no secret."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidField("", f"is not TOML: {error}") from None
+    if unknown := raw.keys() - {"default", "hosts"}:
+        raise InvalidField(shown(min(unknown)), "is unknown: expected default and hosts")
+    hosts = mapping(raw.get("hosts", {}), "hosts", "expected a table of hosts, each with a list of secrets")
+    found = SigningSecrets(
+        {host.lower(): _keys(secrets, f"hosts.{host}"[:100]) for host, secrets in hosts.items()},
+        _keys(raw["default"], "default") if "default" in raw else (),
+    )
+    if not found.default and not found.by_host:
+        raise InvalidField("default", "is missing, and so are hosts: nothing could be signed")
+    return found
+
+
+def secrets_file(file: Path) -> Reloaded[SigningSecrets]:
+    """The secrets of a file. If it becomes unusable, the old ones stay. Raises InvalidField."""
+
+    def load() -> SigningSecrets:
+        try:
+            return parse_secrets(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidField(FIELD, f"{file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise InvalidField(FIELD, f"{file} is not text in UTF-8: {error}") from None
+        except InvalidField as error:
+            raise InvalidField(FIELD, f"{file}: {error}") from None
+
+    return Reloaded([file], load, lambda before: before)
+
+
+FIELD = "notifier_secrets_file"
+
+
+def _keys(raw: object, field: str) -> tuple[bytes, ...]:
+    if not isinstance(raw, list) or not raw:
+        raise InvalidField(field, "expected a list of secrets")
+    return tuple(parse_secret(secret, f"{field}[{index}]") for index, secret in enumerate(raw))
