@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from controller.cli import output as out
 from controller.cli.session import CONNECTION, Session
+from controller.client.errors import NotFound
+from controller.client.notices import NoticeView
+from controller.core.model.codec import to_builtins
+from controller.core.model.notify_url import parse_notify_url
+from controller.core.model.printable import counted
 from controller.terminal import say
+from controller.views.words import at
 
+NOTICE_COLUMNS = ("TASK", "ENDED", "AT", "STATE", "RECEIVERS", "WHY")
 SETTINGS = (
     *CONNECTION,
     "notifier",
@@ -36,3 +46,55 @@ def secret() -> None:
     from controller.notifier.signing import new_secret
 
     say(new_secret())
+
+
+Tasks = Annotated[list[str] | None, typer.Argument(help="Tasks.", show_default=False)]
+
+
+def list_notices(
+    session: Session,
+    tasks: Tasks = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
+) -> None:
+    """List the notices that have yet to be told, and the dead letters, which were given up."""
+    out.check_form(output, ("json", "yaml"))
+    views = [view for view in session.client.notices.all() if not tasks or view.notice.task in tasks]
+    if output:
+        out.print_document({"items": [to_builtins(view) for view in views]}, output)
+    elif views:
+        out.Table(NOTICE_COLUMNS).print(map(_row, views))
+    else:
+        say("No notices found.", err=True)
+
+
+def retry_notices(session: Session, tasks: Tasks = None) -> None:
+    """Have dead letters told again: those of these tasks, or all. Each receiver is tried once more."""
+    for view in _dead(session, tasks):
+        session.client.notices.retry(view)
+        say(f"notice/{view.notice.task} is told again")
+
+
+def drop_notices(session: Session, tasks: Tasks = None) -> None:
+    """Have dead letters deleted: those of these tasks, or all."""
+    for view in _dead(session, tasks):
+        session.client.notices.drop(view)
+        say(f"notice/{view.notice.task} dropped")
+
+
+def _dead(session: Session, tasks: list[str] | None) -> list[NoticeView]:
+    views = [view for view in session.client.notices.all() if view.is_dead]
+    known = {view.notice.task for view in views}
+    for task in tasks or ():
+        if task not in known:
+            raise NotFound(f"there is no dead letter of task {task!r}: see `tally notifier list`")
+    return [view for view in views if not tasks or view.notice.task in tasks]
+
+
+def _row(view: NoticeView) -> tuple[object, ...]:
+    """Receivers are shown by host: a path may be secret."""
+    notice = view.notice
+    hosts = [parse_notify_url(url, "url", allow_http=True).authority for url in notice.urls]
+    why = "; ".join(dict.fromkeys(notice.dead.why.values())) if notice.dead is not None else ""
+    state = "dead" if notice.dead is not None else "waiting"
+    receivers = ", ".join(dict.fromkeys(hosts)) or counted(0, "receiver")
+    return notice.task, notice.ending, at(notice.at), state, receivers, why or "-"

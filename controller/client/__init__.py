@@ -9,7 +9,8 @@
 `tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts;
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.admission` pauses and
-resumes pools; `tally.features` turns features on.
+resumes pools; `tally.features` turns features on; `tally.notices` lists what receivers have yet to be told
+about ended tasks.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
@@ -28,6 +29,7 @@ from controller.client.client import Client
 from controller.client.connecting import connect, connect_to_gateway
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.features import FeatureView
+from controller.client.notices import NoticeView
 from controller.client.submission import SubmitResult
 from controller.client.views import (
     ApplyResult,
@@ -51,6 +53,7 @@ __all__ = [
     "FeatureView",
     "LeaderView",
     "NotFound",
+    "NoticeView",
     "OwnerView",
     "PoolView",
     "ReplicaView",

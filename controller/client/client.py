@@ -10,6 +10,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
+from controller.client.notices import Notices
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool
@@ -61,6 +62,8 @@ class Client:
     """`pause` and `resume` the admission of tasks to a pool."""
     owners: Owners
     """What owners hold of pools with `sharing`, and have used of them."""
+    notices: Notices
+    """Notices about ended tasks: `all` that are kept, `retry` and `drop` those that were given up."""
     features: Features
     """The features that data may use: `all`, `enable`, `drop`."""
 
@@ -117,6 +120,7 @@ class Client:
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
         self.owners = Owners(calls, self._reading)
+        self.notices = Notices(calls, self._reading)
         self.usage = self.owners.usage
         self.hold, self.release = self._requests.hold, self._requests.release
         self.set_priority = self._requests.set_priority

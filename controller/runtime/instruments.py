@@ -27,6 +27,10 @@ class Instruments(Protocol):
         """A task's status was committed. `steps` are those that `before` lacks (None: there was none)."""
         ...
 
+    def unnoticed(self, ends: int) -> None:
+        """So many ends of tasks were committed without their notices, for which there was no room."""
+        ...
+
 
 class Uncounted:
     """Instruments that record nothing."""
@@ -41,6 +45,9 @@ class Uncounted:
         """See Instruments."""
 
     def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+        """See Instruments."""
+
+    def unnoticed(self, ends: int) -> None:
         """See Instruments."""
 
 

@@ -223,6 +223,9 @@ class Reconciler:
         if done is None:
             return
         self._act(done.plan)
+        if done.plan.unnoticed:
+            log.warning("the outbox is full: nobody is told about ended tasks", ends=done.plan.unnoticed)
+            self._instruments.unnoticed(done.plan.unnoticed)
         for outcome in done.plan.outcomes:
             log.warning("repair", revision=done.revision, **msgspec.to_builtins(outcome))
         for change in done.plan.changes:

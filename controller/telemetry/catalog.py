@@ -105,6 +105,22 @@ FAMILIES: tuple[Family, ...] = (
         ("kind",),
     ),
     Family(
+        "tally_attestations", MetricType.GAUGE, "Tasks of which a gateway attests who has submitted them."
+    ),
+    Family(
+        "tally_notices_waiting",
+        MetricType.GAUGE,
+        "Notices about ended tasks that receivers have yet to be told. Beyond 10,000, no more are kept.",
+    ),
+    Family(
+        "tally_notices_dead", MetricType.GAUGE, "Notices that were given up, and are kept as dead letters."
+    ),
+    Family(
+        "tally_notices_unkept",
+        MetricType.COUNTER,
+        "Ends of tasks that nobody will be told about, since the outbox was full.",
+    ),
+    Family(
         "tally_errors",
         MetricType.COUNTER,
         "Unexpected errors that were contained, by the place where they were caught and the error's class."

@@ -42,7 +42,7 @@ class Metrics:
                     family.name, family.help, labels, buckets=family.buckets, registry=self._registry
                 )
             # the others are read at each scrape
-            elif family.name in ("tally_transitions", "tally_engine_watch_restarts"):
+            elif family.name in ("tally_transitions", "tally_engine_watch_restarts", "tally_notices_unkept"):
                 self._counters[family.name] = Counter(
                     family.name, family.help, labels, registry=self._registry
                 )
@@ -97,6 +97,10 @@ class Metrics:
                 self.time("tally_start_seconds", max(0.0, step.at - (after.admitted_at or step.at)), pool)
             elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
                 self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
+
+    def unnoticed(self, ends: int) -> None:
+        """See Instruments."""
+        self._counters["tally_notices_unkept"].labels(self._role).inc(ends)
 
     # -- reported by others
 

@@ -82,6 +82,10 @@ class ServiceNotifier:
         """See Instruments."""
         self._inner.transitioned(before, after, steps)
 
+    def unnoticed(self, ends: int) -> None:
+        """See Instruments."""
+        self._inner.unnoticed(ends)
+
     def _send(self, *assignments: str) -> None:
         """Send without waiting, since the control loop calls this; a message for a full queue is dropped."""
         if not self._address:

@@ -73,6 +73,9 @@ class _Taken(NamedTuple):
     admissible: dict[str, bool]
     replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
+    attestations: int
+    waiting_notices: int
+    dead_notices: int
     sharing: dict[str, SharingFacts]
 
 
@@ -201,6 +204,9 @@ def _take(model: Model, now: float) -> _Taken:
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
+        attestations=len(model.attested),
+        waiting_notices=len(model.notices) - len(model.dead),
+        dead_notices=len(model.dead),
         sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
     )
 
@@ -233,6 +239,9 @@ def _add_model(families: _Families, taken: _Taken) -> None:
         families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
+    families.add("tally_attestations", taken.attestations)
+    families.add("tally_notices_waiting", taken.waiting_notices)
+    families.add("tally_notices_dead", taken.dead_notices)
 
 
 def _add_pools(families: _Families, taken: _Taken) -> None:

@@ -17,7 +17,8 @@ from controller.store.keys import Keys
 from tests.cli.conftest import Answer
 from tests.support.etcd import QUICK_ELECTION, EtcdFactory
 
-ROLES = ("controller", "reader", "user", "admin")  # each is also the name of a user who has that role
+ROLES = ("controller", "reader", "user", "admin", "gateway", "notifier")
+"""Each is also the name of a user who has that role."""
 QUICK_SIGN_IN = "--bcrypt-cost=4"
 Run = Callable[..., Answer]
 

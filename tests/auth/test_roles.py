@@ -12,9 +12,10 @@ import typer.main
 from controller.cli.main import app
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.notices import Dead, Notice, encode_notice
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
-from controller.core.model.task import Status
+from controller.core.model.task import Ending, Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
 from controller.store.etcd.faults import RpcError
 from tests.auth.conftest import ROLES, Guarded
@@ -25,6 +26,9 @@ WRITERS = {
     "tasks/a": ("controller", "user", "admin", "gateway"),
     "requests/a/cancel": ("controller", "user", "admin", "gateway"),
     "attested/a": ("controller", "gateway"),
+    "outbox/a/00000000000000000001": ("controller",),
+    "delivered/a/00000000000000000001": ("controller", "admin", "notifier"),
+    "notifier": ("controller", "notifier"),
     "pools/p": ("controller", "admin"),
     "repairs/x": ("controller", "admin"),
     "leader": ("controller", "admin"),
@@ -190,6 +194,9 @@ VERBS = (
     Verb("admin", "resume spare", "pool/spare resumed"),
     Verb("admin", "drain spare", "pool/spare drained"),
     Verb("admin", "delete pool spare", "pool/spare deleted"),
+    Verb("reader", "notifier list", "dead"),
+    Verb("admin", "notifier retry told", "notice/told is told again"),
+    Verb("admin", "notifier drop dropped", "notice/dropped dropped"),
     Verb("reader", "engine show --engine null", "installation: 0123abcd"),
     Verb("reader", "features", "1/1 replicas"),
     Verb("user", "submit -f -", "task/owned created", "{id: owned, owner: vision, command: ['true']}\n"),
@@ -209,11 +216,13 @@ ELSEWHERE = {
     "config show",
     "completion",
     "version",  # write nothing to etcd
+    "notifier",  # with a role of its own: test_fortress.py
     "login",
     "whoami",
     "auth can-i",
     "gateway check-policy",
-    "gateway token",  # ask a gateway, or read its files: tests/gateway
+    "gateway token",
+    "notifier secret",  # ask a gateway, or read its files: tests/gateway
 }
 
 
@@ -232,6 +241,16 @@ def test_no_command_is_forgotten() -> None:
     words = [verb.arguments.split() for verb in VERBS]
     covered = {" ".join(each[:2]) if " ".join(each[:2]) in known else each[0] for each in words}
     assert covered | ELSEWHERE == known
+
+
+def dead_letter(name: str) -> bytes:
+    """A notice that was given up."""
+    url = "https://hooks.example/x"
+    dead = Dead(why={url: "refused"}, at=2.0)
+    told = Notice(
+        task=name, urls=(url,), ending=Ending.FAILED, at=1.0, pool="default", owner="default", dead=dead
+    )
+    return encode_notice(told, Op("x"))
 
 
 @pytest.fixture
@@ -256,6 +275,7 @@ def filled(guarded: Guarded) -> Guarded:
             codec.encode_status(Status(state=State.FAILED, pool="default", finished_at=2.0), {}),
         ),
         Put(guarded.keys.state("lost"), codec.encode_status(lost, {})),
+        *(Put(guarded.keys.notice(name, f"{1:020d}"), dead_letter(name)) for name in ("told", "dropped")),
     )
     assert isinstance(store.commit(Transaction((), writes, Op("x")), deadline=soon()), Committed)
     return guarded

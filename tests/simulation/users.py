@@ -90,9 +90,11 @@ class Users:
             self.ask_nobody: 0.3,
             self.retry_late: 2,
             self.change: 2,
-            self.attest: 0.3,
-            self.deliver: 3,
         }
+        if self._gateways:
+            deeds[self.attest] = 0.3
+        if self._notifies:
+            deeds[self.deliver] = 3
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
             self._burst = rng.choice(OWNERS)

@@ -75,9 +75,13 @@ class Notice(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """What became of a notice: delivered to all, unless `dead` has why not, by URL."""
+    """What became of a notice: delivered to all, unless `dead` has why not, by URL.
+
+    `again`: an admin wants a dead letter told again.
+    """
 
     dead: dict[str, Text] = {}
+    again: bool = False
     at: Time = 0.0
     by: Word = ""
     version: int = SCHEMA_VERSION
@@ -149,6 +153,13 @@ def decode_delivery(data: bytes) -> Delivery:
         return _delivery_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptValue(str(error)) from error
+
+
+def kept_after(notice: Notice, delivery: Delivery) -> Notice | None:
+    """What is kept of the notice: nothing if it was delivered, else a dead letter, or the notice again."""
+    if delivery.again:
+        return msgspec.structs.replace(notice, dead=None)
+    return given_up(notice, delivery) if delivery.dead else None
 
 
 def given_up(notice: Notice, delivery: Delivery) -> Notice:

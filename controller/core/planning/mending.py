@@ -67,14 +67,19 @@ class Mending:
         most = (limits.operations - 1) // 3 * 3
         size = 0
         for names, delivery in self._model.deliveries.items():
-            notice, value = self._model.notices.get(names), None
-            if notice is not None and delivery.dead:
-                if removals_only:
-                    continue
-                value = notices.encode_notice(notices.given_up(notice, delivery), moment.op)
+            notice = self._model.notices.get(names)
+            kept = notices.kept_after(notice, delivery) if notice is not None else None
+            if kept is not None and removals_only:
+                continue
+            value = notices.encode_notice(kept, moment.op) if kept is not None else None
             changes = [self._change(notices.DELIVERED, names), self._change(notices.OUTBOX, names, value)]
             dead = self._model.dead
-            if value is not None and len(dead) >= notices.MAX_DEAD and names not in dead:
+            if (
+                kept is not None
+                and kept.dead is not None
+                and len(dead) >= notices.MAX_DEAD
+                and names not in dead
+            ):
                 changes.append(self._change(notices.OUTBOX, min(dead, key=lambda each: dead[each])))
             size += len(value or b"")
             if len(records) + len(changes) > most or (records and size > limits.bytes):

@@ -6,7 +6,7 @@ Pure; `auth` applies them to etcd.
 |---|---|---|
 | controller | all of the cluster's keys | all of the cluster's keys |
 | user | the same | `tasks/`, `requests/` |
-| admin | the same | `tasks/`, `requests/`, `pools/`, `repairs/`, `engine`, `leader` (to make it step down) |
+| admin | the same | as a user, `pools/`, `repairs/`, `delivered/`, `engine`, `leader` (it steps down) |
 | gateway | the same | `tasks/`, `requests/`, `attested/` |
 | notifier | `outbox/`, `delivered/`, `notifier` | `delivered/`, `notifier` |
 | reader | the same | nothing |
@@ -83,6 +83,7 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
                 *_user(keys),
                 _below("WRITE", keys.pool("")),
                 _below("WRITE", keys.repair("")),
+                _below("WRITE", keys.delivery("", "")[:-1]),
                 Permission("WRITE", keys.engine),
                 Permission("WRITE", keys.leader),
             )

@@ -1,0 +1,62 @@
+"""The notices about ended tasks that have yet to be told, and those that were given up."""
+
+from __future__ import annotations
+
+import msgspec
+
+from controller.client.calls import Calls
+from controller.client.errors import NotFound
+from controller.client.reading import Reading
+from controller.core.model.notices import Delivery, Notice, encode_delivery
+from controller.errors import UserError
+from controller.store.base import Committed, Guard, Put, Transaction, new_op
+
+
+class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A notice. `sequence` tells the notices of one task apart; later ones are larger.
+
+    `revision` is the mod of its key.
+    """
+
+    sequence: str
+    notice: Notice
+    revision: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was given up."""
+        return self.notice.dead is not None
+
+
+class Notices:
+    """The notices of one installation."""
+
+    def __init__(self, calls: Calls, reading: Reading) -> None:
+        self._calls = calls
+        self._reading = reading
+
+    def all(self) -> list[NoticeView]:
+        """Those that are kept, by task and in the order of its ends."""
+        model = self._reading.model("outbox/")
+        return [
+            NoticeView(sequence=names[1], notice=notice, revision=model.mod_of("outbox", names))
+            for names, notice in sorted(model.notices.items())
+        ]
+
+    def retry(self, view: NoticeView) -> None:
+        """Have a dead letter told again to those who were not told. Raises UserError, NotFound."""
+        self._ask(view, Delivery(again=True, at=self._calls.clock.now()))
+
+    def drop(self, view: NoticeView) -> None:
+        """Have a dead letter deleted. Raises UserError, NotFound."""
+        self._ask(view, Delivery(at=self._calls.clock.now()))
+
+    def _ask(self, view: NoticeView, delivery: Delivery) -> None:
+        names = view.notice.task, view.sequence
+        if not view.is_dead:
+            raise UserError(f"the notice {'/'.join(names)} is no dead letter: it is still being delivered")
+        key, op = self._calls.keys.delivery(*names), new_op()
+        guards = (Guard(self._calls.keys.notice(*names), view.revision), Guard(key, 0))
+        asked = Transaction(guards, (Put(key, encode_delivery(delivery, op)),), op)
+        if not isinstance(self._calls.commit(asked), Committed):
+            raise NotFound(f"the notice {'/'.join(names)} has changed, or somebody has asked already")
