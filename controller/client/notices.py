@@ -7,9 +7,10 @@ import msgspec
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.reading import Reading
-from controller.core.model.notices import Delivery, Notice, encode_delivery
+from controller.core.model.notices import OUTBOX, Delivery, EndNotice, encode_delivery
 from controller.errors import UserError
 from controller.store.base import Committed, Guard, Put, Transaction, new_op
+from controller.views.notices import all_notices
 
 
 class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +20,7 @@ class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     sequence: str
-    notice: Notice
+    notice: EndNotice
     revision: int
 
     @property
@@ -37,11 +38,7 @@ class Notices:
 
     def all(self) -> list[NoticeView]:
         """Those that are kept, by task and in the order of its ends."""
-        model = self._reading.model("outbox/")
-        return [
-            NoticeView(sequence=names[1], notice=notice, revision=model.mod_of("outbox", names))
-            for names, notice in sorted(model.notices.items())
-        ]
+        return [NoticeView(**facts._asdict()) for facts in all_notices(self._reading.model(f"{OUTBOX}/"))]
 
     def retry(self, view: NoticeView) -> None:
         """Have a dead letter told again to those who were not told. Raises UserError, NotFound."""

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from controller.clock import Clock
-from controller.core.model.notices import Delivery, Notice, encode_delivery, sequence_text
+from controller.core.model.notices import Delivery, EndNotice, encode_delivery, sequence_text
 from controller.core.model.notify_url import parse_notify_url
 from controller.errors import InvalidField
 from controller.notifier.courier import Courier, CourierCounts
@@ -29,7 +29,7 @@ PAUSE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Open(msgspec.Struct):
+class Untold(msgspec.Struct):
     """A notice that some receivers are still to be told: the mod of its key, and who was given up."""
 
     mod: int
@@ -58,7 +58,7 @@ class Notifier:
         self._secrets = secrets
         self._give_up_after_seconds = give_up_after_seconds
         self._duty = Duty(store, keys, clock, name)
-        self._open: dict[Names, Open] = {}
+        self._untold: dict[Names, Untold] = {}
         self._lock = threading.Lock()
         self._courier: Courier | None = None
         self._leaving = threading.Event()
@@ -80,7 +80,7 @@ class Notifier:
         self._duty.give_up()
 
     def _serve(self, ended: threading.Event) -> None:
-        self._open = {}
+        self._untold = {}
         self._leaving = threading.Event()
         courier = self._courier = Courier(
             self._deliver, self._clock, self._heard, give_up_after_seconds=self._give_up_after_seconds
@@ -98,16 +98,16 @@ class Notifier:
 
     # -- what the outbox shows
 
-    def _came(self, names: Names, notice: Notice, mod: int) -> None:
+    def _came(self, names: Names, notice: EndNotice, mod: int) -> None:
         with self._lock:
-            self._open[names] = Open(mod, set(notice.urls))
+            self._untold[names] = Untold(mod, set(notice.urls))
         for url in notice.urls:
             assert self._courier is not None
             self._courier.take(_parcel(self._keys.cluster, names, notice, url))
 
     def _went(self, names: Names) -> None:
         with self._lock:
-            known = self._open.pop(names, None)
+            known = self._untold.pop(names, None)
         for url in known.left if known is not None else ():
             assert self._courier is not None
             self._courier.forget(ParcelKey(names[0], url, int(names[1])))
@@ -129,7 +129,7 @@ class Notifier:
         """One receiver has been told, or was given up. After the last one, the leader is told."""
         names = parcel.task_id, sequence_text(parcel.sequence)
         with self._lock:
-            found = self._open.get(names)
+            found = self._untold.get(names)
             if found is None:
                 return
             found.left.discard(parcel.target)
@@ -140,7 +140,7 @@ class Notifier:
                 return
         self._report(names, found)
 
-    def _report(self, names: Names, told: Open) -> None:
+    def _report(self, names: Names, told: Untold) -> None:
         """Write what became of a notice. It waits for etcd as long as this process is on duty."""
         delivery = Delivery(dead=told.dead, at=self._clock.now(), by=self._name)
         key, notice = self._keys.delivery(*names), self._keys.notice(*names)
@@ -164,7 +164,7 @@ class Notifier:
                 self._leaving.wait(PAUSE_SECONDS)
 
 
-def _parcel(cluster: str, names: Names, notice: Notice, url: str) -> Parcel:
+def _parcel(cluster: str, names: Names, notice: EndNotice, url: str) -> Parcel:
     task_id, sequence = names
     data = msgspec.to_builtins(notice)
     for ours in ("urls", "dead", "version", "op", "at"):

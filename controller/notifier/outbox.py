@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from controller.clock import Clock
-from controller.core.model.notices import DELIVERED, OUTBOX, SEQUENCE_DIGITS, Notice, decode_notice
+from controller.core.model.notices import DELIVERED, OUTBOX, SEQUENCE_DIGITS, EndNotice, decode_notice
 from controller.errors import CorruptValue
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store, StoreDenied, StoreError, Watch
 from controller.store.keys import Keys
@@ -37,7 +37,7 @@ class Outbox:
         store: Store,
         keys: Keys,
         clock: Clock,
-        came: Callable[[Names, Notice, int], None],
+        came: Callable[[Names, EndNotice, int], None],
         went: Callable[[Names], None],
     ) -> None:
         self._store = store

@@ -26,6 +26,7 @@ from controller.core.promise.finding import INVARIANTS, FindingSeverity
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
 from controller.views.freshness import Freshness
+from controller.views.notices import BesideCounts, beside_counts
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, shared_pools, sharing_facts
 from controller.views.replica import Facts, ReadableReplica
@@ -73,9 +74,7 @@ class _Taken(NamedTuple):
     admissible: dict[str, bool]
     replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
-    attestations: int
-    waiting_notices: int
-    dead_notices: int
+    beside: BesideCounts
     sharing: dict[str, SharingFacts]
 
 
@@ -204,9 +203,7 @@ def _take(model: Model, now: float) -> _Taken:
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
-        attestations=len(model.attested),
-        waiting_notices=len(model.notices) - len(model.dead),
-        dead_notices=len(model.dead),
+        beside=beside_counts(model),
         sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
     )
 
@@ -239,9 +236,9 @@ def _add_model(families: _Families, taken: _Taken) -> None:
         families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
-    families.add("tally_attestations", taken.attestations)
-    families.add("tally_notices_waiting", taken.waiting_notices)
-    families.add("tally_notices_dead", taken.dead_notices)
+    families.add("tally_attestations", taken.beside.attestations)
+    families.add("tally_notices_waiting", taken.beside.waiting_notices)
+    families.add("tally_notices_dead", taken.beside.dead_notices)
 
 
 def _add_pools(families: _Families, taken: _Taken) -> None:

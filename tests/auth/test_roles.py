@@ -12,7 +12,7 @@ import typer.main
 from controller.cli.main import app
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
-from controller.core.model.notices import Dead, Notice, encode_notice
+from controller.core.model.notices import Dead, EndNotice, encode_notice
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Ending, Status
@@ -247,7 +247,7 @@ def dead_letter(name: str) -> bytes:
     """A notice that was given up."""
     url = "https://hooks.example/x"
     dead = Dead(why={url: "refused"}, at=2.0)
-    told = Notice(
+    told = EndNotice(
         task=name, urls=(url,), ending=Ending.FAILED, at=1.0, pool="default", owner="default", dead=dead
     )
     return encode_notice(told, Op("x"))

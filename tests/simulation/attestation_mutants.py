@@ -39,7 +39,7 @@ ATTESTATION_MUTANTS = (
         "an attestation stays when its task is removed",
         (
             Edit(
-                "core.planning.draft:Draft._beside",
+                "core.planning.beside:beside",
                 "for kind in (attested.KIND, kept_log.KIND)",
                 "for kind in (kept_log.KIND,)",
             ),
@@ -47,7 +47,7 @@ ATTESTATION_MUTANTS = (
     ),
     Mutant(
         "a removal does not ask for an attestation that the watch has yet to bring",
-        (Edit("core.planning.draft:Draft._beside", "decision.removes and is_early", "False"),),
+        (Edit("core.planning.beside:beside", "decision.removes and is_early", "False"),),
     ),
     Mutant(
         "a refusal does not ask for an attestation that the watch has yet to bring",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from tests.simulation.mutants_base import Edit, Mutant
 
-_NOTICE = "core.planning.draft:Draft._notice"
+_NOTICE = "core.planning.beside:notice_of_end"
 _DELIVERIES = "core.planning.mending:Mending._plan_deliveries"
 
 NOTICE_MUTANTS = (
-    Mutant("an end is not told", (Edit("core.planning.draft:Draft.add", "beside.notices", "()"),)),
+    Mutant(
+        "an end is not told",
+        (Edit("core.planning.beside:Beside.add_to", "self.notice is not None", "False"),),
+    ),
     Mutant(
         "each step of a task that has ended is told",
         (Edit(_NOTICE, " and not was_finished", ""),),
     ),
     Mutant(
         "two ends of one task have one notice",
-        (Edit(_NOTICE, "notices.sequence_of(self.moment.epoch, self.moment.op)", '"1"'),),
+        (Edit(_NOTICE, "notices.sequence_of(moment.epoch, moment.op)", '"1"'),),
     ),
     Mutant(
         "labels of a rule are not looked at",

@@ -515,9 +515,9 @@ class Oracle:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
         names = self.keys.task(task_id), self.keys.attested(task_id)
         wrong = wrong_step(old, new, self.values.get(self.keys.pool(new.pool)), *map(self.etcd.get, names))
-        if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.revision_of(writer)):
+        if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
-        self._check_notices(task_id, old, new, changed, writer)
+        self._check_notices(task_id, old, new, changed)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
         if self.shares is not None:
@@ -525,12 +525,10 @@ class Oracle:
             self._moves.append(Move(task_id, old, new, at))
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
 
-    def _check_notices(
-        self, task_id: str, old: Status | None, new: Status, changed: set[str], writer: str
-    ) -> None:
+    def _check_notices(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> None:
         """The notices that come with a step are those that its pool asks for, as the writer knows it."""
-        known, names = self.revision_of(writer), (self.keys.pool(new.pool), self.keys.task(task_id))
-        pool, spec = map(self.etcd.get, names)
+        known, _ = self.sent[new.op]
+        pool, spec = map(self.etcd.get, (self.keys.pool(new.pool), self.keys.task(task_id)))
         if pool is None or pool.mod > known or spec is None or spec.mod > known:
             return
         wanted = is_due(task_id, spec.value, old, new, pool.value)

@@ -27,7 +27,7 @@ class InstallationRecords:
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # their outcomes
-        self.notices: dict[tuple[str, ...], notices.Notice] = {}  # (task, sequence) → notice
+        self.notices: dict[tuple[str, ...], notices.EndNotice] = {}  # (task, sequence) → notice
         self.dead: dict[tuple[str, ...], float] = {}  # those of them that were given up, and when
         self.deliveries: dict[tuple[str, ...], notices.Delivery] = {}
         self.attested: dict[str, tuple[Attestation, int]] = {}  # task → its attestation, with its mod

@@ -52,7 +52,7 @@ class Dead(Struct, frozen=True, kw_only=True):
     at: Time = 0.0
 
 
-class Notice(Struct, frozen=True, kw_only=True):
+class EndNotice(Struct, frozen=True, kw_only=True):
     """What is told about one end of a task, and to which URLs.
 
     `at`: when the end was recorded. `dead`: it was given up; `urls` are then those that have not been told.
@@ -88,7 +88,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     op: Op = NO_OP
 
 
-_notice_decoder = msgspec.json.Decoder(Notice)
+_notice_decoder = msgspec.json.Decoder(EndNotice)
 _delivery_decoder = msgspec.json.Decoder(Delivery)
 
 
@@ -102,14 +102,14 @@ def sequence_text(sequence: int) -> str:
     return f"{sequence:0{SEQUENCE_DIGITS}d}"
 
 
-def notice_of(task_id: str, spec: Spec | None, status: Status, pool: Pool, at: float) -> Notice | None:
+def notice_of(task_id: str, spec: Spec | None, status: Status, pool: Pool, at: float) -> EndNotice | None:
     """What is to be told about this end; None if no rule of the pool asks for it."""
     ending = Ending(status.state.lower())
     labels = spec.labels if spec is not None else {}
     urls = dict.fromkeys(rule.url for rule in pool.notify if asks(rule, ending, labels))
     if not urls:
         return None
-    return Notice(
+    return EndNotice(
         task=task_id,
         urls=tuple(urls),
         ending=ending,
@@ -129,7 +129,7 @@ def asks(rule: NotifyRule, ending: Ending, labels: Mapping[str, str]) -> bool:
     return ending in rule.on and all(labels.get(key) == value for key, value in rule.labels.items())
 
 
-def encode_notice(notice: Notice, op: Op) -> bytes:
+def encode_notice(notice: EndNotice, op: Op) -> bytes:
     """The stored form."""
     return codec.encode(msgspec.structs.replace(notice, op=op))
 
@@ -139,7 +139,7 @@ def encode_delivery(delivery: Delivery, op: Op) -> bytes:
     return codec.encode(msgspec.structs.replace(delivery, op=op))
 
 
-def decode_notice(data: bytes) -> Notice:
+def decode_notice(data: bytes) -> EndNotice:
     """A stored notice. Raises CorruptValue if it is not one."""
     try:
         return _notice_decoder.decode(data)
@@ -155,14 +155,14 @@ def decode_delivery(data: bytes) -> Delivery:
         raise CorruptValue(str(error)) from error
 
 
-def kept_after(notice: Notice, delivery: Delivery) -> Notice | None:
+def kept_after(notice: EndNotice, delivery: Delivery) -> EndNotice | None:
     """What is kept of the notice: nothing if it was delivered, else a dead letter, or the notice again."""
     if delivery.again:
         return msgspec.structs.replace(notice, dead=None)
     return given_up(notice, delivery) if delivery.dead else None
 
 
-def given_up(notice: Notice, delivery: Delivery) -> Notice:
+def given_up(notice: EndNotice, delivery: Delivery) -> EndNotice:
     """The notice as a dead letter: those that could not be told, and why."""
     untold = tuple(url for url in notice.urls if url in delivery.dead)
     why = {url: words[:MESSAGE_CHARACTERS] for url, words in delivery.dead.items() if url in untold}

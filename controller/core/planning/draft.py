@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from controller.core.model import attested, claims, codec, kept_log, notices
+from controller.core.model import claims, codec
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts, parts_of
@@ -19,11 +19,11 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import DAY_MS, MINUTE_MS, Account, Share, encode_share
 from controller.core.model.task import Status
+from controller.core.planning.beside import beside
 from controller.core.planning.decide import Decision
 from controller.core.planning.plan import (
     ClaimChange,
     LedgerChange,
-    NoticeChange,
     Plan,
     ShareChange,
     TaskChange,
@@ -210,9 +210,11 @@ class Draft:
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
-        beside = self._beside(task, decision, may_have_log)
-        operations += beside.operations + ends_claim
-        size = len(value or b"") + beside.bytes + operations * BYTES_PER_OPERATION
+        aside = beside(
+            self._model, task, decision, self.moment, len(self.plan.notices), may_have_log=may_have_log
+        )
+        operations += aside.operations + ends_claim
+        size = len(value or b"") + aside.size + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes
         ):
@@ -235,8 +237,7 @@ class Draft:
         self._operations += operations
         self._bytes += size
         self._changed.add(task.id)
-        self.plan.notices += beside.notices
-        self.plan.unnoticed += beside.unnoticed
+        aside.add_to(self.plan)
         self.plan.changes.append(
             TaskChange(
                 task.id,
@@ -247,40 +248,11 @@ class Draft:
                 requests,
                 left,
                 decision.removes,
-                beside.also_removes,
-                beside.attested_mod,
+                aside.also_removes,
+                aside.attested_mod,
             )
         )
         return True
-
-    def _beside(self, task: Task, decision: Decision, may_have_log: bool) -> _Beside:
-        also_removes = tuple(
-            kind
-            for kind in (attested.KIND, kept_log.KIND)
-            if decision.removes
-            and (self._model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log))
-        )
-        # a spec that a refusal has shown may have an attestation that the watch has yet to bring
-        is_early = task.spec_mod == 0 or task.spec_mod > self._model.revision
-        compares_attested = decision.compares_attested or (decision.removes and is_early)
-        attested_mod = self._model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1
-        notice = self._notice(task, decision)
-        is_full = len(self._model.notices) + len(self.plan.notices) >= notices.MAX_NOTICES
-        kept = (notice,) if notice is not None and not is_full else ()
-        return _Beside(also_removes, attested_mod, kept, notice is not None and is_full)
-
-    def _notice(self, task: Task, decision: Decision) -> NoticeChange | None:
-        """What is to be told about the end that the decision records, if it records one."""
-        status, record = decision.status, self._model.pools.get(task.pool)
-        was_finished = task.status is not None and task.status.is_finished
-        ends = status is not None and status.is_finished and not was_finished
-        if record is None or not record.pool.notify or status is None or not ends:
-            return None
-        notice = notices.notice_of(task.id, task.spec, status, record.pool, self.moment.at / 1000)
-        if notice is None:
-            return None
-        names = task.id, notices.sequence_of(self.moment.epoch, self.moment.op)
-        return NoticeChange(names, notices.encode_notice(notice, self.moment.op))
 
     def finish(self) -> Plan:
         """The plan, with its ledgers and the pools whose capacity it relies on."""
@@ -323,23 +295,6 @@ class Draft:
         for kind in RequestKind:
             if kind not in consumed:
                 yield kind, self._model.mod_of("requests", (task_id, kind))
-
-
-class _Beside(NamedTuple):
-    """What a change of a task brings with it, in records that are not its status."""
-
-    also_removes: tuple[str, ...]
-    attested_mod: int
-    notices: tuple[NoticeChange, ...]
-    unnoticed: bool
-
-    @property
-    def operations(self) -> int:
-        return len(self.also_removes) + (self.attested_mod >= 0) + len(self.notices)
-
-    @property
-    def bytes(self) -> int:
-        return sum(len(notice.value) for notice in self.notices)
 
 
 def _is_holding(status: Status | None) -> int:

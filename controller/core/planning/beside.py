@@ -1,0 +1,72 @@
+"""What a change of a task brings with it in records that are not its status: logs, attestations, notices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from controller.core.model import attested, kept_log, notices
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.planning.decide import Decision
+from controller.core.planning.plan import NoticeChange, Plan
+from controller.core.planning.transitions import Moment
+
+
+class Beside(NamedTuple):
+    """The kinds of records that are removed with the task, what is compared, and what is told about its end.
+
+    `attested_mod` is that of TaskChange. `is_unnoticed`: the outbox has no room for the notice.
+    """
+
+    also_removes: tuple[str, ...]
+    attested_mod: int
+    notice: NoticeChange | None
+    is_unnoticed: bool
+
+    @property
+    def operations(self) -> int:
+        """How many the transaction needs for it."""
+        return len(self.also_removes) + (self.attested_mod >= 0) + (self.notice is not None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of values."""
+        return len(self.notice.value) if self.notice is not None else 0
+
+    def add_to(self, plan: Plan) -> None:
+        """Add the notice to the plan."""
+        if self.notice is not None:
+            plan.notices.append(self.notice)
+        plan.unnoticed += self.is_unnoticed
+
+
+def beside(
+    model: Model, task: Task, decision: Decision, moment: Moment, planned: int, *, may_have_log: bool
+) -> Beside:
+    """What comes with the decision. `planned`: the notices that the plan has already."""
+    also_removes = tuple(
+        kind
+        for kind in (attested.KIND, kept_log.KIND)
+        if decision.removes and (model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log))
+    )
+    # a spec that a refusal has shown may have an attestation that the watch has yet to bring
+    is_early = task.spec_mod == 0 or task.spec_mod > model.revision
+    compares_attested = decision.compares_attested or (decision.removes and is_early)
+    attested_mod = model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1
+    notice = notice_of_end(model, task, decision, moment)
+    is_full = len(model.notices) + planned >= notices.MAX_NOTICES
+    return Beside(also_removes, attested_mod, None if is_full else notice, is_full and notice is not None)
+
+
+def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) -> NoticeChange | None:
+    """What is to be told about the end that the decision records, if it records one."""
+    status, record = decision.status, model.pools.get(task.pool)
+    was_finished = task.status is not None and task.status.is_finished
+    ends = status is not None and status.is_finished and not was_finished
+    if record is None or not record.pool.notify or status is None or not ends:
+        return None
+    notice = notices.notice_of(task.id, task.spec, status, record.pool, moment.at / 1000)
+    if notice is None:
+        return None
+    names = task.id, notices.sequence_of(moment.epoch, moment.op)
+    return NoticeChange(names, notices.encode_notice(notice, moment.op))
