@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from controller.notifier.courier import CourierCounts
-from controller.telemetry.catalog import Family, MetricType, table
+from controller.telemetry.family import Family, MetricType, table
 
 ON_DUTY = Family("tally_notifier_on_duty", MetricType.GAUGE, "1 while this notifier delivers.")
 WAITING = Family(

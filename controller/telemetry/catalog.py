@@ -8,12 +8,9 @@ now. All replicas have the same model: select `replica_role="leader"` to sum wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import StrEnum
-from typing import NamedTuple
-
 from controller.core.model.task import StopReason
 from controller.core.planning import reasons
+from controller.telemetry.family import Family, MetricType
 
 ROLE = "replica_role"
 OTHER = "Other"
@@ -22,30 +19,6 @@ OTHER = "Other"
 _OWNER = ("pool", "owner")
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
-
-
-class MetricType(StrEnum):
-    """Prometheus' types."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-    INFO = "info"
-
-
-class Family(NamedTuple):
-    """One metric. `labels` are those beside `replica_role`; a counter's name is given without `_total`."""
-
-    name: str
-    kind: MetricType
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-    @property
-    def exposed(self) -> str:
-        """The name as Prometheus shows it."""
-        return self.name + {MetricType.COUNTER: "_total", MetricType.INFO: "_info"}.get(self.kind, "")
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -390,6 +363,7 @@ REASONS = reasons.REASONS | {
     "RequestIgnored",
     "RetryRequested",
     "Succeeded",
+    "Unattested",
     "Unsatisfiable",
     *StopReason,
     # of those that wait
@@ -404,13 +378,3 @@ REASONS = reasons.REASONS | {
 def known(word: str, words: frozenset[str]) -> str:
     """The word if it is of the set, else `OTHER`."""
     return word if word in words else OTHER
-
-
-def table(families: Iterable[Family]) -> str:
-    """A table of metrics, in Markdown."""
-    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in families:
-        labels, meaning = ", ".join(f"`{label}`" for label in family.labels), family.help.replace("|", r"\|")
-        kind = "gauge (always 1)" if family.kind is MetricType.INFO else family.kind.value
-        lines.append(f"| `{family.exposed}` | {kind} | {labels} | {meaning} |")
-    return "\n".join(lines)

@@ -14,7 +14,8 @@ from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, MetricType, known, table
+from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, known
+from controller.telemetry.family import MetricType, table
 from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
 from controller.views.replica import ReadableReplica
 

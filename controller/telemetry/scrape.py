@@ -24,7 +24,8 @@ from controller.core.model.model import Model
 from controller.core.model.resources import ZERO
 from controller.core.promise.finding import INVARIANTS, FindingSeverity
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, OTHER, ROLE, MetricType
+from controller.telemetry.catalog import BY_NAME, OTHER, ROLE
+from controller.telemetry.family import MetricType
 from controller.views.freshness import Freshness
 from controller.views.notices import BesideCounts, beside_counts
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind

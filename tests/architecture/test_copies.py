@@ -88,6 +88,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.features",
         "client/client.py::Client.hold",
         "client/client.py::Client.keys",
+        "client/client.py::Client.notices",
         "client/client.py::Client.outputs",
         "client/client.py::Client.owners",
         "client/client.py::Client.release",

@@ -17,7 +17,17 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.core.model import claims, codec, installation, kept_log, quarantine, shares, task
+from controller.core.model import (
+    attested,
+    claims,
+    codec,
+    installation,
+    kept_log,
+    notices,
+    quarantine,
+    shares,
+    task,
+)
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
@@ -112,6 +122,9 @@ ROWS: dict[str, Row] = {
         installation.decode_installation, ("installation",), CORRUPT
     ),
     "core.model.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
+    "core.model.attested.decode": Row(attested.decode, ("attested",), CORRUPT),
+    "core.model.notices.decode_notice": Row(notices.decode_notice, ("outbox",), CORRUPT),
+    "core.model.notices.decode_delivery": Row(notices.decode_delivery, ("delivered",), CORRUPT),
     "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),
     "core.model.quarantine.decode": Row(quarantine.decode, ("quarantined",), CORRUPT),
     "election.term_records.epoch_of": Row(
@@ -161,6 +174,8 @@ NO_DECODERS = {
     "store.etcd.wire.prefix_range",
     "store.etcd.wire.encode_range",
     "engine.process.attempt_command.why_not_executed",
+    "notifier.signing.signed_headers",
+    "notifier.signing.verify",  # compares, and decodes nothing: tests/notifier/test_signing.py
 }
 """What takes bytes of our own making."""
 

@@ -21,7 +21,8 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from controller.gateway.metrics import FAMILIES as GATEWAY
-from controller.telemetry.catalog import FAMILIES, MetricType
+from controller.telemetry.catalog import FAMILIES
+from controller.telemetry.family import MetricType
 from controller.views.freshness import RULE
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
 from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, render

@@ -11,7 +11,7 @@ from controller.gateway.metrics import FAMILIES, GatewayMetrics, Measures
 from controller.gateway.openings import LIMITS, MOST_CONNECTIONS, Opening
 from controller.gateway.operations import OPERATIONS
 from controller.gateway.policy import PolicyVerb
-from controller.telemetry.catalog import table
+from controller.telemetry.family import table
 from tests.gateway.conftest import As
 
 PAGE = (Path(__file__).parents[2] / "deploy" / "gateway.md").read_text()

@@ -41,9 +41,12 @@ class Beside(NamedTuple):
 
 
 def beside(
-    model: Model, task: Task, decision: Decision, moment: Moment, planned: int, *, may_have_log: bool
+    model: Model, task: Task, decision: Decision, moment: Moment, plan: Plan, may_have_log: bool
 ) -> Beside:
-    """What comes with the decision. `planned`: the notices that the plan has already."""
+    """What comes with the decision, which is to be added to the plan.
+
+    `may_have_log`: a log may be kept that the model does not show yet.
+    """
     also_removes = tuple(
         kind
         for kind in (attested.KIND, kept_log.KIND)
@@ -54,7 +57,7 @@ def beside(
     compares_attested = decision.compares_attested or (decision.removes and is_early)
     attested_mod = model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1
     notice = notice_of_end(model, task, decision, moment)
-    is_full = len(model.notices) + planned >= notices.MAX_NOTICES
+    is_full = len(model.notices) + len(plan.notices) >= notices.MAX_NOTICES
     return Beside(also_removes, attested_mod, None if is_full else notice, is_full and notice is not None)
 
 

@@ -206,14 +206,11 @@ class Draft:
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
-        operations = 1 + compares_spec + len(requests) + len(left)
+        aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
+        operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + ends_claim
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
-        aside = beside(
-            self._model, task, decision, self.moment, len(self.plan.notices), may_have_log=may_have_log
-        )
-        operations += aside.operations + ends_claim
         size = len(value or b"") + aside.size + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes

@@ -1,0 +1,81 @@
+"""Duty on a real etcd: one at a time, and who was replaced records nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from controller.clock import SystemClock
+from controller.core.model.notices import EndNotice, encode_notice
+from controller.core.model.op import Op
+from controller.core.model.task import Ending
+from controller.notifier.delivery import Postman
+from controller.notifier.duty import Duty, DutyLost
+from controller.notifier.notifier import Notifier
+from controller.notifier.secrets import SigningSecrets
+from controller.store.base import Delete, Put, Transaction
+from controller.store.etcd.store import EtcdStore
+from controller.store.keys import Keys
+from tests.support.etcd import EtcdFactory
+from tests.support.etcd import in_seconds as soon
+from tests.support.receiving import LOOPBACK, ReceivingServer, answer
+from tests.support.waiting import wait_until
+
+CLOCK = SystemClock()
+KEYS = Keys("duties")
+NEVER = threading.Event()
+
+
+@pytest.fixture
+def store(etcd_factory: EtcdFactory) -> EtcdStore:
+    return etcd_factory.store(etcd_factory.start().url)
+
+
+def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
+    """The notice is told, and another notifier has taken over meanwhile: its word would not count."""
+    hold, ended = threading.Event(), threading.Event()
+
+    def act(sock: object, _: object) -> None:
+        hold.wait(30)
+        sock.sendall(answer(200))  # type: ignore[attr-defined]  # a socket
+
+    secrets = SigningSecrets({}, (b"k" * 32,))
+    with ReceivingServer(act) as receiver:
+        notifier = Notifier(
+            store, KEYS, CLOCK, "n1", Postman(CLOCK, allowed=LOOPBACK, allow_http=True), lambda: secrets, 60.0
+        )
+        thread = threading.Thread(target=notifier.run, args=(ended,), daemon=True)
+        thread.start()
+        told = EndNotice(
+            task="job", urls=(receiver.url(),), ending=Ending.FAILED, at=CLOCK.now(), pool="p", owner="o"
+        )
+        key, done = KEYS.notice("job", f"{7:020d}"), KEYS.delivery("job", f"{7:020d}")
+        put = Put(key, encode_notice(told, Op("x")))
+        store.commit(Transaction((), (put,), Op("x")), deadline=soon())
+        wait_until(lambda: receiver.requests, "the request")
+        taken = (Delete(KEYS.notifier), Put(KEYS.notifier, b'{"id":"n2"}'))
+        for write in taken:  # a lease that expired, and a successor
+            store.commit(Transaction((), (write,), Op("x")), deadline=soon())
+        hold.set()
+        wait_until(lambda: (counts := notifier.counts()) is not None and counts.delivered == 1, "its answer")
+        ended.set()
+        thread.join(30)
+        assert store.get(done, deadline=soon())[0] is None
+        assert store.get(key, deadline=soon())[0] is not None, "the successor tells it again"
+
+
+def test_turns(store: EtcdStore) -> None:
+    first, second = (Duty(store, KEYS, CLOCK, name) for name in ("n1", "n2"))
+    assert first.take_up(NEVER)
+    with pytest.raises(DutyLost):
+        second.guard()
+    ended = threading.Event()
+    waiting = threading.Thread(target=second.take_up, args=(ended,), daemon=True)
+    waiting.start()
+    assert not second.term
+    first.give_up()
+    wait_until(lambda: second.term, "its turn")
+    waiting.join(10)
+    assert second.guard().revision > 0
+    second.give_up()
