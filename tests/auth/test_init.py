@@ -39,8 +39,15 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
     assert stored_permissions(guarded, "admin") == user | {
         ("WRITE", f"{p}pools/", f"{p}pools0"),
         ("WRITE", f"{p}repairs/", f"{p}repairs0"),
+        ("WRITE", f"{p}delivered/", f"{p}delivered0"),
         ("WRITE", f"{p}engine", ""),
         ("WRITE", f"{p}leader", ""),
+    }
+    assert stored_permissions(guarded, "gateway") == user | {("WRITE", f"{p}attested/", f"{p}attested0")}
+    assert stored_permissions(guarded, "notifier") == {
+        ("READ", f"{p}outbox/", f"{p}outbox0"),
+        ("READWRITE", f"{p}delivered/", f"{p}delivered0"),
+        ("READWRITE", f"{p}notifier", ""),
     }
     assert stored_permissions(guarded, "controller") == {("READWRITE", p, p[:-1] + "0")}
 

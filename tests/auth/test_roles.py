@@ -216,7 +216,6 @@ ELSEWHERE = {
     "config show",
     "completion",
     "version",  # write nothing to etcd
-    "notifier",  # with a role of its own: test_fortress.py
     "login",
     "whoami",
     "auth can-i",

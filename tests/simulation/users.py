@@ -67,7 +67,7 @@ class Users:
     def set_up(self) -> None:
         """The pools, as they are at first."""
         rng = self.scheduler.rng
-        self._gateways = rng.random() < 0.4  # some submit through one, and pools may ask for it
+        self._gateways = rng.random() < 0.6  # some submit through one, and pools may ask for it
         self._notifies = rng.random() < 0.4
         self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
         self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
@@ -183,7 +183,7 @@ class Users:
         )
         capacity = {"cpu": rng.choice((0, 1, 2, 3, 4, 6)), "memory": 8}
         options = {"paused": rng.random() < 0.1, "keep_logs": rng.random() < 0.3}
-        options["require_attested"] = self._gateways and rng.random() < 0.4
+        options["require_attested"] = self._gateways and rng.random() < 0.6
         self.pool(name, capacity, **options, **policy, **template, **self._sharing())
 
     def _sharing(self, *, limits: bool = True) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.notices import Dead, EndNotice, encode_notice
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.resources import Vector
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
-from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, Status, Step
+from controller.core.model.task import AttemptId, Ending, Launch, Observation, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
@@ -235,6 +236,7 @@ def happen(metrics: Metrics, times: int) -> None:
     metrics.entered("taking-over")
     metrics.entered("leading")
     metrics.took_over(0.1)
+    metrics.unnoticed(1)
     steps = [
         Step(at=10.0, source="Created", event="admitted", state="Pending", attempt=1),
         Step(at=11.0, source="Pending", event="running-observed", state="Running", attempt=1),
@@ -304,6 +306,15 @@ def test_the_catalog_is_what_is_exposed() -> None:
     assert value(metrics, "tally_pool_admissible", pool="default") == 1
 
 
+def notice(dead: Dead | None = None) -> bytes:
+    return encode_notice(
+        EndNotice(
+            task="task-one", urls=(), ending=Ending.FAILED, at=1.0, pool="default", owner="default", dead=dead
+        ),
+        Op("x"),
+    )
+
+
 def test_every_metric_moves() -> None:
     """Each shows another value when what it measures is another; only who this is stays."""
     metrics, view = Metrics(CLOCK), MovingView()
@@ -327,6 +338,9 @@ def test_every_metric_moves() -> None:
         ("claims", ("default", "task-one"), b'{"kind":"reclaim","asked":{"cpu":"1"}}'),
         ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), Op("x"), {})),
         ("unknown", ("more",), b"?"),
+        ("attested", ("task-one",), b'{"owner":"default","by":"x"}'),
+        ("outbox", ("task-one", "1"), notice()),
+        ("outbox", ("task-one", "2"), notice(dead=Dead(why={}))),
     )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)

@@ -190,8 +190,7 @@ class Draft:
         model does not show yet. `ends_claim`: the task has a claim, which ends with this (I11), and not in
         the plan that makes it, which stops its victims.
         """
-        before, after = _held(task.status), _held(decision.status)
-        pool, owner = task.pool, task.owner
+        before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
         ledger_changes, share_changes, more_tasks = before != after, False, 0
         if self._model.is_shared(pool):
             more_tasks = _is_holding(decision.status) - _is_holding(task.status)
