@@ -186,6 +186,8 @@ def test_what_becomes_possible_at_once_is_done_at_once() -> None:
         wait_until(lambda: made.counts().failed == 1, "a failing host")
         for task in ("probe", "t", "u"):
             made.take(parcel(task, target="https://a.example/other"))
+        wait_until(lambda: made._rounds._hosts["a.example"].parked, "the other worker's look")
+        made.counts()  # which waits for the lock: that worker sleeps
         hold.set()
         ear.wait_for(3)
     assert all(outcome == OK for _, outcome in ear.heard)
