@@ -42,8 +42,15 @@ def stored(client: Client, key: str) -> dict[str, Any] | None:
     return dict(json.loads(item.value)) if item is not None else None
 
 
+OTHERS = {"attested": "off", "notify": "off"}
+"""Those that no test here turns on."""
+
+
 def states(client: Client) -> dict[str, str]:
-    return {view.name: view.state for view in client.features.all()}
+    """Of the features that these tests are about."""
+    found = {view.name: view.state for view in client.features.all()}
+    assert found.items() >= OTHERS.items()
+    return {name: state for name, state in found.items() if name not in OTHERS}
 
 
 def test_a_feature_is_turned_on_in_a_new_term(led: Client) -> None:

@@ -20,6 +20,7 @@ ATTESTATION_MUTANTS = (
     Mutant(
         "an unattested task is admitted before it is refused",
         (Edit("core.planning.admission:Admission._admit", "if unattested(", "if False and unattested("),),
+        density=2.0,
     ),
     Mutant(
         "an unattested task waits for ever",
@@ -48,10 +49,12 @@ ATTESTATION_MUTANTS = (
     Mutant(
         "a removal does not ask for an attestation that the watch has yet to bring",
         (Edit("core.planning.beside:beside", "decision.removes and is_early", "False"),),
+        density=2.0,
     ),
     Mutant(
         "a refusal does not ask for an attestation that the watch has yet to bring",
         (Edit(_DECIDE, "compares_pool=True, compares_attested=True", "compares_pool=True"),),
+        density=2.0,
     ),
     Mutant(
         "a damaged attestation counts as none",

@@ -30,11 +30,16 @@ def _is_readable(attestation: KeyValue) -> bool:
 
 
 def wrong_step(
-    old: Status | None, new: Status, pool: bytes | None, spec: KeyValue | None, attestation: KeyValue | None
+    old: Status | None,
+    new: Status,
+    pool: str,
+    definition: bytes | None,
+    spec: KeyValue | None,
+    attestation: KeyValue | None,
 ) -> str:
     """What is wrong with an admission or a refusal that a leader wrote; "" if nothing is.
 
-    `pool` is the definition of the pool of the status, and None if it cannot be read.
+    `pool` is the task's pool, and `definition` its value; None if there is none.
     """
     admits = new.state == "Pending" and (old is None or old.state in WAITING)
     refuses = new.reason == "Unattested" and new.state == "Failed" and (old is None or old.state in WAITING)
@@ -42,7 +47,7 @@ def wrong_step(
         return ""
     if refuses and attestation is not None and not _is_readable(attestation):
         return "was refused as unattested, and its attestation cannot be read"
-    requires = pool is not None and codec.decode_pool(new.pool, pool).require_attested
+    requires = definition is not None and codec.decode_pool(pool, definition).require_attested
     proven = spec is not None and is_attested(spec, attestation)
     if admits and requires and not proven:
         return "was admitted, and nobody has attested it"

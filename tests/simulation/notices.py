@@ -23,7 +23,7 @@ def wrong_notice(value: bytes, new: Status | None) -> str:
     told = notices.decode_notice(value)
     if new is None:
         return "was written without the end of a task"
-    known = (new.state.lower(), new.pool, new.owner, new.attempt, new.reason, new.exit_code)
+    known = (new.state.lower(), new.pool or told.pool, new.owner, new.attempt, new.reason, new.exit_code)
     said = (told.ending, told.pool, told.owner, told.attempt, told.reason, told.exit_code)
     return "" if known == said else f"says {said}, and the status {known}"
 

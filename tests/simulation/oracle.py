@@ -513,8 +513,9 @@ class Oracle:
         wrong = contradiction(old, new, asked_for(self.values.get(key)) if key in changed else None)
         if wrong:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
-        names = self.keys.task(task_id), self.keys.attested(task_id)
-        wrong = wrong_step(old, new, self.values.get(self.keys.pool(new.pool)), *map(self.etcd.get, names))
+        spec, proof = map(self.etcd.get, (self.keys.task(task_id), self.keys.attested(task_id)))
+        pool = new.pool or (codec.decode_spec(task_id, spec.value).spec.pool if spec is not None else "")
+        wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
         self._check_notices(task_id, old, new, changed)

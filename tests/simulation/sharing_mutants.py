@@ -129,6 +129,7 @@ SHARING_MUTANTS = (
     _bug(
         "what is reclaimed goes by shares",
         (f"{_ORDER}:_turn", "beyond or not reclaimed or", "True or"),
+        density=2.0,
     ),
     _bug(
         "a priority comes before a guarantee",
@@ -219,5 +220,6 @@ SHARING_MUTANTS = (
     _bug(
         "what the plan in flight stops is not counted on",
         (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
+        density=2.0,
     ),
 )

@@ -114,7 +114,7 @@ def notice_of(task_id: str, spec: Spec | None, status: Status, pool: Pool, at: f
         urls=tuple(urls),
         ending=ending,
         at=at,
-        pool=status.pool,
+        pool=pool.name,
         owner=status.owner,
         attempt=status.attempt,
         reason=status.reason,
