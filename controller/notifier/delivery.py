@@ -29,7 +29,7 @@ from controller.notifier.line import AnswerTooLarge, Line
 
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_RETRY_AFTER_SECONDS = 3600.0
-MAX_ADDRESSES = 4  # of one name, that are tried in one request
+MAX_ADDRESSES = 8  # of one name, that are tried in one request
 DRAIN_SECONDS = 1.0  # for the body of an answer, which says nothing that is used
 
 _GONE = 410
@@ -128,7 +128,11 @@ class Postman:
         """
         refusal: OSError = TimeoutError()
         for address in addresses[:MAX_ADDRESSES]:
-            sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+            try:
+                sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+            except OSError as error:  # this machine has no IPv6
+                refusal = error
+                continue
             try:
                 sock.settimeout(self._left(ends))
                 sock.connect((str(address), target.port))

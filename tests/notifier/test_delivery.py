@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from email.utils import formatdate
@@ -201,6 +202,24 @@ def test_the_next_address_is_tried_if_one_accepts_no_connection() -> None:
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
 
     with ReceivingServer(answer(200)) as server:
+        assert post(server.url(host="hooks.example.org"), resolve=resolve) == Delivered(200)
+
+
+def test_a_machine_without_ipv6_takes_the_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str, port: int, *, type: int) -> list[Any]:
+        return [
+            (socket.AF_INET6, type, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, type, 6, "", ("127.0.0.1", port)),
+        ]
+
+    class Ipv4Socket(socket.socket):
+        def __init__(self, family: int = -1, *rest: Any, **options: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *rest, **options)
+
+    with ReceivingServer(answer(200)) as server:
+        monkeypatch.setattr(socket, "socket", Ipv4Socket)
         assert post(server.url(host="hooks.example.org"), resolve=resolve) == Delivered(200)
 
 
