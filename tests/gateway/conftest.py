@@ -22,6 +22,7 @@ from controller.gateway.noted import NotedCalls
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
+from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
@@ -91,7 +92,9 @@ def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]
     service = Service(calls, standby)
     writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), lambda _: None)
-    api = GatewayApi(service, writing, Feed(), Changes(events.owners), events, logs, GatewayMetrics())
+    sessions = Sessions(None, keys.cluster, clock.wall)
+    changes, metrics = Changes(events.owners), GatewayMetrics()
+    api = GatewayApi(service, writing, Feed(), changes, events, logs, metrics, sessions)
     gateway = GatewayServer(
         api,
         standby,

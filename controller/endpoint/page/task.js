@@ -1,16 +1,10 @@
 // A task in a dialog: everything that is known of it, and its history as a timeline.
 
-import { ago, badge, dateAndTime, el, now, quantities, setChildren, setText, span } from "/static/format.js";
+import { ago, dateAndTime, el, quantities, setChildren, setText, span } from "/static/format.js";
 import { ask } from "/static/live.js";
+import { FINAL, durations, timeline } from "/static/timeline.js";
 
 const $ = (id) => document.getElementById(id);
-const FINAL = ["Succeeded", "Failed", "Cancelled"];
-const EVENTS = {
-  "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Observed running", "succeeded-observed": "Observed to have succeeded",
-  "failed-observed": "Observed to have failed", "stop-requested": "Told to stop", "stopped-observed": "Observed to have stopped",
-  "cancel-requested": "Cancelled while it waited", "retry-due": "To be retried", "retry-requested": "Retry requested", "noted": "Noted",
-  "preempted": "Stopped for another task",
-};
 
 export class TaskDialog {
   #id = ""; #opener = null; #kept = null;
@@ -106,7 +100,7 @@ export class TaskDialog {
         el("p", {}, el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
           el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
     }
-    parts.push(el("section", {}, el("h3", {}, "History"), ...this.#durations(task), this.#timeline(task)));
+    parts.push(el("section", {}, el("h3", {}, "History"), ...durations(task), timeline(task)));
     if (task.state === "Created" || task.state === "WaitingRetry") {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
@@ -134,45 +128,4 @@ export class TaskDialog {
     ].filter(([, value]) => value !== "");
     return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
   }
-
-  /** How long it was in each state, as shares of a bar and in words, by its kept history. */
-  #durations(task) {
-    const cut = task.steps > task.history.length;
-    const known = [...(cut ? [] : [{ at: task.submitted_at, state: "Created" }]), ...task.history].filter((step) => step.at);
-    const goesOn = !FINAL.includes(task.state);
-    if (known.length && goesOn) known.push({ at: now() });
-    const parts = known.slice(0, -1).map((step, index) => ({ state: step.state, seconds: Math.max(0, known[index + 1].at - step.at) }));
-    const totals = new Map();
-    for (const { state, seconds } of parts) totals.set(state, (totals.get(state) ?? 0) + seconds);
-    if (!totals.size) return [];
-    const shares = el("div", { class: "shares", "aria-hidden": "true" }, ...parts.map(({ state, seconds }) => {
-      const share = el("i", { "data-tone": state, title: `${state} ${elapsed(seconds)}` });
-      share.style.flexGrow = seconds;
-      return share;
-    }));
-    const words = ([state, seconds]) => badge(state, el("span", { class: "muted" }, goesOn && state === task.state ? ago(now() - seconds) : elapsed(seconds)));
-    return [shares, el("p", { class: "durations" }, ...[...totals].map(words))];
-  }
-
-  #timeline(task) {
-    const steps = [{ at: task.submitted_at, state: "Created", event: "", attempt: 0, reason: "", message: "", source: "" }, ...task.history];
-    const cut = task.steps > task.history.length;
-    const entries = steps.map((step, index) => {
-      const before = index > 0 ? steps[index - 1].at : null;
-      const meta = [step.attempt ? `attempt ${step.attempt}` : "", step.epoch ? `epoch ${step.epoch}` : "", step.reason].filter(Boolean).join(" · ");
-      const what = step.event ? EVENTS[step.event] ?? step.event : "Submitted";
-      return el("li", { "data-tone": step.state },
-        el("div", { class: "when" }, el("strong", {}, what), step.event ? badge(step.state) : "",
-          el("span", { class: "muted" }, step.at ? dateAndTime(step.at) : "", before && step.at ? ` (after ${elapsed(step.at - before)})` : "")),
-        meta ? el("p", { class: "muted" }, meta) : "",
-        step.message ? el("p", { class: "muted" }, step.message) : "");
-    });
-    if (cut) entries.splice(1, 0, el("li", {}, el("p", { class: "muted" }, `${task.steps - task.history.length} older steps are no longer kept`)));
-    return el("ol", { class: "timeline" }, ...entries);
-  }
-}
-
-function elapsed(seconds) {
-  if (seconds < 0) return "0s";
-  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : seconds < 10 ? `${seconds.toFixed(1)}s` : span(seconds);
 }
