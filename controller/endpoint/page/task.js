@@ -7,15 +7,21 @@ import { FINAL, durations, timeline } from "/static/timeline.js";
 const $ = (id) => document.getElementById(id);
 
 export class TaskDialog {
-  #id = ""; #opener = null; #kept = null;
+  #id = ""; #opener = null; #kept = null; #read; #own;
 
-  /** `closed` is called when the user closes the dialog. */
-  constructor(closed) {
+  /**
+   * `closed` is called when the user closes the dialog. `read(id)` asks for a task; `own`, if there is one, is told what is shown, `own.show(task)`, null for
+   * none; it shows the output in place of what is kept of it.
+   */
+  constructor(closed, read = (id) => ask(`/v1/tasks/${encodeURIComponent(id)}`), own = null) {
+    this.#read = read;
+    this.#own = own;
     $("task-close").addEventListener("click", () => $("task").close());
     $("task").addEventListener("click", (event) => { if (event.target === $("task")) $("task").close(); });
     $("task").addEventListener("close", () => {
       if (!this.#id) return;
       this.#id = "";
+      this.#own?.show(null);
       closed();
       this.#opener?.focus();
     });
@@ -28,6 +34,7 @@ export class TaskDialog {
     if (id === this.#id) return;
     if (!this.#id) this.#opener = document.activeElement;
     this.#id = id;
+    this.#own?.show(null);
     if (!id) { $("task").close(); return; }
     this.#kept = null;
     setText($("task-title"), id);
@@ -41,13 +48,15 @@ export class TaskDialog {
     if (!id) return;
     let task;
     try {
-      task = await ask(`/v1/tasks/${encodeURIComponent(id)}`);
+      task = await this.#read(id);
     } catch (error) {
       if (error.status !== 404) throw error;
-      if (id === this.#id) setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
+      if (id !== this.#id) return;
+      this.#own?.show(null);
+      setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
       return;
     }
-    const kept = await this.#keptLog(id, task.kept_log_revision);
+    const kept = this.#own ? null : await this.#keptLog(id, task.kept_log_revision);
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
@@ -55,6 +64,7 @@ export class TaskDialog {
     const output = $("task-body").querySelector("pre");
     if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
     this.#kept = kept;
+    this.#own?.show(task);
   }
 
   /** The shown data is from that time (seconds since the epoch); null: it is current. */
@@ -94,14 +104,16 @@ export class TaskDialog {
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
-    if (task.attempt) {
+    if (task.attempt && !this.#own) {
       // Only output that a user asked to keep is shown: output may contain secrets, and each engine has its own rights for reading it.
       parts.push(el("section", { class: "output" }, el("h3", {}, "Output"), ...(kept === null ? [] : this.#output(kept)),
         el("p", {}, el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
           el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
     }
     parts.push(el("section", {}, el("h3", {}, "History"), ...durations(task), timeline(task)));
-    if (task.state === "Created" || task.state === "WaitingRetry") {
+    if (task.explanation) {
+      parts.push(el("section", {}, el("h3", {}, "Explained"), el("p", { class: "message", id: "explanation" }, task.explanation)));
+    } else if (task.state === "Created" || task.state === "WaitingRetry") {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
     return parts;
