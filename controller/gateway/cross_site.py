@@ -12,7 +12,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 
 from controller.endpoint.problems import Problem
-from controller.gateway.sessions import Session
+from controller.gateway.sessions import BrowserSession
 
 CSRF_HEADER = "X-Tally-CSRF"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -33,7 +33,7 @@ def refuse_other_sites(headers: Headers) -> None:
             raise Problem(HTTPStatus.FORBIDDEN, detail)
 
 
-def require_csrf_token(headers: Headers, session: Session) -> None:
+def require_csrf_token(headers: Headers, session: BrowserSession) -> None:
     """Raises Problem (403) for a request that lacks the session's secret."""
     given = headers.getlist(CSRF_HEADER)
     if not given:

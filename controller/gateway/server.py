@@ -39,7 +39,7 @@ from controller.gateway.policy import AccessPolicy
 from controller.gateway.rates import Rates
 from controller.gateway.service import Caller
 from controller.gateway.session_calls import SESSION, SET_COOKIE
-from controller.gateway.sessions import SentCookie, Session, ending_header, sent_cookie
+from controller.gateway.sessions import BrowserSession, SentCookie, ending_header, sent_cookie
 from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
 
@@ -327,7 +327,7 @@ def _cookie_of(request: Request) -> SentCookie | None:
     return sent_cookie(request.headers, secure=request.scope["scheme"] == "https")
 
 
-def _refuse_other_pages(request: Request, session: Session | None) -> None:
+def _refuse_other_pages(request: Request, session: BrowserSession | None) -> None:
     """Raises Problem (403) if a browser may have been made to send this, with its cookie or certificate."""
     # no page of another site can send an Authorization header; but it may have one sign in as its owner
     if "authorization" not in request.headers or request.scope[OPERATION] == BEGIN_SESSION:

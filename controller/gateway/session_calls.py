@@ -10,9 +10,9 @@ from starlette.responses import Response
 from controller.endpoint.problems import Problem
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.operation import CallerRequest
-from controller.gateway.sessions import COOKIE, SECURE_COOKIE, Session, ending_header, sent_cookie
+from controller.gateway.sessions import COOKIE, SECURE_COOKIE, BrowserSession, ending_header, sent_cookie
 
-SESSION = "tally.session"  # key in a request's scope: the Session that signed it in
+SESSION = "tally.session"  # key in a request's scope: the BrowserSession that signed it in
 SET_COOKIE = "tally.set-cookie"  # key in a request's scope: the Set-Cookie header of its answer
 
 
@@ -56,7 +56,7 @@ def came_by_tls(ask: CallerRequest) -> bool:
     return bool(ask.request.scope["scheme"] == "https")
 
 
-def _document(api: GatewayApi, ask: CallerRequest, of: Session | None) -> SessionDocument:
+def _document(api: GatewayApi, ask: CallerRequest, of: BrowserSession | None) -> SessionDocument:
     return SessionDocument(
         name=ask.caller.identity.name,
         cluster=api.service.cluster,

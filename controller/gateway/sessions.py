@@ -52,7 +52,7 @@ class SentCookie(NamedTuple):
     text: str
 
 
-class Session(NamedTuple):
+class BrowserSession(NamedTuple):
     """An open session. Times are seconds since the epoch."""
 
     cookie: str  # the cookie's name
@@ -80,7 +80,7 @@ class Sessions:
         self._own = [_cipher(secrets.token_bytes(32), cluster)]
         self._file = _keys_file(key_file, cluster) if key_file is not None else None
 
-    def begin(self, authorization: str, *, secure: bool) -> Session:
+    def begin(self, authorization: str, *, secure: bool) -> BrowserSession:
         """A new session. Raises InvalidField for a token that is too long for a cookie."""
         size = len(authorization.encode())
         if size > MOST_AUTHORIZATION_BYTES:
@@ -91,9 +91,9 @@ class Sessions:
             )
         now = self._now()
         name = SECURE_COOKIE if secure else COOKIE
-        return Session(name, authorization, secrets.token_hex(_SECRET_BYTES), now, now)
+        return BrowserSession(name, authorization, secrets.token_hex(_SECRET_BYTES), now, now)
 
-    def opened(self, sent: SentCookie) -> Session | None:
+    def opened(self, sent: SentCookie) -> BrowserSession | None:
         """The session of a cookie; None if no key opens it, or if the session has ended."""
         try:
             sealed = base64.b64decode(sent.text.encode(), altchars=b"-_", validate=True)
@@ -106,17 +106,17 @@ class Sessions:
                 continue
             secret, begun, renewed = _HEAD.unpack_from(plain)
             text = plain[_HEAD.size :].decode()
-            session = Session(sent.name, text, secret.hex(), begun, renewed)
+            session = BrowserSession(sent.name, text, secret.hex(), begun, renewed)
             now = self._now()
             return session if now < session.ends_at and renewed <= now + AHEAD_SECONDS else None
         return None
 
-    def renewed(self, session: Session) -> Session | None:
+    def renewed(self, session: BrowserSession) -> BrowserSession | None:
         """The session as its cookie should be sent again; None if that is not due yet."""
         now = self._now()
         return session._replace(renewed=now) if now - session.renewed >= RENEW_SECONDS else None
 
-    def header(self, session: Session) -> str:
+    def header(self, session: BrowserSession) -> str:
         """The Set-Cookie header that keeps the session."""
         head = _HEAD.pack(bytes.fromhex(session.secret), session.begun, session.renewed)
         nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -50,7 +50,7 @@ export class TaskDialog {
     try {
       task = await this.#read(id);
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (error.status !== 404 && error.status !== 400) throw error; // 400: no task can have this name
       if (id !== this.#id) return;
       this.#own?.show(null);
       setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
@@ -100,6 +100,7 @@ export class TaskDialog {
     for (const request of task.requests) {
       parts.push(el("p", { class: "message" }, `A ${request.kind} request${request.by ? ` by ${request.by}` : ""} waits for the leader.`));
     }
+    if (task.explanation) parts.push(el("p", { id: "explanation" }, task.explanation));
     parts.push(this.#fields(task));
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
@@ -111,9 +112,7 @@ export class TaskDialog {
           el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
     }
     parts.push(el("section", {}, el("h3", {}, "History"), ...durations(task), timeline(task)));
-    if (task.explanation) {
-      parts.push(el("section", {}, el("h3", {}, "Explained"), el("p", { class: "message", id: "explanation" }, task.explanation)));
-    } else if (task.state === "Created" || task.state === "WaitingRetry") {
+    if (!task.explanation && (task.state === "Created" || task.state === "WaitingRetry")) {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
     return parts;

@@ -34,8 +34,17 @@ async function call(method, path, body, headers = {}) {
   return answer.status === 204 ? null : await answer.json();
 }
 
-/** What an answer says is wrong. */
-export async function problem(answer) {
+/** An answer to be read as it comes. Throws Error, with a status if the gateway refused. */
+export async function opened(path, signal) {
+  const answer = await fetch(path, { signal });
+  if (!answer.ok) throw await problem(answer);
+  return answer;
+}
+
+/** Whether the gateway hears from etcd. */
+export async function isReady() { return (await fetch("/readyz")).ok; }
+
+async function problem(answer) {
   const document = await answer.json().catch(() => ({}));
   const error = new Error(document.detail ?? `HTTP ${answer.status}`);
   error.status = answer.status;

@@ -5,7 +5,7 @@ import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
 import { Tasks } from "/static/tasks.js";
 import { Actions } from "/static/actions.js";
-import { session, signIn, signOut } from "/static/calls.js";
+import { isReady, session, signIn, signOut } from "/static/calls.js";
 import { read, rowOf } from "/static/facts.js";
 import { Output } from "/static/output.js";
 import { Submission } from "/static/submit.js";
@@ -15,7 +15,7 @@ const DEAD_SECONDS = 60;
 const $ = (id) => document.getElementById(id);
 
 let me = null; // who has signed in
-let isReady = true; // whether the gateway hears from etcd
+let hears = true; // whether the gateway hears from etcd
 
 const tasks = new Tasks(() => { writeAddress(); live.soon(); }, "/v1/tasks:page", rowOf);
 const actions = new Actions(() => live.soon());
@@ -88,8 +88,8 @@ $("sign-out").addEventListener("click", async () => {
 
 async function refresh() {
   try {
-    const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), fetch("/readyz"), tasks.load(), dialog.load()]);
-    isReady = ready.ok;
+    const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), isReady(), tasks.load(), dialog.load()]);
+    hears = ready;
     const names = pools.items.map((pool) => pool.name);
     tasks.offerPools(names);
     submission.showFor(who, names);
@@ -102,11 +102,11 @@ async function refresh() {
 function showAge() {
   if (me === null) return;
   const cut = live.problem !== "" || live.age >= STALE_SECONDS;
-  const freshness = live.age >= DEAD_SECONDS ? "dead" : cut || !isReady ? "stale" : "fresh";
+  const freshness = live.age >= DEAD_SECONDS ? "dead" : cut || !hears ? "stale" : "fresh";
   document.body.dataset.freshness = freshness;
   $("connection").dataset.state = freshness;
   const since = live.answeredAt === null ? "" : ` since ${clock(live.answeredAt / 1000)}`;
-  const words = cut ? `No answer${since}: ${live.problem || "it is slow."}` : isReady ? (live.hears ? "Live" : "Polling every few seconds") : "The gateway does not hear from etcd: this may be old";
+  const words = cut ? `No answer${since}: ${live.problem || "it is slow."}` : hears ? (live.hears ? "Live" : "Polling every few seconds") : "The gateway does not hear from etcd: this may be old";
   setText($("connection-text"), words);
   dialog.showAge(cut && live.answeredAt !== null ? live.answeredAt / 1000 : null);
 }

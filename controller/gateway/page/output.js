@@ -4,7 +4,7 @@
 import { count, dateAndTime, el, plural, setChildren, setText } from "/static/format.js";
 import { ask } from "/static/live.js";
 import { FINAL } from "/static/timeline.js";
-import { problem } from "/static/calls.js";
+import { opened } from "/static/calls.js";
 import { Lines } from "/static/lines.js";
 
 const TAIL = 5000; // lines that are read at first
@@ -14,7 +14,7 @@ const HIDDEN_MILLISECONDS = 100; // a hidden page draws nothing, but goes on rea
 const $ = (id) => document.getElementById(id);
 
 export class Output {
-  #task = null; #attempt = 0; #reading = null; #lines; #hit = -1;
+  #task = null; #attempt = 0; #reading = null; #lines; #words = ""; #found = ""; #hit = -1;
 
   constructor() {
     this.#lines = new Lines($("output-text"));
@@ -36,8 +36,6 @@ export class Output {
     $("find-previous").addEventListener("click", () => this.#go(-1));
     $("only-hits").addEventListener("change", () => $("output-text").classList.toggle("filtered", $("only-hits").checked));
   }
-
-  #found = "";
 
   /** The output of this task; null: of none. It is read once for each attempt. */
   show(task) {
@@ -88,8 +86,7 @@ export class Output {
 
   /** Whether the attempt has ended, which is known of one that was followed. Throws Error, with a status if the gateway refused. */
   async #read(path, reading, follow) {
-    const answer = await fetch(path, { signal: reading.signal });
-    if (!answer.ok) throw await problem(answer);
+    const answer = await opened(path, reading.signal);
     const reader = answer.body.getReader();
     const decoder = new TextDecoder();
     if (follow) this.#tell("Following");
@@ -121,6 +118,7 @@ export class Output {
     if (text === "") return;
     this.#lines.add(text);
     this.#count();
+    this.#tell(this.#words);
   }
 
   #end(words) {
@@ -130,6 +128,7 @@ export class Output {
   }
 
   #tell(words) {
+    this.#words = words;
     const empty = words !== "" && words !== "Reading …" && this.#lines.isEmpty ? " (nothing was printed yet)" : "";
     const dropped = this.#lines.dropped ? `; ${plural(this.#lines.dropped, "older line")} not shown` : "";
     setText($("output-state"), words + empty + dropped);
