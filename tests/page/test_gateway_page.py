@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import LocalCluster
-from tests.gateway.test_whole import Process, job
+from tests.gateway.test_whole import Process, job, running
 from tests.gateway.test_whole import cluster as cluster
 from tests.gateway.test_whole import gateway as gateway
 from tests.page.browser import Browser
@@ -268,3 +269,38 @@ def test_much_output_is_read_as_it_is_drawn(page: GatewayPage, gateway: Process)
     browser.one("#do-cancel").click()
     browser.one("#cancel-yes").click()
     page.shows("#task-state", "Cancelled")
+
+
+def test_what_is_old_is_said_to_be(chromium: Browser, cluster: LocalCluster, tmp_path: Path) -> None:
+    """While no gateway answers; then the page goes on with another one that has the same key, and so does the
+    output that is followed.
+    """
+    keys, go = tmp_path / "keys", tmp_path / "go"
+    keys.write_text("ab" * 32)
+    with running(cluster, tmp_path / "it", "--gateway-session-key-file", str(keys)) as gateway:
+        page, alice = GatewayPage(chromium, gateway), gateway.client(gateway.tokens["alice"])
+        alice.submit(job("goes-on", f"echo first; until [ -e {go} ]; do sleep 0.1; done; echo last"))
+        wait_until(lambda: alice.get("goes-on").state is State.RUNNING, "the attempt")
+        page.visit()
+        page.sign_in("alice")
+        page.open_task("goes-on")
+        page.shows("#output-text", "first")
+        assert gateway.end() == 0
+        page.shows("#connection-text", "No answer")
+        assert page.browser.js("return document.body.dataset.freshness") == "stale"
+        page.shows("#task-age", "as it was")
+        page.shows("#output-state", "broke off")
+        again = subprocess.Popen(gateway.command, stderr=subprocess.DEVNULL, env=gateway.environ)
+        try:
+            page.browser.wait(
+                lambda: page.browser.text("#connection-text") == "Live", "the other gateway", timeout=60.0
+            )
+            go.touch()
+            page.shows("#output-text", "last")
+            assert page.browser.text("#output-text").count("first") == 1
+            page.shows("#task-state", "Succeeded")
+        finally:
+            chromium.driver.get("about:blank")
+            chromium.problems()
+            again.terminate()
+            again.wait(20)
