@@ -20,6 +20,7 @@ SETTINGS = (
     "gateway_cert_file",
     "gateway_key_file",
     "gateway_client_ca_file",
+    "gateway_session_key_file",
     "gateway_oidc_issuer",
     "gateway_oidc_audience",
     "gateway_oidc_name_claim",

@@ -157,6 +157,13 @@ class Settings:
         parse_path,
         "callers of the gateway may present a certificate of this authority; needs `gateway_cert_file`",
     )
+    gateway_session_key_file: Path | None = _setting(
+        None,
+        parse_path,
+        "keys that seal the sessions of the gateway's page (64 hexadecimal digits, one a line; the first"
+        " seals), the same for all gateways",
+        shown="a key of the process's own",
+    )
     gateway_oidc_issuer: str = _setting(
         "",
         parse_text,

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from itertools import islice
-from typing import Any
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -19,10 +17,9 @@ from starlette.types import Receive, Scope, Send
 from controller.core.model.kept_log import KeptLog
 from controller.endpoint import documents, openapi, query, stream
 from controller.endpoint.connections import CONNECTION
-from controller.endpoint.index import SCAN, TaskIndex
 from controller.endpoint.last_audit import LastAudit
-from controller.endpoint.order import By, Sort, SortKey
-from controller.endpoint.page import INDEX, load_assets
+from controller.endpoint.page import INDEX, PAGE_CSP, load_assets
+from controller.endpoint.pages import TaskPages
 from controller.endpoint.problems import Problem
 from controller.endpoint.route import Ask, Route
 from controller.endpoint.sharing_documents import OwnerList, owner_document
@@ -39,17 +36,13 @@ from controller.views.pools import (
 )
 from controller.views.replica import Check, ReadableReplica
 from controller.views.replicas import all_replicas, leader_of
-from controller.views.tasks import TaskFacts, find_task, matching, task_facts
+from controller.views.tasks import find_task, task_facts
 
 MAX_STREAMS = 256
 LOG_READERS = 2
 MAX_LOGS_ASKED = 16  # concurrent requests for logs
 READERS = 4  # threads that read the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 ReadLog = Callable[[str], KeptLog | None]
@@ -69,9 +62,8 @@ class ReadApi:
     ) -> None:
         self.view = view
         self.feed = feed
-        self._by_name = TaskIndex(view.reading)
-        self._by_submission = TaskIndex(view.reading, by_submission=True)
-        self.indexes = (self._by_name, self._by_submission)
+        self._pages = TaskPages(view.reading)
+        self.indexes = self._pages.indexes
         self.routes = routes
         self._exposition = exposition
         self._kept_log = kept_log
@@ -142,18 +134,10 @@ class ReadApi:
 
     def tasks(self, ask: Ask) -> Response:
         """A page of tasks."""
-        limit, sort = ask.values["limit"], ask.values["sort"]
-        began, after = ask.values["continue"] or (sort, None)
-        if began != sort:
-            raise Problem(
-                HTTPStatus.BAD_REQUEST,
-                f"this page continues a list with sort={began}: keep that sort, or start from the first page",
-                parameter="continue",
-            )
-        found = self._find(sort, after, ask.values, limit + 1)
-        page = found[:limit]
-        token = page[-1][0].token(sort) if len(found) > limit else ""
-        return _json(documents.TaskList(items=[documents.summary(task) for _, task in page], continue_=token))
+        items, token = self._pages.page(
+            ask.values, lambda model, task: documents.summary(task_facts(model, task))
+        )
+        return _json(documents.TaskList(items=items, continue_=token))
 
     def task(self, ask: Ask) -> Response:
         """One task."""
@@ -206,26 +190,6 @@ class ReadApi:
         with self.view.reading() as model:
             leader = leader_of(model)
         return _json(documents.leader_document(leader, ask.facts.epoch))
-
-    def _find(
-        self, sort: Sort, after: SortKey | None, wanted: Mapping[str, Any], limit: int
-    ) -> list[tuple[SortKey, TaskFacts]]:
-        """The first matching tasks after `after`, in order. The model is released after every SCAN tasks."""
-        pool, states, labels, owner = (wanted[name] for name in ("pool", "state", "label", "owner"))
-        index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
-
-        found: list[tuple[SortKey, TaskFacts]] = []
-        while len(found) < limit:
-            size = SCAN if labels or owner else limit - len(found)
-            chunk = index.find(sort, after, pool, states, wanted["search"], size)
-            with self.view.reading() as model:
-                places = {at.task_id: at for at in chunk}
-                tasks = islice(matching(model, places, pool, states, labels, owner), limit - len(found))
-                found += [(places[task.id], task_facts(model, task)) for task in tasks]
-            if len(chunk) < size:
-                break
-            after = chunk[-1]
-        return found
 
     # -- what takes longer
 

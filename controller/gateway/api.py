@@ -31,6 +31,7 @@ from controller.gateway.openings import Open, Opening, Openings
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
+from controller.gateway.sessions import Sessions
 from controller.gateway.writing import Writing
 
 WORKERS = 16  # threads that ask etcd or read the model
@@ -58,6 +59,7 @@ class GatewayApi:
         events: OwnedEvents,
         logs: AttemptLogs,
         metrics: GatewayMetrics,
+        sessions: Sessions,
     ) -> None:
         self.service = service
         self.writing = writing
@@ -66,6 +68,7 @@ class GatewayApi:
         self.events = events
         self.logs = logs
         self.metrics = metrics
+        self.sessions = sessions
         self.openings = Openings()
         self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
         self._turns = WeakValueDictionary[str, asyncio.Semaphore]()

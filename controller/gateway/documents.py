@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from controller.client import wire
 from controller.client.views import TaskView
@@ -39,6 +39,13 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
     id: str
     text: str
+
+
+class TaskPage(Struct, frozen=True, kw_only=True):
+    """A page of tasks. `continue` asks for the next page; "" on the last one."""
+
+    items: list[dict[str, Any]]
+    continue_: str = field(name="continue")
 
 
 class Watched(Struct, frozen=True, kw_only=True):

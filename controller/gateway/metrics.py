@@ -70,7 +70,8 @@ MEASURED = (
         "tally_gateway_sign_in_problem",
         MetricType.GAUGE,
         "1 for a file or a provider that cannot be used: `gateway_policy_file` (the last one that was valid"
-        " stays in force), `gateway_tokens_file` (no token is accepted), `oidc`, `kubernetes`.",
+        " stays in force), `gateway_tokens_file` (no token is accepted), `gateway_session_key_file` (the keys"
+        " before stay in force), `oidc`, `kubernetes`.",
         ("what",),
     ),
     Family(

@@ -19,7 +19,9 @@ from controller.endpoint.openapi import (
 from controller.endpoint.problems import CONTENT_TYPE, ProblemDocument
 from controller.endpoint.query import MIN_REVISION, WAIT
 from controller.gateway.bodies import NDJSON
+from controller.gateway.cross_site import CSRF_HEADER
 from controller.gateway.operation import Operation
+from controller.gateway.sessions import COOKIE, SECURE_COOKIE
 
 HEADERS = {
     "Tally-Revision": (
@@ -34,7 +36,11 @@ _EVERYWHERE = {
     HTTPStatus.SERVICE_UNAVAILABLE: "etcd, or who must be asked about a token, does not answer; or the"
     " gateway has no room. Retry-After says when to try again.",
 }
-_SECURITY: list[dict[str, list[str]]] = [{"token": []}, {"certificate": []}]
+_SECURITY: list[dict[str, list[str]]] = [
+    {"token": []},
+    {"certificate": []},
+    {"session": []},
+]
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -65,6 +71,13 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "A token of the gateway, of its OpenID provider, or of Kubernetes.",
+                },
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": SECURE_COOKIE,
+                    "description": f"The session of the gateway's page; `{COOKIE}` without TLS. A request"
+                    f" that changes something also has `{CSRF_HEADER}`, the `csrf` of GET /session.",
                 },
                 "certificate": {
                     "type": "mutualTLS",

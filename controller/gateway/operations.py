@@ -11,8 +11,18 @@ from starlette.responses import Response
 from controller.client.submission import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
-from controller.endpoint.query import AFTER, LABEL, Parameter, integer, parse_flag
-from controller.gateway import admin, bodies, documents, reads
+from controller.endpoint.query import (
+    AFTER,
+    CONTINUE,
+    LABEL,
+    LIMIT,
+    SEARCH,
+    SORT,
+    Parameter,
+    integer,
+    parse_flag,
+)
+from controller.gateway import admin, bodies, documents, reads, session_calls
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
 from controller.gateway.operation import JSON, CallerRequest, Operation
@@ -22,6 +32,7 @@ from controller.views.usage import Usage
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
+_OTHER_SITE = {HTTPStatus.FORBIDDEN: "A browser may have been made to send it; `detail` says what is wrong."}
 _IMPOSSIBLE = {HTTPStatus.CONFLICT: "As things are, this cannot be done; `detail` says why."}
 _ACTED = {
     **_NOT_FOUND,
@@ -161,7 +172,41 @@ def _admin(
     )
 
 
+BEGIN_SESSION = "beginSession"
 OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "GET",
+        "/session",
+        "getSession",
+        "The session of the gateway's page, and what its requests must have in X-Tally-CSRF.",
+        session_calls.session,
+        answer=session_calls.SessionDocument,
+        in_loop=True,
+    ),
+    Operation(
+        "POST",
+        "/session",
+        BEGIN_SESSION,
+        "Keep the token that is sent, sealed, in a cookie that a browser sends in its place.",
+        session_calls.begin_session,
+        answer=session_calls.SessionDocument,
+        problems={
+            HTTPStatus.BAD_REQUEST: "There is no token, or it is too long for a cookie.",
+            **_OTHER_SITE,
+        },
+        successes={HTTPStatus.CREATED: "The session has begun; Set-Cookie has it."},
+        in_loop=True,
+    ),
+    Operation(
+        "DELETE",
+        "/session",
+        "endSession",
+        "Have the browser forget the session.",
+        session_calls.end_session,
+        problems=_OTHER_SITE,
+        successes={HTTPStatus.NO_CONTENT: "There is none any more."},
+        in_loop=True,
+    ),
     Operation(
         "GET", "/v1/whoami", "whoami", "Who the caller is.", GatewayApi.whoami, answer=documents.Whoami
     ),
@@ -204,6 +249,14 @@ OPERATIONS: tuple[Operation, ...] = (
         _SELECTION,
         ndjson=True,
         in_loop=True,
+    ),
+    _get(
+        "/v1/tasks:page",
+        "pageTasks",
+        "A page of the tasks that match. Only the last page can have fewer tasks than were asked for.",
+        reads.page,
+        documents.TaskPage,
+        (*_SELECTION, SEARCH, SORT, LIMIT, CONTINUE),
     ),
     _get(
         "/v1/tasks:watch",

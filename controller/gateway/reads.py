@@ -61,6 +61,13 @@ def _page(api: GatewayApi, ask: CallerRequest, ids: Sequence[str]) -> bytes:
     return b"".join(_lines(api.service.readable(ask.caller, ids).values(), ask.caller))
 
 
+def page(api: GatewayApi, ask: CallerRequest) -> Response:
+    """A page of the tasks that match."""
+    views, token = api.service.page(ask.caller, ask.values)
+    items = [documents.task_document(view, ask.caller) for view in views]
+    return answer(documents.TaskPage(items=items, continue_=token))
+
+
 def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
     """Why a task is where it is."""
     task_id = ask.path["id"]

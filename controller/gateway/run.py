@@ -25,6 +25,7 @@ from controller.gateway.openings import MOST_CONNECTIONS
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
+from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import Provider, SignIn, policy_file
 from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
@@ -120,7 +121,9 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> in
     service = Service(calls, standby)
     writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), find_engine)
-    api = GatewayApi(service, writing, Feed(), Changes(events.owners), events, logs, GatewayMetrics())
+    sessions = Sessions(settings.gateway_session_key_file, settings.cluster, clock.wall)
+    changes, metrics = Changes(events.owners), GatewayMetrics()
+    api = GatewayApi(service, writing, Feed(), changes, events, logs, metrics, sessions)
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
     server = GatewayServer(api, standby, sign_in, policy, rates, access, host.strip("[]"), int(port))

@@ -14,37 +14,39 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from controller import bulkhead
-from controller.client.errors import Conflict, NotFound
 from controller.endpoint.access import EndpointAccess, is_loopback
 from controller.endpoint.connections import CERTIFICATE, MAX_HEAD_BYTES, PROTECTION, Door, StatusProtocol
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
-from controller.endpoint.server import answer_problem, listen
-from controller.engine.base import EngineError, LogsRefused
-from controller.errors import InvalidField, TallyError, UserError
+from controller.endpoint.server import listen
 from controller.gateway import bodies, openapi
 from controller.gateway.api import WRITTEN, GatewayApi, answer
+from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
+from controller.gateway.error_answers import ERROR_ANSWERS
 from controller.gateway.identity import Identity, SignInUnavailable
 from controller.gateway.metrics import UNKNOWN, GatewayMetrics, Measures
 from controller.gateway.openings import MOST_CONNECTIONS
 from controller.gateway.operation import CallerRequest, Operation
-from controller.gateway.operations import OPERATIONS
+from controller.gateway.operations import BEGIN_SESSION, OPERATIONS
+from controller.gateway.page import PageFiles
 from controller.gateway.policy import AccessPolicy
 from controller.gateway.rates import Rates
-from controller.gateway.service import Caller, Forbidden
+from controller.gateway.service import Caller
+from controller.gateway.session_calls import SESSION, SET_COOKIE
+from controller.gateway.sessions import BrowserSession, SentCookie, ending_header, sent_cookie
 from controller.gateway.sign_in import SignIn
 from controller.gateway.standby import Standby
-from controller.store.base import StoreDenied, StoreError
 
-OPEN_TO_ALL = ("whoami", "canI")  # also to a caller to whom no rule gives anything
+# also to a caller to whom no rule gives anything
+OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")
+READING = ("GET", "HEAD")
+PAGE = "page"  # in the metrics, the operation of a request for a file of the page
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
 RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
 MAX_WAITING = 1024  # requests that may wait for a revision
@@ -77,6 +79,7 @@ class GatewayServer:
         self._ends: list[Callable[[], None]] = []
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._files = PageFiles()
         self.url = ""  # set by `start`
 
     def start(self) -> None:
@@ -91,7 +94,13 @@ class GatewayServer:
             )
         # who hears of a revision finds its changes, and who hears of a change whose task it is
         api = self._api
-        listeners = (api.events.owners, api.changes, api.events, api.feed)
+        listeners = (
+            api.events.owners,
+            api.changes,
+            api.events,
+            *api.service.pages.indexes,
+            api.feed,
+        )
         self._ends = [self._standby.subscribe(each) for each in listeners]
         self._api.metrics.observe(
             Measures(
@@ -142,7 +151,11 @@ class GatewayServer:
 
     def _problems(self) -> dict[str, str]:
         self._policy.current()
-        return {"gateway_policy_file": self._policy.error, **self._sign_in.problems()}
+        return {
+            "gateway_policy_file": self._policy.error,
+            **self._sign_in.problems(),
+            **self._api.sessions.problems(),
+        }
 
     # -- requests
 
@@ -154,16 +167,12 @@ class GatewayServer:
         }
         app = Starlette(
             routes=[
+                Path("/", self._page, methods=["GET"]),
+                Path("/static/{name}", self._page, methods=["GET"]),
                 *(Path(path, probe, methods=["GET"]) for path, probe in probes.items()),
                 *(Path(route.path, self._endpoint(route), methods=[route.method]) for route in OPERATIONS),
             ],
-            exception_handlers={
-                Problem: answer_problem,
-                HTTPException: _answer_http_exception,
-                TallyError: _answer_error,
-                ClientDisconnect: _answer_gone,
-                Exception: _answer_failure,
-            },
+            exception_handlers=dict(ERROR_ANSWERS),
         )
         app.router.redirect_slashes = False
         return _Frame(app, self._standby, self._api.metrics)
@@ -179,6 +188,11 @@ class GatewayServer:
 
     async def _openapi(self, _: Request) -> Response:
         return answer(openapi.document(OPERATIONS))
+
+    async def _page(self, request: Request) -> Response:
+        # whoever asks: the page shows nothing that its reader has not signed in for
+        request.scope[OPERATION] = PAGE
+        return self._files.answer(request.path_params.get("name", ""))
 
     def _endpoint(self, route: Operation) -> Callable[[Request], Awaitable[Response]]:
         known = (*route.parameters, *((MIN_REVISION, WAIT) if route.reads_model else ()))
@@ -219,14 +233,12 @@ class GatewayServer:
             raise
         metrics.signed_in(identity.method if identity is not None else "none")
         if identity is None:
-            sent = "authorization" in request.headers
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                "the token that was sent is not valid here: it is unknown, has expired, or was revoked"
-                if sent
-                else "sign in: send a token as `Authorization: Bearer …`, or present a client certificate",
-                headers={"WWW-Authenticate": 'Bearer realm="Tally"'},
-            )
+            raise _not_signed_in(request)
+        session = request.scope.get(SESSION)
+        if request.method not in READING:
+            _refuse_other_pages(request, session)
+        if session is not None and (renewed := self._api.sessions.renewed(session)) is not None:
+            request.scope[SET_COOKIE] = self._api.sessions.header(renewed)
         wanted = request.headers.get("tally-cluster", "")
         if wanted not in ("", self._api.service.cluster):
             detail = f"cluster: is {wanted[:80]!r}, but this gateway serves {self._api.service.cluster!r}"
@@ -238,6 +250,12 @@ class GatewayServer:
         given = request.headers.getlist("authorization")
         if len(given) > 1:
             return None  # a proxy in between may have read another one than we would
+        sent = _cookie_of(request)
+        if sent is not None:
+            session = request.scope[SESSION] = self._api.sessions.opened(sent)
+            if session is None:
+                return None
+            given = [session.authorization]
         return await self._sign_in.identify("".join(given), certificate)
 
     def _still(self, request: Request, caller: Caller) -> Callable[[], Awaitable[Caller | None]]:
@@ -295,50 +313,36 @@ class _Frame:
                 revision = max(self._standby.revision, scope.get(WRITTEN, 0))
                 for name, value in {**PROTECTION, "Tally-Revision": str(revision)}.items():
                     answered.setdefault(name, value)
+                if SET_COOKIE in scope:
+                    answered.append("Set-Cookie", scope[SET_COOKIE])
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    status = HTTPStatus(cast(HTTPException, error).status_code)
-    detail = f"there is nothing at {request.url.path[:200]!r}; see /openapi.json for what there is"
-    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+def _cookie_of(request: Request) -> SentCookie | None:
+    """The session's cookie; None if there is none, and for a request that has an Authorization header."""
+    if "authorization" in request.headers:
+        return None
+    return sent_cookie(request.headers, secure=request.scope["scheme"] == "https")
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
-    detail = str(error)
-    if isinstance(error, Forbidden):
-        return Problem(HTTPStatus.FORBIDDEN, detail, verb=error.verb).response()
-    if isinstance(error, NotFound):
-        return Problem(HTTPStatus.NOT_FOUND, detail).response()
-    if isinstance(error, InvalidField):
-        return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
-    if isinstance(error, Conflict | UserError):
-        return Problem(HTTPStatus.CONFLICT, detail).response()
-    if isinstance(error, LogsRefused):
-        return Problem(HTTPStatus.BAD_REQUEST, detail).response()
-    if isinstance(error, SignInUnavailable | EngineError):
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
-    if isinstance(error, StoreDenied):
-        own = f"the gateway's own user of etcd may not do this: {detail}"
-        return Problem(HTTPStatus.FORBIDDEN, own).response()
-    if isinstance(error, StoreError):
-        return Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}
-        ).response()
-    bulkhead.caught("gateway", error)
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
-    ).response()
+def _refuse_other_pages(request: Request, session: BrowserSession | None) -> None:
+    """Raises Problem (403) if a browser may have been made to send this, with its cookie or certificate."""
+    # no page of another site can send an Authorization header; but it may have one sign in as its owner
+    if "authorization" not in request.headers or request.scope[OPERATION] == BEGIN_SESSION:
+        refuse_other_sites(request.headers)
+    if session is not None:
+        require_csrf_token(request.headers, session)
 
 
-async def _answer_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it: the caller left, or broke the framing of its body
-
-
-async def _answer_failure(_: Request, error: Exception) -> Response:
-    bulkhead.caught("gateway", error)
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
-    ).response()
+def _not_signed_in(request: Request) -> Problem:
+    """The answer to who is nobody. A session of nobody ends."""
+    detail = "sign in: send a token as `Authorization: Bearer …`, or present a client certificate"
+    sent = _cookie_of(request)
+    if sent is not None:
+        request.scope[SET_COOKIE] = ending_header(sent.name)
+        detail = "the session has ended, or its token is not valid any more: sign in again"
+    elif "authorization" in request.headers:
+        detail = "the token that was sent is not valid here: it is unknown, has expired, or was revoked"
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="Tally"'})

@@ -5,9 +5,9 @@ A task that a caller may not read does not exist for it: to ask for it is NotFou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,8 +28,11 @@ from controller.client.views import (
     task_view,
 )
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.model import Model
+from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
+from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
 from controller.gateway.identity import Identity
 from controller.gateway.noted import NotedCalls
@@ -64,6 +67,7 @@ class Service:
     def __init__(self, calls: NotedCalls, standby: Standby) -> None:
         self._calls = calls
         self._standby = standby
+        self.pages = TaskPages(standby.reading)
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
@@ -106,6 +110,18 @@ class Service:
                 for task in sorted_tasks(model, pool, states, terms, only, owner)
                 if caller.rights.allows(Right.READ, owner_of(task))
             ]
+
+    def page(self, caller: Caller, wanted: Mapping[str, Any]) -> tuple[list[TaskView], str]:
+        """A page of the tasks that match and that the caller may read; see `TaskPages.page`."""
+
+        def may(task: Task) -> bool:
+            return caller.rights.allows(Right.READ, owner_of(task))
+
+        def view(model: Model, task: Task) -> TaskView | None:
+            return task_view(model, task.id)
+
+        found, token = self.pages.page(wanted, view, None if caller.rights.may_read_all else may)
+        return [each for each in found if each is not None], token
 
     def explain(self, caller: Caller, task_id: str) -> str:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""

@@ -102,6 +102,7 @@ NO_COPY_KEPT = {
         "gateway/server.py::GatewayServer._server",
         "gateway/server.py::GatewayServer.url",
         "notifier/courier.py::Courier._workers",
+        "gateway/sessions.py::Sessions._own",
         "gateway/sign_in.py::SignIn._providers",
         "endpoint/server.py::StatusServer._server",
         "endpoint/server.py::StatusServer._subscriptions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from controller.gateway.noted import NotedCalls
 from controller.gateway.rates import Rates
 from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
+from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import SignIn, policy_file
 from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
@@ -79,35 +80,52 @@ class Served:
         self.tokens = tokens
 
 
-@pytest.fixture
-def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]:
+@contextmanager
+def serving(
+    store: EtcdStore,
+    cluster: str,
+    folder: Path,
+    *,
+    access: EndpointAccess | None = None,
+    session_keys: Path | None = None,
+    rates: tuple[float, int] = (1000.0, 2000),
+) -> Iterator[Served]:
+    """A gateway that serves, with the policy and new tokens in this folder."""
     tokens = {name: new_token() for name in ("alice", "bob", "watcher", "ops", "nobody")}
-    policy, file = tmp_path / "policy.toml", tmp_path / "tokens.toml"
+    policy, file = folder / "policy.toml", folder / "tokens.toml"
     policy.write_text(POLICY)
     file.write_text("\n".join(f'[[tokens]]\nname = "{n}"\nsha256 = "{digest(t)}"' for n, t in tokens.items()))
-    clock, keys = SystemClock(), Keys(client.keys.cluster)
+    clock, keys = SystemClock(), Keys(cluster)
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
     calls = NotedCalls(store, keys, clock, 5.0)
     service = Service(calls, standby)
     writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), lambda _: None)
-    api = GatewayApi(service, writing, Feed(), Changes(events.owners), events, logs, GatewayMetrics())
+    sessions = Sessions(session_keys, keys.cluster, clock.wall)
+    changes, metrics = Changes(events.owners), GatewayMetrics()
+    api = GatewayApi(service, writing, Feed(), changes, events, logs, metrics, sessions)
     gateway = GatewayServer(
         api,
         standby,
         SignIn(file, clock.wall),
         policy_file(policy),
-        Rates(clock, 1000.0, 2000),
-        EndpointAccess(),
+        Rates(clock, *rates),
+        access or EndpointAccess(),
     )
     standby.start()
     gateway.start()
     try:
         wait_until(lambda: standby.revision > 0, "the gateway's model")
-        yield Served(gateway, tmp_path, tokens)
+        yield Served(gateway, folder, tokens)
     finally:
         gateway.stop()
         standby.close()
+
+
+@pytest.fixture
+def served(client: Client, store: EtcdStore, tmp_path: Path) -> Iterator[Served]:
+    with serving(store, client.keys.cluster, tmp_path) as served:
+        yield served
 
 
 @pytest.fixture

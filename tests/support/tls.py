@@ -18,11 +18,15 @@ class Authority:
         self.ca_file = str(folder / "ca.pem")
         self._ca.cert_pem.write_to_path(self.ca_file)
 
-    def issue(self, name: str, *, common_name: str | None = None) -> dict[str, str]:
+    def issue(
+        self, name: str, *, common_name: str | None = None, organization: str | None = None
+    ) -> dict[str, str]:
         """A certificate for 127.0.0.1 as `cert_file` and `key_file`; replaces an older one of the same
         name.
         """
-        issued = self._ca.issue_cert("127.0.0.1", "localhost", common_name=common_name)
+        issued = self._ca.issue_cert(
+            "127.0.0.1", "localhost", common_name=common_name, organization_name=organization
+        )
         cert, key = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
         cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(str(key))

@@ -18,7 +18,7 @@ export async function ask(path) {
 }
 
 export class Live {
-  #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #answered = null; #problem = "";
+  #refresh; #onEvent; #onState; #source = null; #timer = null; #asking = false; #again = false; #asked = 0; #answered = null; #problem = ""; #stopped = false;
 
   /** Whether events arrive. Without them, the page still asks every few seconds. */
   get hears() { return this.#source?.readyState === EventSource.OPEN; }
@@ -40,12 +40,19 @@ export class Live {
     this.#refresh = refresh;
     this.#onEvent = onEvent;
     this.#onState = onState;
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.#pause() : this.start()));
+    document.addEventListener("visibilitychange", () => { if (document.hidden) this.#pause(); else if (!this.#stopped) this.start(); });
   }
 
   start() {
+    this.#stopped = false;
     this.#listen();
     this.soon();
+  }
+
+  /** Ask no more, until it is started again. */
+  stop() {
+    this.#stopped = true;
+    this.#pause();
   }
 
   /** Ask again soon: at once if the last request was long enough ago. */
@@ -74,7 +81,7 @@ export class Live {
     }
     this.#onState();
     this.#asking = false;
-    if (!document.hidden) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
+    if (!document.hidden && !this.#stopped) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
   }
 
   #listen() {
@@ -99,7 +106,7 @@ export class Live {
     if (this.#source !== source) return;
     this.#source = null;
     this.soon();
-    setTimeout(() => { if (!document.hidden) this.#listen(); }, RETRY_MILLISECONDS);
+    setTimeout(() => { if (!document.hidden && !this.#stopped) this.#listen(); }, RETRY_MILLISECONDS);
   }
 
   #pause() {

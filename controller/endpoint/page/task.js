@@ -1,27 +1,27 @@
 // A task in a dialog: everything that is known of it, and its history as a timeline.
 
-import { ago, badge, dateAndTime, el, now, quantities, setChildren, setText, span } from "/static/format.js";
+import { ago, dateAndTime, el, quantities, setChildren, setText, span } from "/static/format.js";
 import { ask } from "/static/live.js";
+import { FINAL, durations, timeline } from "/static/timeline.js";
 
 const $ = (id) => document.getElementById(id);
-const FINAL = ["Succeeded", "Failed", "Cancelled"];
-const EVENTS = {
-  "admitted": "Admitted: resources are held", "rejected": "Rejected", "running-observed": "Observed running", "succeeded-observed": "Observed to have succeeded",
-  "failed-observed": "Observed to have failed", "stop-requested": "Told to stop", "stopped-observed": "Observed to have stopped",
-  "cancel-requested": "Cancelled while it waited", "retry-due": "To be retried", "retry-requested": "Retry requested", "noted": "Noted",
-  "preempted": "Stopped for another task",
-};
 
 export class TaskDialog {
-  #id = ""; #opener = null; #kept = null;
+  #id = ""; #opener = null; #kept = null; #read; #own;
 
-  /** `closed` is called when the user closes the dialog. */
-  constructor(closed) {
+  /**
+   * `closed` is called when the user closes the dialog. `read(id)` asks for a task; `own`, if there is one, is told what is shown, `own.show(task)`, null for
+   * none; it shows the output in place of what is kept of it.
+   */
+  constructor(closed, read = (id) => ask(`/v1/tasks/${encodeURIComponent(id)}`), own = null) {
+    this.#read = read;
+    this.#own = own;
     $("task-close").addEventListener("click", () => $("task").close());
     $("task").addEventListener("click", (event) => { if (event.target === $("task")) $("task").close(); });
     $("task").addEventListener("close", () => {
       if (!this.#id) return;
       this.#id = "";
+      this.#own?.show(null);
       closed();
       this.#opener?.focus();
     });
@@ -34,6 +34,7 @@ export class TaskDialog {
     if (id === this.#id) return;
     if (!this.#id) this.#opener = document.activeElement;
     this.#id = id;
+    this.#own?.show(null);
     if (!id) { $("task").close(); return; }
     this.#kept = null;
     setText($("task-title"), id);
@@ -47,13 +48,15 @@ export class TaskDialog {
     if (!id) return;
     let task;
     try {
-      task = await ask(`/v1/tasks/${encodeURIComponent(id)}`);
+      task = await this.#read(id);
     } catch (error) {
-      if (error.status !== 404) throw error;
-      if (id === this.#id) setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
+      if (error.status !== 404 && error.status !== 400) throw error; // 400: no task can have this name
+      if (id !== this.#id) return;
+      this.#own?.show(null);
+      setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
       return;
     }
-    const kept = await this.#keptLog(id, task.kept_log_revision);
+    const kept = this.#own ? null : await this.#keptLog(id, task.kept_log_revision);
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
@@ -61,6 +64,7 @@ export class TaskDialog {
     const output = $("task-body").querySelector("pre");
     if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
     this.#kept = kept;
+    this.#own?.show(task);
   }
 
   /** The shown data is from that time (seconds since the epoch); null: it is current. */
@@ -96,18 +100,19 @@ export class TaskDialog {
     for (const request of task.requests) {
       parts.push(el("p", { class: "message" }, `A ${request.kind} request${request.by ? ` by ${request.by}` : ""} waits for the leader.`));
     }
+    if (task.explanation) parts.push(el("p", { id: "explanation" }, task.explanation));
     parts.push(this.#fields(task));
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }
-    if (task.attempt) {
+    if (task.attempt && !this.#own) {
       // Only output that a user asked to keep is shown: output may contain secrets, and each engine has its own rights for reading it.
       parts.push(el("section", { class: "output" }, el("h3", {}, "Output"), ...(kept === null ? [] : this.#output(kept)),
         el("p", {}, el("code", {}, `tally logs ${task.id}${FINAL.includes(task.state) ? "" : " -f"}`),
           el("span", { class: "muted" }, " prints it, with your own rights at the engine."))));
     }
-    parts.push(el("section", {}, el("h3", {}, "History"), ...this.#durations(task), this.#timeline(task)));
-    if (task.state === "Created" || task.state === "WaitingRetry") {
+    parts.push(el("section", {}, el("h3", {}, "History"), ...durations(task), timeline(task)));
+    if (!task.explanation && (task.state === "Created" || task.state === "WaitingRetry")) {
       parts.push(el("p", { class: "muted" }, "Why it waits, with numbers: ", el("code", {}, `tally explain ${task.id}`)));
     }
     return parts;
@@ -134,45 +139,4 @@ export class TaskDialog {
     ].filter(([, value]) => value !== "");
     return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
   }
-
-  /** How long it was in each state, as shares of a bar and in words, by its kept history. */
-  #durations(task) {
-    const cut = task.steps > task.history.length;
-    const known = [...(cut ? [] : [{ at: task.submitted_at, state: "Created" }]), ...task.history].filter((step) => step.at);
-    const goesOn = !FINAL.includes(task.state);
-    if (known.length && goesOn) known.push({ at: now() });
-    const parts = known.slice(0, -1).map((step, index) => ({ state: step.state, seconds: Math.max(0, known[index + 1].at - step.at) }));
-    const totals = new Map();
-    for (const { state, seconds } of parts) totals.set(state, (totals.get(state) ?? 0) + seconds);
-    if (!totals.size) return [];
-    const shares = el("div", { class: "shares", "aria-hidden": "true" }, ...parts.map(({ state, seconds }) => {
-      const share = el("i", { "data-tone": state, title: `${state} ${elapsed(seconds)}` });
-      share.style.flexGrow = seconds;
-      return share;
-    }));
-    const words = ([state, seconds]) => badge(state, el("span", { class: "muted" }, goesOn && state === task.state ? ago(now() - seconds) : elapsed(seconds)));
-    return [shares, el("p", { class: "durations" }, ...[...totals].map(words))];
-  }
-
-  #timeline(task) {
-    const steps = [{ at: task.submitted_at, state: "Created", event: "", attempt: 0, reason: "", message: "", source: "" }, ...task.history];
-    const cut = task.steps > task.history.length;
-    const entries = steps.map((step, index) => {
-      const before = index > 0 ? steps[index - 1].at : null;
-      const meta = [step.attempt ? `attempt ${step.attempt}` : "", step.epoch ? `epoch ${step.epoch}` : "", step.reason].filter(Boolean).join(" · ");
-      const what = step.event ? EVENTS[step.event] ?? step.event : "Submitted";
-      return el("li", { "data-tone": step.state },
-        el("div", { class: "when" }, el("strong", {}, what), step.event ? badge(step.state) : "",
-          el("span", { class: "muted" }, step.at ? dateAndTime(step.at) : "", before && step.at ? ` (after ${elapsed(step.at - before)})` : "")),
-        meta ? el("p", { class: "muted" }, meta) : "",
-        step.message ? el("p", { class: "muted" }, step.message) : "");
-    });
-    if (cut) entries.splice(1, 0, el("li", {}, el("p", { class: "muted" }, `${task.steps - task.history.length} older steps are no longer kept`)));
-    return el("ol", { class: "timeline" }, ...entries);
-  }
-}
-
-function elapsed(seconds) {
-  if (seconds < 0) return "0s";
-  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : seconds < 10 ? `${seconds.toFixed(1)}s` : span(seconds);
 }

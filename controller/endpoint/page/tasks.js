@@ -1,4 +1,4 @@
-// The list of tasks. The replica filters, searches and pages; this script holds one page.
+// The list of tasks. The server filters, searches and pages; this script holds one page.
 
 import { MEANINGS, STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
 import { ask } from "/static/live.js";
@@ -6,21 +6,24 @@ import { ask } from "/static/live.js";
 const PAGE = 25;
 const TYPING_MILLISECONDS = 250;
 const NEWEST = "-submitted"; // users mostly look for today's tasks
-const FILTERS = ["state", "pool", "search", "label"];
+const TEXTS = ["search", "label", "owner"]; // filters that are typed, of which a page may lack some
+const FILTERS = ["state", "pool", ...TEXTS];
 const BACKWARDS = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
 const $ = (id) => document.getElementById(id);
 
 export class Tasks {
-  #states = new Set(); #search = ""; #label = ""; #pool = ""; #sort = NEWEST; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = 0; #shown = -1;
+  #states = new Set(); #texts = {}; #path; #facts; #pool = ""; #sort = NEWEST; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = null; #shown = -1;
 
-  /** `changed` is called when the user asks for something other than what is shown. */
-  constructor(changed) {
+  /** `changed` is called when the user asks for something other than what is shown. `facts` makes what a row shows of an item at `path`. */
+  constructor(changed, path = "/v1/tasks", facts = (task) => task) {
     this.#changed = changed;
+    this.#path = path;
+    this.#facts = facts;
     this.#makeChips();
     this.#showSort();
     let typing = null;
-    for (const id of ["search", "label"]) {
-      $(id).addEventListener("input", () => {
+    for (const id of TEXTS) {
+      $(id)?.addEventListener("input", () => {
         clearTimeout(typing);
         typing = setTimeout(() => this.#restart(), TYPING_MILLISECONDS);
       });
@@ -69,7 +72,7 @@ export class Tasks {
     if (token) query.set("continue", token);
     let page;
     try {
-      page = await ask(`/v1/tasks?${query}`);
+      page = await ask(`${this.#path}?${query}`);
     } catch (error) {
       if (error.status !== 400) throw error;
       if (asked === wanted()) this.#complain(error.message);
@@ -79,7 +82,7 @@ export class Tasks {
     this.#complain("");
     if (!page.items.length && this.#tokens.length > 1) { this.#tokens.pop(); this.#changed(); return; }
     this.#next = page.continue;
-    this.#show(page.items);
+    this.#show(page.items.map(this.#facts));
   }
 
   /** The numbers of all tasks by state, and the pools that can be chosen. */
@@ -95,17 +98,21 @@ export class Tasks {
         part.style.flexGrow = summary.tasks[state];
         return part;
       }));
+    this.offerPools(summary.pools.map((pool) => pool.name));
+    this.#showRange();
+  }
+
+  /** The pools that can be chosen. */
+  offerPools(pools) {
     const chosen = $("pool").value;
-    const pools = summary.pools.map((pool) => pool.name);
-    if (chosen && !pools.includes(chosen)) pools.push(chosen);
+    if (chosen && !pools.includes(chosen)) pools = [...pools, chosen];
     setChildren($("pool"), pools, () => [el("option", { value: "" }, "all pools"), ...pools.map((name) => el("option", { value: name }, name))]);
     $("pool").value = chosen;
-    this.#showRange();
   }
 
   #makeChips() {
     $("states").append(...STATES.map((state) => {
-      const chip = el("button", { type: "button", value: state, title: MEANINGS[state], "aria-pressed": "false", "data-tone": state }, state, el("span", { class: "count" }, "0"));
+      const chip = el("button", { type: "button", value: state, title: MEANINGS[state], "aria-pressed": "false", "data-tone": state }, state, el("span", { class: "count" }));
       chip.addEventListener("click", () => {
         if (!this.#states.delete(state)) this.#states.add(state);
         this.#restart();
@@ -116,8 +123,7 @@ export class Tasks {
 
   #set(parameters) {
     this.#states = new Set((parameters.get("state") ?? "").split(",").filter((state) => STATES.includes(state)));
-    $("search").value = parameters.get("search") ?? "";
-    $("label").value = parameters.get("label") ?? "";
+    for (const id of TEXTS) if ($(id)) $(id).value = parameters.get(id) ?? "";
     $("sort").value = parameters.get("sort") ?? NEWEST;
     if (!$("sort").value) $("sort").value = NEWEST; // the address names an unknown order
     const pool = parameters.get("pool") ?? "";
@@ -133,8 +139,7 @@ export class Tasks {
   }
 
   #read() {
-    this.#search = $("search").value.trim();
-    this.#label = $("label").value.trim();
+    for (const id of TEXTS) this.#texts[id] = $(id)?.value.trim() ?? "";
     this.#pool = $("pool").value;
     this.#sort = $("sort").value;
     this.#showSort();
@@ -152,8 +157,7 @@ export class Tasks {
     const query = new URLSearchParams();
     if (this.#states.size) query.set("state", STATES.filter((state) => this.#states.has(state)).join(","));
     if (this.#pool) query.set("pool", this.#pool);
-    if (this.#search) query.set("search", this.#search);
-    if (this.#label) query.set("label", this.#label);
+    for (const id of TEXTS) if (this.#texts[id]) query.set(id, this.#texts[id]);
     return query;
   }
 
@@ -175,7 +179,7 @@ export class Tasks {
     const body = $("rows");
     const rows = new Map();
     for (const task of items) {
-      const made = JSON.stringify([task.state, task.pool, task.attempt, task.reason, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
+      const made = JSON.stringify([task.state, task.where ?? task.pool, task.attempt, task.reason, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
       let row = this.#rows.get(task.id);
       if (row?.dataset.made !== made) {
         const fresh = this.#row(task);
@@ -204,7 +208,7 @@ export class Tasks {
     return el("tr", {},
       el("td", {}, el("a", { href: `#task=${encodeURIComponent(task.id)}` }, task.id)),
       el("td", {}, badge(task.state, note)),
-      el("td", {}, task.pool),
+      el("td", {}, task.where ?? task.pool),
       el("td", { class: task.attempt ? "number" : "number none" }, String(task.attempt || "–")),
       el("td", { class: task.problem || task.reason || task.message ? "why" : "why none" }, task.problem ? "Unreadable record" : task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
       el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
@@ -213,7 +217,7 @@ export class Tasks {
   #showRange() {
     if (this.#shown < 0) return;
     const first = (this.#tokens.length - 1) * PAGE;
-    const known = !this.#search && !this.#pool && !this.#label;
+    const known = this.#total !== null && !this.#pool && !TEXTS.some((id) => this.#texts[id]);
     const total = this.#states.size ? [...this.#states].reduce((sum, state) => sum + (this.#totals[state] ?? 0), 0) : this.#total;
     const of = known ? ` of ${count(total)}` : this.#next ? " of more" : ` of ${count(first + this.#shown)}`;
     setText($("range"), this.#shown ? `${count(first + 1)}–${count(first + this.#shown)}${of}` : "");

@@ -1,0 +1,74 @@
+"""What the gateway answers to errors: problem documents (RFC 9457), which say what the caller can do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from controller import bulkhead
+from controller.client.errors import Conflict, NotFound
+from controller.endpoint.problems import Problem
+from controller.endpoint.server import answer_problem
+from controller.engine.base import EngineError, LogsRefused
+from controller.errors import InvalidField, TallyError, UserError
+from controller.gateway.identity import SignInUnavailable
+from controller.gateway.service import Forbidden
+from controller.store.base import StoreDenied, StoreError
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    status = HTTPStatus(cast(HTTPException, error).status_code)
+    detail = f"there is nothing at {request.url.path[:200]!r}; see /openapi.json for what there is"
+    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    detail = str(error)
+    if isinstance(error, Forbidden):
+        return Problem(HTTPStatus.FORBIDDEN, detail, verb=error.verb).response()
+    if isinstance(error, NotFound):
+        return Problem(HTTPStatus.NOT_FOUND, detail).response()
+    if isinstance(error, InvalidField):
+        return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
+    if isinstance(error, Conflict | UserError):
+        return Problem(HTTPStatus.CONFLICT, detail).response()
+    if isinstance(error, LogsRefused):
+        return Problem(HTTPStatus.BAD_REQUEST, detail).response()
+    if isinstance(error, SignInUnavailable | EngineError):
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
+    if isinstance(error, StoreDenied):
+        own = f"the gateway's own user of etcd may not do this: {detail}"
+        return Problem(HTTPStatus.FORBIDDEN, own).response()
+    if isinstance(error, StoreError):
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}
+        ).response()
+    bulkhead.caught("gateway", error)
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
+    ).response()
+
+
+async def _answer_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it: the caller left, or broke the framing of its body
+
+
+async def _answer_failure(_: Request, error: Exception) -> Response:
+    bulkhead.caught("gateway", error)
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
+    ).response()
+
+
+ERROR_ANSWERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    Problem: answer_problem,
+    HTTPException: _answer_http_exception,
+    TallyError: _answer_error,
+    ClientDisconnect: _answer_gone,
+    Exception: _answer_failure,
+}

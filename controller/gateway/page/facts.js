@@ -1,0 +1,25 @@
+// A task as the gateway tells it, with the names that the pages' shared scripts use.
+
+import { ask } from "/static/live.js";
+
+/** What a row of the list shows. */
+export function rowOf(task) {
+  return { ...task, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
+}
+
+/** A task, with its history and why it is where it is. Throws Error. */
+export async function read(id) {
+  const path = `/v1/tasks/${encodeURIComponent(id)}`;
+  const task = await ask(path);
+  const explained = await ask(`${path}/explain`);
+  const status = task.status ?? {};
+  return {
+    ...rowOf(task),
+    explanation: explained.text,
+    requests: task.requests.map((kind) => ({ kind, by: "" })),
+    resources: task.spec?.resources ?? {}, labels: task.spec?.labels ?? {},
+    hold: status.hold ?? {}, node: status.node ?? "", exit_code: status.exit_code ?? null,
+    started_at: status.started_at ?? null, finished_at: status.finished_at ?? null, retry_at: status.retry_at ?? null,
+    history: status.history ?? [], steps: status.steps ?? 0,
+  };
+}

@@ -1,0 +1,135 @@
+// The gateway's page: who has signed in sees the tasks that it may read, and asks for what it may do.
+
+import { clock, setText } from "/static/format.js";
+import { Live, ask } from "/static/live.js";
+import { TaskDialog } from "/static/task.js";
+import { Tasks } from "/static/tasks.js";
+import { Actions } from "/static/actions.js";
+import { isReady, session, signIn, signOut } from "/static/calls.js";
+import { read, rowOf } from "/static/facts.js";
+import { Output } from "/static/output.js";
+import { Submission } from "/static/submit.js";
+
+const STALE_SECONDS = 15;
+const DEAD_SECONDS = 60;
+const $ = (id) => document.getElementById(id);
+
+let me = null; // who has signed in
+let hears = true; // whether the gateway hears from etcd
+
+const tasks = new Tasks(() => { writeAddress(); live.soon(); }, "/v1/tasks:page", rowOf);
+const actions = new Actions(() => live.soon());
+const output = new Output();
+const dialog = new TaskDialog(() => writeAddress(), read, { show: (task) => { actions.show(task); output.show(task); } });
+const submission = new Submission((id) => { location.hash = new URLSearchParams({ task: id }); live.soon(); });
+const live = new Live(refresh, () => {}, showAge);
+
+// -- who reads it ----------------------------------------------------------------------------------------------------
+
+async function enter(found) {
+  me = found;
+  setText($("who"), found.name);
+  setText($("cluster"), `cluster ${found.cluster}`);
+  document.title = `Tally ${found.cluster}`;
+  $("sign-out").hidden = !found.csrf; // who presents a certificate has no session to end
+  $("sign-in").hidden = true;
+  $("signed-in").hidden = false;
+  document.querySelector("main").hidden = false;
+  readAddress();
+  live.start();
+}
+
+/** Nobody has signed in, or does so no more; `words` say why. */
+function leave(words) {
+  me = null;
+  live.stop();
+  dialog.show("");
+  $("signed-in").hidden = true;
+  document.querySelector("main").hidden = true;
+  $("sign-in").hidden = false;
+  delete document.body.dataset.freshness;
+  setText($("sign-in-problem"), words);
+  $("sign-in-problem").hidden = !words;
+  $("token").focus();
+}
+
+async function begin() {
+  try {
+    await enter(await session());
+  } catch (error) {
+    leave(error.status === 401 ? "" : error.message);
+  }
+}
+
+$("sign-in-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const token = $("token").value.trim();
+  $("token").value = "";
+  try {
+    await enter(await signIn(token));
+  } catch (error) {
+    leave(error.message);
+  }
+});
+
+$("sign-out").addEventListener("click", async () => {
+  try {
+    live.stop(); // an answer that is still to come must not renew the session
+    await signOut();
+    location.replace(location.pathname); // with nothing of it left in the page
+  } catch (error) {
+    if (error.status === 401) { leave(""); return; }
+    live.start();
+    setText($("connection-text"), `You are still signed in: ${error.message}`);
+  }
+});
+
+// -- what is shown ---------------------------------------------------------------------------------------------------
+
+async function refresh() {
+  try {
+    const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), isReady(), tasks.load(), dialog.load()]);
+    hears = ready;
+    const names = pools.items.map((pool) => pool.name);
+    tasks.offerPools(names);
+    submission.showFor(who, names);
+  } catch (error) {
+    if (error.status === 401) leave(error.message);
+    throw error;
+  }
+}
+
+function showAge() {
+  if (me === null) return;
+  const cut = live.problem !== "" || live.age >= STALE_SECONDS;
+  const freshness = live.age >= DEAD_SECONDS ? "dead" : cut || !hears ? "stale" : "fresh";
+  document.body.dataset.freshness = freshness;
+  $("connection").dataset.state = freshness;
+  const since = live.answeredAt === null ? "" : ` since ${clock(live.answeredAt / 1000)}`;
+  const words = cut ? `No answer${since}: ${live.problem || "it is slow."}` : hears ? (live.hears ? "Live" : "Polling every few seconds") : "The gateway does not hear from etcd: this may be old";
+  setText($("connection-text"), words);
+  dialog.showAge(cut && live.answeredAt !== null ? live.answeredAt / 1000 : null);
+}
+
+setInterval(showAge, 1000);
+
+// -- the address -----------------------------------------------------------------------------------------------------
+
+function writeAddress() {
+  const parameters = tasks.address();
+  if (dialog.id) parameters.set("task", dialog.id);
+  const hash = parameters.size ? `#${parameters}` : "";
+  if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
+}
+
+function readAddress() {
+  if (me === null) return;
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  if (!parameters.has("task") || parameters.size > 1) tasks.readAddress(parameters);
+  dialog.show(parameters.get("task") ?? "");
+  writeAddress();
+  live.soon();
+}
+
+addEventListener("hashchange", readAddress);
+begin();
