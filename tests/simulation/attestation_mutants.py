@@ -49,12 +49,14 @@ ATTESTATION_MUTANTS = (
     Mutant(
         "a removal does not ask for an attestation that the watch has yet to bring",
         (Edit("core.planning.beside:beside", "decision.removes and is_early", "False"),),
-        density=2.0,
+        faults=frozenset({"watch-stalled"}),
+        density=3.0,
     ),
     Mutant(
         "a refusal does not ask for an attestation that the watch has yet to bring",
         (Edit(_DECIDE, "compares_pool=True, compares_attested=True", "compares_pool=True"),),
-        density=2.0,
+        faults=frozenset({"watch-stalled"}),
+        density=3.0,
     ),
     Mutant(
         "a damaged attestation counts as none",

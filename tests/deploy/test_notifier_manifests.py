@@ -1,0 +1,79 @@
+"""The component that adds notifiers, on top of the production overlay; and the unit for systemd."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from kubernetes.client import models
+
+from controller.config import load_settings
+from tests.support.kustomize import Object, copy_of_deploy, only, render
+
+OVERLAY = """
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../production]
+components: [../../components/notifier]
+"""
+UNIT = Path(__file__).parents[2] / "deploy/systemd/tally-notifier.service"
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    deploy = copy_of_deploy(tmp_path_factory.mktemp("deploy"))
+    overlay = deploy / "kubernetes/overlays/with-notifier"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(OVERLAY)
+    return render(overlay)
+
+
+def test_every_object_is_what_the_api_knows(objects: list[Object]) -> None:
+    """No field is unknown, misspelt, of another type, or missing."""
+    own = [each for each in objects if each["metadata"]["name"].startswith("tally-notifier")]
+    assert len(own) == 3
+    for each in own:
+        model = getattr(models, f"V1{each['kind']}").from_dict(each)
+        assert model.model_dump(by_alias=True, exclude_none=True, mode="json") == each
+
+
+def test_settings_are_those_that_tally_reads(objects: list[Object], tmp_path: Path) -> None:
+    pod = only(objects, "Deployment", "tally-notifier")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {each["name"]: each["value"] for each in container["env"]}
+    for name in environ:
+        if name.endswith("_FILE"):
+            file = tmp_path / Path(environ[name]).name
+            file.touch()
+            environ[name] = str(file)
+    assert load_settings({}, environ, None).settings.notifier == "0.0.0.0:9191"
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+
+
+def test_it_is_confined(objects: list[Object]) -> None:
+    """As a replica, and without a token of Kubernetes: it talks to strangers."""
+    pod = only(objects, "Deployment", "tally-notifier")["spec"]["template"]["spec"]
+    replica = only(objects, "Deployment", "tally")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["securityContext"] == replica["containers"][0]["securityContext"]
+    assert pod["securityContext"] == replica["securityContext"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    (https,) = [
+        rule
+        for rule in only(objects, "NetworkPolicy", "tally-notifier")["spec"]["egress"]
+        if any("ipBlock" in to for to in rule.get("to", ()))
+    ]
+    assert "169.254.0.0/16" in https["to"][0]["ipBlock"]["except"]
+
+
+def test_the_unit_has_the_settings_and_the_sandbox_of_a_gateway() -> None:
+    text = UNIT.read_text()
+    assert "ExecStart=/opt/tally/bin/tally notifier\n" in text
+    assert set(re.findall(r"TALLY_\w+", text)) == {"TALLY_NOTIFIER_SECRETS_FILE"}
+    gateway = UNIT.with_name("tally-gateway.service").read_text()
+    sandbox = [
+        line for line in gateway.splitlines() if re.match(r"(Protect|Private|Restrict|No|Cap|System)", line)
+    ]
+    assert len(sandbox) > 15
+    assert [line for line in sandbox if line not in text.splitlines()] == []
