@@ -47,12 +47,6 @@ ATTESTATION_MUTANTS = (
         ),
     ),
     Mutant(
-        "a removal does not ask for an attestation that the watch has yet to bring",
-        (Edit("core.planning.beside:beside", "decision.removes and is_early", "False"),),
-        faults=frozenset({"watch-stalled"}),
-        density=3.0,
-    ),
-    Mutant(
         "a refusal does not ask for an attestation that the watch has yet to bring",
         (Edit(_DECIDE, "compares_pool=True, compares_attested=True", "compares_pool=True"),),
         faults=frozenset({"watch-stalled"}),
