@@ -240,6 +240,18 @@ def test_the_compose_file_starts_what_it_says(tmp_path: Path) -> None:
         assert service["cap_drop"] == ["ALL"]
         (published,) = service["ports"]
         assert published.startswith("127.0.0.1:")
+    gateway = compose["services"]["gateway"]
+    environment = dict(gateway["environment"])
+    for volume in gateway["volumes"]:
+        source, target, _ = volume.split(":")
+        assert target in environment.values()
+        for name, value in environment.items():
+            if value == target:
+                (tmp_path / Path(target).name).touch()
+                environment[name] = str(tmp_path / Path(target).name)
+        assert (DOCKER / source).exists() or source == "./tokens.toml", "which its user makes"
+    assert settings_of(environment, tmp_path).gateway == "0.0.0.0:9190"
+    assert (gateway["profiles"], gateway["read_only"], gateway["cap_drop"]) == (["gateway"], True, ["ALL"])
     assert "--auto-compaction-retention=1h" in compose["services"]["etcd"]["command"]
     assert compose["services"]["tally-1"]["image"] == f"tally:{__version__}"
 

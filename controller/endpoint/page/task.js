@@ -129,7 +129,7 @@ export class TaskDialog {
 
   #fields(task) {
     const fields = [
-      ["Pool", task.pool], ["Owner", task.owner], ["Attempt", task.attempt || ""], ["Priority", task.priority || ""], ["Asks for", quantities(task.resources)],
+      ["Pool", task.pool], ["Owner", task.owner], ["Submitted by", task.attested_by ?? ""], ["Attempt", task.attempt || ""], ["Priority", task.priority || ""], ["Asks for", quantities(task.resources)],
       ["Holds", quantities(task.hold)], ["Node", task.node], ["Exit code", task.exit_code ?? ""],
       ["Submitted", task.submitted_at ? dateAndTime(task.submitted_at) : ""], ["Started", task.started_at ? dateAndTime(task.started_at) : ""],
       ["Finished", task.finished_at ? dateAndTime(task.finished_at) : ""],
