@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -85,7 +86,8 @@ class Notifier:
         courier = self._courier = Courier(
             self._deliver, self._clock, self._heard, give_up_after_seconds=self._give_up_after_seconds
         )
-        outbox = Outbox(self._store, self._keys, self._clock, self._came, self._went)
+        came, went = partial(self._came, courier), partial(self._went, courier)
+        outbox = Outbox(self._store, self._keys, self._clock, came, went)
         outbox.start()
         try:
             self._duty.keep(ended)
@@ -98,19 +100,17 @@ class Notifier:
 
     # -- what the outbox shows
 
-    def _came(self, names: Names, notice: EndNotice, mod: int) -> None:
+    def _came(self, courier: Courier, names: Names, notice: EndNotice, mod: int) -> None:
         with self._lock:
             self._untold[names] = Untold(mod, set(notice.urls))
         for url in notice.urls:
-            assert self._courier is not None
-            self._courier.take(_parcel(self._keys.cluster, names, notice, url))
+            courier.take(_parcel(self._keys.cluster, names, notice, url))
 
-    def _went(self, names: Names) -> None:
+    def _went(self, courier: Courier, names: Names) -> None:
         with self._lock:
             known = self._untold.pop(names, None)
         for url in known.left if known is not None else ():
-            assert self._courier is not None
-            self._courier.forget(ParcelKey(names[0], url, int(names[1])))
+            courier.forget(ParcelKey(names[0], url, int(names[1])))
 
     # -- what the courier does
 

@@ -66,8 +66,8 @@ class Outbox:
         while not self._closing.is_set():
             try:
                 self._follow(self._load())
-            except (Compacted, ClusterChanged):
-                continue  # loaded again
+            except (Compacted, ClusterChanged) as error:
+                log.info("the outbox is loaded again", why=str(error))
             except StoreDenied as error:
                 log.warning("the outbox may not be read", error=str(error))
             except StoreError as error:

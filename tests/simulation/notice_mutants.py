@@ -26,7 +26,7 @@ NOTICE_MUTANTS = (
     ),
     Mutant(
         "a notice that was given up is deleted",
-        (Edit(_DELIVERIES, "notice is not None and delivery.dead", "False"),),
+        (Edit(_DELIVERIES, "notices.kept_after(notice, delivery) if notice is not None else None", "None"),),
     ),
     Mutant(
         "the word of a delivery stays",
