@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.client import Client
+from controller.core.model.lifecycle import State
 from controller.endpoint.access import EndpointAccess, StatusFiles
 from controller.errors import InvalidField
 from controller.gateway import sessions
 from controller.gateway.sessions import COOKIE, SECURE_COOKIE, SentCookie, Sessions
 from controller.gateway.tokens import digest
 from controller.store.etcd.store import EtcdStore
+from tests.client.conftest import PutStatus
+from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As, Served, serving
 from tests.gateway.test_fuzz import answer_to
 from tests.support.etcd import in_seconds
@@ -149,15 +153,23 @@ def test_the_cookie_under_tls(client: Client, store: EtcdStore, tmp_path: Path) 
     certified = ssl.create_default_context(cafile=authority.ca_file)
     own = authority.issue("bob", common_name="bob", organization="speech")
     certified.load_cert_chain(own["cert_file"], own["key_file"])
-    with serving(store, client.keys.cluster, tmp_path, access=access) as served:
+    keys = tmp_path / "keys"
+    keys.write_text("ab" * 32)
+    with serving(store, client.keys.cluster, tmp_path, access=access, session_keys=keys) as served:
         with visiting(served.gateway.url, verify=trusting) as alice:
             assert alice.sign_in(served.tokens["alice"]).status_code == 201
             assert re.fullmatch(
                 rf"{SECURE_COOKIE}=[\w=-]+; Path=/; HttpOnly; SameSite=Strict; Secure", alice.set_cookie
             )
             assert alice.send("GET", "/session").json()["name"] == "alice"
-            alice.cookie = alice.cookie.removeprefix("__Host-")  # as somebody else may set it
-            assert alice.send("GET", "/session").status_code == 401
+            # what somebody else may set, without TLS or from another host of the domain
+            plain = Sessions(keys, client.keys.cluster, time.time)
+            other = sent(plain, f"Bearer {served.tokens['bob']}")
+            kept = alice.cookie
+            assert alice.send("GET", "/session", Cookie=f"{COOKIE}={other.text}").status_code == 401
+            alice.cookie = kept
+            for both in (f"{alice.cookie}; {COOKIE}={other.text}", f"{COOKIE}={other.text}; {alice.cookie}"):
+                assert alice.send("GET", "/session", Cookie=both).json()["name"] == "alice"
         with visiting(served.gateway.url, verify=certified) as bob:
             session = bob.send("GET", "/session").json()
             assert (session["name"], session["csrf"], session["ends_at"]) == ("bob", "", None)
@@ -460,10 +472,14 @@ def test_a_session_that_is_used_is_renewed(alice: Visitor, monkeypatch: pytest.M
 # -- pages of tasks
 
 
-def test_pages_have_what_their_reader_may_read(client: Client, as_: As, served: Served) -> None:
+def test_pages_have_what_their_reader_may_read(client: Client, as_: As, put_status: PutStatus) -> None:
     """Whole, in order, each task once; and nothing of others, in any order."""
     for n in range(12):
         client.submit({**TASK, "id": f"t{n:02}", "owner": "vision" if n % 3 else "speech"})
+    revision = put_status("t11", State.WAITING_RETRY, on_hold=True, owner="vision")
+    assert (
+        as_("alice").get("/v1/tasks:page", params={"min_revision": revision, "wait": 30}).status_code == 200
+    )
     mine = [f"t{n:02}" for n in range(12) if n % 3]
     for name, sort, wanted in (
         ("alice", "name", mine),
@@ -484,8 +500,14 @@ def test_pages_have_what_their_reader_may_read(client: Client, as_: As, served: 
         assert found == wanted, (name, sort)
     bob = as_("bob").get("/v1/tasks:page", params={"owner": "vision"}).json()
     assert (bob["items"], bob["continue"]) == ([], "")
-    picked = as_("alice").get("/v1/tasks:page", params={"search": "t1", "state": "waiting,on-hold"}).json()
-    assert [task["id"] for task in picked["items"]] == ["t10", "t11"]
+    for query, wanted in (
+        ({"search": "t1", "state": "waiting"}, ["t10", "t11"]),
+        ({"state": "on-hold"}, ["t11"]),
+        ({"state": "running,on-hold", "limit": "1"}, ["t11"]),
+        ({"label": "a=b"}, []),
+    ):
+        picked = as_("alice").get("/v1/tasks:page", params=query).json()
+        assert ([task["id"] for task in picked["items"]], picked["continue"]) == (wanted, "")
     first = as_("alice").get("/v1/tasks:page", params={"limit": 1}).json()["continue"]
     wrong = as_("alice").get("/v1/tasks:page", params={"sort": "pool", "continue": first})
     assert refused(wrong, 400, "keep that sort")
