@@ -306,3 +306,25 @@ def test_what_is_old_is_said_to_be(chromium: Browser, cluster: LocalCluster, tmp
             chromium.problems()
             again.terminate()
             again.wait(20)
+
+
+def test_another_tab_signs_in(page: GatewayPage, gateway: Process) -> None:
+    """As the same person: the buttons go on working. As another one: the page becomes that one's."""
+    alice = gateway.client(gateway.tokens["alice"])
+    alice.submit(job("of-two-tabs", "sleep 600"))
+    wait_until(lambda: alice.get("of-two-tabs").state is State.RUNNING, "the attempt")
+    page.visit()
+    page.sign_in("alice")
+    page.open_task("of-two-tabs")
+    browser = page.browser
+    browser.wait(lambda: browser.one("#do-cancel").is_displayed(), "the button")
+    begin = (
+        "const done = arguments[1]; fetch('/session', {method: 'POST',"
+        " headers: {Authorization: 'Bearer ' + arguments[0]}}).then((answer) => done(answer.status))"
+    )
+    assert browser.driver.execute_async_script(begin, gateway.tokens["alice"]) == 201
+    browser.one("#do-cancel").click()
+    browser.one("#cancel-yes").click()
+    page.shows("#told", "cancel: requested")
+    assert browser.driver.execute_async_script(begin, gateway.tokens["bob"]) == 201
+    page.shows("#who", "bob")

@@ -2,6 +2,7 @@
 
 import { ask } from "/static/live.js";
 
+let entered = ""; // the name of whom the page shows
 let csrf = ""; // of the session; no call that changes something goes without it
 
 /** Whose page it is. Throws Error, with status 401 if nobody has signed in. */
@@ -10,6 +11,9 @@ export async function session() {
   csrf = found.csrf;
   return found;
 }
+
+/** The page is this caller's from now on. */
+export function enterAs(name) { entered = name; }
 
 /** Keep the token in a cookie that no script can read. Throws Error with what is wrong. */
 export async function signIn(token) {
@@ -21,8 +25,12 @@ export async function signIn(token) {
 
 export async function signOut() { await call("DELETE", "/session"); }
 
-/** Ask for a change. Throws Error with the problem's words, and its status. */
-export async function change(path, body) { return await call("POST", path, body); }
+/** Ask for a change, as who has entered. Throws Error with the problem's words, and its status. */
+export async function change(path, body) {
+  const found = await session(); // another tab may have signed in since
+  if (found.name !== entered) throw new Error(`${found.name} has signed in in another tab: reload the page`);
+  return await call("POST", path, body);
+}
 
 async function call(method, path, body, headers = {}) {
   const answer = await fetch(path, {

@@ -5,7 +5,7 @@ import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
 import { Tasks } from "/static/tasks.js";
 import { Actions } from "/static/actions.js";
-import { isReady, session, signIn, signOut } from "/static/calls.js";
+import { enterAs, isReady, session, signIn, signOut } from "/static/calls.js";
 import { read, rowOf } from "/static/facts.js";
 import { Output } from "/static/output.js";
 import { Submission } from "/static/submit.js";
@@ -28,6 +28,7 @@ const live = new Live(refresh, () => {}, showAge);
 
 async function enter(found) {
   me = found;
+  enterAs(found.name);
   setText($("who"), found.name);
   setText($("cluster"), `cluster ${found.cluster}`);
   document.title = `Tally ${found.cluster}`;
@@ -89,6 +90,7 @@ $("sign-out").addEventListener("click", async () => {
 async function refresh() {
   try {
     const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), isReady(), tasks.load(), dialog.load()]);
+    if (me !== null && who.name !== me.name) { location.reload(); return; } // somebody else has signed in in another tab
     hears = ready;
     const names = pools.items.map((pool) => pool.name);
     tasks.offerPools(names);

@@ -9,6 +9,7 @@ import { Lines } from "/static/lines.js";
 
 const TAIL = 5000; // lines that are read at first
 const AGAIN_MILLISECONDS = 2000;
+const NOT_YET = [404, 429, 503]; // of an attempt that goes on
 const TYPING_MILLISECONDS = 200;
 const HIDDEN_MILLISECONDS = 100; // a hidden page draws nothing, but goes on reading
 const $ = (id) => document.getElementById(id);
@@ -74,8 +75,9 @@ export class Output {
       words = (await this.#read(`${this.#path()}&tail=${TAIL}${follow ? "&follow=true" : ""}`, reading, follow)) ? "The attempt has ended" : "Read to its present end";
     } catch (error) {
       if (reading.signal.aborted) return;
-      if (follow && error.status === undefined) { // it broke off: the gateway may be restarting
-        this.#tell(`It broke off: ${error.message} …`);
+      // it broke off, as when the gateway restarts; or the attempt has only been admitted, and prints nothing yet
+      if (follow && (error.status === undefined || NOT_YET.includes(error.status))) {
+        this.#tell(error.status === undefined ? `It broke off: ${error.message} …` : `Not yet: ${error.message} …`);
         setTimeout(() => { if (this.#reading === reading) this.#begin(); }, AGAIN_MILLISECONDS);
         return;
       }
