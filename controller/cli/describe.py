@@ -21,8 +21,9 @@ from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
+from controller.core.model.notify_url import parse_notify_url
 from controller.core.model.printable import counted
-from controller.core.model.task import DEFAULT_OWNER, AttemptId
+from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
@@ -166,6 +167,7 @@ def _describe_pool(session: Session, name: str) -> None:
             "Policy": pool.policy if pool is not None else "",
             "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
             "Paused": "yes" if pool is not None and pool.paused else "",
+            "Notifies": "; ".join(map(_rule, pool.notify)) if pool is not None else "",
             "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
             "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
@@ -181,6 +183,12 @@ def _describe_pool(session: Session, name: str) -> None:
     if pool is not None and pool.engine_options:
         say("Engine options:")
         _indented(to_builtins(pool.engine_options))
+
+
+def _rule(rule: NotifyRule) -> str:
+    """Whom a rule tells about what. The path of a URL may be secret."""
+    labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
+    return f"{parse_notify_url(rule.url, 'url', allow_http=True).authority} ({', '.join(rule.on)}{labels})"
 
 
 def _fields(fields: dict[str, object]) -> None:

@@ -38,6 +38,7 @@ def serve(session: Session) -> None:
     from controller.clock import SystemClock
     from controller.notifier.run import run_notifier
 
+    session.need_etcd()
     raise typer.Exit(run_notifier(session.settings, make_store(session.settings, SystemClock())))
 
 
@@ -58,6 +59,7 @@ def list_notices(
 ) -> None:
     """List the notices that have yet to be told, and the dead letters, which were given up."""
     out.check_form(output, ("json", "yaml"))
+    session.need_etcd()
     views = [view for view in session.client.notices.all() if not tasks or view.notice.task in tasks]
     if output:
         out.print_document({"items": [to_builtins(view) for view in views]}, output)
@@ -82,6 +84,7 @@ def drop_notices(session: Session, tasks: Tasks = None) -> None:
 
 
 def _dead(session: Session, tasks: list[str] | None) -> list[NoticeView]:
+    session.need_etcd()
     views = [view for view in session.client.notices.all() if view.is_dead]
     known = {view.notice.task for view in views}
     for task in tasks or ():

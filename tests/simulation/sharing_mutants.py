@@ -134,6 +134,7 @@ SHARING_MUTANTS = (
     _bug(
         "a priority comes before a guarantee",
         (f"{_ORDER}:_turn", "not is_guaranteed(", "not across and not is_guaranteed("),
+        density=2.0,
     ),
     _bug(
         "an owner whose task does not fit blocks the others",
