@@ -67,7 +67,8 @@ class Users:
     def set_up(self) -> None:
         """The pools, as they are at first."""
         rng = self.scheduler.rng
-        self._gateways = rng.random() < 0.6  # some submit through one, and pools may ask for it
+        # some submit through one, and pools may ask for it: then fewer compete for shares
+        self._gateways = rng.random() < (0.2 if self._shares else 0.7)
         self._notifies = rng.random() < 0.4
         self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
         self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
