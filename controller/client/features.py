@@ -73,11 +73,6 @@ class Features:
                 )
         return now.engine_mod
 
-    def mod_if_on(self, name: str) -> int:
-        """The mod of the record that has the feature on; 0 if it is off. As for `check`, to be guarded."""
-        now = self._look("engine")
-        return now.engine_mod if now.state(name) == "on" else 0
-
     def ensure(self, needed: Mapping[str, str]) -> tuple[int, list[str]]:
         """As `check`, but turns on what is off. Returns also the features that it turned on."""
         now = self._look("engine")

@@ -22,7 +22,7 @@ from controller.clock import Clock
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
 from controller.core.model.demand import check_satisfiable, demand
-from controller.core.model.features import ATTESTED, needed_by_spec
+from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector, parse_quantity
@@ -123,18 +123,20 @@ class Prepared(NamedTuple):
 
 
 class KnownPools:
-    """The pools as they were read last, and the features as they were checked last."""
+    """The pools as they were read last, and the features as they were checked last.
+
+    `attesting_mod` is the mod of the record that has attestations on, now; 0 if they are off.
+    """
 
     def __init__(
         self,
         read: Callable[[], Mapping[str, PoolRecord]],
         check_features: Callable[[Mapping[str, str]], int] = lambda _: 0,
-        mod_if_on: Callable[[str], int] = lambda _: 0,
+        attesting_mod: Callable[[], int] = lambda: 0,
     ) -> None:
         self._read = read
         self._check_features = check_features
-        self._mod_if_on = mod_if_on
-        self._attesting_mod: int | None = None
+        self.attesting_mod = attesting_mod
         self._records: Mapping[str, PoolRecord] = {}
         self._engine_mods: dict[tuple[str, ...], int] = {}
 
@@ -147,7 +149,6 @@ class KnownPools:
         """Read the pools now. Raises StoreUnavailable, StoreDenied."""
         self._records = self._read()
         self._engine_mods = {}
-        self._attesting_mod = None
 
     def engine_mod(self, needed: Mapping[str, str]) -> int:
         """As `Features.check`, once since the last `refresh` for the same features."""
@@ -155,12 +156,6 @@ class KnownPools:
         if names not in self._engine_mods:
             self._engine_mods[names] = self._check_features(needed)
         return self._engine_mods[names]
-
-    def attesting_mod(self) -> int:
-        """As `Features.mod_if_on` of attestations, once since the last `refresh`."""
-        if self._attesting_mod is None:
-            self._attesting_mod = self._mod_if_on(ATTESTED)
-        return self._attesting_mod
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:

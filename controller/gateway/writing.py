@@ -20,12 +20,14 @@ from controller.client.reading import Reading
 from controller.client.requests import Requests
 from controller.client.submission import Denied, KnownPools, Submission, SubmitResult
 from controller.client.views import RequestResult, TaskView
+from controller.core.model.features import ATTESTED
 from controller.core.model.model import Model
 from controller.core.model.task import Spec
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Right
 from controller.gateway.service import Caller, Forbidden, Service
 from controller.gateway.standby import Standby
+from controller.views import features
 
 TAKEN = "a task {id!r} exists already, and is another one: use another name"
 
@@ -45,7 +47,7 @@ class Writing:
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
         self._pools = KnownPools(
-            lambda: self._reading.model("pools/").pools, self._features.check, self._features.mod_if_on
+            lambda: self._reading.model("pools/").pools, self._features.check, self._attesting_mod
         )
 
     def submit(
@@ -155,6 +157,10 @@ class Writing:
         if there is not None and caller.rights.allows(Right.READ, there.owner):
             return result
         return msgspec.structs.replace(result, message=TAKEN.format(id=result.id))
+
+    def _attesting_mod(self) -> int:
+        with self._standby.reading() as model:
+            return features.mod_if_on(model, ATTESTED)
 
     def _all(self) -> Model:
         with self._standby.reading() as model:

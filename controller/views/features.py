@@ -62,6 +62,12 @@ def fence(model: Model) -> Fence:
     )
 
 
+def mod_if_on(model: Model, name: str) -> int:
+    """The mod of the record that has the feature on, to be guarded by who uses it; 0 if it is off."""
+    recorded = features.recorded(model.engine.engine.parts) if model.engine is not None else {}
+    return model.mod_of("engine", ()) if recorded.get(name, features.DROPPING) != features.DROPPING else 0
+
+
 def _release(change: Change, name: str = "") -> Release:
     told = decode_or_empty(change)
     known = told.get("features")

@@ -49,6 +49,13 @@ def serving(guarded: Guarded, role: str, *command: str) -> Iterator[subprocess.P
         assert process.wait(30) == 0
 
 
+def engine_with(*features: str) -> bytes:
+    """The record of an engine, with these features on."""
+    parts = {f"feature/{name}": "" for name in features}
+    engine = {"engine": {"name": "null", "id": "n", "parts": parts}, "installation": "0123abcd", "op": "x"}
+    return codec.encode(engine)
+
+
 def put(guarded: Guarded, key: str, value: bytes) -> None:
     guarded.store("root").commit(Transaction((), (Put(key, value),), Op("x")), deadline=soon())
 
@@ -57,11 +64,9 @@ def test_a_gateway_attests_and_can_do_no_more(guarded: Guarded, tmp_path: Path) 
     """Who has etcd's credentials of a user cannot submit to the pool, attest, or withdraw an attestation; the
     gateway's own user cannot touch pools, states, ledgers, shares or the leader.
     """
-    parts = {"feature/attested": "", "feature/owners": ""}
-    engine = {"engine": {"name": "null", "id": "n", "parts": parts}, "installation": "0123abcd", "op": "x"}
-    put(guarded, guarded.keys.engine, codec.encode(engine))
+    put(guarded, guarded.keys.engine, engine_with("owners"))
     with guarded.client("admin") as admin:
-        admin.apply_pool({"name": "gpu", "capacity": {"cpu": 4}, "require_attested": True})
+        admin.apply_pool({"name": "gpu", "capacity": {"cpu": 4}})
     token, tokens, policy = new_token(), tmp_path / "tokens.toml", tmp_path / "policy.toml"
     tokens.write_text(f'[[tokens]]\nname = "alice"\nsha256 = "{digest(token)}"\n')
     policy.write_text(POLICY)
@@ -73,6 +78,11 @@ def test_a_gateway_attests_and_can_do_no_more(guarded: Guarded, tmp_path: Path) 
     with serving(guarded, "gateway", "gateway", "--gateway", address, *files):
         wait_until(partial(is_up, f"http://{address}/livez"), "the gateway")
         with connect_to_gateway(f"http://{address}", token=token) as alice:
+            assert wait_until(partial(submitted, alice, {**task, "id": "early"}), "its model") == "created"
+            assert alice.get("early").attested_by == "", "the feature is off"
+            put(guarded, guarded.keys.engine, engine_with("attested", "owners"))
+            with guarded.client("admin") as admin:
+                admin.apply_pool({"name": "gpu", "capacity": {"cpu": 4}, "require_attested": True})
             assert wait_until(partial(submitted, alice, task), "its model") == "created"
             assert alice.get("job").attested_by == "alice"
     item, _ = guarded.store("user").get(keys.attested("job"), deadline=soon())
