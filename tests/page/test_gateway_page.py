@@ -39,7 +39,9 @@ class GatewayPage:
         self.wait_for_sign_in()
 
     def wait_for_sign_in(self) -> None:
-        self.browser.wait(lambda: self.browser.one("#sign-in").is_displayed(), "the form to sign in")
+        # in one call: the page may be loaded anew between two
+        shown = "return (document.querySelector('#sign-in')?.getClientRects().length ?? 0) > 0"
+        self.browser.wait(lambda: self.browser.js(shown), "the form to sign in")
 
     def sign_in(self, name: str) -> None:
         self.type_token(self.gateway.tokens[name])

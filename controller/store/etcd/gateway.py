@@ -164,6 +164,20 @@ class Gateway:
             if token in (None, self._token):
                 self._signed_in = False
 
+    def doubt_token(self, token: str) -> None:
+        """Sign in again before the next call, since a call with `token` got no answer.
+
+        An etcd that was restored from a backup neither refuses nor answers a simple token that was given at a
+        later index than its own: it waits for that index (`assignSimpleTokenToUser` in etcd's sources). A
+        sign-in under way is not waited for.
+        """
+        if self._sign_in_lock.acquire(blocking=False):
+            try:
+                if token == self._token:
+                    self._signed_in = False
+            finally:
+                self._sign_in_lock.release()
+
     def _sign_in(self, deadline: float) -> str:
         user, file = self.options.user, self.options.password_file
         try:
@@ -282,6 +296,7 @@ class Call(Generic[T]):
         self._deadline = deadline
         self._tries = Tries(gateway.endpoints, deadline)
         self._token = ""
+        self._unanswered = ""  # the token of a try that was sent, and got no answer
         self._endpoint = ""
         self._under: _Under | None = None
         self._failure: TallyError | None = None  # of the first send; `result` continues from it
@@ -300,11 +315,14 @@ class Call(Generic[T]):
             try:
                 return self._decode(self._receive())
             except ConnectionFailed as error:
+                self._unanswered = self._token if error.sent else self._unanswered
                 tries.failed(self._endpoint, error, in_doubt=error.sent, untrusted=error.untrusted)
             except msgspec.MsgspecError as error:
                 broken = ConnectionFailed(f"{self._endpoint}: broken answer: {error}", sent=True)
                 tries.failed(self._endpoint, broken, in_doubt=True)
             except Unanswered as error:  # or of the sign-in, before anything was sent
+                if self._unanswered:
+                    self._gateway.doubt_token(self._unanswered)
                 raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
             except RpcError as error:
                 if error.fault is ErrorClass.TOKEN and self._gateway.options.user and not signed_in_again:
