@@ -33,6 +33,7 @@ from controller.gateway.policy import Right, needed
 from controller.gateway.service import Caller, Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.writing import Writing
+from controller.store.base import StoreError
 
 WORKERS = 16  # threads that ask etcd or read the model
 WORKERS_OF_ONE = 8  # that one caller may keep busy
@@ -225,12 +226,8 @@ class _Upload(Response):
                 spool.seek(0, 2)
                 spool.write(msgspec.json.encode({"problem": problem.document}) + b"\n")
             except Exception as error:  # noqa: BLE001  # the answer has begun: it can only be told in a line
-                bulkhead.caught("gateway-upload", error)
-                told = Problem(
-                    HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally, or etcd is away"
-                ).document
                 spool.seek(0, 2)
-                spool.write(msgspec.json.encode({"problem": told}) + b"\n")
+                spool.write(msgspec.json.encode({"problem": _broken_off(error).document}) + b"\n")
             else:
                 revision = self._ask.request.scope.get(WRITTEN, 0)
                 spool.seek(0, 2)
@@ -265,6 +262,15 @@ class _Upload(Response):
             msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
             for result in results
         )
+
+
+def _broken_off(error: Exception) -> Problem:
+    """Why an upload ends before its end."""
+    if isinstance(error, StoreError):
+        detail = "etcd does not answer: send again what has no line here; what is stored already is unchanged"
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+    bulkhead.caught("gateway-upload", error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details")
 
 
 def answer(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
