@@ -129,12 +129,12 @@ SHARING_MUTANTS = (
     _bug(
         "what is reclaimed goes by shares",
         (f"{_ORDER}:_turn", "beyond or not reclaimed or", "True or"),
-        density=2.0,
+        faults=frozenset(),
     ),
     _bug(
         "a priority comes before a guarantee",
         (f"{_ORDER}:_turn", "not is_guaranteed(", "not across and not is_guaranteed("),
-        density=2.0,
+        faults=frozenset(),
     ),
     _bug(
         "an owner whose task does not fit blocks the others",
@@ -221,6 +221,6 @@ SHARING_MUTANTS = (
     _bug(
         "what the plan in flight stops is not counted on",
         (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
-        density=2.0,
+        faults=frozenset(),
     ),
 )
