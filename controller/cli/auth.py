@@ -23,7 +23,8 @@ def init(
         list[str] | None,
         typer.Option(
             metavar="ROLE=USER",
-            help="Give a user a role: controller, user, admin or reader; or root=root. May be repeated.",
+            help="Give a user a role: controller, user, admin, reader, gateway or notifier; or root=root."
+            " May be repeated.",
         ),
     ] = None,
     passwords: Annotated[

@@ -13,6 +13,7 @@ from controller.client.notices import NoticeView
 from controller.core.model.codec import to_builtins
 from controller.core.model.notify_url import parse_notify_url
 from controller.core.model.printable import counted
+from controller.errors import InvalidField
 from controller.terminal import say
 from controller.views.words import at
 
@@ -93,10 +94,18 @@ def _dead(session: Session, tasks: list[str] | None) -> list[NoticeView]:
     return [view for view in views if not tasks or view.notice.task in tasks]
 
 
+def _host(url: str) -> str:
+    """A notice may be older than the rules for URLs, or damaged: its others are still listed."""
+    try:
+        return parse_notify_url(url, "url", allow_http=True).authority
+    except InvalidField:
+        return "(no valid URL)"
+
+
 def _row(view: NoticeView) -> tuple[object, ...]:
     """Receivers are shown by host: a path may be secret."""
     notice = view.notice
-    hosts = [parse_notify_url(url, "url", allow_http=True).authority for url in notice.urls]
+    hosts = map(_host, notice.urls)
     why = "; ".join(dict.fromkeys(notice.dead.why.values())) if notice.dead is not None else ""
     state = "dead" if notice.dead is not None else "waiting"
     receivers = ", ".join(dict.fromkeys(hosts)) or counted(0, "receiver")

@@ -244,6 +244,8 @@ class Client:
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
                 view = self._reading.found(model, task_id)
+                if changed is not None and view.status is None:
+                    view = self._reading.task(task_id)  # removed with its spec, which is not watched?
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view

@@ -12,6 +12,9 @@ from controller.errors import UserError
 from controller.store.base import Committed, Guard, Put, Transaction, new_op
 from controller.views.notices import all_notices
 
+ADMIN = "an admin"
+"""Who says what is to become of a dead letter; a notifier gives its name."""
+
 
 class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
     """A notice. `sequence` tells the notices of one task apart; later ones are larger.
@@ -42,11 +45,11 @@ class Notices:
 
     def retry(self, view: NoticeView) -> None:
         """Have a dead letter told again to those who were not told. Raises UserError, NotFound."""
-        self._ask(view, Delivery(again=True, at=self._calls.clock.now()))
+        self._ask(view, Delivery(again=True, at=self._calls.clock.now(), by=ADMIN))
 
     def drop(self, view: NoticeView) -> None:
         """Have a dead letter deleted. Raises UserError, NotFound."""
-        self._ask(view, Delivery(at=self._calls.clock.now()))
+        self._ask(view, Delivery(at=self._calls.clock.now(), by=ADMIN))
 
     def _ask(self, view: NoticeView, delivery: Delivery) -> None:
         names = view.notice.task, view.sequence

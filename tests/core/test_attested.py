@@ -21,7 +21,7 @@ from controller.core.planning.decide import Decision
 from controller.core.planning.plan import Plan
 from controller.core.planning.transitions import Moment
 from controller.core.promise.invariants import check_model
-from controller.errors import InvalidField
+from controller.errors import CorruptValue, InvalidField
 
 OP = Op("r/1/7")
 MOMENT = Moment(100.0, 3, OP, 100_000)
@@ -147,17 +147,19 @@ def test_what_is_kept_of_a_notice() -> None:
     found = beside(known, known.tasks["t"], ended(), MOMENT, Plan(OP), False)
     assert found.notice is not None
     notice = decode_notice(found.notice.value)
-    assert kept_after(notice, Delivery()) is None
-    dead = kept_after(notice, Delivery(dead={"https://b.example": "503", "https://c.example": "?"}, at=5.0))
+    assert kept_after(notice, Delivery(at=1.0, by="n")) is None
+    dead = kept_after(
+        notice, Delivery(dead={"https://b.example": "503", "https://c.example": "?"}, at=5.0, by="n")
+    )
     assert dead is not None
     assert dead.dead is not None
     assert (dead.urls, dead.dead.why) == (("https://b.example",), {"https://b.example": "503"})
-    again = kept_after(dead, Delivery(again=True))
+    again = kept_after(dead, Delivery(again=True, at=1.0, by="n"))
     assert again is not None
     assert (again.urls, again.dead) == (("https://b.example",), None)
-    value = encode_delivery(Delivery(dead={"u": "x" * 2000}), OP)
+    value = encode_delivery(Delivery(dead={"u": "x" * 2000}, at=1.0, by="n"), OP)
     assert notices.decode_delivery(value).dead["u"] == "x" * 2000
-    assert given_up(notice, Delivery(dead={"https://b.example": "x" * 2000})).dead is not None
+    assert given_up(notice, Delivery(dead={"https://b.example": "x" * 2000}, at=1.0, by="n")).dead is not None
 
 
 @pytest.mark.parametrize(
@@ -179,3 +181,9 @@ def test_a_bad_rule_is_named(notify: object, field: str) -> None:
     with pytest.raises(InvalidField) as caught:
         parse_pool({"name": "p", "capacity": {"cpu": 1}, "notify": notify})
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("value", [b"{}", b'{"version":99}', b'{"at":1}', b'{"by":"n"}'])
+def test_what_names_nobody_delivers_nothing(value: bytes) -> None:
+    with pytest.raises(CorruptValue):
+        notices.decode_delivery(value)

@@ -80,10 +80,10 @@ class Delivery(Struct, frozen=True, kw_only=True):
     `again`: an admin wants a dead letter told again.
     """
 
+    at: Time
+    by: Word
     dead: dict[str, Text] = {}
     again: bool = False
-    at: Time = 0.0
-    by: Word = ""
     version: int = SCHEMA_VERSION
     op: Op = NO_OP
 
