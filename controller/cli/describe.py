@@ -21,7 +21,7 @@ from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
-from controller.core.model.notify_url import parse_notify_url
+from controller.core.model.notify_url import shown_receiver
 from controller.core.model.printable import counted
 from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
 from controller.core.promise.replay import replay
@@ -186,9 +186,9 @@ def _describe_pool(session: Session, name: str) -> None:
 
 
 def _rule(rule: NotifyRule) -> str:
-    """Whom a rule tells about what. The path of a URL may be secret."""
+    """Whom a rule tells about what."""
     labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
-    return f"{parse_notify_url(rule.url, 'url', allow_http=True).authority} ({', '.join(rule.on)}{labels})"
+    return f"{shown_receiver(rule.url)} ({', '.join(rule.on)}{labels})"
 
 
 def _fields(fields: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""The commands `tally notifier` and `tally notifier secret`."""
+"""The command `tally notifier`, and those on notices about ended tasks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from controller.cli.session import CONNECTION, Session
 from controller.client.errors import NotFound
 from controller.client.notices import NoticeView
 from controller.core.model.codec import to_builtins
-from controller.core.model.notify_url import parse_notify_url
-from controller.core.model.printable import counted
-from controller.errors import InvalidField
+from controller.core.model.notify_url import shown_receiver
 from controller.terminal import say
 from controller.views.words import at
 
@@ -94,19 +92,9 @@ def _dead(session: Session, tasks: list[str] | None) -> list[NoticeView]:
     return [view for view in views if not tasks or view.notice.task in tasks]
 
 
-def _host(url: str) -> str:
-    """A notice may be older than the rules for URLs, or damaged: its others are still listed."""
-    try:
-        return parse_notify_url(url, "url", allow_http=True).authority
-    except InvalidField:
-        return "(no valid URL)"
-
-
 def _row(view: NoticeView) -> tuple[object, ...]:
-    """Receivers are shown by host: a path may be secret."""
     notice = view.notice
-    hosts = map(_host, notice.urls)
+    receivers = ", ".join(dict.fromkeys(map(shown_receiver, notice.urls)))
     why = "; ".join(dict.fromkeys(notice.dead.why.values())) if notice.dead is not None else ""
     state = "dead" if notice.dead is not None else "waiting"
-    receivers = ", ".join(dict.fromkeys(hosts)) or counted(0, "receiver")
     return notice.task, notice.ending, at(notice.at), state, receivers, why or "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -37,9 +37,6 @@ from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField, UserError
 from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll

@@ -55,3 +55,26 @@ class Reloaded(Generic[T]):
             )
         except OSError:
             return ()
+
+
+def reloaded_file(
+    file: Path, field: str, parse: Callable[[str], T], on_failure: Callable[[T], T]
+) -> Reloaded[T]:
+    """What `parse` makes of a text file, and raises InvalidField for. The error names the file.
+
+    Raises InvalidField with `field` for a file that cannot be used now.
+    """
+
+    def load() -> T:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InvalidField(field, f"{file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise InvalidField(field, f"{file} is not text in UTF-8: {error}") from None
+        try:
+            return parse(text)
+        except InvalidField as error:
+            raise InvalidField(field, f"{file}: {error}") from None
+
+    return Reloaded([file], load, on_failure)

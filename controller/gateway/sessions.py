@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.datastructures import Headers
 
-from controller.endpoint.reloaded import Reloaded
+from controller.endpoint.reloaded import Reloaded, reloaded_file
 from controller.errors import InvalidField
 
 IDLE_SECONDS = 8 * 3600.0
@@ -172,19 +172,14 @@ def _cipher(key: bytes, cluster: str) -> AESGCM:
 
 
 def _keys_file(file: Path, cluster: str) -> Reloaded[list[AESGCM]]:
-    def load() -> list[AESGCM]:
-        try:
-            lines = [line for line in file.read_text(encoding="ascii").split() if line]
-        except OSError as error:
-            raise InvalidField(_FIELD, f"{file} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            lines = [""]
+    def parse(text: str) -> list[AESGCM]:
+        lines = text.split()
         if not lines or not all(map(_KEY.fullmatch, lines)):
             raise InvalidField(
-                _FIELD,
-                f"{file} should have a key of 64 hexadecimal digits, or several, one a line: make one with"
+                "",
+                "expected a key of 64 hexadecimal digits, or several, one a line: make one with"
                 " `openssl rand -hex 32`",
             )
         return [_cipher(bytes.fromhex(line), cluster) for line in lines]
 
-    return Reloaded([file], load, lambda before: before)
+    return reloaded_file(file, _FIELD, parse, lambda before: before)

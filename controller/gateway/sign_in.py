@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from controller.endpoint.reloaded import Reloaded
+from controller.endpoint.reloaded import Reloaded, reloaded_file
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 from controller.gateway.policy import AccessPolicy, parse_policy
@@ -123,7 +123,7 @@ def tokens_file(file: Path) -> Reloaded[Tokens]:
 
     Raises InvalidField.
     """
-    return _file(file, "gateway_tokens_file", parse_tokens, lambda _: Tokens({}))
+    return reloaded_file(file, "gateway_tokens_file", parse_tokens, lambda _: Tokens({}))
 
 
 def policy_file(file: Path) -> Reloaded[AccessPolicy]:
@@ -131,23 +131,4 @@ def policy_file(file: Path) -> Reloaded[AccessPolicy]:
 
     Raises InvalidField.
     """
-    return _file(file, "gateway_policy_file", parse_policy, lambda before: before)
-
-
-def _file(
-    file: Path, field: str, parse: Callable[[str], Any], on_failure: Callable[[Any], Any]
-) -> Reloaded[Any]:
-    def load() -> Any:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidField(field, f"{file} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise InvalidField(field, f"{file} is not text in UTF-8: {error}") from None
-        try:
-            return parse(text)
-        except InvalidField as error:
-            raise InvalidField(field, f"{file}: {error}") from None
-
-    files: Iterable[Path] = [file]
-    return Reloaded(files, load, on_failure)
+    return reloaded_file(file, "gateway_policy_file", parse_policy, lambda before: before)

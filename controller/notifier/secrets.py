@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from controller.core.model.fields import mapping
 from controller.core.model.scalars import shown
-from controller.endpoint.reloaded import Reloaded
+from controller.endpoint.reloaded import Reloaded, reloaded_file
 from controller.errors import InvalidField
 from controller.notifier.signing import parse_secret
 
@@ -49,18 +49,7 @@ def parse_secrets(text: str) -> SigningSecrets:
 
 def secrets_file(file: Path) -> Reloaded[SigningSecrets]:
     """The secrets of a file. If it becomes unusable, the old ones stay. Raises InvalidField."""
-
-    def load() -> SigningSecrets:
-        try:
-            return parse_secrets(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InvalidField(FIELD, f"{file} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise InvalidField(FIELD, f"{file} is not text in UTF-8: {error}") from None
-        except InvalidField as error:
-            raise InvalidField(FIELD, f"{file}: {error}") from None
-
-    return Reloaded([file], load, lambda before: before)
+    return reloaded_file(file, FIELD, parse_secrets, lambda before: before)
 
 
 FIELD = "notifier_secrets_file"

@@ -1,6 +1,6 @@
 """The records of the whole installation: its leader, identity, replicas, terms, and requests for repairs.
 
-Also the records beside tasks that no decision on what is held depends on: attestations and kept logs.
+Also the records beside tasks: attestations, notices about ended tasks, and kept logs.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 A notice is a record `outbox/<task-id>/<sequence>`, written in the transaction that records the end. The
 sequence grows with each plan of each leader: notices sort as the ends came, also those of a later task of the
-same name. A
-notifier tells the receivers, and then writes `delivered/<task-id>/<sequence>`. The leader deletes both. If a
-receiver could not be told, the leader keeps the notice as a dead letter, which says why.
+same name. A notifier tells the receivers, and then writes `delivered/<task-id>/<sequence>`. The leader
+deletes both. If a receiver could not be told, the leader keeps the notice as a dead letter, which says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,8 @@ from controller.core.model.task import (
     Word,
 )
 from controller.errors import CorruptValue
+
+T = TypeVar("T")
 
 OUTBOX = "outbox"
 DELIVERED = "delivered"
@@ -141,16 +143,17 @@ def encode_delivery(delivery: Delivery, op: Op) -> bytes:
 
 def decode_notice(data: bytes) -> EndNotice:
     """A stored notice. Raises CorruptValue if it is not one."""
-    try:
-        return _notice_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptValue(str(error)) from error
+    return _decoded(_notice_decoder, data)
 
 
 def decode_delivery(data: bytes) -> Delivery:
     """A stored delivery. Raises CorruptValue if it is not one."""
+    return _decoded(_delivery_decoder, data)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
-        return _delivery_decoder.decode(data)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptValue(str(error)) from error
 

@@ -42,6 +42,17 @@ class NotifyUrl(NamedTuple):
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
+def shown_receiver(url: str) -> str:
+    """A receiver's host, and its port unless it is the scheme's own: the path may be secret.
+
+    What is no valid URL may be stored, too: by hand, or by a release with other rules.
+    """
+    try:
+        return parse_notify_url(url, "url", allow_http=True).authority
+    except InvalidField:
+        return "(no valid URL)"
+
+
 def parse_notify_url(raw: object, field: str, *, allow_http: bool = False) -> NotifyUrl:
     """The parts of an https URL; of an http URL too, where the operator allows it.
 
