@@ -168,8 +168,9 @@ class Gateway:
         """Sign in again before the next call, since a call with `token` got no answer.
 
         An etcd that was restored from a backup neither refuses nor answers a simple token that was given at a
-        later index than its own: it waits for that index (`assignSimpleTokenToUser` in etcd's sources). A
-        sign-in under way is not waited for.
+        later index than its own: it waits for that index (`isValidSimpleToken` in
+        https://github.com/etcd-io/etcd/blob/main/server/auth/simple_token.go). A sign-in under way is not
+        waited for.
         """
         if self._sign_in_lock.acquire(blocking=False):
             try:
