@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import socket
 import threading
 import uuid
@@ -21,7 +20,7 @@ from controller.clock import Clock, SystemClock
 from controller.config import Settings, check_timings
 from controller.core.model import features
 from controller.election.elector import Timings
-from controller.endpoint.access import EndpointAccess, StatusFiles
+from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_url
 from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
@@ -30,6 +29,7 @@ from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.signals import call_at_end
+from controller.store.base import new_lease
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -228,22 +228,6 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
         silence_seconds=settings.silence_seconds,
         fast_takeover=settings.fast_takeover,
     )
-
-
-def advertised_url(listening: str, advertise: str) -> str:
-    """The URL at which others reach an endpoint that listens at the URL `listening`.
-
-    `advertise` is the setting of that name.
-    """
-    url = urlsplit(listening)
-    everywhere = url.hostname in ("0.0.0.0", "::")
-    host = advertise or (socket.gethostname() if everywhere else url.netloc)
-    return f"{url.scheme}://{host}" if urlsplit(f"//{host}").port else f"{url.scheme}://{host}:{url.port}"
-
-
-def new_lease() -> int:
-    """A lease id that no other client has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
-    return secrets.randbits(62) | 1
 
 
 def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:

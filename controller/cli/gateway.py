@@ -15,6 +15,7 @@ from controller.terminal import say, say_lines
 FILES = ("gateway_policy_file", "gateway_tokens_file")
 SETTINGS = (
     *CONNECTION,
+    "replica",
     "gateway",
     *FILES,
     "gateway_cert_file",

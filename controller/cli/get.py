@@ -28,6 +28,7 @@ from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
 from controller.errors import UserError
 from controller.terminal import say
+from controller.views.gateways import GatewayView
 from controller.views.selector import parse_selector
 
 FORMS = {
@@ -35,6 +36,7 @@ FORMS = {
     Kind.POOLS: ("json", "yaml", "name"),
     Kind.OWNERS: ("wide", "json", "yaml", "name"),
     Kind.REPLICAS: ("wide", "json", "yaml", "name", "pid"),
+    Kind.GATEWAYS: ("wide", "json", "yaml", "name"),
 }
 
 
@@ -83,7 +85,7 @@ def get(
         bool, typer.Option("--spec", help="Print the specs of tasks, as `tally submit -f` takes them.")
     ] = False,
 ) -> None:
-    """List tasks, pools, owners of pools with `sharing`, or replicas.
+    """List tasks, pools, owners of pools with `sharing`, replicas, or gateways.
 
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
@@ -144,6 +146,8 @@ def _list_others(session: Session, what: Kind, names: list[str], output: str, ro
     if what is Kind.POOLS:
         pools = _named(session.client.pools(), names, "pool", lambda view: view.name)
         _print_pools(pools, output, alone=len(names) == 1)
+    elif what is Kind.GATEWAYS:
+        _print_gateways(_named(session.client.replicas.gateways(), names, "gateway", lambda v: v.id), output)
     else:
         replicas = [view for view in session.client.replicas.all() if role in ("", view.role)]
         replicas = _named(replicas, names, "replica", lambda view: view.id)
@@ -231,6 +235,19 @@ def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:
         out.Table(out.POOL_COLUMNS).print(row for view in views for row in out.pool_rows(view))
     else:
         say("No pools found. Create one: tally apply -f pool.yaml", err=True)
+
+
+def _print_gateways(views: list[GatewayView], output: str) -> None:
+    if output == "name":
+        for view in views:
+            say(f"gateway/{view.id}")
+    elif output in ("json", "yaml"):
+        out.print_document({"items": [to_builtins(view) for view in views]}, output)
+    elif views:
+        table = out.Table(out.WIDE_GATEWAY_COLUMNS if output == "wide" else out.GATEWAY_COLUMNS)
+        table.print(out.gateway_row(view, time.time(), wide=output == "wide") for view in views)
+    else:
+        say("No gateways found. Start one: tally gateway", err=True)
 
 
 def _print_replicas(views: list[ReplicaView], output: str, *, alone: bool) -> None:

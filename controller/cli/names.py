@@ -32,6 +32,7 @@ class Kind(StrEnum):
     POOLS = "pools"
     OWNERS = "owners"
     REPLICAS = "replicas"
+    GATEWAYS = "gateways"
 
 
 def parse_kind(text: str) -> Kind:
@@ -126,6 +127,8 @@ def _of_gateway(client: Client, part: str) -> list[str]:
         return [view.name for view in client.pools()]
     if part == "replicas/":
         return [view.id for view in client.replicas.all()]
+    if part == "gateways/":
+        return [view.id for view in client.replicas.gateways()]
     return [view.id for view in client.tasks()] if part == "tasks/" else []
 
 
@@ -149,8 +152,8 @@ PoolNames = Annotated[
 KindName = Annotated[
     str,
     typer.Argument(
-        metavar="tasks|pools|owners|replicas",
+        metavar="tasks|pools|owners|replicas|gateways",
         help="The kind, or KIND/NAME.",
-        autocompletion=complete_of("tasks", "pools", "owners", "replicas"),
+        autocompletion=complete_of(*Kind),
     ),
 ]

@@ -18,6 +18,7 @@ from controller.views.words import at
 NOTICE_COLUMNS = ("TASK", "ENDED", "AT", "STATE", "RECEIVERS", "WHY")
 SETTINGS = (
     *CONNECTION,
+    "replica",
     "notifier",
     "notifier_secrets_file",
     "notifier_ca_file",

@@ -15,6 +15,7 @@ from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.gateways import GatewayView
 from controller.views.tasks import UNREADABLE
 from controller.views.words import share_text
 
@@ -61,6 +62,8 @@ WIDE_REPLICA_COLUMNS = (
     "HEARD",
     "AGE",
 )
+GATEWAY_COLUMNS = ("NAME", "READY", "URL", "PID", "AGE")
+WIDE_GATEWAY_COLUMNS = ("NAME", "READY", "URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
 MESSAGE_WIDTH = 60
 NAME_WIDTH = 63  # the longest valid name; a key that was written by hand may be longer
 
@@ -196,6 +199,16 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
         when,
         age,
     )
+
+
+def gateway_row(view: GatewayView, now: float, *, wide: bool) -> tuple[object, ...]:
+    """A gateway's row."""
+    age = span(now - view.started_at) if view.started_at else ""
+    ready = f"no: {', '.join(view.problems)}" if view.problems else "yes"
+    if not wide:
+        return view.id, ready, view.url, view.pid, age
+    told = view.host, view.pid, view.version, view.applied_revision, view.instance
+    return view.id, ready, view.url, *told, age
 
 
 def print_document(value: Any, form: str) -> None:

@@ -20,6 +20,7 @@ from controller.client.wire import view_of
 from controller.core.model.kept_log import KeptLog
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import UserError
+from controller.views.gateways import GatewayView
 from controller.views.usage import Usage
 
 MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
@@ -56,6 +57,9 @@ class GatewayReplicas(Replicas):
 
     def all(self) -> list[ReplicaView]:
         return [view_of(ReplicaView, document) for document in self._http.get("/v1/replicas")["items"]]
+
+    def gateways(self) -> list[GatewayView]:
+        return [view_of(GatewayView, document) for document in self._http.get("/v1/gateways")["items"]]
 
     def leader(self) -> LeaderView | None:
         found = self._http.get("/v1/leader")["leader"]

@@ -1,4 +1,4 @@
-"""The replicas of an installation, and its leader."""
+"""The processes of an installation: its replicas, its leader and its gateways."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from controller.client.reading import Reading
 from controller.client.views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.core.model.records import Change
 from controller.store.base import Delete, Guard, Transaction, new_op
+from controller.views.gateways import GatewayView, gateway_views
 
 
 class Replicas:
-    """The replicas as they registered themselves in the store."""
+    """The replicas and gateways as they registered themselves in the store."""
 
     def __init__(self, calls: Calls, reading: Reading) -> None:
         self._calls = calls
@@ -20,6 +21,10 @@ class Replicas:
     def all(self) -> list[ReplicaView]:
         """The registered replicas, sorted by id."""
         return replica_views(self._reading.model("replicas/", "leader"))
+
+    def gateways(self) -> list[GatewayView]:
+        """The registered gateways, sorted by id."""
+        return gateway_views(self._reading.model("gateways/"))
 
     def leader(self) -> LeaderView | None:
         """The leader; None when no replica leads."""

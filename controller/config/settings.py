@@ -84,7 +84,10 @@ class Settings:
         5.0, positive_seconds, "time limit of one request to etcd, for all endpoints together"
     )
     replica: str = _setting(
-        default_replica, parse_name, "name of this replica, unique in its cluster", shown="the host's name"
+        default_replica,
+        parse_name,
+        "name of this replica, gateway or notifier, unique among those of its cluster",
+        shown="the host's name",
     )
     engine: str = _setting("process", choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
     state_dir: Path = _setting(

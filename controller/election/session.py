@@ -29,7 +29,6 @@ from controller.store.base import (
     Transaction,
     Write,
 )
-from controller.store.keys import Keys
 
 CLOSE_SECONDS = 3.0
 MISSED_HEARTBEATS = 5  # after so many, a replica's registration expires
@@ -88,20 +87,20 @@ class ElectorThread:
 
 
 class Registration:
-    """Keeps `replicas/<id>` current, under a lease of its own.
+    """Keeps what a process says of itself current under its key, `key_of(id)`, with a lease of its own.
 
     Every refresh is a write under the cluster's prefix, so every healthy watch of the prefix delivers
     something at least that often. A watch that is silent for longer is dead, not idle. (etcd's own progress
     notices come only every ten minutes.)
 
-    Two replicas of the same name are told apart (fault 8): the second registers as `<name>-<instance>` until
+    Two processes of the same name are told apart (fault 8): the second registers as `<name>-<instance>` until
     the name is free.
     """
 
     def __init__(
         self,
         store: Store,
-        keys: Keys,
+        key_of: Callable[[str], str],
         clock: Clock,
         identity: dict[str, Any],
         describe: Callable[[], dict[str, Any]],
@@ -109,7 +108,7 @@ class Registration:
         new_lease: Callable[[], int],
     ) -> None:
         self._store = store
-        self._keys = keys
+        self._key_of = key_of
         self._clock = clock
         self._identity = identity
         self._describe = describe
@@ -118,6 +117,7 @@ class Registration:
         self._lease = 0
         self._beats = 0
         self._registered_as = ""
+        self._told = ""  # the last error, once in the log
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
@@ -139,8 +139,11 @@ class Registration:
         while not self._closed.is_set():
             try:
                 self._refresh(self._clock.boottime() + max(1.0, self._interval))
+                self._told = ""
             except StoreError as error:
-                log.warning("registration not refreshed", error=str(error))
+                if str(error) != self._told:
+                    log.warning("registration not refreshed", error=str(error))
+                self._told = str(error)
             except Exception as error:  # noqa: BLE001  # it expires, and is made again
                 bulkhead.caught("registration", error)
             self._closed.wait(self._interval)
@@ -157,7 +160,7 @@ class Registration:
             other = f"{name}-{instance[:8]}"
             if self._registered_as != other:
                 log.warning(
-                    "another replica has this name, or its registration has not expired yet",
+                    "another process has this name, or its registration has not expired yet",
                     name=name,
                     registered_as=other,
                 )
@@ -165,7 +168,7 @@ class Registration:
 
     def _put(self, name: str, deadline: float) -> bool:
         """Write the registration under `name`, unless another instance has it."""
-        key = self._keys.replica(name)
+        key = self._key_of(name)
         current, _ = self._store.get(key, deadline=deadline)
         if current is not None and self._instance_of(current) != self._identity["instance"]:
             return False
@@ -175,7 +178,7 @@ class Registration:
         guards = [Guard(key, current.mod if current is not None else 0)]
         writes: list[Write] = [Put(key, value, self._lease)]
         if self._registered_as not in ("", name):
-            before, _ = self._store.get(self._keys.replica(self._registered_as), deadline=deadline)
+            before, _ = self._store.get(self._key_of(self._registered_as), deadline=deadline)
             # otherwise another instance has it now
             if before is not None and self._instance_of(before) == self._identity["instance"]:
                 guards.append(Guard(before.key, before.mod))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -165,3 +166,14 @@ def _readable(file: Path, field: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise InvalidField(field, f"{file} cannot be read: {error.strerror}") from None
+
+
+def advertised_url(listening: str, advertise: str) -> str:
+    """The URL at which others reach an endpoint that listens at the URL `listening`.
+
+    `advertise` is the setting of that name.
+    """
+    url = urlsplit(listening)
+    everywhere = url.hostname in ("0.0.0.0", "::")
+    host = advertise or (socket.gethostname() if everywhere else url.netloc)
+    return f"{url.scheme}://{host}" if urlsplit(f"//{host}").port else f"{url.scheme}://{host}:{url.port}"

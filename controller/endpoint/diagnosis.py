@@ -24,6 +24,8 @@ from controller.endpoint.replicas import ReplicaSummary
 from controller.endpoint.verdicts import AuditSummary
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.gateways import GatewayView
+from controller.views.notices import NotifierSummary
 from controller.views.overview import Holding
 from controller.views.pools import PoolFacts
 from controller.views.replica import Facts
@@ -108,6 +110,25 @@ _WORDS = {
         "Replica {id} is {age} behind",
         "It does not hear from etcd, and would answer with old data.",
         "Read its log, and check its connection to etcd.",
+    ),
+    "gateway-not-ready": _Words(
+        _WARNING,
+        "Gateway {id} is not ready",
+        "It says that these do not hold or cannot be used: {problems}.",
+        "Read its log: it says what is wrong with each.",
+    ),
+    "no-notifier": _Words(
+        _WARNING,
+        "{waiting} to be told, and no notifier is on duty",
+        "A pool asks in `notify` that its receivers are told. Until a notifier runs, they are not.",
+        "Start `tally notifier`, or take `notify` from the pools.",
+    ),
+    "notices-dead": _Words(
+        _WARNING,
+        "{dead} could not be delivered",
+        "The notifier has given them up.",
+        "Run `tally notifier list` to see why. `tally notifier retry` tells the receivers again, and"
+        " `tally notifier drop` forgets the notices.",
     ),
     "engine-silent": _Words(
         _CRITICAL,
@@ -201,6 +222,8 @@ class Known(NamedTuple):
     holding: Mapping[str, Holding]
     undefined: Sequence[str]  # pools that are not defined, and for which tasks wait
     quarantined: Counter[str]  # the number of records, by kind
+    gateways: Sequence[GatewayView]
+    notifier: NotifierSummary
 
 
 def _notice(
@@ -239,6 +262,7 @@ def diagnose(
         causes += _of_office(facts, known.leader, replicas, leads_for)
         admits = not causes
         causes += _of_replicas(facts, replicas)
+        causes += _of_others(known)
     told = [] if audit is None or not audit.wrong else [_of_audit(audit)]
     pools = {pool.name: pool for pool in known.pools}
     for name in sorted({*pools, *known.holding}):
@@ -316,6 +340,18 @@ def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[N
     versions = sorted({replica.version for replica in replicas if replica.version})
     if len(versions) > 1:
         yield _notice("mixed-versions", versions=", ".join(versions))
+
+
+def _of_others(known: Known) -> Iterator[Notice]:
+    """Notices on gateways and notifiers."""
+    for gateway in known.gateways:
+        if gateway.problems:
+            yield _notice("gateway-not-ready", id=gateway.id, problems=", ".join(gateway.problems))
+    notifier = known.notifier
+    if notifier.waiting and not notifier.on_duty:
+        yield _notice("no-notifier", waiting=counted(notifier.waiting, "notice"))
+    if notifier.dead:
+        yield _notice("notices-dead", dead=counted(notifier.dead, "notice"))
 
 
 def _of_audit(audit: AuditSummary) -> Notice:

@@ -11,6 +11,8 @@ from controller.endpoint.diagnosis import Known, Notice, Severity, diagnose
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
+from controller.views.gateways import GatewayView, gateway_views
+from controller.views.notices import NotifierSummary, notifier_summary
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
 from controller.views.replica import Facts
@@ -19,6 +21,7 @@ from controller.views.tasks import tasks_by_state
 from controller.views.words import in_hours
 
 MAX_POOLS = 100
+MAX_GATEWAYS = 100
 MAX_OWNERS = 50  # of each pool
 
 
@@ -100,6 +103,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     notices: list[Notice]
     leader: LeaderSummary
     replicas: list[ReplicaSummary]
+    gateways: list[GatewayView]  # the first MAX_GATEWAYS, by id
+    notifier: NotifierSummary
     tasks: dict[str, int]
     total: int
     lost: int
@@ -141,7 +146,8 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     }
     audit, leads_for = newest_audit(registered, facts), None if leader.since is None else now - leader.since
     quarantined = quarantined_by_kind(model)
-    known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined)
+    gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
+    known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined, gateways, notifier)
     notices = diagnose(facts, known, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
     tasks = {state.value: number for state, number in tasks_by_state(model).items()}
@@ -161,6 +167,8 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
         notices=notices,
         leader=leader,
         replicas=replicas,
+        gateways=gateways,
+        notifier=notifier,
         tasks=tasks,
         total=sum(tasks.values()),
         lost=sum(holds.lost for holds in holding.values()),

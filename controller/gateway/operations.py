@@ -361,6 +361,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/v1/owners", "listOwners", "The owners of pools that are shared.", reads.owners, dict, (_POOL_OF,)),
     _get("/v1/usage", "getUsage", "What was used of pools.", reads.usage, Usage, _USAGE, problems=_FORBIDDEN),
     _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
+    _get("/v1/gateways", "listGateways", "The registered gateways.", reads.gateways, dict),
     _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),
     _admin("POST", "/v1/leader/step-down", "stepDown", "End the current term.", admin.step_down),
     _admin("GET", "/v1/features", "listFeatures", "The features of the installation.", admin.features),

@@ -112,6 +112,11 @@ def replicas(api: GatewayApi, _: CallerRequest) -> Response:
     return answer({"items": codec.to_builtins(api.service.replicas())})
 
 
+def gateways(api: GatewayApi, _: CallerRequest) -> Response:
+    """The registered gateways."""
+    return answer({"items": codec.to_builtins(api.service.gateways())})
+
+
 def leader(api: GatewayApi, _: CallerRequest) -> Response:
     """The leader."""
     return answer({"leader": codec.to_builtins(api.service.leader())})

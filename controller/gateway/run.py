@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 
 import structlog
 
+from controller import __version__
 from controller.client import Client
 from controller.clock import Clock, SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
-from controller.endpoint.access import EndpointAccess, StatusFiles
+from controller.election.session import Registration
+from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_url
 from controller.endpoint.stream import Feed
 from controller.gateway.api import GatewayApi
 from controller.gateway.attempt_logs import AttemptLogs, FindEngine
@@ -31,7 +36,7 @@ from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.writing import Writing
 from controller.signals import call_at_end
-from controller.store.base import Store
+from controller.store.base import Store, new_lease
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
 from controller.views.freshness import Rule
@@ -130,16 +135,46 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> in
     ended = threading.Event()
     with closing(store):
         server.start()
+        registration = _registration(settings, store, keys, clock, standby, server)
         try:
             standby.start()
+            registration.start()
             call_at_end(ended.set)
             log.info("gateway starts", url=server.url, etcd=",".join(settings.etcd))
             _watch_over(standby, ended)
         finally:
             server.stop()
+            registration.close()
             standby.close()
     log.info("gateway stopped")
     return 0
+
+
+def _registration(
+    settings: Settings, store: Store, keys: Keys, clock: Clock, standby: Standby, server: GatewayServer
+) -> Registration:
+    """What keeps the gateway registered, for whoever asks which there are."""
+    identity = {
+        "id": settings.replica,
+        "instance": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "url": advertised_url(server.url, ""),
+        "version": __version__,
+        "started_at": clock.wall(),
+    }
+
+    def now() -> dict[str, object]:
+        return {
+            "at": clock.wall(),
+            "applied_revision": standby.revision,
+            "behind_seconds": round(standby.staleness_seconds, 1),
+            "problems": server.problems(),
+        }
+
+    return Registration(
+        store, keys.gateways.__add__, clock, identity, now, settings.heartbeat_seconds, new_lease
+    )
 
 
 def _watch_over(standby: Standby, ended: threading.Event) -> None:

@@ -146,6 +146,11 @@ class GatewayServer:
         self._api.close()
         self._sign_in.close()
 
+    def problems(self) -> tuple[str, ...]:
+        """The checks that fail, and the settings whose file cannot be used."""
+        unusable = [setting for setting, error in self._problems().items() if error]
+        return (*self._failed(), *unusable)
+
     def _failed(self) -> list[str]:
         return [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]
 

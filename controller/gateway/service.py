@@ -40,6 +40,7 @@ from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
 from controller.views.explain import explain
+from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
@@ -192,6 +193,11 @@ class Service:
         """The registered replicas."""
         with self._standby.reading() as model:
             return replica_views(model)
+
+    def gateways(self) -> list[GatewayView]:
+        """The registered gateways."""
+        with self._standby.reading() as model:
+            return gateway_views(model)
 
     def leader(self) -> LeaderView | None:
         """The leader; None when no replica leads."""

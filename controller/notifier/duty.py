@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 
 import structlog
@@ -10,7 +9,17 @@ import structlog
 from controller.clock import Clock
 from controller.core.model import codec
 from controller.errors import TallyError
-from controller.store.base import Committed, Guard, LeaseNotFound, Put, Store, StoreError, Transaction, new_op
+from controller.store.base import (
+    Committed,
+    Guard,
+    LeaseNotFound,
+    Put,
+    Store,
+    StoreError,
+    Transaction,
+    new_lease,
+    new_op,
+)
 from controller.store.keys import Keys
 
 TTL_SECONDS = 10
@@ -94,7 +103,7 @@ class Duty:
         if item is not None:
             return "another notifier is on duty"
         self.give_up()
-        self._lease = secrets.randbelow(2**62) + 1
+        self._lease = new_lease()
         self._store.grant(self._lease, TTL_SECONDS, deadline=deadline)
         op = new_op()
         value = codec.encode({"id": self._name, "op": op})

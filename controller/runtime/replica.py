@@ -98,7 +98,7 @@ class Replica:
         )
         self._registration = Registration(
             store,
-            keys,
+            keys.replica,
             clock,
             options.identity,
             lambda: describe(self.facts(), clock.now() if self._office.tenure is not None else clock.wall()),

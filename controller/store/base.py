@@ -13,6 +13,7 @@ Contract, in short:
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -158,6 +159,11 @@ class Purpose(StrEnum):
 def new_op() -> Op:
     """The op of a writer other than a replica: a client, or a command that writes on its own."""
     return Op(uuid.uuid4().hex)
+
+
+def new_lease() -> int:
+    """A lease id that no other client has chosen: 62 random bits. etcd's ids are positive 63-bit integers."""
+    return secrets.randbits(62) | 1
 
 
 @dataclass(frozen=True, slots=True)

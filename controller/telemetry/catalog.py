@@ -81,6 +81,12 @@ FAMILIES: tuple[Family, ...] = (
         "tally_attestations", MetricType.GAUGE, "Tasks of which a gateway attests who has submitted them."
     ),
     Family(
+        "tally_gateways",
+        MetricType.GAUGE,
+        "Gateways that are registered, by whether they are ready.",
+        ("ready",),
+    ),
+    Family(
         "tally_notices_waiting",
         MetricType.GAUGE,
         "Notices about ended tasks that receivers have yet to be told. Beyond 10,000, no more are kept.",

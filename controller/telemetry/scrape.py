@@ -27,6 +27,7 @@ from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, OTHER, ROLE
 from controller.telemetry.family import MetricType
 from controller.views.freshness import Freshness
+from controller.views.gateways import GatewayView, gateway_views
 from controller.views.notices import BesideCounts, beside_counts
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, shared_pools, sharing_facts
@@ -76,6 +77,7 @@ class _Taken(NamedTuple):
     replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
     beside: BesideCounts
+    gateways: list[GatewayView]
     sharing: dict[str, SharingFacts]
 
 
@@ -205,6 +207,7 @@ def _take(model: Model, now: float) -> _Taken:
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
         beside=beside_counts(model),
+        gateways=gateway_views(model),
         sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
     )
 
@@ -237,6 +240,9 @@ def _add_model(families: _Families, taken: _Taken) -> None:
         families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
+    unready = sum(bool(gateway.problems) for gateway in taken.gateways)
+    families.add("tally_gateways", len(taken.gateways) - unready, "true")
+    families.add("tally_gateways", unready, "false")
     families.add("tally_attestations", taken.beside.attestations)
     families.add("tally_notices_waiting", taken.beside.waiting_notices)
     families.add("tally_notices_dead", taken.beside.dead_notices)

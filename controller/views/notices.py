@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from controller.core.model.model import Model
 from controller.core.model.notices import OUTBOX, EndNotice
+from controller.core.model.records import decode_or_empty
 
 
 class NoticeFacts(NamedTuple):
@@ -22,6 +25,24 @@ class BesideCounts(NamedTuple):
     attestations: int
     waiting_notices: int
     dead_notices: int
+
+
+class NotifierSummary(Struct, frozen=True, kw_only=True):
+    """Who delivers notices ("": nobody; "?": its record cannot be read), and how many there are."""
+
+    on_duty: str
+    waiting: int
+    dead: int
+
+
+def notifier_summary(model: Model) -> NotifierSummary:
+    """The notifier on duty, and what it has before it."""
+    on_duty = ""
+    if model.notifier is not None:
+        name = decode_or_empty(model.notifier).get("id")
+        on_duty = name if isinstance(name, str) and name else "?"
+    counts = beside_counts(model)
+    return NotifierSummary(on_duty=on_duty, waiting=counts.waiting_notices, dead=counts.dead_notices)
 
 
 def all_notices(model: Model) -> list[NoticeFacts]:

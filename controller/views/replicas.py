@@ -85,7 +85,7 @@ def leader_facts(key: Change | None) -> LeaderFacts | None:
     if key is None or key.value is None:
         return None
     record = decode_or_empty(key)
-    return LeaderFacts(key.create, _lenient(LeaderRecord, record), record)
+    return LeaderFacts(key.create, lenient(LeaderRecord, record), record)
 
 
 def leader_of(model: Model) -> LeaderFacts | None:
@@ -101,7 +101,7 @@ def all_replicas(model: Model) -> list[ReplicaFacts]:
 
 def _replica_facts(registered: Change, leader: LeaderFacts | None) -> ReplicaFacts:
     record = decode_or_empty(registered)
-    told, name = _lenient(Registered, record), registered.names[0]
+    told, name = lenient(Registered, record), registered.names[0]
     applied = told.applied_revision
     return ReplicaFacts(
         id=name,
@@ -118,7 +118,7 @@ def _leads(name: str, told: Registered, leader: LeaderFacts | None) -> bool:
     return bool(process) and (told.instance or name) == process
 
 
-def _lenient(kind: type[T], record: dict[str, Any]) -> T:
+def lenient(kind: type[T], record: dict[str, Any]) -> T:
     """The fields of the record that have the types of `kind`."""
     fields = {}
     for info in msgspec.structs.fields(kind):

@@ -43,7 +43,9 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
         ("WRITE", f"{p}engine", ""),
         ("WRITE", f"{p}leader", ""),
     }
-    assert stored_permissions(guarded, "gateway") == user | {("WRITE", f"{p}attested/", f"{p}attested0")}
+    assert stored_permissions(guarded, "gateway") == user | {
+        ("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("attested", "gateways")
+    }
     assert stored_permissions(guarded, "notifier") == {
         ("READ", f"{p}outbox/", f"{p}outbox0"),
         ("READWRITE", f"{p}delivered/", f"{p}delivered0"),

@@ -26,6 +26,7 @@ WRITERS = {
     "tasks/a": ("controller", "user", "admin", "gateway"),
     "requests/a/cancel": ("controller", "user", "admin", "gateway"),
     "attested/a": ("controller", "gateway"),
+    "gateways/g1": ("controller", "gateway"),
     "outbox/a/00000000000000000001": ("controller",),
     "delivered/a/00000000000000000001": ("controller", "admin", "notifier"),
     "notifier": ("controller", "notifier"),

@@ -13,7 +13,7 @@ KEYS = Keys("election")
 
 def registration(store: MemoryStore, clock: HandClock, instance: str, lease: int) -> Registration:
     identity = {"id": "r1", "instance": instance}
-    return Registration(store, KEYS, clock, identity, dict, 2.0, lambda: lease)
+    return Registration(store, KEYS.replica, clock, identity, dict, 2.0, lambda: lease)
 
 
 def registered(store: MemoryStore) -> dict[str, str]:

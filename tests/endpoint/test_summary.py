@@ -222,9 +222,28 @@ TROUBLES = (
 )
 
 
+def lose_gateway_policy(view: ModelView) -> None:
+    view.write(("gateways", ("g1",), b'{"url":"http://g1","problems":["gateway_policy_file"]}'))
+
+
+def owe_notice(view: ModelView) -> None:
+    notice = {"task": "a", "owner": "o", "pool": "p", "urls": ["https://u"], "at": 1.0, "ending": "failed"}
+    view.write(("outbox", ("a", "1".zfill(20)), json.dumps(notice).encode()))
+
+
+def bury_notice(view: ModelView) -> None:
+    view.write(("notifier", (), b'{"id":"n1"}'))
+    notice = {"task": "a", "owner": "o", "pool": "p", "urls": ["https://u"], "at": 1.0, "ending": "failed"}
+    dead = {"dead": {"why": {"https://u": "410"}, "at": 2.0}}
+    view.write(("outbox", ("a", "1".zfill(20)), json.dumps(notice | dead).encode()))
+
+
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
+        (lose_gateway_policy, {"gateway-not-ready": "warning"}),
+        (owe_notice, {"no-notifier": "warning"}),
+        (bury_notice, {"notices-dead": "warning"}),
         (break_store, {"store-unreachable": "critical"}),
         (lose_leader, {"no-leader": "critical"}),
         (silence_engine, {"engine-silent": "critical"}),

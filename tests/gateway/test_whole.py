@@ -27,6 +27,7 @@ from controller.core.model.lifecycle import State
 from controller.dev.cluster import LocalCluster
 from controller.dev.fake_kubernetes.server import FakeCluster
 from controller.gateway.tokens import digest, new_token
+from controller.views.gateways import GatewayView
 from tests.gateway.conftest import POLICY
 from tests.gateway.test_oidc import Provider, rsa_key
 from tests.support.etcd import free_ports
@@ -218,6 +219,35 @@ def test_a_service_account_and_a_user_of_a_provider(cluster: LocalCluster, tmp_p
                 assert gateway.client(gateway.tokens["alice"]).access.whoami()["name"] == "alice"
         finally:
             provider.close()
+
+
+def test_a_gateway_is_registered_while_it_runs(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Each reader finds it, and what is wrong with it; its end is known at once, and no key is left."""
+    with running(cluster, tmp_path / "it", "--replica", "entrance") as gateway, cluster.client() as client:
+
+        def found() -> dict[str, GatewayView]:
+            return {each.id: each for each in client.replicas.gateways()}
+
+        def line() -> list[str]:
+            shown = tally("get", "gateways", *flags).stdout.splitlines()
+            return next(each for each in shown if each.startswith("entrance")).split()
+
+        flags = "--etcd", cluster.endpoint
+        wait_until(lambda: "entrance" in found() and not found()["entrance"].problems, "its registration")
+        seen = found()["entrance"]
+        assert (seen.url, seen.pid, seen.problems) == (gateway.url, gateway.process.pid, ())
+        of_gateway = gateway.client(gateway.tokens["alice"]).replicas.gateways
+        wait_until(lambda: "entrance" in {each.id for each in of_gateway()}, "it knows itself")
+        assert line()[:3] == ["entrance", "yes", gateway.url]
+        assert tally("get", "gateway", "entrance", "-o", "name", *flags).stdout == "gateway/entrance\n"
+        assert tally("get", "gateway", "exit", *flags).exit_code == 5
+        gateway.policy.write_text("[[rules")
+        wait_until(lambda: found()["entrance"].problems == ("gateway_policy_file",), "its problem")
+        assert line()[:3] == ["entrance", "no:", "gateway_policy_file"]
+        [document] = json.loads(tally("get", "gateways", "-o", "json", *flags).stdout)["items"][:1]
+        assert {"id", "url", "problems", "applied_revision"} <= document.keys()
+        assert gateway.end() == 0
+        assert "entrance" not in found()
 
 
 def test_a_gateway_ends_as_it_is_told(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -61,6 +61,27 @@ def test_it_shows_all_at_a_glance(browser: Browser, serve: Any) -> None:
     assert browser.text("#range") == "1–25 of 152"
 
 
+def test_gateways_and_the_notifier_are_shown_where_there_are_some(browser: Browser, serve: Any) -> None:
+    """Whoever else works beside the replicas, and what is wrong with it."""
+    scene = busy()
+    browser.open(serve(scene).url)
+    assert not browser.one("#access").is_displayed()
+    scene.write(
+        ("gateways", ("door",), b'{"url":"https://door:9190","host":"h","version":"1","problems":[]}'),
+        ("gateways", ("gate",), b'{"url":"javascript:alert(1)","problems":["gateway_policy_file"]}'),
+        ("notifier", (), b'{"id":"herald"}'),
+    )
+    browser.wait(lambda: browser.one("#access").is_displayed(), "the section")
+    assert browser.texts("#gateways li") == [
+        "doorready1 on h",
+        "gatenot readygateway_policy_file · ",
+    ]
+    assert browser.one("#gateways a").get_attribute("href") == "https://door:9190/"
+    assert len(browser.all("#gateways a")) == 1
+    assert browser.text("#notifier") == "Notifier on duty: herald · 0 notices to be told"
+    assert browser.one('[data-code="gateway-not-ready"]').is_displayed()
+
+
 def test_a_shared_pool_shows_its_owners(browser: Browser, serve: Any) -> None:
     """What each holds, may hold and waits for; a task of an owner names it."""
     browser.open(serve(shared()).url)

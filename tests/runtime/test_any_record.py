@@ -36,6 +36,8 @@ KINDS = {
     "quarantined": 1,
     "terms": 1,
     "replicas": 1,
+    "gateways": 1,
+    "notifier": 0,
     "junk": 1,
 }
 NAMES = ["odd", "r1", "odd-1", "odd-2", "odd-3", "cancel", "retry", "999999999999", "A B", "a/b", ""]
@@ -99,6 +101,7 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     run_audit(client.store, None, CLUSTER, CLOCK)
     client.replicas.all()
     client.replicas.leader()
+    client.replicas.gateways()
     client.tasks()
     client.pools()
     with replica.replica.reading() as model:

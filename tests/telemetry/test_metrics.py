@@ -344,7 +344,7 @@ def test_every_metric_moves() -> None:
     )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)
-    view.write(("replicas", ("r",), b'{"applied_revision":1}'))
+    view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("gateways", ("g",), b"{}"))
     after = samples(metrics)
     names = {
         family.exposed: f"{family.exposed}_count" if family.buckets else family.exposed for family in FAMILIES

@@ -24,6 +24,8 @@ class InstallationRecords:
         # the last values of these two that were read, by kind: a leader restores them
         self.identity: dict[str, bytes] = {}
         self.replicas: dict[str, Change] = {}
+        self.gateways: dict[str, Change] = {}
+        self.notifier: Change | None = None  # the key of the notifier on duty
         self.terms: dict[str, Change] = {}
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # their outcomes
@@ -62,10 +64,9 @@ class InstallationRecords:
                 self.repairs.pop(change.names[0], None)
                 if change.value is not None:
                     self.repairs[change.names[0]] = (codec.decode_repair(change.value), change.mod)
-            case "replicas" | "terms" | "repaired":
-                table = {"replicas": self.replicas, "terms": self.terms, "repaired": self.repaired}[
-                    change.kind
-                ]
+            case "replicas" | "gateways" | "terms" | "repaired":
+                tables = {"replicas": self.replicas, "gateways": self.gateways, "terms": self.terms}
+                table = tables.get(change.kind, self.repaired)
                 table.pop(change.names[0], None)
                 if present is not None:
                     table[change.names[0]] = present
@@ -86,6 +87,7 @@ class InstallationRecords:
                 if change.value is not None:
                     self.deliveries[change.names] = notices.decode_delivery(change.value)
             case notices.NOTIFIER:
+                self.notifier = present
                 _check_mapping(change)
             case kept_log.KIND:
                 pass  # its mod is noted; a model has no use for its bytes

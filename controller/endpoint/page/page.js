@@ -50,6 +50,7 @@ function show(summary) {
   showWork(summary);
   showAudit(summary);
   showPools(summary);
+  showAccess(summary);
   tasks.summarize(summary);
   showAge(); // and everything that looks different when it is old
 }
@@ -225,6 +226,18 @@ function showReplicas(summary) {
     el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
     el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard from ", ago(row.at), " ago"]
       : [el("span", { class: "silent" }, "silent for ", ago(row.at)), row.state]), ` · ${row.from}`))));
+}
+
+/** Who serves people without etcd credentials, and who tells receivers; nothing where neither is used. */
+function showAccess({ gateways, notifier: { on_duty: onDuty, waiting, dead } }) {
+  const told = onDuty || waiting || dead;
+  $("access").hidden = !gateways.length && !told;
+  setChildren($("gateways"), gateways.map(({ id, url, host, version, problems }) => [id, url, host, version, problems]), () =>
+    gateways.map(({ id, url, host, version, problems }) => el("li", {},
+      el("strong", {}, replicaLink(id, url)),
+      el("span", { class: problems.length ? "problem" : "muted-role" }, problems.length ? "not ready" : "ready"),
+      el("span", { class: "muted" }, problems.length ? `${problems.join(", ")} · ` : "", host ? `${version} on ${host}` : version))));
+  setText($("notifier"), told ? `${onDuty ? `Notifier on duty: ${onDuty}` : "No notifier is on duty"} · ${plural(waiting, "notice")} to be told${dead ? ` · ${plural(dead, "dead letter")}` : ""}` : "");
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------

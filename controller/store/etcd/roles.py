@@ -7,7 +7,7 @@ Pure; `auth` applies them to etcd.
 | controller | all of the cluster's keys | all of the cluster's keys |
 | user | the same | `tasks/`, `requests/` |
 | admin | the same | as a user, `pools/`, `repairs/`, `delivered/`, `engine`, `leader` (it steps down) |
-| gateway | the same | `tasks/`, `requests/`, `attested/` |
+| gateway | the same | `tasks/`, `requests/`, `attested/`, `gateways/` |
 | notifier | `outbox/`, `delivered/`, `notifier` | `delivered/`, `notifier` |
 | reader | the same | nothing |
 
@@ -70,7 +70,12 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
         case Role.USER:
             return (read, *_user(keys))
         case Role.GATEWAY:
-            return (read, *_user(keys), _below("WRITE", keys.attested("")))
+            return (
+                read,
+                *_user(keys),
+                _below("WRITE", keys.attested("")),
+                _below("WRITE", keys.gateways),
+            )
         case Role.NOTIFIER:
             return (
                 _below("READ", keys.notice("", "")[:-1]),
