@@ -50,6 +50,7 @@ def check(session: Session) -> Iterator[Point]:
     yield from _space(client.store, session)
     yield from _history(client.store, session, revision)
     yield from _clocks(session)
+    yield from _others(session)
     replicas, leader = client.replicas.all(), client.replicas.leader()
     if (
         any(replica.engine.get("name") == "kubernetes" for replica in replicas)
@@ -84,6 +85,25 @@ def check(session: Session) -> Iterator[Point]:
         )
     else:
         yield Point("leader", CheckStatus.OK, f"{leader.id} leads epoch {leader.epoch} (term {leader.term})")
+
+
+def _others(session: Session) -> Iterator[Point]:
+    """Gateways that are not ready, and notices that nobody tells."""
+    client = session.client
+    for gateway in client.replicas.gateways():
+        problems = f"not ready: {', '.join(gateway.problems)}; its log says more"
+        status = CheckStatus.WARNING if gateway.problems else CheckStatus.OK
+        yield Point(f"gateway {gateway.id}", status, problems if gateway.problems else f"at {gateway.url}")
+    now = client.notices.summary()
+    notices = f"{counted(now.waiting, 'notice')} to be told, {counted(now.dead, 'dead letter')}"
+    if now.waiting and not now.on_duty:
+        yield Point(
+            "notifier", CheckStatus.WARNING, f"none is on duty, and {notices}: start `tally notifier`"
+        )
+    elif now.dead:
+        yield Point("notifier", CheckStatus.WARNING, f"{notices}: see `tally notifier list`")
+    elif now.on_duty:
+        yield Point("notifier", CheckStatus.OK, f"{now.on_duty} is on duty, {notices}")
 
 
 def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:

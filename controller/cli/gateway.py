@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -82,6 +83,8 @@ def check_policy(
         tokens = tokens_file(settings.gateway_tokens_file).current()
         known = tokens.groups_of(who)
         say(f"{settings.gateway_tokens_file}: {counted(len(tokens), 'token')}, in order")
+        if over := tokens.expired(time.time()):
+            say(f"warning: expired, so refused: the tokens of {', '.join(over)}", err=True)
     if who:
         groups = known | {parse_identity_name(each, "--group") for each in group or ()}
         rights = policy.rights(Identity(parse_identity_name(who, "--who"), groups, Method.TOKEN))
@@ -103,8 +106,6 @@ def token(
 
     Prints the token on stderr, once, and on stdout what to add to the file of tokens: its hash.
     """
-    import time
-
     from controller.core.model.scalars import parse_duration
     from controller.gateway.identity import parse_identity_name
     from controller.gateway.tokens import entry, new_token

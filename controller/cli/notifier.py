@@ -71,25 +71,35 @@ def list_notices(
 
 def retry_notices(session: Session, tasks: Tasks = None) -> None:
     """Have dead letters told again: those of these tasks, or all. Each receiver is tried once more."""
-    for view in _dead(session, tasks):
+    for view in _chosen(session, tasks):
         session.client.notices.retry(view)
         say(f"notice/{view.notice.task} is told again")
 
 
-def drop_notices(session: Session, tasks: Tasks = None) -> None:
-    """Have dead letters deleted: those of these tasks, or all."""
-    for view in _dead(session, tasks):
+def drop_notices(
+    session: Session,
+    tasks: Tasks = None,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Also those that are still to be told.")] = False,
+) -> None:
+    """Have dead letters deleted: those of these tasks, or all.
+
+    With --waiting, also notices that are still to be told, such as those for a receiver that `notify` should
+    not have named.
+    """
+    for view in _chosen(session, tasks, waiting=waiting):
         session.client.notices.drop(view)
         say(f"notice/{view.notice.task} dropped")
 
 
-def _dead(session: Session, tasks: list[str] | None) -> list[NoticeView]:
+def _chosen(session: Session, tasks: list[str] | None, *, waiting: bool = False) -> list[NoticeView]:
+    """The dead letters of these tasks, or all; also the notices that wait, if they count."""
     session.need_etcd()
-    views = [view for view in session.client.notices.all() if view.is_dead]
+    views = [view for view in session.client.notices.all() if waiting or view.is_dead]
     known = {view.notice.task for view in views}
     for task in tasks or ():
         if task not in known:
-            raise NotFound(f"there is no dead letter of task {task!r}: see `tally notifier list`")
+            what = "notice" if waiting else "dead letter"
+            raise NotFound(f"there is no {what} of task {task!r}: see `tally notifier list`")
     return [view for view in views if not tasks or view.notice.task in tasks]
 
 

@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
+from controller.config.values import parse_server
 from controller.errors import InvalidField, TallyError
 
 NDJSON = "application/x-ndjson"
+GATEWAY_HEADER = "Tally-Gateway"  # of each answer of a gateway: the version of its API
+UNAVAILABLE = (429, 502, 503, 504)  # of the gateway, or of a proxy before it
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
@@ -37,12 +40,7 @@ class GatewayCalls:
         timeout_seconds: float = 5.0,
         cluster: str = "",
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidField(
-                "server", f"{url[:80]!r} is not the URL of a gateway, such as https://tally:9190"
-            )
-        self.url = url.rstrip("/")
+        self.url = parse_server(url, "server")
         self._token = token
         self._cluster = cluster  # that the gateway must serve; "" for any
         self.timeout_seconds = timeout_seconds
@@ -176,11 +174,14 @@ class GatewayCalls:
             except requests.RequestException as error:
                 failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
             else:
+                if GATEWAY_HEADER not in answer.headers and answer.status_code not in UNAVAILABLE:
+                    told = f"it answered {answer.status_code} to {method} {path}"
+                    raise GatewayUnavailable(f"{self.url} is no gateway of Tally: {told}")
                 if answer.status_code < 300:
                     self._written = max(self._written, _revision(answer) if method != "GET" else 0)
                     return answer
                 failure = _error(answer)
-                if answer.status_code not in (429, 502, 503, 504):
+                if answer.status_code not in UNAVAILABLE:
                     raise failure
                 pause = float(answer.headers.get("Retry-After", PAUSE_SECONDS))
             until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
@@ -260,5 +261,7 @@ def _revision(answer: requests.Response) -> int:
 
 
 def _plain(error: Exception) -> str:
+    if "WRONG_VERSION_NUMBER" in str(error):
+        return "it does not speak TLS; is it http://?"
     inner: Any = error.args[0] if error.args else error
     return str(getattr(inner, "reason", inner))[:200]

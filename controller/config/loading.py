@@ -11,7 +11,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +95,22 @@ def load_settings(
         settings = Settings(**values)
     except InvalidField as error:
         raise InvalidSetting(error.field, f"{error.problem} (from default)") from None
+    if _is_for_another_gateway(settings, origins, table):
+        settings, origins["token_file"] = replace(settings, token_file=None), "default"
     _check_pairs(settings)
     return ResolvedConfig(settings, origins)
+
+
+def _is_for_another_gateway(
+    settings: Settings, origins: Mapping[str, str], table: Mapping[str, object]
+) -> bool:
+    """Whether the token is of a file that names a gateway, and another gateway is asked for.
+
+    A token is sent to whom it was given for alone: not to a misspelled host.
+    """
+    ours, wanted = table.get("server"), settings.server
+    is_kept = settings.token_file is not None and origins["token_file"].startswith("file")
+    return is_kept and isinstance(ours, str) and ours.rstrip("/") != wanted.rstrip("/")
 
 
 def _dev_config() -> Path | None:

@@ -26,6 +26,7 @@ from controller.config.values import (
     parse_networks,
     parse_path,
     parse_rate,
+    parse_server,
     parse_switch,
     parse_text,
     parse_texts,
@@ -66,7 +67,7 @@ class Settings:
         "default", parse_name, "name of the installation of Tally, and part of its key prefix in etcd"
     )
     server: str = _setting(
-        "", parse_text, "URL of a gateway that commands use in place of etcd, such as https://tally:9190"
+        "", parse_server, "URL of a gateway that commands use in place of etcd, such as https://tally:9190"
     )
     token_file: Path | None = _setting(
         None, parse_file, "file with the token for that gateway; read again for each call"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from controller.core.model.scalars import parse_duration, parse_etcd_url, parse_name
 from controller.errors import InvalidField
@@ -69,6 +70,19 @@ def parse_text(raw: object, name: str) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidField(name, f"is {raw!r}, expected a string")
     return raw
+
+
+def parse_server(raw: object, name: str) -> str:
+    """The URL of a gateway, without a slash at its end."""
+    text = parse_text(raw, name).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise InvalidField(name, f"{text[:80]!r} is not the URL of a gateway, such as https://tally:9190")
+    return text
 
 
 def parse_path(raw: object, name: str) -> Path:

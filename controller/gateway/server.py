@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.client.gateway_calls import GATEWAY_HEADER
 from controller.endpoint.access import EndpointAccess, is_loopback
 from controller.endpoint.connections import CERTIFICATE, MAX_HEAD_BYTES, PROTECTION, Door, StatusProtocol
 from controller.endpoint.problems import Problem
@@ -316,7 +317,11 @@ class _Frame:
                 answered = MutableHeaders(scope=message)
                 # after a write that of the write: who sends it as min_revision reads what it has written
                 revision = max(self._standby.revision, scope.get(WRITTEN, 0))
-                for name, value in {**PROTECTION, "Tally-Revision": str(revision)}.items():
+                for name, value in {
+                    **PROTECTION,
+                    "Tally-Revision": str(revision),
+                    GATEWAY_HEADER: "1",
+                }.items():
                     answered.setdefault(name, value)
                 if SET_COOKIE in scope:
                     answered.append("Set-Cookie", scope[SET_COOKIE])

@@ -47,6 +47,13 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._by_digest)
 
+    def expired(self, now: float) -> list[str]:
+        """The names of the tokens that are refused since they have expired."""
+        found = (
+            each for each in self._by_digest.values() if each.expires is not None and each.expires <= now
+        )
+        return sorted({each.identity.name for each in found})
+
     def groups_of(self, name: str) -> frozenset[str]:
         """The groups of all tokens of this name."""
         of_name = (token.identity for token in self._by_digest.values() if token.identity.name == name)

@@ -51,7 +51,7 @@ class Courier:
         clock: Clock,
         heard: Callable[[Parcel, Delivered | Undelivered], None],
         *,
-        workers: int = 8,
+        workers: int = 32,
         per_host: int = 2,
         backoff_seconds: tuple[float, float] = (5.0, 3600.0),
         give_up_after_seconds: float = 86400.0,
@@ -61,7 +61,7 @@ class Courier:
         self._deliver = deliver
         self._clock = clock
         self._heard = heard
-        self._rounds = Rounds(per_host, backoff_seconds, give_up_after_seconds, spread)
+        self._rounds = Rounds(workers, per_host, backoff_seconds, give_up_after_seconds, spread)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._news = threading.Condition(self._lock)

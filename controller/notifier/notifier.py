@@ -60,6 +60,7 @@ class Notifier:
         self._give_up_after_seconds = give_up_after_seconds
         self._duty = Duty(store, keys, clock, name)
         self._untold: dict[Names, Untold] = {}
+        self._failing: dict[str, str] = {}  # host → why it was not told
         self._lock = threading.Lock()
         self._courier: Courier | None = None
         self._leaving = threading.Event()
@@ -81,7 +82,7 @@ class Notifier:
         self._duty.give_up()
 
     def _serve(self, ended: threading.Event) -> None:
-        self._untold = {}
+        self._untold, self._failing = {}, {}
         self._leaving = threading.Event()
         courier = self._courier = Courier(
             self._deliver, self._clock, self._heard, give_up_after_seconds=self._give_up_after_seconds
@@ -119,11 +120,25 @@ class Notifier:
             host = parse_notify_url(parcel.target, "url", allow_http=True).host
             keys = self._secrets().of(host)
             if not keys:
+                self._note(host, "there is no secret for it: see notifier_secrets_file")
                 return Undelivered(f"the notifier has no secret for {host}: see notifier_secrets_file")
             headers = signed_headers(keys, parcel.event_id, self._clock.now(), parcel.body)
         except InvalidField as error:
             return Undelivered(str(error), is_final=True)
-        return self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
+        outcome = self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
+        self._note(host, "" if isinstance(outcome, Delivered) else outcome.why)
+        return outcome
+
+    def _note(self, host: str, why: str) -> None:
+        """Tell in the log when a host begins to fail, fails otherwise, and answers again."""
+        with self._lock:
+            before = self._failing.pop(host, "")
+            if why:
+                self._failing[host] = why
+        if why and why != before:
+            log.warning("a receiver was not told, and is tried again", host=host, why=why)
+        elif before and not why:
+            log.info("a receiver is told again", host=host)
 
     def _heard(self, parcel: Parcel, outcome: Delivered | Undelivered) -> None:
         """One receiver has been told, or was given up. After the last one, the leader is told."""

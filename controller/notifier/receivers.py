@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field
+from enum import Enum
 
 from sortedcontainers import SortedList
 
@@ -11,13 +12,25 @@ from controller.notifier.delivery import Undelivered
 from controller.notifier.parcel import Parcel
 
 
+class HostStanding(Enum):
+    """What is known of a host: it answers, it failed last, or neither."""
+
+    ANSWERS = 1
+    FAILS = 2
+    UNKNOWN = 3
+
+
 @dataclass(eq=False, slots=True)
 class PendingParcel:
-    """A parcel that is neither delivered nor dead. It is tried at `due` (boottime) or later."""
+    """A parcel that is neither delivered nor dead. It is tried at `due` (boottime) or later.
+
+    `standing` is that of its host when it went.
+    """
 
     parcel: Parcel
     due: float
     tries: int = 0
+    standing: HostStanding = HostStanding.UNKNOWN
 
 
 @dataclass(eq=False, slots=True)

@@ -5,6 +5,8 @@
   answered that it cannot (429, 5xx): all its parcels wait, and then one of them goes first. An answer such as
   404 concerns its parcel alone: what one task sends must not delay another's.
 - One host has at most `per_host` parcels under way, and one while it fails. Its receivers take turns.
+- A quarter of the `workers` is for hosts that have answered, whatever the others do; and all hosts that fail
+  share a quarter. So no number of hosts that hang keeps a parcel from a receiver that works.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from controller.core.model.notify_url import parse_notify_url
 from controller.errors import InvalidField
 from controller.notifier.delivery import Delivered, Undelivered
 from controller.notifier.parcel import Parcel, ParcelKey
-from controller.notifier.receivers import Lane, PendingParcel, Receiver, ReceivingHost
+from controller.notifier.receivers import HostStanding, Lane, PendingParcel, Receiver, ReceivingHost
 
 MAX_COUNTED_HOSTS = 100
 OTHER_HOSTS = "others"  # counted together, so that nobody's names make metrics grow
+MAX_KNOWN_HOSTS = 10_000
 _TOO_MANY = 429
 
 Outcome = tuple[Parcel, Delivered | Undelivered]
@@ -37,11 +40,13 @@ class Rounds:
 
     def __init__(
         self,
+        workers: int,
         per_host: int,
         backoff_seconds: tuple[float, float],
         give_up_after_seconds: float,
         spread: Callable[[], float],
     ) -> None:
+        self._workers = workers
         self._per_host = per_host
         self._backoff = backoff_seconds
         self._give_up = give_up_after_seconds
@@ -49,6 +54,9 @@ class Rounds:
         self._receivers: dict[str, Receiver] = {}
         self._hosts: dict[str, ReceivingHost] = {}
         self._agenda: SortedList[tuple[float, int, Receiver]] = SortedList()
+        self._crowd: dict[str, Receiver] = {}  # those that could go if fewer of their standing were under way
+        self._busy: Counter[HostStanding] = Counter()
+        self._answered: dict[str, None] = {}  # hosts, the last that did last
         self._turns = count()
         self.delivered = self.failed = self.retries = self.dead = 0
         self.by_host: Counter[tuple[str, str]] = Counter()
@@ -92,9 +100,15 @@ class Rounds:
             if host.busy >= (1 if host.is_failing else self._per_host):
                 host.parked[receiver.url] = receiver
                 continue
+            standing = self._standing(host)
+            if not self._has_room(standing):
+                self._crowd[receiver.url] = receiver
+                continue
             _, _, lane = receiver.ready.pop(0)
             lane.place, lane.under_way = None, lane.waiting.pop(0)
             self.retries += lane.under_way.tries > 0
+            lane.under_way.standing = standing
+            self._busy[standing] += 1
             receiver.busy += 1
             host.busy += 1
             self._plan(receiver, now)
@@ -110,6 +124,7 @@ class Rounds:
         pending, lane.under_way = lane.under_way, None
         assert pending is not None
         is_ours, lane.is_forgotten = not lane.is_forgotten, False
+        self._busy[pending.standing] -= 1
         receiver.busy -= 1
         receiver.host.busy -= 1
         self._learn(receiver, outcome, now)
@@ -129,7 +144,7 @@ class Rounds:
         self._line_up(receiver, lane)
         over += self._given_up(receiver, wall)
         self._drop_if_empty(receiver, lane)
-        for parked in list(receiver.host.parked.values()):
+        for parked in [*receiver.host.parked.values(), *self._crowd.values()]:
             self._plan(parked, now)
         self._plan(receiver, now)  # it has had its turn
         self._count_over(over, receiver.host.name)
@@ -146,16 +161,37 @@ class Rounds:
     def _learn(self, receiver: Receiver, outcome: Delivered | Undelivered, now: float) -> None:
         """Whether the receiver works."""
         if isinstance(outcome, Delivered):
-            receiver.recover()
+            self._recover(receiver)
             return
         self.failed += 1
         self._count(receiver.host.name, "failed")
         if 0 < outcome.status < 500 and outcome.status != _TOO_MANY:
-            receiver.recover()
+            self._recover(receiver)
             return
         receiver.fail(outcome, now)
+        self._answered.pop(receiver.host.name, None)
         pause = max(self._pause(receiver.streak), outcome.retry_after_seconds or 0.0)
         receiver.not_before = max(receiver.not_before, now + pause)
+
+    def _recover(self, receiver: Receiver) -> None:
+        receiver.recover()
+        self._answered.pop(receiver.host.name, None)
+        self._answered[receiver.host.name] = None
+        if len(self._answered) > MAX_KNOWN_HOSTS:
+            del self._answered[next(iter(self._answered))]
+
+    def _standing(self, host: ReceivingHost) -> HostStanding:
+        if host.is_failing:
+            return HostStanding.FAILS
+        return HostStanding.ANSWERS if host.name in self._answered else HostStanding.UNKNOWN
+
+    def _has_room(self, standing: HostStanding) -> bool:
+        if standing is HostStanding.ANSWERS:
+            return True
+        reserve = self._workers // 4
+        if standing is HostStanding.FAILS and self._busy[standing] >= max(1, reserve):
+            return False
+        return self._busy[HostStanding.FAILS] + self._busy[HostStanding.UNKNOWN] < self._workers - reserve
 
     def _given_up(self, receiver: Receiver, wall: float) -> list[Outcome]:
         """What is too old, of a receiver that fails: there is no time to try each once more."""
@@ -191,6 +227,7 @@ class Rounds:
     def _plan(self, receiver: Receiver, now: float) -> None:
         """Put the receiver where its next parcel belongs; not before others that could go now."""
         receiver.host.parked.pop(receiver.url, None)
+        self._crowd.pop(receiver.url, None)
         if receiver.place is not None:
             self._agenda.remove(receiver.place)
             receiver.place = None

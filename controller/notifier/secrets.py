@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.core.model.fields import mapping
+from controller.core.model.notify_url import parse_notify_url
 from controller.core.model.scalars import shown
 from controller.endpoint.reloaded import Reloaded, reloaded_file
 from controller.errors import InvalidField
@@ -39,7 +40,7 @@ def parse_secrets(text: str) -> SigningSecrets:
         raise InvalidField(shown(min(unknown)), "is unknown: expected default and hosts")
     hosts = mapping(raw.get("hosts", {}), "hosts", "expected a table of hosts, each with a list of secrets")
     found = SigningSecrets(
-        {host.lower(): _keys(secrets, f"hosts.{host}"[:100]) for host, secrets in hosts.items()},
+        {_host(host): _keys(secrets, f"hosts.{host}"[:100]) for host, secrets in hosts.items()},
         _keys(raw["default"], "default") if "default" in raw else (),
     )
     if not found.default and not found.by_host:
@@ -53,6 +54,15 @@ def secrets_file(file: Path) -> Reloaded[SigningSecrets]:
 
 
 FIELD = "notifier_secrets_file"
+
+
+def _host(text: str) -> str:
+    """A host as URLs of receivers have it. Raises InvalidField for what no URL can match."""
+    literal = f"[{text}]" if text.count(":") > 1 else text
+    found = parse_notify_url(f"https://{literal}/", f"hosts.{text}"[:100])
+    if text.lower() != found.host:
+        raise InvalidField(f"hosts.{text}"[:100], f"expected a host alone, such as {found.host}")
+    return found.host
 
 
 def _keys(raw: object, field: str) -> tuple[bytes, ...]:

@@ -166,6 +166,8 @@ NO_COPY_KEPT = {
         "notifier/receivers.py::ReceivingHost.parked",
         "notifier/receivers.py::ReceivingHost.receivers",
         "notifier/rounds.py::Rounds._agenda",
+        "notifier/rounds.py::Rounds._busy",
+        "notifier/rounds.py::Rounds._crowd",
         "runtime/office.py::Office._elected_at",
         "runtime/office.py::Office.beat",
         "runtime/reconciler.py::Reconciler._not_before",

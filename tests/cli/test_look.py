@@ -119,6 +119,23 @@ def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) ->
     assert re.search(r"engine: does not answer alive, last heard from 2m", checked)
 
 
+def test_check_tells_of_gateways_and_of_who_tells_receivers(tally: Tally, put_raw: PutRaw) -> None:
+    assert "notifier" not in tally("check").out, "nobody has asked for one"
+    put_raw("gateways/door", b'{"url":"http://door:1"}')
+    put_raw("gateways/gate", b'{"problems":["gateway_policy_file"]}')
+    notice = {"task": "a", "owner": "o", "pool": "p", "urls": ["https://u"], "at": 1.0, "ending": "failed"}
+    put_raw("outbox/a/00000000000000000001", msgspec.json.encode(notice))
+    told = tally("check").out
+    assert re.search(r"ok +gateway door: at http://door:1", told)
+    assert re.search(r"warning +gateway gate: not ready: gateway_policy_file", told)
+    assert re.search(r"warning +notifier: none is on duty, and 1 notice to be told", told)
+    put_raw("notifier", b'{"id":"herald"}')
+    told = tally("check").out
+    assert re.search(r"ok +notifier: herald is on duty, 1 notice to be told, 0 dead letters", told)
+    put_raw("outbox/a/00000000000000000001", msgspec.json.encode(notice | {"dead": {"why": {}, "at": 2.0}}))
+    assert re.search(r"warning +notifier: 0 notices to be told, 1 dead letter", tally("check").out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -168,6 +168,7 @@ def test_what_is_kept_of_a_notice() -> None:
         ("https://a.example", "notify"),
         ([{"url": "https://a.example"}], "notify[0].on"),
         ([{"on": ["failed"]}], "notify[0].url"),
+        ([{"url": "https://a.example", "when": ["failed"]}], "notify[0].when"),
         ([{"url": "ftp://a.example", "on": ["failed"]}], "notify[0].url"),
         ([{"url": "https://a.example", "on": []}], "notify[0].on"),
         ([{"url": "https://a.example", "on": ["lost"]}], "notify[0].on"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,51 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     assert "needs etcd itself" in needs.stderr
 
 
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_the_token_that_was_kept_is_sent_to_its_gateway_alone(
+    served: Served, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to another, whose name may be misspelled; unless the token's file is given, too."""
+    assert tally("login", served.gateway.url, stdin=served.tokens["alice"]).exit_code == 0
+    heard: list[str | None] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # as the library calls it
+            heard.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        flags = ["--server", url] if how == "flag" else []
+        if how == "environment":
+            monkeypatch.setenv("TALLY_SERVER", url)
+        asked = tally("whoami", *flags)
+        assert (asked.exit_code, f"{url} is no gateway of Tally" in asked.stderr) == (1, True)
+        assert heard == [None]
+        tally("whoami", *flags, "--token-file", str(Path("~/.config/tally/token").expanduser()))
+        assert heard[1:] == [f"Bearer {served.tokens['alice']}"]
+        server.shutdown()
+    same = tally("whoami", "--server", f"{served.gateway.url}/")
+    assert same.exit_code == 0, same.stderr
+
+
+def test_a_url_that_is_none_is_named_with_its_source() -> None:
+    for url in ("localhost:1", "ftp://x", "http://", "http://x:99999999", "http://[x"):
+        asked = tally("whoami", "--server", url)
+        assert asked.exit_code == 2
+        assert "is not the URL of a gateway" in asked.stderr
+        assert "(from flag --server)" in asked.stderr
+
+
+def test_a_gateway_without_tls_is_told_from_one_with(served: Served) -> None:
+    """The usual slip: https for http."""
+    asked = tally("whoami", "--server", served.gateway.url.replace("http", "https"))
+    assert (asked.exit_code, "is it http://?" in asked.stderr) == (1, True)
+
+
 def test_a_login_that_fails_changes_nothing(served: Served, tmp_path: Path) -> None:
     """A wrong token, no token, and no gateway."""
     for url, given in ((served.gateway.url, "wrong"), (served.gateway.url, ""), ("http://127.0.0.1:1", "x")):
@@ -74,10 +121,12 @@ def test_what_a_policy_gives_is_told_before_it_is_used(served: Served) -> None:
     entries = served.tokens_file.read_text()
     served.tokens_file.write_text(
         f'{entries}\n[[tokens]]\nname = "carol"\ngroups = ["nlp"]\nsha256 = "{"a" * 64}"'
+        f'\n[[tokens]]\nname = "dave"\nsha256 = "{"b" * 64}"\nexpires = 2020-01-01T00:00:00Z'
     )
     files = ["--gateway-policy-file", str(served.policy), "--gateway-tokens-file", str(served.tokens_file)]
     told = tally("gateway", "check-policy", *files, "--who", "carol")
     assert (told.exit_code, "may submit for speech" in told.stdout) == (0, True), told.stderr
+    assert told.stderr == "warning: expired, so refused: the tokens of dave\n"
     other = tally("gateway", "check-policy", *files, "--who", "alice")
     assert other.stdout.splitlines()[-1] == "may do nothing"
     assert (

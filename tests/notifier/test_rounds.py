@@ -28,9 +28,11 @@ def parcel(task: str = "t", sequence: int = 1, target: str = A, begun: float = 0
 class Desk:
     """Rounds, and the time. Pauses are whole, unless the test says otherwise."""
 
-    def __init__(self, per_host: int = 2, give_up: float = 1000.0, spread: float = 1.0) -> None:
+    def __init__(
+        self, per_host: int = 2, give_up: float = 1000.0, spread: float = 1.0, workers: int = 100
+    ) -> None:
         self.now = 0.0
-        self.rounds = Rounds(per_host, (5.0, 80.0), give_up, lambda: spread)
+        self.rounds = Rounds(workers, per_host, (5.0, 80.0), give_up, lambda: spread)
         self.over: list[Outcome] = []
 
     def take(self, *parcels: Parcel) -> None:
@@ -86,6 +88,40 @@ def test_a_host_has_so_many_under_way() -> None:
     assert sorted(each.target for each in ready) == [A, C, B]
     desk.end(ready[0], OK)
     assert len(desk.ready()) == 1
+
+
+def hanging(number: int) -> list[Parcel]:
+    return [parcel("h", target=f"https://hangs-{each}.example/") for each in range(number)]
+
+
+def test_hosts_that_hang_leave_a_quarter_to_those_that_answer() -> None:
+    """However many they are, and before any of them has failed."""
+    desk = Desk(per_host=10, workers=8)
+    desk.take(parcel("t"))
+    desk.end(desk.ready()[0], OK)
+    desk.take(*hanging(100))
+    stuck = desk.ready()
+    assert len(stuck) == 6
+    desk.take(parcel("u"), parcel("v"))
+    assert [each.target for each in desk.ready()] == [A, A]
+    desk.end(stuck[0], ODD)
+    assert len(desk.ready()) == 1
+
+
+def test_hosts_that_fail_share_a_quarter() -> None:
+    """The rest is for hosts of which nothing is known: they may be the ones that work."""
+    desk = Desk(workers=8, give_up=1e9)
+    desk.take(*hanging(6))
+    for each in desk.ready():
+        desk.end(each, DOWN)
+    desk.now = 100.0
+    desk.take(*(parcel("t", target=f"https://new-{each}.example/") for each in range(9)))
+    ready = desk.ready()
+    assert sum("hangs" in each.target for each in ready) == 2
+    assert sum("new" in each.target for each in ready) == 4
+    for each in ready:
+        desk.end(each, OK)
+    assert sum("hangs" in each.target for each in desk.ready()) == 2
 
 
 def test_the_receivers_of_a_host_take_turns() -> None:
@@ -271,10 +307,11 @@ def test_nothing_is_kept_of_what_is_over() -> None:
             desk.wait()
     assert len(desk.over) == 9
     assert (desk.rounds._receivers, desk.rounds._hosts, list(desk.rounds._agenda)) == ({}, {}, [])
+    assert (desk.rounds._crowd, desk.rounds._busy.total()) == ({}, 0)
 
 
 def test_counts_of_hosts_are_bounded() -> None:
-    desk = Desk()
+    desk = Desk(workers=1000)
     for number in range(3 * MAX_COUNTED_HOSTS):
         desk.take(parcel(target=f"https://h{number}.example/"))
     desk.take(parcel(target="nonsense"))
@@ -289,12 +326,12 @@ answers: list[Delivered | Undelivered] = [OK, OK, DOWN, BUSY, ODD, GONE]
 outcomes = st.sampled_from(answers)
 
 
-@given(st.data(), st.integers(1, 3))
+@given(st.data(), st.integers(1, 3), st.integers(1, 6))
 def test_whatever_happens_each_parcel_is_told_of_once_and_in_order(
-    data: st.DataObject, per_host: int
+    data: st.DataObject, per_host: int, workers: int
 ) -> None:
     """Parcels are taken, forgotten and answered at any time and in any way."""
-    desk = Desk(per_host, give_up=300.0)
+    desk = Desk(per_host, give_up=300.0, workers=workers)
     under_way: list[Parcel] = []
     taken: set[ParcelKey] = set()
     forgotten: set[ParcelKey] = set()

@@ -18,6 +18,7 @@ def test_hosts_have_their_own_and_others_the_default() -> None:
     assert found.of("hooks.example.org") == (parse_secret(B, "b"), parse_secret(A, "a"))
     assert found.of("other.example") == (parse_secret(A, "a"),)
     assert parse_secrets(f'[hosts]\n"a.example" = ["{A}"]').of("b.example") == ()
+    assert parse_secrets(f'[hosts]\n"2001:db8::1" = ["{A}"]').of("2001:db8::1") == (parse_secret(A, "a"),)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,10 @@ def test_hosts_have_their_own_and_others_the_default() -> None:
         ('[hosts]\n"a" = [1]', "hosts.a[0]"),
         ('defaults = ["SECRET"]', "'defaults'"),
         ("default = [", ""),
+        ('[hosts]\n"a.example:8443" = ["SECRET"]', "hosts.a.example:8443"),
+        ('[hosts]\n"https://a.example" = ["SECRET"]', "hosts.https://a.example"),
+        ('[hosts]\n"a.example/x" = ["SECRET"]', "hosts.a.example/x"),
+        ('[hosts]\n"a.example." = ["SECRET"]', "hosts.a.example."),
     ],
 )
 def test_what_is_wrong_is_named_and_no_secret_shown(text: str, field: str) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from controller.cli.main import app
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model.model import Model
@@ -245,7 +247,18 @@ def test_who_cannot_be_told_is_a_dead_letter_that_says_why(tmp_path: Path, secre
         assert set(notice.urls) == set(urls) == set(notice.dead.why)
         assert all("not public" in why for why in notice.dead.why.values())
         assert inside.connections == gone.connections == 0
+        log = notifier.said()
+        assert log.count("a receiver was not told, and is tried again") == 2, "once for each host"
+        assert "not public" in log
         assert notifier.end() == 0
+        client.submit({"id": "late", "command": ["true"]})
+        wait_until(lambda: len(stored(cluster).notices) == 2, "a notice that nobody tells")
+        drop = partial(CliRunner().invoke, app)
+        flags = ["--etcd", cluster.endpoint]
+        assert drop(["notifier", "drop", "late", *flags]).exit_code == 5, "it is no dead letter"
+        dropped = drop(["notifier", "drop", "late", "--waiting", *flags])
+        assert dropped.stdout == "notice/late dropped\n", dropped.stderr
+        wait_until(lambda: len(stored(cluster).notices) == 1, "the leader deletes it")
         define(client)
         with pytest.raises(UserError, match="outbox/job"):
             client.features.drop("notify")

@@ -29,10 +29,11 @@ def _rule(raw: object, field: str) -> NotifyRule:
     if isinstance(raw, NotifyRule):
         return raw
     fields = dict(mapping(raw, field, "expected a mapping such as {url: https://…, on: [failed]}"))
+    known = read_fields(fields, _RULE, f"{field}.")
     for name in ("url", "on"):
-        if fields.get(name) is None:
+        if known.get(name) is None:
             raise InvalidField(f"{field}.{name}", "is missing")
-    return NotifyRule(**read_fields(fields, _RULE, f"{field}."))
+    return NotifyRule(**known)
 
 
 def _url(raw: object, field: str) -> str:
