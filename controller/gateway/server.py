@@ -327,6 +327,12 @@ class _Frame:
                     answered.append("Set-Cookie", scope[SET_COOKIE])
             await send(message)
 
+        if sum(len(name) + len(value) for name, value in scope.get("headers", ())) > MAX_HEAD_BYTES:
+            # h11 bounds what it has to wait for, and not what has arrived at once
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            problem = Problem(status, f"the headers have more than {MAX_HEAD_BYTES} bytes")
+            await problem.response()(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)
 
 

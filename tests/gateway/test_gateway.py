@@ -143,3 +143,13 @@ def test_a_broken_policy_leaves_the_old_one_in_force(as_: As, served: Served) ->
     served.policy.write_text("[[rules]]\nwho = ['bob']\nverbs = ['admin']")
     assert alice.post("/v1/tasks", json=task("a")).status_code == 403
     assert as_("bob").post("/v1/tasks", json=task("a")).status_code == 200
+
+
+def test_a_head_that_is_too_large_is_refused_however_it_arrives(as_: As) -> None:
+    """At once, so that nothing is incomplete, it would pass what bounds a head that has yet to arrive."""
+    http = as_("alice")
+    assert http.get("/v1/whoami", headers={"X-A": "a" * 15_000}).status_code == 200
+    for size in (17_000, 70_000):
+        answer = http.get("/v1/whoami", headers={"X-A": "a" * size})
+        assert answer.status_code in (400, 431)
+        assert http.get("/v1/whoami").status_code == 200
