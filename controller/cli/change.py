@@ -26,6 +26,7 @@ from controller.cli.names import (
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
 from controller.client import NotFound, TaskView
+from controller.client.bulk import TaskAct
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
@@ -44,12 +45,11 @@ def cancel(session: Session, tasks: Selection, reason: Reason = "") -> None:
 
     A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit code 0).
     """
-    ask = session.client.cancel
     tasks.for_each(
         session,
-        "cancel",
+        TaskAct.CANCEL,
         lambda view: not view.finished or RequestKind.RETRY in view.requests,
-        lambda view: ask(view.id, reason=reason, of=view),
+        reason,
     )
 
 
@@ -58,12 +58,11 @@ def retry(session: Session, tasks: Selection, reason: Reason = "") -> None:
 
     A Succeeded task is not run again (exit code 1).
     """
-    ask = session.client.retry
     tasks.for_each(
         session,
-        "retry",
+        TaskAct.RETRY,
         lambda view: view.state in (State.FAILED, State.CANCELLED),
-        lambda view: ask(view.id, reason=reason, of=view),
+        reason,
     )
 
 
@@ -73,12 +72,11 @@ def hold(session: Session, tasks: Selection, reason: Reason = "") -> None:
     What is submitted later is not on hold. A queue deadline does not count the time on hold. This needs the
     feature `changes` (`tally features enable changes`).
     """
-    ask = session.client.hold
     tasks.for_each(
         session,
-        "hold",
+        TaskAct.HOLD,
         lambda view: view.can_be_changed and (not view.on_hold or _is_asked(view)),
-        lambda view: ask(view.id, reason=reason, of=view),
+        reason,
     )
 
 
@@ -87,12 +85,11 @@ def release(session: Session, tasks: Selection, reason: Reason = "") -> None:
 
     `tally release --owner vision --state on-hold`
     """
-    ask = session.client.release
     tasks.for_each(
         session,
-        "release",
+        TaskAct.RELEASE,
         lambda view: view.can_be_changed and (view.on_hold or _is_asked(view)),
-        lambda view: ask(view.id, reason=reason, of=view),
+        reason,
     )
 
 
@@ -108,12 +105,12 @@ def set_priority(
 
     `tally set priority 10 train-7`, `tally set priority -5 --owner vision --state waiting`
     """
-    ask = session.client.set_priority
     tasks.for_each(
         session,
-        f"set priority {priority}",
+        TaskAct.SET_PRIORITY,
         lambda view: view.can_be_changed and (view.priority != priority or _is_asked(view)),
-        lambda view: ask(view.id, priority, reason=reason, of=view),
+        reason,
+        priority,
     )
 
 

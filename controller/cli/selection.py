@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,15 +12,14 @@ import typer
 from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
 from controller.client import NotFound, RequestResult, TaskView
+from controller.client.bulk import TaskAct
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
 from controller.terminal import say
 from controller.views.selector import parse_selector
 
-AT_ONCE = 8  # requests; each takes a few calls of etcd, one after the other
-
-Ask = Callable[[TaskView], RequestResult]
+Ask = Callable[[list[TaskView]], Iterator[RequestResult | UserError]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +44,25 @@ class Selection:
     ] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
 
-    def for_each(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
+    def for_each(
+        self,
+        session: Session,
+        act: TaskAct,
+        may: Callable[[TaskView], bool],
+        reason: str,
+        priority: int | None = None,
+    ) -> None:
         """Make the request for each of the tasks. An error for one does not stop the others.
 
         A task that is named is asked for whatever its state. Of those that match the flags, `may` says which
         the command can act on. They are shown, and confirmed on a terminal, and each request is for the very
         task that was shown.
         """
+        verb = act.replace("-", " ") if priority is None else f"{act.replace('-', ' ')} {priority}"
+
+        def ask(views: list[TaskView]) -> Iterator[RequestResult | UserError]:
+            return session.client.bulk.act(act, views, reason=reason, priority=priority)
+
         if self.names:
             if self._filters:
                 raise typer.BadParameter("give names, or flags that select tasks, not both")
@@ -75,7 +85,7 @@ class Selection:
                 complain(str(error))
                 code = max(code, NOT_FOUND)
                 continue
-            code = max(code, _show(view, verb) if self.dry_run else _tell(view, verb, _answer(view, ask)))
+            code = max(code, _show(view, verb) if self.dry_run else _tell(view, verb, *ask([view])))
         if code:
             raise typer.Exit(code)
 
@@ -104,9 +114,7 @@ class Selection:
             if not sys.stdin.isatty():
                 raise UserError(f"this would act on {many}: add --yes")
             confirm(f"{many}: {verb}?")
-        with ThreadPoolExecutor(AT_ONCE) as several:
-            answers = several.map(lambda view: _answer(view, ask), views)
-            code = max(_tell(view, verb, answer) for view, answer in zip(views, answers, strict=True))
+        code = max(_tell(view, verb, answer) for view, answer in zip(views, ask(views), strict=True))
         if code:
             raise typer.Exit(code)
 
@@ -116,14 +124,6 @@ def _show(view: TaskView, verb: str) -> int:
     which = f"pool {view.pool}, owner {view.owner}, created at revision {view.create_revision}"
     say(f"task/{view.id} ({state}, {which}): {verb}")
     return 0
-
-
-def _answer(view: TaskView, ask: Ask) -> RequestResult | UserError:
-    """Make the request."""
-    try:
-        return ask(view)
-    except UserError as error:
-        return error
 
 
 def _tell(view: TaskView, verb: str, result: RequestResult | UserError) -> int:

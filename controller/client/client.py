@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from controller.client.bulk import Bulk
 from controller.client.calls import FEW, Calls
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
@@ -60,6 +61,8 @@ class Client:
     """The output of attempts."""
     admission: PoolAdmission
     """`pause` and `resume` the admission of tasks to a pool."""
+    bulk: Bulk
+    """One act on many tasks: `act`."""
     owners: Owners
     """What owners hold of pools with `sharing`, and have used of them."""
     notices: Notices
@@ -119,6 +122,7 @@ class Client:
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
+        self.bulk = Bulk(self._requests)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.usage = self.owners.usage

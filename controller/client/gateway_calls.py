@@ -19,10 +19,10 @@ from controller.errors import InvalidField, TallyError
 
 NDJSON = "application/x-ndjson"
 GATEWAY_HEADER = "Tally-Gateway"  # of each answer of a gateway: the version of its API
-UNAVAILABLE = (429, 502, 503, 504)  # of the gateway, or of a proxy before it
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
+FOR_NOW = (429, 502, 503, 504)  # of the gateway or of a proxy: the same may be answered otherwise in a moment
 SILENT_SECONDS = 7 * 86_400.0  # of an attempt whose output is followed
 
 
@@ -125,7 +125,7 @@ class GatewayCalls:
                 self._written = max(self._written, document["revision"])
                 return
             if "problem" in document:
-                raise _error_of(document["problem"])
+                raise error_of(document["problem"])
             yield document
         raise GatewayUnavailable(
             f"the answer of {self.url} broke off: repeat the call, nothing is stored twice"
@@ -174,14 +174,14 @@ class GatewayCalls:
             except requests.RequestException as error:
                 failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
             else:
-                if GATEWAY_HEADER not in answer.headers and answer.status_code not in UNAVAILABLE:
+                if GATEWAY_HEADER not in answer.headers and answer.status_code not in FOR_NOW:
                     told = f"it answered {answer.status_code} to {method} {path}"
                     raise GatewayUnavailable(f"{self.url} is no gateway of Tally: {told}")
                 if answer.status_code < 300:
                     self._written = max(self._written, _revision(answer) if method != "GET" else 0)
                     return answer
                 failure = _error(answer)
-                if answer.status_code not in UNAVAILABLE:
+                if answer.status_code not in FOR_NOW:
                     raise failure
                 pause = float(answer.headers.get("Retry-After", PAUSE_SECONDS))
             until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
@@ -212,6 +212,21 @@ def parse_token(text: str, where: str) -> str:
     return token
 
 
+def error_of(document: Mapping[str, Any]) -> TallyError:
+    """The error of a problem document (RFC 9457)."""
+    detail, status, field = (document.get(name, "") for name in ("detail", "status", "field"))
+    match status:
+        case 400:
+            return InvalidField(field, detail.removeprefix(f"{field}: ") if field else detail)
+        case 401:
+            return NotSignedIn(f"{detail}; see `tally login`")
+        case 404:
+            return NotFound(detail)
+        case 403 | 409 | 413 | 415:
+            return Refusal(detail)
+    return GatewayUnavailable(f"the gateway: {detail}")
+
+
 def _parts(answer: requests.Response, stop: threading.Event) -> Iterator[bytes]:
     try:
         with answer:
@@ -236,23 +251,9 @@ def _documents(answer: requests.Response) -> Iterator[Any]:
 def _error(answer: requests.Response) -> TallyError:
     try:
         document = answer.json()
-        return _error_of({**document, "status": answer.status_code})
+        return error_of({**document, "status": answer.status_code})
     except (ValueError, TypeError):
         return GatewayUnavailable(f"{answer.url} answered {answer.status_code}, and is no gateway of Tally")
-
-
-def _error_of(document: Mapping[str, Any]) -> TallyError:
-    detail, status, field = (document.get(name, "") for name in ("detail", "status", "field"))
-    match status:
-        case 400:
-            return InvalidField(field, detail.removeprefix(f"{field}: ") if field else detail)
-        case 401:
-            return NotSignedIn(f"{detail}; see `tally login`")
-        case 404:
-            return NotFound(detail)
-        case 403 | 409 | 413 | 415:
-            return Refusal(detail)
-    return GatewayUnavailable(f"the gateway: {detail}")
 
 
 def _revision(answer: requests.Response) -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 from controller.client.client import Client
 from controller.client.errors import GatewayUnavailable, NotFound, Still
+from controller.client.gateway_bulk import GatewayBulk
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.gateway_parts import (
     Access,
@@ -57,6 +58,7 @@ class GatewayClient(Client):
         self.replicas = GatewayReplicas(calls)
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)
+        self.bulk = GatewayBulk(calls)
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
         self.features = GatewayFeatures(calls)

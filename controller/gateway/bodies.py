@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import ClientDisconnect, Request
 
+from controller.client.bulk import MAX_ACTS, TaskAct
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MAX_WAIT_SECONDS
 
@@ -37,6 +38,25 @@ class PriorityBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same, and the new priority."""
 
     priority: int
+
+
+class NamedTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of many tasks; `create_revision` as in ActionBody."""
+
+    id: str
+    create_revision: int = 0
+
+
+class ActsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked of the leader for many tasks, each of which is named once.
+
+    `priority` goes with `set-priority`, and with nothing else.
+    """
+
+    act: TaskAct
+    tasks: Annotated[list[NamedTask], Meta(min_length=1, max_length=MAX_ACTS)]
+    reason: str = ""
+    priority: int | None = None
 
 
 class WaitBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

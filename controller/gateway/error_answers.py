@@ -27,42 +27,37 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
+def problem_of(error: Exception) -> Problem:
+    """What is answered to this error. One that nobody expects is counted, and shown in the log."""
     detail = str(error)
     if isinstance(error, Forbidden):
-        return Problem(HTTPStatus.FORBIDDEN, detail, verb=error.verb).response()
+        return Problem(HTTPStatus.FORBIDDEN, detail, verb=error.verb)
     if isinstance(error, NotFound):
-        return Problem(HTTPStatus.NOT_FOUND, detail).response()
+        return Problem(HTTPStatus.NOT_FOUND, detail)
     if isinstance(error, InvalidField):
-        return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field).response()
+        return Problem(HTTPStatus.BAD_REQUEST, detail, field=error.field)
     if isinstance(error, Conflict | UserError):
-        return Problem(HTTPStatus.CONFLICT, detail).response()
+        return Problem(HTTPStatus.CONFLICT, detail)
     if isinstance(error, LogsRefused):
-        return Problem(HTTPStatus.BAD_REQUEST, detail).response()
+        return Problem(HTTPStatus.BAD_REQUEST, detail)
     if isinstance(error, SignInUnavailable | EngineError):
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"}).response()
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
     if isinstance(error, StoreDenied):
-        own = f"the gateway's own user of etcd may not do this: {detail}"
-        return Problem(HTTPStatus.FORBIDDEN, own).response()
+        return Problem(HTTPStatus.FORBIDDEN, f"the gateway's own user of etcd may not do this: {detail}")
     if isinstance(error, StoreError):
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}
-        ).response()
+        )
     bulkhead.caught("gateway", error)
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
-    ).response()
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details")
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    return problem_of(error).response()
 
 
 async def _answer_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it: the caller left, or broke the framing of its body
-
-
-async def _answer_failure(_: Request, error: Exception) -> Response:
-    bulkhead.caught("gateway", error)
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details"
-    ).response()
 
 
 ERROR_ANSWERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -70,5 +65,5 @@ ERROR_ANSWERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable
     HTTPException: _answer_http_exception,
     TallyError: _answer_error,
     ClientDisconnect: _answer_gone,
-    Exception: _answer_failure,
+    Exception: _answer_error,
 }

@@ -1,4 +1,4 @@
-"""What callers keep open at the same time: streams, watches, waits, uploads, lists. Each kind has its limits.
+"""What callers keep open at the same time: streams, watches, waits, uploads, lists, acts. Each has limits.
 
 For one event loop. There is a limit for all callers together, so that the gateway stays alive, and one for
 each caller, so that it stays there for others.
@@ -29,6 +29,7 @@ class Opening(StrEnum):
     WAITS = "waits"
     UPLOADS = "uploads"
     LISTS = "lists"
+    ACTS = "acts"
     LOGS = "logs"
 
 
@@ -45,6 +46,7 @@ LIMITS: Mapping[Opening, Limit] = {
     Opening.WAITS: Limit(2048, 1024),
     Opening.UPLOADS: Limit(64, 16),
     Opening.LISTS: Limit(16, 4),
+    Opening.ACTS: Limit(64, 16),
     Opening.LOGS: Limit(256, 64),
 }
 

@@ -25,6 +25,7 @@ from controller.endpoint.query import (
 from controller.gateway import admin, bodies, documents, reads, session_calls
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
+from controller.gateway.bulk import ActResults, act_on_tasks
 from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.policy import Right
 from controller.views.tasks import HELD_BACK, parse_states
@@ -298,6 +299,16 @@ OPERATIONS: tuple[Operation, ...] = (
         body=bodies.WaitBody,
         in_loop=True,
         reads_model=True,
+    ),
+    Operation(
+        "POST",
+        "/v1/tasks:act",
+        "actOnTasks",
+        "Ask the leader for the same of many tasks. Each has its own result, in the order of `tasks`.",
+        act_on_tasks,
+        answer=ActResults,
+        body=bodies.ActsBody,
+        in_loop=True,
     ),
     _get("/v1/tasks/{id}", "getTask", "One task.", reads.task, dict, problems=_NOT_FOUND),
     _get(

@@ -1,0 +1,68 @@
+"""One act on many tasks, by a gateway: a request for each MAX_ACTS of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from controller.client.bulk import MAX_ACTS, Bulk, TaskAct
+from controller.client.gateway_calls import FOR_NOW, PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, error_of
+from controller.client.views import RequestResult, TaskView
+from controller.client.wire import view_of
+from controller.errors import TallyError, UserError
+
+
+class GatewayBulk(Bulk):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def _results(
+        self, act: TaskAct, views: Iterable[TaskView], reason: str, priority: int | None
+    ) -> Iterator[RequestResult | UserError]:
+        same = {"act": act, "reason": reason, **({} if priority is None else {"priority": priority})}
+        some: dict[str, TaskView] = {}
+        for view in views:
+            if len(some) == MAX_ACTS or view.id in some:  # a request names each task once
+                yield from self._in_order(same, some)
+                some = {}
+            some[view.id] = view
+        if some:
+            yield from self._in_order(same, some)
+
+    def _in_order(
+        self, same: dict[str, Any], views: dict[str, TaskView]
+    ) -> Iterator[RequestResult | UserError]:
+        found = self._found(same, views)
+        for name in views:
+            result = found[name]
+            if not isinstance(result, RequestResult | UserError):
+                raise result
+            yield result
+
+    def _found(
+        self, same: dict[str, Any], views: dict[str, TaskView]
+    ) -> dict[str, RequestResult | TallyError]:
+        """What became of each. What is so for now only is asked for again, for PATIENT_SECONDS."""
+        found: dict[str, RequestResult | TallyError] = {}
+        asked, until = list(views), 0.0
+        while True:
+            body = {
+                **same,
+                "tasks": [{"id": name, "create_revision": views[name].create_revision} for name in asked],
+            }
+            try:
+                answer = self._http.post("/v1/tasks:act", body, timeout_seconds=PATIENT_SECONDS)
+            except UserError as error:  # as each call alone would be told
+                return {**dict.fromkeys(views, error), **{n: f for n, f in found.items() if n not in asked}}
+            again: list[str] = []
+            for document in answer["results"]:
+                name, problem = document["id"], document.get("problem")
+                found[name] = error_of(problem) if problem else view_of(RequestResult, document)
+                if problem and problem["status"] in FOR_NOW:
+                    again.append(name)
+            until = time.monotonic() + PATIENT_SECONDS if len(again) < len(asked) or not until else until
+            if not again or time.monotonic() + PAUSE_SECONDS >= until:
+                return found
+            asked = again
+            time.sleep(PAUSE_SECONDS)
