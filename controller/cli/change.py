@@ -25,8 +25,7 @@ from controller.cli.names import (
 )
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
-from controller.client import NotFound, TaskView
-from controller.client.bulk import TaskAct
+from controller.client import NotFound, TaskAct, TaskView
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted

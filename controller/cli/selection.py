@@ -11,8 +11,7 @@ import typer
 
 from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
-from controller.client import NotFound, RequestResult, TaskView
-from controller.client.bulk import TaskAct
+from controller.client import NotFound, RequestResult, TaskAct, TaskView
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError

@@ -8,9 +8,9 @@
 
 `tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts;
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
-`tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.admission` pauses and
-resumes pools; `tally.features` turns features on; `tally.notices` lists what receivers have yet to be told
-about ended tasks.
+`tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.bulk` asks for the same
+of many tasks; `tally.admission` pauses and resumes pools; `tally.features` turns features on; `tally.notices`
+lists what receivers have yet to be told about ended tasks.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
@@ -25,6 +25,7 @@ is no such object. Safe to use from several threads.
 """
 
 from controller.client.async_client import AsyncClient
+from controller.client.bulk import TaskAct
 from controller.client.client import Client
 from controller.client.connecting import connect, connect_to_gateway
 from controller.client.errors import Conflict, NotFound, Still
@@ -61,6 +62,7 @@ __all__ = [
     "SharingView",
     "Still",
     "SubmitResult",
+    "TaskAct",
     "TaskView",
     "Usage",
     "UsageLine",

@@ -40,7 +40,7 @@ class Requests:
 
         A finished task is left as it is (`already finished`). Raises NotFound.
         """
-        view = self._reading.task(task_id)
+        view = self._shown(task_id, of)
         if view.finished and RequestKind.RETRY not in view.requests:  # else it is about to wait again
             return RequestResult(
                 id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
@@ -52,7 +52,7 @@ class Requests:
 
         Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
         """
-        view = self._reading.task(task_id)
+        view = self._shown(task_id, of)
         if view.state is State.SUCCEEDED:
             raise UserError(
                 f"{task_id} is Succeeded, and a task that succeeded cannot be retried: submit it under"
@@ -77,7 +77,7 @@ class Requests:
         may run at the same time. Raises NotFound, and UserError when the attempt is neither lost nor being
         stopped.
         """
-        view = self._reading.task(task_id)
+        view = self._shown(task_id, of)
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
@@ -106,6 +106,13 @@ class Requests:
             )
         return self._change(task_id, reason, of, priority=priority)
 
+    def _shown(self, task_id: str, of: TaskView | None) -> TaskView:
+        """The task as it is now. Raises NotFound, also if it is another one than was shown."""
+        view = self._reading.task(task_id)
+        if of is not None and of.create_revision not in (0, view.create_revision):
+            raise self._reading.no_task(task_id)
+        return view
+
     def _change(
         self,
         task_id: str,
@@ -115,7 +122,7 @@ class Requests:
         on_hold: bool | None = None,
         priority: int | None = None,
     ) -> RequestResult:
-        view = self._reading.task(task_id)
+        view = self._shown(task_id, of)
         if not view.can_be_changed:
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE}: only a task that waits can be put on hold,"

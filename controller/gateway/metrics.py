@@ -63,7 +63,7 @@ MEASURED = (
     Family(
         "tally_gateway_open",
         MetricType.GAUGE,
-        "What is open now: streams (of events), watches, waits, uploads, logs.",
+        "What is open now: streams (of events), watches, waits, uploads, lists, acts (on many tasks), logs.",
         ("kind",),
     ),
     Family(

@@ -157,6 +157,22 @@ def test_what_is_written(both: Both, tmp_path: Path) -> None:
         both(verb, "succeeded-{}")
     assert both("set", "priority", "7", "new-{}")[0] == 0
     both("set", "priority", "huge", "new-{}")
+    many = '[{"id": "p-{}", "command": ["true"], "labels": {"way": "{}"}}]'
+    assert both("submit", "-f", "-", stdin=many)[0] == 0
+    for words, outcomes in {
+        ("hold",): 1,
+        ("set", "priority", "-3"): 1,
+        ("set", "priority", "9999999999"): 1,
+        ("release",): 1,
+        ("retry",): 1,
+        ("cancel",): 3,
+    }.items():
+        code, out, err = both(*words, "-l", "way={}", "--yes")
+        assert len(out.splitlines()) + len(err.splitlines()) == outcomes, words
+        assert code == ("9999999999" in words), words
+    assert both("retry", "-l", "way={}", "--state", "succeeded", "--yes")[0] == 0
+    assert both("cancel", "p-{}", "none-{}", "succeeded-{}")[0] == 5
+    assert both("retry", "p-{}", "succeeded-{}")[0] == 1
     assert both("apply", "-f", str(tmp_path / "pool-{}.yaml"))[0] in (0, 1)
     assert both("get", "pool", "pool-{}")[0] == 0
     assert both("pause", "pool-{}")[0] == 0

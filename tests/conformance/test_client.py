@@ -10,12 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.client import Client
+from controller.client import Client, NotFound, RequestResult, gateway_bulk
+from controller.client.bulk import MAX_ACTS, TaskAct
+from controller.client.errors import GatewayUnavailable, NotSignedIn, Refusal
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
 from controller.client.views import TaskView
 from controller.core.model.lifecycle import State
-from controller.errors import TallyError
+from controller.errors import TallyError, UserError
+from controller.gateway.writing import Writing
+from controller.store.base import StoreUnavailable
 from tests.client.conftest import PutStatus
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
@@ -151,6 +155,103 @@ def test_requests(ways: Ways, put_status: PutStatus) -> None:
     shown = {"one-x": ways.direct.get("one-x"), "two-x": ways.gateway.get("two-x")}
     ways.alike(lambda client, name: client.cancel(name, of=shown[name]), "one-x", "two-x")
     ways.alike(lambda client, name: client.cancel(name, of=another(shown[name])), "one-x", "two-x")
+
+
+def test_acts_on_many_tasks(ways: Ways, put_status: PutStatus) -> None:
+    """The results have the order of the views, whatever became of each; none stops another."""
+    views: dict[str, list[TaskView]] = {}
+    for way in ("one-", "two-"):
+        ways.direct.submit_many([task(f"{way}{name}") for name in ("x", "run", "end", "old")])
+        put_status(f"{way}run", State.RUNNING)
+        last = put_status(f"{way}end", State.SUCCEEDED)
+        end, x, run, old = (ways.direct.get(f"{way}{name}") for name in ("end", "x", "run", "old"))
+        none = msgspec.structs.replace(x, id=f"{way}none")
+        views[way] = [end, none, x, another(old), run, another(end)]
+    ways.gateway._http._written = last
+
+    def act(act: TaskAct, priority: int | None = None) -> list[str]:
+        def answers(client: Client, way: str) -> list[tuple[str, str]]:
+            return [
+                (each.outcome, each.message)
+                if isinstance(each, RequestResult)
+                else ("not found" if isinstance(each, NotFound) else "refused", str(each))
+                for each in client.bulk.act(act, views[way], reason="why", priority=priority)
+            ]
+
+        return [kind for kind, _ in ways.alike(answers, "one-", "two-")]
+
+    changed = ["refused", "not found", "requested", "not found", "refused", "not found"]
+    assert act(TaskAct.HOLD) == changed
+    assert act(TaskAct.SET_PRIORITY, 3) == changed
+    assert act(TaskAct.RELEASE) == changed
+    assert act(TaskAct.RETRY) == ["refused", "not found", "refused", "not found", "refused", "not found"]
+    cancelled = ["already finished", "not found", "requested", "not found", "requested", "not found"]
+    assert act(TaskAct.CANCEL) == cancelled
+    ways.both(lambda client: list(client.bulk.act(TaskAct.CANCEL, [], priority=3)))
+    ways.both(lambda client: list(client.bulk.act(TaskAct.SET_PRIORITY, [])))
+    assert ways.both(lambda client: list(client.bulk.act(TaskAct.CANCEL, []))) == []
+
+
+def test_more_than_one_request_takes(ways: Ways) -> None:
+    """All of them, in their order."""
+    names = [f"t{number}" for number in range(MAX_ACTS + 44)][::-1]
+    ways.gateway.submit_many([task(name) for name in names])
+    views = {view.id: view for view in ways.gateway.tasks()}
+    found = list(ways.gateway.bulk.act(TaskAct.CANCEL, [views[name] for name in names]))
+    assert found == [RequestResult(id=name, outcome="requested") for name in names]
+    twice = [views["t0"], views["t0"]]  # a request names a task once: these are two
+    assert list(ways.gateway.bulk.act(TaskAct.CANCEL, twice)) == [again("t0")] * 2
+    repeated = list(ways.direct.bulk.act(TaskAct.CANCEL, [views[name] for name in names]))
+    assert repeated == [again(name) for name in names]
+
+
+def again(name: str) -> RequestResult:
+    """The result of a request that waits for the leader."""
+    return RequestResult(id=name, outcome="already requested", message="the leader has yet to act on it")
+
+
+def test_tasks_of_others_among_many(ways: Ways, served: Served) -> None:
+    """By a gateway: each has the error of who may not read it, may not change it, or has not signed in."""
+    ways.direct.submit_many([task("a", owner="speech"), task("b", owner="vision")])
+    views = [ways.direct.get(name) for name in "ab"]
+
+    def as_(token: str) -> list[RequestResult | UserError]:
+        with GatewayClient(GatewayCalls(served.gateway.url, lambda: token)) as client:
+            return list(client.bulk.act(TaskAct.CANCEL, views))
+
+    assert [type(each) for each in as_("wrong")] == [NotSignedIn, NotSignedIn]
+    refused = as_(served.tokens["watcher"])
+    assert [(type(each), "verb cancel-own" in str(each)) for each in refused] == [(Refusal, True)] * 2
+    assert ["no rule gives" in str(each) for each in as_(served.tokens["nobody"])] == [True, True]
+    hidden, own = as_(served.tokens["alice"])
+    assert isinstance(hidden, NotFound)
+    assert own == RequestResult(id="b", outcome="requested")
+
+
+def test_what_is_so_for_now_is_asked_for_again(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those alone that etcd gave no answer for; what has one keeps it, also if patience ends."""
+    ways.direct.submit_many([task(name) for name in "abc"])
+    views = [ways.direct.get(name) for name in "abc"]
+    cancel, asked, failing = Writing.cancel, list[str](), {"b": 1}
+
+    def unsteady(self: Writing, caller: Any, task_id: str, reason: str, create: int) -> RequestResult:
+        asked.append(task_id)
+        if failing.get(task_id, 0):
+            failing[task_id] -= 1
+            raise StoreUnavailable("no endpoint")
+        return cancel(self, caller, task_id, reason, create)
+
+    monkeypatch.setattr(Writing, "cancel", unsteady)
+    monkeypatch.setattr(gateway_bulk, "PAUSE_SECONDS", 0.01)
+    found = list(ways.gateway.bulk.act(TaskAct.CANCEL, views))
+    assert found == [RequestResult(id=name, outcome="requested") for name in "abc"]
+    assert sorted(asked) == ["a", "b", "b", "c"]
+    failing["b"] = 10**6
+    monkeypatch.setattr(gateway_bulk, "PATIENT_SECONDS", 0.0)
+    answers = ways.gateway.bulk.act(TaskAct.CANCEL, views)
+    assert next(answers) == again("a")
+    with pytest.raises(GatewayUnavailable, match="etcd does not answer"):
+        next(answers)
 
 
 def another(view: TaskView) -> TaskView:

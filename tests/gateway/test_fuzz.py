@@ -138,7 +138,13 @@ def test_any_bytes_as_a_body(served: Served, body: bytes) -> None:
     """For each operation that takes one: refused or done, and never an error of the gateway."""
     headers = {"Authorization": f"Bearer {served.tokens['alice']}"}
     with httpx.Client(base_url=served.gateway.url, headers=headers, trust_env=False) as http:
-        for path in ("/v1/tasks", "/v1/tasks/x/cancel", "/v1/tasks/x/priority", "/v1/tasks:wait"):
+        for path in (
+            "/v1/tasks",
+            "/v1/tasks/x/cancel",
+            "/v1/tasks/x/priority",
+            "/v1/tasks:act",
+            "/v1/tasks:wait",
+        ):
             assert http.post(path, content=body).status_code in (400, 403, 404), path
         lines = {"Content-Type": "application/x-ndjson"}
         answer = http.post("/v1/tasks", content=body, headers=lines)
