@@ -12,10 +12,12 @@ import pytest
 from controller import bulkhead
 from controller.client import Client
 from controller.client.bulk import MAX_ACTS
+from controller.client.reading import OF_TASKS
 from controller.core.model.lifecycle import State
 from controller.endpoint.problems import CONTENT_TYPE
 from controller.gateway import bulk
 from controller.gateway.openings import LIMITS, Limit, Opening, Openings
+from controller.gateway.standby import Standby
 from controller.gateway.writing import Writing
 from controller.store.base import OutcomeUnknown, StoreUnavailable
 from controller.store.etcd.store import EtcdStore
@@ -102,6 +104,21 @@ def test_each_task_has_the_answer_that_it_would_have_alone(
     assert absent["problem"]["status"] == 404
     view = client.get("waits")
     assert sorted(view.requests) == ["cancel", "change"]
+
+
+def test_the_revision_is_that_of_the_last_write(
+    as_: As, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from a gateway whose own copy of the records is behind, and if the last task was not written."""
+    client.submit_many([task(name) for name in "abcd"])
+    alice = as_("alice")
+    monkeypatch.setattr(Standby, "revision", property(lambda _: 1))
+    answer = alice.post(PATH, json=body("cancel", *"abcd", "none"))
+    assert "problem" in results(answer)[-1]
+    tasks = client._reading.model(*OF_TASKS).tasks.values()
+    mods = [mod for each in tasks for _, mod in each.requests.values()]
+    assert len(mods) == 4
+    assert answer.headers["Tally-Revision"] == str(max(mods))
 
 
 @pytest.mark.parametrize(
