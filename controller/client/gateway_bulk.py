@@ -47,6 +47,7 @@ class GatewayBulk(Bulk):
         found: dict[str, RequestResult | TallyError] = {}
         asked, until = list(views), 0.0
         while True:
+            begun = time.monotonic()
             body = {
                 **same,
                 "tasks": [{"id": name, "create_revision": views[name].create_revision} for name in asked],
@@ -61,7 +62,8 @@ class GatewayBulk(Bulk):
                 found[name] = error_of(problem) if problem else view_of(RequestResult, document)
                 if problem and problem["status"] in FOR_NOW:
                     again.append(name)
-            until = time.monotonic() + PATIENT_SECONDS if len(again) < len(asked) or not until else until
+            if not until or len(again) < len(asked):  # patience begins anew with each that is answered
+                until = begun + PATIENT_SECONDS
             if not again or time.monotonic() + PAUSE_SECONDS >= until:
                 return found
             asked = again

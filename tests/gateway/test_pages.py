@@ -21,6 +21,7 @@ WORDS = {
     Opening.WAITS: "waits",
     Opening.UPLOADS: "uploads of many tasks",
     Opening.LISTS: "lists",
+    Opening.ACTS: "acts on many tasks",
     Opening.LOGS: "outputs that are read",
 }
 
