@@ -76,6 +76,7 @@ command(app, "hold", rich_help_panel=TASKS)(change.hold)
 command(app, "release", rich_help_panel=TASKS)(change.release)
 command(settable, "priority", context_settings={"ignore_unknown_options": True})(change.set_priority)  # -5
 command(app, "login", rich_help_panel=TASKS, settings=())(sign_in.login)
+command(app, "logout", rich_help_panel=TASKS, settings=())(sign_in.logout)
 command(app, "whoami", rich_help_panel=TASKS)(sign_in.whoami)
 command(roles, "can-i")(sign_in.can_i)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)

@@ -1,4 +1,4 @@
-"""The commands `tally login`, `whoami` and `auth can-i`: for who comes by a gateway."""
+"""The commands `tally login`, `logout`, `whoami` and `auth can-i`: for who comes by a gateway."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def login(
     """
     from controller.client.gateway_calls import GatewayCalls, parse_token
     from controller.client.gateway_client import GatewayClient
-    from controller.config.values import expanded, parse_path
+    from controller.config.values import parse_path
 
     if str(token) == "-":
         if sys.stdin.isatty():
@@ -67,16 +67,16 @@ def login(
     calls = GatewayCalls(server, lambda: text, ca_file=ca_file)
     with GatewayClient(calls) as client:
         found = client.access.whoami()
-    folder = expanded(Path("~/.config/tally"), "HOME")
+    folder = _folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(folder / "token", text + "\n", 0o600)
     lines = [f"server = {_toml(calls.url)}", f"token_file = {_toml(str(folder / 'token'))}"]
     if ca_file:
         lines.append(f"ca_file = {_toml(ca_file)}")
     file = folder / "tally.toml"
-    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    kept = [line for line in before if not _OURS.match(line) and not (ca_file and _AUTHORITY.match(line))]
-    if len(kept) < len(before) and any(_AUTHORITY.match(line) for line in before if line not in kept):
+    kept = _lines_of_others(file)
+    if ca_file and any(map(_AUTHORITY.match, kept)):
+        kept = [line for line in kept if not _AUTHORITY.match(line)]
         say(f"{file} named another ca_file, for etcd: give that by --ca-file when you go by etcd", err=True)
     text = "\n".join([*lines, *kept]) + "\n"
     tomllib.loads(text)  # what was there is TOML still
@@ -84,6 +84,23 @@ def login(
     say(f"signed in at {calls.url} as {found['name']}, for cluster {found['cluster']}")
     if session.flags or os.environ.get("TALLY_SERVER"):
         say("flags and the environment go before the file that was written", err=True)
+
+
+def logout(session: Session) -> None:  # noqa: ARG001  # it needs no settings
+    """Forget the gateway and the token that `tally login` has kept.
+
+    The token stays valid: whoever keeps the gateway's tokens revokes it.
+    """
+    folder = _folder()
+    token, file = folder / "token", folder / "tally.toml"
+    kept = _lines_of_others(file)
+    had = token.exists() or len(kept) < len(_lines(file))
+    token.unlink(missing_ok=True)
+    if kept:
+        _write(file, "\n".join(kept) + "\n", 0o600)
+    else:
+        file.unlink(missing_ok=True)
+    say("signed out" if had else "nothing to do: `tally login` has kept nothing")
 
 
 def whoami(
@@ -134,6 +151,30 @@ def _gateway(session: Session) -> GatewayClient:
     if not isinstance(client, GatewayClient):
         raise UserError("there is no gateway to ask: give --server, or `tally login URL`")
     return client
+
+
+def _folder() -> Path:
+    """Where `tally login` keeps what it keeps."""
+    from controller.config.values import expanded
+
+    return expanded(Path("~/.config/tally"), "HOME")
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+def _lines_of_others(file: Path) -> list[str]:
+    """The lines of the file without those of a login: server, token_file, and a ca_file that comes next."""
+    kept: list[str] = []
+    follows = False
+    for line in _lines(file):
+        if _OURS.match(line) or (follows and _AUTHORITY.match(line)):
+            follows = True
+        else:
+            follows = False
+            kept.append(line)
+    return kept
 
 
 def _write(file: Path, text: str, mode: int) -> None:

@@ -14,7 +14,7 @@ from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
-from controller.client.pools import PoolAdmission, apply_pool, delete_pool
+from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warning_of
 from controller.client.queue_room import QueueRoom
 from controller.client.reading import (
     OF_TASKS,
@@ -34,7 +34,6 @@ from controller.errors import InvalidField
 from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.views.explain import explain
-from controller.views.pools import pool_facts
 from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:
@@ -310,14 +309,12 @@ class Client:
         Fields that are left out get their defaults. The features that the pool needs are turned on. Raises
         InvalidField, and UserError if a replica does not know such a feature.
         """
-        pool, outcome, turned_on = apply_pool(
-            self._calls.stored, self._calls.commit, self.keys, self.features, definition
-        )
+        applied = apply_pool(self._calls.stored, self._calls.commit, self.keys, self.features, definition)
         return ApplyResult(
-            name=pool.name,
-            outcome=outcome,
-            message=_overcommit(self._reading, pool),
-            turned_on=tuple(turned_on),
+            name=applied.pool.name,
+            outcome=applied.outcome,
+            message=warning_of(self._reading, applied),
+            turned_on=tuple(applied.turned_on),
         )
 
     def delete_pool(self, name: str) -> None:
@@ -326,17 +323,6 @@ class Client:
         Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
         delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
-
-
-def _overcommit(reading: Reading, pool: Pool) -> str:
-    facts = pool_facts(reading.model("pools/", "ledgers/"), pool.name)
-    over = ", ".join(facts.overcommitted)
-    return (
-        f"tasks hold more than this capacity ({over}: {facts.held} held): no task is admitted until enough of"
-        " them have ended"
-        if over
-        else ""
-    )
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:

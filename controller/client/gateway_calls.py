@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 import time
@@ -264,5 +265,9 @@ def _revision(answer: requests.Response) -> int:
 def _plain(error: Exception) -> str:
     if "WRONG_VERSION_NUMBER" in str(error):
         return "it does not speak TLS; is it http://?"
+    if re.search("unable to get local issuer|self-signed", str(error)):
+        return (
+            "no authority that is known here has signed its certificate: give --ca-file, to login --authority"
+        )
     inner: Any = error.args[0] if error.args else error
     return str(getattr(inner, "reason", inner))[:200]

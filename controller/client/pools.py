@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
-from controller.core.model import codec
+from controller.client.reading import Reading
+from controller.core.model import attested, codec
 from controller.core.model.features import needed_by_pool
+from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
 from controller.core.model.sharing_fields import check_guarantees
 from controller.core.model.task import Pool, Reserve
@@ -19,15 +21,25 @@ from controller.core.model.validation import parse_pool
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
+from controller.views.pools import pool_facts, queued_unattested
 
 Read = Callable[[str], KeyValue | None]
 Commit = Callable[[Transaction], Committed | Refused]
 
 
+class AppliedPool(NamedTuple):
+    """A definition that is stored, the one before (None: none that can be read), and what was turned on."""
+
+    pool: Pool
+    outcome: Literal["created", "configured", "unchanged"]
+    before: Pool | None
+    turned_on: Sequence[str]  # features
+
+
 def apply_pool(
     read: Read, commit: Commit, keys: Keys, features: Features, definition: Mapping[str, Any] | Pool
-) -> tuple[Pool, Literal["created", "configured", "unchanged"], list[str]]:
-    """Create the pool, or replace its whole definition; returns also the features that it turned on.
+) -> AppliedPool:
+    """Create the pool, or replace its whole definition.
 
     A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING.
 
@@ -47,6 +59,7 @@ def apply_pool(
             mod, new = features.ensure(needed)
             guards, turned_on = [Guard(keys.engine, mod)], [*turned_on, *new]
         item = read(key)
+        before: Pool | None = None
         unknown: dict[str, Any] = {}
         if item is None and not says_reserve:
             pool = msgspec.structs.replace(pool, reserve=Reserve.LACKING)  # the default of new pools
@@ -56,7 +69,7 @@ def apply_pool(
                 if not says_reserve:
                     pool = msgspec.structs.replace(pool, reserve=before.reserve)
                 if before == pool:
-                    return pool, "unchanged", turned_on
+                    return AppliedPool(pool, "unchanged", before, turned_on)
                 stored = codec.decode_mapping(item.value)
                 unknown = {
                     name: value for name, value in stored.items() if name not in Pool.__struct_fields__
@@ -68,7 +81,27 @@ def apply_pool(
             Transaction((Guard(key, item.mod if item is not None else 0), *guards), (Put(key, value),), op)
         )
         if isinstance(answer, Committed):
-            return pool, "configured" if item is not None else "created", turned_on
+            outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+            return AppliedPool(pool, outcome, before, turned_on)
+
+
+def warning_of(reading: Reading, applied: AppliedPool) -> str:
+    """What the new definition does to tasks that are there, and what the old one did; "" for nothing."""
+    pool, before, told = applied.pool, applied.before, list[str]()
+    facts = pool_facts(reading.model("pools/", "ledgers/"), pool.name)
+    if facts.overcommitted:
+        over = ", ".join(facts.overcommitted)
+        told.append(
+            f"tasks hold more than this capacity ({over}: {facts.held} held): no task is admitted until"
+            " enough of them have ended"
+        )
+    if before is not None and before.require_attested and not pool.require_attested:
+        told.append("it had require_attested, and has not any more: who may write to etcd may submit to it")
+    if pool.require_attested and (before is None or not before.require_attested):
+        refused = queued_unattested(reading.model("tasks/", "states/", f"{attested.KIND}/"), pool)
+        if refused:
+            told.append(f"{counted(refused, 'waiting task')} that no gateway has attested will be rejected")
+    return "; ".join(told)
 
 
 class PoolAdmission:

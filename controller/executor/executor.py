@@ -188,7 +188,8 @@ class TallyExecutor(Executor):
         try:
             for result in self.client.submit_many(tasks):
                 if result.outcome not in ("created", "unchanged"):
-                    raise InvalidField(result.field or "task", result.message)
+                    field = result.field or "task"
+                    raise InvalidField(field, result.message.removeprefix(f"{field}: "))
         except BaseException:
             with self._settled:
                 for future in futures:

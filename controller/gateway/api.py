@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controller import bulkhead
 from controller.client.submission import SubmitResult
 from controller.client.views import RequestResult
 from controller.endpoint.problems import Problem
@@ -25,6 +24,7 @@ from controller.endpoint.stream import Feed
 from controller.gateway import bodies, documents
 from controller.gateway.attempt_logs import AttemptLogs
 from controller.gateway.changes import Changes
+from controller.gateway.error_answers import problem_of
 from controller.gateway.events import OwnedEvents
 from controller.gateway.metrics import GatewayMetrics
 from controller.gateway.openings import Open, Opening, Openings
@@ -266,11 +266,11 @@ class _Upload(Response):
 
 def _broken_off(error: Exception) -> Problem:
     """Why an upload ends before its end."""
-    if isinstance(error, StoreError):
+    problem = problem_of(error)
+    if isinstance(error, StoreError) and problem.document.status == HTTPStatus.SERVICE_UNAVAILABLE:
         detail = "etcd does not answer: send again what has no line here; what is stored already is unchanged"
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-    bulkhead.caught("gateway-upload", error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details")
+    return problem
 
 
 def answer(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:

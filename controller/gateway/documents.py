@@ -72,7 +72,7 @@ def whoami(caller: Caller, cluster: str) -> Whoami:
         method=identity.method,
         is_admin=rights.is_admin,
         owners={
-            act: None if owners is None else sorted(owners) for act, owners in sorted(rights.owners.items())
+            act: None if owners is None else sorted(owners) for act, owners in rights.reachable().items()
         },
         pools={
             owner: None if pools is None else sorted(pools) for owner, pools in sorted(rights.pools.items())

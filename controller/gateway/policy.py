@@ -113,6 +113,14 @@ class Rights(NamedTuple):
         """The owners whose tasks it may read; None for all. The same for whoever may read the same."""
         return None if self.is_admin else self.owners.get(Right.READ, frozenset())
 
+    def reachable(self) -> dict[Right, frozenset[str] | None]:
+        """`owners`, without those whose tasks it may not read: for it, there are no such tasks."""
+        readable = self.readable
+        return {
+            act: owners if readable is None else readable if owners is None else owners & readable
+            for act, owners in sorted(self.owners.items())
+        }
+
     def lines(self) -> list[str]:
         """What is allowed, for people."""
         if self.is_admin:
@@ -121,9 +129,8 @@ class Rights(NamedTuple):
             f"may submit for {owner} to {_listed(pools, 'all pools', 'no pool')}"
             for owner, pools in sorted(self.pools.items())
         ]
-        readable = self.readable
-        for right, owners in sorted(self.owners.items()):
-            seen = owners if readable is None else readable if owners is None else owners & readable
+        for right, seen in self.reachable().items():
+            owners = self.owners[right]
             if seen is None or seen:
                 found.append(f"may {right} tasks of {_listed(seen, 'all owners', 'nobody')}")
             if owners is not None and seen is not None and owners - seen:

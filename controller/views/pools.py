@@ -20,6 +20,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
 from controller.core.model.sharing import ANYBODY, OwnerPolicy
 from controller.core.model.task import AttemptId, Pool
+from controller.core.planning.attestation import unattested
 from controller.core.promise.invariants import unledgered
 
 
@@ -102,6 +103,12 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
 def all_pools(model: Model) -> list[PoolFacts]:
     """The facts of all pools, by name."""
     return [pool_facts(model, name) for name in pool_names(model)]
+
+
+def queued_unattested(model: Model, pool: Pool) -> int:
+    """How many of its waiting tasks a pool with `require_attested` refuses."""
+    queued = (model.tasks[task_id] for task_id in model.queue(pool.name))
+    return sum(bool(unattested(model, task, pool)) for task in queued)
 
 
 def undefined_pools(model: Model) -> list[str]:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from controller.client import Client, connect_to_gateway
+from controller.client.errors import Refusal
 from controller.core.model import attested, codec
 from controller.core.model.notices import EndNotice, encode_notice
 from controller.core.model.op import Op
@@ -108,6 +109,31 @@ def test_a_gateway_attests_and_can_do_no_more(guarded: Guarded, tmp_path: Path) 
     ):
         blind = Transaction((), (Put(key, b"{}"),), Op("x"))
         assert denied(partial(gateway_store.commit, blind, deadline=soon())), key
+
+
+def test_a_gateway_without_its_role_says_so_to_whoever_submits(guarded: Guarded, tmp_path: Path) -> None:
+    """One task, or many: the reason is its own user's, and no silence of etcd."""
+    put(guarded, guarded.keys.engine, engine_with("attested", "owners"))
+    with guarded.client("admin") as admin:
+        admin.apply_pool({"name": "default", "capacity": {"cpu": 4}})
+    token, tokens, policy = new_token(), tmp_path / "tokens.toml", tmp_path / "policy.toml"
+    tokens.write_text(f'[[tokens]]\nname = "alice"\nsha256 = "{digest(token)}"\n')
+    policy.write_text(POLICY)
+    (port,) = free_ports(1)
+    address, files = f"127.0.0.1:{port}", [str(policy), "--gateway-tokens-file", str(tokens)]
+    flags = ["--gateway", address, "--gateway-policy-file", *files]
+    task = {"id": "job", "owner": "vision", "command": ["true"]}
+    with serving(guarded, "user", "gateway", *flags):
+        wait_until(partial(is_up, f"http://{address}/readyz"), "the gateway")
+        signed = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"http://{address}", headers=signed, trust_env=False) as http:
+            one = http.post("/v1/tasks", json=task)
+            assert (one.status_code, "the gateway's own user" in one.json()["detail"]) == (403, True)
+        with (
+            connect_to_gateway(f"http://{address}", token=token) as alice,
+            pytest.raises(Refusal, match="the gateway's own user of etcd may not do this"),
+        ):
+            alice.submit(task)
 
 
 def test_a_notifier_reads_the_outbox_and_nothing_else(guarded: Guarded, tmp_path: Path) -> None:

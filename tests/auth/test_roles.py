@@ -218,6 +218,7 @@ ELSEWHERE = {
     "completion",
     "version",  # write nothing to etcd
     "login",
+    "logout",
     "whoami",
     "auth can-i",
     "gateway check-policy",

@@ -220,6 +220,25 @@ def test_lowering_a_capacity_below_what_is_held_warns(client: Client, put_raw: P
     assert (view.overcommitted, view.free, view.counts) == (["cpu"], Vector({"cpu": -2000}), {"Created": 1})
 
 
+def test_what_require_attested_does_to_waiting_tasks_is_told(client: Client, put_raw: PutRaw) -> None:
+    """When it is turned on; and that it is gone, which a definition without it does without a word."""
+    put_raw(
+        "engine", b'{"engine":{"name":"null","id":"e","parts":{"feature/attested":""}},"installation":"abc"}'
+    )
+    client.apply_pool({"name": "gpu", "capacity": {"cpu": 4}})
+    for name in ("x", "y"):
+        client.submit({"id": name, "pool": "gpu", "command": ["true"]})
+    guarded = {"name": "gpu", "capacity": {"cpu": 4}, "require_attested": True}
+    told = client.apply_pool(guarded).message
+    assert told == "2 waiting tasks that no gateway has attested will be rejected"
+    assert client.apply_pool({**guarded, "capacity": {"cpu": 5}}).message == ""
+    open_again = client.apply_pool({"name": "gpu", "capacity": {"cpu": 5}}).message
+    assert (
+        open_again == "it had require_attested, and has not any more: who may write to etcd may submit to it"
+    )
+    assert client.apply_pool({"name": "gpu", "capacity": {"cpu": 5}}).message == ""
+
+
 def test_delete_pool(client: Client) -> None:
     """Gone, and gone only once."""
     client.delete_pool("default")

@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import certifi
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -51,6 +52,29 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     needs = tally("audit")
     assert needs.exit_code == 1
     assert "needs etcd itself" in needs.stderr
+
+
+def test_what_a_login_keeps_is_exchanged_and_forgotten(served: Served, tmp_path: Path) -> None:
+    """And nothing else of the file."""
+    folder, authority = tmp_path / ".config" / "tally", certifi.where()
+    assert tally("logout").stdout == "nothing to do: `tally login` has kept nothing\n"
+    for _ in range(2):
+        done = tally("login", served.gateway.url, "--authority", authority, stdin=served.tokens["alice"])
+        assert (done.exit_code, done.stderr) == (0, "")
+    file = folder / "tally.toml"
+    assert len(file.read_text().splitlines()) == 3
+    file.write_text(file.read_text() + '# mine\nca_file = "/etc/hosts"\n')
+    file.write_text(file.read_text().replace(f'ca_file = "{authority}"\n', ""))
+    done = tally("login", served.gateway.url, stdin=served.tokens["alice"])
+    assert 'ca_file = "/etc/hosts"' in file.read_text()
+    assert tally("logout").stdout == "signed out\n"
+    assert file.read_text() == '# mine\nca_file = "/etc/hosts"\n'
+    assert not (folder / "token").exists()
+    assert "give --server" in tally("whoami").stderr
+    assert tally("login", served.gateway.url, stdin=served.tokens["alice"]).exit_code == 0
+    file.write_text("".join(line for line in file.open() if "token" in line or "server" in line))
+    assert tally("logout").exit_code == 0
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("how", ["flag", "environment"])

@@ -306,6 +306,11 @@ def test_etcd_may_be_away(cluster: LocalCluster, gateway: Process) -> None:
             assert http.get("/livez").status_code == 200
             refused = http.post("/v1/tasks", content=json.dumps(job("x", "true")))
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+            kind, lines = {"Content-Type": "application/x-ndjson"}, json.dumps(job("x", "true")) + "\n"
+            broken = http.post("/v1/tasks", content=lines, headers=kind)
+            problem = json.loads(broken.text.splitlines()[-1])["problem"]
+            assert problem["status"] == 503
+            assert "send again what has no line here" in problem["detail"]
             assert http.get("/v1/tasks").status_code == 200
     finally:
         os.kill(pid, signal.SIGCONT)
