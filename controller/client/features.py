@@ -195,10 +195,14 @@ def _check_all_know(now: Fence, names: Iterable[str]) -> None:
 
 
 def _in_use(name: str, used: Sequence[str]) -> str:
-    return (
-        f"the feature {name} stays on, since data uses it: {_some(used)}. Change these pools, release or"
-        " cancel what was changed, and wait until these tasks have ended or are removed"
+    remedy = (
+        "Change these pools, and wait until a notifier has told these notices, or drop them (`tally notifier"
+        " drop --waiting`)"
+        if name == features.NOTIFY
+        else "Change these pools, release or cancel what was changed, and wait until these tasks have ended"
+        " or are removed"
     )
+    return f"the feature {name} stays on, since data uses it: {_some(used)}. {remedy}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,14 +18,18 @@ CSRF_HEADER = "X-Tally-CSRF"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def refuse_other_sites(headers: Headers) -> None:
-    """Raises Problem (403) for a request that a browser sent for another site. Other clients say nothing."""
+def refuse_other_sites(headers: Headers, scheme: str) -> None:
+    """Raises Problem (403) for a request that a browser sent for another site. Other clients say nothing.
+
+    `scheme` is the gateway's own. With TLS, no page in clear text is ours; without, a proxy may have it.
+    """
     site = headers.get("sec-fetch-site", "same-origin")
     if site != "same-origin":
         detail = f"Sec-Fetch-Site is {site[:40]!r}: only the gateway's own page may ask for this in a browser"
         raise Problem(HTTPStatus.FORBIDDEN, detail)
     for origin in headers.getlist("origin"):
-        if not _is_ours(origin, headers.get("host", "")):
+        is_clear = scheme == "https" and not origin.lower().startswith("https:")
+        if is_clear or not _is_ours(origin, headers.get("host", "")):
             detail = (
                 f"Origin is {origin[:80]!r}, and Host {headers.get('host', '')[:80]!r}: only the gateway's"
                 " own page may ask for this in a browser; a proxy before the gateway has to pass Host on"

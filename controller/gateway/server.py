@@ -347,7 +347,7 @@ def _refuse_other_pages(request: Request, session: BrowserSession | None) -> Non
     """Raises Problem (403) if a browser may have been made to send this, with its cookie or certificate."""
     # no page of another site can send an Authorization header; but it may have one sign in as its owner
     if "authorization" not in request.headers or request.scope[OPERATION] == BEGIN_SESSION:
-        refuse_other_sites(request.headers)
+        refuse_other_sites(request.headers, request.scope["scheme"])
     if session is not None:
         require_csrf_token(request.headers, session)
 

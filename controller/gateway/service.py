@@ -29,6 +29,7 @@ from controller.client.views import (
 )
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.model import Model
+from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
@@ -217,14 +218,12 @@ class Service:
         rights = caller.rights
         with self._standby.reading() as model:
             views = pool_views(model)
+        views = [
+            msgspec.structs.replace(view, definition=_own_part(view.definition, rights)) for view in views
+        ]
         if rights.may_read_all:
             return views
-        return [
-            msgspec.structs.replace(
-                view, definition=_own_part(view.definition, rights), counts={}, on_hold=None
-            )
-            for view in views
-        ]
+        return [msgspec.structs.replace(view, counts={}, on_hold=None) for view in views]
 
     def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""
@@ -240,8 +239,13 @@ class Service:
 
 
 def _own_part(pool: Pool | None, rights: Rights) -> Pool | None:
-    """The definition, with those of its owners only whose tasks may be read."""
-    if pool is None or pool.sharing is None:
+    """The definition, with those of its owners whose tasks may be read, and of receivers only the hosts."""
+    if pool is None:
+        return None
+    if not rights.is_admin:
+        notify = tuple(msgspec.structs.replace(rule, url=masked_url(rule.url)) for rule in pool.notify)
+        pool = msgspec.structs.replace(pool, notify=notify)
+    if rights.may_read_all or pool.sharing is None:
         return pool
     owners = {name: part for name, part in pool.sharing.owners.items() if rights.allows(Right.READ, name)}
     return msgspec.structs.replace(pool, sharing=msgspec.structs.replace(pool.sharing, owners=owners))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -140,6 +141,31 @@ def test_a_full_outbox_keeps_no_more_and_counts_them(monkeypatch: pytest.MonkeyP
     assert (third.notice, third.is_unnoticed, second.is_unnoticed) == (None, True, False)
     third.add_to(plan)
     assert plan.unnoticed == 1
+
+
+def test_who_has_many_notices_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner of a pool has at most as many as still fit; what is deleted counts no more."""
+    monkeypatch.setattr(notices, "MAX_NOTICES", 20)
+    known, serial = model(pool(notify=RULES)), count(200)
+
+    def end(owner: str, revision: int) -> bool:
+        """An end of a task of this owner, whose notice is stored if it is kept."""
+        known.apply(spec(revision, owner=owner))
+        found = beside(known, known.tasks["t"], ended(owner=owner), MOMENT, Plan(OP), False)
+        assert found.is_unnoticed is (found.notice is None)
+        if found.notice is not None:
+            key = ("t", f"{revision:020d}")
+            known.apply(Change("outbox", key, found.notice.value, next(serial), revision))
+        return found.notice is not None
+
+    assert [end("greedy", next(serial)) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert [end("modest", next(serial)) for _ in range(6)] == [True] * 5 + [False]
+    assert [end("third", next(serial)) for _ in range(4)] == [True] * 3 + [False]
+    of_greedy = [names for names, notice in known.notices.items() if notice.owner == "greedy"]
+    for names in of_greedy:
+        known.apply(Change("outbox", names, None, next(serial)))
+    assert dict(known.notice_counts) == {("p", "modest"): 5, ("p", "third"): 3}
+    assert end("modest", next(serial))
 
 
 def test_what_is_kept_of_a_notice() -> None:

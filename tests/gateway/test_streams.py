@@ -17,6 +17,7 @@ from controller.gateway.identity import Identity, Method
 from controller.gateway.openings import LIMITS, Limit, Opening
 from controller.gateway.policy import parse_policy
 from controller.gateway.task_owners import TaskOwners
+from tests.client.conftest import PutRaw
 from tests.endpoint.model_view import ModelView
 from tests.gateway.conftest import As, Served
 from tests.gateway.test_gateway import task
@@ -153,6 +154,21 @@ def test_pools_are_told_without_the_tasks_of_others(as_: As, client: Client) -> 
 
     assert shown("watcher")["counts"] == {"Created": 1}
     assert (shown("alice")["counts"], shown("alice")["on_hold"]) == ({}, None)
+
+
+def test_the_urls_of_receivers_are_told_to_admins_alone(as_: As, client: Client, put_raw: PutRaw) -> None:
+    """Their paths may be secrets, with which anybody can write to a chat."""
+    rule = b'{"url":"https://hooks.example:8443/T0/SECRET?token=abc","on":["failed"]}'
+    put_raw("pools/told", b'{"name":"told","capacity":{"cpu":"4"},"notify":[%s]}' % rule)
+
+    def urls(who: str) -> list[str]:
+        pools = as_(who).get("/v1/pools").json()["items"]
+        return [rule["url"] for pool in pools for rule in pool["definition"].get("notify", [])]
+
+    wait_until(lambda: urls("ops"), "the pool")
+    assert urls("ops") == ["https://hooks.example:8443/T0/SECRET?token=abc"]
+    for who in ("alice", "watcher"):
+        assert urls(who) == ["https://hooks.example:8443/***"]
 
 
 def test_who_may_nothing_learns_nothing(as_: As) -> None:

@@ -18,7 +18,7 @@ NOTICE_MUTANTS = (
     ),
     Mutant(
         "two ends of one task have one notice",
-        (Edit(_NOTICE, "notices.sequence_of(moment.epoch, moment.op)", '"1"'),),
+        (Edit("core.planning.beside:beside", "notices.sequence_of(moment.epoch, moment.op)", '"1"'),),
     ),
     Mutant(
         "labels of a rule are not looked at",

@@ -5,6 +5,8 @@ Also the records beside tasks: attestations, notices about ended tasks, and kept
 
 from __future__ import annotations
 
+from collections import Counter
+
 from controller.core.model import attested, codec, kept_log, notices
 from controller.core.model.attested import Attestation
 from controller.core.model.installation import EngineRecord, Installation, decode_engine, decode_installation
@@ -30,6 +32,7 @@ class InstallationRecords:
         self.repairs: dict[str, tuple[RepairRequest, int]] = {}  # requests for repairs, with their mod
         self.repaired: dict[str, Change] = {}  # their outcomes
         self.notices: dict[tuple[str, ...], notices.EndNotice] = {}  # (task, sequence) → notice
+        self.notice_counts: Counter[tuple[str, str]] = Counter()  # of them, by pool and owner
         self.dead: dict[tuple[str, ...], float] = {}  # those of them that were given up, and when
         self.deliveries: dict[tuple[str, ...], notices.Delivery] = {}
         self.attested: dict[str, tuple[Attestation, int]] = {}  # task → its attestation, with its mod
@@ -76,10 +79,14 @@ class InstallationRecords:
                 if change.value is not None:
                     self.attested[change.names[0]] = (attested.decode(change.value), change.mod)
             case notices.OUTBOX:
-                self.notices.pop(change.names, None)
+                if before := self.notices.pop(change.names, None):
+                    self.notice_counts[before.pool, before.owner] -= 1
+                    if not self.notice_counts[before.pool, before.owner]:
+                        del self.notice_counts[before.pool, before.owner]
                 self.dead.pop(change.names, None)
                 if change.value is not None:
                     notice = self.notices[change.names] = notices.decode_notice(change.value)
+                    self.notice_counts[notice.pool, notice.owner] += 1
                     if notice.dead is not None:
                         self.dead[change.names] = notice.dead.at
             case notices.DELIVERED:

@@ -38,7 +38,11 @@ NOTIFIER = "notifier"
 """The kinds of the records, and of the key that the working notifier holds."""
 
 MAX_NOTICES = 10_000
-"""Notices that wait to be delivered, in one installation. Further ones are counted, and not kept."""
+"""Notices that are kept, in one installation. Further ones are counted, and not kept.
+
+Those of one owner in one pool are at most as many as still fit: the dynamic threshold of Choudhury and Hahne
+(1998).
+"""
 MAX_DEAD = 1_000
 """Dead letters that are kept. For each further one, the oldest is deleted."""
 MESSAGE_CHARACTERS = 1000

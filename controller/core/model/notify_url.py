@@ -53,6 +53,12 @@ def shown_receiver(url: str) -> str:
         return "(no valid URL)"
 
 
+def masked_url(url: str) -> str:
+    """A receiver's URL without its path, for who may not know it."""
+    scheme = "http" if url.startswith("http://") else "https"
+    return f"{scheme}://{shown_receiver(url)}/***"
+
+
 def parse_notify_url(raw: object, field: str, *, allow_http: bool = False) -> NotifyUrl:
     """The parts of an https URL; of an http URL too, where the operator allows it.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from controller.core.model import attested, kept_log, notices
 from controller.core.model.model import Model
+from controller.core.model.notices import EndNotice
 from controller.core.model.records import Task
 from controller.core.planning.decide import Decision
 from controller.core.planning.plan import NoticeChange, Plan
@@ -57,19 +58,22 @@ def beside(
     compares_attested = decision.compares_attested or (decision.removes and is_early)
     attested_mod = model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1
     notice = notice_of_end(model, task, decision, moment)
-    is_full = len(model.notices) + len(plan.notices) >= notices.MAX_NOTICES
-    return Beside(also_removes, attested_mod, None if is_full else notice, is_full and notice is not None)
+    if notice is None:
+        return Beside(also_removes, attested_mod, None, is_unnoticed=False)
+    # who has many leaves as much room as it takes, so that the ends of others are told
+    own = model.notice_counts[notice.pool, notice.owner] + len(plan.notices)
+    is_full = own + len(model.notices) + len(plan.notices) >= notices.MAX_NOTICES
+    change = NoticeChange(
+        (task.id, notices.sequence_of(moment.epoch, moment.op)), notices.encode_notice(notice, moment.op)
+    )
+    return Beside(also_removes, attested_mod, None if is_full else change, is_unnoticed=is_full)
 
 
-def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) -> NoticeChange | None:
+def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) -> EndNotice | None:
     """What is to be told about the end that the decision records, if it records one."""
     status, record = decision.status, model.pools.get(task.pool)
     was_finished = task.status is not None and task.status.is_finished
     ends = status is not None and status.is_finished and not was_finished
     if record is None or not record.pool.notify or status is None or not ends:
         return None
-    notice = notices.notice_of(task.id, task.spec, status, record.pool, moment.at / 1000)
-    if notice is None:
-        return None
-    names = task.id, notices.sequence_of(moment.epoch, moment.op)
-    return NoticeChange(names, notices.encode_notice(notice, moment.op))
+    return notices.notice_of(task.id, task.spec, status, record.pool, moment.at / 1000)
