@@ -102,8 +102,10 @@ def _others(session: Session) -> Iterator[Point]:
         )
     elif now.dead:
         yield Point("notifier", CheckStatus.WARNING, f"{notices}: see `tally notifier list`")
-    elif now.on_duty:
+    elif now.on_duty and not now.failing:
         yield Point("notifier", CheckStatus.OK, f"{now.on_duty} is on duty, {notices}")
+    for host, why in now.failing.items():
+        yield Point("notifier", CheckStatus.WARNING, f"{now.on_duty} cannot tell {host}: {why}")
 
 
 def _ages(replicas: Sequence[ReplicaView], now: float) -> Iterator[Point]:

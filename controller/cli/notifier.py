@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from controller.cli.session import CONNECTION, Session
 from controller.client.errors import NotFound
 from controller.client.notices import NoticeView
 from controller.core.model.codec import to_builtins
-from controller.core.model.notify_url import shown_receiver
+from controller.core.model.notify_url import host_of, shown_receiver
 from controller.terminal import say
 from controller.views.words import at
 
@@ -64,7 +65,8 @@ def list_notices(
     if output:
         out.print_document({"items": [to_builtins(view) for view in views]}, output)
     elif views:
-        out.Table(NOTICE_COLUMNS).print(map(_row, views))
+        failing = session.client.notices.summary().failing
+        out.Table(NOTICE_COLUMNS).print(_row(view, failing) for view in views)
     else:
         say("No notices found.", err=True)
 
@@ -103,9 +105,14 @@ def _chosen(session: Session, tasks: list[str] | None, *, waiting: bool = False)
     return [view for view in views if not tasks or view.notice.task in tasks]
 
 
-def _row(view: NoticeView) -> tuple[object, ...]:
+def _row(view: NoticeView, failing: Mapping[str, str]) -> tuple[object, ...]:
+    """A notice's row. `failing`: why hosts could not be told at the last try."""
     notice = view.notice
     receivers = ", ".join(dict.fromkeys(map(shown_receiver, notice.urls)))
-    why = "; ".join(dict.fromkeys(notice.dead.why.values())) if notice.dead is not None else ""
+    whys = list(notice.dead.why.values()) if notice.dead is not None else []
+    if notice.dead is None:
+        hosts = dict.fromkeys(map(host_of, notice.urls))
+        whys = [f"{host}: {failing[host]}" for host in hosts if host in failing]
+    why = "; ".join(dict.fromkeys(whys))
     state = "dead" if notice.dead is not None else "waiting"
     return notice.task, notice.ending, at(notice.at), state, receivers, why or "-"

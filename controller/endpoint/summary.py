@@ -7,7 +7,8 @@ from msgspec import Struct
 from controller import __version__
 from controller.core.model.model import Model
 from controller.core.model.resources import format_quantity
-from controller.endpoint.diagnosis import Known, Notice, Severity, diagnose
+from controller.endpoint.diagnosis import Known, Notice, diagnose
+from controller.endpoint.notice_words import Severity
 from controller.endpoint.replicas import ReplicaSummary, replica_summaries
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits

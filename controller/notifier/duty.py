@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from controller.clock import Clock
 from controller.core.model import codec
+from controller.core.model.op import Op
 from controller.errors import TallyError
 from controller.store.base import (
     Committed,
@@ -33,13 +36,22 @@ class DutyLost(TallyError):
 
 
 class Duty:
-    """A lease, and the key `notifier` on it.
+    """A lease, and the key `notifier` on it, which has what `describe` tells.
 
     What is written on duty compares the key's create revision (`term`): nothing is written by a notifier that
     has been replaced.
     """
 
-    def __init__(self, store: Store, keys: Keys, clock: Clock, name: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        name: str,
+        describe: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._describe = describe
+        self._described: dict[str, Any] = {}
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -78,6 +90,7 @@ class Duty:
                 if self._store.keep_alive(self._lease, deadline=self._clock.boottime() + RENEW_SECONDS) <= 0:
                     break
                 renewed = self._clock.boottime()
+                self._tell()
             except StoreError as error:
                 log.warning("duty not renewed", error=str(error))
                 if self._clock.boottime() - renewed >= TTL_SECONDS:
@@ -96,6 +109,20 @@ class Duty:
             except StoreError as error:
                 log.info("duty not given up, it will expire", error=str(error))
 
+    def _tell(self) -> None:
+        """Write what has changed of what is told, for whoever asks."""
+        now = self._describe()
+        if now == self._described:
+            return
+        telling = Transaction((self.guard(),), (self._record(op := new_op(), now),), op)
+        if isinstance(
+            self._store.commit(telling, deadline=self._clock.boottime() + RENEW_SECONDS), Committed
+        ):
+            self._described = now
+
+    def _record(self, op: Op, told: dict[str, Any]) -> Put:
+        return Put(self._keys.notifier, codec.encode({"id": self._name, **told, "op": op}), self._lease)
+
     def _try(self) -> str:
         """Why it is not this notifier's turn; "" if it is."""
         deadline = self._clock.boottime() + RENEW_SECONDS
@@ -105,10 +132,8 @@ class Duty:
         self.give_up()
         self._lease = new_lease()
         self._store.grant(self._lease, TTL_SECONDS, deadline=deadline)
-        op = new_op()
-        value = codec.encode({"id": self._name, "op": op})
-        key = self._keys.notifier
-        creation = Transaction((Guard(key, 0),), (Put(key, value, self._lease),), op)
+        op, self._described = new_op(), {}
+        creation = Transaction((Guard(self._keys.notifier, 0),), (self._record(op, {}),), op)
         answer = self._store.commit(creation, deadline=deadline)
         if isinstance(answer, Committed):
             self.term = answer.revision

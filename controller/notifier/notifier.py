@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
 
 from controller.clock import Clock
 from controller.core.model.notices import Delivery, EndNotice, encode_delivery, sequence_text
-from controller.core.model.notify_url import parse_notify_url
+from controller.core.model.notify_url import host_of, parse_notify_url
 from controller.errors import InvalidField
 from controller.notifier.courier import Courier, CourierCounts
 from controller.notifier.delivery import Delivered, Postman, Undelivered
@@ -26,6 +27,8 @@ from controller.store.keys import Keys
 
 COMMIT_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
+MAX_TOLD_HOSTS = 100
+MAX_TOLD_CHARACTERS = 200
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +61,7 @@ class Notifier:
         self._postman = postman
         self._secrets = secrets
         self._give_up_after_seconds = give_up_after_seconds
-        self._duty = Duty(store, keys, clock, name)
+        self._duty = Duty(store, keys, clock, name, self._told)
         self._untold: dict[Names, Untold] = {}
         self._failing: dict[str, str] = {}  # host → why it was not told
         self._lock = threading.Lock()
@@ -128,6 +131,14 @@ class Notifier:
         outcome = self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
         self._note(host, "" if isinstance(outcome, Delivered) else outcome.why)
         return outcome
+
+    def _told(self) -> dict[str, Any]:
+        """What the key of the notifier on duty says besides its name: which receivers fail, and why."""
+        with self._lock:
+            urls = {url for untold in self._untold.values() for url in untold.left}
+            waited_for = set(map(host_of, urls))
+            failing = sorted(each for each in self._failing.items() if each[0] in waited_for)[:MAX_TOLD_HOSTS]
+        return {"failing": {host: why[:MAX_TOLD_CHARACTERS] for host, why in failing}} if failing else {}
 
     def _note(self, host: str, why: str) -> None:
         """Tell in the log when a host begins to fail, fails otherwise, and answers again."""

@@ -28,21 +28,29 @@ class BesideCounts(NamedTuple):
 
 
 class NotifierSummary(Struct, frozen=True, kw_only=True):
-    """Who delivers notices ("": nobody; "?": its record cannot be read), and how many there are."""
+    """Who delivers notices ("": nobody; "?": its record cannot be read), and how many there are.
+
+    `failing`: the hosts that could not be told at the last try, and why, as the notifier says.
+    """
 
     on_duty: str
     waiting: int
     dead: int
+    failing: dict[str, str] = {}
 
 
 def notifier_summary(model: Model) -> NotifierSummary:
     """The notifier on duty, and what it has before it."""
-    on_duty = ""
+    on_duty, failing = "", {}
     if model.notifier is not None:
-        name = decode_or_empty(model.notifier).get("id")
+        record = decode_or_empty(model.notifier)
+        name, told = record.get("id"), record.get("failing")
         on_duty = name if isinstance(name, str) and name else "?"
+        failing = {host: str(why) for host, why in told.items()} if isinstance(told, dict) else {}
     counts = beside_counts(model)
-    return NotifierSummary(on_duty=on_duty, waiting=counts.waiting_notices, dead=counts.dead_notices)
+    return NotifierSummary(
+        on_duty=on_duty, waiting=counts.waiting_notices, dead=counts.dead_notices, failing=failing
+    )
 
 
 def all_notices(model: Model) -> list[NoticeFacts]:

@@ -129,6 +129,10 @@ def test_check_tells_of_gateways_and_of_who_tells_receivers(tally: Tally, put_ra
     assert re.search(r"ok +gateway door: at http://door:1", told)
     assert re.search(r"warning +gateway gate: not ready: gateway_policy_file", told)
     assert re.search(r"warning +notifier: none is on duty, and 1 notice to be told", told)
+    put_raw("notifier", b'{"id":"herald","failing":{"hooks.example":"it answered 401"}}')
+    told = tally("check").out
+    assert re.search(r"warning +notifier: herald cannot tell hooks.example: it answered 401", told)
+    assert tally("notifier", "list").rows()[0][-1] == "-", "it waits for another host"
     put_raw("notifier", b'{"id":"herald"}')
     told = tally("check").out
     assert re.search(r"ok +notifier: herald is on duty, 1 notice to be told, 0 dead letters", told)

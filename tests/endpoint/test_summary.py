@@ -12,7 +12,8 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
-from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS, Severity
+from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS
+from controller.endpoint.notice_words import Severity
 from controller.endpoint.summary import Summary, Waits, summarize
 from controller.errors import TallyError
 from controller.views.freshness import RULE
@@ -231,6 +232,10 @@ def owe_notice(view: ModelView) -> None:
     view.write(("outbox", ("a", "1".zfill(20)), json.dumps(notice).encode()))
 
 
+def fail_receiver(view: ModelView) -> None:
+    view.write(("notifier", (), b'{"id":"n1","failing":{"u":"503"}}'))
+
+
 def bury_notice(view: ModelView) -> None:
     view.write(("notifier", (), b'{"id":"n1"}'))
     notice = {"task": "a", "owner": "o", "pool": "p", "urls": ["https://u"], "at": 1.0, "ending": "failed"}
@@ -243,6 +248,7 @@ def bury_notice(view: ModelView) -> None:
     [
         (lose_gateway_policy, {"gateway-not-ready": "warning"}),
         (owe_notice, {"no-notifier": "warning"}),
+        (fail_receiver, {"receiver-failing": "warning"}),
         (bury_notice, {"notices-dead": "warning"}),
         (break_store, {"store-unreachable": "critical"}),
         (lose_leader, {"no-leader": "critical"}),

@@ -234,14 +234,20 @@ def test_who_cannot_be_told_is_a_dead_letter_that_says_why(tmp_path: Path, secre
         local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster,
         cluster.client() as client,
         notifying(
-            cluster, secrets, "--notifier-give-up-seconds", "3", "--notifier-allowed-networks", "127.0.0.2/32"
+            cluster, secrets, "--notifier-give-up-seconds", "8", "--notifier-allowed-networks", "127.0.0.2/32"
         ) as notifier,
     ):
         urls = [inside.url("/a"), gone.url("/b", host="localhost")]
         define(client, *({"url": url, "on": ["cancelled", "succeeded"]} for url in urls))
         client.submit({"id": "job", "command": ["true"]})
         client.wait(["job"], timeout_seconds=30)
+        hosts = {"127.0.0.1", "localhost"}
+        wait_until(lambda: client.notices.summary().failing.keys() == hosts, "what is said before it is over")
+        listed = CliRunner().invoke(app, ["notifier", "list", "--etcd", cluster.endpoint]).stdout
+        assert "waiting" in listed
+        assert listed.count("is not public") == len(hosts)
         wait_until(lambda: stored(cluster).dead, "a dead letter", timeout=60)
+        wait_until(lambda: not client.notices.summary().failing, "nobody waits for these hosts any more")
         [notice] = stored(cluster).notices.values()
         assert notice.dead is not None
         assert set(notice.urls) == set(urls) == set(notice.dead.why)

@@ -376,6 +376,33 @@ def test_a_claim_ends_with_the_wish() -> None:
     assert started == [f"{AttemptId.parse(victim).task_id}-2"]
 
 
+def test_a_claim_of_a_task_that_is_set_aside_ends_after_its_reason_is_stored() -> None:
+    """Whoever reads the records, or leads next, never sees a claim end for no reason."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    pool.go()
+    assert pool.claims() == ["a0"]
+    planner, now = pool.leader.planner, pool.stage.clock.now()
+
+    def fall_over(task_id: str) -> None:
+        if task_id == "a0":
+            raise KeyError(task_id)
+
+    planner._looks_at = fall_over
+    pool.stage.request("a0", RequestKind.RETRY)
+    pool.leader.see(observation(("b7", 1), Phase.SUCCEEDED))
+    pool.leader.sync()
+    written = []
+    while plan := planner.plan(now):
+        written += [change.task_id for change in plan.changes if change.task_id == "b7"]
+        written += [record.kind for record in plan.records] + ["claim" for _ in plan.claims]
+        pool.leader.commit(plan)
+    assert written == ["b7", "quarantined", "claim"]
+    assert pool.claims() == []
+
+
 def test_what_comes_free_is_kept_for_the_claim() -> None:
     """A task that comes later, of another owner, does not take it, however small it is."""
     pool = Pool({"owners": {"a": {"guarantee": {"cpu": 4}}, "c": {"weight": 100}}}, reclaim=True)

@@ -61,6 +61,11 @@ class Compartments(ABC):
             self._index(task)
         return self.indexes.take_touched()
 
+    def is_set_aside_unstored(self, task_id: str) -> bool:
+        """Whether the task is set aside, and etcd does not say so yet."""
+        task, (_, is_stored) = self.tasks.get(task_id), self.asides.get(task_id, (None, True))
+        return not is_stored and task is not None and quarantine.KIND in task.frozen
+
     def _settle_aside(self, task: Task | None) -> Task | None:
         """Freeze a task that is set aside, and free it once its records have changed."""
         if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):

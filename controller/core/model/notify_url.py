@@ -53,6 +53,14 @@ def shown_receiver(url: str) -> str:
         return "(no valid URL)"
 
 
+def host_of(url: str) -> str:
+    """A receiver's host alone; "" for what is no valid URL."""
+    try:
+        return parse_notify_url(url, "url", allow_http=True).host
+    except InvalidField:
+        return ""
+
+
 def masked_url(url: str) -> str:
     """A receiver's URL without its path, for who may not know it."""
     scheme = "http" if url.startswith("http://") else "https"
