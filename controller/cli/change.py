@@ -222,11 +222,12 @@ def drain(
         told = -1
         while views := session.client.tasks(pool=name, state="holding"):
             if cancel_running:
-                for view in views:
-                    if view.id not in cancelled:
-                        cancelled.add(view.id)
-                        with suppress(NotFound):  # it has ended and was removed since
-                            session.client.cancel(view.id, reason=reason, of=view)
+                asked = [view for view in views if view.id not in cancelled]
+                cancelled.update(view.id for view in asked)
+                for result in session.client.bulk.act(TaskAct.CANCEL, asked, reason=reason):
+                    # who is not found has ended, and was removed since
+                    if isinstance(result, UserError) and not isinstance(result, NotFound):
+                        raise result
             if len(views) != told:
                 told = len(views)
                 say(f"pool/{name}: {counted(told, 'task')} still hold{'s' if told == 1 else ''} resources")

@@ -35,7 +35,8 @@ def parse_address(raw: object, name: str) -> str:
     """`HOST:PORT` to listen on. Port 0 picks a free one."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})", str(raw))
     if match is None or int(match[2]) > 65535:
-        raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as 127.0.0.1:9180")
+        example = f"127.0.0.1:{raw}" if re.fullmatch(r"\d{1,5}", str(raw)) else "127.0.0.1:9180"
+        raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as {example}")
     return str(raw)
 
 

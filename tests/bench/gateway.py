@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from controller.client import Client
+from controller.client import Client, RequestResult, TaskAct
 from controller.client.connecting import connect_to_gateway
 from controller.gateway.tokens import digest, new_token
 from tests.bench.measure import Aim, Figure
@@ -50,17 +50,19 @@ def gateway(sizes: Sizes) -> list[Figure]:
     """All of it on one etcd, with no replica to answer to."""
     with etcd() as member, client_of(member.url) as client, disk() as folder:
         client.apply_pool(POOL)
-        with _gateway(member.url, folder) as running:
+        with running_gateway(member.url, folder) as running:
             return [
                 *_one_by_one(client, running, sizes.latencies),
                 *_at_once(member.url, running, sizes),
+                *_acts(client, running, sizes),
                 *_streams(client, running, sizes.streams),
                 _waits(running, sizes.waits),
             ]
 
 
 @contextmanager
-def _gateway(endpoint: str, folder: Path) -> Iterator[RunningGateway]:
+def running_gateway(endpoint: str, folder: Path) -> Iterator[RunningGateway]:
+    """A gateway that is ready, without a bound on the rate of its caller."""
     token = new_token()
     (folder / "policy.toml").write_text(POLICY)
     (folder / "tokens.toml").write_text(f'[[tokens]]\nname = "bench"\nsha256 = "{digest(token)}"\n')
@@ -184,6 +186,35 @@ def _submitted(where: list[str], each: int, name: str) -> float:
             assert client.stdout is not None
             assert client.stdout.readline().strip() == "done"
         return CLOCK.boottime() - began
+
+
+def _acts(client: Client, running: RunningGateway, sizes: Sizes) -> list[Figure]:
+    """The same asked for of many tasks, which no leader answers: by both ways in turns."""
+    rates: dict[str, list[float]] = {"etcd": [], "gateway": []}
+    count = max(1, sizes.submitted // 10)
+    with connect_to_gateway(running.url, token=running.token) as by_gateway:
+        for turn in range(sizes.repeat):
+            for way, caller in (("etcd", client), ("gateway", by_gateway)):
+                named = specs(count, f"act-{way}{turn}")
+                client.submit_many(named)
+                views = client.tasks(selector="", state="waiting")
+                mine = [view for view in views if view.id.startswith(f"act-{way}{turn}-")]
+                began = CLOCK.boottime()
+                results = list(caller.bulk.act(TaskAct.CANCEL, mine))
+                rates[way].append(count / (CLOCK.boottime() - began))
+                assert all(isinstance(result, RequestResult) for result in results), results[0]
+    direct = Figure("B13", f"cancels of {count:,} tasks in one call, by etcd", "tasks/s", rates["etcd"])
+    return [
+        direct,
+        Figure(
+            "B13",
+            "the same, by a gateway",
+            "tasks/s",
+            rates["gateway"],
+            baseline=direct.median,
+            against="by etcd",
+        ),
+    ]
 
 
 def _streams(client: Client, running: RunningGateway, count: int) -> list[Figure]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.bench.beside import beside
 from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
 from tests.bench.floor import floor
@@ -39,6 +40,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B13",), gateway),
     (("B14",), owners),
     (("B15",), changes),
+    (("B16",), beside),
     (("PEERS",), peers),
 )
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from http import HTTPStatus
@@ -44,7 +44,7 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 CLOCK = SystemClock()
 KEYS = Keys("default")
-POOL = {"name": "default", "capacity": {"cpu": 1000}}
+POOL: dict[str, object] = {"name": "default", "capacity": {"cpu": 1000}}
 STOCK = "stock"
 """The pool of the tasks that are merely there: paused, so that half of them wait for ever."""
 
@@ -206,13 +206,19 @@ class Burned(NamedTuple):
     revisions: int
 
 
-def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
+def burn(
+    running_cluster: LocalCluster,
+    count: int,
+    name: str,
+    pool: Mapping[str, object] = POOL,
+    submitter: Client | None = None,
+) -> Burned:
     """Submit to a paused pool, let the leader learn of all, resume it, and wait until all have succeeded."""
     leader = running_cluster.replicas[0]
     with running_cluster.client() as client, store_on(running_cluster.endpoint) as store:
-        client.apply_pool({**POOL, "paused": True})
+        client.apply_pool({**pool, "paused": True})
         before = pool_counts(leader).get("Succeeded", 0)
-        client.submit_many(specs(count, name))
+        (submitter or client).submit_many(specs(count, name))
         wait_until(
             lambda: pool_counts(leader).get("Created", 0) >= count,
             "the leader to know all",
@@ -220,7 +226,7 @@ def burn(running_cluster: LocalCluster, count: int, name: str) -> Burned:
         )
         _, first = store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
         began, used = CLOCK.boottime(), cpu_seconds(leader)
-        client.apply_pool(POOL)
+        client.apply_pool(pool)
         wait_until(
             lambda: pool_counts(leader).get("Succeeded", 0) >= before + count,
             "the end of all",
