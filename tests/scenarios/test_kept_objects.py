@@ -9,7 +9,7 @@ import pytest
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.planning.events import EffectFailed, StartRefused
-from controller.core.planning.plan import Effect, Settle, Start
+from controller.core.planning.plan import Effect, Prove, Settle, Start
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -73,6 +73,28 @@ def test_a_created_attempt_that_was_not_let_loose_is_started_again(stage: Stage)
     second.acknowledge([again])
     second.see(gated)  # an old event
     assert starts(second.run()) == []
+
+
+def test_what_a_late_start_made_in_place_of_a_released_one_is_not_released(stage: Stage) -> None:
+    """What this leader has released was removed by hand, and then an earlier leader's creation arrived. The
+    engine is asked about the first; until its end is proven, no second one may run.
+    """
+    leader = stage.leader()
+    (begin,) = leader.run()
+    leader.acknowledge([begin])
+    leader.see(observation(("job", 1), Phase.PENDING, uid="first"))
+    leader.run()
+    stage.clock.move(1.0)
+    late = observation(("job", 1), Phase.PENDING, awaits_start=True, uid="late")
+    leader.list_engine(late)
+    (asked,) = leader.run()
+    assert isinstance(asked, Prove)
+    leader.see(observation(("job", 1), Phase.FAILED, stopped=True, reason="Deleted", uid="first"))
+    leader.run()
+    assert stage.state("job") == "Failed"
+    stage.clock.move(1.0)
+    leader.list_engine(late)
+    assert stops(leader.run()) == ["job-1"]
 
 
 def test_a_gated_attempt_of_a_cancelled_task_is_stopped(stage: Stage) -> None:

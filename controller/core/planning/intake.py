@@ -111,7 +111,7 @@ class Intake:
             names.add(observation.attempt)
             self._observe(observation, now, began)
             known = self._attempts.get(observation.attempt)
-            if known is not None:
+            if known is not None and not known.is_another(observation):
                 known.missing = False
         is_first, is_back = not self.engine_listed, not self.engine_answers
         self.engine_listed = self.engine_answers = True

@@ -188,6 +188,12 @@ class Attempts:
         if attempt.is_another(seen):
             if not is_newest:
                 return None
+            is_released = attempt.start_done_at is not None and before is not None and not before.stopped
+            if seen.awaits_start and is_released:
+                # A late start of an earlier leader made it, after what this one had released was removed.
+                # Nobody may release another one while the end of the first is not proven.
+                attempt.missing = True
+                return attempt
             before = None
         attempt.seen_at = now
         if attempt.first_seen_at is None:

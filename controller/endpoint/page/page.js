@@ -1,5 +1,6 @@
 // The live page of one replica: what is wrong, who leads, pools, replicas, tasks. See live.js for how it stays current.
 
+import { Address } from "/static/address.js";
 import {
   MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, shareText, span, worst,
 } from "/static/format.js";
@@ -30,8 +31,9 @@ let freshness = "dead"; // of all that is shown; see showAge
 let auditing = false;
 let auditTriedAt = 0;
 
-const tasks = new Tasks(() => { writeAddress(); live.soon(); });
-const dialog = new TaskDialog(() => writeAddress());
+const tasks = new Tasks(() => { address.write(); live.soon(); });
+const dialog = new TaskDialog(() => address.write());
+const address = new Address(tasks, dialog, () => live.soon());
 const live = new Live(refresh, heard, showAge);
 
 async function refresh() {
@@ -305,23 +307,7 @@ function showAge() {
 
 setInterval(() => { if (last !== null) showAge(); }, 1000);
 
-function writeAddress() {
-  const parameters = tasks.address();
-  if (dialog.id) parameters.set("task", dialog.id);
-  const hash = parameters.size ? `#${parameters}` : "";
-  if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
-}
-
-function readAddress() {
-  const parameters = new URLSearchParams(location.hash.slice(1));
-  // A link to a task names the task alone: the filters stay as they are.
-  if (!parameters.has("task") || parameters.size > 1) tasks.readAddress(parameters);
-  dialog.show(parameters.get("task") ?? "");
-  writeAddress();
-  live.soon();
-}
-
-addEventListener("hashchange", readAddress);
+addEventListener("hashchange", () => address.read());
 $("audit-run").addEventListener("click", runAudit);
-readAddress();
+address.read();
 live.start();

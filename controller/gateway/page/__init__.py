@@ -12,7 +12,7 @@ from starlette.responses import Response
 from controller.endpoint.page import INDEX, PAGE_CSP, load_assets
 from controller.endpoint.problems import Problem
 
-SHARED = ("format.js", "icon.svg", "live.js", "page.css", "task.js", "tasks.js", "timeline.js")
+SHARED = ("address.js", "format.js", "icon.svg", "live.js", "page.css", "task.js", "tasks.js", "timeline.js")
 
 
 class PageFiles:

@@ -1,5 +1,6 @@
 // The gateway's page: who has signed in sees the tasks that it may read, and asks for what it may do.
 
+import { Address } from "/static/address.js";
 import { clock, setText } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
@@ -17,10 +18,11 @@ const $ = (id) => document.getElementById(id);
 let me = null; // who has signed in
 let hears = true; // whether the gateway hears from etcd
 
-const tasks = new Tasks(() => { writeAddress(); live.soon(); }, "/v1/tasks:page", rowOf);
+const tasks = new Tasks(() => { address.write(); live.soon(); }, "/v1/tasks:page", rowOf);
 const actions = new Actions(() => live.soon());
 const output = new Output();
-const dialog = new TaskDialog(() => writeAddress(), read, { show: (task) => { actions.show(task); output.show(task); } });
+const dialog = new TaskDialog(() => address.write(), read, { show: (task) => { actions.show(task); output.show(task); } });
+const address = new Address(tasks, dialog, () => live.soon());
 const submission = new Submission((id) => { location.hash = new URLSearchParams({ task: id }); live.soon(); });
 const live = new Live(refresh, () => {}, showAge);
 
@@ -36,7 +38,7 @@ async function enter(found) {
   $("sign-in").hidden = true;
   $("signed-in").hidden = false;
   document.querySelector("main").hidden = false;
-  readAddress();
+  address.read();
   live.start();
 }
 
@@ -117,21 +119,5 @@ setInterval(showAge, 1000);
 
 // -- the address -----------------------------------------------------------------------------------------------------
 
-function writeAddress() {
-  const parameters = tasks.address();
-  if (dialog.id) parameters.set("task", dialog.id);
-  const hash = parameters.size ? `#${parameters}` : "";
-  if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
-}
-
-function readAddress() {
-  if (me === null) return;
-  const parameters = new URLSearchParams(location.hash.slice(1));
-  if (!parameters.has("task") || parameters.size > 1) tasks.readAddress(parameters);
-  dialog.show(parameters.get("task") ?? "");
-  writeAddress();
-  live.soon();
-}
-
-addEventListener("hashchange", readAddress);
+addEventListener("hashchange", () => { if (me !== null) address.read(); });
 begin();
