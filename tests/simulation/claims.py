@@ -288,9 +288,10 @@ class ClaimJudge:
         guarantee = _guarantee(pool, one.owner)
         named = [each for each in guarantee if each in one.asked]
         fits = bool(named) and all(held.get(each) + one.asked[each] <= guarantee[each] for each in named)
+        # its own claim counts, too: one that has just been admitted waits no more
         short = {
             each
-            for other in self.waiting(pool)
+            for other in [*self.waiting(pool), one]
             if other.owner == one.owner
             and (claim := claims.get((pool.name, other.task_id))) is not None
             and claim.kind == "reclaim"
