@@ -14,6 +14,7 @@ from controller.core.model.printable import counted
 from controller.store.base import Compacted, StoreError
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.notices import UNREADABLE_NAME
 
 if TYPE_CHECKING:
     from controller.cli.session import Session
@@ -91,9 +92,10 @@ def _others(session: Session) -> Iterator[Point]:
     """Gateways that are not ready, and notices that nobody tells."""
     client = session.client
     for gateway in client.replicas.gateways():
-        problems = f"not ready: {', '.join(gateway.problems)}; its log says more"
-        status = CheckStatus.WARNING if gateway.problems else CheckStatus.OK
-        yield Point(f"gateway {gateway.id}", status, problems if gateway.problems else f"at {gateway.url}")
+        state = f"at {gateway.url}" if gateway.ready else "not ready"
+        problems = f", with problems: {', '.join(gateway.problems)}; its log says more"
+        status = CheckStatus.WARNING if gateway.problems or not gateway.ready else CheckStatus.OK
+        yield Point(f"gateway {gateway.id}", status, state + (problems if gateway.problems else ""))
     now = client.notices.summary()
     notices = f"{counted(now.waiting, 'notice')} to be told, {counted(now.dead, 'dead letter')}"
     if now.waiting and not now.on_duty:
@@ -102,8 +104,14 @@ def _others(session: Session) -> Iterator[Point]:
         )
     elif now.dead:
         yield Point("notifier", CheckStatus.WARNING, f"{notices}: see `tally notifier list`")
-    elif now.on_duty and not now.failing:
+    elif now.on_duty == UNREADABLE_NAME:
+        yield Point(
+            "notifier", CheckStatus.WARNING, f"its record cannot be read, and {notices}: see `tally audit`"
+        )
+    elif now.on_duty and not now.failing and not now.problem:
         yield Point("notifier", CheckStatus.OK, f"{now.on_duty} is on duty, {notices}")
+    if now.problem:
+        yield Point("notifier", CheckStatus.WARNING, f"{now.on_duty}: {now.problem}")
     for host, why in now.failing.items():
         yield Point("notifier", CheckStatus.WARNING, f"{now.on_duty} cannot tell {host}: {why}")
 
@@ -222,7 +230,11 @@ def _space(store: EtcdStore, session: Session) -> Iterator[Point]:
         _ask(store, session, "/maintenance/alarm", b'{"action":"GET"}'),
     )
     if isinstance(status, str):
-        yield Point("space", CheckStatus.WARNING, f"cannot be read: {status}")
+        yield Point(
+            "space",
+            CheckStatus.WARNING,
+            f"cannot be read (etcd tells its root alone, if it has users): {status}",
+        )
     else:
         used, quota = int(status.get("dbSize", 0)), int(status.get("dbSizeQuota", 0)) or DEFAULT_QUOTA_BYTES
         told = "" if status.get("dbSizeQuota") else ", etcd's default"

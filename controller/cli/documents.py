@@ -121,7 +121,7 @@ def _is_object(line: str) -> bool:
 def _lines(first: str, file: IO[str], name: str) -> Iterator[Document]:
     number, line = 1, first
     while line:
-        if line.strip():
+        if line.strip() not in ("", "---"):  # what separates documents of YAML, which JSON is, too
             place = f"{name}:{number}"
             try:
                 value = json.loads(line, object_pairs_hook=_once_each)

@@ -62,8 +62,19 @@ WIDE_REPLICA_COLUMNS = (
     "HEARD",
     "AGE",
 )
-GATEWAY_COLUMNS = ("NAME", "READY", "URL", "PID", "AGE")
-WIDE_GATEWAY_COLUMNS = ("NAME", "READY", "URL", "HOST", "PID", "VERSION", "REVISION", "INSTANCE", "AGE")
+GATEWAY_COLUMNS = ("NAME", "READY", "URL", "PID", "AGE", "PROBLEMS")
+WIDE_GATEWAY_COLUMNS = (
+    "NAME",
+    "READY",
+    "URL",
+    "HOST",
+    "PID",
+    "VERSION",
+    "REVISION",
+    "INSTANCE",
+    "AGE",
+    "PROBLEMS",
+)
 MESSAGE_WIDTH = 60
 NAME_WIDTH = 63  # the longest valid name; a key that was written by hand may be longer
 
@@ -204,11 +215,11 @@ def replica_row(view: ReplicaView, now: float, *, wide: bool) -> tuple[object, .
 def gateway_row(view: GatewayView, now: float, *, wide: bool) -> tuple[object, ...]:
     """A gateway's row."""
     age = span(now - view.started_at) if view.started_at else ""
-    ready = f"no: {', '.join(view.problems)}" if view.problems else "yes"
+    ready, problems = "yes" if view.ready else "no", ", ".join(view.problems) or "-"
     if not wide:
-        return view.id, ready, view.url, view.pid, age
+        return view.id, ready, view.url, view.pid, age, problems
     told = view.host, view.pid, view.version, view.applied_revision, view.instance
-    return view.id, ready, view.url, *told, age
+    return view.id, ready, view.url, *told, age, problems
 
 
 def print_document(value: Any, form: str) -> None:

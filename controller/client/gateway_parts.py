@@ -31,7 +31,8 @@ class NeedsEtcd(UserError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this needs etcd itself, and a gateway does not give that: give --etcd, and no --server"
+            "this needs etcd itself, and a gateway does not give that: give --etcd, in place of --server or"
+            " of the gateway that `tally login` has kept"
         )
 
 

@@ -181,13 +181,16 @@ def _of_replicas(facts: Facts, replicas: Sequence[ReplicaSummary]) -> Iterator[N
 def _of_others(known: Known) -> Iterator[Notice]:
     """Notices on gateways and notifiers."""
     for gateway in known.gateways:
-        if gateway.problems:
-            yield _notice("gateway-not-ready", id=gateway.id, problems=", ".join(gateway.problems))
+        if gateway.problems or not gateway.ready:
+            code = "gateway-problem" if gateway.ready else "gateway-not-ready"
+            yield _notice(code, id=gateway.id, problems=", ".join(gateway.problems))
     notifier = known.notifier
     if notifier.waiting and not notifier.on_duty:
         yield _notice("no-notifier", waiting=counted(notifier.waiting, "notice"))
     for host, why in list(notifier.failing.items())[:MAX_FAILING]:
         yield _notice("receiver-failing", host=host, why=why)
+    if notifier.problem:
+        yield _notice("notifier-problem", problem=notifier.problem)
     if notifier.dead:
         yield _notice("notices-dead", dead=counted(notifier.dead, "notice"))
 

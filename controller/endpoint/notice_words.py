@@ -72,8 +72,15 @@ WORDS = {
     "gateway-not-ready": NoticeWords(
         _WARNING,
         "Gateway {id} is not ready",
-        "It says that these do not hold or cannot be used: {problems}.",
+        "It says that these do not hold: {problems}.",
         "Read its log: it says what is wrong with each.",
+    ),
+    "gateway-problem": NoticeWords(
+        _WARNING,
+        "Gateway {id} serves, and not all of its files can be used",
+        "What was valid before stays in force, except for tokens: {problems}.",
+        "Read its log: it says what is wrong with each. `tally gateway check-policy` checks the policy and"
+        " the tokens.",
     ),
     "no-notifier": NoticeWords(
         _WARNING,
@@ -86,6 +93,12 @@ WORDS = {
         "{host} cannot be told about ended tasks",
         "The notifier tries again, for a day unless it was told otherwise. Its last answer: {why}.",
         "Mend the receiver. `tally notifier list` shows what it has yet to be told.",
+    ),
+    "notifier-problem": NoticeWords(
+        _WARNING,
+        "The notifier's file of secrets cannot be used",
+        "The one before stays in force until the notifier is started again: {problem}.",
+        "Mend the file: it is looked at again at once.",
     ),
     "notices-dead": NoticeWords(
         _WARNING,

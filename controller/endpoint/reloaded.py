@@ -37,6 +37,8 @@ class Reloaded(Generic[T]):
             self._stamp = stamp
             try:
                 self._value = self._load()
+                if self.error:
+                    _log.info("a file is used again", files=list(map(str, self._files)))
                 self.error = ""
             except (OSError, ValueError, InvalidField) as error:  # an SSLError is an OSError
                 self._value = self._on_failure(self._value)

@@ -169,7 +169,7 @@ def _registration(
             "at": clock.wall(),
             "applied_revision": standby.revision,
             "behind_seconds": round(standby.staleness_seconds, 1),
-            "problems": server.problems(),
+            **server.state(),
         }
 
     return Registration(

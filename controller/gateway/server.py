@@ -147,10 +147,11 @@ class GatewayServer:
         self._api.close()
         self._sign_in.close()
 
-    def problems(self) -> tuple[str, ...]:
-        """The checks that fail, and the settings whose file cannot be used."""
+    def state(self) -> dict[str, object]:
+        """Whether callers should come here, which checks fail, and which settings' files cannot be used."""
+        failed = self._failed()
         unusable = [setting for setting, error in self._problems().items() if error]
-        return (*self._failed(), *unusable)
+        return {"ready": not failed, "problems": (*failed, *unusable)}
 
     def _failed(self) -> list[str]:
         return [check.name for check in self._standby.ready() if not check.ok and check.name != "leader"]

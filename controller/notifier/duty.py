@@ -90,6 +90,8 @@ class Duty:
                 if self._store.keep_alive(self._lease, deadline=self._clock.boottime() + RENEW_SECONDS) <= 0:
                     break
                 renewed = self._clock.boottime()
+                if not self._is_ours():
+                    break
                 self._tell()
             except StoreError as error:
                 log.warning("duty not renewed", error=str(error))
@@ -108,6 +110,11 @@ class Duty:
                 self._store.revoke(lease, deadline=self._clock.boottime() + RENEW_SECONDS)
             except StoreError as error:
                 log.info("duty not given up, it will expire", error=str(error))
+
+    def _is_ours(self) -> bool:
+        """Whether the key is still the one that was taken: it may be deleted while its lease lives."""
+        item, _ = self._store.get(self._keys.notifier, deadline=self._clock.boottime() + RENEW_SECONDS)
+        return item is not None and item.create == self.term
 
     def _tell(self) -> None:
         """Write what has changed of what is told, for whoever asks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ import structlog
 from controller.clock import Clock
 from controller.core.model.notices import Delivery, EndNotice, encode_delivery, sequence_text
 from controller.core.model.notify_url import host_of, parse_notify_url
+from controller.endpoint.reloaded import Reloaded
 from controller.errors import InvalidField
 from controller.notifier.courier import Courier, CourierCounts
 from controller.notifier.delivery import Delivered, Postman, Undelivered
@@ -51,7 +51,7 @@ class Notifier:
         clock: Clock,
         name: str,
         postman: Postman,
-        secrets: Callable[[], SigningSecrets],
+        secrets: Reloaded[SigningSecrets],
         give_up_after_seconds: float,
     ) -> None:
         self._store = store
@@ -121,7 +121,7 @@ class Notifier:
     def _deliver(self, parcel: Parcel) -> Delivered | Undelivered:
         try:
             host = parse_notify_url(parcel.target, "url", allow_http=True).host
-            keys = self._secrets().of(host)
+            keys = self._secrets.current().of(host)
             if not keys:
                 self._note(host, "there is no secret for it: see notifier_secrets_file")
                 return Undelivered(f"the notifier has no secret for {host}: see notifier_secrets_file")
@@ -133,12 +133,17 @@ class Notifier:
         return outcome
 
     def _told(self) -> dict[str, Any]:
-        """What the key of the notifier on duty says besides its name: which receivers fail, and why."""
+        """What the key of the notifier on duty says besides its name: which receivers fail, and what else."""
         with self._lock:
             urls = {url for untold in self._untold.values() for url in untold.left}
             waited_for = set(map(host_of, urls))
             failing = sorted(each for each in self._failing.items() if each[0] in waited_for)[:MAX_TOLD_HOSTS]
-        return {"failing": {host: why[:MAX_TOLD_CHARACTERS] for host, why in failing}} if failing else {}
+        self._secrets.current()  # also while there is nothing to sign
+        told = {
+            "failing": {host: why[:MAX_TOLD_CHARACTERS] for host, why in failing},
+            "problem": self._secrets.error[:MAX_TOLD_CHARACTERS],
+        }
+        return {name: value for name, value in told.items() if value}
 
     def _note(self, host: str, why: str) -> None:
         """Tell in the log when a host begins to fail, fails otherwise, and answers again."""

@@ -13,24 +13,25 @@ from controller.notifier.parcel import Parcel
 
 
 class HostStanding(Enum):
-    """What is known of a host: it answers, it failed last, or neither."""
+    """What is known of a host: it answers soon, it failed last, or neither."""
 
-    ANSWERS = 1
+    ANSWERS_SOON = 1
     FAILS = 2
-    UNKNOWN = 3
+    OTHER = 3
 
 
 @dataclass(eq=False, slots=True)
 class PendingParcel:
     """A parcel that is neither delivered nor dead. It is tried at `due` (boottime) or later.
 
-    `standing` is that of its host when it went.
+    It went last at `went`, when its host had that `standing`.
     """
 
     parcel: Parcel
     due: float
     tries: int = 0
-    standing: HostStanding = HostStanding.UNKNOWN
+    went: float = 0.0
+    standing: HostStanding = HostStanding.OTHER
 
 
 @dataclass(eq=False, slots=True)

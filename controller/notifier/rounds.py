@@ -5,8 +5,9 @@
   answered that it cannot (429, 5xx): all its parcels wait, and then one of them goes first. An answer such as
   404 concerns its parcel alone: what one task sends must not delay another's.
 - One host has at most `per_host` parcels under way, and one while it fails. Its receivers take turns.
-- A quarter of the `workers` is for hosts that have answered, whatever the others do; and all hosts that fail
-  share a quarter. So no number of hosts that hang keeps a parcel from a receiver that works.
+- A quarter of the `workers` is for hosts that answered soon when they were told last, whatever the others do;
+  and all hosts that fail share a quarter. So no number of hosts that hang, or take their time, keeps a parcel
+  from a receiver that works.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from controller.notifier.receivers import HostStanding, Lane, PendingParcel, Rec
 MAX_COUNTED_HOSTS = 100
 OTHER_HOSTS = "others"  # counted together, so that nobody's names make metrics grow
 MAX_KNOWN_HOSTS = 10_000
+SOON_SECONDS = 0.5
 _TOO_MANY = 429
 
 Outcome = tuple[Parcel, Delivered | Undelivered]
@@ -56,7 +58,7 @@ class Rounds:
         self._agenda: SortedList[tuple[float, int, Receiver]] = SortedList()
         self._crowd: dict[str, Receiver] = {}  # those that could go if fewer of their standing were under way
         self._busy: Counter[HostStanding] = Counter()
-        self._answered: dict[str, None] = {}  # hosts, the last that did last
+        self._answered: dict[str, None] = {}  # hosts that answered soon, the last that did last
         self._turns = count()
         self.delivered = self.failed = self.retries = self.dead = 0
         self.by_host: Counter[tuple[str, str]] = Counter()
@@ -107,7 +109,7 @@ class Rounds:
             _, _, lane = receiver.ready.pop(0)
             lane.place, lane.under_way = None, lane.waiting.pop(0)
             self.retries += lane.under_way.tries > 0
-            lane.under_way.standing = standing
+            lane.under_way.standing, lane.under_way.went = standing, now
             self._busy[standing] += 1
             receiver.busy += 1
             host.busy += 1
@@ -127,7 +129,7 @@ class Rounds:
         self._busy[pending.standing] -= 1
         receiver.busy -= 1
         receiver.host.busy -= 1
-        self._learn(receiver, outcome, now)
+        self._learn(receiver, outcome, now, is_soon=now - pending.went <= SOON_SECONDS)
         over: list[Outcome] = []
         if isinstance(outcome, Delivered):
             if is_ours:
@@ -158,40 +160,43 @@ class Rounds:
                 if lane.under_way is not None and not lane.is_forgotten:
                     yield lane.under_way.parcel
 
-    def _learn(self, receiver: Receiver, outcome: Delivered | Undelivered, now: float) -> None:
+    def _learn(
+        self, receiver: Receiver, outcome: Delivered | Undelivered, now: float, *, is_soon: bool
+    ) -> None:
         """Whether the receiver works."""
         if isinstance(outcome, Delivered):
-            self._recover(receiver)
+            self._recover(receiver, is_soon=is_soon)
             return
         self.failed += 1
         self._count(receiver.host.name, "failed")
         if 0 < outcome.status < 500 and outcome.status != _TOO_MANY:
-            self._recover(receiver)
+            self._recover(receiver, is_soon=is_soon)
             return
         receiver.fail(outcome, now)
         self._answered.pop(receiver.host.name, None)
         pause = max(self._pause(receiver.streak), outcome.retry_after_seconds or 0.0)
         receiver.not_before = max(receiver.not_before, now + pause)
 
-    def _recover(self, receiver: Receiver) -> None:
+    def _recover(self, receiver: Receiver, *, is_soon: bool) -> None:
         receiver.recover()
         self._answered.pop(receiver.host.name, None)
-        self._answered[receiver.host.name] = None
+        if is_soon:
+            self._answered[receiver.host.name] = None
         if len(self._answered) > MAX_KNOWN_HOSTS:
             del self._answered[next(iter(self._answered))]
 
     def _standing(self, host: ReceivingHost) -> HostStanding:
         if host.is_failing:
             return HostStanding.FAILS
-        return HostStanding.ANSWERS if host.name in self._answered else HostStanding.UNKNOWN
+        return HostStanding.ANSWERS_SOON if host.name in self._answered else HostStanding.OTHER
 
     def _has_room(self, standing: HostStanding) -> bool:
-        if standing is HostStanding.ANSWERS:
+        if standing is HostStanding.ANSWERS_SOON:
             return True
         reserve = self._workers // 4
         if standing is HostStanding.FAILS and self._busy[standing] >= max(1, reserve):
             return False
-        return self._busy[HostStanding.FAILS] + self._busy[HostStanding.UNKNOWN] < self._workers - reserve
+        return self._busy[HostStanding.FAILS] + self._busy[HostStanding.OTHER] < self._workers - reserve
 
     def _given_up(self, receiver: Receiver, wall: float) -> list[Outcome]:
         """What is too old, of a receiver that fails: there is no time to try each once more."""

@@ -50,7 +50,7 @@ def run_notifier(settings: Settings, store: Store) -> int:
         clock,
         settings.replica,
         postman,
-        secrets.current,
+        secrets,
         settings.notifier_give_up_seconds,
     )
     ended = threading.Event()

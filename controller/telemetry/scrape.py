@@ -240,7 +240,7 @@ def _add_model(families: _Families, taken: _Taken) -> None:
         families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():
         families.add("tally_quarantined_records", number, kind)
-    unready = sum(bool(gateway.problems) for gateway in taken.gateways)
+    unready = sum(not gateway.ready for gateway in taken.gateways)
     families.add("tally_gateways", len(taken.gateways) - unready, "true")
     families.add("tally_gateways", unready, "false")
     families.add("tally_attestations", taken.beside.attestations)

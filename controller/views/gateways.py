@@ -16,7 +16,8 @@ from controller.views.replicas import lenient
 class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway as it registered itself. "" or 0: it did not say.
 
-    `problems` names the checks that fail and the settings whose file cannot be used; its log has the reasons.
+    `ready`: callers should go there. `problems` names the checks that fail, and the settings whose file or
+    provider cannot be used, which need not keep it from serving. Its log has the reasons.
     """
 
     id: str = ""
@@ -29,6 +30,7 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0  # when it wrote this, by its own clock
     applied_revision: int = 0  # every change up to here is in what it answers
     behind_seconds: float = 0.0  # since it heard from the store
+    ready: bool = False
     problems: tuple[str, ...] = ()
 
 

@@ -10,6 +10,8 @@ from controller.core.model.model import Model
 from controller.core.model.notices import OUTBOX, EndNotice
 from controller.core.model.records import decode_or_empty
 
+UNREADABLE_NAME = "?"
+
 
 class NoticeFacts(NamedTuple):
     """A notice, the last part of its key, and the mod revision of its key."""
@@ -37,19 +39,25 @@ class NotifierSummary(Struct, frozen=True, kw_only=True):
     waiting: int
     dead: int
     failing: dict[str, str] = {}
+    problem: str = ""  # why the notifier's file of secrets cannot be used
 
 
 def notifier_summary(model: Model) -> NotifierSummary:
     """The notifier on duty, and what it has before it."""
-    on_duty, failing = "", {}
+    on_duty, failing, problem = "", {}, ""
     if model.notifier is not None:
         record = decode_or_empty(model.notifier)
         name, told = record.get("id"), record.get("failing")
-        on_duty = name if isinstance(name, str) and name else "?"
+        on_duty = name if isinstance(name, str) and name else UNREADABLE_NAME
+        problem = str(record.get("problem", ""))
         failing = {host: str(why) for host, why in told.items()} if isinstance(told, dict) else {}
     counts = beside_counts(model)
     return NotifierSummary(
-        on_duty=on_duty, waiting=counts.waiting_notices, dead=counts.dead_notices, failing=failing
+        on_duty=on_duty,
+        waiting=counts.waiting_notices,
+        dead=counts.dead_notices,
+        failing=failing,
+        problem=problem,
     )
 
 

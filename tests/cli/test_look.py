@@ -121,17 +121,20 @@ def test_replicas_show_when_they_were_heard_of(tally: Tally, put_raw: PutRaw) ->
 
 def test_check_tells_of_gateways_and_of_who_tells_receivers(tally: Tally, put_raw: PutRaw) -> None:
     assert "notifier" not in tally("check").out, "nobody has asked for one"
-    put_raw("gateways/door", b'{"url":"http://door:1"}')
-    put_raw("gateways/gate", b'{"problems":["gateway_policy_file"]}')
+    put_raw("gateways/door", b'{"url":"http://door:1","ready":true}')
+    put_raw("gateways/gate", b'{"ready":false,"problems":["store"]}')
+    put_raw("gateways/port", b'{"url":"http://p:1","ready":true,"problems":["gateway_policy_file"]}')
     notice = {"task": "a", "owner": "o", "pool": "p", "urls": ["https://u"], "at": 1.0, "ending": "failed"}
     put_raw("outbox/a/00000000000000000001", msgspec.json.encode(notice))
     told = tally("check").out
     assert re.search(r"ok +gateway door: at http://door:1", told)
-    assert re.search(r"warning +gateway gate: not ready: gateway_policy_file", told)
+    assert re.search(r"warning +gateway gate: not ready, with problems: store", told)
+    assert re.search(r"warning +gateway port: at http://p:1, with problems: gateway_policy_file", told)
     assert re.search(r"warning +notifier: none is on duty, and 1 notice to be told", told)
-    put_raw("notifier", b'{"id":"herald","failing":{"hooks.example":"it answered 401"}}')
+    put_raw("notifier", b'{"id":"herald","failing":{"hooks.example":"it answered 401"},"problem":"no TOML"}')
     told = tally("check").out
     assert re.search(r"warning +notifier: herald cannot tell hooks.example: it answered 401", told)
+    assert re.search(r"warning +notifier: herald: no TOML", told)
     assert tally("notifier", "list").rows()[0][-1] == "-", "it waits for another host"
     put_raw("notifier", b'{"id":"herald"}')
     told = tally("check").out

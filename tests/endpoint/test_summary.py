@@ -224,7 +224,15 @@ TROUBLES = (
 
 
 def lose_gateway_policy(view: ModelView) -> None:
-    view.write(("gateways", ("g1",), b'{"url":"http://g1","problems":["gateway_policy_file"]}'))
+    view.write(("gateways", ("g1",), b'{"url":"http://g1","ready":true,"problems":["gateway_policy_file"]}'))
+
+
+def lose_gateway(view: ModelView) -> None:
+    view.write(("gateways", ("g1",), b'{"url":"http://g1","ready":false,"problems":["store"]}'))
+
+
+def lose_secrets(view: ModelView) -> None:
+    view.write(("notifier", (), b'{"id":"n1","problem":"secrets.toml is not TOML"}'))
 
 
 def owe_notice(view: ModelView) -> None:
@@ -246,7 +254,9 @@ def bury_notice(view: ModelView) -> None:
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
-        (lose_gateway_policy, {"gateway-not-ready": "warning"}),
+        (lose_gateway_policy, {"gateway-problem": "warning"}),
+        (lose_gateway, {"gateway-not-ready": "warning"}),
+        (lose_secrets, {"notifier-problem": "warning"}),
         (owe_notice, {"no-notifier": "warning"}),
         (fail_receiver, {"receiver-failing": "warning"}),
         (bury_notice, {"notices-dead": "warning"}),

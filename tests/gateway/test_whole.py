@@ -243,7 +243,8 @@ def test_a_gateway_is_registered_while_it_runs(cluster: LocalCluster, tmp_path: 
         assert tally("get", "gateway", "exit", *flags).exit_code == 5
         gateway.policy.write_text("[[rules")
         wait_until(lambda: found()["entrance"].problems == ("gateway_policy_file",), "its problem")
-        assert line()[:3] == ["entrance", "no:", "gateway_policy_file"]
+        shown = line()
+        assert (shown[:3], shown[-1]) == (["entrance", "yes", gateway.url], "gateway_policy_file")
         [document] = json.loads(tally("get", "gateways", "-o", "json", *flags).stdout)["items"][:1]
         assert {"id", "url", "problems", "applied_revision"} <= document.keys()
         assert gateway.end() == 0

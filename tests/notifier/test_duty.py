@@ -10,6 +10,7 @@ from controller.clock import SystemClock
 from controller.core.model.notices import EndNotice, encode_notice
 from controller.core.model.op import Op
 from controller.core.model.task import Ending
+from controller.endpoint.reloaded import Reloaded
 from controller.notifier.delivery import Postman
 from controller.notifier.duty import Duty, DutyLost
 from controller.notifier.notifier import Notifier
@@ -40,10 +41,10 @@ def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
         hold.wait(30)
         sock.sendall(answer(200))  # type: ignore[attr-defined]  # a socket
 
-    secrets = SigningSecrets({}, (b"k" * 32,))
+    secrets = Reloaded((), lambda: SigningSecrets({}, (b"k" * 32,)), lambda before: before)
     with ReceivingServer(act) as receiver:
         notifier = Notifier(
-            store, KEYS, CLOCK, "n1", Postman(CLOCK, allowed=LOOPBACK, allow_http=True), lambda: secrets, 60.0
+            store, KEYS, CLOCK, "n1", Postman(CLOCK, allowed=LOOPBACK, allow_http=True), secrets, 60.0
         )
         thread = threading.Thread(target=notifier.run, args=(ended,), daemon=True)
         thread.start()
@@ -79,3 +80,15 @@ def test_turns(store: EtcdStore) -> None:
     waiting.join(10)
     assert second.guard().revision > 0
     second.give_up()
+
+
+def test_who_has_lost_the_key_is_not_on_duty(store: EtcdStore) -> None:
+    """It was deleted by hand, and the lease lives: another may have it by now, and tell each end as well."""
+    duty = Duty(store, KEYS, CLOCK, "n1")
+    assert duty.take_up(NEVER)
+    for write in (Delete(KEYS.notifier), Put(KEYS.notifier, b'{"id":"n2"}')):
+        store.commit(Transaction((), (write,), Op("x")), deadline=soon())
+    duty.keep(NEVER)
+    assert duty.term == 0
+    with pytest.raises(DutyLost):
+        duty.guard()

@@ -108,6 +108,23 @@ def test_hosts_that_hang_leave_a_quarter_to_those_that_answer() -> None:
     assert len(desk.ready()) == 1
 
 
+def test_hosts_that_take_their_time_leave_a_quarter_too() -> None:
+    """They answer, and late: they are not taken for those that answer soon."""
+    desk = Desk(per_host=10, workers=8)
+    desk.take(parcel("t"))
+    desk.end(desk.ready()[0], OK)
+    slow = [f"https://slow-{number}.example/" for number in range(6)]
+    desk.take(*(parcel("t", target=target) for target in slow))
+    under_way = desk.ready()
+    desk.now += 1.0
+    for each in under_way:
+        desk.end(each, OK)
+    desk.take(*(parcel(f"u{number}", target=target) for target in slow for number in range(10)))
+    assert len(desk.ready()) == 6
+    desk.take(parcel("u"), parcel("v"))
+    assert [each.target for each in desk.ready()] == [A, A]
+
+
 def test_hosts_that_fail_share_a_quarter() -> None:
     """The rest is for hosts of which nothing is known: they may be the ones that work."""
     desk = Desk(workers=8, give_up=1e9)

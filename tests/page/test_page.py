@@ -67,14 +67,18 @@ def test_gateways_and_the_notifier_are_shown_where_there_are_some(browser: Brows
     browser.open(serve(scene).url)
     assert not browser.one("#access").is_displayed()
     scene.write(
-        ("gateways", ("door",), b'{"url":"https://door:9190","host":"h","version":"1","problems":[]}'),
-        ("gateways", ("gate",), b'{"url":"javascript:alert(1)","problems":["gateway_policy_file"]}'),
+        (
+            "gateways",
+            ("door",),
+            b'{"url":"https://door:9190","host":"h","version":"1","ready":true,"problems":[]}',
+        ),
+        ("gateways", ("gate",), b'{"url":"javascript:alert(1)","ready":false,"problems":["store"]}'),
         ("notifier", (), b'{"id":"herald"}'),
     )
     browser.wait(lambda: browser.one("#access").is_displayed(), "the section")
     assert browser.texts("#gateways li") == [
         "doorready1 on h",
-        "gatenot readygateway_policy_file · ",
+        "gatenot readystore · ",
     ]
     assert browser.one("#gateways a").get_attribute("href") == "https://door:9190/"
     assert len(browser.all("#gateways a")) == 1

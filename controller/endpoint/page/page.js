@@ -234,10 +234,10 @@ function showReplicas(summary) {
 function showAccess({ gateways, notifier: { on_duty: onDuty, waiting, dead } }) {
   const told = onDuty || waiting || dead;
   $("access").hidden = !gateways.length && !told;
-  setChildren($("gateways"), gateways.map(({ id, url, host, version, problems }) => [id, url, host, version, problems]), () =>
-    gateways.map(({ id, url, host, version, problems }) => el("li", {},
+  setChildren($("gateways"), gateways.map(({ id, url, host, version, ready, problems }) => [id, url, host, version, ready, problems]), () =>
+    gateways.map(({ id, url, host, version, ready, problems }) => el("li", {},
       el("strong", {}, replicaLink(id, url)),
-      el("span", { class: problems.length ? "problem" : "muted-role" }, problems.length ? "not ready" : "ready"),
+      el("span", { class: ready ? "muted-role" : "problem" }, ready ? "ready" : "not ready"),
       el("span", { class: "muted" }, problems.length ? `${problems.join(", ")} · ` : "", host ? `${version} on ${host}` : version))));
   setText($("notifier"), told ? `${onDuty ? `Notifier on duty: ${onDuty}` : "No notifier is on duty"} · ${plural(waiting, "notice")} to be told${dead ? ` · ${plural(dead, "dead letter")}` : ""}` : "");
 }
