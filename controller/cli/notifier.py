@@ -98,10 +98,10 @@ def _chosen(session: Session, tasks: list[str] | None, *, waiting: bool = False)
     session.need_etcd()
     views = [view for view in session.client.notices.all() if waiting or view.is_dead]
     known = {view.notice.task for view in views}
-    for task in tasks or ():
-        if task not in known:
-            what = "notice" if waiting else "dead letter"
-            raise NotFound(f"there is no {what} of task {task!r}: see `tally notifier list`")
+    missing = [task for task in tasks or () if task not in known]
+    if missing:
+        what = "notice" if waiting else "dead letter"
+        raise NotFound(f"nothing was asked for: there is no {what} of task {', '.join(missing)}")
     return [view for view in views if not tasks or view.notice.task in tasks]
 
 

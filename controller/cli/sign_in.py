@@ -73,7 +73,7 @@ def login(
     lines = [f"server = {_toml(calls.url)}", f"token_file = {_toml(str(folder / 'token'))}"]
     if ca_file:
         lines.append(f"ca_file = {_toml(ca_file)}")
-    file = folder / "tally.toml"
+    file = (folder / "tally.toml").resolve()  # a symbolic link stays one
     kept = _lines_of_others(file)
     if ca_file and any(map(_AUTHORITY.match, kept)):
         kept = [line for line in kept if not _AUTHORITY.match(line)]
@@ -91,8 +91,7 @@ def logout(session: Session) -> None:  # noqa: ARG001  # it needs no settings
 
     The token stays valid: whoever keeps the gateway's tokens revokes it.
     """
-    folder = _folder()
-    token, file = folder / "token", folder / "tally.toml"
+    token, file = _folder() / "token", (_folder() / "tally.toml").resolve()
     kept = _lines_of_others(file)
     had = token.exists() or len(kept) < len(_lines(file))
     token.unlink(missing_ok=True)

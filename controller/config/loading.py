@@ -24,6 +24,7 @@ LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default el
 CONFIG_PATHS = ("~/.config/tally/tally.toml", "/etc/tally/tally.toml")
 
 DEV_CONFIG = ".tally/tally.toml"
+DEV_SETTINGS = {"etcd", "cluster", "ca_file", "cert_file", "key_file"}  # that `tally dev` writes into it
 """The file that `tally dev` writes in the folder where it is called.
 
 It is read there if neither a flag nor a variable names etcd, and no other file is found.
@@ -123,7 +124,7 @@ def _dev_config() -> Path | None:
     ours = (
         stat.S_ISREG(found.st_mode)
         and found.st_uid == os.geteuid()
-        and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)  # as `tally dev` writes it, and git does not
     )
     return path.absolute() if ours else None
 
@@ -144,6 +145,12 @@ def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[
         raise InvalidSetting("config", f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting("config", f"{path} is not TOML: {error}") from None
+    if path == last and (foreign := table.keys() - DEV_SETTINGS):
+        # it comes with the folder, as all that is in a repository: it names no secrets of its reader
+        raise InvalidSetting(
+            min(foreign),
+            f"is not among what `tally dev` writes into {path}: if the file is yours, give it by --config",
+        )
     known = [spec.name for spec in fields(Settings)]
     for name in table:
         if name not in known:

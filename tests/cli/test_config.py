@@ -137,7 +137,15 @@ def test_the_file_of_a_local_cluster_is_found_where_nothing_else_says_which_etcd
     assert found(etcd="http://127.0.0.1:2") == (("http://127.0.0.1:2",), "default")
     written.chmod(0o666)
     assert found() == usual, "others may write it"
+    written.chmod(0o644)
+    assert found() == usual, "it came with the folder, as a clone of somebody's repository has it"
     written.chmod(0o600)
+    kept = written.read_text()
+    for line in ('server = "http://evil.example"', 'token_file = "/etc/hostname"', "password_file = 'x'"):
+        written.write_text(f"{kept}{line}\n")
+        with pytest.raises(InvalidSetting, match="is not among what `tally dev` writes"):
+            found()
+    written.write_text(kept)
     written.rename(tmp_path / "elsewhere.toml")
     written.symlink_to(tmp_path / "elsewhere.toml")
     assert found() == usual, "a link says nothing of who made it"
