@@ -273,7 +273,7 @@ class Reconciler:
 
     def _take_in(self, refusal: Refused) -> list[str]:
         """Bring the model up to what a refusal has shown. Returns the keys that were news."""
-        differing = []
+        differing, vanished = list[str](), list[tuple[str, ...]]()
         for key, item in refusal.current.items():
             change = to_change(self._keys, key, item, item.mod if item is not None else refusal.revision)
             if item is not None:
@@ -284,6 +284,12 @@ class Reconciler:
             if touched is not None:
                 self._planner.note(touched)
                 differing.append(key)
+                if change.kind == "shares" and item is None:
+                    vanished.append(change.names)
+        # A refusal does not tell when a key was deleted: it may seem to be with the last write of the ledger.
+        # No leader deletes a share that a plan of this one rests on.
+        for pool, owner in vanished:
+            self._model.lone_shares.doubt(pool, [owner], refusal.revision)
         return differing
 
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:

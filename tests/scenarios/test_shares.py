@@ -137,6 +137,26 @@ def test_a_ledger_that_something_else_wrote_has_its_shares_rebuilt(stage: Stage)
     stage.check()
 
 
+def test_a_share_that_was_deleted_before_the_ledger_was_written_is_rebuilt(stage: Stage) -> None:
+    """The watch is late. The refusal that shows its absence is of the revision at which the leader itself
+    wrote the ledger: the deletion is not taken for a part of that.
+    """
+    for name, owner in (("a", "vision"), ("b", "vision"), ("c", "other")):
+        stage.submit(name, owner=owner)
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    leader.sync()
+    stage.delete(stage.keys.share("default", "vision"))
+    finish(leader, "c")
+    finish(leader, "a")
+    for _ in range(2):  # the shares are rebuilt, and then the end is recorded
+        leader.sync()
+        leader.run()
+    assert share(stage, "vision").held == Vector({"cpu": 1000})
+    assert share(stage, "vision").running == 1
+    stage.check()
+
+
 def test_a_forged_share_is_found_and_repaired(stage: Stage) -> None:
     stage.submit("a", owner="vision")
     leader = stage.leader()
