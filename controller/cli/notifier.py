@@ -62,10 +62,10 @@ def list_notices(
     out.check_form(output, ("json", "yaml"))
     session.need_etcd()
     views = [view for view in session.client.notices.all() if not tasks or view.notice.task in tasks]
+    failing = session.client.notices.summary().failing
     if output:
-        out.print_document({"items": [to_builtins(view) for view in views]}, output)
+        out.print_document({"items": [to_builtins(view) for view in views], "failing": failing}, output)
     elif views:
-        failing = session.client.notices.summary().failing
         out.Table(NOTICE_COLUMNS).print(_row(view, failing) for view in views)
     else:
         say("No notices found.", err=True)
@@ -112,7 +112,8 @@ def _row(view: NoticeView, failing: Mapping[str, str]) -> tuple[object, ...]:
     whys = list(notice.dead.why.values()) if notice.dead is not None else []
     if notice.dead is None:
         hosts = dict.fromkeys(map(host_of, notice.urls))
-        whys = [f"{host}: {failing[host]}" for host in hosts if host in failing]
+        told = ((host, failing[host]) for host in hosts if host in failing)
+        whys = [why if why.startswith(host) else f"{host}: {why}" for host, why in told]
     why = "; ".join(dict.fromkeys(whys))
     state = "dead" if notice.dead is not None else "waiting"
     return notice.task, notice.ending, at(notice.at), state, receivers, why or "-"
