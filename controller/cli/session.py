@@ -315,7 +315,8 @@ def _advice(error: TallyError, session: Session) -> list[str]:
         case StoreUnavailable():
             tried = ", ".join(session.settings.etcd)
             start = (
-                f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+                f"Is etcd running at {tried}? Give --etcd or TALLY_ETCD, start a local cluster (tally dev),"
+                " or sign in at a gateway (tally login)"
             )
             return [str(error), start, without_etcd(session)]
         case OutcomeUnknown():

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tomllib
+from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,9 +55,9 @@ def login(
     from controller.config.values import parse_path
 
     if str(token) == "-":
-        if sys.stdin.isatty():
-            say("Paste the token, then press Enter and Ctrl-D:", err=True)
-        text = parse_token(sys.stdin.read(), "standard input")
+        # a terminal shows nothing of it
+        given = getpass("Token: ") if sys.stdin.isatty() else sys.stdin.read()
+        text = parse_token(given, "standard input")
     else:
         path = parse_path(token, "--token")
         try:

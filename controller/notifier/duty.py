@@ -77,7 +77,8 @@ class Duty:
                 log.info("on duty", term=self.term)
                 return True
             if other != told:
-                log.info("waiting for duty", why=other)
+                tell = log.warning if other.startswith("etcd:") else log.info
+                tell("waiting for duty", why=other)
                 told = other
             ended.wait(RENEW_SECONDS)
         return False

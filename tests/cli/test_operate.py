@@ -122,7 +122,7 @@ def test_flags_stand_before_or_after_the_verb(tally: Tally, etcd_factory: EtcdFa
     assert answer.exit_code == 1
     assert f"etcd cannot be reached: {dead}" in answer.err
     assert (
-        f"Is etcd running at {dead}? Give --etcd or TALLY_ETCD, or start a local cluster: tally dev"
+        f"Is etcd running at {dead}? Give --etcd or TALLY_ETCD, start a local cluster (tally dev)"
         in answer.err
     )
     alive = etcd_factory.start().url

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import stat
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -52,6 +57,26 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     needs = tally("audit")
     assert needs.exit_code == 1
     assert "needs etcd itself" in needs.stderr
+
+
+def test_a_terminal_does_not_show_the_token(served: Served) -> None:
+    """Typed and ended with Enter, as a password is."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "controller.cli.main", "login", served.gateway.url]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as login:
+        os.close(theirs)
+        shown = b""
+        while b"Token: " not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, served.tokens["alice"].encode() + b"\n")
+        with suppress(OSError):  # the other side is closed
+            while more := os.read(ours, 4096):
+                shown += more
+    os.close(ours)
+    assert (login.returncode, b"as alice" in shown) == (0, True), shown
+    assert served.tokens["alice"].encode() not in shown
 
 
 def test_what_a_login_keeps_is_exchanged_and_forgotten(served: Served, tmp_path: Path) -> None:
