@@ -295,6 +295,9 @@ class GatewayServer:
             detail = f"{MAX_WAITING} requests are already waiting: omit `wait`, or try again later"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         if not await self._api.feed.reached(revision, seconds):
+            if self._api.feed.closed:
+                detail = "this gateway is stopping: ask another one, or try again"
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
             detail = f"this gateway has not reached revision {revision} yet: wait longer (`wait`)"
             raise Problem(HTTPStatus.PRECONDITION_FAILED, detail, parameter="min_revision")
 

@@ -153,3 +153,11 @@ def test_a_head_that_is_too_large_is_refused_however_it_arrives(as_: As) -> None
         answer = http.get("/v1/whoami", headers={"X-A": "a" * size})
         assert answer.status_code in (400, 431)
         assert http.get("/v1/whoami").status_code == 200
+
+
+def test_a_gateway_that_stops_sends_readers_elsewhere(as_: As, served: Served) -> None:
+    """It hears of nothing any more: whoever waits for what it has written is not told to wait longer."""
+    http = as_("alice")
+    served.gateway._api.feed.close()
+    stopping = http.get("/v1/tasks/a", params={"min_revision": 2**40, "wait": 5})
+    assert (stopping.status_code, stopping.headers["Retry-After"]) == (503, "1")
