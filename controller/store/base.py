@@ -137,12 +137,14 @@ class Delete(NamedTuple):
 class Guard(NamedTuple):
     """A compare: the mod revision of the key must be `revision`; 0: the key must not exist.
 
-    With `on_create`, the create revision is compared.
+    With `on_create`, the create revision is compared. With `is_prefix`, no key that begins with `key` may
+    have a mod revision above `revision`; 0: there must be no such key.
     """
 
     key: str
     revision: int
     on_create: bool = False
+    is_prefix: bool = False
 
 
 Write = Put | Delete

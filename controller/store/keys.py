@@ -1,10 +1,10 @@
 """The key layout under `/tally/<cluster>/`.
 
-Kinds, and who writes them: `tasks`, `requests` (users), `attested`, `gateways` (gateways; the second
-leased), `delivered`, `notifier`
-(notifiers), `pools`, `repairs` (admins), `states`, `ledgers`, `shares`, `claims`, `usage`, `terms`,
-`repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`, `epoch`, `installation` (the winner of an
-election), `engine` (the same, and admins), `replicas` (each replica, leased).
+Kinds, and who writes them: `tasks`, `requests`, `awaits` (users), `attested`, `gateways` (gateways; the
+second leased), `delivered`, `notifier` (notifiers), `pools`, `repairs` (admins), `states`, `ledgers`,
+`shares`, `claims`, `usage`, `terms`, `repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`,
+`epoch`, `installation` (the winner of an election), `engine` (the same, and admins), `replicas` (each
+replica, leased).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAMES = {
     "terms": 1,
 }
 _NAMES |= {"shares": 2, "claims": 2, "usage": 2, "attested": 1, "outbox": 2, "delivered": 2, "notifier": 0}
-_NAMES |= {"gateways": 1}
+_NAMES |= {"gateways": 1, "awaits": 2}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -55,6 +55,7 @@ class Keys:
         self.engine = f"{self.prefix}engine"
         self.notifier = f"{self.prefix}notifier"
         self.gateways = f"{self.prefix}gateways/"
+        self.awaits = f"{self.prefix}awaits/"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""

@@ -60,6 +60,8 @@ def to_transaction(plan: Plan, keys: Keys, term: int) -> Transaction:
             writes += [Delete(keys.state(change.task_id)), Delete(keys.task(change.task_id))]
         if change.attested_mod >= 0:
             guards.append(Guard(keys.attested(change.task_id), change.attested_mod))
+        if change.awaits_mod >= 0:
+            guards.append(Guard(f"{keys.awaits}{change.task_id}/", change.awaits_mod, is_prefix=True))
         writes += [Delete(keys.of(kind, (change.task_id,))) for kind in change.also_removes]
     for ledger in plan.ledgers:
         guards.append(Guard(keys.ledger(ledger.pool), ledger.seen_mod))

@@ -35,7 +35,10 @@ ATTESTED = "attested"
 NOTIFY = "notify"
 """Pool.notify, and the records `outbox/` and `delivered/`."""
 
-KNOWN = (ATTESTED, CHANGES, CLAIMS, NOTIFY, OWNERS)
+DEPENDENCIES = "dependencies"
+"""Spec.after, Status.gated, and the records `awaits/`."""
+
+KNOWN = (ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS)
 """What this release can read, and lead with; sorted."""
 
 
@@ -67,7 +70,8 @@ def lacking(parts: Mapping[str, str]) -> str:
 
 def needed_by_spec(spec: Spec) -> dict[str, str]:
     """The features that the spec needs, each with the field that needs it."""
-    return {OWNERS: "owner"} if spec.owner != DEFAULT_OWNER else {}
+    needed = {OWNERS: "owner"} if spec.owner != DEFAULT_OWNER else {}
+    return needed | {DEPENDENCIES: "after"} if spec.after else needed
 
 
 def needed_by_request(kind: RequestKind) -> dict[str, str]:

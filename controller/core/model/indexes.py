@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from controller.core.model import quarantine
 from controller.core.model.demand import Demands, pool_template
+from controller.core.model.dependencies import Dependencies
 from controller.core.model.holders import Holders
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.parts import NO_PARTS, Parts, has_parts, parts_of
@@ -41,6 +42,7 @@ class Indexes:
         self.attention: dict[str, None] = {}
         self.timers = Timers(tasks)
         self.holders = Holders()
+        self.dependencies = Dependencies(tasks, self._touch)
         self._demands = Demands()
         self._unseen: dict[str, None] = {}  # Created since the last call of `sight`
         # one tuple for all tasks that are counted under it
@@ -111,6 +113,8 @@ class Indexes:
         """Bring all indexes up to date with the task's records."""
         self.touched.tasks[task.id] = None
         before, task.held = task.held, None
+        for child in self.dependencies.place(task):
+            self.reindex(child)
         self._place(task)
         if task.held != before:
             self._move_hold(before, task.held)
@@ -123,6 +127,9 @@ class Indexes:
         if after is not None:
             pool, hold = after
             self.holds[pool] = self.holds.get(pool, ZERO) + hold
+
+    def _touch(self, task_id: str) -> None:
+        self.touched.tasks[task_id] = None
 
     def _place(self, task: Task) -> None:
         if task.counted is not None:
@@ -183,6 +190,8 @@ class Indexes:
 
     def _enqueue(self, task: Task) -> None:
         if task.spec is None or task.spec_error or task.frozen or task.on_hold:
+            return
+        if task.gate is not None and not task.gate.is_open:
             return
         queue = self.queues.get(task.pool)
         if queue is None:

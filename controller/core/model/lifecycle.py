@@ -37,6 +37,7 @@ class Event(StrEnum):
     STOPPED_OBSERVED = "stopped-observed"  # a cancelling attempt has ended or is gone, and the stop is proven
     PREEMPTED = "preempted"  # stopped for another task, and the stop is proven: it waits for its turn again
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
+    SKIPPED = "skipped"  # it was to run after the failure of a task that has not failed
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt
     RETRY_REQUESTED = "retry-requested"
     # recorded without a change of state: attempt lost, request without effect, priority changed
@@ -57,12 +58,14 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.ADMITTED: State.PENDING,
         Event.REJECTED: State.FAILED,
         Event.CANCEL_REQUESTED: State.CANCELLED,
+        Event.SKIPPED: State.CANCELLED,
         Event.NOTED: State.CREATED,
     },
     State.WAITING_RETRY: {
         Event.ADMITTED: State.PENDING,
         Event.REJECTED: State.FAILED,
         Event.CANCEL_REQUESTED: State.CANCELLED,
+        Event.SKIPPED: State.CANCELLED,
         Event.NOTED: State.WAITING_RETRY,
     },
     State.PENDING: {

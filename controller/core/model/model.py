@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from controller.core.model import attested, codec, quarantine
 from controller.core.model.compartments import OF_TASKS
+from controller.core.model.dependencies import AWAITS
 from controller.core.model.installation_records import InstallationRecords
 from controller.core.model.pool_records import OF_POOLS, PoolRecords
 from controller.core.model.queue import Queue
@@ -40,6 +41,7 @@ class Model(InstallationRecords, PoolRecords):
         self.queues, self.counts = indexes.queues, indexes.counts
         self.holding, self.holds = indexes.holding, indexes.holds
         self.attention, self.timers = indexes.attention, indexes.timers
+        self.dependencies = indexes.dependencies
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         # records that the snapshot being loaded has not contained so far
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -104,7 +106,11 @@ class Model(InstallationRecords, PoolRecords):
             return self._settle_aside(self._apply_to_task(change))
         if change.kind == quarantine.KIND:
             return self._apply_aside(change)
-        if change.kind in OF_POOLS:
+        if change.kind == AWAITS:
+            self._note_mod(change)
+            parent, child = change.names
+            self.dependencies.put_await(parent, child, change.mod if change.value is not None else 0)
+        elif change.kind in OF_POOLS:
             self._apply_to_pool(change)
         else:
             self._apply_to_installation(change)

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from controller.core.model import codec
-from controller.core.model.lifecycle import FINISHED, State
+from controller.core.model.gates import Gate
+from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
@@ -51,6 +52,7 @@ class Task:
         "due",
         "extras",
         "frozen",
+        "gate",
         "held",
         "id",
         "requests",
@@ -77,6 +79,7 @@ class Task:
         self.status_mod = 0
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
+        self.gate: Gate | None = None  # what keeps it back until others have ended: see `dependencies`
         self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
         self.counted: tuple[str, State] | None = None  # the pool and state under which it is counted
@@ -110,6 +113,14 @@ class Task:
     def on_hold(self) -> bool:
         """Whether a user keeps it from being admitted."""
         return self.status is not None and self.status.is_on_hold
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether it waits for the tasks that its spec names in `after`, ended or not."""
+        status, spec = self.status, self.spec
+        if spec is None or not spec.after or self.spec_error:
+            return False
+        return status is None or status.state is State.CREATED or (status.gated and status.state in WAITING)
 
     @property
     def attempt(self) -> int:
@@ -148,6 +159,8 @@ class Task:
         status, spec = self.status, self.spec
         if status is not None and status.on_hold and status.is_on_hold:
             return None
+        if self.gate is not None and not self.gate.is_open:
+            return None
         if status is None or status.state is State.CREATED:
             limit = spec.deadlines.queue_seconds if spec is not None else None
             return self.queued_at + limit if limit is not None else None
@@ -170,9 +183,14 @@ class Task:
     def queued_at(self) -> float:
         """Since when it waits for admission: since its submission, its release, or the end of its back-off.
 
-        The submission counts from when this replica saw it. Queue deadlines and `backfill_seconds` count from
-        here.
+        The submission counts from when this replica saw it. A task that waits for others waits for admission
+        since the last of them has ended. Queue deadlines and `backfill_seconds` count from here.
         """
+        at = self._queued_at
+        return max(at, self.gate.opened_at) if self.gate is not None else at
+
+    @property
+    def _queued_at(self) -> float:
         if self.status is not None and self.status.state is State.WAITING_RETRY:
             return self.status.retry_at or 0.0
         if self.status is not None and self.status.state is State.CREATED:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, field
 
+from controller.core.model.after import Dependency
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
@@ -117,6 +118,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     main_container: str = ""
     # whether the end of an attempt's output is kept in the store; None: as the pool says
     keep_logs: bool | None = None
+    after: tuple[Dependency, ...] = ()  # the tasks that must have ended before
 
 
 class StoredSpec(NamedTuple):
@@ -225,6 +227,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     pool: str = ""
     owner: str = DEFAULT_OWNER  # whom the hold is charged to, whatever happens to the spec
     on_hold: bool = False  # a user keeps it from being admitted, until it is released
+    gated: bool = False  # its next attempt waits for the tasks in `after`, as the first one does
     priority: Priority | None = None  # in place of its spec's, by a user's request
     attempt: AttemptNumber = 0
     hold: Vector = ZERO

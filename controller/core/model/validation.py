@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from controller.core.model.after import parse_after
 from controller.core.model.demand import pod_requests
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.notify_fields import parse_notify
@@ -81,6 +82,8 @@ def parse_stored_spec(raw: object) -> Spec:
         raise InvalidField("command", "give a command to run, or an image that has one")
     if spec.args and not spec.command and not spec.image:
         raise InvalidField("args", "needs a command, or an image that has one")
+    if any(dependency.task == spec.id for dependency in spec.after):
+        raise InvalidField("after", f"names {spec.id} itself: a task cannot wait for itself")
     return spec
 
 
@@ -302,6 +305,7 @@ _SPEC: dict[str, Parse] = {
     "pod_template": _template,
     "main_container": _main_container,
     "keep_logs": parse_boolean,
+    "after": parse_after,
 }
 _RETRY: dict[str, Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),

@@ -78,6 +78,9 @@ class Admission:
             if unattested(self._model, task, pool):
                 self._agenda.tasks[task_id] = None  # it is rejected, and leaves the queue
                 return False
+            if task.gate is not None and draft.kin.has_changed(task):
+                self._agenda.pools[pool.name] = None  # once that is committed
+                return False
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)
 
@@ -148,7 +151,8 @@ class Admission:
         status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
         start = self._driver.start(AttemptId(task.id, number), task, status.hold, repeated=False)
         ends_claim = draft.has_claim(task.pool, task.id)
-        decision = Decision(status, compares_spec=True, compares_pool=True)
+        parents = tuple(each.task for each in task.spec.after) if task.gate is not None else ()
+        decision = Decision(status, compares_spec=True, compares_pool=True, parents=parents)
         if not draft.add(task, decision, ends_claim=ends_claim):
             return False
         draft.plan.effects.append(start)

@@ -9,6 +9,7 @@ from controller.core.model.model import Model
 from controller.core.model.notices import EndNotice
 from controller.core.model.records import Task
 from controller.core.planning.decide import Decision
+from controller.core.planning.kin import has_dependencies
 from controller.core.planning.plan import NoticeChange, Plan
 from controller.core.planning.transitions import Moment
 
@@ -16,18 +17,21 @@ from controller.core.planning.transitions import Moment
 class Beside(NamedTuple):
     """The kinds of records that are removed with the task, what is compared, and what is told about its end.
 
-    `attested_mod` is that of TaskChange. `is_unnoticed`: the outbox has no room for the notice.
+    `attested_mod` and `awaits_mod` are those of TaskChange. `is_unnoticed`: the outbox has no room for the
+    notice.
     """
 
     also_removes: tuple[str, ...]
     attested_mod: int
     notice: NoticeChange | None
     is_unnoticed: bool
+    awaits_mod: int = -1
 
     @property
     def operations(self) -> int:
         """How many the transaction needs for it."""
-        return len(self.also_removes) + (self.attested_mod >= 0) + (self.notice is not None)
+        compared = (self.attested_mod >= 0) + (self.awaits_mod >= 0)
+        return len(self.also_removes) + compared + (self.notice is not None)
 
     @property
     def size(self) -> int:
@@ -59,7 +63,10 @@ def beside(
     attested_mod = model.mod_of(attested.KIND, (task.id,)) if compares_attested else -1
     notice = notice_of_end(model, task, decision, moment)
     if notice is None:
-        return Beside(also_removes, attested_mod, None, is_unnoticed=False)
+        awaits_mod = -1
+        if decision.removes and has_dependencies(model):  # a task that waits for it may be on its way
+            awaits_mod = max(model.revision, model.dependencies.newest_await(task.id))
+        return Beside(also_removes, attested_mod, None, is_unnoticed=False, awaits_mod=awaits_mod)
     # who has many leaves as much room as it takes, so that the ends of others are told
     own = model.notice_counts[notice.pool, notice.owner] + len(plan.notices)
     is_full = own + len(model.notices) + len(plan.notices) >= notices.MAX_NOTICES

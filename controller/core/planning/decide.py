@@ -11,11 +11,13 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core.model.demand import check_satisfiable
+from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import AttemptId, Observation, Phase, Status, StopReason
 from controller.core.planning import transitions
+from controller.core.planning.gating import refusal
 from controller.core.planning.retry import RetryDecision, judge
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.planning.transitions import Moment
@@ -40,15 +42,34 @@ class Decision(NamedTuple):
     compares_spec: bool = False
     compares_pool: bool = False
     compares_attested: bool = False
+    parents: tuple[str, ...] = ()  # the tasks on whose ends it rests, which are compared as well
+
+    def ends_waiting(self, task: Task) -> bool:
+        """Whether a task that waits ends with this."""
+        return task.state in WAITING and self.status is not None and self.status.is_finished
+
+
+class Others(NamedTuple):
+    """What other records say of a task.
+
+    `refused`: why its pool refuses a task that is not attested; "" if it does not. `gate`: what the tasks
+    that it waits for have come to. `is_kept`: others wait for it, so it is not removed.
+    """
+
+    refused: str = ""
+    gate: Gate | None = None
+    is_kept: bool = False
+
+
+NOTHING = Others()
 
 
 def decide(
-    task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment, refused: str = ""
+    task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment, others: Others = NOTHING
 ) -> Decision | None:
     """The next step of a task; None if there is nothing to do now.
 
-    `attempt` is the current one, as the engine shows it. `refused`: why the pool refuses a task that is not
-    attested; "" if it does not. Admission is not decided here, since it depends on
+    `attempt` is the current one, as the engine shows it. Admission is not decided here, since it depends on
     the other tasks of the pool.
     """
     if task.frozen or not task.exists:
@@ -59,12 +80,12 @@ def decide(
         assert task.status is not None
         return _holding(task, task.status, attempt, moment)
     if task.state in WAITING:
-        return _waiting(task, pool, moment, refused)
+        return _waiting(task, pool, moment, others)
     assert task.status is not None
-    return _finished(task, task.status, moment)
+    return _finished(task, task.status, moment, is_kept=others.is_kept)
 
 
-def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, refused: str) -> Decision | None:
+def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, others: Others) -> Decision | None:
     cancel = task.requests.get(RequestKind.CANCEL)
     if cancel is not None:
         return Decision(transitions.cancelled_waiting(task, cancel[0], moment), (RequestKind.CANCEL,))
@@ -74,8 +95,8 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, refused: str) 
         return Decision(
             transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
         )
-    if refused:
-        rejected = transitions.rejected(task, "Unattested", refused, moment)
+    if others.refused:
+        rejected = transitions.rejected(task, "Unattested", others.refused, moment)
         return Decision(rejected, compares_spec=True, compares_pool=True, compares_attested=True)
     change = task.requests.get(RequestKind.CHANGE)
     if change is not None:
@@ -83,6 +104,10 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, refused: str) 
     if task.requests:
         why = "it is already waiting for its next attempt"
         return _ignored(task, task.status, why, moment)
+    never = refusal(others.gate) if others.gate is not None else None
+    if never is not None:
+        rejected = transitions.rejected(task, never.reason, never.message, moment, never.event)
+        return Decision(rejected, compares_spec=True, parents=never.parents)
     if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
         # The pool has not changed since the submission: even then it could not satisfy the task. When a pool
         # shrinks later, its tasks wait instead.
@@ -92,7 +117,13 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, refused: str) 
             rejected = transitions.rejected(task, "Unsatisfiable", str(error), moment)
             return Decision(rejected, compares_spec=True, compares_pool=True)
     limit = task.spec.deadlines.queue_seconds
-    if limit is not None and not task.on_hold and task.queued_at <= moment.now - limit:
+    waits_for_others = others.gate is not None and not others.gate.is_open
+    if (
+        limit is not None
+        and not task.on_hold
+        and not waits_for_others
+        and task.queued_at <= moment.now - limit
+    ):
         message = f"not admitted within its queue deadline of {limit:g} s"
         return Decision(
             transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True
@@ -332,7 +363,7 @@ def _give_up(
     return msgspec.structs.replace(end(task, status, seen, moment, request), abandoned=status.attempt)
 
 
-def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
+def _finished(task: Task, status: Status, moment: Moment, *, is_kept: bool) -> Decision | None:
     retry = task.requests.get(RequestKind.RETRY)
     if (
         retry is not None
@@ -340,9 +371,12 @@ def _finished(task: Task, status: Status, moment: Moment) -> Decision | None:
         and task.spec is not None
         and not task.spec_error
     ):
-        return Decision(transitions.retry_requested(status, retry[0], moment), (RequestKind.RETRY,))
+        again = transitions.retry_requested(status, retry[0], moment, gated=bool(task.spec.after))
+        return Decision(again, (RequestKind.RETRY,))
     if task.requests:
         return _ignored(task, status, f"it is already {status.state}", moment)
+    if is_kept:
+        return None
     if task.spec is None or (status.finished_at or 0.0) + task.retention_seconds <= moment.now:
         return Decision(None, tuple(task.requests), removes=True, compares_spec=True)
     return None

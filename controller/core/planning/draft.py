@@ -21,6 +21,7 @@ from controller.core.model.shares import DAY_MS, MINUTE_MS, Account, Share, enco
 from controller.core.model.task import Status
 from controller.core.planning.beside import beside
 from controller.core.planning.decide import Decision
+from controller.core.planning.kin import Kin
 from controller.core.planning.plan import (
     ClaimChange,
     LedgerChange,
@@ -79,6 +80,7 @@ class Draft:
             self._after_shares = {(change.pool, change.owner): change.share for change in after.shares}
             self._after_claims = {(change.pool, change.task_id): change.claim for change in after.claims}
             self._after_changes = {change.task_id: change for change in after.changes}
+        self.kin = Kin(model, self._after_changes)
         self._operations = 1  # the term
         self._bytes = 0
 
@@ -178,6 +180,7 @@ class Draft:
         self._seen = {key: revision if mod is None else mod for key, mod in self._seen.items()}
         self._seen_claims = {key: revision if mod is None else mod for key, mod in self._seen_claims.items()}
         self._after, self._after_shares, self._after_claims, self._after_changes = {}, {}, {}, {}
+        self.kin.follows()
 
     def add(
         self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim: bool = False
@@ -206,7 +209,8 @@ class Draft:
         compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
         aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
-        operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + ends_claim
+        kin = self.kin.compared_by(task, decision)
+        operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + ends_claim + len(kin)
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
@@ -234,19 +238,11 @@ class Draft:
         self._bytes += size
         self._changed.add(task.id)
         aside.add_to(self.plan)
+        self.kin.add(task, decision, kin)
+        spec_mod = task.spec_mod if compares_spec else -1
+        removed = decision.removes, aside.also_removes, aside.attested_mod, aside.awaits_mod
         self.plan.changes.append(
-            TaskChange(
-                task.id,
-                task.status_mod,
-                decision.status,
-                value,
-                task.spec_mod if compares_spec else -1,
-                requests,
-                left,
-                decision.removes,
-                aside.also_removes,
-                aside.attested_mod,
-            )
+            TaskChange(task.id, task.status_mod, decision.status, value, spec_mod, requests, left, *removed)
         )
         return True
 
@@ -269,6 +265,7 @@ class Draft:
             if claim is not None or mod:
                 self.plan.claims.append(ClaimChange(pool, task_id, mod, claim, value))
         self.plan.pools = [*self._relied_on.items()]
+        self.plan.compared = [(kind, names, mod) for (kind, names), mod in self.kin.compared.items()]
         return self.plan
 
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:

@@ -10,6 +10,7 @@ from controller.core.model.model import Model
 from controller.core.planning.accounts import Accounts
 from controller.core.planning.draft import Limits
 from controller.core.planning.intake import Intake
+from controller.core.planning.keeping import Keeping
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
 from controller.core.planning.repair import plan_repair
 from controller.core.planning.transitions import Moment
@@ -30,16 +31,19 @@ class Mending:
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         self.wants_list = False
         self.accounts = Accounts(model)
+        self.keeping = Keeping(model)
 
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
-        records = model.repairs or model.asides or model.deliveries
+        records = model.repairs or model.asides or model.deliveries or self.keeping.is_due
         return bool(records or (model.shared and self.accounts.is_due(now)))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
         plan = self.plan_asides(moment, limits) or self._plan_deliveries(moment, limits, removals_only)
+        if plan is None and self.keeping.is_due:
+            plan = self.keeping.plan(moment, limits)
         if plan is None and not removals_only:
             plan = (
                 self._plan_identity(moment)

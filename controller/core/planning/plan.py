@@ -101,6 +101,8 @@ class TaskChange(NamedTuple):
     # kinds of records that are removed with the task, such as its kept log
     also_removes: tuple[str, ...] = ()
     attested_mod: int = -1  # of the attestation; -1: it is not compared
+    # no record that keeps the task for another one may be newer than this revision; -1: that is not compared
+    awaits_mod: int = -1
 
 
 class LedgerChange(NamedTuple):

@@ -19,7 +19,7 @@ from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.attestation import is_unreadable, unattested
-from controller.core.planning.decide import Decision, decide
+from controller.core.planning.decide import Decision, Others, decide
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
 from controller.core.planning.intake import Intake
@@ -82,7 +82,13 @@ class Planner:
 
     def next_wake(self) -> float | None:
         """The next time at which time alone gives the planner something to do; None for never."""
-        wakes = (self._model.timers.next_due(), self._agenda.next_wake(), self.mending.accounts.next_due())
+        mending = self.mending
+        wakes = (
+            self._model.timers.next_due(),
+            self._agenda.next_wake(),
+            mending.accounts.next_due(),
+            mending.keeping.next_due(),
+        )
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- planning
@@ -113,6 +119,8 @@ class Planner:
                 return plan
         # what this pass has set aside
         plan = self.mending.plan_asides(draft.moment, self._limits) or plan
+        if not plan and self._model.dependencies:
+            plan = self.mending.keeping.plan(draft.moment, self._limits) or plan
         if not plan and self.mending.accounts.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
@@ -247,7 +255,7 @@ class Planner:
         postponed: dict[str, None] = {}
         while agenda and not draft.is_full:
             task_id, _ = agenda.popitem(last=False)
-            if draft.has_changed(task_id):
+            if draft.has_changed(task_id) or draft.kin.is_relied_on(task_id):
                 postponed[task_id] = None
                 continue
             try:
@@ -273,11 +281,12 @@ class Planner:
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
             refused = unattested(self._model, task, record.pool)
-        decision = decide(task, current, record, draft.moment, refused)
+        others = Others(refused, draft.kin.gate(task), self._model.dependencies.keeps(task_id))
+        decision = decide(task, current, record, draft.moment, others)
         if decision is None:
             if task.status is not None and task.status.is_holding and self.intake.engine_listed:
                 self._driver.drive(task, task.status, draft)
-        elif removals_only and decision.status is not None:
+        elif (removals_only and decision.status is not None) or not draft.kin.is_known_for(task, decision):
             postponed[task_id] = None
         elif not draft.add(
             task, decision, may_have_log=decision.removes and self._attempts.keeps_log(task_id)
@@ -286,6 +295,10 @@ class Planner:
             return self._model.may_not_change(task)
         elif decision.removes:
             self._driver.forget_removed(task, draft)
+        elif decision.ends_waiting(task):
+            for child in self._model.dependencies.children(task_id):  # whole chains end in one transaction
+                self._agenda.tasks[child] = None
+                self._agenda.tasks.move_to_end(child, last=False)
         elif current is not None and self._must_keep_log(task, current, decision):
             current.keeping = True
             draft.plan.effects.append(KeepLog(current.id, task.spec_create))

@@ -69,6 +69,7 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
         hold=task.demand,
         sized_by=pool_mod if task.demand != spec.resources else 0,
         attempt=attempt,
+        gated=False,
         queued_at=task.queued_at,
         admitted_at=moment.now,
         started_at=None,
@@ -82,11 +83,11 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
     )
 
 
-def rejected(task: Task, reason: str, message: str, moment: Moment) -> Status:
-    """It will never run: its spec is invalid or gone, its pool too small, or its queue deadline is over."""
+def rejected(task: Task, reason: str, message: str, moment: Moment, event: Event = Event.REJECTED) -> Status:
+    """It will never run: its spec is unusable, its pool too small, its time over, or its turn never comes."""
     return _step(
         _status_of(task),
-        Event.REJECTED,
+        event,
         moment,
         reason,
         message,
@@ -240,9 +241,9 @@ def preempted(status: Status, seen: Observation, moment: Moment, request: Reques
     return _step(status, Event.PREEMPTED, moment, PREEMPTED, status.message, request, **fields)
 
 
-def retry_requested(status: Status, request: Request, moment: Moment) -> Status:
-    """A user wants another attempt: at once, with fresh counts."""
-    counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0}
+def retry_requested(status: Status, request: Request, moment: Moment, *, gated: bool = False) -> Status:
+    """A user wants another attempt: at once, or `gated` by the tasks that it waits for; with fresh counts."""
+    counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0, "gated": gated}
     fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None, "on_hold": False}
     return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", request.words, request, **fields)
 

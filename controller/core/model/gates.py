@@ -1,0 +1,78 @@
+"""Gates: what keeps a task back until the tasks that it names have ended. See `dependencies`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from controller.core.model.after import When
+from controller.core.model.lifecycle import FINISHED, State
+
+_MEETS: dict[When, frozenset[State]] = {
+    When.SUCCEEDED: frozenset({State.SUCCEEDED}),
+    When.FAILED: frozenset({State.FAILED}),
+    When.FINISHED: FINISHED,
+}
+
+
+class Parent(NamedTuple):
+    """A task as those see it that wait for it.
+
+    `create` and `told` are the create revision and the submission time of its spec; `create` is 0 if the spec
+    is gone. `ending` is the state in which it has ended, at `ended_at` (seconds since the epoch); None if it
+    has not, as far as can be read, or is about to run again.
+    """
+
+    create: int
+    told: float
+    ending: State | None = None
+    ended_at: float = 0.0
+
+    def is_before(self, name: str, child: tuple[int, float, str]) -> bool:
+        """Whether this task, of that name, is older than a child of these: create, told and name.
+
+        One whose spec is gone waits for nothing, so it is in no cycle.
+        """
+        return (self.create, self.told, name) < child if self.create else name != child[2]
+
+
+class Gate:
+    """What the parents of a waiting task come to. Names are in the order of arrival.
+
+    `unfinished` have not ended. `unmet` have ended in another way than the task wants. `unknown` do not
+    exist, or are not older than the task. It is open since `opened_at`, in seconds since the epoch.
+    """
+
+    __slots__ = ("opened_at", "unfinished", "unknown", "unmet")
+
+    def __init__(self) -> None:
+        self.unfinished: dict[str, None] = {}
+        self.unmet: dict[str, tuple[When, State]] = {}  # as the task wants it, and as it is
+        self.unknown: dict[str, None] = {}
+        self.opened_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the task may run."""
+        return not (self.unfinished or self.unmet or self.unknown)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is certain what becomes of the task: it may run, or never will."""
+        return bool(self.unknown) or not self.unfinished
+
+    def forget(self, name: str) -> None:
+        """Nothing is to be waited for."""
+        for names in (self.unfinished, self.unmet, self.unknown):
+            names.pop(name, None)
+
+    def note(self, name: str, when: When, parent: Parent | None) -> None:
+        """Take in what has become of one parent; None: there is no such task that is older."""
+        self.forget(name)
+        if parent is None:
+            self.unknown[name] = None
+        elif parent.ending is None:
+            self.unfinished[name] = None
+        elif parent.ending in _MEETS[when]:
+            self.opened_at = max(self.opened_at, parent.ended_at)
+        else:
+            self.unmet[name] = when, parent.ending

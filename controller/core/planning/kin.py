@@ -1,0 +1,92 @@
+"""What a plan owes to the tasks for which others wait: how they end with it, and what it compares of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controller.core.model import features
+from controller.core.model.dependencies import gate_of
+from controller.core.model.gates import Gate, Parent
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.requests import RequestKind
+from controller.core.planning.decide import Decision
+from controller.core.planning.gating import COMPARED
+from controller.core.planning.plan import TaskChange
+
+Compared = dict[tuple[str, tuple[str, ...]], int]
+"""Records by kind and names, with the mod that each must have."""
+
+
+class Kin:
+    """See the module's docstring. `before` has the changes of the plan that is being persisted."""
+
+    def __init__(self, model: Model, before: Mapping[str, TaskChange]) -> None:
+        self._model = model
+        self._before = before
+        self._changed: dict[str, Parent | None] = {}  # what the plan makes of tasks for which others wait
+        self._relied_on: dict[str, None] = {}  # tasks on whose ends the plan rests
+        self.compared: Compared = {}
+
+    def follows(self) -> None:
+        """The plan before was committed, and the model shows it."""
+        self._before = {}
+
+    def gate(self, task: Task) -> Gate | None:
+        """The task's gate once the plan is persisted."""
+        after = task.spec.after if task.spec is not None and self._changed else ()
+        if task.gate is None or not any(dependency.task in self._changed for dependency in after):
+            return task.gate
+        find = self._model.dependencies.parent
+        return gate_of(task, lambda name: self._changed[name] if name in self._changed else find(name))
+
+    def is_relied_on(self, task_id: str) -> bool:
+        """Whether the plan rests on how the task has ended. If so, the plan must not change it."""
+        return task_id in self._relied_on
+
+    def is_known(self, task: Task) -> bool:
+        """Whether the model shows all tasks that this one waits for as they will be before this plan."""
+        after = task.spec.after if task.spec is not None and self._before else ()
+        return not any(dependency.task in self._before for dependency in after)
+
+    def is_known_for(self, task: Task, decision: Decision) -> bool:
+        """Whether the decision can rest on what the model shows of the tasks that this one waits for."""
+        return not decision.parents or self.is_known(task)
+
+    def has_changed(self, task: Task) -> bool:
+        """Whether the plan changes a task that this one waits for, or the plan before it does."""
+        after = task.spec.after if task.spec is not None and task.gate is not None else ()
+        changed = self._changed
+        return any(dependency.task in changed for dependency in after) or not self.is_known(task)
+
+    def compared_by(self, task: Task, decision: Decision) -> Compared:
+        """What the decision adds to `compared`."""
+        wanted: list[tuple[str, tuple[str, ...]]] = [
+            ("states", (name,)) for name in decision.parents[:COMPARED] if name not in self._changed
+        ]
+        wanted += [("tasks", (name,)) for name in (task.gate.unknown if wanted and task.gate else ())]
+        if decision.removes and not has_dependencies(self._model):
+            wanted.append(("engine", ()))  # no task can wait for it before the feature is on
+        return {record: self._model.mod_of(*record) for record in wanted if record not in self.compared}
+
+    def add(self, task: Task, decision: Decision, compared: Compared) -> None:
+        """The plan contains this decision, and compares this for it."""
+        self.compared |= compared
+        self._relied_on |= dict.fromkeys(decision.parents)
+        status = decision.status
+        if not self._model.dependencies.has_children(task.id) or (status is None and not decision.removes):
+            return
+        if status is None:
+            self._changed[task.id] = None
+            return
+        runs_again = RequestKind.RETRY in task.requests and RequestKind.RETRY not in decision.consumed
+        ending = status.state if status.is_finished and not runs_again else None
+        self._changed[task.id] = Parent(
+            task.spec_create, task.submitted_at, ending, status.finished_at or 0.0
+        )
+
+
+def has_dependencies(model: Model) -> bool:
+    """Whether tasks may wait for others in this installation, as far as the model knows."""
+    parts = model.engine.engine.parts if model.engine is not None else {}
+    return features.DEPENDENCIES in features.recorded(parts)
