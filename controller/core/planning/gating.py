@@ -12,7 +12,7 @@ from controller.core.model.lifecycle import Event
 
 NAMED = 5  # parents that a message names
 COMPARED = 30
-"""Parents that a transaction compares. For more, the fence suffices: a term's leader alone writes statuses."""
+"""Parents that a transaction compares. For more, the fence suffices: one leader alone writes statuses."""
 
 
 class Refusal(NamedTuple):
