@@ -1,0 +1,338 @@
+"""A task waits for others: what opens its gate, what closes it again, and what becomes of it if it never opens."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from controller.core.model import codec
+from controller.core.model.codec import decode_history
+from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
+from controller.core.model.validation import parse_spec
+from controller.core.planning.keeping import EARLY_SECONDS
+from controller.core.promise.replay import replay
+from controller.store.base import Committed, Put, Transaction
+from tests.support.bench import Stage, StagedReplica, observation, starts
+
+
+def step(leader: StagedReplica) -> list[str]:
+    """What is started now."""
+    leader.sync()
+    started = starts(effects := leader.run())
+    leader.acknowledge(effects)
+    leader.stage.check()
+    return started
+
+
+def end(leader: StagedReplica, task_id: str, phase: Phase = Phase.SUCCEEDED, attempt: int = 1) -> list[str]:
+    """The attempt ends; returns what is started then."""
+    leader.see(observation((task_id, attempt), phase, exit_code=0 if phase is Phase.SUCCEEDED else 1))
+    return step(leader)
+
+
+def reason(stage: Stage, task_id: str) -> tuple[str, str]:
+    status = stage.status(task_id)
+    assert replay(status) == []
+    return status.state.value, status.reason
+
+
+def put_together(stage: Stage, *specs: dict[str, Any]) -> None:
+    """Specs in one transaction, by hand: nothing checks what they wait for."""
+    writes = []
+    for n, fields in enumerate(specs):
+        spec = parse_spec({"command": ["true"], "resources": {"cpu": 1}, **fields})
+        value = codec.encode_spec(spec, stage.clock.now() + n * 1e-6, Op("together"))
+        writes.append(Put(stage.keys.task(spec.id), value))
+    answer = stage.store.commit(Transaction((), tuple(writes), Op("together")), deadline=float("inf"))
+    assert isinstance(answer, Committed)
+
+
+def test_a_task_begins_when_those_that_it_waits_for_have_succeeded(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("load")
+    stage.submit("check")
+    stage.submit("train", after=["load", "check"])
+    assert step(leader) == ["load-1", "check-1"]
+    assert end(leader, "load") == []
+    assert stage.state("train") == "Created"
+    assert end(leader, "check") == ["train-1"]
+
+
+def ended(stage: Stage, leader: StagedReplica, how: str) -> None:
+    """A task `parent` that ends so."""
+    if how == "Cancelled":
+        stage.request("parent", RequestKind.CANCEL)
+        return
+    assert step(leader) == ["parent-1"]
+    leader.see(observation(("parent", 1), Phase.SUCCEEDED if how == "Succeeded" else Phase.FAILED))
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [*itertools.product(["succeeded", "failed", "finished"], ["Succeeded", "Failed", "Cancelled"])],
+)
+def test_each_wish_and_each_end(stage: Stage, when: str, how: str) -> None:
+    """Failed meets `failed`; Cancelled meets `finished` alone."""
+    leader = stage.leader()
+    stage.submit("parent")
+    stage.submit("child", after=[{"task": "parent", "when": when}])
+    ended(stage, leader, how)
+    started = step(leader)
+    if when == "finished" or when == how.lower():
+        assert started == ["child-1"]
+    elif when == "succeeded":
+        assert started == []
+        assert reason(stage, "child") == ("Failed", "DependencyFailed")
+        assert "parent" in stage.status("child").message
+    else:
+        assert started == []
+        assert reason(stage, "child") == ("Cancelled", "Skipped")
+
+
+def test_a_failure_is_decided_when_all_have_ended(stage: Stage) -> None:
+    """So the end of the last task is the end of all."""
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b")
+    stage.submit("last", after=["a", "b"])
+    step(leader)
+    end(leader, "a", Phase.FAILED)
+    assert stage.state("last") == "Created"
+    stage.request("a", RequestKind.RETRY)
+    assert step(leader) == ["a-2"]
+    assert end(leader, "b") == []
+    assert end(leader, "a", attempt=2) == ["last-1"], "the retry came in time"
+
+
+def test_a_long_chain_ends_in_few_transactions(stage: Stage) -> None:
+    """A failure does not take a transaction for each link."""
+    leader = stage.leader()
+    stage.submit("t0")
+    for n in range(1, 200):
+        stage.submit(f"t{n}", after=[f"t{n - 1}"])
+    assert step(leader) == ["t0-1"]
+    before = stage.model().revision
+    end(leader, "t0", Phase.FAILED)
+    assert {stage.state(f"t{n}") for n in range(200)} == {"Failed"}
+    assert stage.model().revision - before <= 200 / 40
+
+
+def test_who_failed_for_another_has_failed(stage: Stage) -> None:
+    """`failed` is met by DependencyFailed, in the same chain."""
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    stage.submit("report", after=[{"task": "b", "when": "failed"}])
+    step(leader)
+    assert end(leader, "a", Phase.FAILED) == ["report-1"]
+    assert reason(stage, "b") == ("Failed", "DependencyFailed")
+
+
+def test_a_retry_in_between_closes_the_gate_again(stage: Stage) -> None:
+    """The child could have begun, but the pool was full; then its parent is run again."""
+    stage.pool(capacity={"cpu": 1})
+    leader = stage.leader()
+    stage.submit("parent")
+    step(leader)
+    stage.submit("child", after=[{"task": "parent", "when": "failed"}], resources={"cpu": 1})
+    stage.pool(paused=True, capacity={"cpu": 1})
+    step(leader)
+    end(leader, "parent", Phase.FAILED)
+    stage.request("parent", RequestKind.RETRY)
+    stage.pool(capacity={"cpu": 1})
+    assert step(leader) == ["parent-2"], "the child is not started in the same transaction, either"
+    assert end(leader, "parent", attempt=2) == []
+    assert reason(stage, "child") == ("Cancelled", "Skipped")
+
+
+def test_a_retry_waits_for_the_parents_again(stage: Stage) -> None:
+    """Retries of a whole chain, parents first, as `retry --downstream` requests them."""
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=[{"task": "a", "when": "finished"}])
+    stage.submit("c", after=["b"])
+    step(leader)
+    end(leader, "a", Phase.FAILED)
+    end(leader, "b", Phase.FAILED)
+    assert reason(stage, "c") == ("Failed", "DependencyFailed")
+    for task_id in "abc":
+        stage.request(task_id, RequestKind.RETRY)
+    assert step(leader) == ["a-2"]
+    assert end(leader, "a", attempt=2) == ["b-2"]
+    assert end(leader, "b", attempt=2) == ["c-1"]
+
+
+def test_an_automatic_retry_does_not_wait_again(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit(
+        "b", after=[{"task": "a", "when": "failed"}], retry={"max_attempts": 2, "backoff_seconds": 0}
+    )
+    step(leader)
+    assert end(leader, "a", Phase.FAILED) == ["b-1"]
+    stage.request("a", RequestKind.RETRY)
+    assert step(leader) == ["a-2"]
+    assert end(leader, "b", Phase.FAILED) == ["b-2"]
+
+
+def test_no_cycle_can_be_stored(stage: Stage) -> None:
+    """Whoever writes them, in whatever order: the younger ones are never waited for."""
+    leader = stage.leader()
+    put_together(
+        stage,
+        {"id": "a", "after": ["b"]},
+        {"id": "b", "after": ["c"]},
+        {"id": "c", "after": ["a"]},
+    )
+    assert step(leader) == []
+    assert reason(stage, "a") == ("Failed", "DependencyUnknown")
+    assert reason(stage, "b") == ("Failed", "DependencyUnknown")
+    assert reason(stage, "c") == ("Failed", "DependencyFailed")
+
+
+def test_a_task_that_was_made_again_is_another_one(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.pool(paused=True)
+    stage.submit("parent")
+    stage.submit("child", after=["parent"])
+    step(leader)
+    stage.delete(stage.keys.task("parent"))
+    stage.submit("parent")
+    stage.pool()
+    assert step(leader) == ["parent-1"]
+    assert reason(stage, "child") == ("Failed", "DependencyUnknown")
+
+
+def test_a_task_that_was_never_there(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("child", after=["nobody"])
+    assert step(leader) == []
+    assert reason(stage, "child") == ("Failed", "DependencyUnknown")
+    assert "nobody" in stage.status("child").message
+
+
+def test_who_began_once_needs_nobody_again(stage: Stage) -> None:
+    """A retry after the parents were removed."""
+    leader = stage.leader()
+    stage.submit("parent", retention_seconds=10)
+    stage.submit("child", after=["parent"], retention_seconds=10_000)
+    step(leader)
+    end(leader, "parent")
+    end(leader, "child", Phase.FAILED)
+    stage.clock.move(60)
+    step(leader)
+    assert "parent" not in stage.model().tasks
+    stage.request("child", RequestKind.RETRY)
+    assert step(leader) == ["child-2"]
+
+
+def test_a_parent_is_kept_while_a_task_waits_for_it(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a", retention_seconds=10)
+    stage.submit("b", retention_seconds=10)
+    stage.submit("child", after=["a", "b"])
+    step(leader)
+    end(leader, "a")
+    stage.clock.move(3600)
+    step(leader)
+    assert stage.state("a") == "Succeeded"
+    assert end(leader, "b") == ["child-1"]
+    assert "a" not in stage.model().tasks, "it is removed as soon as nobody waits for it"
+    stage.clock.move(20)
+    step(leader)
+    assert "b" not in stage.model().tasks
+
+
+def test_the_wait_in_the_queue_begins_with_the_last_end(stage: Stage) -> None:
+    stage.pool(capacity={"cpu": 1})
+    leader = stage.leader()
+    stage.submit("parent", resources={"cpu": 1})
+    stage.submit("child", after=["parent"], deadlines={"queue": 60})
+    step(leader)
+    stage.clock.move(3600)
+    step(leader)
+    assert stage.state("child") == "Created"
+    stage.pool(paused=True, capacity={"cpu": 1})
+    end(leader, "parent")
+    stage.clock.move(59)
+    step(leader)
+    assert stage.state("child") == "Created"
+    stage.clock.move(2)
+    step(leader)
+    assert reason(stage, "child") == ("Failed", "QueueDeadlineExceeded")
+
+
+def test_a_new_leader_sees_the_same_gates(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    step(leader)
+    stage.elect()
+    second = stage.leader(observation(("a", 1), Phase.RUNNING))
+    assert step(second) == []
+    assert end(second, "a") == ["b-1"]
+
+
+def test_a_cancel_of_who_waits(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    stage.submit("c", after=["b"])
+    stage.submit("d", after=[{"task": "b", "when": "finished"}])
+    step(leader)
+    stage.request("b", RequestKind.CANCEL)
+    assert step(leader) == ["d-1"]
+    assert reason(stage, "b") == ("Cancelled", "Cancelled")
+    assert reason(stage, "c") == ("Failed", "DependencyFailed")
+
+
+def test_a_thousand_parents(stage: Stage) -> None:
+    stage.pool(capacity={"cpu": 1000})
+    leader = stage.leader()
+    names = [f"p{n}" for n in range(1000)]
+    for name in names:
+        stage.submit(name)
+    stage.submit("last", after=names)
+    assert len(step(leader)) == 1000
+    leader.see(*[observation((name, 1), Phase.SUCCEEDED) for name in names[1:]])
+    assert step(leader) == []
+    assert end(leader, names[0]) == ["last-1"]
+
+
+def awaits(stage: Stage) -> list[str]:
+    """The records that keep parents."""
+    found = stage.store.load(stage.keys.awaits, deadline=float("inf")).items
+    return [item.key.removeprefix(stage.keys.awaits) for item in found]
+
+
+def test_records_that_keep_parents_are_deleted(stage: Stage) -> None:
+    """Once the child has begun; and if no child comes, after a while."""
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    for record in ("a/b", "a/nobody", "x/a"):
+        stage.put(stage.keys.awaits + record, b"anything")
+    step(leader)
+    assert awaits(stage) == ["a/b", "a/nobody"], "a names nobody"
+    end(leader, "a")
+    assert awaits(stage) == ["a/nobody"]
+    wake = leader.planner.next_wake()
+    assert wake is not None and wake <= stage.clock.now() + EARLY_SECONDS
+    stage.clock.move(EARLY_SECONDS + 1)
+    step(leader)
+    assert awaits(stage) == []
+
+
+def test_history_says_why(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    step(leader)
+    end(leader, "a", Phase.FAILED)
+    last = decode_history(stage.status("b"))[-1]
+    assert (last.event, last.reason) == ("rejected", "DependencyFailed")
+    assert last.message == "it was to run after the success of a, which is Failed"
