@@ -27,6 +27,7 @@ from controller.store.keys import Keys
 from controller.store.records import changes_of
 from tests.simulation.attestations import wrong_step
 from tests.simulation.changes import asked_for, contradiction
+from tests.simulation.dependents import DependencyJudge
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.notices import is_due, wrong_end, wrong_notice
@@ -147,6 +148,7 @@ class Oracle:
         self.depositions = 0
         # of pools with `sharing`; None: there are none
         self.shares: ShareJudge | None = None
+        self.dependents = DependencyJudge(self)
         self.claims: ClaimJudge
         self.sent: dict[str, tuple[int, int]] = {}  # op → revisions that the plan's writer knew, from and to
         self._last_sent: dict[str, int] = {}
@@ -518,6 +520,9 @@ class Oracle:
         wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
+        wrong = self.dependents.wrong_step(task_id, old, new, changed)
+        if wrong:
+            raise Violation("I13", f"{task_id} {wrong}", task_id)
         self._check_notices(task_id, old, new, changed)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
@@ -554,6 +559,12 @@ class Oracle:
             self.notices += 1
         if wrong:
             raise Violation("notices", f"the notice {rest} {wrong}", task_id)
+
+    def _on_awaits(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        if event.item is None and writer != USER:
+            wrong = self.dependents.wrong_end_of_record(rest, changed)
+            if wrong:
+                raise Violation("I13", f"awaits/{rest} {wrong}", *rest.split("/"))
 
     def _on_delivered(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         notice = f"{self.keys.prefix}outbox/{rest}"
@@ -751,6 +762,8 @@ class Oracle:
             raise Violation("I6", f"the status of {task_id}, which could not be read, was removed", task_id)
         if old.state not in FINISHED:
             raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
+        if wrong := self.dependents.wrong_removal(task_id):
+            raise Violation("I13", f"{task_id} {wrong}", task_id)
         if (log := self.keys.log(task_id)) in self.values and log not in changed:
             raise Violation("layout", f"{task_id} was removed, and its log was not", task_id)
         if self.attested.get(task_id) and self.keys.attested(task_id) not in changed:

@@ -314,9 +314,13 @@ class Simulation:
     def _unsettled(self, *, lifted: bool) -> list[str]:
         """What is not yet as it must be in the end."""
         oracle, is_aside = self.oracle, self.poisons.is_aside
-        left = [f"{task_id} has not finished" for task_id in oracle.unfinished() if not is_aside(task_id)]
+        unfinished = (task_id for task_id in oracle.unfinished() if not self._is_aside(task_id))
+        left = [f"{task_id} has not finished" for task_id in unfinished]
+        left += oracle.dependents.left() if lifted else []
         left += [
-            f"{task_id} is kept beyond its retention" for task_id in oracle.overdue() if not is_aside(task_id)
+            f"{task_id} is kept beyond its retention"
+            for task_id in oracle.overdue()
+            if not any(map(self._is_aside, (task_id, *oracle.dependents.waiting_for(task_id))))
         ]
         left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
@@ -332,6 +336,10 @@ class Simulation:
             left += oracle.claims.left()
             left += oracle.shares.left()
         return left or self._models_that_differ()
+
+    def _is_aside(self, task_id: str) -> bool:
+        """Whether it is set aside, or waits for a task that is."""
+        return any(map(self.poisons.is_aside, (task_id, *self.oracle.dependents.waits_on(task_id))))
 
     def _check_sharing(self) -> None:
         if self.oracle.shares is not None:
@@ -423,6 +431,8 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
             sorted(task.frozen),
         )
         facts["queued", task.id] = task.status is None and task.id in model.queue(task.pool)
+        gate = task.gate
+        facts["gate", task.id] = gate and [sorted(gate.unfinished), sorted(gate.unmet), sorted(gate.unknown)]
     for name, ledger in model.ledgers.items():
         facts["ledger", name] = (ledger.mod, ledger.held.format(), ledger.account, ledger.shares_are_whole)
     for name, shares in model.shares.items():
@@ -432,7 +442,10 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
     for name, pool in model.pools.items():
         facts["pool", name] = pool.mod
     facts["holding", ""] = sorted(model.holding)
-    facts["attention", ""] = sorted(model.attention)
+    facts["gated", ""] = sorted(item for item in model.dependencies.closed.items() if item[1])
+    facts["awaits", ""] = [sorted(model.dependencies.stale), sorted(model.dependencies.early)]
+    # a leader alone hears that the time of those is over that are kept for others
+    facts["attention", ""] = sorted(name for name in model.attention if not model.dependencies.keeps(name))
     facts["quarantine", ""] = sorted(model.quarantine)
     facts["counts", ""] = sorted(
         (pool, state, count) for (pool, state), count in model.counts.items() if count

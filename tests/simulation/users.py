@@ -23,6 +23,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.kin import Kin
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
 from tests.simulation.scheduler import Scheduler
 
@@ -59,6 +60,7 @@ class Users:
         self._calm = False
         self._gateways = self._notifies = False
         self._burst = OWNERS[0]  # who submits most just now
+        self.kin = Kin(self)
 
     def now(self) -> float:
         """The users' wall clock."""
@@ -70,6 +72,9 @@ class Users:
         # some submit through one, and pools may ask for it: then fewer compete for shares
         self._gateways = rng.random() < (0.2 if self._shares else 0.7)
         self._notifies = rng.random() < 0.4
+        self.kin.is_on = rng.random() < 0.5
+        if self.kin.is_on:
+            self.kin.turn_on()
         self.pool("default", {"cpu": 4, "memory": 8}, **self._sharing())
         self.pool("spare", {"cpu": 2}, policy="backfill", backfill_seconds=5, **self._sharing())
         self._gateways = (
@@ -96,6 +101,9 @@ class Users:
             deeds[self.attest] = 0.3
         if self._notifies:
             deeds[self.deliver] = 3
+        if self.kin.is_on:
+            deeds[self.kin.circle] = 0.3
+            deeds[self.kin.retry_downstream] = 2
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
             self._burst = rng.choice(OWNERS)
@@ -112,7 +120,11 @@ class Users:
         self._submitted += 1
         rng = self.scheduler.rng
         task_id = f"t{self._submitted}"
-        self._write_spec(task_id, self._fields())
+        after = self.kin.after()
+        if after:
+            self.kin.write(task_id, {"after": after, **self._fields()})
+        else:
+            self._write_spec(task_id, self._fields())
         if rng.random() < 0.2:
             self.soon(at := rng.random() ** 3, lambda: self.request(task_id, RequestKind.CANCEL))
             if rng.random() < 0.2:  # while that is about to be recorded

@@ -60,6 +60,11 @@ class Gate:
         """Whether it is certain what becomes of the task: it may run, or never will."""
         return bool(self.unknown) or not self.unfinished
 
+    @property
+    def never_opens(self) -> bool:
+        """Whether it is certain that the task never runs."""
+        return self.is_decided and not self.is_open
+
     def forget(self, name: str) -> None:
         """Nothing is to be waited for."""
         for names in (self.unfinished, self.unmet, self.unknown):

@@ -150,6 +150,8 @@ class Indexes:
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
             self.attention[task.id] = None
+        if task.gate is not None and task.gate.never_opens:
+            self.attention[task.id] = None
         if not task.exists:
             self.attention.pop(task.id, None)
             self.timers.schedule(task, None)

@@ -372,7 +372,7 @@ def _finished(task: Task, status: Status, moment: Moment, *, is_kept: bool) -> D
         and not task.spec_error
     ):
         again = transitions.retry_requested(status, retry[0], moment, gated=bool(task.spec.after))
-        return Decision(again, (RequestKind.RETRY,))
+        return Decision(again, (RequestKind.RETRY,), parents=tuple(each.task for each in task.spec.after))
     if task.requests:
         return _ignored(task, status, f"it is already {status.state}", moment)
     if is_kept:

@@ -29,7 +29,7 @@ class Refusal(NamedTuple):
 
 def refusal(gate: Gate) -> Refusal | None:
     """Why the gate never opens; None if it is open, or may still open."""
-    if gate.is_open or not gate.is_decided:
+    if not gate.never_opens:
         return None
     if gate.unknown:
         message = f"it waits for {_listed(gate.unknown)}: there is no such task that is older than this one"

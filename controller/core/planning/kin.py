@@ -50,8 +50,12 @@ class Kin:
         return not any(dependency.task in self._before for dependency in after)
 
     def is_known_for(self, task: Task, decision: Decision) -> bool:
-        """Whether the decision can rest on what the model shows of the tasks that this one waits for."""
-        return not decision.parents or self.is_known(task)
+        """Whether the decision can rest on what is known of the tasks that this one waits for.
+
+        The plan may end them, or retry them, but not remove them: what follows from that is decided later.
+        """
+        removed = any(name in self._changed and self._changed[name] is None for name in decision.parents)
+        return not decision.parents or (self.is_known(task) and not removed)
 
     def has_changed(self, task: Task) -> bool:
         """Whether the plan changes a task that this one waits for, or the plan before it does."""

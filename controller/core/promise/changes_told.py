@@ -14,7 +14,9 @@ from controller.core.model.requests import ON_HOLD, RELEASED, RequestKind, Reque
 from controller.core.model.task import Status, Step
 
 _PRIORITY = re.compile(r"(?:on hold, |released, )?priority (-?\d{1,10})[ ,]", re.ASCII)
-_ENDS_A_HOLD = frozenset({Event.ADMITTED, Event.REJECTED, Event.CANCEL_REQUESTED, Event.RETRY_REQUESTED})
+_ENDS_A_HOLD = frozenset(
+    {Event.ADMITTED, Event.REJECTED, Event.SKIPPED, Event.CANCEL_REQUESTED, Event.RETRY_REQUESTED}
+)
 
 
 def untold_changes(status: Status, steps: Sequence[Step]) -> Iterator[str]:

@@ -1,0 +1,179 @@
+"""The judge of dependencies: who begins after whom, who never does, and what is kept for whom (I13).
+
+It looks at what stands in etcd, spec by spec, and keeps no index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from controller.core.model import codec, features
+from controller.core.model.installation import decode_engine
+from controller.core.model.task import Spec, Status
+from controller.errors import CorruptValue
+from controller.store.base import KeyValue
+
+if TYPE_CHECKING:
+    from tests.simulation.oracle import Oracle
+
+WAITING = ("Created", "WaitingRetry")
+FINISHED = ("Succeeded", "Failed", "Cancelled")
+WANTED = {"succeeded": ("Succeeded",), "failed": ("Failed",), "finished": FINISHED}
+REFUSALS = ("DependencyFailed", "DependencyUnknown", "Skipped")
+
+
+class DependencyJudge:
+    """See the module's docstring. Each method says what is wrong; "" if nothing is."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self.counts: dict[str, int] = {}  # how often each of its things happened
+
+    # -- what stands in etcd
+
+    def _read(self, task_id: str, item: KeyValue | None) -> tuple[Spec, tuple[int, float, str]] | None:
+        """A spec, and what orders it."""
+        if item is None:
+            return None
+        try:
+            stored = codec.decode_spec(task_id, item.value)
+        except CorruptValue:
+            return None
+        if stored.error:
+            return None
+        return stored.spec, (item.create, stored.submitted_at, task_id)
+
+    def _spec(self, task_id: str) -> tuple[Spec, tuple[int, float, str]] | None:
+        return self._read(task_id, self._oracle.etcd.get(self._oracle.keys.task(task_id)))
+
+    def _status(self, task_id: str) -> Status | None:
+        """As it stands now; None if there is none, or none that can be read."""
+        item = self._oracle.etcd.get(self._oracle.keys.state(task_id))
+        try:
+            return codec.decode_status(item.value)[0] if item is not None else None
+        except CorruptValue:
+            return None
+
+    def is_on(self) -> bool:
+        """Whether the feature is recorded."""
+        item = self._oracle.etcd.get(self._oracle.keys.engine)
+        try:
+            return item is not None and features.DEPENDENCIES in features.recorded(
+                decode_engine(item.value).engine.parts
+            )
+        except CorruptValue:
+            return False
+
+    def waits_for(self, task_id: str) -> tuple[str, ...]:
+        """The tasks that it waits for, if it has not begun since it was submitted or retried."""
+        found, status = self._spec(task_id), self._status(task_id)
+        if found is None or (self._oracle.keys.state(task_id) in self._oracle.values and status is None):
+            return ()
+        is_gated = status is None or status.state == "Created" or (status.gated and status.state in WAITING)
+        return tuple(each.task for each in found[0].after) if is_gated else ()
+
+    # -- what is judged
+
+    def wrong_step(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> str:
+        """An admission, or a refusal for a dependency, that a leader wrote."""
+        is_gated = old is None or old.state == "Created" or (old.gated and old.state in WAITING)
+        if not is_gated or (old is not None and old.state not in WAITING) or new.state in WAITING:
+            return ""
+        found = self._spec(task_id)
+        if found is None or not found[0].after:
+            return ""
+        if new.state == "Pending":
+            self._count("begun")
+            return self._wrong_admission(found[0], old, changed)
+        if new.reason in REFUSALS:
+            self._count(new.reason)
+            return self._wrong_refusal(*found, new)
+        return ""
+
+    def _wrong_admission(self, spec: Spec, old: Status | None, changed: set[str]) -> str:
+        for dependency in spec.after:
+            if self._oracle.keys.state(dependency.task) in changed:
+                return f"was admitted in the transaction that changes {dependency.task}"
+            status = self._status(dependency.task)
+            has_begun = old is not None and old.attempt > 0
+            if status is None and has_begun:
+                continue  # it was removed since
+            if self._is_another(dependency.task, spec.id) and has_begun:
+                continue
+            if status is None or status.state not in WANTED[dependency.when]:
+                what = status.state if status is not None else "not there"
+                return (
+                    f"was admitted after {dependency.task}, which is {what}: {dependency.when} was asked for"
+                )
+        return ""
+
+    def _is_another(self, parent: str, child: str) -> bool:
+        """Whether a parent is no older task than its child, as far as can be read."""
+        this, that = self._spec(child), self._spec(parent)
+        return this is not None and that is not None and not that[1] < this[1]
+
+    def _wrong_refusal(self, spec: Spec, place: tuple[int, float, str], new: Status) -> str:
+        if new.reason == "DependencyUnknown":
+            for dependency in spec.after:
+                found = self._spec(dependency.task)
+                is_there = self._oracle.etcd.get(self._oracle.keys.state(dependency.task)) is not None
+                if (found is None and not is_there) or (found is not None and not found[1] < place):
+                    return ""
+            return "was refused for a task that is not there, and each of them is"
+        unmet = []
+        for dependency in spec.after:
+            status = self._status(dependency.task)
+            if status is None or status.state not in FINISHED:
+                if dependency.task in {*self._oracle.mended, *self._oracle.rubbish, *self._oracle.frozen}:
+                    return ""  # somebody has just written over it, and only what is unmet is compared
+                what = status.state if status is not None else "not there"
+                return f"was refused while {dependency.task} is {what}"
+            if status.state not in WANTED[dependency.when]:
+                unmet.append(dependency.when.value)
+        if not unmet:
+            return f"was refused as {new.reason}, and all that it waits for have ended as it wants"
+        is_skipped = all(when == "failed" for when in unmet)
+        if is_skipped != (new.reason == "Skipped"):
+            return f"was refused as {new.reason}, and unmet are: {unmet}"
+        return ""
+
+    def wrong_removal(self, task_id: str) -> str:
+        """A task that a leader removed, while others wait for it that keep it by a record."""
+        if not self.is_on():
+            return ""
+        oracle = self._oracle
+        prefix = f"{oracle.keys.awaits}{task_id}/"
+        for key in [key for key in oracle.values if key.startswith(prefix)]:
+            child = key.removeprefix(prefix)
+            if task_id in self.waits_for(child) and not self._is_another(task_id, child):
+                return f"was removed while {child} waits for it"
+        return ""
+
+    def wrong_end_of_record(self, rest: str, changed: set[str]) -> str:
+        """A record that a leader deleted: the child must have begun, or ended, or wait for another."""
+        parent, _, child = rest.partition("/")
+        if parent in self.waits_for(child) and self._oracle.keys.state(child) not in changed:
+            return f"was deleted while {child} waits for {parent}"
+        self._count("records")
+        return ""
+
+    def waits_on(self, task_id: str, seen: set[str] | None = None) -> Iterator[str]:
+        """All that it waits for, directly or not."""
+        seen = seen if seen is not None else set()
+        for parent in self.waits_for(task_id):
+            if parent not in seen:
+                seen.add(parent)
+                yield parent
+                yield from self.waits_on(parent, seen)
+
+    def waiting_for(self, task_id: str) -> list[str]:
+        """The tasks that wait for this one."""
+        return [name for name in self._oracle.unfinished() if task_id in self.waits_for(name)]
+
+    def left(self) -> list[str]:
+        """Records that keep nothing, once all has settled."""
+        return [f"{key} is left" for key in self._oracle.values if key.startswith(self._oracle.keys.awaits)]
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
