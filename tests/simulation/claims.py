@@ -142,6 +142,8 @@ class ClaimJudge:
             status = oracle.statuses.get(task_id)
             if status is None and oracle.keys.state(task_id) in oracle.values:
                 continue
+            if oracle.dependents.is_closed(task_id):
+                continue
             if status is not None and (
                 status.state not in WAITING or status.on_hold or status.pool != pool.name
             ):

@@ -77,8 +77,7 @@ class DependencyJudge:
 
     def wrong_step(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> str:
         """An admission, or a refusal for a dependency, that a leader wrote."""
-        is_gated = old is None or old.state == "Created" or (old.gated and old.state in WAITING)
-        if not is_gated or (old is not None and old.state not in WAITING) or new.state in WAITING:
+        if not _must_wait(old) or new.state in WAITING:
             return ""
         found = self._spec(task_id)
         if found is None or not found[0].after:
@@ -86,9 +85,15 @@ class DependencyJudge:
         if new.state == "Pending":
             self._count("begun")
             return self._wrong_admission(found[0], old, changed)
+        if new.reason == "QueueDeadlineExceeded":
+            statuses = [(each, self._status(each.task)) for each in found[0].after]
+            late = [
+                each.task for each, status in statuses if status is not None and status.state not in FINISHED
+            ]
+            return f"has waited too long in the queue, and waits for {late}" if late else ""
         if new.reason in REFUSALS:
             self._count(new.reason)
-            return self._wrong_refusal(*found, new)
+            return self._wrong_refusal(found[0], new)
         return ""
 
     def _wrong_admission(self, spec: Spec, old: Status | None, changed: set[str]) -> str:
@@ -110,15 +115,28 @@ class DependencyJudge:
 
     def _is_another(self, parent: str, child: str) -> bool:
         """Whether a parent is no older task than its child, as far as can be read."""
-        this, that = self._spec(child), self._spec(parent)
-        return this is not None and that is not None and not that[1] < this[1]
+        keys = self._oracle.keys
+        this, that = self._oracle.etcd.get(keys.task(child)), self._oracle.etcd.get(keys.task(parent))
+        if this is None or that is None or that.create != this.create:
+            return this is not None and that is not None and that.create > this.create
+        younger, older = self._spec(child), self._spec(parent)
+        return younger is not None and older is not None and not older[1] < younger[1]
 
-    def _wrong_refusal(self, spec: Spec, place: tuple[int, float, str], new: Status) -> str:
+    def is_closed(self, task_id: str) -> bool:
+        """Whether one that it waits for has not ended as it wants."""
+        found = self._spec(task_id)
+        for dependency in found[0].after if found is not None and self.waits_for(task_id) else ():
+            status = self._status(dependency.task)
+            if status is None or status.state not in WANTED[dependency.when]:
+                return True
+        return False
+
+    def _wrong_refusal(self, spec: Spec, new: Status) -> str:
         if new.reason == "DependencyUnknown":
             for dependency in spec.after:
-                found = self._spec(dependency.task)
-                is_there = self._oracle.etcd.get(self._oracle.keys.state(dependency.task)) is not None
-                if (found is None and not is_there) or (found is not None and not found[1] < place):
+                keys = self._oracle.keys.task(dependency.task), self._oracle.keys.state(dependency.task)
+                is_there = any(self._oracle.etcd.get(key) is not None for key in keys)
+                if not is_there or self._is_another(dependency.task, spec.id):
                     return ""
             return "was refused for a task that is not there, and each of them is"
         unmet = []
@@ -177,3 +195,13 @@ class DependencyJudge:
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def _must_wait(old: Status | None) -> bool:
+    """Whether it waits, and has not begun since it was submitted, or since a user asked for a retry."""
+    if old is None or old.state == "Created":
+        return True
+    events = [step.event for step in codec.decode_history(old)]
+    began = max((n for n, event in enumerate(events) if event == "admitted"), default=-1)
+    again = max((n for n, event in enumerate(events) if event == "retry-requested"), default=-1)
+    return old.state in WAITING and (again > began or (began < 0 and old.steps <= len(events)))

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from tests.simulation.attestation_mutants import ATTESTATION_MUTANTS
 from tests.simulation.change_mutants import CHANGE_MUTANTS
+from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
@@ -566,6 +567,7 @@ MUTANTS = [
     *CHANGE_MUTANTS,
     *ATTESTATION_MUTANTS,
     *NOTICE_MUTANTS,
+    *DEPENDENCY_MUTANTS,
 ]
 
 

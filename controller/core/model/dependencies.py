@@ -198,7 +198,7 @@ class Dependencies:
         turned = []
         for child_id, dependency in self._children[task.id].items():
             child = self._tasks.get(child_id)
-            if child is None or child.gate is None:
+            if child is None or child.gate is None or not child.exists:  # it is about to be placed itself
                 continue
             before = child.gate.is_open, child.gate.is_decided
             _note(child.gate, child, dependency, parent)

@@ -155,7 +155,7 @@ class Indexes:
         if not task.exists:
             self.attention.pop(task.id, None)
             self.timers.schedule(task, None)
-            del self._tasks[task.id]
+            self._tasks.pop(task.id, None)
             return
         if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
             self.timers.schedule(task, None)

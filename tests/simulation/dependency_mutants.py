@@ -1,0 +1,131 @@
+"""The seeded bugs of dependencies, for `mutants`."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants_base import Edit, Mutant
+
+_INDEXES = "core.model.indexes:Indexes"
+_DEPENDENCIES = "core.model.dependencies:Dependencies"
+_PLANNER = "core.planning.planner:Planner"
+_KIN = "core.planning.kin:Kin"
+
+DEPENDENCY_MUTANTS = (
+    Mutant(
+        "a task begins whatever has become of those that it waits for",
+        (Edit(f"{_INDEXES}._enqueue", "if task.gate is not None and not task.gate.is_open:", "if False:"),),
+    ),
+    Mutant(
+        "a retry in between does not close the gate again",
+        (
+            Edit(
+                f"{_DEPENDENCIES}._pass_on",
+                "if before != (child.gate.is_open, child.gate.is_decided):",
+                "if child.gate.is_decided:",
+            ),
+        ),
+    ),
+    Mutant(
+        "a requested retry is overlooked while it waits for the leader",
+        (Edit("core.model.dependencies:parent_of", "if runs_again:", "if False:"),),
+    ),
+    Mutant(
+        "a cancelled parent counts as failed",
+        (
+            Edit(
+                "core.model.gates:Gate.note",
+                "elif parent.ending in _MEETS[when]:",
+                "elif parent.ending in _MEETS[when] or (when == 'failed' and parent.ending == 'Cancelled'):",
+            ),
+        ),
+    ),
+    Mutant(
+        "a task is refused before all that it waits for have ended",
+        (
+            Edit(
+                "core.planning.gating:refusal",
+                "if not gate.never_opens:",
+                "if not (gate.unmet or gate.unknown):",
+            ),
+        ),
+    ),
+    Mutant(
+        "a task is admitted in the transaction that changes its parent",
+        (
+            Edit(
+                "core.planning.admission:Admission._admit",
+                "if task.gate is not None and draft.kin.has_changed(task):",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "a plan changes a parent on whose end it rests",
+        (Edit(f"{_PLANNER}._plan_tasks", " or draft.kin.is_relied_on(task_id)", ""),),
+        density=2.0,
+    ),
+    Mutant(
+        "a refusal rests on a parent that the plan before changes",
+        (Edit(f"{_KIN}.is_known_for", "self.is_known(task)", "True"),),
+    ),
+    Mutant(
+        "a younger task is waited for, or one that was made again",
+        (
+            Edit(
+                "core.model.gates:Parent.is_before",
+                "(self.create, self.told, name) < child if self.create else name != child[2]",
+                "name != child[2]",
+            ),
+        ),
+    ),
+    Mutant(
+        "a parent is removed while a task waits for it",
+        (Edit(f"{_PLANNER}._plan_task", "self._model.dependencies.keeps(task_id)", "False"),),
+    ),
+    Mutant(
+        "a parent is removed while a task is created that waits for it",
+        (Edit("core.planning.beside:beside", "has_dependencies(model)", "False"),),
+        density=2.0,
+    ),
+    Mutant(
+        "the record that keeps a parent is deleted while the child waits",
+        (
+            Edit(
+                f"{_DEPENDENCIES}._sort",
+                "parent not in self._waiting.get(child, ())",
+                "True",
+            ),
+        ),
+    ),
+    Mutant(
+        "the records that keep parents are never deleted",
+        (Edit(f"{_PLANNER}.plan", "if not plan and self._model.dependencies:", "if False:"),),
+    ),
+    Mutant(
+        "a retried task does not wait again",
+        (Edit("core.planning.decide:_finished", "gated=bool(task.spec.after)", "gated=False"),),
+    ),
+    Mutant(
+        "a new leader does not look at those that will never run",
+        (
+            Edit(
+                f"{_INDEXES}._place",
+                "if task.gate is not None and task.gate.never_opens:",
+                "if False:",
+            ),
+        ),
+        faults=frozenset({"crash", "crash-leader-on-write"}),
+    ),
+    Mutant(
+        "a task hears nothing of what has become of its parents",
+        (Edit(f"{_DEPENDENCIES}._pass_on", "if parent == self._parents.get(task.id):", "if True:"),),
+    ),
+    Mutant(
+        "the time in which a task waits for others counts as its wait in the queue",
+        (Edit("core.planning.decide:_waiting", "and not waits_for_others", ""),),
+    ),
+    Mutant(
+        "a parent is removed in the transaction that retries its child",
+        (Edit(f"{_KIN}.is_known_for", "and not removed", ""),),
+        harmless="the child is then refused, as it is if its parent was removed a moment before",
+    ),
+)
