@@ -14,6 +14,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.model.validation import parse_spec
 from controller.core.planning.keeping import EARLY_SECONDS
+from controller.core.promise.invariants import check_model
 from controller.core.promise.replay import replay
 from controller.store.base import Committed, Put, Transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts
@@ -336,3 +337,26 @@ def test_history_says_why(stage: Stage) -> None:
     last = decode_history(stage.status("b"))[-1]
     assert (last.event, last.reason) == ("rejected", "DependencyFailed")
     assert last.message == "it was to run after the success of a, which is Failed"
+
+
+def i13(stage: Stage) -> list[str]:
+    return [f"{each.subject} {each.what}" for each in check_model(stage.model()) if each.invariant == "I13"]
+
+
+def test_the_audit_sees_who_began_too_early(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a")
+    stage.submit("b", after=["a"])
+    stage.submit("c")
+    step(leader)
+    assert i13(stage) == []
+    begun = stage.value(stage.keys.state("c"))
+    stage.put(stage.keys.state("b"), begun)
+    assert i13(stage) == ["task/b began before a had succeeded"]
+
+
+def test_the_audit_sees_who_waits_for_nobody(stage: Stage) -> None:
+    stage.submit("b", after=["nobody"])
+    assert i13(stage) == ["task/b waits for nobody, which is not there, or no older task: it can never run"]
+    step(stage.leader())
+    assert i13(stage) == []

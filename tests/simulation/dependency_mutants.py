@@ -33,8 +33,8 @@ DEPENDENCY_MUTANTS = (
         (
             Edit(
                 "core.model.gates:Gate.note",
-                "elif parent.ending in _MEETS[when]:",
-                "elif parent.ending in _MEETS[when] or (when == 'failed' and parent.ending == 'Cancelled'):",
+                "elif meets(parent.ending, when):",
+                "elif meets(parent.ending, when) or (when == 'failed' and parent.ending == 'Cancelled'):",
             ),
         ),
     ),
@@ -84,6 +84,17 @@ DEPENDENCY_MUTANTS = (
     Mutant(
         "a parent is removed while a task is created that waits for it",
         (Edit("core.planning.beside:beside", "has_dependencies(model)", "False"),),
+        density=2.0,
+    ),
+    Mutant(
+        "a parent is removed while the plan before makes another task wait for it",
+        (
+            Edit(
+                f"{_KIN}.__init__",
+                "if change.status is not None and change.status.gated and",
+                "if False and",
+            ),
+        ),
         density=2.0,
     ),
     Mutant(

@@ -873,6 +873,8 @@ class Oracle:
             pool = finding.subject.removeprefix("pool/")
             if finding.invariant in ("I9", "I10") and self.shares is not None and self.shares.excuses(pool):
                 continue
+            if finding.invariant == "I13" and self._mended_at:
+                continue  # what somebody wrote over may have ended otherwise
             if finding.invariant == "I1" and (self.frozen or self.amiss.get(pool)):
                 # what cannot be read holds in a pool that its spec, replaced by hand, need not name; see
                 # _check_balance

@@ -14,6 +14,11 @@ _MEETS: dict[When, frozenset[State]] = {
 }
 
 
+def meets(state: State, when: When) -> bool:
+    """Whether a task in this state has ended in that way."""
+    return state in _MEETS[when]
+
+
 class Parent(NamedTuple):
     """A task as those see it that wait for it.
 
@@ -77,7 +82,7 @@ class Gate:
             self.unknown[name] = None
         elif parent.ending is None:
             self.unfinished[name] = None
-        elif parent.ending in _MEETS[when]:
+        elif meets(parent.ending, when):
             self.opened_at = max(self.opened_at, parent.ended_at)
         else:
             self.unmet[name] = when, parent.ending

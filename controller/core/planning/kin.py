@@ -25,7 +25,16 @@ class Kin:
         self._model = model
         self._before = before
         self._changed: dict[str, Parent | None] = {}  # what the plan makes of tasks for which others wait
-        self._relied_on: dict[str, None] = {}  # tasks on whose ends the plan rests
+        self._relied_on: dict[str, None] = {}  # tasks on whose ends the plan rests, or the one before
+        for task_id, change in before.items():
+            task = model.tasks.get(task_id)
+            if (
+                change.status is not None
+                and change.status.gated
+                and task is not None
+                and task.spec is not None
+            ):
+                self._relied_on |= dict.fromkeys(each.task for each in task.spec.after)
         self.compared: Compared = {}
 
     def follows(self) -> None:
@@ -41,7 +50,10 @@ class Kin:
         return gate_of(task, lambda name: self._changed[name] if name in self._changed else find(name))
 
     def is_relied_on(self, task_id: str) -> bool:
-        """Whether the plan rests on how the task has ended. If so, the plan must not change it."""
+        """Whether the plan must not change the task: it rests on how the task has ended.
+
+        The same holds for tasks that the plan before makes others wait for, since they must not be removed.
+        """
         return task_id in self._relied_on
 
     def is_known(self, task: Task) -> bool:

@@ -1,0 +1,79 @@
+"""I13: a task begins after those that it waits for have ended as it wants, and waits for older ones alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from controller.core.model.codec import decode_history
+from controller.core.model.gates import meets
+from controller.core.model.lifecycle import Event, State
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.task import Step
+from controller.core.promise.finding import Finding, Mender
+from controller.errors import CorruptValue
+
+
+def check_dependencies(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
+    """I13 for these tasks, as far as their histories and those of their parents tell."""
+    for task in tasks:
+        if task.spec is None or not task.spec.after or task.frozen:
+            continue
+        if task.gate is not None and task.gate.unknown:
+            yield _unknown(task, list(task.gate.unknown))
+        if task.spec_mod == task.spec_create:
+            yield from _early(model, task)
+
+
+def _unknown(task: Task, names: Sequence[str]) -> Finding:
+    return Finding(
+        invariant="I13",
+        subject=f"task/{task.id}",
+        what=f"waits for {', '.join(names[:5])}, which is not there, or no older task: it can never run",
+        since_revision=max(task.spec_mod, task.status_mod),
+        likely_cause="no client of Tally wrote its spec, or what it waits for was deleted by hand",
+        repair="the leader marks it Failed",
+        mender=Mender.LEADER,
+        transient=True,
+    )
+
+
+def _early(model: Model, task: Task) -> Iterator[Finding]:
+    """A finding for each parent that had not ended as wanted when the task began for the first time."""
+    began = next((step.at for step in _whole_history(task) if step.event == Event.ADMITTED), None)
+    if began is None or task.spec is None:
+        return
+    for dependency in task.spec.after:
+        parent = model.tasks.get(dependency.task)
+        if parent is None or parent.frozen or not 0 < parent.spec_create < task.spec_create:
+            continue  # it is gone, or made again, or the order within a transaction decides
+        steps = _whole_history(parent)
+        if steps and not any(meets(state, dependency.when) for state in _states_at(steps, began)):
+            yield Finding(
+                invariant="I13",
+                subject=f"task/{task.id}",
+                what=f"began before {parent.id} had {dependency.when}",
+                since_revision=task.status_mod,
+                likely_cause="something other than Tally wrote a status of one of them",
+                repair="none: cancel the task if it must not run",
+            )
+
+
+def _whole_history(task: Task) -> list[Step]:
+    """All steps of a task; none if the oldest are no longer kept, or some cannot be read."""
+    if task.status is None or task.status.steps != len(task.status.history):
+        return []
+    try:
+        return decode_history(task.status)
+    except CorruptValue:
+        return []
+
+
+def _states_at(steps: Sequence[Step], at: float) -> Iterator[State]:
+    """The states of a task at that time: several, if it changed in that very millisecond."""
+    for step, following in pairwise(steps):
+        if step.at <= at <= following.at:
+            yield State(step.state)
+    if steps[-1].at <= at:
+        yield State(steps[-1].state)
