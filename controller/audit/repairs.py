@@ -87,7 +87,9 @@ class Preview(NamedTuple):
         lines = [_line(outcome) for outcome in self.outcomes]
         lines.append("The transaction:")
         lines += [
-            f"  if     {'create' if guard.on_create else 'mod'}_revision({guard.key}) == {guard.revision}"
+            f"  if     mod_revision({guard.key}*) <= {guard.revision}"
+            if guard.is_prefix
+            else f"  if     {'create' if guard.on_create else 'mod'}_revision({guard.key}) == {guard.revision}"
             for guard in self.transaction.guards
         ]
         lines += [

@@ -26,6 +26,9 @@ from controller.errors import TallyError
 MAX_OPERATIONS = 128
 """etcd's default --max-txn-ops, counted as max(compares, success operations, failure operations)."""
 
+MOST_SHOWN = 8
+"""Keys below a guarded prefix that a refusal shows at most."""
+
 MAX_REQUEST_BYTES = 1024 * 1024
 """Below etcd's default --max-request-bytes of 1.5 MiB, with room for the encoding's overhead."""
 
@@ -138,7 +141,7 @@ class Guard(NamedTuple):
     """A compare: the mod revision of the key must be `revision`; 0: the key must not exist.
 
     With `on_create`, the create revision is compared. With `is_prefix`, no key that begins with `key` may
-    have a mod revision above `revision`; 0: there must be no such key.
+    have a mod revision above `revision`; 0: there must be no such key. Deletions do not count.
     """
 
     key: str
@@ -186,7 +189,7 @@ class Transaction:
     def operations(self) -> int:
         """The count that etcd limits: max(compares, success, failure).
 
-        The failure branch reads each guarded key once.
+        The failure branch reads each guarded key, and each guarded prefix, once.
         """
         return max(len(self.guards), len(self.writes))
 
@@ -194,7 +197,7 @@ class Transaction:
         """Bytes of keys and values, without the encoding's overhead (about a third for base64)."""
         size = 16 * len(self.guards)
         for guard in self.guards:  # of each commit: a loop costs half of a generator
-            size += 2 * len(guard.key)
+            size += (4 if guard.is_prefix else 2) * len(guard.key)
         for write in self.writes:
             size += len(write.key) + (len(write.value) if isinstance(write, Put) else 0)
         return size
@@ -218,7 +221,11 @@ class Transaction:
 
 
 class Refused(NamedTuple):
-    """A guard did not hold, and nothing was applied. `current` has each guarded key as of `revision`."""
+    """A guard did not hold, and nothing was applied. `current` has each guarded key as of `revision`.
+
+    Of a guarded prefix, it has the first MOST_SHOWN keys that are newer than the guard allows, each by its
+    own name, and not the prefix.
+    """
 
     revision: int
     current: dict[str, KeyValue | None]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, RequestTooLarge, Transaction
+from controller.store.base import MAX_OPERATIONS, MAX_REQUEST_BYTES, Guard, RequestTooLarge, Transaction
 
 
 def guarded_keys(transaction: Transaction) -> list[str]:
-    """Each guarded key once, in order. The failure branch reads these keys."""
-    return list(dict.fromkeys(guard.key for guard in transaction.guards))
+    """Each guarded key once, in order. The failure branch reads these keys, and then `guarded_prefixes`."""
+    return list(dict.fromkeys(guard.key for guard in transaction.guards if not guard.is_prefix))
+
+
+def guarded_prefixes(transaction: Transaction) -> list[Guard]:
+    """Each guard of a prefix once, in order."""
+    return list(dict.fromkeys(guard for guard in transaction.guards if guard.is_prefix))
 
 
 def check_limits(transaction: Transaction) -> None:

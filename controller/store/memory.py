@@ -22,6 +22,7 @@ from sortedcontainers import SortedDict
 
 from controller.clock import Clock
 from controller.store.base import (
+    MOST_SHOWN,
     Batch,
     Committed,
     Compacted,
@@ -38,7 +39,7 @@ from controller.store.base import (
     Transaction,
     Write,
 )
-from controller.store.limits import check_limits, guarded_keys
+from controller.store.limits import check_limits, guarded_keys, guarded_prefixes
 
 _PAGE_KEYS = 500
 _MIN_TTL_SECONDS = 2  # etcd's, with its default election time-out
@@ -112,8 +113,21 @@ class _Server:
 
     def holds(self, guard: Guard) -> bool:
         """Whether a guard holds now."""
+        if guard.is_prefix:
+            return next(self.newer(guard), None) is None
         found = self.current(guard.key)
         return (0 if found is None else found.create if guard.on_create else found.mod) == guard.revision
+
+    def newer(self, guard: Guard) -> Iterator[KeyValue]:
+        """The keys that a guard of a prefix does not allow, sorted."""
+        return (item for item in self.at(guard.key, self.revision) if item.mod > guard.revision)
+
+    def shown(self, transaction: Transaction) -> dict[str, KeyValue | None]:
+        """What a refusal shows."""
+        current = {key: self.current(key) for key in guarded_keys(transaction)}
+        for guard in guarded_prefixes(transaction):
+            current.update((item.key, item) for item in islice(self.newer(guard), MOST_SHOWN))
+        return current
 
     def at(self, prefix: str, revision: int) -> Iterator[KeyValue]:
         """The keys under a prefix at a revision, sorted."""
@@ -269,7 +283,7 @@ class MemoryStore:
         check_limits(transaction)
         with self._use() as server:
             if not all(map(server.holds, transaction.guards)):
-                current = {key: server.current(key) for key in guarded_keys(transaction)}
+                current = server.shown(transaction)
                 refusal = Refused(server.revision, current)
                 return Committed.recover(transaction, refusal) if transaction.applied_in(current) else refusal
             for write in transaction.writes:

@@ -12,6 +12,7 @@ import pytest
 from controller.core.model.op import Op
 from controller.store.base import (
     MAX_OPERATIONS,
+    MOST_SHOWN,
     Committed,
     Compacted,
     Delete,
@@ -252,6 +253,115 @@ class TestGuards:
         assert sorted(type(result).__name__ for result in results) == ["Committed"] + 7 * ["Refused"]
 
 
+class TestGuardsOfPrefixes:
+    def guard(self, kit: Kit, name: str, revision: int) -> Guard:
+        return Guard(kit.prefix + name, revision, is_prefix=True)
+
+    def holds(self, kit: Kit, name: str, revision: int) -> bool:
+        other = Put(kit.prefix + "other", b"")
+        return isinstance(kit.commit(other, guards=(self.guard(kit, name, revision),)), Committed)
+
+    def test_there_must_be_no_such_key(self, kit: Kit) -> None:
+        assert self.holds(kit, "a/", 0)
+        assert self.holds(kit, "a/", kit.revision())
+        kit.put("a/1")
+        assert not self.holds(kit, "a/", 0)
+
+    def test_no_key_may_be_newer_and_the_same_revision_is_not(self, kit: Kit) -> None:
+        kit.put("a/1")
+        newest = kit.put("a/2")
+        assert not self.holds(kit, "a/", newest - 1)
+        assert self.holds(kit, "a/", newest)
+        assert self.holds(kit, "a/", newest + 5)
+        newer = kit.put("a/1", b"changed")
+        assert not self.holds(kit, "a/", newest)
+        assert self.holds(kit, "a/", newer)
+
+    def test_one_new_key_among_old_ones_is_enough(self, kit: Kit) -> None:
+        for name in ("a/1", "a/3", "a/4"):
+            seen = kit.put(name)
+        kit.put("a/2")
+        assert not self.holds(kit, "a/", seen)
+
+    def test_a_deletion_does_not_count(self, kit: Kit) -> None:
+        seen = kit.put("a/1")
+        kit.put("a/2")
+        kit.commit(Delete(kit.prefix + "a/2"))
+        assert self.holds(kit, "a/", seen)
+        kit.commit(Delete(kit.prefix + "a/1"))
+        assert self.holds(kit, "a/", 0)
+
+    @pytest.mark.parametrize("neighbour", ["ab/1", "a0", "a", "a.", "A/", "b/a/1"])
+    def test_neighbours_do_not_count(self, kit: Kit, neighbour: str) -> None:
+        kit.put(neighbour)
+        assert self.holds(kit, "a/", 0)
+
+    @pytest.mark.parametrize(
+        "below", ["a", "ab/1", "a/", "a\0", "aÿ", "a\U0010ffff", "a\U0010ffff\U0010ffff"]
+    )
+    def test_a_prefix_is_any_text(self, kit: Kit, below: str) -> None:
+        assert self.holds(kit, "a", 0)
+        kit.put(below)
+        assert not self.holds(kit, "a", 0)
+
+    @pytest.mark.parametrize("name", ["ÿ", "\U0010ffff"])
+    def test_the_last_letters_have_prefixes_too(self, kit: Kit, name: str) -> None:
+        kit.put("z")
+        assert self.holds(kit, name, 0)
+        kit.put(name + "/1")
+        assert not self.holds(kit, name, 0)
+
+    def test_its_own_writes_may_be_below_it(self, kit: Kit) -> None:
+        first = kit.commit(Put(kit.prefix + "a/1", b"1"), guards=(self.guard(kit, "a/", 0),))
+        assert isinstance(first, Committed)
+        same = (self.guard(kit, "a/", first.revision),)
+        both = (Put(kit.prefix + "a/2", b"2"), Delete(kit.prefix + "a/1"))
+        assert isinstance(kit.commit(*both, guards=same), Committed)
+        assert isinstance(kit.commit(*both, guards=same), Refused)
+        assert kit.load() == {"a/2": b"2"}
+
+    def test_a_refusal_shows_what_is_new_by_its_own_name(self, kit: Kit) -> None:
+        seen = kit.put("a/1")
+        kit.put("a/2")
+        revision = kit.put("b")
+        key = kit.prefix + "b"
+        refused = kit.commit(Put(key, b"2"), guards=(Guard(key, revision), self.guard(kit, "a/", seen)))
+        assert refused == Refused(revision, {key: kit.get("b"), kit.prefix + "a/2": kit.get("a/2")})
+        assert kit.load()["b"] == b"v"
+
+    def test_a_refusal_by_another_guard_shows_nothing_of_what_is_old(self, kit: Kit) -> None:
+        seen = kit.put("a/1")
+        key = kit.prefix + "b"
+        refused = kit.commit(Put(key, b"2"), guards=(self.guard(kit, "a/", seen), Guard(key, 99)))
+        assert refused == Refused(seen, {key: None})
+
+    def test_a_key_that_is_guarded_itself_is_shown_once(self, kit: Kit) -> None:
+        revision = kit.put("a/1")
+        key = kit.prefix + "a/1"
+        guards = (Guard(key, revision), self.guard(kit, "a/", 0), self.guard(kit, "a/", 0))
+        assert kit.commit(Put(key, b"2"), guards=guards) == Refused(revision, {key: kit.get("a/1")})
+
+    def test_a_refusal_shows_few_of_many(self, kit: Kit) -> None:
+        old = kit.put("a/00")
+        puts = [Put(f"{kit.prefix}a/{n:02}", b"") for n in range(1, 60)]
+        kit.commit(*puts)
+        refused = kit.commit(Put(kit.prefix + "b", b""), guards=(self.guard(kit, "a/", old),))
+        assert isinstance(refused, Refused)
+        assert list(refused.current) == [put.key for put in puts[:MOST_SHOWN]]
+
+    def test_the_same_transaction_again_is_recovered(self, kit: Kit) -> None:
+        """Also where only keys below the prefix show it."""
+        key, below = kit.prefix + "a", kit.prefix + "p/1"
+        ours = b'{"op":"mine"}'
+        guards = (Guard(key, kit.put("a")), self.guard(kit, "p/", 0))
+        same = Transaction(guards, (Delete(key), Put(below, ours)), Op("mine"))
+        first = kit.store.commit(same, deadline=in_seconds())
+        assert isinstance(first, Committed)
+        second = kit.store.commit(same, deadline=in_seconds())
+        refusal = Refused(first.revision, {key: None, below: kit.get("p/1")})
+        assert second == Committed(first.revision, refusal)
+
+
 class TestLimits:
     def test_etcds_number_of_operations_is_taken_and_one_more_refused(self, kit: Kit) -> None:
         puts = [Put(f"{kit.prefix}{n:03}", b"") for n in range(MAX_OPERATIONS)]
@@ -260,6 +370,10 @@ class TestLimits:
         with pytest.raises(RequestTooLarge, match="129 operations"):
             kit.commit(*puts, Put(kit.prefix + "more", b""))
         assert len(kit.load()) == MAX_OPERATIONS
+        revision = kit.revision()
+        guards = tuple(Guard(put.key, revision, is_prefix=True) for put in puts)
+        assert isinstance(kit.commit(*puts, guards=guards), Committed)
+        assert isinstance(kit.commit(*puts, guards=guards), Refused)
 
     def test_a_large_request_is_refused_and_nothing_written(self, kit: Kit) -> None:
         assert isinstance(kit.commit(Put(kit.prefix + "a", b"x" * 1_000_000)), Committed)

@@ -108,14 +108,20 @@ def test_a_closed_store_asks_nobody(etcd: EtcdProcess, etcd_factory: EtcdFactory
 def test_requests_are_what_etcd_documents(etcd_factory: EtcdFactory) -> None:
     with FakeEtcd(lambda *_: Reply({"header": header(5), "succeeded": True})) as fake:
         transaction = Transaction(
-            (Guard("k", 3), Guard("k", 2, on_create=True)), (Put("k", b"\0", 9),), Op("op")
+            (Guard("k", 3), Guard("p/", 7, is_prefix=True), Guard("k", 2, on_create=True)),
+            (Put("k", b"\0", 9),),
+            Op("op"),
         )
         assert etcd_factory.store(fake.url).commit(transaction, deadline=in_seconds()) == Committed(5)
         assert fake.requests[0][1] == {
             "compare": [
                 {"key": "aw==", "target": "MOD", "mod_revision": 3},
+                {"key": "cC8=", "range_end": "cDA=", "target": "MOD", "result": "LESS", "mod_revision": 8},
                 {"key": "aw==", "target": "CREATE", "create_revision": 2},
             ],
             "success": [{"request_put": {"key": "aw==", "value": "AA==", "lease": 9}}],
-            "failure": [{"request_range": {"key": "aw=="}}],
+            "failure": [
+                {"request_range": {"key": "aw=="}},
+                {"request_range": {"key": "cC8=", "range_end": "cDA=", "min_mod_revision": 8, "limit": 8}},
+            ],
         }

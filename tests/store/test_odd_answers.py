@@ -53,7 +53,8 @@ def test_every_call_fails_as_a_store_does(etcd_factory: EtcdFactory, body: bytes
     def answer(path: str, _request: dict[str, Any]) -> Reply | Stream:
         return Stream([body + b"\n"]) if path.endswith("/watch") and status == 200 else Reply(body, status)
 
-    transaction = Transaction((Guard("k", 3),), (Put("k", b"v"), Delete("x")), Op("op"))
+    guards = (Guard("k", 3), Guard("p/", 3, is_prefix=True))
+    transaction = Transaction(guards, (Put("k", b"v"), Delete("x")), Op("op"))
     with FakeEtcd(answer) as fake:
         store: EtcdStore = etcd_factory.store(fake.url)
         for call in (

@@ -42,9 +42,12 @@ names = st.sampled_from(KEYS)
 puts = st.tuples(st.just("put"), names, st.binary(max_size=4), st.sampled_from((0, 0, 0, *LEASES)))
 deletes = st.tuples(st.just("delete"), names)
 guards = st.tuples(names, st.sampled_from(("absent", "current", "older", "created")))
+prefixes = st.tuples(
+    st.sampled_from(("", *KEYS)), st.sampled_from(("none below", "none newer", "none after this"))
+)
 writes = st.lists(st.one_of(puts, deletes), min_size=1, max_size=4, unique_by=lambda write: write[1])
 steps = st.one_of(
-    st.tuples(st.just("commit"), st.lists(guards, max_size=3), writes),
+    st.tuples(st.just("commit"), st.lists(st.one_of(guards, prefixes), max_size=3), writes),
     st.tuples(st.just("repeat")),
     st.tuples(st.just("grant"), st.sampled_from(LEASES)),
     st.tuples(st.just("revoke"), st.sampled_from(LEASES)),
@@ -71,6 +74,12 @@ class _Side:
     def commit(self, wanted: list[tuple[str, str]], changes: list[tuple[Any, ...]], op: str) -> object:
         seen = []
         for name, kind in wanted:
+            if kind.startswith("none"):
+                _, newest = self.store.get(self.prefix, deadline=in_seconds())
+                # "newer" than what was written last may hold; that before it holds elsewhere
+                revision = {"none below": 0, "none newer": newest}.get(kind, max(0, newest - 1))
+                seen.append(Guard(self.prefix + name, revision, is_prefix=True))
+                continue
             item, _ = self.store.get(self.prefix + name, deadline=in_seconds())
             revision = {"absent": 0, "older": self.base}.get(kind) if kind in ("absent", "older") else None
             if revision is None:

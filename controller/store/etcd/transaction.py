@@ -26,7 +26,7 @@ from controller.store.etcd.endpoints import Unanswered
 from controller.store.etcd.faults import ErrorClass, RpcError
 from controller.store.etcd.gateway import Gateway, translate
 from controller.store.etcd.identity import ClusterIdentity
-from controller.store.limits import guarded_keys
+from controller.store.limits import guarded_keys, guarded_prefixes
 
 
 class Get(Protocol):
@@ -52,6 +52,7 @@ class PendingTransaction:
         self._transaction = transaction
         self._deadline = deadline
         self._floor, self._keys = identity.floor(), guarded_keys(transaction)
+        self._prefixes = len(guarded_prefixes(transaction))
         body = wire.encode_transaction(transaction)
         self._call = gateway.begin("/kv/txn", body, self._decode, deadline=deadline)
 
@@ -85,18 +86,23 @@ class PendingTransaction:
         revision = answer.header.revision
         if answer.succeeded:
             return Committed(revision)
-        found = [response.response_range for response in answer.responses]
+        found = [
+            response.response_range.kvs if response.response_range else [] for response in answer.responses
+        ]
         current = {
-            key: wire.key_value(ranged.kvs[0]) if ranged is not None and ranged.kvs else None
-            for key, ranged in zip(self._keys, found, strict=True)
+            key: wire.key_value(kvs[0]) if kvs else None
+            for key, kvs in zip(self._keys, found, strict=False)  # those of prefixes follow
         }
+        for kvs in found[len(self._keys) :]:
+            current.update((item.key, item) for item in map(wire.key_value, kvs))
         refusal = Refused(revision, current)
         return Committed.recover(transaction, refusal) if transaction.applied_in(current) else refusal
 
     def _decode(self, data: bytes) -> wire.TransactionAnswer:
         answer = wire.decode_transaction(data)
-        if not answer.succeeded and len(answer.responses) != len(self._keys):
-            raise msgspec.DecodeError(f"{len(answer.responses)} of {len(self._keys)} reads were answered")
+        reads = len(self._keys) + self._prefixes
+        if not answer.succeeded and len(answer.responses) != reads:
+            raise msgspec.DecodeError(f"{len(answer.responses)} of {reads} reads were answered")
         return answer
 
     def _after_full(self, full: RpcError) -> Committed:
@@ -112,7 +118,7 @@ class PendingTransaction:
             (
                 g
                 for g in transaction.guards
-                if not g.on_create and any(w.key == g.key for w in transaction.writes)
+                if not (g.on_create or g.is_prefix) and any(w.key == g.key for w in transaction.writes)
             ),
             None,
         )

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.store.base import KeyEvent, KeyValue, Put, Transaction
-from controller.store.limits import guarded_keys
+from controller.store.base import MOST_SHOWN, Guard, KeyEvent, KeyValue, Put, Transaction
+from controller.store.limits import guarded_keys, guarded_prefixes
 
 T = TypeVar("T")
 
@@ -240,6 +240,8 @@ def encode_transaction(transaction: Transaction) -> bytes:
     compare = [
         {"key": g.key.encode(), "target": "CREATE", "create_revision": g.revision}
         if g.on_create
+        else _compare_prefix(g)
+        if g.is_prefix
         else {"key": g.key.encode(), "target": "MOD", "mod_revision": g.revision}
         for g in transaction.guards
     ]
@@ -250,7 +252,34 @@ def encode_transaction(transaction: Transaction) -> bytes:
         for w in transaction.writes
     ]
     failure = [{"request_range": {"key": key.encode()}} for key in guarded_keys(transaction)]
+    failure += [{"request_range": _newer(guard)} for guard in guarded_prefixes(transaction)]
     return encode({"compare": compare, "success": success, "failure": failure})
+
+
+def _compare_prefix(guard: Guard) -> dict[str, Any]:
+    """No key in the range is newer.
+
+    Source: `applyCompare`. All keys of the range must compare so; an empty range compares as a key at 0 does.
+    """
+    key, range_end = prefix_range(guard.key.encode())
+    return {
+        "key": key,
+        "range_end": range_end,
+        "target": "MOD",
+        "result": "LESS",
+        "mod_revision": guard.revision + 1,
+    }
+
+
+def _newer(guard: Guard) -> dict[str, Any]:
+    """The keys that the guard of a prefix does not allow. etcd filters first, and then applies the limit."""
+    key, range_end = prefix_range(guard.key.encode())
+    return {
+        "key": key,
+        "range_end": range_end,
+        "min_mod_revision": guard.revision + 1,
+        "limit": MOST_SHOWN,
+    }
 
 
 def encode_watch(prefix: str, start_revision: int) -> bytes:
