@@ -1,4 +1,4 @@
-"""A task waits for others: what opens its gate, what closes it again, and what becomes of it if it never opens."""
+"""A task waits for others: what opens its gate, what closes it again, and what becomes of it otherwise."""
 
 from __future__ import annotations
 
@@ -322,7 +322,8 @@ def test_records_that_keep_parents_are_deleted(stage: Stage) -> None:
     end(leader, "a")
     assert awaits(stage) == ["a/nobody"]
     wake = leader.planner.next_wake()
-    assert wake is not None and wake <= stage.clock.now() + EARLY_SECONDS
+    assert wake is not None
+    assert wake <= stage.clock.now() + EARLY_SECONDS
     stage.clock.move(EARLY_SECONDS + 1)
     step(leader)
     assert awaits(stage) == []

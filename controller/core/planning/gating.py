@@ -15,7 +15,7 @@ COMPARED = 30
 """Parents that a transaction compares. For more, the fence suffices: one leader alone writes statuses."""
 
 
-class Refusal(NamedTuple):
+class NeverRuns(NamedTuple):
     """Why a task never runs: the event that ends it, a reason in one word, and a message.
 
     `parents` are those that the decision rests on.
@@ -27,21 +27,21 @@ class Refusal(NamedTuple):
     parents: tuple[str, ...]
 
 
-def refusal(gate: Gate) -> Refusal | None:
+def refusal(gate: Gate) -> NeverRuns | None:
     """Why the gate never opens; None if it is open, or may still open."""
     if not gate.never_opens:
         return None
     if gate.unknown:
         message = f"it waits for {_listed(gate.unknown)}: there is no such task that is older than this one"
-        return Refusal(Event.REJECTED, "DependencyUnknown", message, tuple(gate.unknown))
+        return NeverRuns(Event.REJECTED, "DependencyUnknown", message, tuple(gate.unknown))
     missed = {name: state for name, (when, state) in gate.unmet.items() if when is not When.FAILED}
     if missed:
         told = [f"{name}, which is {state}" for name, state in missed.items()]
         message = f"it was to run after the success of {_listed(told)}"
-        return Refusal(Event.REJECTED, "DependencyFailed", message, tuple(missed))
+        return NeverRuns(Event.REJECTED, "DependencyFailed", message, tuple(missed))
     told = [f"{name}, which is {state}" for name, (_, state) in gate.unmet.items()]
     message = f"it was to run only after the failure of {_listed(told)}"
-    return Refusal(Event.SKIPPED, "Skipped", message, tuple(gate.unmet))
+    return NeverRuns(Event.SKIPPED, "Skipped", message, tuple(gate.unmet))
 
 
 def _listed(names: Collection[str]) -> str:
