@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.bench.beside import beside
 from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
+from tests.bench.dependencies import dependencies
 from tests.bench.floor import floor
 from tests.bench.gateway import gateway
 from tests.bench.growth import growth
@@ -41,6 +42,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B14",), owners),
     (("B15",), changes),
     (("B16",), beside),
+    (("B17",), dependencies),
     (("PEERS",), peers),
 )
 

@@ -39,6 +39,7 @@ class Sizes:
     owners: int  # B14
     owned: int  # B14: waiting tasks, of all owners
     changed: int  # B15
+    waiting: int  # B17
     peers: int  # 0: not run
 
 
@@ -69,6 +70,7 @@ FULL = Sizes(
     owners=1_000,
     owned=100_000,
     changed=10_000,
+    waiting=10_000,
     peers=5_000,
 )
 
@@ -99,6 +101,7 @@ QUICK = Sizes(
     owners=1_000,
     owned=20_000,
     changed=3_000,
+    waiting=10_000,
     peers=0,
 )
 
@@ -129,5 +132,6 @@ TINY = Sizes(
     owners=3,
     owned=20,
     changed=40,
+    waiting=60,
     peers=0,
 )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from http import HTTPStatus
@@ -212,13 +212,18 @@ def burn(
     name: str,
     pool: Mapping[str, object] = POOL,
     submitter: Client | None = None,
+    tasks: Sequence[dict[str, object]] | None = None,
 ) -> Burned:
-    """Submit to a paused pool, let the leader learn of all, resume it, and wait until all have succeeded."""
+    """Submit to a paused pool, let the leader learn of all, resume it, and wait until all have succeeded.
+
+    `tasks` None: so many alike.
+    """
     leader = running_cluster.replicas[0]
     with running_cluster.client() as client, store_on(running_cluster.endpoint) as store:
         client.apply_pool({**pool, "paused": True})
         before = pool_counts(leader).get("Succeeded", 0)
-        (submitter or client).submit_many(specs(count, name))
+        results = (submitter or client).submit_many(tasks or specs(count, name))
+        assert all(result.accepted for result in results), [each for each in results if not each.accepted][:3]
         wait_until(
             lambda: pool_counts(leader).get("Created", 0) >= count,
             "the leader to know all",
