@@ -86,12 +86,7 @@ class Preview(NamedTuple):
         """Every guard and every write, one a line."""
         lines = [_line(outcome) for outcome in self.outcomes]
         lines.append("The transaction:")
-        lines += [
-            f"  if     mod_revision({guard.key}*) <= {guard.revision}"
-            if guard.is_prefix
-            else f"  if     {'create' if guard.on_create else 'mod'}_revision({guard.key}) == {guard.revision}"
-            for guard in self.transaction.guards
-        ]
+        lines += [f"  if     {_compare(guard)}" for guard in self.transaction.guards]
         lines += [
             f"  put    {write.key} {write.value.decode()}"
             if isinstance(write, Put)
@@ -110,6 +105,12 @@ class Preview(NamedTuple):
             for write in self.transaction.writes
         ]
         return {"outcomes": codec.to_builtins(self.outcomes), "guards": guards, "writes": writes}
+
+
+def _compare(guard: Guard) -> str:
+    if guard.is_prefix:
+        return f"mod_revision({guard.key}*) <= {guard.revision}"
+    return f"{'create' if guard.on_create else 'mod'}_revision({guard.key}) == {guard.revision}"
 
 
 def preview(look: Look, request: RepairRequest, keys: Keys, now: float) -> Preview:

@@ -16,7 +16,7 @@ from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.cli.task_flags import TaskFlags, without_none
 from controller.cli.wait import wait_for
 from controller.client.errors import GatewayUnavailable
-from controller.client.submission import SubmitResult
+from controller.client.prepared import SubmitResult
 from controller.store.base import StoreError
 from controller.terminal import say
 

@@ -31,7 +31,7 @@ from controller.client.connecting import connect, connect_to_gateway
 from controller.client.errors import Conflict, NotFound, Still
 from controller.client.features import FeatureView
 from controller.client.notices import NoticeView
-from controller.client.submission import SubmitResult
+from controller.client.prepared import SubmitResult
 from controller.client.views import (
     ApplyResult,
     ClaimView,

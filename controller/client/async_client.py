@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from controller.client.client import Client
 from controller.client.errors import Still
-from controller.client.submission import SubmitResult
+from controller.client.prepared import SubmitResult
 from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView
 from controller.core.model.task import Pool, Spec
 from controller.engine.base import ALL_LOGS, Engine, LogOptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.bulk import Bulk
@@ -12,9 +13,12 @@ from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
+from controller.client.ordering import ordered
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
+from controller.client.parents import Parents
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warning_of
+from controller.client.prepared import SubmitResult
 from controller.client.queue_room import QueueRoom
 from controller.client.reading import (
     OF_TASKS,
@@ -26,7 +30,7 @@ from controller.client.reading import (
 )
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
-from controller.client.submission import KnownPools, Submission, SubmitResult
+from controller.client.submission import KnownPools, Submission
 from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views
 from controller.clock import Clock, SystemClock
 from controller.core.model.task import Pool, Spec
@@ -177,15 +181,22 @@ class Client:
         the other tasks are submitted all the same. `dry_run` validates against the current pools and writes
         nothing. If etcd stays unavailable, the results that `on_result` has seen are final, and a repeated
         call reports the created tasks as `unchanged`.
+
+        What a task waits for (`after`) must be stored, or among the tasks. A sequence may have them in any
+        order; of an iterator, they are taken as they come, so a task must come behind what it waits for.
         """
         room = QueueRoom(lambda: self._reading.model(*OF_TASKS))
         commit = self._calls.commit_patiently
         submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
-        results = []
-        for result in (
-            submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
-        ):
-            results.append(result)
+        read, order = self._calls.stored_tasks, ordered(tasks)
+        parents, results = Parents(self.keys, read), []
+        run = (
+            submission.dry_run(order.tasks, parents, read)
+            if dry_run
+            else submission.run(order.tasks, parents)
+        )
+        for result in chain(order.cyclic, map(order.placed, run)):
+            results.append(parents.refuse(result))
             if on_result is not None:
                 on_result(result)
         return results

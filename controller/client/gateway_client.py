@@ -22,8 +22,9 @@ from controller.client.gateway_parts import (
     GatewayReplicas,
     NeedsEtcd,
 )
+from controller.client.ordering import ordered
+from controller.client.prepared import SubmitResult
 from controller.client.reading import parse_state
-from controller.client.submission import SubmitResult
 from controller.client.views import (
     ApplyResult,
     PoolView,
@@ -84,17 +85,24 @@ class GatewayClient(Client):
         on_result: Callable[[SubmitResult], None] | None = None,
     ) -> list[SubmitResult]:
         """See Client."""
+        order = ordered(tasks)
         results: list[SubmitResult] = []
-        rest, begun = iter(tasks), 0
+
+        def note(result: SubmitResult) -> None:
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+
+        for result in order.cyclic:
+            note(result)
+        rest, begun = iter(order.tasks), 0
         while batch := list(islice(rest, BATCH)):
             lines = [
                 codec.encode(codec.to_builtins(task) if isinstance(task, Spec) else task) for task in batch
             ]
             for document in self._http.upload("/v1/tasks", lines, dry_run="true" if dry_run else "false"):
                 result = view_of(SubmitResult, document)
-                results.append(msgspec.structs.replace(result, index=begun + result.index))
-                if on_result is not None:
-                    on_result(results[-1])
+                note(order.placed(msgspec.structs.replace(result, index=begun + result.index)))
             begun += len(batch)
         return results
 

@@ -6,31 +6,29 @@ batch exist, etcd refuses the whole batch. The refusal shows the existing ones; 
 
 Each task is checked against its pool as it was read last, and a guard requires that the pool has not changed
 since. A client that submits often thus needs one request per batch, and no task is stored that was checked
-against an outdated pool. The same holds for the features that a spec needs.
+against an outdated pool. The same holds for the features that a spec needs, and for the tasks that it waits
+for (see `parents`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from controller.client.newcomers import Newcomers
+from controller.client.parents import AT_ONCE, Parents, Read
+from controller.client.prepared import Prepared, SubmitResult, compare, prepare
 from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
-from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
-from controller.core.model.resources import Vector, parse_quantity
-from controller.core.model.sharing_fields import check_limit
-from controller.core.model.task import Pool, Spec
-from controller.core.model.validation import parse_spec
-from controller.core.planning.reasons import unknown_reasons
-from controller.errors import CorruptValue, InvalidField
+from controller.core.model.task import Spec
+from controller.errors import InvalidField
 from controller.store.base import (
     MAX_OPERATIONS,
     MAX_REQUEST_BYTES,
@@ -43,17 +41,6 @@ from controller.store.base import (
     new_op,
 )
 from controller.store.keys import Keys
-
-Outcome = Literal["created", "unchanged", "conflict", "invalid", "denied"]
-
-FALLBACK_RESOURCES = Vector(
-    {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
-)
-"""What a task asks for when neither it nor its pool's `default_resources` names a resource.
-
-Only the resources that the pool has are taken from here.
-"""
-
 
 _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
@@ -69,57 +56,6 @@ ONLY_ATTESTED = (
 
 class Denied(InvalidField):
     """The submitter may not submit this task."""
-
-
-class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one submitted task.
-
-    `message` is a warning when the task was accepted, else the reason for its refusal. `index` is the task's
-    position in the input, from 0. `field` is the path of the field that `message` is about, such as
-    `retry.rules[0]`.
-    """
-
-    id: str
-    outcome: Outcome
-    message: str = ""
-    index: int = 0
-    field: str = ""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the task is stored as submitted."""
-        return self.outcome in ("created", "unchanged")
-
-
-class Prepared(NamedTuple):
-    """A spec that is ready to be stored.
-
-    `named` are the resources that the user named; the others were filled in. `raw` is the input, and
-    `pool_mod` is the mod revision of the pool that the spec was checked against, and `engine_mod` that of the
-    record of features; 0 if it needs none. `attests`: an attestation is stored with it.
-    """
-
-    spec: Spec
-    named: frozenset[str]
-    raw: object
-    pool_mod: int
-    position: int = 0
-    engine_mod: int = 0
-    attests: bool = False
-
-    def encode(self, submitted_at: float, op: Op) -> bytes:
-        """The value to store."""
-        return codec.encode_spec(self.spec, submitted_at, op, self.spec.resources.keys() - self.named)
-
-    def result(self, outcome: Outcome, message: str = "") -> SubmitResult:
-        """The outcome, with a warning where a retry rule names unknown reasons."""
-        if message:
-            return SubmitResult(id=self.spec.id, outcome=outcome, message=message, index=self.position)
-        doubts = list(unknown_reasons(self.spec.retry))
-        warning, field = "; ".join(map(": ".join, doubts)), doubts[0][0] if doubts else ""
-        return SubmitResult(
-            id=self.spec.id, outcome=outcome, message=warning, index=self.position, field=field
-        )
 
 
 class KnownPools:
@@ -158,65 +94,6 @@ class KnownPools:
         return self._engine_mods[names]
 
 
-def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
-    """Validate the input, a mapping or a Spec, and fill in the default resources of its pool.
-
-    Raises InvalidField for an invalid value, an unknown pool, and resources that the pool can never provide,
-    or that are above the limit of the task's owner.
-    """
-    given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
-    spec = parse_spec(given)
-    assert isinstance(given, Mapping)  # parse_spec accepts nothing else
-    record = pools.get(spec.pool)
-    if record is None:
-        known = (
-            f"the pools are {', '.join(sorted(pools))}" if pools else "create one: `tally apply -f pool.yaml`"
-        )
-        raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
-    named = frozenset(given.get("resources") or ())
-    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
-    asked = demand(spec, record.pool)
-    check_satisfiable(spec, record.pool, asked)
-    check_limit(record.pool, spec.owner, asked)
-    return Prepared(spec, named, raw, record.mod, position)
-
-
-def _defaults(named: frozenset[str], pool: Pool) -> Vector:
-    defaults = pool.default_resources
-    if not named and not defaults:
-        defaults = Vector(
-            {name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity}
-        )
-    return Vector({name: amount for name, amount in defaults.items() if name not in named})
-
-
-def compare(new: Prepared, stored: KeyValue) -> SubmitResult:
-    """Compare the stored task with the submitted one, except for resources that neither of them named."""
-    task_id = new.spec.id
-    filled_in = None
-    try:
-        old, _, error = codec.decode_spec(task_id, stored.value)
-        filled_in = codec.filled_in(stored.value)
-    except CorruptValue as corrupt:
-        error = str(corrupt)
-    if error:
-        return new.result("conflict", f"a task {task_id} exists, but is not valid: {error}")
-    # What JSON cannot hold as it is (a date in a pod template) is compared as it is stored.
-    fresh = codec.decode_spec(task_id, codec.encode_spec(new.spec, 0.0, NO_OP)).spec
-    named = new.named if filled_in is None else new.named | (old.resources.keys() - filled_in)
-    same_named = all(fresh.resources.get(name) == old.resources.get(name) for name in named)
-    if same_named and msgspec.structs.replace(fresh, resources=old.resources) == old:
-        return new.result("unchanged")
-    differing = [
-        name
-        for name in Spec.__struct_fields__
-        if name != "resources" and getattr(fresh, name) != getattr(old, name)
-    ]
-    differing += [] if same_named else ["resources"]
-    why = f"a task {task_id} exists with another spec (it differs in {', '.join(differing)})"
-    return new.result("conflict", f"{why}: specs never change, so use another name")
-
-
 class Submission:
     """One run of `submit`: takes tasks, yields results in the order in which they become known.
 
@@ -244,48 +121,67 @@ class Submission:
         self._room = room
         self._newcomers = newcomers
         self._allows = allows
+        self._parents = Parents(keys, lambda _: {})
 
-    def run(self, tasks: Iterable[object]) -> Iterator[SubmitResult]:
-        """Submit each task. Invalid tasks and conflicts are results; they do not stop the others."""
+    def run(self, tasks: Iterable[object], parents: Parents) -> Iterator[SubmitResult]:
+        """Submit each task. Invalid tasks and conflicts are results; they do not stop the others.
+
+        What a task waits for must be stored, or come before it.
+        """
+        self._parents = parents
         batch: dict[str, Prepared] = {}
-        compared: set[str] = set()  # the keys of pools, and of the record of features
-        size = 0
+        compared: set[str] = set()  # the keys of pools, of the record of features, and of parents
+        size = awaits = 0
         for index, raw in enumerate(tasks):
             prepared = self._check(raw, index)
             if isinstance(prepared, SubmitResult):
-                yield prepared
+                yield parents.refuse(prepared)
                 continue
-            task_id = prepared.spec.id
+            task_id, after = prepared.spec.id, len(prepared.spec.after)
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
             bytes_needed += (512 + len(self._attests)) if prepared.attests else 0
+            bytes_needed += 512 * min(after, AT_ONCE)
             checked = self._checked(prepared).keys()
-            operations = 2 * (len(batch) + 1) + len(compared | checked)
+            if after:
+                checked |= parents.keys(prepared, batch)
+            operations = 2 * (len(batch) + 1) + max(len(compared | checked), awaits + min(after, AT_ONCE))
             if batch and (
-                task_id in batch or operations > MAX_OPERATIONS or size + bytes_needed > MAX_REQUEST_BYTES
+                task_id in batch
+                or operations > MAX_OPERATIONS
+                or size + bytes_needed > MAX_REQUEST_BYTES
+                or after > AT_ONCE  # the others are compared before, so they must be stored
             ):
                 yield from self._create(batch)
-                batch, compared, size = {}, set(), 0
+                batch, compared, size, awaits = {}, set(), 0, 0
+                if after:
+                    checked |= parents.keys(prepared, batch)
             batch[task_id] = prepared
             compared |= checked
             size += bytes_needed
+            awaits += min(after, AT_ONCE)
         yield from self._create(batch)
 
-    def dry_run(
-        self, tasks: Iterable[object], read: Callable[[Collection[str]], Mapping[str, KeyValue]]
-    ) -> Iterator[SubmitResult]:
+    def dry_run(self, tasks: Iterable[object], parents: Parents, read: Read) -> Iterator[SubmitResult]:
         """The results that `run` would yield now; `read` returns stored values by key. Writes nothing."""
         self._refresh()
         checked = [self._check(raw, index) for index, raw in enumerate(tasks)]
-        stored = dict(read({self._keys.task(task.spec.id) for task in checked if isinstance(task, Prepared)}))
+        specs = [task.spec for task in checked if isinstance(task, Prepared)]
+        named = {self._keys.task(each.task) for spec in specs for each in spec.after}
+        there = read({self._keys.task(spec.id) for spec in specs} | named)
+        stored = dict(there)
         for task in checked:
             if isinstance(task, SubmitResult):
-                yield task
+                yield parents.refuse(task)
                 continue
             key = self._keys.task(task.spec.id)
-            found = stored.get(key)
-            if found is None:
+            if (found := stored.get(key)) is not None:
+                yield parents.refuse(compare(task, found))
+            elif task.spec.after and (problem := parents.missing(task, parents.imagined, lambda _: there)):
+                yield parents.refuse(task.invalid(problem))
+            else:
                 stored[key] = KeyValue(key, task.encode(self._clock.now(), NO_OP), 0, 0)  # for those after it
-            yield compare(task, found) if found is not None else self._created(task)
+                parents.imagine(task)
+                yield self._created(task)
 
     def _refresh(self) -> None:
         self._pools.refresh()
@@ -323,24 +219,31 @@ class Submission:
             )
 
     def _create(self, batch: dict[str, Prepared]) -> Iterator[SubmitResult]:
+        parents = self._parents
         while batch:
+            yield from parents.sift(batch, self._commit)
+            if not batch:
+                return
             answer = self._commit(self._creation(batch))
             if isinstance(answer, Committed):
+                parents.created(batch, answer)
                 yield from map(self._created, batch.values())
                 return
+            parents.learn(batch, answer)
             for task_id in list(batch):
                 stored = answer.current.get(self._keys.task(task_id))
                 if stored is not None:
-                    yield compare(batch.pop(task_id), stored)
+                    yield parents.refuse(compare(batch.pop(task_id), stored))
                 elif answer.current.get(self._keys.state(task_id)) is not None:
-                    yield batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
+                    left = batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
+                    yield parents.refuse(left)
             if any(self._is_outdated(answer, prepared) for prepared in batch.values()):
                 self._refresh()
                 again = {
                     task_id: self._check(prepared.raw, prepared.position)
                     for task_id, prepared in batch.items()
                 }
-                yield from (result for result in again.values() if isinstance(result, SubmitResult))
+                yield from (parents.refuse(each) for each in again.values() if isinstance(each, SubmitResult))
                 batch = {
                     task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)
                 }
@@ -373,6 +276,8 @@ class Submission:
         compared: dict[str, int] = {}
         for prepared in batch.values():
             compared = {**self._checked(prepared), **compared}
+            if prepared.spec.after:
+                compared |= self._parents.mods(prepared, batch)
         return Transaction(
             guards=(
                 *(Guard(self._keys.task(task_id), 0) for task_id in batch),
@@ -388,6 +293,7 @@ class Submission:
                     for n, p in enumerate(batch.values())
                 ),
                 *(self._attestation(p.spec, op) for p in batch.values() if p.attests),
+                *(put for p in batch.values() if p.spec.after for put in self._parents.awaits(p, op)),
             ),
             op=op,
         )

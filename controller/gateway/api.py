@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controller.client.submission import SubmitResult
+from controller.client.parents import Parents
+from controller.client.prepared import SubmitResult
 from controller.client.views import RequestResult
 from controller.endpoint.problems import Problem
 from controller.endpoint.stream import Feed
@@ -108,13 +109,16 @@ class GatewayApi:
             detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         body = await bodies.whole(ask.request)
-        [result] = await self.write(partial(self.submit_lines, ask, [body]), ask)
+        parents = self.writing.parents(ask.caller)
+        [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
         if result.outcome in _REFUSED:
             verb = needed(Right.SUBMIT) if result.outcome == "denied" else ""
             raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)
         return answer(result, _CREATED[result.outcome])
 
-    def submit_lines(self, ask: CallerRequest, lines: Sequence[bytes]) -> list[SubmitResult]:
+    def submit_lines(
+        self, ask: CallerRequest, lines: Sequence[bytes], parents: Parents
+    ) -> list[SubmitResult]:
         """The results of these tasks, in their order."""
         results: list[SubmitResult] = []
         tasks, places = list[object](), list[int]()
@@ -128,7 +132,7 @@ class GatewayApi:
                 )
         results.extend(
             msgspec.structs.replace(result, index=places[result.index])
-            for result in self.writing.submit(ask.caller, tasks, dry_run=ask.values["dry_run"])
+            for result in self.writing.submit(ask.caller, tasks, parents, dry_run=ask.values["dry_run"])
         )
         if not ask.values["dry_run"]:
             for result in results:
@@ -198,6 +202,7 @@ class _Upload(Response):
         super().__init__(media_type=bodies.NDJSON)
         self._api = api
         self._ask = ask
+        self._parents = api.writing.parents(ask.caller)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # of Response
         with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
@@ -216,6 +221,8 @@ class _Upload(Response):
                     if (caller := await self._ask.still()) is None:
                         detail = "the token is not valid any more: what came before is submitted"
                         raise Problem(HTTPStatus.UNAUTHORIZED, detail)
+                    if caller.rights != self._ask.caller.rights:
+                        self._parents = self._api.writing.parents(caller)
                     self._ask = dataclasses.replace(self._ask, caller=caller)
                     results = await self._api.write(partial(self._results, lines, begun), self._ask)
                     begun += len(lines)
@@ -257,7 +264,7 @@ class _Upload(Response):
             taking.cancel()
 
     def _results(self, lines: Sequence[bytes], begun: int) -> bytes:
-        results = self._api.submit_lines(self._ask, lines)
+        results = self._api.submit_lines(self._ask, lines, self._parents)
         return b"".join(
             msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
             for result in results

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.client.submission import SubmitResult
+from controller.client.prepared import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
 from controller.endpoint.query import (

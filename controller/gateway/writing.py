@@ -15,10 +15,12 @@ from controller.client import Client
 from controller.client.errors import NotFound
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
+from controller.client.parents import Parents, Sight
+from controller.client.prepared import SubmitResult
 from controller.client.queue_room import QueueRoom
 from controller.client.reading import Reading
 from controller.client.requests import Requests
-from controller.client.submission import Denied, KnownPools, Submission, SubmitResult
+from controller.client.submission import Denied, KnownPools, Submission
 from controller.client.views import RequestResult, TaskView
 from controller.core.model.features import ATTESTED
 from controller.core.model.model import Model
@@ -28,6 +30,7 @@ from controller.gateway.policy import Right
 from controller.gateway.service import Caller, Forbidden, Service
 from controller.gateway.standby import Standby
 from controller.views import features
+from controller.views.tasks import owner_of
 
 TAKEN = "a task {id!r} exists already, and is another one: use another name"
 
@@ -51,9 +54,9 @@ class Writing:
         )
 
     def submit(
-        self, caller: Caller, tasks: Iterable[object], *, dry_run: bool = False
+        self, caller: Caller, tasks: Iterable[object], parents: Parents, *, dry_run: bool = False
     ) -> Iterator[SubmitResult]:
-        """Submit tasks; as `Client.submit_many`."""
+        """Submit tasks; as `Client.submit_many`, in their order. `parents` are those of the whole upload."""
 
         def allows(spec: Spec) -> None:
             if not caller.rights.allows(Right.SUBMIT, spec.owner, spec.pool):
@@ -69,8 +72,27 @@ class Writing:
             allows,
             caller.identity.name,
         )
-        results = submission.dry_run(tasks, self._calls.stored_tasks) if dry_run else submission.run(tasks)
+        read = self._calls.stored_tasks
+        results = submission.dry_run(tasks, parents, read) if dry_run else submission.run(tasks, parents)
         return map(partial(self._plain, caller), results)
+
+    def parents(self, caller: Caller) -> Parents:
+        """What submitted tasks wait for, as far as the caller may know. Nothing else tells that it exists."""
+        rights = caller.rights
+
+        def sees(task_id: str, mod: int) -> bool:
+            if rights.may_read_all:
+                return True
+            with self._standby.reading() as model:
+                task = model.tasks.get(task_id)
+                if task is not None and task.spec_mod == mod and task.status is not None:
+                    return rights.allows(Right.READ, owner_of(task))
+            there = self._stored(task_id)  # the model is behind
+            return there is not None and rights.allows(Right.READ, there.owner)
+
+        return Parents(
+            self._calls.keys, self._calls.stored_tasks, Sight(partial(rights.allows, Right.READ), sees)
+        )
 
     def noting(self, what: Callable[[], V]) -> tuple[V, int]:
         """The result, and the revision of the last commit on the way to it; 0 for none."""

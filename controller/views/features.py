@@ -84,7 +84,14 @@ def uses(model: Model, name: str) -> list[str]:
     attested = [f"attested/{task_id}" for task_id in sorted(model.attested)]
     notices = [f"outbox/{'/'.join(names)}" for names in sorted(model.notices)]
     notices += [f"delivered/{'/'.join(names)}" for names in sorted(model.deliveries)]
-    own = {features.CLAIMS: claims, features.ATTESTED: attested, features.NOTIFY: notices}
+    # the records that keep parents of tasks which wait are those of these tasks
+    awaits = [f"awaits/{'/'.join(pair)}" for pair in (*model.dependencies.early, *model.dependencies.stale)]
+    own = {
+        features.ATTESTED: attested,
+        features.CLAIMS: claims,
+        features.DEPENDENCIES: sorted(awaits),
+        features.NOTIFY: notices,
+    }
     return [*pools, *own.get(name, []), *tasks]
 
 
@@ -92,6 +99,8 @@ def _task_uses(task: Task, name: str) -> bool:
     if name == features.OWNERS:
         return any(record.owner != DEFAULT_OWNER for record in (task.spec, task.status) if record is not None)
     status = task.status
+    if name == features.DEPENDENCIES:
+        return bool(task.spec is not None and task.spec.after) or (status is not None and status.gated)
     if name == features.CHANGES:
         return RequestKind.CHANGE in task.requests or (
             status is not None

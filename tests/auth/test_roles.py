@@ -25,6 +25,7 @@ from tests.support.etcd import in_seconds as soon
 WRITERS = {
     "tasks/a": ("controller", "user", "admin", "gateway"),
     "requests/a/cancel": ("controller", "user", "admin", "gateway"),
+    "awaits/a/b": ("controller", "user", "admin", "gateway"),
     "attested/a": ("controller", "gateway"),
     "gateways/g1": ("controller", "gateway"),
     "outbox/a/00000000000000000001": ("controller",),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client, Conflict
-from controller.client.submission import SubmitResult
+from controller.client.prepared import SubmitResult
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Spec

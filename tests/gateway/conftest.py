@@ -62,12 +62,13 @@ As = Callable[[str], httpx.Client]
 
 @pytest.fixture(autouse=True)
 def _features(client: Client, put_raw: PutRaw) -> None:
-    """As a replica that leads would have it: tasks have owners."""
+    """As a replica that leads would have it: tasks have owners, and wait for others."""
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    put_raw("leader", release("r1", knows=["changes", "owners"]))
-    for name in ("changes", "owners"):
+    known = ["changes", "dependencies", "owners"]
+    put_raw("leader", release("r1", knows=known))
+    for name in known:
         client.features.enable(name)
-        put_raw("leader", release("r1", knows=["changes", "owners"]))
+        put_raw("leader", release("r1", knows=known))
 
 
 class Served:

@@ -5,9 +5,9 @@ Pure; `auth` applies them to etcd.
 | role | reads | writes |
 |---|---|---|
 | controller | all of the cluster's keys | all of the cluster's keys |
-| user | the same | `tasks/`, `requests/` |
+| user | the same | `tasks/`, `requests/`, `awaits/` |
 | admin | the same | as a user, `pools/`, `repairs/`, `delivered/`, `engine`, `leader` (it steps down) |
-| gateway | the same | `tasks/`, `requests/`, `attested/`, `gateways/` |
+| gateway | the same | as a user, `attested/`, `gateways/` |
 | notifier | `outbox/`, `delivered/`, `notifier` | `delivered/`, `notifier` |
 | reader | the same | nothing |
 
@@ -97,7 +97,11 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
 
 
 def _user(keys: Keys) -> tuple[Permission, ...]:
-    return _below("WRITE", keys.task("")), _below("WRITE", f"{keys.prefix}requests/")
+    return (
+        _below("WRITE", keys.task("")),
+        _below("WRITE", f"{keys.prefix}requests/"),
+        _below("WRITE", keys.awaits),
+    )
 
 
 def _below(right: str, prefix: str) -> Permission:
