@@ -52,11 +52,23 @@ def cancel(session: Session, tasks: Selection, reason: Reason = "") -> None:
     )
 
 
-def retry(session: Session, tasks: Selection, reason: Reason = "") -> None:
+def retry(
+    session: Session,
+    tasks: Selection,
+    reason: Reason = "",
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="Also what waits for the named tasks, and did not succeed.")
+    ] = False,
+) -> None:
     """Run Failed or Cancelled tasks again.
 
-    A Succeeded task is not run again (exit code 1).
+    A Succeeded task is not run again (exit code 1). With `--downstream`, tasks that wait for a named task,
+    directly or not, are retried after it if they are Failed, or were skipped. A named task that has not
+    ended, or is Succeeded, is then left as it is.
     """
+    if downstream:
+        tasks.with_downstream(session, reason)
+        return
     tasks.for_each(
         session,
         TaskAct.RETRY,

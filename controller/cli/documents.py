@@ -108,7 +108,7 @@ def _read(file: IO[str], name: str, *, streams: bool) -> Iterator[list[Document]
                 f"{name} is larger than {MAX_BYTES // 1024**2} MiB: use JSON lines (one object on each line),"
                 " which have no limit"
             )
-        yield from _chunks(_whole(text, name))
+        yield from _together(list(_whole(text, name)))
 
 
 def _is_object(line: str) -> bool:
@@ -195,6 +195,14 @@ def _parse(text: str, name: str) -> list[tuple[Any, int]]:
         if json_value is None or [value for value, _ in documents] == [json_value]
         else [(json_value, 1)]
     )
+
+
+def _together(documents: list[Document]) -> Iterator[list[Document]]:
+    """Chunks; but one, if a document is of a task that waits for others: they may be in any order."""
+    if any(isinstance(each.value, dict) and each.value.get("after") for each in documents):
+        yield documents
+    else:
+        yield from _chunks(iter(documents))
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -70,6 +71,29 @@ class Selection:
             self._matching(session, verb, may, ask)
         else:
             raise typer.BadParameter("name tasks, or select them with -l, --pool, --owner or --state")
+
+    def with_downstream(self, session: Session, reason: str) -> None:
+        """Retry each task that is named, and what waits for it. An error for one does not stop the others."""
+        if not self.names or self._filters:
+            raise typer.BadParameter("--downstream goes with names of tasks, and with no flag that selects")
+        code = 0
+        for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names):
+            try:
+                groups = session.client.downstream.retryable(name)
+            except UserError as error:
+                complain(str(error))
+                code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
+                continue
+            if not groups or groups[0][0].id != name:
+                say(f"task/{name} is neither Failed nor Cancelled, and is left as it is", err=True)
+            if self.dry_run:
+                for view in chain.from_iterable(groups):
+                    _show(view, "retry")
+                continue
+            for view, result in session.client.downstream.retry(name, reason=reason, groups=groups):
+                code = max(code, _tell(view, "retry", result))
+        if code:
+            raise typer.Exit(code)
 
     @property
     def _filters(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from controller.client.bulk import Bulk
 from controller.client.calls import FEW, Calls
+from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
@@ -66,6 +67,8 @@ class Client:
     """`pause` and `resume` the admission of tasks to a pool."""
     bulk: Bulk
     """One act on many tasks: `act`."""
+    downstream: Downstream
+    """What waits for a task: `retry` of it together with that."""
     owners: Owners
     """What owners hold of pools with `sharing`, and have used of them."""
     notices: Notices
@@ -126,6 +129,7 @@ class Client:
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
         self.bulk = Bulk(self._requests)
+        self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.usage = self.owners.usage
@@ -302,6 +306,7 @@ class Client:
         """Ask the leader to run a Failed or Cancelled task again.
 
         Raises NotFound as `cancel`, and UserError for a task in another state, unless it is being cancelled.
+        What waits for it is retried with it by `downstream.retry`.
         """
         return self._requests.retry(task_id, reason=reason, of=of)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from controller.client.client import Client
+from controller.client.downstream import Downstream
 from controller.client.errors import GatewayUnavailable, NotFound, Still
 from controller.client.gateway_bulk import GatewayBulk
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
@@ -60,6 +61,7 @@ class GatewayClient(Client):
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)
         self.bulk = GatewayBulk(calls)
+        self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
         self.features = GatewayFeatures(calls)
@@ -96,7 +98,9 @@ class GatewayClient(Client):
         for result in order.cyclic:
             note(result)
         rest, begun = iter(order.tasks), 0
-        while batch := list(islice(rest, BATCH)):
+        # those that wait for each other are sent together: what became of the first ones counts for the rest
+        most = BATCH if order.places is None else max(1, len(order.places))
+        while batch := list(islice(rest, most)):
             lines = [
                 codec.encode(codec.to_builtins(task) if isinstance(task, Spec) else task) for task in batch
             ]

@@ -9,6 +9,7 @@ import msgspec
 
 from controller.client.prepared import SubmitResult
 from controller.core.model.task import Spec
+from controller.errors import InvalidField
 
 T = TypeVar("T")
 
@@ -16,8 +17,8 @@ T = TypeVar("T")
 class Ordered(NamedTuple, Generic[T]):
     """Tasks in an order in which they can be submitted.
 
-    `places` are their positions in the input; None: they are as they were. `cyclic` are the results of those
-    that wait for each other, which are left out.
+    `places` are their positions in the input; None: they are as they were, and none is known to wait for
+    another. `cyclic` are the results of those that are left out, since they wait for each other, or for such.
     """
 
     tasks: Iterable[T]
@@ -58,8 +59,34 @@ def ordered(tasks: Iterable[T]) -> Ordered[T]:
                 )
             )
     left_out = {result.index for result in results}
-    places = [index for index in order if index not in left_out]
+    places = []
+    for index in order:
+        if index not in left_out:
+            behind = next((each for each in after.get(index, ()) if each in left_out), None)
+            if behind is None:
+                places.append(index)
+                continue
+            parent = _name(tasks[behind])
+            problem = behind_refused(_parents(tasks[index]).index(parent), parent)
+            left_out.add(index)
+            results.append(
+                SubmitResult(
+                    id=_name(tasks[index]),
+                    outcome="invalid",
+                    message=str(problem),
+                    index=index,
+                    field=problem.field,
+                )
+            )
     return Ordered([tasks[index] for index in places], places, results)
+
+
+def behind_refused(index: int, name: str) -> InvalidField:
+    """A task waits, as the entry at this index of `after` says, for one that was refused."""
+    return InvalidField(
+        f"after[{index}].task",
+        f"{name} was refused, so nothing can wait for it: correct it, and submit both again",
+    )
 
 
 def _sorted(count: int, after: Mapping[int, Sequence[int]]) -> tuple[list[int], list[list[int]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from controller.client.ordering import behind_refused
 from controller.client.prepared import Prepared, SubmitResult, compare
 from controller.core.model import codec
 from controller.core.model.op import Op
@@ -129,12 +130,8 @@ class Parents:
         found = (read or self._read)(frozenset(asked.values())) if asked else {}
         absent: list[int] = []
         for index, name in enumerate(names):
-            field = f"after[{index}].task"
             if name in self._refused:
-                return InvalidField(
-                    field,
-                    f"{name} was refused, so nothing can wait for it: correct it, and submit both again",
-                )
+                return behind_refused(index, name)
             if name in earlier:
                 if not self._sight.owner(earlier[name]):
                     absent.append(index)
@@ -143,7 +140,8 @@ class Parents:
                 if item is None or not self._sight.task(name, item.mod):
                     absent.append(index)
                 elif problem := _problem(name, item):
-                    return InvalidField(field, f"the spec of {name} cannot be read ({problem}): replace it")
+                    text = f"the spec of {name} cannot be read ({problem}): replace it"
+                    return InvalidField(f"after[{index}].task", text)
                 else:
                     self._mods[name] = item.mod
         return _no_tasks(names, absent) if absent else None

@@ -141,9 +141,7 @@ class Submission:
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
             bytes_needed += (512 + len(self._attests)) if prepared.attests else 0
             bytes_needed += 512 * min(after, AT_ONCE)
-            checked = self._checked(prepared).keys()
-            if after:
-                checked |= parents.keys(prepared, batch)
+            checked = {*self._checked(prepared), *(parents.keys(prepared, batch) if after else ())}
             operations = 2 * (len(batch) + 1) + max(len(compared | checked), awaits + min(after, AT_ONCE))
             if batch and (
                 task_id in batch
@@ -154,7 +152,7 @@ class Submission:
                 yield from self._create(batch)
                 batch, compared, size, awaits = {}, set(), 0, 0
                 if after:
-                    checked |= parents.keys(prepared, batch)
+                    checked |= parents.keys(prepared, batch)  # they are stored now
             batch[task_id] = prepared
             compared |= checked
             size += bytes_needed

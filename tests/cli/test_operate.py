@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from controller import __version__
 from controller.cli import get
+from controller.cli.documents import CHUNK
 from controller.cli.main import app
 from controller.client import Client
 from controller.core.model.lifecycle import State
@@ -20,6 +21,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import Status
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
+from tests.client.test_features import release
 from tests.support.etcd import EtcdFactory, enable_authentication, free_ports
 
 
@@ -42,6 +44,60 @@ def test_cancel_and_retry(tally: Tally, put_status: PutStatus) -> None:
     assert tally("retry", "b").exit_code == 1
     put_status("b", State.FAILED, finished_at=2.0)
     assert tally("retry", "b").out == "task/b retry requested\n"
+
+
+def test_retry_with_what_waits(tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
+    """Each once, behind what it waits for; a named task that needs no retry is left, and that is said."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["dependencies"]))
+    client.features.enable("dependencies")
+    text = """
+- {id: load, command: [x], after: [fetch]}
+- {id: fetch, command: [x]}
+- {id: report, command: [x], after: [load, {task: fetch, when: finished}]}
+"""
+    assert tally("submit", "-f", "-", stdin=text).exit_code == 0
+    put_status("fetch", State.SUCCEEDED)
+    put_status("load", State.FAILED)
+    put_status("report", State.CANCELLED, reason="Skipped")
+    shown = tally("retry", "fetch", "--downstream", "--dry-run")
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["task/load", "task/report"]
+    assert client.get("load").requests == ()
+    answer = tally("retry", "fetch", "load", "none", "--downstream", "--reason", "again")
+    assert answer.out.splitlines() == [
+        "task/load retry requested",
+        "task/report retry requested",
+        "task/load retry already requested",
+        "task/report retry already requested",
+    ]
+    assert answer.exit_code == 5
+    assert "task/fetch is neither Failed nor Cancelled, and is left as it is" in answer.err
+    assert tally("retry", "--owner", "default", "--downstream").exit_code == 2
+
+
+def test_a_file_with_dependencies_names_the_place_of_what_is_wrong(
+    tally: Tally, client: Client, put_raw: PutRaw
+) -> None:
+    """Its tasks may be in any order, however many there are."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["dependencies"]))
+    client.features.enable("dependencies")
+    text = """- id: load
+  command: [x]
+  after:
+  - task: fetch
+  - task: none
+- {id: fetch, command: [x]}
+"""
+    for dry_run in (["--dry-run"], []):
+        answer = tally("submit", "-f", "-", *dry_run, stdin=text)
+        assert answer.exit_code == 1
+        assert "standard input:5: after[1].task: there is no task none" in answer.err
+    assert tally("submit", "-f", "-", stdin=text.replace("none", "a")).exit_code == 0
+    more = "".join(f"- {{id: t{n}, command: [x], after: [t{n + 1}]}}\n" for n in range(CHUNK))
+    many = f"{more}- {{id: t{CHUNK}, command: [x]}}\n"
+    assert tally("submit", "-f", "-", "--dry-run", stdin=many).out == f"{CHUNK + 1:,} created (dry run)\n"
+    assert tally("submit", "-f", "-", stdin=many).out == f"{CHUNK + 1:,} created\n"
 
 
 def test_confirm_stopped_wants_an_explicit_word(tally: Tally, put_status: PutStatus) -> None:

@@ -15,6 +15,7 @@ from controller.client.bulk import MAX_ACTS, TaskAct
 from controller.client.errors import GatewayUnavailable, NotSignedIn, Refusal
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
+from controller.client.prepared import SubmitResult
 from controller.client.views import TaskView
 from controller.core.model.lifecycle import State
 from controller.errors import TallyError, UserError
@@ -155,6 +156,67 @@ def test_requests(ways: Ways, put_status: PutStatus) -> None:
     shown = {"one-x": ways.direct.get("one-x"), "two-x": ways.gateway.get("two-x")}
     ways.alike(lambda client, name: client.cancel(name, of=shown[name]), "one-x", "two-x")
     ways.alike(lambda client, name: client.cancel(name, of=another(shown[name])), "one-x", "two-x")
+
+
+def test_tasks_that_wait_for_others(ways: Ways) -> None:
+    """In any order, unchanged, refused: the same results, and the same words."""
+
+    def submit(client: Client, name: str, *, dry_run: bool) -> list[SubmitResult]:
+        tasks = [
+            task(f"{name}-c", after=[f"{name}-b", {"task": f"{name}-a", "when": "finished"}]),
+            task(f"{name}-b", after=[f"{name}-a"]),
+            task(f"{name}-x", after=[f"{name}-y"]),
+            task(f"{name}-y", after=[f"{name}-x"]),
+            task(f"{name}-z", after=["nope", f"{name}-y"]),
+            task(f"{name}-a"),
+        ]
+        return sorted(client.submit_many(tasks, dry_run=dry_run), key=lambda result: result.index)
+
+    for dry_run, new in ((True, "created"), (False, "created"), (False, "unchanged")):
+        results = ways.alike(lambda client, name: submit(client, name, dry_run=dry_run), "one-w", "two-w")
+        assert [result.outcome for result in results] == [new, new, "invalid", "invalid", "invalid", new]
+    ages = [ways.direct.get(f"two-w-{each}").submitted_at for each in "abc"]
+    assert ages == sorted(set(ages))
+    ways.both(lambda client: client.get("two-w-c"))
+    ways.both(lambda client: client.submit(task("c", after=["c"])))
+    ways.both(lambda client: client.submit(task("c", after=["none", "two-w-a", "nor"])))
+    ways.both(lambda client: client.submit(task("c", after=[{"task": "two-w-a", "when": "never"}])))
+    many = [f"two-m{n:04}" for n in range(1100)]
+    tasks = [task(name, after=many[max(0, n - 1) : n]) for n, name in enumerate(many)]
+    results = ways.gateway.submit_many(tasks[::-1])
+    assert {result.outcome for result in results} == {"created"}
+    assert [result.id for result in sorted(results, key=lambda result: result.index)] == many[::-1]
+    tasks = [task(f"new-{name}", after=[f"new-{many[n - 1]}"] if n else []) for n, name in enumerate(many)]
+    results = ways.gateway.submit_many(tasks, dry_run=True)
+    assert {result.outcome for result in results} == {"created"}
+
+
+def test_a_retry_with_what_waits(ways: Ways, put_status: PutStatus) -> None:
+    """Behind what it waits for; what is refused is told."""
+
+    def retry(client: Client, name: str) -> list[str]:
+        asked = client.downstream.retry(f"{name}-a", reason="again")
+        return [f"{each.task.id} {getattr(each.result, 'outcome', each.result)}" for each in asked]
+
+    for name in ("one-p", "two-p"):
+        ways.direct.submit_many(
+            [
+                task(f"{name}-c", after=[f"{name}-b", f"{name}-a"]),
+                task(f"{name}-b", after=[f"{name}-a"]),
+                task(f"{name}-d", after=[f"{name}-a"]),
+                task(f"{name}-a"),
+            ]
+        )
+        for each in "abc":
+            last = put_status(f"{name}-{each}", State.FAILED)
+        last = put_status(f"{name}-d", State.SUCCEEDED)
+    ways.gateway._http._written = last
+    for told in ("requested", "already requested"):
+        results = ways.alike(retry, "one-p", "two-p")
+        assert results == [f"one-p-{each} {told}" for each in "abc"]
+    assert ways.direct.get("two-p-c").requests == ("retry",)
+    assert ways.direct.get("two-p-d").requests == ()
+    ways.both(lambda client: list(client.downstream.retry("none")))
 
 
 def test_acts_on_many_tasks(ways: Ways, put_status: PutStatus) -> None:

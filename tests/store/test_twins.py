@@ -43,7 +43,7 @@ puts = st.tuples(st.just("put"), names, st.binary(max_size=4), st.sampled_from((
 deletes = st.tuples(st.just("delete"), names)
 guards = st.tuples(names, st.sampled_from(("absent", "current", "older", "created")))
 prefixes = st.tuples(
-    st.sampled_from(("", *KEYS)), st.sampled_from(("none below", "none newer", "none after this"))
+    st.sampled_from(("", *KEYS)), st.sampled_from(("none below", "none newer", "none since the last"))
 )
 writes = st.lists(st.one_of(puts, deletes), min_size=1, max_size=4, unique_by=lambda write: write[1])
 steps = st.one_of(
@@ -76,9 +76,8 @@ class _Side:
         for name, kind in wanted:
             if kind.startswith("none"):
                 _, newest = self.store.get(self.prefix, deadline=in_seconds())
-                # "newer" than what was written last may hold; that before it holds elsewhere
-                revision = {"none below": 0, "none newer": newest}.get(kind, max(0, newest - 1))
-                seen.append(Guard(self.prefix + name, revision, is_prefix=True))
+                last = {"none below": 0, "none newer": newest, "none since the last": newest - 1}[kind]
+                seen.append(Guard(self.prefix + name, last, is_prefix=True))
                 continue
             item, _ = self.store.get(self.prefix + name, deadline=in_seconds())
             revision = {"absent": 0, "older": self.base}.get(kind) if kind in ("absent", "older") else None

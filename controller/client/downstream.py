@@ -1,0 +1,118 @@
+"""The tasks that wait for a task, directly or not, and a retry of those that did not come to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from controller.client.bulk import Bulk, TaskAct
+from controller.client.views import RequestResult, TaskView
+from controller.core.model.lifecycle import State
+from controller.errors import UserError
+
+MOST_DOWNSTREAM = 10_000
+
+
+class Asked(NamedTuple):
+    """What became of the request for one task."""
+
+    task: TaskView
+    result: RequestResult | UserError
+
+
+class Downstream:
+    """See the module's docstring."""
+
+    def __init__(
+        self, tasks: Callable[[], list[TaskView]], get: Callable[[str], TaskView], bulk: Bulk
+    ) -> None:
+        self._tasks = tasks
+        self._get = get
+        self._bulk = bulk
+
+    def retryable(self, task_id: str) -> list[list[TaskView]]:
+        """What `retry` asks for, in groups: each task is behind those of the others that it waits for.
+
+        The task itself is the first group, if it is Failed or Cancelled. Of those that wait for it, directly
+        or not, it has the ones that are Failed, or Cancelled as Skipped. What waits only for a task that
+        somebody cancelled is left out, since that one keeps it from running. Raises NotFound, and UserError
+        for more than MOST_DOWNSTREAM tasks.
+        """
+        root = self._get(task_id)
+        views = {view.id: view for view in self._tasks()}
+        found = _behind(task_id, views)
+        if len(found) > MOST_DOWNSTREAM:
+            raise UserError(
+                f"{len(found):,} tasks that wait for {task_id} would be retried, but at most"
+                f" {MOST_DOWNSTREAM:,} can be: retry tasks further down, a part at a time"
+            )
+        groups = [[root]] if root.state in (State.FAILED, State.CANCELLED) else []
+        return groups + _in_groups([views[name] for name in found])
+
+    def retry(
+        self, task_id: str, *, reason: str = "", groups: list[list[TaskView]] | None = None
+    ) -> Iterator[Asked]:
+        """Ask the leader to run a task again, and then what waits for it, as `retryable` tells.
+
+        A retried task waits for its parents again, and for one whose retry is requested. So nothing is asked
+        for if the task itself, being Failed or Cancelled, cannot be retried. `groups` is what `retryable` has
+        returned before. An error that is one task's alone is its result; raises as `retryable` and
+        `Bulk.act`.
+        """
+        for group in self.retryable(task_id) if groups is None else groups:
+            for view, result in zip(group, self._bulk.act(TaskAct.RETRY, group, reason=reason), strict=True):
+                yield Asked(view, result)
+                if view.id == task_id and isinstance(result, UserError):
+                    return
+
+
+def _behind(task_id: str, views: dict[str, TaskView]) -> list[str]:
+    """The tasks that can be retried, among those that wait for this one, directly or not."""
+    children: dict[str, list[str]] = {}
+    for view in views.values():
+        for parent in _parents(view):
+            children.setdefault(parent, []).append(view.id)
+    seen, found, rest = {task_id}, list[str](), [task_id]
+    for name in rest:  # it grows: breadth first
+        for child in children.get(name, ()):
+            if child in seen:
+                continue
+            seen.add(child)
+            view = views[child]
+            if _ended_in_vain(view):
+                found.append(child)
+            if _ended_in_vain(view) or view.state is not State.CANCELLED:
+                rest.append(child)
+    return found
+
+
+def _in_groups(views: list[TaskView]) -> list[list[TaskView]]:
+    """Each task in a group behind those of the others that it names."""
+    left = {view.id: view for view in views}
+    groups: list[list[TaskView]] = []
+    children: dict[str, list[str]] = {}
+    open_parents: dict[str, int] = {}
+    for view in views:
+        parents = [name for name in _parents(view) if name in left]
+        open_parents[view.id] = len(parents)
+        for name in parents:
+            children.setdefault(name, []).append(view.id)
+    group = [view.id for view in views if not open_parents[view.id]]
+    while group:
+        groups.append([left.pop(name) for name in group])
+        following: list[str] = []
+        for name in group:
+            for child in children.get(name, ()):
+                open_parents[child] -= 1
+                if not open_parents[child]:
+                    following.append(child)
+        group = following
+    return [*groups, list(left.values())] if left else groups  # written by hand, in a circle
+
+
+def _ended_in_vain(view: TaskView) -> bool:
+    return view.state is State.FAILED or (view.state is State.CANCELLED and view.reason == "Skipped")
+
+
+def _parents(view: TaskView) -> Iterable[str]:
+    return [each.task for each in view.spec.after] if view.spec is not None else ()
