@@ -86,6 +86,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.admission",
         "client/client.py::Client.bulk",
         "client/client.py::Client.cluster",
+        "client/client.py::Client.downstream",
         "client/client.py::Client.features",
         "client/client.py::Client.hold",
         "client/client.py::Client.keys",
