@@ -195,12 +195,15 @@ def _check_all_know(now: Fence, names: Iterable[str]) -> None:
 
 
 def _in_use(name: str, used: Sequence[str]) -> str:
-    remedy = (
-        "Change these pools, and wait until a notifier has told these notices, or drop them (`tally notifier"
-        " drop --waiting`)"
-        if name == features.NOTIFY
-        else "Change these pools, release or cancel what was changed, and wait until these tasks have ended"
-        " or are removed"
+    remedies = {
+        features.NOTIFY: "Change these pools, and wait until a notifier has told these notices, or drop them"
+        " (`tally notifier drop --waiting`)",
+        features.DEPENDENCIES: "Wait until these tasks are removed, when their retention has ended",
+    }
+    remedy = remedies.get(
+        name,
+        "Change these pools, release or cancel what was changed, and wait until these tasks have ended or are"
+        " removed",
     )
     return f"the feature {name} stays on, since data uses it: {_some(used)}. {remedy}"
 

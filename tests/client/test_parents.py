@@ -88,7 +88,7 @@ def remove(client: Client, name: str) -> None:
     client.store.commit(Transaction((), writes, Op("remove")), deadline=in_seconds())
 
 
-def test_without_the_feature_nothing_is_stored(client: Client) -> None:
+def test_without_the_feature_nothing_is_stored(client: Client, put_raw: PutRaw) -> None:
     client.submit(task("a"))
     client.features.drop("dependencies")
     with pytest.raises(InvalidField, match=r"after: needs the feature dependencies"):
@@ -96,7 +96,8 @@ def test_without_the_feature_nothing_is_stored(client: Client) -> None:
     assert awaits(client) == set()
     client.features.enable("dependencies")
     client.submit(task("b", "a"))
-    with pytest.raises(UserError, match="task/b"):
+    put_raw("awaits/a/c", b"{}")
+    with pytest.raises(UserError, match=r"awaits/a/c, task/b\. Wait until these tasks are removed"):
         client.features.drop("dependencies")
 
 
@@ -243,6 +244,14 @@ def test_as_many_parents_as_there_may_be(meddled: Meddled) -> None:
     before = len(sent)
     assert client.submit(task("child", *names)).outcome == "unchanged"
     assert len(sent) == before  # nothing is put for a child that is there
+
+
+def test_one_parent_too_many_for_one_transaction(client: Client) -> None:
+    """Those that are compared before have to be stored before."""
+    names = [f"p{n:02}" for n in range(parents.AT_ONCE + 1)]
+    results = client.submit_many([*map(task, names), task("child", *names)])
+    assert {result.outcome for result in results} == {"created"}
+    assert len(awaits(client)) == len(names)
 
 
 def test_many_with_some_parents_each_fit(meddled: Meddled) -> None:

@@ -1,4 +1,4 @@
-"""A pipeline in a real replica: submitted in any order, cancelled at its beginning, and run again from there."""
+"""A pipeline in a real replica: in any order, cancelled at its beginning, and run again from there."""
 
 from __future__ import annotations
 
