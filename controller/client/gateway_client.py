@@ -17,6 +17,7 @@ from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
     GatewayFeatures,
+    GatewayNeighbours,
     GatewayOutputs,
     GatewayOwners,
     GatewayReplicas,
@@ -61,6 +62,7 @@ class GatewayClient(Client):
         self.bulk = GatewayBulk(calls)
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
+        self.neighbours = GatewayNeighbours(calls).of
         self.features = GatewayFeatures(calls)
 
     def __getattr__(self, name: str) -> Any:
