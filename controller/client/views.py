@@ -284,7 +284,7 @@ def task_view(
         submitted_at=facts.submitted_at,
         create_revision=facts.create_revision,
         attested_by=facts.attested_by,
-        after=() if alone else parents_of(model, model.tasks[task_id], sees),
+        after=() if alone else parents_of(model, task_id, sees),
         spec=facts.spec,
         status=facts.status,
     )

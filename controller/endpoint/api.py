@@ -145,7 +145,7 @@ class ReadApi:
         name = ask.path["id"]
         with self.view.reading() as model:
             task = find_task(model, name)
-            after = parents_of(model, model.tasks[name]) if task is not None else ()
+            after = parents_of(model, name)
         if task is None:
             raise _no_task(name)
         return _json(documents.document(task, after))

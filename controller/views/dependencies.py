@@ -31,7 +31,7 @@ Sees = Callable[[Task], bool]
 """Whether the reader may see a task."""
 
 
-class Verdict(StrEnum):
+class ParentVerdict(StrEnum):
     """What has become of a parent, as its child wants it."""
 
     MET = "met"
@@ -53,7 +53,7 @@ class ParentView(Struct, frozen=True, kw_only=True):
 
     task: str
     when: When
-    verdict: Verdict
+    verdict: ParentVerdict
     state: State | None = None
 
 
@@ -74,7 +74,7 @@ class EdgeView(Struct, frozen=True, kw_only=True):
     from_: str = field(name="from")
     to: str
     when: When
-    verdict: Verdict
+    verdict: ParentVerdict
 
 
 class NeighboursView(Struct, frozen=True, kw_only=True):
@@ -92,9 +92,10 @@ class NeighboursView(Struct, frozen=True, kw_only=True):
     hidden: int = 0
 
 
-def parents_of(model: Model, task: Task, sees: Sees | None = None) -> tuple[ParentView, ...]:
+def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[ParentView, ...]:
     """What the task waits for, in the order of its spec. Parents that cannot be seen have no state."""
-    if task.spec is None or "tasks" in task.frozen:
+    task = model.tasks.get(task_id)
+    if task is None or task.spec is None or "tasks" in task.frozen:
         return ()
     return tuple(
         ParentView(
@@ -109,25 +110,25 @@ def parents_of(model: Model, task: Task, sees: Sees | None = None) -> tuple[Pare
 
 def waits_for(parents: Iterable[ParentView], state: State | None) -> int:
     """How many of its parents keep a task in this state from running."""
-    return sum(each.verdict is not Verdict.MET for each in parents) if state in WAITING else 0
+    return sum(each.verdict is not ParentVerdict.MET for each in parents) if state in WAITING else 0
 
 
-def verdict_of(model: Model, task: Task, dependency: Dependency) -> Verdict:
+def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdict:
     """What has become of one of the task's parents. All are met for a task that has begun."""
     name, gate = dependency.task, task.gate
     if gate is None:
         if task.attempt and not (task.status is not None and task.status.gated):
-            return Verdict.MET
+            return ParentVerdict.MET
         gate, parent = Gate(), model.dependencies.parent(name)
         is_older = parent is not None and parent.is_before(
             name, (task.spec_create, task.submitted_at, task.id)
         )
         gate.note(name, dependency.when, parent if is_older else None)
     if name in gate.unfinished:
-        return Verdict.UNFINISHED
+        return ParentVerdict.UNFINISHED
     if name in gate.unmet:
-        return Verdict.UNMET
-    return Verdict.UNKNOWN if name in gate.unknown else Verdict.MET
+        return ParentVerdict.UNMET
+    return ParentVerdict.UNKNOWN if name in gate.unknown else ParentVerdict.MET
 
 
 def _state(task: Task | None, sees: Sees | None) -> State | None:

@@ -127,8 +127,7 @@ def test_any_status_and_any_request(
     assert not model.caught
     if "odd" in model.tasks:
         explain(model, "odd", stage.clock.now())
-        odd = model.tasks["odd"]
-        encode(document(task_facts(model, odd), parents_of(model, odd)))
+        encode(document(task_facts(model, model.tasks["odd"]), parents_of(model, "odd")))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from controller.core.model.requests import ON_HOLD
 from controller.views.dependencies import (
     Direction,
     NeighboursView,
-    Verdict,
+    ParentVerdict,
     neighbours,
     parents_of,
 )
@@ -42,8 +42,8 @@ def _names(found: NeighboursView) -> list[str]:
     return [node.id for node in found.nodes]
 
 
-def _verdicts(scene: Scene, name: str) -> dict[str, Verdict]:
-    return {each.task: each.verdict for each in parents_of(scene.model, scene.model.tasks[name])}
+def _verdicts(scene: Scene, name: str) -> dict[str, ParentVerdict]:
+    return {each.task: each.verdict for each in parents_of(scene.model, name)}
 
 
 def test_each_verdict() -> None:
@@ -63,11 +63,11 @@ def test_each_verdict() -> None:
     view = task_view(scene.model, "next")
     assert view is not None
     assert [(each.task, each.state, each.verdict) for each in view.after] == [
-        ("good", State.SUCCEEDED, Verdict.MET),
-        ("bad", State.FAILED, Verdict.UNMET),
-        ("gone", State.CANCELLED, Verdict.MET),
-        ("runs", State.RUNNING, Verdict.UNFINISHED),
-        ("nobody", None, Verdict.UNKNOWN),
+        ("good", State.SUCCEEDED, ParentVerdict.MET),
+        ("bad", State.FAILED, ParentVerdict.UNMET),
+        ("gone", State.CANCELLED, ParentVerdict.MET),
+        ("runs", State.RUNNING, ParentVerdict.UNFINISHED),
+        ("nobody", None, ParentVerdict.UNKNOWN),
     ]
     assert (view.waits_for, view.reason) == (3, WAITS_FOR_TASKS)
 
@@ -75,16 +75,16 @@ def test_each_verdict() -> None:
 def test_a_younger_task_is_not_the_parent() -> None:
     """A task of the name that was submitted later is another one."""
     scene = Scene().task("next", after=["late"]).task("late")
-    assert _verdicts(scene, "next") == {"late": Verdict.UNKNOWN}
+    assert _verdicts(scene, "next") == {"late": ParentVerdict.UNKNOWN}
 
 
 def test_a_task_that_has_begun_had_all_it_wanted() -> None:
     """Whatever has become of its parents since; a retry of a user asks for them again."""
     scene = _end(Scene().task("a").task("next", after=["a"]), "a", State.FAILED)
     scene.status("next", State.RUNNING, attempt=1)
-    assert _verdicts(scene, "next") == {"a": Verdict.MET}
+    assert _verdicts(scene, "next") == {"a": ParentVerdict.MET}
     scene.status("next", State.WAITING_RETRY, attempt=1, gated=True, reason="RetryRequested")
-    assert _verdicts(scene, "next") == {"a": Verdict.UNMET}
+    assert _verdicts(scene, "next") == {"a": ParentVerdict.UNMET}
     facts = find_task(scene.model, "next")
     assert facts is not None
     assert (facts.reason, facts.waits_for) == (WAITS_FOR_TASKS, 1)
@@ -95,7 +95,11 @@ def test_a_task_that_never_ran_says_why() -> None:
     scene = _end(Scene().task("a").task("b").task("next", after=["a", "b", "x"]), "a", State.FAILED)
     _end(scene, "b", State.SUCCEEDED)
     scene.status("next", State.FAILED, finished_at=NOW, reason="DependencyFailed")
-    assert _verdicts(scene, "next") == {"a": Verdict.UNMET, "b": Verdict.MET, "x": Verdict.UNKNOWN}
+    assert _verdicts(scene, "next") == {
+        "a": ParentVerdict.UNMET,
+        "b": ParentVerdict.MET,
+        "x": ParentVerdict.UNKNOWN,
+    }
     view = task_view(scene.model, "next")
     assert view is not None
     assert (view.waits_for, view.reason) == (0, "DependencyFailed")
@@ -131,10 +135,10 @@ def test_the_neighbourhood_of_a_task() -> None:
     found = _look(scene, "d", depth=3)
     assert _names(found) == ["d", "b", "e", "c", "a"]
     edges = {(edge.from_, edge.to): edge.verdict for edge in found.edges}
-    unfinished = Verdict.UNFINISHED
+    unfinished = ParentVerdict.UNFINISHED
     assert edges == {
-        ("a", "b"): Verdict.MET,
-        ("a", "c"): Verdict.MET,
+        ("a", "b"): ParentVerdict.MET,
+        ("a", "c"): ParentVerdict.MET,
         ("b", "d"): unfinished,
         ("c", "d"): unfinished,
         ("d", "e"): unfinished,
@@ -200,8 +204,8 @@ def test_tasks_that_may_not_be_seen_are_counted_alone() -> None:
     found = _look(scene, "mine", depth=9, sees=sees)
     assert (_names(found), found.edges, found.hidden, found.truncated) == (["mine"], [], 2, False)
     assert neighbours(scene.model, "theirs", sees=sees) is None
-    [parent] = parents_of(scene.model, scene.model.tasks["mine"], sees)
-    assert (parent.task, parent.state, parent.verdict) == ("theirs", None, Verdict.UNFINISHED)
+    [parent] = parents_of(scene.model, "mine", sees)
+    assert (parent.task, parent.state, parent.verdict) == ("theirs", None, ParentVerdict.UNFINISHED)
 
 
 def test_one_that_is_only_named() -> None:
@@ -209,7 +213,7 @@ def test_one_that_is_only_named() -> None:
     scene = Scene().task("next", after=["nobody"])
     found = _look(scene, "next")
     assert [(node.id, node.exists) for node in found.nodes] == [("next", True), ("nobody", False)]
-    assert [(edge.from_, edge.verdict) for edge in found.edges] == [("nobody", Verdict.UNKNOWN)]
+    assert [(edge.from_, edge.verdict) for edge in found.edges] == [("nobody", ParentVerdict.UNKNOWN)]
     assert neighbours(scene.model, "nobody") is None
 
 
