@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from controller.core.model.lifecycle import State
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_features import release
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +108,15 @@ def test_what_is_behind_a_task_is_printed_once(tally: Tally, client: Client) -> 
 def test_what_is_wrong_is_named(tally: Tally, words: str, exit_code: int, told: str) -> None:
     answer = tally(*words.split())
     assert (answer.exit_code, told in " ".join(answer.err.split())) == (exit_code, True)
+
+
+def test_the_example_is_a_diamond(tally: Tally) -> None:
+    """Deploy/examples/diamond.yaml, as the page about dependencies submits it."""
+    assert tally("submit", "-f", str(ROOT / "deploy" / "examples" / "diamond.yaml")).exit_code == 0
+    told = tally("get", "task", "diamond-report", "--tree").out
+    for words in ("├── diamond-clean", "└── diamond-check", "diamond-load"):
+        assert words in told
+    assert "diamond-report waits for 2 tasks to end" in tally("explain", "diamond-report").out
 
 
 def test_a_task_alone_has_no_tree(tally: Tally, client: Client) -> None:

@@ -89,6 +89,15 @@ def test_each_task_and_each_arrow_is_drawn(browser: Browser, serve: Any) -> None
     assert edges["c", "d"][1] == "2px, 4px"
 
 
+def test_the_list_and_the_details_say_for_how_many_it_waits(browser: Browser, serve: Any) -> None:
+    browser.open(f"{serve(diamond()).url}/#search=d")
+    browser.wait(lambda: "d" in browser.names(), "the list")
+    assert "Waits for 2" in browser.text('#rows tr:has(a[href$="task=d"])')
+    browser.js("location.hash = 'task=d'")
+    browser.wait(lambda: browser.all(".graph .node"), "the drawing")
+    assert "2 of the 3 tasks that it runs after keep it." in browser.text("#task-body")
+
+
 def test_the_drawing_in_words(browser: Browser, serve: Any) -> None:
     """Each arrow is a sentence, for who does not see it; a task that does not exist is named."""
     _open(browser, serve(diamond()).url, "e")

@@ -1,6 +1,6 @@
 // A task in a dialog: everything that is known of it, and its history as a timeline.
 
-import { ago, dateAndTime, el, quantities, setChildren, setText, span } from "/static/format.js";
+import { ago, count, dateAndTime, el, plural, quantities, setChildren, setText, span, waitsFor } from "/static/format.js";
 import { ask } from "/static/live.js";
 import { drawing, neighboursOf } from "/static/neighbours.js";
 import { FINAL, durations, timeline } from "/static/timeline.js";
@@ -116,6 +116,8 @@ export class TaskDialog {
         el("code", {}, `tally confirm-stopped ${task.id}`)));
     } else if (task.on_hold) {
       parts.push(el("p", { class: "message" }, el("strong", {}, "On hold. "), "It is not admitted until it is released: ", el("code", {}, `tally release ${task.id}`)));
+    } else if (waitsFor(task)) {
+      parts.push(el("p", { class: "message" }, el("strong", {}, "Waits for others. "), `${count(task.waits_for)} of the ${plural(task.after.length, "task")} that it runs after ${task.waits_for === 1 ? "keeps" : "keep"} it.`));
     } else if (task.reason || task.message) {
       const tone = task.state === "Failed" ? "critical" : "";
       parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));
