@@ -133,4 +133,5 @@ def test_to_wait_for_the_last_tells_what_failed(tally: Tally, put_status: PutSta
     answer = tally("wait", "d", "--for=succeeded")
     assert answer.exit_code == 1
     assert "task/d Failed (DependencyFailed)" in answer.out
+    assert "It never ran: `tally explain d` says why." in answer.err
     assert words in tally("explain", "d").out
