@@ -27,8 +27,12 @@ from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
+from controller.views.dependencies import ParentVerdict
 from controller.views.explain import at, span
 from controller.views.step import StepView
+
+SHOWN_PARENTS = 20
+_ORDER = (ParentVerdict.UNKNOWN, ParentVerdict.UNMET, ParentVerdict.UNFINISHED, ParentVerdict.MET)
 
 
 def describe(
@@ -78,6 +82,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Why": session.client.explain(name),
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
+            "Waits for": f"{view.waits_for} of {counted(len(view.after), 'task')}" if view.waits_for else "",
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
@@ -96,15 +101,27 @@ def _describe_task(session: Session, name: str) -> None:
         plain = {
             key: value
             for key, value in to_builtins(view.spec).items()
-            if key != "id" and value not in ({}, "")
+            if key != "id" and value not in ({}, "") and (key != "after" or not view.after)
         }
         _indented(plain)
+    if view.after:
+        _print_parents(view)
     steps = view.history()
     if steps:
         say("History:")
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _print_parents(view: TaskView) -> None:
+    """What it waits for, those first that keep it from running."""
+    say("After:")
+    parents = sorted(view.after, key=lambda each: _ORDER.index(each.verdict))
+    table = out.Table(("  NAME", "WHEN", "STATE", "VERDICT"))
+    table.print((f"  {each.task}", each.when, each.state, each.verdict) for each in parents[:SHOWN_PARENTS])
+    if len(parents) > SHOWN_PARENTS:
+        say(f"  and {len(parents) - SHOWN_PARENTS} more: tally get task {view.id} -o yaml")
 
 
 def _owner(view: TaskView) -> str:

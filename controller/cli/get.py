@@ -21,6 +21,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.session import Session, as_usage
+from controller.cli.tree import print_tree
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import wanted_states
 from controller.client.wire import as_given
@@ -84,6 +85,9 @@ def get(
     spec: Annotated[
         bool, typer.Option("--spec", help="Print the specs of tasks, as `tally submit -f` takes them.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show what a task waits for, and what waits for it.")
+    ] = False,
 ) -> None:
     """List tasks, pools, owners of pools with `sharing`, replicas, or gateways.
 
@@ -91,23 +95,19 @@ def get(
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
     what, only = parse_kind_and_names(kind, names or [])
-    out.check_form(output, FORMS[what])
-    if spec and (what is not Kind.TASKS or output not in ("json", "yaml") or watch):
-        raise typer.BadParameter("--spec is for tasks, with -o yaml or -o json, and without -w")
+    if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
+        raise typer.BadParameter("--tree is for one task, without -w and --spec")
+    out.check_form(output, ("json", "yaml") if tree else FORMS[what])
+    _check_spec(what, output, spec=spec, watch=watch)
     _check_filters(state, selector, sort_by, role)
     _check_kind(what, owner=owner, state=state, selector=selector, sort_by=sort_by, pool=pool, role=role)
-    filters: dict[str, Any] = {
-        "pool": bare(pool, Kind.POOLS),
-        "state": state,
-        "selector": selector,
-        "owner": bare(owner, Kind.OWNERS),
-    }
-    if watch and what is not Kind.TASKS:
-        raise typer.BadParameter("-w works for tasks only")
-    if watch and sort_by:
-        raise typer.BadParameter("-w shows tasks as they change: leave out --sort-by")
+    filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state}
+    filters |= {"selector": selector, "owner": bare(owner, Kind.OWNERS)}
     if watch:
+        _check_watch(what, sort_by)
         _watch_tasks(session, only, output, filters)
+    elif tree:
+        print_tree(session, only[0], output)
     elif what is Kind.TASKS:
         views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
         if sort_by:
@@ -128,6 +128,18 @@ def _check_kind(what: Kind, **flags: str) -> None:
     for name, value in flags.items():
         if value and name not in taken.get(what, ()):
             raise typer.BadParameter(f"--{name.replace('_', '-')} does not select {what}")
+
+
+def _check_spec(what: Kind, output: str, *, spec: bool, watch: bool) -> None:
+    if spec and (what is not Kind.TASKS or output not in ("json", "yaml") or watch):
+        raise typer.BadParameter("--spec is for tasks, with -o yaml or -o json, and without -w")
+
+
+def _check_watch(what: Kind, sort_by: str) -> None:
+    if what is not Kind.TASKS:
+        raise typer.BadParameter("-w works for tasks only")
+    if sort_by:
+        raise typer.BadParameter("-w shows tasks as they change: leave out --sort-by")
 
 
 def _check_filters(state: str, selector: str, sort_by: str, role: str) -> None:

@@ -16,7 +16,7 @@ from controller.terminal import say, say_lines
 from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.gateways import GatewayView
-from controller.views.tasks import UNREADABLE
+from controller.views.tasks import UNREADABLE, WAITS_FOR_TASKS
 from controller.views.words import share_text
 
 TASK_COLUMNS = ("NAME", "STATE", "POOL", "ATTEMPT", "REASON", "AGE")
@@ -117,10 +117,15 @@ def state_text(view: TaskView) -> str | None:
     return f"{view.state}{more}" if more else view.state
 
 
+def reason_text(view: TaskView) -> str:
+    """Why a task is in its state, in one word, or by how many others it waits for."""
+    return f"Waits for {view.waits_for}" if view.reason == WAITS_FOR_TASKS else view.reason
+
+
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:
     """A task's row."""
     status, spec, state = view.status, view.spec, state_text(view)
-    reason = UNREADABLE if view.problem and not view.status else view.reason
+    reason = UNREADABLE if view.problem and not view.status else reason_text(view)
     age = span(now - view.submitted_at) if view.submitted_at else ""
     name = _cut(view.id, NAME_WIDTH)
     if not wide:

@@ -44,7 +44,8 @@ def wait(
 ) -> None:
     """Wait until tasks have finished, or have reached a state.
 
-    A task that finishes in another state ends the wait for it. Exits with 0 if all tasks reached the state
+    A task that finishes in another state ends the wait for it. A task that waits for others ends after them,
+    so a wait for the last one is a wait for all of them. Exits with 0 if all tasks reached the state
     (--for=finished: if all succeeded), 1 if a task finished otherwise, 4 at the time-out, and 5 if there is
     no such task.
     """
@@ -77,7 +78,9 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
             f"{len(missed)} of {len(views)} did not reach"
             f" {'succeeded' if target == 'finished' else target}: "
             f"{told}{' …' if len(missed) > 5 else ''}",
-            f"`tally describe task {first.id}` and `tally logs {first.id}` show more.",
+            f"`tally describe task {first.id}` and `tally logs {first.id}` show more."
+            if first.attempt
+            else f"It never ran: `tally explain {first.id}` says why.",
         )
         raise typer.Exit(ERROR)
 

@@ -12,6 +12,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
+from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
 from controller.client.ordering import ordered
@@ -133,6 +134,7 @@ class Client:
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.usage = self.owners.usage
+        self.neighbours = Neighbours(self._reading).of
         self.hold, self.release = self._requests.hold, self._requests.release
         self.set_priority = self._requests.set_priority
 
@@ -207,7 +209,7 @@ class Client:
 
     def get(self, task_id: str) -> TaskView:
         """One task. Raises NotFound."""
-        return self._reading.task(task_id)
+        return self._reading.task_with_parents(task_id)
 
     def tasks(
         self,
@@ -261,7 +263,7 @@ class Client:
         load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
-                view = self._reading.found(model, task_id)
+                view = self._reading.found(model, task_id, alone=True)
                 if changed is not None and view.status is None:
                     view = self._reading.task(task_id)  # removed with its spec, which is not watched?
                 if on_change is not None and views.get(task_id) != view:
@@ -292,7 +294,7 @@ class Client:
         prefix = self.keys.state(task_id) if task_id else self.keys.prefix
         for model, changed in self._reading.follow(load, prefix, None):
             only = changed if changed is None or not task_id else {task_id}
-            yield sorted_views(model, pool, wanted, terms, only, owner)
+            yield sorted_views(model, pool, wanted, terms, only, owner, alone=bool(task_id))
 
     def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader to cancel a task.

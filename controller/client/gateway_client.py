@@ -18,6 +18,7 @@ from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
     GatewayFeatures,
+    GatewayNeighbours,
     GatewayOutputs,
     GatewayOwners,
     GatewayReplicas,
@@ -64,6 +65,7 @@ class GatewayClient(Client):
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
+        self.neighbours = GatewayNeighbours(calls).of
         self.features = GatewayFeatures(calls)
 
     def __getattr__(self, name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.neighbours import Neighbours, checked
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
@@ -20,6 +21,7 @@ from controller.client.wire import view_of
 from controller.core.model.kept_log import KeptLog
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import UserError
+from controller.views.dependencies import DEPTH, NODES, NeighboursView
 from controller.views.gateways import GatewayView
 from controller.views.usage import Usage
 
@@ -160,6 +162,20 @@ class GatewayOwners(Owners):
 
     def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
         return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
+
+
+class GatewayNeighbours(Neighbours):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def of(
+        self, task_id: str, *, direction: str = "both", depth: int = DEPTH, limit: int = NODES
+    ) -> NeighboursView:
+        way = checked(task_id, direction, depth, limit)
+        path = f"/v1/tasks/{part(task_id)}/neighbours"
+        return view_of(
+            NeighboursView, self._http.get(path, direction=way, depth=str(depth), limit=str(limit))
+        )
 
 
 class GatewayFeatures(Features):

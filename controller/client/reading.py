@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from controller.client.calls import FEW
 from controller.client.errors import NotFound
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
@@ -90,12 +91,22 @@ class Reading:
         return mirror.model
 
     def task(self, task_id: str) -> TaskView:
-        """One task. Raises NotFound."""
-        return self.found(self.tasks(task_id), task_id)
+        """One task, without what it waits for. Raises NotFound."""
+        return self.found(self.tasks(task_id), task_id, alone=True)
 
-    def found(self, model: Model, task_id: str) -> TaskView:
-        """The task in this model. Raises NotFound."""
-        view = task_view(model, task_id)
+    def task_with_parents(self, task_id: str) -> TaskView:
+        """One task, with what it waits for. Raises NotFound."""
+        model = self.tasks(task_id)
+        view = self.found(model, task_id, alone=True)
+        parents = [each.task for each in view.spec.after] if view.spec is not None else []
+        if not parents:
+            return view
+        model = self.tasks(task_id, *parents) if len(parents) < FEW else self.model(*OF_TASKS)
+        return self.found(model, task_id)
+
+    def found(self, model: Model, task_id: str, *, alone: bool = False) -> TaskView:
+        """The task in this model, which has no other tasks if it is `alone`. Raises NotFound."""
+        view = task_view(model, task_id, alone=alone)
         if view is None:
             raise self.no_task(task_id)
         return view
@@ -196,10 +207,12 @@ def sorted_views(
     terms: Sequence[Requirement],
     only: set[str] | None = None,
     owner: str = "",
+    *,
+    alone: bool = False,
 ) -> list[TaskView]:
-    """The views of `sorted_tasks`."""
+    """The views of `sorted_tasks`; `alone` as for `task_view`."""
     found = sorted_tasks(model, pool, states, terms, only, owner)
-    return [view for task in found if (view := task_view(model, task.id)) is not None]
+    return [view for task in found if (view := task_view(model, task.id, alone=alone)) is not None]
 
 
 def _submission(task: Task) -> tuple[int, str]:

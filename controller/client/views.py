@@ -18,6 +18,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
+from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.replicas import all_replicas, leader_facts
@@ -46,6 +47,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     create_revision: int = 0  # of its spec: another task of the same name has another; 0 if it is gone
     # who has submitted it, as a gateway attests; "" if none does: its owner is then its writer's own word
     attested_by: str = ""
+    # the tasks that it waits for; empty where no other task was read, as in what `Client.wait` returns
+    after: tuple[ParentView, ...] = ()
     spec: Spec | None = None
     status: Status | None = None
 
@@ -64,6 +67,11 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the task waits, or is about to wait again since its attempt is being preempted."""
         is_victim = self.status is not None and self.status.stopping == StopReason.PREEMPTED
         return self.state in WAITING or is_victim
+
+    @property
+    def waits_for(self) -> int:
+        """How many of the tasks in `after` keep it from running."""
+        return waits_for(self.after, self.state)
 
     def history(self) -> list[StepView]:
         """The steps of its lifecycle, oldest first. Raises CorruptValue when they cannot be read."""
@@ -247,11 +255,19 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
     turned_on: tuple[str, ...] = ()
 
 
-def task_view(model: Model, task_id: str) -> TaskView | None:
-    """The view of a task; None when it has neither a spec nor a status."""
+def task_view(
+    model: Model, task_id: str, *, alone: bool = False, sees: Sees | None = None
+) -> TaskView | None:
+    """The view of a task; None when it has neither a spec nor a status.
+
+    `alone`: the model has no other tasks, so it is not told what the task waits for. Otherwise, `sees` tells
+    of which tasks the reader may know the states; None: of all.
+    """
     facts = find_task(model, task_id)
     if facts is None:
         return None
+    if alone:
+        facts = facts._replace(waits_for=0)
     broken = (f"{kind}/{facts.id}: {why}" for kind, why in facts.broken)
     return TaskView(
         id=facts.id,
@@ -268,6 +284,7 @@ def task_view(model: Model, task_id: str) -> TaskView | None:
         submitted_at=facts.submitted_at,
         create_revision=facts.create_revision,
         attested_by=facts.attested_by,
+        after=() if alone else parents_of(model, task_id, sees),
         spec=facts.spec,
         status=facts.status,
     )

@@ -25,6 +25,7 @@ from controller.endpoint.route import Ask, Route
 from controller.endpoint.sharing_documents import OwnerList, owner_document
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
+from controller.views.dependencies import neighbours, parents_of
 from controller.views.freshness import Freshness
 from controller.views.pools import (
     all_owners,
@@ -144,12 +145,21 @@ class ReadApi:
         name = ask.path["id"]
         with self.view.reading() as model:
             task = find_task(model, name)
+            after = parents_of(model, name)
         if task is None:
-            raise Problem(
-                HTTPStatus.NOT_FOUND,
-                f"there is no task {name[:80]!r}; it may have been removed after its retention",
+            raise _no_task(name)
+        return _json(documents.document(task, after))
+
+    def neighbours(self, ask: Ask) -> Response:
+        """What a task waits for, and what waits for it."""
+        name, wanted = ask.path["id"], ask.values
+        with self.view.reading() as model:
+            found = neighbours(
+                model, name, direction=wanted["direction"], depth=wanted["depth"], limit=wanted["limit"]
             )
-        return _json(documents.document(task))
+        if found is None:
+            raise _no_task(name)
+        return _json(found)
 
     def pools(self, _: Ask) -> Response:
         """All pools."""
@@ -267,6 +277,11 @@ class _Stream(StreamingResponse):
 def _too_many_streams() -> Problem:
     detail = f"{MAX_STREAMS} streams are already open: ask another replica, or try again later"
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+
+
+def _no_task(name: str) -> Problem:
+    detail = f"there is no task {name[:80]!r}; it may have been removed after its retention"
+    return Problem(HTTPStatus.NOT_FOUND, detail)
 
 
 def _json(document: object) -> Response:

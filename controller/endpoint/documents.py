@@ -7,6 +7,7 @@ everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from controller.endpoint.sharing_documents import (
     owner_document,
 )
 from controller.errors import CorruptValue
+from controller.views.dependencies import ParentView
 from controller.views.freshness import Freshness
 from controller.views.pools import PoolFacts, SharingFacts
 from controller.views.replica import Facts
@@ -41,6 +43,7 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
     owner: str  # whom its resources are charged to
     state: State | None  # null: its status does not parse
     on_hold: bool  # not admitted until it is released
+    waits_for: int  # of the tasks that it names in `after`, those that keep it from running
     attempt: int
     priority: int  # as a user has set it since, or else as in its spec
     labels: dict[str, str]
@@ -73,6 +76,7 @@ class TaskDocument(TaskSummary, frozen=True, kw_only=True):
     steps: int
     history: list[StepView]
     requests: list[Request]
+    after: list[ParentView]  # the tasks that it waits for, and what has become of each
     # at which the log that is kept of it was written, 0 when none is; see /v1/tasks/{id}/log
     kept_log_revision: int
     attested_by: str  # who has submitted it, as a gateway attests; "" if none does
@@ -175,8 +179,8 @@ def summary(task: TaskFacts) -> TaskSummary:
     return TaskSummary(**_summary_fields(task))
 
 
-def document(task: TaskFacts) -> TaskDocument:
-    """All that is known of a task."""
+def document(task: TaskFacts, after: Iterable[ParentView]) -> TaskDocument:
+    """All that is known of a task, which waits for those in `after`."""
     status = task.status or Status()
     fields, history = _summary_fields(task), list[StepView]()
     try:
@@ -193,6 +197,7 @@ def document(task: TaskFacts) -> TaskDocument:
         steps=status.steps,
         history=history,
         requests=list(task.requests),
+        after=list(after),
         kept_log_revision=task.kept_log_revision,
         attested_by=task.attested_by,
     )
@@ -314,6 +319,7 @@ def _summary_fields(task: TaskFacts) -> dict[str, Any]:
         "owner": task.owner,
         "state": task.state,
         "on_hold": task.on_hold,
+        "waits_for": task.waits_for,
         "attempt": task.attempt,
         "priority": task.priority,
         "labels": spec.labels if spec is not None else {},

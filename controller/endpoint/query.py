@@ -12,6 +12,7 @@ from typing import Any
 from controller.core.model.lifecycle import State
 from controller.endpoint.order import SORTS, Sort, parse_token
 from controller.endpoint.problems import Problem
+from controller.views.dependencies import DEPTH, MAX_DEPTH, MAX_NODES, NODES, Direction
 from controller.views.selector import TERM, InvalidSelector, Requirement, parse_selector
 from controller.views.tasks import parse_states
 
@@ -96,6 +97,14 @@ def parse_sort(text: str) -> Sort:
     if text not in SORTS:
         raise ValueError(f"expected one of {', '.join(SORTS)}")
     return SORTS[text]
+
+
+def parse_direction(text: str) -> Direction:
+    """Which neighbours."""
+    try:
+        return Direction(text)
+    except ValueError:
+        raise ValueError(f"expected one of {', '.join(Direction)}") from None
 
 
 def _bad(name: str, detail: str) -> Problem:
@@ -185,4 +194,27 @@ AFTER = Parameter(
     " now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
+)
+NEIGHBOURS = (
+    Parameter(
+        "direction",
+        "up: what the task waits for; down: what waits for it; or both.",
+        {"type": "string", "enum": list(Direction), "default": Direction.BOTH},
+        parse_direction,
+        default=Direction.BOTH,
+    ),
+    Parameter(
+        "depth",
+        "Over how many steps.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "default": DEPTH},
+        integer(1, MAX_DEPTH),
+        default=DEPTH,
+    ),
+    Parameter(
+        "limit",
+        "Tasks in the answer; the nearest come first.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_NODES, "default": NODES},
+        integer(1, MAX_NODES),
+        default=NODES,
+    ),
 )

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from controller.endpoint import documents, query, sharing_documents, summary
 from controller.endpoint.api import ReadApi
 from controller.endpoint.route import Ask, Route
+from controller.views.dependencies import NeighboursView
 
 _TEXT = "text/plain; charset=utf-8"
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
@@ -99,6 +100,16 @@ ROUTES: tuple[Route, ...] = (
         "One task, with its spec and its history; values of environment variables are masked.",
         ReadApi.task,
         answer=documents.TaskDocument,
+        problems={HTTPStatus.NOT_FOUND: "There is no such task."},
+        reads_model=True,
+    ),
+    Route(
+        "/v1/tasks/{id}/neighbours",
+        "getNeighbours",
+        "What a task waits for, and what waits for it.",
+        ReadApi.neighbours,
+        answer=NeighboursView,
+        parameters=query.NEIGHBOURS,
         problems={HTTPStatus.NOT_FOUND: "There is no such task."},
         reads_model=True,
     ),

@@ -16,6 +16,7 @@ from controller.endpoint.query import (
     CONTINUE,
     LABEL,
     LIMIT,
+    NEIGHBOURS,
     SEARCH,
     SORT,
     Parameter,
@@ -28,6 +29,7 @@ from controller.gateway.bodies import NDJSON
 from controller.gateway.bulk import ActResults, act_on_tasks
 from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.policy import Right
+from controller.views.dependencies import NeighboursView
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
 
@@ -317,6 +319,15 @@ OPERATIONS: tuple[Operation, ...] = (
         "Why a task waits, runs or ended.",
         reads.explanation,
         documents.Explanation,
+        problems=_NOT_FOUND,
+    ),
+    _get(
+        "/v1/tasks/{id}/neighbours",
+        "getNeighbours",
+        "What a task waits for, and what waits for it, of the tasks that the caller may read.",
+        reads.neighbours,
+        NeighboursView,
+        NEIGHBOURS,
         problems=_NOT_FOUND,
     ),
     Operation(

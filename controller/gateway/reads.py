@@ -74,6 +74,12 @@ def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(documents.Explanation(id=task_id, text=api.service.explain(ask.caller, task_id)))
 
 
+def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
+    """What a task waits for, and what waits for it."""
+    wanted = {name: ask.values[name] for name in ("direction", "depth", "limit")}
+    return answer(api.service.neighbours(ask.caller, ask.path["id"], **wanted))
+
+
 def kept_log(api: GatewayApi, ask: CallerRequest) -> Response:
     """The kept log of a task."""
     kept = api.service.kept_log(ask.caller, ask.path["id"])

@@ -40,6 +40,7 @@ from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
+from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
@@ -61,6 +62,10 @@ class Caller(NamedTuple):
 
     identity: Identity
     rights: Rights
+
+    def sees(self, task: Task) -> bool:
+        """Whether the caller may read the task."""
+        return self.rights.allows(Right.READ, owner_of(task))
 
 
 class Service:
@@ -90,7 +95,20 @@ class Service:
         """One task. Raises NotFound, and InvalidField for what cannot be a task's name."""
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
-            return self.found(caller, task_view(model, task_id), task_id)
+            return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
+
+    def neighbours(
+        self, caller: Caller, task_id: str, *, direction: Direction, depth: int, limit: int
+    ) -> NeighboursView:
+        """The neighbourhood of a task, of tasks that the caller may read. Raises as `task`."""
+        parse_name(task_id, "id", "a task id")
+        with self._standby.reading() as model:
+            found = neighbours(
+                model, task_id, direction=direction, depth=depth, limit=limit, sees=caller.sees
+            )
+        if found is None:
+            raise self._reading.no_task(task_id)
+        return found
 
     def task_ids(
         self,
@@ -108,21 +126,16 @@ class Service:
         """
         with self._standby.reading() as model:
             return [
-                task.id
-                for task in sorted_tasks(model, pool, states, terms, only, owner)
-                if caller.rights.allows(Right.READ, owner_of(task))
+                task.id for task in sorted_tasks(model, pool, states, terms, only, owner) if caller.sees(task)
             ]
 
     def page(self, caller: Caller, wanted: Mapping[str, Any]) -> tuple[list[TaskView], str]:
         """A page of the tasks that match and that the caller may read; see `TaskPages.page`."""
 
-        def may(task: Task) -> bool:
-            return caller.rights.allows(Right.READ, owner_of(task))
-
         def view(model: Model, task: Task) -> TaskView | None:
-            return task_view(model, task.id)
+            return task_view(model, task.id, sees=caller.sees)
 
-        found, token = self.pages.page(wanted, view, None if caller.rights.may_read_all else may)
+        found, token = self.pages.page(wanted, view, None if caller.rights.may_read_all else caller.sees)
         return [each for each in found if each is not None], token
 
     def explain(self, caller: Caller, task_id: str) -> str:
@@ -145,7 +158,8 @@ class Service:
     def readable(self, caller: Caller, task_ids: Iterable[str]) -> dict[str, TaskView]:
         """Of these tasks, those that exist as far as the caller may know."""
         with self._standby.reading() as model:
-            views = [view for task_id in task_ids if (view := task_view(model, task_id)) is not None]
+            found = (task_view(model, task_id, sees=caller.sees) for task_id in task_ids)
+            views = [view for view in found if view is not None]
         return {view.id: view for view in views if caller.rights.allows(Right.READ, view.owner)}
 
     def owners(self, caller: Caller, pool: str) -> list[OwnerView]:

@@ -127,6 +127,12 @@ FAMILIES: tuple[Family, ...] = (
         ("pool",),
     ),
     Family(
+        "tally_tasks_gated",
+        MetricType.GAUGE,
+        "Waiting tasks that wait for other tasks to end. They are not in the queue.",
+        ("pool",),
+    ),
+    Family(
         "tally_transitions",
         MetricType.COUNTER,
         'Transitions committed by this replica as leader. Reasons outside the known set are "Other".',
@@ -359,6 +365,8 @@ REASONS = reasons.REASONS | {
     # core/planning/decide.py)
     "",
     "Cancelled",
+    "DependencyFailed",
+    "DependencyUnknown",
     "Found",
     "Lost",
     "OnHold",
@@ -368,6 +376,7 @@ REASONS = reasons.REASONS | {
     "Released",
     "RequestIgnored",
     "RetryRequested",
+    "Skipped",
     "Succeeded",
     "Unattested",
     "Unsatisfiable",

@@ -267,6 +267,7 @@ def _add_pools(families: _Families, taken: _Taken) -> None:
             families.add("tally_pool_admissible", int(taken.admissible[pool.name]), pool.name)
             families.add("tally_pool_paused", int(pool.paused), pool.name)
             families.add("tally_tasks_on_hold", pool.on_hold, pool.name)
+            families.add("tally_tasks_gated", pool.gated, pool.name)
 
 
 def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> None:

@@ -18,6 +18,7 @@ from controller.core.model.task import Policy, Pool, Reserve, Status, Step, Stop
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
+from controller.views.explain_dependencies import explain_gate, explain_kept, retry_from
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
@@ -62,7 +63,7 @@ def explain(model: Model, task_id: str, now: float) -> str:
     if task.spec is None and task.status is None:
         return f"There is no task {task_id}, only a request for it, which the leader will remove."
     if task.state in FINISHED:
-        sentence = _finished(task, now)
+        sentence = _finished(model, task, now)
     elif task.spec_error and task.status is None:
         sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so the leader will mark it Failed"
     elif task.status is not None and task.status.is_holding:
@@ -85,7 +86,7 @@ def _because(told: Status | Step) -> str:
 # -- finished
 
 
-def _finished(task: Task, now: float) -> str:
+def _finished(model: Model, task: Task, now: float) -> str:
     status = task.status
     if status is None or status.finished_at is None:
         return f"{task.id} is {task.state}"
@@ -96,16 +97,17 @@ def _finished(task: Task, now: float) -> str:
     if because := _because(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
-    sentence += (
-        f"; it will be removed in {span(left)}"
-        if left > 0
-        else "; its retention has passed, and it is about to be removed"
-    )
-    return (
-        sentence
-        if status.state is State.SUCCEEDED
-        else f"{sentence}, and `tally retry {task.id}` runs it again before that"
-    )
+    kept = explain_kept(model, task)
+    if left > 0:
+        sentence += f"; it will be removed in {span(left)}{f', or later, {kept}' if kept else ''}"
+    elif kept:
+        sentence += f"; its retention has passed, and it is kept, {kept}"
+    else:
+        sentence += "; its retention has passed, and it is about to be removed"
+    if status.state is State.SUCCEEDED:
+        return sentence
+    again = retry_from(model, task) or f"`tally retry {task.id}` runs it again"
+    return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
 
 
 # -- holding
@@ -207,6 +209,8 @@ def _waiting(model: Model, task: Task, now: float) -> str:
         kept.append(_on_hold(task, status, now))
     if status is not None and status.retry_at is not None and status.retry_at > now:
         kept.append(_back_off(task, status, status.retry_at, now))
+    if gate := explain_gate(model, task):
+        kept.append(gate if not kept else f"it {gate}")
     if closed := _closed(model, task.pool):
         kept.append(f"waits because {closed}" if not kept else closed)
     record = model.pools.get(task.pool)

@@ -35,6 +35,7 @@ class PoolFacts(NamedTuple):
     tasks: dict[State, int]  # states in which it has tasks, in the order of the lifecycle
     queued: int  # tasks in its queue, without those in back-off or on hold
     on_hold: int  # tasks that are not admitted until they are released
+    gated: int  # tasks that wait for others to end
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
     @property
@@ -92,6 +93,7 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
         tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
         queued=len(model.queue(name)),
         on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
+        gated=model.dependencies.closed.get(name, 0),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
             for kind in ("pools", "ledgers")

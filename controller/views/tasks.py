@@ -23,6 +23,9 @@ UNREADABLE = "Unreadable"
 HELD_BACK = "on-hold"
 """Of a selection by state: those that wait, and are on hold."""
 
+WAITS_FOR_TASKS = "WaitsForTasks"
+"""The reason of a task that waits for others to end."""
+
 STATE_GROUPS = {"waiting": WAITING, "holding": HOLDING, "finished": FINISHED}
 
 
@@ -43,6 +46,7 @@ class TaskFacts(NamedTuple):
     broken: tuple[tuple[str, str], ...]  # the kinds of its unusable records, and why
     kept_log_revision: int  # revision of its kept log; 0 if there is none
     attested_by: str  # who has submitted it, as a gateway attests; "" if none does
+    waits_for: int  # of the tasks that it names in `after`, those that keep it from running
 
     @property
     def attempt(self) -> int:
@@ -64,6 +68,8 @@ class TaskFacts(NamedTuple):
         """Why it is in its state, in one word."""
         if self.on_hold:
             return ON_HOLD
+        if self.waits_for:
+            return WAITS_FOR_TASKS
         return self.status.reason if self.status is not None else ""
 
     @property
@@ -131,7 +137,13 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
         ),
         kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
         attested_by=attestation.by if attestation is not None else "",
+        waits_for=_kept_by(task),
     )
+
+
+def _kept_by(task: Task) -> int:
+    gate = task.gate if not task.frozen & {"tasks", "states"} else None
+    return len(gate.unfinished) + len(gate.unmet) + len(gate.unknown) if gate is not None else 0
 
 
 def find_task(model: Model, task_id: str) -> TaskFacts | None:

@@ -360,6 +360,14 @@ def pools() -> list[Panel]:
         ),
         panel(
             "timeseries",
+            "Tasks that wait for others",
+            "They are in the queue once the tasks that they name in `after` have ended.",
+            "none",
+            Query(f"max by (pool) (tally_tasks_gated{{{POOL}}})", "{{pool}}"),
+            min=0,
+        ),
+        panel(
+            "timeseries",
             "Shares of owners",
             "The dominant share of each owner of a pool with sharing: the smallest is served first.",
             "percentunit",

@@ -17,14 +17,16 @@ from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
 from controller.client.prepared import SubmitResult
 from controller.client.views import TaskView
+from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
 from controller.errors import TallyError, UserError
 from controller.gateway.writing import Writing
 from controller.store.base import StoreUnavailable
-from tests.client.conftest import PutStatus
+from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
 from tests.client.conftest import put_status as put_status
+from tests.client.test_features import release
 from tests.gateway.conftest import Served
 from tests.gateway.conftest import _features as _features
 from tests.gateway.conftest import served as served
@@ -132,6 +134,38 @@ def test_reading(ways: Ways, put_status: PutStatus) -> None:
     assert ways.both(lambda client: client.replicas.leader())
     assert ways.both(lambda client: client.features.all())
     assert ways.both(lambda client: client.outputs.kept_log("t1")) is None
+
+
+def test_what_a_task_waits_for(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
+    """Its parents with verdicts, and the neighbourhood; what is wrong with a question."""
+    client = ways.direct
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+    client.features.enable("dependencies")
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+    client.submit_many([task(name) for name in ("a", "b", "c")])
+    client.submit_many([task("d", after=["a", {"task": "b", "when": "finished"}, "c"])])
+    client.submit_many([task("e", after=["d"])])
+    put_status("a", State.SUCCEEDED)
+    ways.gateway._http._written = put_status("b", State.FAILED)  # which the gateway has to have seen
+    view = ways.both(lambda client: client.get("d"))
+    assert not isinstance(view, str), view
+    assert [(each.task, each.verdict) for each in view.after] == [
+        ("a", "met"),
+        ("b", "met"),
+        ("c", "unfinished"),
+    ]
+    assert (view.waits_for, view.reason) == (1, "WaitsForTasks")
+    assert ways.both(lambda client: client.tasks())[3] == view
+    found = ways.both(lambda client: client.neighbours("d"))
+    assert [node.id for node in found.nodes] == ["d", "a", "e", "b", "c"]
+    assert len(found.edges) == 4
+    assert len(ways.both(lambda client: client.neighbours("d", direction="up", depth=1)).nodes) == 4
+    assert ways.both(lambda client: client.neighbours("d", limit=2)).truncated
+    for wrong in ({"direction": "left"}, {"depth": 0}, {"depth": 11}, {"limit": 0}, {"limit": 2001}):
+        [name] = wrong
+        assert name in ways.both(lambda client: client.neighbours("d", **wrong))
+    assert "no task" in ways.both(lambda client: client.neighbours("nobody"))
+    assert "id" in ways.both(lambda client: client.neighbours("No-Name"))
 
 
 def test_requests(ways: Ways, put_status: PutStatus) -> None:

@@ -24,6 +24,10 @@ OWN = {"mine", "also"}
         ("4 tasks (mine, also, hid and 1 more)", "4 tasks (mine, also, of other owners and 1 more)"),
         ("3 tasks (mine, also and 1 more)", "3 tasks (mine, also and 1 more)"),
         ("2 tasks (mine, also) are ahead", "2 tasks (mine, also) are ahead"),
+        (
+            "waits for 2 tasks to end: hid (Running), mine (Created)",
+            "waits for 2 tasks to end: hid (of another owner), mine (Created)",
+        ),
         ("resources go to hid of owner nlp, by", "resources go to a task of another owner, by"),
         ("its resources go to also of owner vision, by", "its resources go to also of owner vision, by"),
         ("owner nlp comes first, and owner vision then", "another owner comes first, and owner vision then"),

@@ -156,6 +156,35 @@ def test_a_task_waits_as_its_reader_says(page: GatewayPage, gateway: Process) ->
     assert set(alice.wait(["held", "blocks"], timeout_seconds=60)) == {"held", "blocks"}
 
 
+def test_a_task_waits_for_another_and_then_runs(
+    page: GatewayPage, cluster: LocalCluster, gateway: Process, tmp_path: Path
+) -> None:
+    """The drawing, the list and the reason follow what happens, without a reload."""
+    alice, go, browser = gateway.client(gateway.tokens["alice"]), tmp_path / "go", page.browser
+    with cluster.client() as admin:
+        admin.features.enable("dependencies")
+    alice.submit(job("first-of-two", f"until [ -e {go} ]; do sleep 0.1; done"))
+    alice.submit({**job("second-of-two", "true"), "after": ["first-of-two"]})
+    page.visit()
+    page.sign_in("alice")
+    page.open_task("second-of-two")
+    page.shows("#explanation", "second-of-two waits for 1 task to end: first-of-two (Running)")
+    page.shows("#task-body", "1 of the 1 task that it runs after keeps it.")
+    verdict = "return document.querySelector('.graph .edge')?.dataset.verdict"
+    assert browser.js(verdict) == "unfinished"
+    assert "Waits for 1" in browser.text('#rows tr:has(a[href$="second-of-two"])')
+    go.touch()
+    page.shows("#task-state", "Succeeded")
+    browser.wait(lambda: browser.js(verdict) == "met", "the arrow of what is met")
+    tones = "return [...document.querySelectorAll('.graph .node')].map((node) => node.dataset.tone)"
+    browser.wait(lambda: browser.js(tones) == ["Succeeded", "Succeeded"], "both states")
+    begun = alice.get("second-of-two").status
+    ended = alice.get("first-of-two").status
+    assert begun is not None
+    assert ended is not None
+    assert (begun.admitted_at or 0.0) >= (ended.finished_at or 0.0)
+
+
 def test_nothing_that_tasks_say_becomes_markup(page: GatewayPage, gateway: Process) -> None:
     """In labels, commands, output, reasons, messages, and what is looked for."""
     alice = gateway.client(gateway.tokens["alice"])

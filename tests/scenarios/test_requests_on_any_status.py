@@ -18,6 +18,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_layout, check_model
 from controller.endpoint.documents import document, encode
+from controller.views.dependencies import parents_of
 from controller.views.explain import explain
 from controller.views.tasks import task_facts
 from tests.support.bench import Stage, StagedReplica, observation, starts
@@ -126,7 +127,7 @@ def test_any_status_and_any_request(
     assert not model.caught
     if "odd" in model.tasks:
         explain(model, "odd", stage.clock.now())
-        encode(document(task_facts(model, model.tasks["odd"])))
+        encode(document(task_facts(model, model.tasks["odd"]), parents_of(model, "odd")))
 
 
 @pytest.mark.parametrize(

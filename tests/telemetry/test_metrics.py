@@ -18,6 +18,7 @@ from controller import bulkhead
 from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
+from controller.core.model.after import Dependency
 from controller.core.model.lifecycle import State
 from controller.core.model.notices import Dead, EndNotice, encode_notice
 from controller.core.model.op import Op
@@ -344,6 +345,7 @@ def test_every_metric_moves() -> None:
     )
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)
+    view.submit("task-three", after=(Dependency(task="task-one"),))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("gateways", ("g",), b"{}"))
     after = samples(metrics)
     names = {
@@ -362,6 +364,18 @@ def values(series: list[tuple[dict[str, str], float]]) -> list[tuple[tuple[str, 
     return sorted(
         (tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series
     )
+
+
+def test_tasks_that_wait_for_others_are_counted() -> None:
+    """Until the last of these has ended, and with none again."""
+    metrics, view = Metrics(CLOCK), ModelView()
+    metrics.observe(view)
+    view.define_pool("default", cpu=4000)
+    view.submit("first")
+    view.submit("next", after=(Dependency(task="first"),))
+    assert value(metrics, "tally_tasks_gated", pool="default") == 1.0
+    view.set_state("first", State.SUCCEEDED, finished_at=950.0)
+    assert value(metrics, "tally_tasks_gated", pool="default") == 0.0
 
 
 def test_durations_are_those_of_the_task() -> None:

@@ -78,6 +78,9 @@ export function ago(at) {
   return el("time", { className: "ago", dateTime: new Date(at * 1000).toISOString(), title: dateAndTime(at) }, span(now() - at));
 }
 
+/** For how many others a task waits, in place of its reason; "" if it does not, or if something else comes first. */
+export function waitsFor(task) { return task.reason === "WaitsForTasks" ? `Waits for ${count(task.waits_for)}` : ""; }
+
 /** Sets a text only if it differs, so that screen readers announce nothing twice and selections stay. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -1,7 +1,8 @@
 // A task in a dialog: everything that is known of it, and its history as a timeline.
 
-import { ago, dateAndTime, el, quantities, setChildren, setText, span } from "/static/format.js";
+import { ago, count, dateAndTime, el, plural, quantities, setChildren, setText, span, waitsFor } from "/static/format.js";
 import { ask } from "/static/live.js";
+import { drawing, neighboursOf } from "/static/neighbours.js";
 import { FINAL, durations, timeline } from "/static/timeline.js";
 
 const $ = (id) => document.getElementById(id);
@@ -57,14 +58,36 @@ export class TaskDialog {
       return;
     }
     const kept = this.#own ? null : await this.#keptLog(id, task.kept_log_revision);
+    const around = await this.#around(id);
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
-    setChildren($("task-body"), [task, kept], () => this.#body(task, kept));
+    this.#draw(task, kept, around);
     const output = $("task-body").querySelector("pre");
     if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
     this.#kept = kept;
     this.#own?.show(task);
+  }
+
+  /** What it waits for, and what waits for it; null for nothing, and for a task that has just been removed. */
+  async #around(id) {
+    try {
+      return await neighboursOf(id);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      return null;
+    }
+  }
+
+  /** Draw what differs. A part that was opened stays open, and a task of the drawing that has the focus keeps it. */
+  #draw(task, kept, around) {
+    const body = $("task-body");
+    const open = body.querySelector("details")?.open;
+    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.task : undefined;
+    setChildren(body, [task, kept, around], () => this.#body(task, kept, around));
+    const words = body.querySelector("details");
+    if (open && words) words.open = true;
+    if (focused) body.querySelector(`a[data-task="${CSS.escape(focused)}"]`)?.focus();
   }
 
   /** The shown data is from that time (seconds since the epoch); null: it is current. */
@@ -84,7 +107,7 @@ export class TaskDialog {
     }
   }
 
-  #body(task, kept) {
+  #body(task, kept, around) {
     const parts = [];
     if (task.problem) parts.push(el("p", { class: "message", "data-tone": "critical" }, task.problem));
     if (task.lost_since !== null) {
@@ -93,6 +116,8 @@ export class TaskDialog {
         el("code", {}, `tally confirm-stopped ${task.id}`)));
     } else if (task.on_hold) {
       parts.push(el("p", { class: "message" }, el("strong", {}, "On hold. "), "It is not admitted until it is released: ", el("code", {}, `tally release ${task.id}`)));
+    } else if (waitsFor(task)) {
+      parts.push(el("p", { class: "message" }, el("strong", {}, "Waits for others. "), `${count(task.waits_for)} of the ${plural(task.after.length, "task")} that it runs after ${task.waits_for === 1 ? "keeps" : "keep"} it.`));
     } else if (task.reason || task.message) {
       const tone = task.state === "Failed" ? "critical" : "";
       parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));
@@ -102,6 +127,7 @@ export class TaskDialog {
     }
     if (task.explanation) parts.push(el("p", { id: "explanation" }, task.explanation));
     parts.push(this.#fields(task));
+    if (around) parts.push(drawing(around));
     if (task.spec?.command || task.spec?.image) {
       parts.push(el("section", {}, el("h3", {}, "Runs"), el("code", {}, [task.spec.image, ...(task.spec.command ?? []), ...(task.spec.args ?? [])].filter(Boolean).join(" "))));
     }

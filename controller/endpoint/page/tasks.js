@@ -1,6 +1,6 @@
 // The list of tasks. The server filters, searches and pages; this script holds one page.
 
-import { MEANINGS, STATES, ago, badge, count, el, plural, prose, setChildren, setText } from "/static/format.js";
+import { MEANINGS, STATES, ago, badge, count, el, plural, prose, setChildren, setText, waitsFor } from "/static/format.js";
 import { ask } from "/static/live.js";
 
 const PAGE = 25;
@@ -179,7 +179,7 @@ export class Tasks {
     const body = $("rows");
     const rows = new Map();
     for (const task of items) {
-      const made = JSON.stringify([task.state, task.where ?? task.pool, task.attempt, task.reason, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
+      const made = JSON.stringify([task.state, task.where ?? task.pool, task.attempt, task.reason, task.waits_for, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
       let row = this.#rows.get(task.id);
       if (row?.dataset.made !== made) {
         const fresh = this.#row(task);
@@ -210,7 +210,7 @@ export class Tasks {
       el("td", {}, badge(task.state, note)),
       el("td", {}, task.where ?? task.pool),
       el("td", { class: task.attempt ? "number" : "number none" }, String(task.attempt || "–")),
-      el("td", { class: task.problem || task.reason || task.message ? "why" : "why none" }, task.problem ? "Unreadable record" : task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
+      el("td", { class: task.problem || task.reason || task.message ? "why" : "why none" }, task.problem ? "Unreadable record" : waitsFor(task) || task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
       el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
   }
 

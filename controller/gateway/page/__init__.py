@@ -12,7 +12,17 @@ from starlette.responses import Response
 from controller.endpoint.page import INDEX, PAGE_CSP, load_assets
 from controller.endpoint.problems import Problem
 
-SHARED = ("address.js", "format.js", "icon.svg", "live.js", "page.css", "task.js", "tasks.js", "timeline.js")
+SHARED = (
+    "address.js",
+    "format.js",
+    "icon.svg",
+    "live.js",
+    "neighbours.js",
+    "page.css",
+    "task.js",
+    "tasks.js",
+    "timeline.js",
+)
 
 
 class PageFiles:

@@ -4,7 +4,8 @@ import { ask } from "/static/live.js";
 
 /** What a row of the list shows. */
 export function rowOf(task) {
-  return { ...task, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
+  const kept = ["Created", "WaitingRetry"].includes(task.state) ? task.after.filter((parent) => parent.verdict !== "met") : [];
+  return { ...task, waits_for: kept.length, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
 }
 
 /** A task, with its history and why it is where it is. Throws Error. */

@@ -1,0 +1,247 @@
+"""What tasks wait for, as all readers show it: parents with verdicts, and the neighbourhood of a task.
+
+A look at a neighbourhood costs what it returns, however many tasks are stored: it follows the index of
+dependencies from task to task, and ends at its limits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from itertools import chain, zip_longest
+
+from msgspec import Struct, field
+
+from controller.core.model.after import Dependency, When
+from controller.core.model.gates import Gate
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.views.tasks import find_task, is_listed, state_of
+
+DEPTH = 2
+MAX_DEPTH = 10
+NODES = 200
+MAX_NODES = 2000
+EDGES_PER_NODE = 10  # of the limit: so many edges are returned at most
+MAX_HIDDEN = 2000  # tasks that a reader may not see, after which a look ends
+
+Sees = Callable[[Task], bool]
+"""Whether the reader may see a task."""
+
+
+class ParentVerdict(StrEnum):
+    """What has become of a parent, as its child wants it."""
+
+    MET = "met"
+    UNFINISHED = "unfinished"
+    UNMET = "unmet"  # it has ended in another way
+    UNKNOWN = "unknown"  # there is no such task that is older
+
+
+class Direction(StrEnum):
+    """Which neighbours: up are those that a task waits for, and down those that wait for it."""
+
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+
+class ParentView(Struct, frozen=True, kw_only=True):
+    """A task that another one waits for. `state` is null if there is none, or if it cannot be read."""
+
+    task: str
+    when: When
+    verdict: ParentVerdict
+    state: State | None = None
+
+
+class NodeView(Struct, frozen=True, kw_only=True):
+    """A task in a neighbourhood. `exists` is false for one that is only named: nothing is known of it."""
+
+    id: str
+    exists: bool = True
+    state: State | None = None  # null: it cannot be read, or there is none
+    pool: str = ""
+    owner: str = ""
+    reason: str = ""
+
+
+class EdgeView(Struct, frozen=True, kw_only=True):
+    """The task `to` waits for the task `from`."""
+
+    from_: str = field(name="from")
+    to: str
+    when: When
+    verdict: ParentVerdict
+
+
+class NeighboursView(Struct, frozen=True, kw_only=True):
+    """A task, what it waits for and what waits for it, over so many steps; the nearest nodes come first.
+
+    `truncated`: the limit was reached, and there is more. `deeper`: there is more beyond the last step.
+    `hidden` is how many tasks the reader may not see; from these the look went no further.
+    """
+
+    id: str
+    nodes: list[NodeView]
+    edges: list[EdgeView]
+    truncated: bool = False
+    deeper: bool = False
+    hidden: int = 0
+
+
+def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[ParentView, ...]:
+    """What the task waits for, in the order of its spec. Parents that cannot be seen have no state."""
+    task = model.tasks.get(task_id)
+    if task is None or task.spec is None or "tasks" in task.frozen:
+        return ()
+    return tuple(
+        ParentView(
+            task=each.task,
+            when=each.when,
+            verdict=verdict_of(model, task, each),
+            state=_state(model.tasks.get(each.task), sees),
+        )
+        for each in task.spec.after
+    )
+
+
+def waits_for(parents: Iterable[ParentView], state: State | None) -> int:
+    """How many of its parents keep a task in this state from running."""
+    return sum(each.verdict is not ParentVerdict.MET for each in parents) if state in WAITING else 0
+
+
+def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdict:
+    """What has become of one of the task's parents. All are met for a task that has begun."""
+    name, gate = dependency.task, task.gate
+    if gate is None:
+        if task.attempt and not (task.status is not None and task.status.gated):
+            return ParentVerdict.MET
+        gate, parent = Gate(), model.dependencies.parent(name)
+        is_older = parent is not None and parent.is_before(
+            name, (task.spec_create, task.submitted_at, task.id)
+        )
+        gate.note(name, dependency.when, parent if is_older else None)
+    if name in gate.unfinished:
+        return ParentVerdict.UNFINISHED
+    if name in gate.unmet:
+        return ParentVerdict.UNMET
+    return ParentVerdict.UNKNOWN if name in gate.unknown else ParentVerdict.MET
+
+
+def _state(task: Task | None, sees: Sees | None) -> State | None:
+    if task is None or not is_listed(task) or (sees is not None and not sees(task)):
+        return None
+    return state_of(task)
+
+
+def neighbours(
+    model: Model,
+    task_id: str,
+    *,
+    direction: Direction = Direction.BOTH,
+    depth: int = DEPTH,
+    limit: int = NODES,
+    sees: Sees | None = None,
+) -> NeighboursView | None:
+    """The neighbourhood of a task; None if there is no such task, as far as the reader may see."""
+    task = model.tasks.get(task_id)
+    if task is None or not is_listed(task) or (sees is not None and not sees(task)):
+        return None
+    look = _Look(model, limit, sees)
+    look.walk(task_id, direction, depth)
+    edges = look.edges()
+    return NeighboursView(
+        id=task_id,
+        nodes=[look.node(name) for name in look.found],
+        edges=edges,
+        truncated=look.is_cut,
+        deeper=look.is_deeper,
+        hidden=len(look.hidden),
+    )
+
+
+class _Look:
+    """One walk from task to task. `found` are the tasks in the order of their distance."""
+
+    def __init__(self, model: Model, limit: int, sees: Sees | None) -> None:
+        self._model = model
+        self._limit = limit
+        self._sees = sees
+        self.found: dict[str, None] = {}
+        self.hidden: dict[str, None] = {}
+        self.is_cut = False
+        self.is_deeper = False
+
+    def walk(self, task_id: str, direction: Direction, depth: int) -> None:
+        """Find the tasks up to this distance. From what is above it goes up, and from what is below, down."""
+        self.found[task_id] = None
+        ways = [way for way in (Direction.UP, Direction.DOWN) if direction in (way, Direction.BOTH)]
+        seen = {(task_id, way) for way in ways}
+        level: deque[tuple[str, Direction]] = deque((task_id, way) for way in ways)
+        for _ in range(depth):
+            after: deque[tuple[str, Direction]] = deque()
+            for name, way in _in_turns([self._steps(name, way) for name, way in level]):
+                if (name, way) in seen:
+                    continue
+                if self.is_full(name):
+                    self.is_cut = True
+                    return
+                seen.add((name, way))
+                if self._admit(name):
+                    after.append((name, way))
+            level = after
+        self.is_deeper = any(step not in seen for name, way in level for step in self._steps(name, way))
+
+    def is_full(self, name: str) -> bool:
+        """Whether there is no more room for this task."""
+        if name in self.found or name in self.hidden:
+            return False
+        return len(self.found) >= self._limit or len(self.hidden) >= MAX_HIDDEN
+
+    def _admit(self, name: str) -> bool:
+        task = self._model.tasks.get(name)
+        if task is not None and is_listed(task) and self._sees is not None and not self._sees(task):
+            self.hidden[name] = None
+            return False
+        self.found[name] = None
+        return True
+
+    def _steps(self, name: str, way: Direction) -> Iterator[tuple[str, Direction]]:
+        if way is Direction.DOWN:
+            return ((child, way) for child in self._model.dependencies.children(name))
+        return ((each.task, way) for each in self._after(name))
+
+    def _after(self, name: str) -> tuple[Dependency, ...]:
+        task = self._model.tasks.get(name)
+        return task.spec.after if task is not None and task.spec is not None and not task.frozen else ()
+
+    def edges(self) -> list[EdgeView]:
+        """What the tasks that were found wait for, among each other."""
+        edges: list[EdgeView] = []
+        for name in self.found:
+            for each in self._after(name):
+                if each.task not in self.found:
+                    continue
+                if len(edges) >= self._limit * EDGES_PER_NODE:
+                    self.is_cut = True
+                    return edges
+                verdict = verdict_of(self._model, self._model.tasks[name], each)
+                edges.append(EdgeView(from_=each.task, to=name, when=each.when, verdict=verdict))
+        return edges
+
+    def node(self, name: str) -> NodeView:
+        """What is told of a task that was found."""
+        facts = find_task(self._model, name)
+        if facts is None:
+            return NodeView(id=name, exists=False)
+        return NodeView(id=name, state=facts.state, pool=facts.pool, owner=facts.owner, reason=facts.reason)
+
+
+def _in_turns(
+    many: list[Iterator[tuple[str, Direction]]],
+) -> Iterator[tuple[str, Direction]]:
+    """One of each, then the next of each, so that none takes all the room."""
+    return (each for each in chain.from_iterable(zip_longest(*many)) if each is not None)

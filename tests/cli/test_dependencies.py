@@ -1,0 +1,137 @@
+"""get, describe, --tree and wait of tasks that wait for others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from controller.client import Client
+from controller.core.model.features import KNOWN
+from controller.core.model.lifecycle import State
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.test_features import release
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _tasks(client: Client, put_raw: PutRaw) -> None:
+    """D after b and c, which are after a."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+    client.features.enable("dependencies")
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+    for name, after in (
+        ("a", []),
+        ("b", ["a"]),
+        ("c", ["a"]),
+        ("d", ["b", {"task": "c", "when": "finished"}]),
+    ):
+        client.submit({"id": name, "command": ["true"], "after": after})
+
+
+def test_a_list_says_for_how_many_a_task_waits(tally: Tally, put_status: PutStatus) -> None:
+    """Only while it waits."""
+    reasons = {line.split()[0]: line for line in tally("get", "tasks").out.splitlines()}
+    assert "Waits for 1 " in reasons["b"]
+    assert "Waits for 2 " in reasons["d"]
+    assert "Waits" not in reasons["a"]
+    put_status("a", State.SUCCEEDED)
+    assert "Waits" not in tally("get", "task", "b").out
+    assert "Waits for 2 " in tally("get", "task", "d", "-o", "wide").out
+
+
+def test_a_document_has_a_verdict_for_each(tally: Tally, put_status: PutStatus) -> None:
+    """Beside the spec, as it was submitted."""
+    put_status("b", State.FAILED)
+    told = json.loads(tally("get", "task", "d", "-o", "json").out)
+    assert told["after"] == [
+        {"task": "b", "when": "succeeded", "verdict": "unmet", "state": "Failed"},
+        {"task": "c", "when": "finished", "verdict": "unfinished", "state": "Created"},
+    ]
+    assert told["reason"] == "WaitsForTasks"
+    assert tally("get", "task", "d", "-o", "json", "--spec").document["after"][1]["when"] == "finished"
+
+
+def test_describe(tally: Tally, client: Client, put_status: PutStatus) -> None:
+    """How many keep it, and each with its verdict; those that keep it first, and not all of very many."""
+    put_status("b", State.SUCCEEDED)
+    page = tally("describe", "task", "d").out
+    assert "Waits for: 1 of 2 tasks" in page
+    assert "d waits for 1 of 2 tasks to end: c (Created)." in page
+    rows = [line.split() for line in page.partition("After:\n")[2].splitlines()[1:3]]
+    assert rows == [["c", "finished", "Created", "unfinished"], ["b", "succeeded", "Succeeded", "met"]]
+    names = [f"p{n:02}" for n in range(30)]
+    client.submit_many([{"id": name, "command": ["true"]} for name in names])
+    client.submit({"id": "many", "command": ["true"], "after": names})
+    page = tally("describe", "task", "many").out
+    assert "p19" in page
+    assert "p20" not in page
+    assert "  and 10 more: tally get task many -o yaml" in page
+
+
+def test_a_tree(tally: Tally, put_status: PutStatus) -> None:
+    """What it waits for, and what waits for it; what is behind a task is printed once."""
+    put_status("a", State.SUCCEEDED)
+    lines = [line.rstrip() for line in tally("get", "task", "d", "--tree").out.splitlines()]
+    assert lines[0] == "d waits for:"
+    assert [line[:9].rstrip() for line in lines[2:]] == ["├── b", "│   └── a", "└── c", "    └── a"]
+    assert lines[2].split()[2:] == ["Created", "succeeded", "unfinished", "-"]
+    assert lines[3].split()[3:] == ["Succeeded", "succeeded", "met", "-"]
+    below = tally("get", "task", "a", "--tree").out
+    assert below.startswith("These wait for a:\n")
+    assert below.count("└── d ") == 2
+    assert tally("get", "task", "d", "--tree", "-o", "json").document["nodes"][0]["id"] == "d"
+
+
+def test_what_is_behind_a_task_is_printed_once(tally: Tally, client: Client) -> None:
+    client.submit({"id": "e", "command": ["true"], "after": ["b", "d"]})
+    told = tally("get", "task", "e", "--tree").out
+    assert told.count("b (see above)") == 1
+    assert told.count(" a ") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "told"),
+    [
+        ("get tasks --tree", 2, "--tree is for one task"),
+        ("get task a d --tree", 2, "--tree is for one task"),
+        ("get pool default --tree", 2, "--tree is for one task"),
+        ("get task a -w --tree", 2, "--tree is for one task"),
+        ("get task a --tree -o wide", 2, "-o wide is not supported here"),
+        ("get task nope --tree", 5, "there is no task"),
+    ],
+)
+def test_what_is_wrong_is_named(tally: Tally, words: str, exit_code: int, told: str) -> None:
+    answer = tally(*words.split())
+    assert (answer.exit_code, told in " ".join(answer.err.split())) == (exit_code, True)
+
+
+def test_the_example_is_a_diamond(tally: Tally) -> None:
+    """Deploy/examples/diamond.yaml, as the page about dependencies submits it."""
+    assert tally("submit", "-f", str(ROOT / "deploy" / "examples" / "diamond.yaml")).exit_code == 0
+    told = tally("get", "task", "diamond-report", "--tree").out
+    for words in ("├── diamond-clean", "└── diamond-check", "diamond-load"):
+        assert words in told
+    assert "diamond-report waits for 2 tasks to end" in tally("explain", "diamond-report").out
+
+
+def test_a_task_alone_has_no_tree(tally: Tally, client: Client) -> None:
+    client.submit({"id": "alone", "command": ["true"]})
+    answer = tally("get", "task", "alone", "--tree")
+    assert (answer.exit_code, answer.out) == (0, "")
+    assert "alone waits for no task" in answer.err
+
+
+def test_to_wait_for_the_last_tells_what_failed(tally: Tally, put_status: PutStatus) -> None:
+    """A wait on the last of a chain is one on all; it ends with 1, and the reason."""
+    words = "it was to run after the success of b, which is Failed"
+    put_status("d", State.FAILED, attempt=0, reason="DependencyFailed", message=words)
+    answer = tally("wait", "d", "--for=succeeded")
+    assert answer.exit_code == 1
+    assert "task/d Failed (DependencyFailed)" in answer.out
+    assert "It never ran: `tally explain d` says why." in answer.err
+    assert words in tally("explain", "d").out
