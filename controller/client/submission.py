@@ -21,13 +21,13 @@ from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
+from controller.core.model.default_resources import default_resources
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
-from controller.core.model.resources import Vector, parse_quantity
 from controller.core.model.sharing_fields import check_limit
-from controller.core.model.task import Pool, Spec
+from controller.core.model.task import Spec
 from controller.core.model.validation import parse_spec
 from controller.core.planning.reasons import unknown_reasons
 from controller.errors import CorruptValue, InvalidField
@@ -45,15 +45,6 @@ from controller.store.base import (
 from controller.store.keys import Keys
 
 Outcome = Literal["created", "unchanged", "conflict", "invalid", "denied"]
-
-FALLBACK_RESOURCES = Vector(
-    {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
-)
-"""What a task asks for when neither it nor its pool's `default_resources` names a resource.
-
-Only the resources that the pool has are taken from here.
-"""
-
 
 _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
@@ -174,20 +165,11 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         )
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
     named = frozenset(given.get("resources") or ())
-    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
+    spec = msgspec.structs.replace(spec, resources=spec.resources + default_resources(named, record.pool))
     asked = demand(spec, record.pool)
     check_satisfiable(spec, record.pool, asked)
     check_limit(record.pool, spec.owner, asked)
     return Prepared(spec, named, raw, record.mod, position)
-
-
-def _defaults(named: frozenset[str], pool: Pool) -> Vector:
-    defaults = pool.default_resources
-    if not named and not defaults:
-        defaults = Vector(
-            {name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity}
-        )
-    return Vector({name: amount for name, amount in defaults.items() if name not in named})
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:

@@ -1,10 +1,10 @@
 """The key layout under `/tally/<cluster>/`.
 
-Kinds, and who writes them: `tasks`, `requests` (users), `attested`, `gateways` (gateways; the second
-leased), `delivered`, `notifier`
+Kinds, and who writes them: `tasks`, `requests`, `schedules` (users; the leader makes and cancels the tasks of
+schedules), `attested`, `attested-schedules`, `gateways` (gateways; the last leased), `delivered`, `notifier`
 (notifiers), `pools`, `repairs` (admins), `states`, `ledgers`, `shares`, `claims`, `usage`, `terms`,
-`repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`, `epoch`, `installation` (the winner of an
-election), `engine` (the same, and admins), `replicas` (each replica, leased).
+`schedule-states`, `repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`, `epoch`, `installation`
+(the winner of an election), `engine` (the same, and admins), `replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAMES = {
     "terms": 1,
 }
 _NAMES |= {"shares": 2, "claims": 2, "usage": 2, "attested": 1, "outbox": 2, "delivered": 2, "notifier": 0}
-_NAMES |= {"gateways": 1}
+_NAMES |= {"gateways": 1, "schedules": 1, "schedule-states": 1, "attested-schedules": 1}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -55,6 +55,9 @@ class Keys:
         self.engine = f"{self.prefix}engine"
         self.notifier = f"{self.prefix}notifier"
         self.gateways = f"{self.prefix}gateways/"
+        self.schedules = f"{self.prefix}schedules/"
+        self.attested_schedules = f"{self.prefix}attested-schedules/"
+        self.schedule_states = f"{self.prefix}schedule-states/"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""

@@ -84,7 +84,10 @@ def uses(model: Model, name: str) -> list[str]:
     attested = [f"attested/{task_id}" for task_id in sorted(model.attested)]
     notices = [f"outbox/{'/'.join(names)}" for names in sorted(model.notices)]
     notices += [f"delivered/{'/'.join(names)}" for names in sorted(model.deliveries)]
+    schedules = [f"schedule/{name}" for name in sorted(model.schedules.names)]
+    attested += [f"attested-schedules/{name}" for name in sorted(model.schedules.attested)]
     own = {features.CLAIMS: claims, features.ATTESTED: attested, features.NOTIFY: notices}
+    own[features.SCHEDULES] = schedules
     return [*pools, *own.get(name, []), *tasks]
 
 

@@ -50,6 +50,7 @@ NO_COPY_READ = {
 NO_COPY_KEPT = {
     "a value of its own: computed from its arguments alone": [
         "core/model/resources.py::Vector",
+        "core/model/cron.py::_check",
         "core/model/sharing.py::Ceiling._amounts",
         "core/model/sharing.py::guaranteed",
         "core/model/resources.py::_amount",

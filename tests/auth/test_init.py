@@ -33,7 +33,7 @@ def stored_permissions(guarded: Guarded, role: str) -> set[tuple[str, str, str]]
 def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
     p = guarded.keys.prefix
     read = ("READ", p, p[:-1] + "0")
-    user = {read, ("WRITE", f"{p}tasks/", f"{p}tasks0"), ("WRITE", f"{p}requests/", f"{p}requests0")}
+    user = {read, *(("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("tasks", "requests", "schedules"))}
     assert stored_permissions(guarded, "reader") == {read}
     assert stored_permissions(guarded, "user") == user
     assert stored_permissions(guarded, "admin") == user | {
@@ -44,7 +44,7 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
         ("WRITE", f"{p}leader", ""),
     }
     assert stored_permissions(guarded, "gateway") == user | {
-        ("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("attested", "gateways")
+        ("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("attested", "attested-schedules", "gateways")
     }
     assert stored_permissions(guarded, "notifier") == {
         ("READ", f"{p}outbox/", f"{p}outbox0"),
@@ -72,7 +72,7 @@ def test_what_a_role_has_too_much_is_taken_away_and_what_is_missing_given_back(g
     )
     answer = guarded.init()
     assert answer.out == f"role {role} may write {requests}*\nrole {role} may no longer readwrite {states}\n"
-    assert len(stored_permissions(guarded, "user")) == 3
+    assert len(stored_permissions(guarded, "user")) == 4
 
 
 def test_a_dry_run_tells_the_same_and_does_nothing(guarded: Guarded, tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ ATTESTED = "attested"
 NOTIFY = "notify"
 """Pool.notify, and the records `outbox/` and `delivered/`."""
 
-KNOWN = (ATTESTED, CHANGES, CLAIMS, NOTIFY, OWNERS)
+SCHEDULES = "schedules"
+"""The records `schedules/`, `schedule-states/` and `attested-schedules/`."""
+
+KNOWN = (ATTESTED, CHANGES, CLAIMS, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
 

@@ -1,4 +1,5 @@
-"""Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs.
+"""Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs,
+schedules.
 
 These plans come first, each in a transaction of its own, since they are made from what is committed.
 """
@@ -12,6 +13,7 @@ from controller.core.planning.draft import Limits
 from controller.core.planning.intake import Intake
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
 from controller.core.planning.repair import plan_repair
+from controller.core.planning.ticks import Ticks
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempts
 
@@ -30,12 +32,13 @@ class Mending:
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         self.wants_list = False
         self.accounts = Accounts(model)
+        self.ticks = Ticks(model)
 
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
         records = model.repairs or model.asides or model.deliveries
-        return bool(records or (model.shared and self.accounts.is_due(now)))
+        return bool(records or (model.shared and self.accounts.is_due(now)) or self.ticks.is_due(now))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
@@ -45,6 +48,7 @@ class Mending:
                 self._plan_identity(moment)
                 or self._plan_repairs(moment, limits)
                 or self.accounts.plan(moment, limits)
+                or self.ticks.plan(moment, limits)
             )
         return plan
 
