@@ -30,7 +30,7 @@ ZONES = (
 )
 # clocks change on Sundays, most of them at 1, 2 or 3, in São Paulo at midnight until 2019
 WEEKLY = ("30 0 * * SUN", "30 2 * * SUN")
-DAILY = ("15,45 1-3 1-7 3,4,10,11 SUN", "30 0 * * *", "30 2 * * *", "*/30 1-3 * * SUN", "0 */6 * * *")
+DAILY = ("15,45 1-3 1-7 3,4,10,11 SUN", "30 0 * * *", "30 2 * * *", "*/30 1-3 * * SUN", "0 */12 * * *")
 BEGIN, END = datetime(2012, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
 
 
@@ -100,7 +100,7 @@ def test_ten_years_of_sundays(zone: str, cron: str) -> None:
 @pytest.mark.parametrize("cron", DAILY)
 @pytest.mark.parametrize("zone", ZONES)
 def test_ten_years_of_days(zone: str, cron: str) -> None:
-    """More than a hundred thousand ticks, in all zones together."""
+    """Some eighty thousand ticks, in all zones together."""
     check(cron, zone)
 
 

@@ -168,7 +168,12 @@ _FIELDS: dict[str, Parse] = {
 
 def task_id_of(schedule: str, tick: int) -> str:
     """The id of the task of that tick."""
-    return f"{schedule}-{datetime.fromtimestamp(tick, UTC):%Y%m%d%H%M}"
+    return f"{schedule}-{minute_of(tick)}"
+
+
+def minute_of(tick: int) -> str:
+    """The minute of a tick as it stands in ids, by UTC."""
+    return f"{datetime.fromtimestamp(tick, UTC):%Y%m%d%H%M}"
 
 
 def is_task_of(schedule: str, task_id: str) -> bool:
