@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
+from controller.cli.schedules import outcome_rows, schedule_fields
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
@@ -28,6 +30,7 @@ from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
+from controller.views.schedules import tick_time
 from controller.views.step import StepView
 
 
@@ -36,19 +39,20 @@ def describe(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="task|pool",
+            metavar="task|pool|schedule",
             help="The kind, or KIND/NAME.",
-            autocompletion=complete_of("task", "pool"),
+            autocompletion=complete_of("task", "pool", "schedule"),
         ),
     ],
     name: Annotated[
         str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
-    """Show all details of a task or a pool.
+    """Show all details of a task, a pool or a schedule.
 
     A task is shown with its spec, status and history, and why it waits; a pool with its capacity, its holds,
-    its tasks by state, its owners, and what is being freed for whom.
+    its tasks by state, its owners, and what is being freed for whom; a schedule with its next ticks, and what
+    became of the last ones.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if len(names) != 1:
@@ -57,6 +61,8 @@ def describe(
         _describe_task(session, names[0])
     elif what is Kind.POOLS:
         _describe_pool(session, names[0])
+    elif what is Kind.SCHEDULES:
+        _describe_schedule(session, names[0])
     else:
         raise typer.BadParameter("replicas cannot be described: use `tally get replicas -o wide`")
 
@@ -183,6 +189,21 @@ def _describe_pool(session: Session, name: str) -> None:
     if pool is not None and pool.engine_options:
         say("Engine options:")
         _indented(to_builtins(pool.engine_options))
+
+
+def _describe_schedule(session: Session, name: str) -> None:
+    view = session.client.schedules.get(name)
+    _fields(schedule_fields(view, time.time()))
+    if view.definition is not None:
+        say("Task:")
+        _indented(view.definition["task"])
+    if view.upcoming:
+        say("Next ticks:")
+        say_lines("".join(f"  {tick_time(tick)}\n" for tick in view.upcoming))
+    if view.recent:
+        say("Last ticks:")
+        table = out.Table(("  TICK", "OUTCOME", "TIMES", "TASK", "WHY"))
+        table.print(outcome_rows(view))
 
 
 def _rule(rule: NotifyRule) -> str:

@@ -26,6 +26,7 @@ from controller.client.reading import (
 )
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
+from controller.client.schedules import Schedules
 from controller.client.submission import KnownPools, Submission, SubmitResult
 from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views
 from controller.clock import Clock, SystemClock
@@ -66,6 +67,8 @@ class Client:
     """What owners hold of pools with `sharing`, and have used of them."""
     notices: Notices
     """Notices about ended tasks: `all` that are kept, `retry` and `drop` those that were given up."""
+    schedules: Schedules
+    """Tasks that are made at the times of a cron expression: `apply`, `all`, `get`, `delete`, `suspend`."""
     features: Features
     """The features that data may use: `all`, `enable`, `drop`."""
 
@@ -124,6 +127,7 @@ class Client:
         self.bulk = Bulk(self._requests)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
+        self.schedules = Schedules(calls, self._reading, self.features)
         self.usage = self.owners.usage
         self.hold, self.release = self._requests.hold, self._requests.release
         self.set_priority = self._requests.set_priority

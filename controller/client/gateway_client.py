@@ -20,6 +20,7 @@ from controller.client.gateway_parts import (
     GatewayOutputs,
     GatewayOwners,
     GatewayReplicas,
+    GatewaySchedules,
     NeedsEtcd,
 )
 from controller.client.reading import parse_state
@@ -62,6 +63,7 @@ class GatewayClient(Client):
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
         self.features = GatewayFeatures(calls)
+        self.schedules = GatewaySchedules(calls)
 
     def __getattr__(self, name: str) -> Any:
         """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""

@@ -171,6 +171,7 @@ class Verb(NamedTuple):
     stdin: str | None = None
 
 
+SCHEDULE = "{kind: Schedule, name: hourly, cron: 0 * * * *, task: {command: ['true']}}\n"
 POOL = "name: {}\ncapacity: {{cpu: 4}}\n"
 VERBS = (
     Verb("reader", "get tasks", "failed"),
@@ -193,6 +194,13 @@ VERBS = (
     Verb("user", "retry failed", "task/failed retry requested"),
     Verb("user", "confirm-stopped lost --yes", "task/lost confirm-stopped requested"),
     Verb("admin", "apply -f -", "pool/new-pool created", POOL.format("new-pool")),
+    Verb("admin", "features enable schedules", "feature/schedules turned on"),
+    Verb("user", "apply -f -  ", "schedule/hourly created", SCHEDULE),
+    Verb("reader", "get schedules", "hourly"),
+    Verb("reader", "describe schedule hourly", "0 * * * *"),
+    Verb("user", "pause schedule/hourly", "schedule/hourly suspended"),
+    Verb("user", "resume schedule/hourly", "schedule/hourly resumed"),
+    Verb("user", "delete schedule hourly", "schedule/hourly deleted"),
     Verb("admin", "apply -f - ", "pool/default configured", "name: default\ncapacity: {cpu: 9}\n"),
     Verb("admin", "pause spare", "pool/spare paused"),
     Verb("admin", "resume spare", "pool/spare resumed"),

@@ -114,12 +114,12 @@ SCHEDULE_MUTANTS = (
     ),
     Mutant(
         "the state of a deleted schedule stays",
-        (Edit(f"{_TICKS}._decide", "if mod and not", "if False and not"),),
+        (Edit(f"{_TICKS}._decide", "in (STATES, ATTESTED)", "in (ATTESTED,)"),),
     ),
     Mutant(
         "a schedule that cannot be read counts as deleted",
         (
-            Edit(f"{_TICKS}._decide", " and not self._model.mod_of(KIND, names)", ""),
+            Edit(f"{_TICKS}._decide", "if self._model.mod_of(KIND, names):", "if False:"),
             Edit(f"{_TICKS}._decide", "(KIND, names, 0)", "(KIND, names, self._model.mod_of(KIND, names))"),
         ),
         faults=frozenset({"damage"}),
@@ -145,7 +145,9 @@ SCHEDULE_MUTANTS = (
         "the attestation of a schedule is not compared",
         (
             Edit(
-                f"{_TICKS}._absent", "(ATTESTED, of_schedule, self._model.mod_of(ATTESTED, of_schedule))", ""
+                f"{_TICKS}._absent",
+                "(ATTESTED, of_schedule, self._model.mod_of(ATTESTED, of_schedule))",
+                "(KIND, of_schedule, record.mod)",
             ),
         ),
         harmless="the schedule is compared, and has the same mod",
@@ -157,7 +159,7 @@ SCHEDULE_MUTANTS = (
     Mutant(
         "a new leader does not look at schedules",
         (
-            Edit(f"{_TICKS}.__init__", "[*known.defined, *known.states]", "[]"),
+            Edit(f"{_TICKS}.__init__", "[*known.defined, *known.states, *known.attested]", "[]"),
             Edit(
                 f"{_TICKS}.__init__",
                 "known = model.schedules",

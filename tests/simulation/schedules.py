@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.users import Users
 
 NAMES = ("s1", "s2", "s3")
+IDLE_SECONDS = 20.0
 MADE = (TickResult.MADE, TickResult.REPLACED)
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 
@@ -86,7 +87,7 @@ class ScheduleUsers:
         task["retention_seconds"] = rng.choice((1, 10))
         raw = {
             "name": rng.choice(NAMES),
-            "cron": f"*/{rng.choice((1, 2, 2, 3, 5))} * * * *",
+            "cron": f"*/{rng.choice((1, 2, 2, 3, 5, 60))} * * * *",
             "task": task,
             "concurrency": rng.choice(("allow", "forbid", "replace", "replace")),
             "catch_up": rng.choice(("none", "latest", "all")),
@@ -118,7 +119,7 @@ class ScheduleUsers:
         elif deed < 0.5 or schedule.suspended:
             self.suspend(schedule, suspended=not schedule.suspended)
         else:
-            tick = due(schedule, int(users.now()), int(users.now()) + 20)[0]
+            tick = due(schedule, int(users.now()), int(users.now()) + 61)[0]
             task_id = task_id_of(name, tick)
             at = tick - users.now() + (rng.random() - 0.5) * 0.1
             users.soon(max(0.0, at), lambda: users.put_spec(task_id))
@@ -138,6 +139,8 @@ class ScheduleJudge:
         self._live: dict[str, list[str]] = {}  # schedule → its tasks that have not been seen to end
         self._made: dict[tuple[str, int, int], str] = {}  # schedule, its create, tick → task
         self.results: dict[str, int] = {}
+        # ticks that wait for tasks that have ended, when the faults have stopped, and since when
+        self._idle: dict[tuple[str, int], float] = {}
         self.is_off = True  # nobody uses schedules
 
     def defined(self, name: str) -> Schedule | None:
@@ -178,8 +181,11 @@ class ScheduleJudge:
             elif schedule is not None and state is not None and not schedule.suspended:
                 late = due(schedule, state.cursor, until)
                 found += [f"schedule {name} has not decided {len(late)} ticks"] if late else []
-                is_waiting = state.waiting and not self._live.get(name)
-                found += [f"schedule {name} waits for nothing"] if is_waiting else []
+                if state.waiting and not self._live.get(name):
+                    found.append(f"schedule {name} waits for nothing")
+                    since = self._idle.setdefault((name, state.waiting), self._oracle.now())
+                    if self._oracle.now() - since > IDLE_SECONDS:
+                        self._fail(f"the tick {state.waiting} of {name} waits for tasks that have ended")
         return found
 
     def going(self) -> list[Schedule]:

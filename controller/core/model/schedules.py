@@ -131,8 +131,8 @@ _state_decoder = msgspec.json.Decoder(ScheduleState)
 def parse_schedule(raw: object) -> Schedule:
     """The schedule that a mapping describes. Raises InvalidField, naming the field."""
     fields = dict(mapping(raw, "", "a schedule is a mapping with `name`, `cron` and `task`"))
-    for of_the_store in ("version", "op"):
-        fields.pop(of_the_store, None)
+    for not_ours in ("version", "op", "kind"):
+        fields.pop(not_ours, None)
     name = parse_name(fields.get("name"), "name", "a schedule's name", MAX_NAME)
     if fields.get("cron") is None:
         raise InvalidField("cron", 'is missing: give the times, such as "30 2 * * *" for 02:30 each day')
@@ -194,9 +194,14 @@ def spec_of(schedule: Schedule, tick: int) -> Spec:
 
 
 def fields_of(schedule: Schedule) -> dict[str, Any]:
-    """The schedule as `parse_schedule` reads it, with all defaults but those of the task."""
-    task = {name: value for name, value in codec.to_builtins(schedule.task).items() if name != "id"}
-    return {**codec.to_builtins(schedule), "task": task}
+    """The schedule as `parse_schedule` reads it, as JSON has it, with all defaults but those of its task."""
+    plain = codec.decode_mapping(codec.encode(schedule))
+    return {**plain, "task": bare_task(plain["task"])}
+
+
+def bare_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a task without its id, and without those that say nothing."""
+    return {name: value for name, value in task.items() if name != "id" and value != {}}
 
 
 def encode_schedule(schedule: Schedule, op: Op) -> bytes:

@@ -65,7 +65,7 @@ class Ticks:
         self._awaited: dict[str, str] = {}  # a task that must end → the schedule whose tick waits for it
         self._awaits: dict[str, tuple[str, ...]] = {}  # the same by schedule
         known = model.schedules
-        self._looks_at: dict[str, None] = dict.fromkeys([*known.defined, *known.states])
+        self._looks_at: dict[str, None] = dict.fromkeys([*known.defined, *known.states, *known.attested])
 
     def note(self, touched: Touched) -> None:
         """Look again at the schedules whose ticks wait for one of these tasks."""
@@ -150,9 +150,11 @@ class Ticks:
         names = (name,)
         (record, state), mod = self._read(name), self._model.mod_of(STATES, names)
         if record is None:
-            if mod and not self._model.mod_of(KIND, names):  # it was deleted; one that cannot be read was not
-                return _Decided([RecordChange(STATES, names, mod, None)], [(KIND, names, 0)], [])
-            return None
+            if self._model.mod_of(KIND, names):
+                return None  # it cannot be read, and was not deleted
+            left = [(kind, seen) for kind in (STATES, ATTESTED) if (seen := self._model.mod_of(kind, names))]
+            records = [RecordChange(kind, names, seen, None) for kind, seen in left]
+            return _Decided(records, [(KIND, names, 0)], []) if records else None
         if state is None and mod:
             return None  # its state cannot be read: an operator must look at it
         if state is None or state.create != record.create:
