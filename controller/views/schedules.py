@@ -24,6 +24,7 @@ from controller.core.model.task import Spec
 
 UPCOMING = 5
 AHEAD_SECONDS = 60
+MAX_SHOWN = 50
 
 
 class ScheduleView(Struct, frozen=True, kw_only=True):
@@ -82,9 +83,17 @@ def masked_task(mask: Callable[[Spec], dict[str, Any]]) -> Callable[[Schedule], 
 
 
 def schedule_view(
-    model: Model, name: str, now: float, shown: Callable[[Schedule], dict[str, Any]] = plain_task
+    model: Model,
+    name: str,
+    now: float,
+    shown: Callable[[Schedule], dict[str, Any]] = plain_task,
+    *,
+    upcoming: int = UPCOMING,
 ) -> ScheduleView | None:
-    """One schedule; None if there is none. `shown`: its definition, as whoever asks may see it."""
+    """One schedule, with so many of its next ticks; None if there is none.
+
+    `shown`: its definition, as whoever asks may see it.
+    """
     records = model.schedules
     record, state = records.defined.get(name), records.states.get(name)
     problems = [f"{kind}: {why}" for kind in (KIND, STATES) if (why := model.quarantine.get((kind, (name,))))]
@@ -103,14 +112,14 @@ def schedule_view(
     if record is not None:
         schedule, word = record.schedule, records.attestation_of(record)
         after = max(state.cursor if state is not None else 0, int(now))
-        upcoming = () if schedule.suspended else ticks_after(schedule.cron, schedule.timezone, after)
+        ticks = () if schedule.suspended else ticks_after(schedule.cron, schedule.timezone, after)
         facts |= {
             "definition": {"kind": "Schedule", **shown(schedule)},
             "owner": schedule.task.owner,
             "pool": schedule.task.pool,
             "attested_by": word.by if word is not None else "",
             "suspended": schedule.suspended,
-            "upcoming": tuple(islice(upcoming, UPCOMING)),
+            "upcoming": tuple(islice(ticks, upcoming)),
             "create_revision": record.create,
         }
     return ScheduleView(**facts)
@@ -120,6 +129,44 @@ def schedule_views(model: Model, now: float) -> list[ScheduleView]:
     """All schedules, sorted by name."""
     views = (schedule_view(model, name, now) for name in schedule_names(model))
     return [view for view in views if view is not None]
+
+
+class ScheduleSummary(Struct, frozen=True, kw_only=True):
+    """A schedule as the live page shows it. Times are seconds since the Unix epoch; 0: never."""
+
+    name: str
+    cron: str
+    timezone: str
+    suspended: bool
+    next: int
+    waiting: int
+    live: int
+    last: str  # what became of its last tick, in words
+    last_tick: int
+    problem: str
+
+
+def schedule_summaries(model: Model, now: float) -> list[ScheduleSummary]:
+    """The first MAX_SHOWN of them, by name."""
+    found = []
+    for name in schedule_names(model)[:MAX_SHOWN]:
+        view = schedule_view(model, name, now, upcoming=1)
+        if view is not None:
+            found.append(
+                ScheduleSummary(
+                    name=name,
+                    cron=view.says("cron"),
+                    timezone=view.says("timezone"),
+                    suspended=view.suspended,
+                    next=view.upcoming[0] if view.upcoming else 0,
+                    waiting=view.waiting,
+                    live=len(view.live),
+                    last=outcome_text(view.last) if view.last is not None else "",
+                    last_tick=view.last.tick if view.last is not None else 0,
+                    problem=view.problem,
+                )
+            )
+    return found
 
 
 def explain_schedule(view: ScheduleView, now: float) -> str:
