@@ -18,7 +18,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
-from controller.cli.schedules import outcome_rows, schedule_fields
+from controller.cli.schedules import outcome_rows
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
@@ -30,7 +30,7 @@ from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.explain import at, span
-from controller.views.schedules import tick_time
+from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 
 
@@ -193,7 +193,27 @@ def _describe_pool(session: Session, name: str) -> None:
 
 def _describe_schedule(session: Session, name: str) -> None:
     view = session.client.schedules.get(name)
-    _fields(schedule_fields(view, time.time()))
+    _fields(
+        {
+            "Name": view.name,
+            "Cron": view.says("cron"),
+            "Timezone": view.says("timezone"),
+            "Why": explain_schedule(view, time.time()),
+            "Problem": view.problem,
+            "Pool": view.pool,
+            "Owner": f"{view.owner}, attested by a gateway: applied by {view.attested_by}"
+            if view.attested_by
+            else view.owner,
+            "Concurrency": view.says("concurrency"),
+            "Catch up": view.says("catch_up"),
+            "Suspended": "yes" if view.suspended else "",
+            "Waits": f"the tick of {tick_time(view.waiting)}" if view.waiting else "",
+            "Live": ", ".join(view.live),
+            "Ticks": ", ".join(f"{count} {result}" for result, count in sorted(view.counts.items()))
+            or "none",
+            "Since": at(view.since) if view.since is not None else "",
+        }
+    )
     if view.definition is not None:
         say("Task:")
         _indented(view.definition["task"])

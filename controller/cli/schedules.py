@@ -14,17 +14,25 @@ from controller.core.model.codec import to_builtins
 from controller.core.model.cron import ticks_after
 from controller.core.model.schedules import parse_schedule
 from controller.terminal import say
-from controller.views.explain import at, span
+from controller.views.explain import span
 from controller.views.schedules import (
     UPCOMING,
     ScheduleView,
-    explain_schedule,
     outcome_text,
     tick_time,
 )
 
-COLUMNS = ("NAME", "CRON", "TIMEZONE", "SUSPENDED", "NEXT", "LAST", "LIVE", "AGE")
-WIDE_COLUMNS = (*COLUMNS, "POOL", "OWNER", "CONCURRENCY", "CATCH-UP", "MADE", "SKIPPED", "NAME-TAKEN")
+SCHEDULE_COLUMNS = ("NAME", "CRON", "TIMEZONE", "SUSPENDED", "NEXT", "LAST", "LIVE", "AGE")
+WIDE_SCHEDULE_COLUMNS = (
+    *SCHEDULE_COLUMNS,
+    "POOL",
+    "OWNER",
+    "CONCURRENCY",
+    "CATCH-UP",
+    "MADE",
+    "SKIPPED",
+    "NAME-TAKEN",
+)
 
 
 def is_schedule(document: object) -> bool:
@@ -53,7 +61,9 @@ def print_schedules(views: list[ScheduleView], output: str, *, alone: bool) -> N
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         wide, now = output == "wide", time.time()
-        out.Table(WIDE_COLUMNS if wide else COLUMNS).print(_row(view, now, wide=wide) for view in views)
+        out.Table(WIDE_SCHEDULE_COLUMNS if wide else SCHEDULE_COLUMNS).print(
+            _row(view, now, wide=wide) for view in views
+        )
     else:
         say("No schedules found. Create one: tally apply -f schedule.yaml", err=True)
 
@@ -84,28 +94,6 @@ def _row(view: ScheduleView, now: float, *, wide: bool) -> tuple[object, ...]:
         counts.get("skipped", 0),
         counts.get("name-taken", 0),
     )
-
-
-def schedule_fields(view: ScheduleView, now: float) -> dict[str, object]:
-    """What `tally describe schedule` prints first."""
-    return {
-        "Name": view.name,
-        "Cron": view.says("cron"),
-        "Timezone": view.says("timezone"),
-        "Why": explain_schedule(view, now),
-        "Problem": view.problem,
-        "Pool": view.pool,
-        "Owner": f"{view.owner}, attested by a gateway: applied by {view.attested_by}"
-        if view.attested_by
-        else view.owner,
-        "Concurrency": view.says("concurrency"),
-        "Catch up": view.says("catch_up"),
-        "Suspended": "yes" if view.suspended else "",
-        "Waits": f"the tick of {tick_time(view.waiting)}" if view.waiting else "",
-        "Live": ", ".join(view.live),
-        "Ticks": ", ".join(f"{count} {result}" for result, count in sorted(view.counts.items())) or "none",
-        "Since": at(view.since) if view.since is not None else "",
-    }
 
 
 def outcome_rows(view: ScheduleView) -> Iterator[tuple[object, ...]]:

@@ -18,7 +18,7 @@ from controller.views.overview import Holding, holding_by_pool, next_admission, 
 from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, LeaderRecord, all_replicas, leader_of
-from controller.views.schedules import ScheduleSummary, schedule_summaries
+from controller.views.schedules import ScheduleSummary, schedule_names, schedule_summaries
 from controller.views.tasks import tasks_by_state
 from controller.views.words import in_hours
 
@@ -175,7 +175,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
         gateways=gateways,
         notifier=notifier,
         schedules=schedules,
-        schedules_total=len(model.schedules.defined),
+        schedules_total=len(schedule_names(model)),
         tasks=tasks,
         total=sum(tasks.values()),
         lost=sum(holds.lost for holds in holding.values()),

@@ -22,11 +22,11 @@ _WRITES = {
 
 
 def _list(api: GatewayApi, ask: CallerRequest) -> Response:
-    return answer({"items": codec.to_builtins(api.service.schedules(ask.caller))})
+    return answer({"items": codec.to_builtins(api.service.schedules.all(ask.caller))})
 
 
 def _one(api: GatewayApi, ask: CallerRequest) -> Response:
-    return answer(codec.to_builtins(api.service.schedule(ask.caller, ask.path["name"])))
+    return answer(codec.to_builtins(api.service.schedules.get(ask.caller, ask.path["name"])))
 
 
 def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -37,18 +37,18 @@ def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 def _delete(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedule(ask.caller, ask.path["name"])  # raises NotFound
+    api.service.schedules.get(ask.caller, ask.path["name"])  # raises NotFound
     api.writing.schedules(ask.caller).delete(ask.path["name"])
     return Response(status_code=204)
 
 
 def _suspend(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedule(ask.caller, ask.path["name"])
+    api.service.schedules.get(ask.caller, ask.path["name"])
     return answer({"changed": api.writing.schedules(ask.caller).suspend(ask.path["name"])})
 
 
 def _resume(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedule(ask.caller, ask.path["name"])
+    api.service.schedules.get(ask.caller, ask.path["name"])
     return answer({"changed": api.writing.schedules(ask.caller).resume(ask.path["name"])})
 
 

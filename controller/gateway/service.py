@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from controller.client import Client
 from controller.client.reading import Reading, sorted_tasks
-from controller.client.schedules import parse_schedule_name
 from controller.client.views import (
     LeaderView,
     OwnerView,
@@ -34,24 +33,17 @@ from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
-from controller.endpoint.documents import masked_spec
 from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
-from controller.gateway.identity import Identity
+from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import PolicyVerb, Right, Rights, needed
+from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
-from controller.views.schedules import (
-    ScheduleView,
-    masked_task,
-    plain_task,
-    schedule_names,
-    schedule_view,
-)
 from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
@@ -65,13 +57,6 @@ class Forbidden(UserError):
         super().__init__(f"you lack the verb {self.verb} for {what}: ask who keeps the gateway's policy")
 
 
-class Caller(NamedTuple):
-    """Who asks, and what it may do."""
-
-    identity: Identity
-    rights: Rights
-
-
 class Service:
     """See the module's docstring. Its methods block, and may be called from any thread."""
 
@@ -83,6 +68,7 @@ class Service:
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
+        self.schedules = ShownSchedules(self._client, standby)
 
     @property
     def cluster(self) -> str:
@@ -198,32 +184,6 @@ class Service:
             return found
         items = [line for line in found.items if caller.rights.allows(Right.READ, line.name)]
         return msgspec.structs.replace(found, items=items)
-
-    def schedules(self, caller: Caller) -> list[ScheduleView]:
-        """The schedules of whose owners the caller may read the tasks."""
-        with self._standby.reading() as model:
-            found = [self._schedule(caller, model, name) for name in schedule_names(model)]
-        return [view for view in found if view is not None]
-
-    def schedule(self, caller: Caller, name: str) -> ScheduleView:
-        """One schedule. Raises NotFound, InvalidField."""
-        parse_schedule_name(name)
-        with self._standby.reading() as model:
-            view = self._schedule(caller, model, name)
-        if view is None:
-            raise self._client.schedules.none(name)
-        return view
-
-    def _schedule(self, caller: Caller, model: Model, name: str) -> ScheduleView | None:
-        """Values of its environment are masked for a caller who may not submit for its owner."""
-        record, rights = model.schedules.defined.get(name), caller.rights
-        task = record.schedule.task if record is not None else None
-        if not (rights.may_read_all if task is None else rights.allows(Right.READ, task.owner)):
-            return None
-        is_own = task is not None and rights.allows(Right.SUBMIT, task.owner, task.pool)
-        return schedule_view(
-            model, name, self._calls.clock.now(), plain_task if is_own else masked_task(masked_spec)
-        )
 
     def replicas(self) -> list[ReplicaView]:
         """The registered replicas."""

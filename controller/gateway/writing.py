@@ -25,9 +25,10 @@ from controller.core.model.features import ATTESTED
 from controller.core.model.model import Model
 from controller.core.model.schedules import Schedule
 from controller.core.model.task import Spec
+from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Right
-from controller.gateway.service import Caller, Forbidden, Service
+from controller.gateway.service import Forbidden, Service
 from controller.gateway.standby import Standby
 from controller.views import features
 

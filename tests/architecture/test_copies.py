@@ -95,6 +95,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.owners",
         "client/client.py::Client.release",
         "client/client.py::Client.replicas",
+        "client/client.py::Client.schedules",
         "client/client.py::Client.set_priority",
         "client/client.py::Client.store",
         "client/client.py::Client.usage",

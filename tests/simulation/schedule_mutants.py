@@ -83,7 +83,7 @@ SCHEDULE_MUTANTS = (
     ),
     Mutant(
         "a tick that waits is forgotten at the next one",
-        (Edit(f"{_TICKS}._next_step", "if after.waiting:", "if False:"),),
+        (Edit(f"{_TICKS}._next_step", "if state.waiting else state", "if False else state"),),
     ),
     Mutant(
         "a tick that waits is not looked at again when its task has ended",

@@ -171,12 +171,11 @@ class Ticks:
         due = due_between(schedule.cron, schedule.timezone, state.cursor, int(moment.now))
         if due.ticks:
             missed, tick = _choose(schedule.catch_up, due, int(moment.now))
-            after = state if missed is None else replace(state.told(missed), cursor=missed.tick)
+            after = _skipped_waiting(state, "a later tick came while it waited") if state.waiting else state
+            if missed is not None:
+                after = replace(after.told(missed), cursor=missed.tick)
             if tick is not None:
-                after = replace(after, cursor=tick)
-                if after.waiting:
-                    after = _skipped_waiting(after, "a later tick came while it waited")
-                return self._decide_tick(record, after, tick, moment)
+                return self._decide_tick(record, replace(after, cursor=tick), tick, moment)
             return self._write(record, after, moment)
         if state.waiting:
             return self._decide_tick(record, state, state.waiting, moment)
