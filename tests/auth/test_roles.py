@@ -194,13 +194,6 @@ VERBS = (
     Verb("user", "retry failed", "task/failed retry requested"),
     Verb("user", "confirm-stopped lost --yes", "task/lost confirm-stopped requested"),
     Verb("admin", "apply -f -", "pool/new-pool created", POOL.format("new-pool")),
-    Verb("admin", "features enable schedules", "feature/schedules turned on"),
-    Verb("user", "apply -f -  ", "schedule/hourly created", SCHEDULE),
-    Verb("reader", "get schedules", "hourly"),
-    Verb("reader", "describe schedule hourly", "0 * * * *"),
-    Verb("user", "pause schedule/hourly", "schedule/hourly suspended"),
-    Verb("user", "resume schedule/hourly", "schedule/hourly resumed"),
-    Verb("user", "delete schedule hourly", "schedule/hourly deleted"),
     Verb("admin", "apply -f - ", "pool/default configured", "name: default\ncapacity: {cpu: 9}\n"),
     Verb("admin", "pause spare", "pool/spare paused"),
     Verb("admin", "resume spare", "pool/spare resumed"),
@@ -215,6 +208,13 @@ VERBS = (
     Verb("admin", "step-down", "replica/r1 no longer leads"),
     Verb("admin", "features enable claims", "feature/claims turned on"),
     Verb("admin", "features drop claims", "feature/claims turned off"),
+    Verb("admin", "features enable schedules", "feature/schedules turned on"),
+    Verb("user", "apply -f -  ", "schedule/hourly created", SCHEDULE),
+    Verb("reader", "get schedules", "hourly"),
+    Verb("reader", "describe schedule hourly", "0 * * * *"),
+    Verb("user", "pause schedule/hourly", "schedule/hourly suspended"),
+    Verb("user", "resume schedule/hourly", "schedule/hourly resumed"),
+    Verb("user", "delete schedule hourly", "schedule/hourly deleted"),
     Verb("admin", "engine adopt --engine null --forget-running", "given up: 1 task: lost"),
 )
 ELSEWHERE = {
@@ -273,7 +273,13 @@ def filled(guarded: Guarded) -> Guarded:
             client.apply_pool({"name": pool, "capacity": {"cpu": 4}})
         client.submit_many({"id": name, "command": ["true"]} for name in ("created", "failed", "lost"))
     store = guarded.store("controller")
-    record = {"id": "r1", "instance": "i", "epoch": 1, "features": ["changes", "claims", "owners"], "op": "x"}
+    record = {
+        "id": "r1",
+        "instance": "i",
+        "epoch": 1,
+        "features": ["changes", "claims", "owners", "schedules"],
+        "op": "x",
+    }
     engine = {"name": "null", "id": "null", "parts": {"feature/changes": "", "feature/owners": ""}}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (

@@ -341,6 +341,7 @@ def test_every_metric_moves() -> None:
         ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), Op("x"), {})),
         ("unknown", ("more",), b"?"),
         ("attested", ("task-one",), b'{"owner":"default","by":"x"}'),
+        ("schedules", ("one",), b'{"name":"one","cron":"* * * * *","task":{"command":["true"]}}'),
         ("outbox", ("task-one", "1"), notice()),
         ("outbox", ("task-one", "2"), notice(dead=Dead(why={}))),
     )
