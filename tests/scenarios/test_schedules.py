@@ -329,6 +329,21 @@ def test_many_schedules_go_into_one_transaction(stage: Stage) -> None:
     assert stage.model().revision - before < 20
 
 
+def test_a_pass_looks_at_a_part_of_very_many_schedules(stage: Stage) -> None:
+    """It is called again at once for the rest."""
+    for number in range(300):
+        apply(stage, f"s{number}")
+    leader = stage.leader()
+    leader.run()
+    stage.elect()
+    leader = stage.replica()
+    for _ in range(2):
+        assert leader.planner.next_wake() == 0.0
+        leader.run()
+    assert leader.planner.next_wake() == 1_000_020
+    assert len(stage.model().schedules.states) == 300
+
+
 def attest(stage: Stage, by: str = "alice", owner: str = "default") -> None:
     """Write the schedule as a gateway does."""
     raw = {"name": "nightly", "cron": "* * * * *", "task": TASK}

@@ -102,7 +102,7 @@ def ticks_after(cron: str, zone: str, after: int) -> Iterator[int]:
             if tick > last:
                 last = tick
                 yield tick
-    except _ERRORS:  # beyond the years that can be told
+    except (OverflowError, ValueError):  # beyond the years that can be told
         return
 
 

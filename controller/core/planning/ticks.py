@@ -8,6 +8,7 @@ wherever the clock goes; the cursor never goes back. All of it follows from the 
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
 CANCELS_AT_ONCE = 8  # requests in one transaction
+LOOKS_AT_ONCE = 256  # schedules in one pass, so that nobody waits long for the model
 MOST_OPERATIONS = 5 + CANCELS_AT_ONCE  # what one schedule adds to a plan, at most
 
 
@@ -81,7 +83,9 @@ class Ticks:
         )
 
     def next_due(self) -> float | None:
-        """When the next tick is due, in seconds since the epoch; None for never."""
+        """When there is something to look at, in seconds since the epoch; None for never."""
+        if self._looks_at:
+            return 0.0
         return float(self._heap[0][0]) if self._heap else None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
@@ -89,7 +93,7 @@ class Ticks:
         self._ring(moment.now)
         plan = Plan(moment.op)
         operations, size = 1, 0
-        for name in list(self._looks_at):
+        for name in list(islice(self._looks_at, LOOKS_AT_ONCE)):
             if plan.records and (
                 operations + MOST_OPERATIONS > limits.operations or size > limits.bytes // 2
             ):
@@ -133,14 +137,15 @@ class Ticks:
 
     def _wind(self, name: str) -> None:
         """Look at the schedule again when its next tick is due."""
-        self._due.pop(name, None)
+        before = self._due.pop(name, None)
         record, state = self._read(name)
         if record is None or state is None or record.schedule.suspended:
             return
         tick = next_tick(record.schedule.cron, record.schedule.timezone, state.cursor)
         if tick is not None:
             self._due[name] = tick
-            heapq.heappush(self._heap, (tick, name))
+            if tick != before:
+                heapq.heappush(self._heap, (tick, name))
 
     def _read(self, name: str) -> tuple[ScheduleRecord | None, ScheduleState | None]:
         """The schedule and its state; None for one that is absent or cannot be read."""
