@@ -10,7 +10,7 @@
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.bulk` asks for the same
 of many tasks; `tally.admission` pauses and resumes pools; `tally.features` turns features on; `tally.notices`
-lists what receivers have yet to be told about ended tasks.
+lists what receivers have yet to be told about ended tasks; `tally.schedules` has tasks made at fixed times.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
@@ -43,6 +43,7 @@ from controller.client.views import (
     SharingView,
     TaskView,
 )
+from controller.views.schedules import ScheduleView
 from controller.views.usage import Usage, UsageLine
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "PoolView",
     "ReplicaView",
     "RequestResult",
+    "ScheduleView",
     "SharingView",
     "Still",
     "SubmitResult",

@@ -207,6 +207,24 @@ def test_a_later_tick_takes_the_place_of_one_that_waits(stage: Stage) -> None:
     assert results(stage) == [("made", 1), ("skipped", 1), ("replaced", 1)]
 
 
+@pytest.mark.parametrize("catch_up", ["none", "latest"])
+def test_what_was_missed_takes_the_place_of_a_tick_that_waits(stage: Stage, catch_up: str) -> None:
+    """It is told of first, since it came first."""
+    leader = begin(stage, concurrency="replace", catch_up=catch_up, cron="40-49 13 * * *")
+    stage.clock.move(20)
+    leader.run_to("nightly-197001121347", Phase.RUNNING)
+    stage.clock.move(60)
+    leader.run()
+    assert state_of(stage).waiting == 1_000_080
+    stage.clock.move(600)
+    leader.run()
+    state = state_of(stage)
+    assert state.waiting == (0 if catch_up == "none" else 1_000_140)
+    assert [outcome.tick for outcome in state.recent] == sorted(outcome.tick for outcome in state.recent)
+    assert state.recent[1].why == "a later tick came while it waited"
+    stage.check()
+
+
 def test_a_tick_that_waits_is_skipped_when_the_schedule_is_suspended(stage: Stage) -> None:
     """Nothing is made of a schedule that is suspended."""
     leader = begin(stage, concurrency="replace")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.users import Users
 
 NAMES = ("s1", "s2", "s3")
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 12.0
 MADE = (TickResult.MADE, TickResult.REPLACED)
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 
@@ -87,7 +87,7 @@ class ScheduleUsers:
         task["retention_seconds"] = rng.choice((1, 10))
         raw = {
             "name": rng.choice(NAMES),
-            "cron": f"*/{rng.choice((1, 2, 2, 3, 5, 60))} * * * *",
+            "cron": f"*/{rng.choice((1, 2, 2, 3, 5, 20))} * * * *",
             "task": task,
             "concurrency": rng.choice(("allow", "forbid", "replace", "replace")),
             "catch_up": rng.choice(("none", "latest", "all")),
