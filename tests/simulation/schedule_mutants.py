@@ -88,6 +88,7 @@ SCHEDULE_MUTANTS = (
     Mutant(
         "a tick that waits is not looked at again when its task has ended",
         (Edit(f"{_TICKS}.note", "if self._awaited:", "if False:"),),
+        faults=frozenset(),
     ),
     Mutant(
         "what is to be replaced is not cancelled",

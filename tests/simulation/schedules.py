@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.users import Users
 
 NAMES = ("s1", "s2", "s3")
-IDLE_SECONDS = 12.0
+IDLE_SECONDS = 1.0
 MADE = (TickResult.MADE, TickResult.REPLACED)
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 
@@ -139,8 +139,7 @@ class ScheduleJudge:
         self._live: dict[str, list[str]] = {}  # schedule → its tasks that have not been seen to end
         self._made: dict[tuple[str, int, int], str] = {}  # schedule, its create, tick → task
         self.results: dict[str, int] = {}
-        # ticks that wait for tasks that have ended, when the faults have stopped, and since when
-        self._idle: dict[tuple[str, int], float] = {}
+        self._idle: dict[str, float] = {}  # whose tick waits for tasks that have ended, and since when
         self.is_off = True  # nobody uses schedules
 
     def defined(self, name: str) -> Schedule | None:
@@ -183,10 +182,19 @@ class ScheduleJudge:
                 found += [f"schedule {name} has not decided {len(late)} ticks"] if late else []
                 if state.waiting and not self._live.get(name):
                     found.append(f"schedule {name} waits for nothing")
-                    since = self._idle.setdefault((name, state.waiting), self._oracle.now())
-                    if self._oracle.now() - since > IDLE_SECONDS:
-                        self._fail(f"the tick {state.waiting} of {name} waits for tasks that have ended")
         return found
+
+    def check_idle(self) -> None:
+        """While nothing goes wrong: no tick waits for tasks that have ended."""
+        for name in NAMES:
+            state = self._state(name, self._oracle.values.get(self._keys.of(schedules.STATES, (name,))))
+            schedule = self.defined(name)
+            if state is None or schedule is None or not state.waiting or self._live.get(name):
+                self._idle.pop(name, None)
+                continue
+            since = self._idle.setdefault(name, self._oracle.now())
+            if self._oracle.now() - since > IDLE_SECONDS:
+                self._fail(f"the tick {state.waiting} of {name} waits for tasks that have ended")
 
     def going(self) -> list[Schedule]:
         """Those that are not suspended."""

@@ -268,6 +268,8 @@ class Simulation:
                 self.oracle.check_deadlines()
             if scheduler.steps % 50 == 0 and self.oracle.shares is not None and not self.faults.names:
                 self.oracle.claims.check_idle()
+            if scheduler.steps % 50 == 0 and not self.oracle.schedules.is_off and not self.faults.names:
+                self.oracle.schedules.check_idle()
             if scheduler.steps % CHECK_EVERY == 0:
                 self.oracle.check_records(settled=False)
                 self._check_models()
