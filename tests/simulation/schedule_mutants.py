@@ -93,6 +93,7 @@ SCHEDULE_MUTANTS = (
     Mutant(
         "what is to be replaced is not cancelled",
         (Edit(f"{_TICKS}._await", "if len(cancels) < CANCELS_AT_ONCE and", "if False and"),),
+        faults=frozenset(),
     ),
     Mutant(
         "what is made is not among the schedule's tasks",

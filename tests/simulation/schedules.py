@@ -185,16 +185,23 @@ class ScheduleJudge:
         return found
 
     def check_idle(self) -> None:
-        """While nothing goes wrong: no tick waits for tasks that have ended."""
+        """While nothing goes wrong: no tick waits for tasks that have ended, or that nobody stops."""
         for name in NAMES:
             state = self._state(name, self._oracle.values.get(self._keys.of(schedules.STATES, (name,))))
             schedule = self.defined(name)
-            if state is None or schedule is None or not state.waiting or self._live.get(name):
+            waits = state is not None and schedule is not None and state.waiting
+            if not waits or (self._live.get(name) and all(map(self._is_asked, self._live[name]))):
                 self._idle.pop(name, None)
                 continue
             since = self._idle.setdefault(name, self._oracle.now())
             if self._oracle.now() - since > IDLE_SECONDS:
-                self._fail(f"the tick {state.waiting} of {name} waits for tasks that have ended")
+                self._fail(f"a tick of {name} waits, and nothing is done: {state}")
+
+    def _is_asked(self, task_id: str) -> bool:
+        """Whether it is to end: its cancel is asked for, or it is being stopped."""
+        status = self._oracle.statuses.get(task_id)
+        asked = self._keys.request(task_id, "cancel") in self._oracle.values
+        return asked or (status is not None and bool(status.stopping))
 
     def going(self) -> list[Schedule]:
         """Those that are not suspended."""
