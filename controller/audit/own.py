@@ -30,6 +30,7 @@ from controller.core.promise.invariants import (
     check_task,
     holding_tasks,
 )
+from controller.core.promise.schedule_invariants import check_schedules
 from controller.core.promise.terms import Written, check_terms, written_by
 from controller.engine.base import EngineUnavailable
 
@@ -116,7 +117,7 @@ class SelfAudit:
                 self._model, self._followed, self._histories = model, 0, {}
             holders = list(holding_tasks(model))
             findings = [*check_layout(model), *check_ledgers(model, holders), *check_requests(model)]
-            findings += check_attested(model, holders)
+            findings += [*check_attested(model, holders), *check_schedules(model)]
             about_attempts = (
                 [] if engine_problem else check_engine(model, observations, self._clock.now(), holders)
             )

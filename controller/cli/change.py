@@ -19,10 +19,12 @@ from controller.cli.documents import read_documents
 from controller.cli.names import (
     Kind,
     PoolNames,
+    SwitchedNames,
     TaskName,
     complete_names,
     parse_kind_and_names,
 )
+from controller.cli.schedules import apply_schedule, is_schedule
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
 from controller.client import NotFound, TaskAct, TaskView
@@ -166,31 +168,44 @@ def apply(
     session: Session,
     file: Annotated[
         str,
-        typer.Option("-f", "--file", help="YAML or JSON file with one or more pools; - for standard input."),
+        typer.Option(
+            "-f", "--file", help="YAML or JSON file with pools and schedules; - for standard input."
+        ),
     ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of schedules: only check them, and print their next ticks.")
+    ] = False,
 ) -> None:
-    """Create pools, or replace their definitions.
+    """Create pools and schedules, or replace their definitions.
 
     An example of a pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. A pool has
     these fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused,
     keep_logs, reserve, sharing, preemption, require_attested, notify and engine_options. Fields that are left
-    out get their defaults.
+    out get their defaults. A document with `kind: Schedule` is a schedule: it has name, cron, timezone, task,
+    concurrency, catch_up and suspended (deploy/schedules.md).
     """
     counts: Counter[str] = Counter()
-    for chunk in read_documents(file, "pools"):
+    for chunk in read_documents(file, "pools or schedules"):
         for document in chunk:
             try:
                 if document.problem:
                     raise UserError(document.problem)
-                result = session.client.apply_pool(document.value)
+                if is_schedule(document.value):
+                    kind, result = "schedule", apply_schedule(session, document.value, dry_run=dry_run)
+                elif dry_run:
+                    raise UserError("--dry-run is for schedules: leave it out to apply a pool")
+                else:
+                    kind, result = "pool", session.client.apply_pool(document.value)
             except UserError as error:
                 complain(
                     f"{document.place_of(error.field if isinstance(error, InvalidField) else '')}: {error}"
                 )
                 counts["invalid"] += 1
             else:
+                if result is None:
+                    continue
                 counts[result.outcome] += 1
-                say(f"pool/{result.name} {result.outcome}")
+                say(f"{kind}/{result.name} {result.outcome}")
                 for feature in result.turned_on:
                     say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
                 if result.message:
@@ -201,14 +216,16 @@ def apply(
         raise typer.Exit(ERROR)
 
 
-def pause(session: Session, names: PoolNames) -> None:
-    """Admit no more tasks to pools. Running tasks continue."""
-    _switch(names, session.client.admission.pause, "paused")
+def pause(session: Session, names: SwitchedNames) -> None:
+    """Admit no more tasks to pools, or suspend schedules. Running tasks continue."""
+    client = session.client
+    _switch(names, client.admission.pause, client.schedules.suspend, ("paused", "suspended"))
 
 
-def resume(session: Session, names: PoolNames) -> None:
-    """Admit tasks to pools again."""
-    _switch(names, session.client.admission.resume, "resumed")
+def resume(session: Session, names: SwitchedNames) -> None:
+    """Admit tasks to pools again, or let schedules go on."""
+    client = session.client
+    _switch(names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
 
 
 def drain(
@@ -249,32 +266,44 @@ def drain(
         say(f"pool/{name} drained")
 
 
-def _switch(names: list[str], switch: Callable[[str], bool], done: str) -> None:
-    for name in dict.fromkeys(names):
-        say(f"pool/{name} {done if switch(name) else 'unchanged'}")
+def _switch(
+    names: list[str],
+    pools: Callable[[str], bool],
+    schedules: Callable[[str], bool],
+    done: tuple[str, str],
+) -> None:
+    for text in dict.fromkeys(names):
+        _, slash, name = text.partition("/")
+        if slash:
+            say(f"schedule/{name} {done[1] if schedules(name) else 'unchanged'}")
+        else:
+            say(f"pool/{text} {done[0] if pools(text) else 'unchanged'}")
 
 
 def delete(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="pool", help="The kind, or pool/NAME.")],
+    kind: Annotated[str, typer.Argument(metavar="pool|schedule", help="The kind, or KIND/NAME.")],
     name: Annotated[
         str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
-    """Delete a pool's definition.
+    """Delete a pool's definition, or a schedule.
 
-    Running tasks continue; waiting tasks wait until the pool is defined again.
+    Running tasks continue; waiting tasks wait until the pool is defined again. The tasks of a schedule stay.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
-    if what is not Kind.POOLS:
+    if what not in (Kind.POOLS, Kind.SCHEDULES):
         raise UserError(
-            "only pools can be deleted: finished tasks are removed when their retention ends, and others can"
-            " be cancelled"
+            "only pools and schedules can be deleted: finished tasks are removed when their retention ends,"
+            " and others can be cancelled"
         )
     if len(names) != 1:
-        raise typer.BadParameter("give one NAME, or pool/NAME")
-    session.client.delete_pool(names[0])
-    say(f"pool/{names[0]} deleted")
+        raise typer.BadParameter(f"give one NAME, or {what.removesuffix('s')}/NAME")
+    if what is Kind.SCHEDULES:
+        session.client.schedules.delete(names[0])
+    else:
+        session.client.delete_pool(names[0])
+    say(f"{what.removesuffix('s')}/{names[0]} deleted")
 
 
 def release_finalizers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
+from controller.cli.schedules import outcome_rows
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
@@ -29,6 +31,7 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict
 from controller.views.explain import at, span
+from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 
 SHOWN_PARENTS = 20
@@ -40,19 +43,20 @@ def describe(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="task|pool",
+            metavar="task|pool|schedule",
             help="The kind, or KIND/NAME.",
-            autocompletion=complete_of("task", "pool"),
+            autocompletion=complete_of("task", "pool", "schedule"),
         ),
     ],
     name: Annotated[
         str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
     ] = "",
 ) -> None:
-    """Show all details of a task or a pool.
+    """Show all details of a task, a pool or a schedule.
 
     A task is shown with its spec, status and history, and why it waits; a pool with its capacity, its holds,
-    its tasks by state, its owners, and what is being freed for whom.
+    its tasks by state, its owners, and what is being freed for whom; a schedule with its next ticks, and what
+    became of the last ones.
     """
     what, names = parse_kind_and_names(kind, [name] if name else [])
     if len(names) != 1:
@@ -61,6 +65,8 @@ def describe(
         _describe_task(session, names[0])
     elif what is Kind.POOLS:
         _describe_pool(session, names[0])
+    elif what is Kind.SCHEDULES:
+        _describe_schedule(session, names[0])
     else:
         raise typer.BadParameter("replicas cannot be described: use `tally get replicas -o wide`")
 
@@ -200,6 +206,41 @@ def _describe_pool(session: Session, name: str) -> None:
     if pool is not None and pool.engine_options:
         say("Engine options:")
         _indented(to_builtins(pool.engine_options))
+
+
+def _describe_schedule(session: Session, name: str) -> None:
+    view = session.client.schedules.get(name)
+    _fields(
+        {
+            "Name": view.name,
+            "Cron": view.says("cron"),
+            "Timezone": view.says("timezone"),
+            "Why": explain_schedule(view, time.time()),
+            "Problem": view.problem,
+            "Pool": view.pool,
+            "Owner": f"{view.owner}, attested by a gateway: applied by {view.attested_by}"
+            if view.attested_by
+            else view.owner,
+            "Concurrency": view.says("concurrency"),
+            "Catch up": view.says("catch_up"),
+            "Suspended": "yes" if view.suspended else "",
+            "Waits": f"the tick of {tick_time(view.waiting)}" if view.waiting else "",
+            "Live": ", ".join(view.live),
+            "Ticks": ", ".join(f"{count} {result}" for result, count in sorted(view.counts.items()))
+            or "none",
+            "Since": at(view.since) if view.since is not None else "",
+        }
+    )
+    if view.definition is not None:
+        say("Task:")
+        _indented(view.definition["task"])
+    if view.upcoming:
+        say("Next ticks:")
+        say_lines("".join(f"  {tick_time(tick)}\n" for tick in view.upcoming))
+    if view.recent:
+        say("Last ticks:")
+        table = out.Table(("  TICK", "OUTCOME", "TIMES", "TASK", "WHY"))
+        table.print(outcome_rows(view))
 
 
 def _rule(rule: NotifyRule) -> str:

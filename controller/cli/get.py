@@ -20,6 +20,7 @@ from controller.cli.names import (
     complete_states,
     parse_kind_and_names,
 )
+from controller.cli.schedules import print_schedules
 from controller.cli.session import Session, as_usage
 from controller.cli.tree import print_tree
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
@@ -38,6 +39,7 @@ FORMS = {
     Kind.OWNERS: ("wide", "json", "yaml", "name"),
     Kind.REPLICAS: ("wide", "json", "yaml", "name", "pid"),
     Kind.GATEWAYS: ("wide", "json", "yaml", "name"),
+    Kind.SCHEDULES: ("wide", "json", "yaml", "name"),
 }
 
 
@@ -89,7 +91,7 @@ def get(
         bool, typer.Option("--tree", help="Show what a task waits for, and what waits for it.")
     ] = False,
 ) -> None:
-    """List tasks, pools, owners of pools with `sharing`, replicas, or gateways.
+    """List tasks, pools, owners of pools with `sharing`, replicas, gateways, or schedules.
 
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
@@ -158,6 +160,9 @@ def _list_others(session: Session, what: Kind, names: list[str], output: str, ro
     if what is Kind.POOLS:
         pools = _named(session.client.pools(), names, "pool", lambda view: view.name)
         _print_pools(pools, output, alone=len(names) == 1)
+    elif what is Kind.SCHEDULES:
+        schedules = _named(session.client.schedules.all(), names, "schedule", lambda view: view.name)
+        print_schedules(schedules, output, alone=len(names) == 1)
     elif what is Kind.GATEWAYS:
         _print_gateways(_named(session.client.replicas.gateways(), names, "gateway", lambda v: v.id), output)
     else:

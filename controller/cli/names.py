@@ -33,6 +33,7 @@ class Kind(StrEnum):
     OWNERS = "owners"
     REPLICAS = "replicas"
     GATEWAYS = "gateways"
+    SCHEDULES = "schedules"
 
 
 def parse_kind(text: str) -> Kind:
@@ -60,6 +61,11 @@ def bare(text: str, kind: Kind) -> str:
             f"{text!r} does not name one of the {kind}: give NAME or {kind.removesuffix('s')}/NAME"
         )
     return name
+
+
+def _is_schedule(text: str) -> bool:
+    word, slash, name = text.partition("/")
+    return bool(slash and name) and word.lower() in (Kind.SCHEDULES, Kind.SCHEDULES.removesuffix("s"))
 
 
 def _tasks(texts: list[str]) -> list[str]:
@@ -127,6 +133,8 @@ def _of_gateway(client: Client, part: str) -> list[str]:
         return [view.name for view in client.pools()]
     if part == "replicas/":
         return [view.id for view in client.replicas.all()]
+    if part == "schedules/":
+        return [view.name for view in client.schedules.all()]
     if part == "gateways/":
         return [view.id for view in client.replicas.gateways()]
     return [view.id for view in client.tasks()] if part == "tasks/" else []
@@ -149,10 +157,18 @@ PoolNames = Annotated[
         autocompletion=complete_pools,
     ),
 ]
+SwitchedNames = Annotated[
+    list[str],
+    typer.Argument(
+        help="The pools; or schedules, as schedule/NAME.",
+        callback=lambda texts: [text if _is_schedule(text) else bare(text, Kind.POOLS) for text in texts],
+        autocompletion=complete_pools,
+    ),
+]
 KindName = Annotated[
     str,
     typer.Argument(
-        metavar="tasks|pools|owners|replicas|gateways",
+        metavar="tasks|pools|owners|replicas|gateways|schedules",
         help="The kind, or KIND/NAME.",
         autocompletion=complete_of(*Kind),
     ),

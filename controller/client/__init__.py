@@ -11,7 +11,7 @@
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.bulk` asks for the same
 of many tasks; `tally.admission` pauses and resumes pools; `tally.features` turns features on; `tally.notices`
 lists what receivers have yet to be told about ended tasks; `tally.neighbours` tells what a task waits for,
-and what waits for it.
+and what waits for it; `tally.schedules` has tasks made at fixed times.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
@@ -45,6 +45,7 @@ from controller.client.views import (
     TaskView,
 )
 from controller.views.dependencies import NeighboursView
+from controller.views.schedules import ScheduleView
 from controller.views.usage import Usage, UsageLine
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "PoolView",
     "ReplicaView",
     "RequestResult",
+    "ScheduleView",
     "SharingView",
     "Still",
     "SubmitResult",

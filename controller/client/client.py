@@ -32,6 +32,7 @@ from controller.client.reading import (
 )
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
+from controller.client.schedules import Schedules
 from controller.client.submission import KnownPools, Submission
 from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views
 from controller.clock import Clock, SystemClock
@@ -74,6 +75,8 @@ class Client:
     """What owners hold of pools with `sharing`, and have used of them."""
     notices: Notices
     """Notices about ended tasks: `all` that are kept, `retry` and `drop` those that were given up."""
+    schedules: Schedules
+    """Tasks that are made at the times of a cron expression: `apply`, `all`, `get`, `delete`, `suspend`."""
     features: Features
     """The features that data may use: `all`, `enable`, `drop`."""
 
@@ -133,6 +136,7 @@ class Client:
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
+        self.schedules = Schedules(calls, self._reading, self.features)
         self.usage = self.owners.usage
         self.neighbours = Neighbours(self._reading).of
         self.hold, self.release = self._requests.hold, self._requests.release

@@ -22,6 +22,7 @@ from controller.client.gateway_parts import (
     GatewayOutputs,
     GatewayOwners,
     GatewayReplicas,
+    GatewaySchedules,
     NeedsEtcd,
 )
 from controller.client.ordering import ordered
@@ -67,6 +68,7 @@ class GatewayClient(Client):
         self.usage = self.owners.usage
         self.neighbours = GatewayNeighbours(calls).of
         self.features = GatewayFeatures(calls)
+        self.schedules = GatewaySchedules(calls)
 
     def __getattr__(self, name: str) -> Any:
         """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from controller.client.errors import GatewayUnavailable, NotFound
@@ -16,13 +16,16 @@ from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
 from controller.client.replicas import Replicas
-from controller.client.views import LeaderView, OwnerView, ReplicaView, SharingView
+from controller.client.schedules import Schedules, parse_schedule_name
+from controller.client.views import ApplyResult, LeaderView, OwnerView, ReplicaView, SharingView
 from controller.client.wire import view_of
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import UserError
 from controller.views.dependencies import DEPTH, NODES, NeighboursView
 from controller.views.gateways import GatewayView
+from controller.views.schedules import ScheduleView
 from controller.views.usage import Usage
 
 MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
@@ -176,6 +179,35 @@ class GatewayNeighbours(Neighbours):
         return view_of(
             NeighboursView, self._http.get(path, direction=way, depth=str(depth), limit=str(limit))
         )
+
+
+class GatewaySchedules(Schedules):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def all(self) -> list[ScheduleView]:
+        return [view_of(ScheduleView, document) for document in self._http.get("/v1/schedules")["items"]]
+
+    def get(self, name: str) -> ScheduleView:
+        return view_of(ScheduleView, self._http.get(f"/v1/schedules/{part(parse_schedule_name(name))}"))
+
+    def apply(self, definition: Mapping[str, Any]) -> ApplyResult:
+        name = parse_schedule(definition).name
+        body = dict(definition)
+        return view_of(ApplyResult, self._http.post(f"/v1/schedules/{part(name)}", body, method="PUT"))
+
+    def delete(self, name: str) -> None:
+        self._http.post(f"/v1/schedules/{part(parse_schedule_name(name))}", method="DELETE")
+
+    def suspend(self, name: str) -> bool:
+        return self._switch(name, "suspend")
+
+    def resume(self, name: str) -> bool:
+        return self._switch(name, "resume")
+
+    def _switch(self, name: str, verb: str) -> bool:
+        path = f"/v1/schedules/{part(parse_schedule_name(name))}/{verb}"
+        return bool(self._http.post(path)["changed"])
 
 
 class GatewayFeatures(Features):

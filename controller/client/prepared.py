@@ -8,26 +8,18 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from controller.core.model import codec
+from controller.core.model.default_resources import default_resources
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
-from controller.core.model.resources import Vector, parse_quantity
 from controller.core.model.sharing_fields import check_limit
-from controller.core.model.task import Pool, Spec
+from controller.core.model.task import Spec
 from controller.core.model.validation import parse_spec
 from controller.core.planning.reasons import unknown_reasons
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import KeyValue
 
 Outcome = Literal["created", "unchanged", "conflict", "invalid", "denied"]
-
-FALLBACK_RESOURCES = Vector(
-    {"cpu": parse_quantity("cpu", "100m"), "memory": parse_quantity("memory", "64Mi")}
-)
-"""What a task asks for when neither it nor its pool's `default_resources` names a resource.
-
-Only the resources that the pool has are taken from here.
-"""
 
 
 class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,20 +95,11 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         )
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
     named = frozenset(given.get("resources") or ())
-    spec = msgspec.structs.replace(spec, resources=spec.resources + _defaults(named, record.pool))
+    spec = msgspec.structs.replace(spec, resources=spec.resources + default_resources(named, record.pool))
     asked = demand(spec, record.pool)
     check_satisfiable(spec, record.pool, asked)
     check_limit(record.pool, spec.owner, asked)
     return Prepared(spec, named, raw, record.mod, position)
-
-
-def _defaults(named: frozenset[str], pool: Pool) -> Vector:
-    defaults = pool.default_resources
-    if not named and not defaults:
-        defaults = Vector(
-            {name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity}
-        )
-    return Vector({name: amount for name, amount in defaults.items() if name not in named})
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:

@@ -8,10 +8,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.endpoint import documents, query, sharing_documents, summary
+from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
 from controller.endpoint.api import ReadApi
 from controller.endpoint.route import Ask, Route
 from controller.views.dependencies import NeighboursView
+from controller.views.schedules import ScheduleView
 
 _TEXT = "text/plain; charset=utf-8"
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
@@ -142,6 +143,23 @@ ROUTES: tuple[Route, ...] = (
         ReadApi.owners,
         answer=sharing_documents.OwnerList,
         parameters=(query.POOL_OF_OWNERS,),
+        reads_model=True,
+    ),
+    Route(
+        "/v1/schedules",
+        "listSchedules",
+        "All schedules: what is due next, and what became of their last ticks.",
+        schedule_documents.schedules,
+        answer=schedule_documents.ScheduleList,
+        reads_model=True,
+    ),
+    Route(
+        "/v1/schedules/{name}",
+        "getSchedule",
+        "One schedule; values of environment variables are masked.",
+        schedule_documents.schedule,
+        answer=ScheduleView,
+        problems={HTTPStatus.NOT_FOUND: "There is no such schedule."},
         reads_model=True,
     ),
     Route(

@@ -18,6 +18,7 @@ from controller.views.overview import Holding, holding_by_pool, next_admission, 
 from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
 from controller.views.replica import Facts
 from controller.views.replicas import LeaderFacts, LeaderRecord, all_replicas, leader_of
+from controller.views.schedules import ScheduleSummary, schedule_names, schedule_summaries
 from controller.views.tasks import tasks_by_state
 from controller.views.words import in_hours
 
@@ -106,6 +107,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     replicas: list[ReplicaSummary]
     gateways: list[GatewayView]  # the first MAX_GATEWAYS, by id
     notifier: NotifierSummary
+    schedules: list[ScheduleSummary]  # the first MAX_SCHEDULES, by name
+    schedules_total: int
     tasks: dict[str, int]
     total: int
     lost: int
@@ -148,6 +151,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     audit, leads_for = newest_audit(registered, facts), None if leader.since is None else now - leader.since
     quarantined = quarantined_by_kind(model)
     gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
+    schedules = schedule_summaries(model, now)
     known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined, gateways, notifier)
     notices = diagnose(facts, known, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
@@ -170,6 +174,8 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
         replicas=replicas,
         gateways=gateways,
         notifier=notifier,
+        schedules=schedules,
+        schedules_total=len(schedule_names(model)),
         tasks=tasks,
         total=sum(tasks.values()),
         lost=sum(holds.lost for holds in holding.values()),

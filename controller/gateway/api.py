@@ -24,6 +24,7 @@ from controller.endpoint.problems import Problem
 from controller.endpoint.stream import Feed
 from controller.gateway import bodies, documents
 from controller.gateway.attempt_logs import AttemptLogs
+from controller.gateway.caller import Caller
 from controller.gateway.changes import Changes
 from controller.gateway.error_answers import problem_of
 from controller.gateway.events import OwnedEvents
@@ -31,7 +32,7 @@ from controller.gateway.metrics import GatewayMetrics
 from controller.gateway.openings import Open, Opening, Openings
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
-from controller.gateway.service import Caller, Service
+from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.writing import Writing
 from controller.store.base import StoreError

@@ -10,8 +10,8 @@ from msgspec import Struct, field
 from controller.client import wire
 from controller.client.views import TaskView
 from controller.endpoint.documents import masked_spec
+from controller.gateway.caller import Caller
 from controller.gateway.policy import Right
-from controller.gateway.service import Caller
 from controller.gateway.veil import veil_messages
 
 

@@ -31,8 +31,8 @@ from controller.endpoint.stream import (
     gap,
     is_told,
 )
+from controller.gateway.caller import Caller
 from controller.gateway.policy import Right, Rights
-from controller.gateway.service import Caller
 from controller.gateway.task_owners import TaskOwners
 
 PACE_SECONDS = 0.1  # between two pages for one reader

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controller.endpoint.query import Parameter
-from controller.gateway.service import Caller
+from controller.gateway.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from controller.gateway.bodies import NDJSON
 from controller.gateway.bulk import ActResults, act_on_tasks
 from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.policy import Right
+from controller.gateway.schedules import SCHEDULE_OPERATIONS
 from controller.views.dependencies import NeighboursView
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
@@ -382,6 +383,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _admin("POST", "/v1/pools/{name}/resume", "resumePool", "Admit tasks to a pool again.", admin.resume),
     _get("/v1/owners", "listOwners", "The owners of pools that are shared.", reads.owners, dict, (_POOL_OF,)),
     _get("/v1/usage", "getUsage", "What was used of pools.", reads.usage, Usage, _USAGE, problems=_FORBIDDEN),
+    *SCHEDULE_OPERATIONS,
     _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
     _get("/v1/gateways", "listGateways", "The registered gateways.", reads.gateways, dict),
     _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),

@@ -21,11 +21,12 @@ from controller.engine.base import LogOptions
 from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.bodies import NDJSON
+from controller.gateway.caller import Caller
 from controller.gateway.events import stream
 from controller.gateway.openings import BrokenOff, Open, Opening
 from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import PolicyVerb, Right
-from controller.gateway.service import Caller, Forbidden
+from controller.gateway.service import Forbidden
 from controller.telemetry.metrics import CONTENT_TYPE
 
 PAGE = 256  # tasks that are encoded together

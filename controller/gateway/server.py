@@ -28,6 +28,7 @@ from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.gateway import bodies, openapi
 from controller.gateway.api import WRITTEN, GatewayApi, answer
+from controller.gateway.caller import Caller
 from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
 from controller.gateway.error_answers import ERROR_ANSWERS
 from controller.gateway.identity import Identity, SignInUnavailable
@@ -38,7 +39,6 @@ from controller.gateway.operations import BEGIN_SESSION, OPERATIONS
 from controller.gateway.page import PageFiles
 from controller.gateway.policy import AccessPolicy
 from controller.gateway.rates import Rates
-from controller.gateway.service import Caller
 from controller.gateway.session_calls import SESSION, SET_COOKIE
 from controller.gateway.sessions import BrowserSession, SentCookie, ending_header, sent_cookie
 from controller.gateway.sign_in import SignIn

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -35,9 +35,10 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
 from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
-from controller.gateway.identity import Identity
+from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import PolicyVerb, Right, Rights, needed
+from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
 from controller.views.dependencies import Direction, NeighboursView, neighbours
@@ -57,17 +58,6 @@ class Forbidden(UserError):
         super().__init__(f"you lack the verb {self.verb} for {what}: ask who keeps the gateway's policy")
 
 
-class Caller(NamedTuple):
-    """Who asks, and what it may do."""
-
-    identity: Identity
-    rights: Rights
-
-    def sees(self, task: Task) -> bool:
-        """Whether the caller may read the task."""
-        return self.rights.allows(Right.READ, owner_of(task))
-
-
 class Service:
     """See the module's docstring. Its methods block, and may be called from any thread."""
 
@@ -79,6 +69,7 @@ class Service:
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
+        self.schedules = ShownSchedules(self._client, standby)
 
     @property
     def cluster(self) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from controller.client import Client
-from controller.client.errors import NotFound
+from controller.client.errors import Conflict, NotFound
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
 from controller.client.parents import Parents, Sight
@@ -20,18 +20,22 @@ from controller.client.prepared import SubmitResult
 from controller.client.queue_room import QueueRoom
 from controller.client.reading import Reading
 from controller.client.requests import Requests
+from controller.client.schedules import Schedules
 from controller.client.submission import Denied, KnownPools, Submission
 from controller.client.views import RequestResult, TaskView
 from controller.core.model.features import ATTESTED
 from controller.core.model.model import Model
+from controller.core.model.schedules import Schedule
 from controller.core.model.task import Spec
+from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Right
-from controller.gateway.service import Caller, Forbidden, Service
+from controller.gateway.service import Forbidden, Service
 from controller.gateway.standby import Standby
 from controller.views import features
 from controller.views.tasks import owner_of
 
+TAKEN_SCHEDULE = "a schedule {name!r} exists already, and is another one: use another name"
 TAKEN = "a task {id!r} exists already, and is another one: use another name"
 
 V = TypeVar("V")
@@ -138,6 +142,27 @@ class Writing:
         """A client, for who may do everything. Raises Forbidden that names `what`."""
         self._check_admin(caller, what)
         return self._client
+
+    def schedules(self, caller: Caller) -> Schedules:
+        """As `Client.schedules`, to write, within the caller's rights: as submissions of their tasks.
+
+        Raises Forbidden, and NotFound for another's that the caller may not read.
+        """
+
+        def may(schedule: Schedule | None, is_new: bool) -> None:
+            rights = caller.rights
+            if rights.is_admin:
+                return
+            if schedule is None:
+                raise Forbidden(Right.ADMIN, "a schedule that cannot be read")
+            owner, pool = schedule.task.owner, schedule.task.pool
+            if not is_new and not rights.allows(Right.READ, owner):
+                raise Conflict(TAKEN_SCHEDULE.format(name=schedule.name))
+            if not rights.allows(Right.SUBMIT, owner, pool):
+                raise Forbidden(Right.SUBMIT, f"owner {owner} in pool {pool}")
+
+        attesting = caller.identity.name, self._attesting_mod
+        return Schedules(self._calls, self._reading, self._features, attesting=attesting, may=may)
 
     # -- details
 

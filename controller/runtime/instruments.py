@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from controller.core.model.schedules import TickOutcome
 from controller.core.model.task import Status, Step
 
 
@@ -31,6 +32,10 @@ class Instruments(Protocol):
         """So many ends of tasks were committed without their notices, for which there was no room."""
         ...
 
+    def ticked(self, outcome: TickOutcome) -> None:
+        """What became of a tick of a schedule, or of several, was committed."""
+        ...
+
 
 class Uncounted:
     """Instruments that record nothing."""
@@ -48,6 +53,9 @@ class Uncounted:
         """See Instruments."""
 
     def unnoticed(self, ends: int) -> None:
+        """See Instruments."""
+
+    def ticked(self, outcome: TickOutcome) -> None:
         """See Instruments."""
 
 

@@ -226,6 +226,10 @@ class Reconciler:
         if done.plan.unnoticed:
             log.warning("the outbox is full: nobody is told about ended tasks", ends=done.plan.unnoticed)
             self._instruments.unnoticed(done.plan.unnoticed)
+        for schedule, tick in done.plan.ticks:
+            facts = {"schedule": schedule, "tick": tick.tick, "outcome": tick.result.value, "why": tick.why}
+            log.info("tick", **facts, task=tick.task, count=tick.count, revision=done.revision)
+            self._instruments.ticked(tick)
         for outcome in done.plan.outcomes:
             log.warning("repair", revision=done.revision, **msgspec.to_builtins(outcome))
         for change in done.plan.changes:

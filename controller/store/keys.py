@@ -1,8 +1,9 @@
 """The key layout under `/tally/<cluster>/`.
 
-Kinds, and who writes them: `tasks`, `requests`, `awaits` (users), `attested`, `gateways` (gateways; the
-second leased), `delivered`, `notifier` (notifiers), `pools`, `repairs` (admins), `states`, `ledgers`,
-`shares`, `claims`, `usage`, `terms`, `repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`,
+Kinds, and who writes them: `tasks`, `requests`, `awaits`, `schedules` (users; the leader makes and cancels
+the tasks of schedules), `attested`, `attested-schedules`, `gateways` (gateways; the last leased),
+`delivered`, `notifier` (notifiers), `pools`, `repairs` (admins), `states`, `ledgers`, `shares`, `claims`,
+`usage`, `terms`, `schedule-states`, `repaired`, `quarantined`, `logs`, `outbox` (the leader), `leader`,
 `epoch`, `installation` (the winner of an election), `engine` (the same, and admins), `replicas` (each
 replica, leased).
 """
@@ -35,7 +36,7 @@ _NAMES = {
     "terms": 1,
 }
 _NAMES |= {"shares": 2, "claims": 2, "usage": 2, "attested": 1, "outbox": 2, "delivered": 2, "notifier": 0}
-_NAMES |= {"gateways": 1, "awaits": 2}
+_NAMES |= {"gateways": 1, "awaits": 2, "schedules": 1, "schedule-states": 1, "attested-schedules": 1}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -56,6 +57,9 @@ class Keys:
         self.notifier = f"{self.prefix}notifier"
         self.gateways = f"{self.prefix}gateways/"
         self.awaits = f"{self.prefix}awaits/"
+        self.schedules = f"{self.prefix}schedules/"
+        self.attested_schedules = f"{self.prefix}attested-schedules/"
+        self.schedule_states = f"{self.prefix}schedule-states/"
 
     def task(self, task_id: str) -> str:
         """The spec of a task."""

@@ -80,6 +80,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_attestations", MetricType.GAUGE, "Tasks of which a gateway attests who has submitted them."
     ),
+    Family("tally_schedules", MetricType.GAUGE, "Schedules, by whether they are suspended.", ("suspended",)),
+    Family(
+        "tally_schedule_ticks",
+        MetricType.COUNTER,
+        "Ticks of schedules that this leader has decided, by what became of them.",
+        ("outcome",),
+    ),
     Family(
         "tally_gateways",
         MetricType.GAUGE,

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 
 from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
+from controller.core.model.schedules import TickOutcome
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, known
@@ -22,6 +23,14 @@ from controller.views.replica import ReadableReplica
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEADING_PHASES = frozenset({"taking-over", "leading"})
 _STATES = frozenset(state.value for state in State)
+
+
+_COUNTED_HERE = (
+    "tally_transitions",
+    "tally_engine_watch_restarts",
+    "tally_notices_unkept",
+    "tally_schedule_ticks",
+)
 
 
 class Metrics:
@@ -43,7 +52,7 @@ class Metrics:
                     family.name, family.help, labels, buckets=family.buckets, registry=self._registry
                 )
             # the others are read at each scrape
-            elif family.name in ("tally_transitions", "tally_engine_watch_restarts", "tally_notices_unkept"):
+            elif family.name in _COUNTED_HERE:
                 self._counters[family.name] = Counter(
                     family.name, family.help, labels, registry=self._registry
                 )
@@ -102,6 +111,10 @@ class Metrics:
     def unnoticed(self, ends: int) -> None:
         """See Instruments."""
         self._counters["tally_notices_unkept"].labels(self._role).inc(ends)
+
+    def ticked(self, outcome: TickOutcome) -> None:
+        """See Instruments."""
+        self._counters["tally_schedule_ticks"].labels(outcome.result.value, self._role).inc(outcome.count)
 
     # -- reported by others
 

@@ -17,6 +17,7 @@ from collections.abc import MutableMapping, Sequence
 import structlog
 
 from controller.clock import Clock
+from controller.core.model.schedules import TickOutcome
 from controller.core.model.task import Status, Step
 from controller.runtime.instruments import Instruments
 from controller.views.replica import Facts, ReadableReplica
@@ -85,6 +86,10 @@ class ServiceNotifier:
     def unnoticed(self, ends: int) -> None:
         """See Instruments."""
         self._inner.unnoticed(ends)
+
+    def ticked(self, outcome: TickOutcome) -> None:
+        """See Instruments."""
+        self._inner.ticked(outcome)
 
     def _send(self, *assignments: str) -> None:
         """Send without waiting, since the control loop calls this; a message for a full queue is dropped."""

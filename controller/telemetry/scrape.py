@@ -45,6 +45,8 @@ QUARANTINED = (
     "shares",
     "claims",
     "repairs",
+    "schedules",
+    "schedule-states",
     "unknown",
     quarantine.KIND,
 )
@@ -244,6 +246,8 @@ def _add_model(families: _Families, taken: _Taken) -> None:
     families.add("tally_gateways", len(taken.gateways) - unready, "true")
     families.add("tally_gateways", unready, "false")
     families.add("tally_attestations", taken.beside.attestations)
+    families.add("tally_schedules", taken.beside.schedules - taken.beside.suspended, "false")
+    families.add("tally_schedules", taken.beside.suspended, "true")
     families.add("tally_notices_waiting", taken.beside.waiting_notices)
     families.add("tally_notices_dead", taken.beside.dead_notices)
 

@@ -86,11 +86,13 @@ def uses(model: Model, name: str) -> list[str]:
     notices += [f"delivered/{'/'.join(names)}" for names in sorted(model.deliveries)]
     # the records that keep parents of tasks which wait are those of these tasks
     awaits = [f"awaits/{'/'.join(pair)}" for pair in (*model.dependencies.early, *model.dependencies.stale)]
+    attested += [f"attested-schedules/{name}" for name in sorted(model.schedules.attested)]
     own = {
         features.ATTESTED: attested,
         features.CLAIMS: claims,
         features.DEPENDENCIES: sorted(awaits),
         features.NOTIFY: notices,
+        features.SCHEDULES: [f"schedule/{name}" for name in sorted(model.schedules.names)],
     }
     return [*pools, *own.get(name, []), *tasks]
 

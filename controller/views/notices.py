@@ -27,6 +27,8 @@ class BesideCounts(NamedTuple):
     attestations: int
     waiting_notices: int
     dead_notices: int
+    schedules: int
+    suspended: int  # of them
 
 
 class NotifierSummary(Struct, frozen=True, kw_only=True):
@@ -72,4 +74,6 @@ def all_notices(model: Model) -> list[NoticeFacts]:
 def beside_counts(model: Model) -> BesideCounts:
     """Counted from what the model keeps anyway."""
     dead = len(model.dead)
-    return BesideCounts(len(model.attested), len(model.notices) - dead, dead)
+    schedules = model.schedules.defined.values()
+    suspended = sum(record.schedule.suspended for record in schedules)
+    return BesideCounts(len(model.attested), len(model.notices) - dead, dead, len(schedules), suspended)

@@ -50,6 +50,7 @@ NO_COPY_READ = {
 NO_COPY_KEPT = {
     "a value of its own: computed from its arguments alone": [
         "core/model/resources.py::Vector",
+        "core/model/cron.py::_check",
         "core/model/sharing.py::Ceiling._amounts",
         "core/model/sharing.py::guaranteed",
         "core/model/resources.py::_amount",
@@ -97,6 +98,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.owners",
         "client/client.py::Client.release",
         "client/client.py::Client.replicas",
+        "client/client.py::Client.schedules",
         "client/client.py::Client.set_priority",
         "client/client.py::Client.store",
         "client/client.py::Client.usage",

@@ -33,7 +33,8 @@ def stored_permissions(guarded: Guarded, role: str) -> set[tuple[str, str, str]]
 def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
     p = guarded.keys.prefix
     read = ("READ", p, p[:-1] + "0")
-    user = {read, *(("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("tasks", "requests", "awaits"))}
+    own = ("tasks", "requests", "awaits", "schedules")
+    user = {read, *(("WRITE", f"{p}{part}/", f"{p}{part}0") for part in own)}
     assert stored_permissions(guarded, "reader") == {read}
     assert stored_permissions(guarded, "user") == user
     assert stored_permissions(guarded, "admin") == user | {
@@ -44,7 +45,7 @@ def test_roles_have_exactly_the_ranges_of_the_design(guarded: Guarded) -> None:
         ("WRITE", f"{p}leader", ""),
     }
     assert stored_permissions(guarded, "gateway") == user | {
-        ("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("attested", "gateways")
+        ("WRITE", f"{p}{part}/", f"{p}{part}0") for part in ("attested", "attested-schedules", "gateways")
     }
     assert stored_permissions(guarded, "notifier") == {
         ("READ", f"{p}outbox/", f"{p}outbox0"),

@@ -27,6 +27,9 @@ WRITERS = {
     "requests/a/cancel": ("controller", "user", "admin", "gateway"),
     "awaits/a/b": ("controller", "user", "admin", "gateway"),
     "attested/a": ("controller", "gateway"),
+    "schedules/a": ("controller", "user", "admin", "gateway"),
+    "attested-schedules/a": ("controller", "gateway"),
+    "schedule-states/a": ("controller",),
     "gateways/g1": ("controller", "gateway"),
     "outbox/a/00000000000000000001": ("controller",),
     "delivered/a/00000000000000000001": ("controller", "admin", "notifier"),
@@ -169,6 +172,7 @@ class Verb(NamedTuple):
     stdin: str | None = None
 
 
+SCHEDULE = "{kind: Schedule, name: hourly, cron: 0 * * * *, task: {command: ['true']}}\n"
 POOL = "name: {}\ncapacity: {{cpu: 4}}\n"
 VERBS = (
     Verb("reader", "get tasks", "failed"),
@@ -205,6 +209,13 @@ VERBS = (
     Verb("admin", "step-down", "replica/r1 no longer leads"),
     Verb("admin", "features enable claims", "feature/claims turned on"),
     Verb("admin", "features drop claims", "feature/claims turned off"),
+    Verb("admin", "features enable schedules", "feature/schedules turned on"),
+    Verb("user", "apply -f -  ", "schedule/hourly created", SCHEDULE),
+    Verb("reader", "get schedules", "hourly"),
+    Verb("reader", "describe schedule hourly", "0 * * * *"),
+    Verb("user", "pause schedule/hourly", "schedule/hourly suspended"),
+    Verb("user", "resume schedule/hourly", "schedule/hourly resumed"),
+    Verb("user", "delete schedule hourly", "schedule/hourly deleted"),
     Verb("admin", "engine adopt --engine null --forget-running", "given up: 1 task: lost"),
 )
 ELSEWHERE = {
@@ -263,7 +274,13 @@ def filled(guarded: Guarded) -> Guarded:
             client.apply_pool({"name": pool, "capacity": {"cpu": 4}})
         client.submit_many({"id": name, "command": ["true"]} for name in ("created", "failed", "lost"))
     store = guarded.store("controller")
-    record = {"id": "r1", "instance": "i", "epoch": 1, "features": ["changes", "claims", "owners"], "op": "x"}
+    record = {
+        "id": "r1",
+        "instance": "i",
+        "epoch": 1,
+        "features": ["changes", "claims", "owners", "schedules"],
+        "op": "x",
+    }
     engine = {"name": "null", "id": "null", "parts": {"feature/changes": "", "feature/owners": ""}}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (

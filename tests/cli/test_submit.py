@@ -144,7 +144,11 @@ def test_a_file_of_nothing_is_an_error(tally: Tally, tmp_path: Path, text: str) 
     answer = tally("submit", "-f", "-", "-o", "json", "--wait", stdin=text)
     assert (answer.exit_code, answer.out, answer.err) == (1, "", "error: no tasks found in standard input\n")
     answer = tally("apply", "-f", "-", stdin=text)
-    assert (answer.exit_code, answer.out, answer.err) == (1, "", "error: no pools found in standard input\n")
+    assert (answer.exit_code, answer.out, answer.err) == (
+        1,
+        "",
+        "error: no pools or schedules found in standard input\n",
+    )
 
 
 @pytest.mark.parametrize(

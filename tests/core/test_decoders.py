@@ -25,6 +25,7 @@ from controller.core.model import (
     kept_log,
     notices,
     quarantine,
+    schedules,
     shares,
     task,
 )
@@ -123,6 +124,12 @@ ROWS: dict[str, Row] = {
     ),
     "core.model.installation.decode_engine": Row(installation.decode_engine, ("engine",), CORRUPT),
     "core.model.attested.decode": Row(attested.decode, ("attested",), CORRUPT),
+    "core.model.schedules.decode_schedule": Row(
+        lambda data: schedules.decode_schedule("nightly", data), ("schedules",), CORRUPT
+    ),
+    "core.model.schedules.decode_state": Row(
+        lambda data: schedules.decode_state("nightly", data), ("schedule-states",), CORRUPT
+    ),
     "core.model.notices.decode_notice": Row(notices.decode_notice, ("outbox",), CORRUPT),
     "core.model.notices.decode_delivery": Row(notices.decode_delivery, ("delivered",), CORRUPT),
     "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),

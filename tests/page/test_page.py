@@ -11,7 +11,16 @@ from selenium.webdriver.common.keys import Keys
 
 from controller.core.model import kept_log
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
+from controller.core.model.schedules import (
+    ScheduleState,
+    TickOutcome,
+    TickResult,
+    encode_schedule,
+    encode_state,
+    parse_schedule,
+)
 from controller.errors import TallyError
 from controller.views.freshness import RULE
 from tests.page.browser import Browser
@@ -84,6 +93,29 @@ def test_gateways_and_the_notifier_are_shown_where_there_are_some(browser: Brows
     assert len(browser.all("#gateways a")) == 1
     assert browser.text("#notifier") == "Notifier on duty: herald · 0 notices to be told"
     assert browser.one('[data-code="gateway-not-ready"]').is_displayed()
+
+
+def test_schedules_are_shown_where_there_are_some(browser: Browser, serve: Any) -> None:
+    """What is due next, and what became of the last tick; one that cannot be read says so."""
+    scene = busy()
+    browser.open(serve(scene).url)
+    assert not browser.one("#schedules-card").is_displayed()
+    fields = {"name": "nightly", "cron": "30 2 * * *", "timezone": "Europe/Berlin", "suspended": True}
+    schedule = parse_schedule({**fields, "task": {"command": ["true"]}})
+    outcome = TickOutcome(tick=60, result=TickResult.MADE, task="nightly-197001010001")
+    state = ScheduleState(cursor=60, create=1, live=("nightly-197001010001",), recent=(outcome,))
+    scene.write(
+        ("schedules", ("nightly",), encode_schedule(schedule, Op("x"))),
+        ("schedule-states", ("nightly",), encode_state(state, Op("x"))),
+        ("schedules", ("odd",), b'{"<b>": 1}'),
+    )
+    browser.wait(lambda: browser.one("#schedules-card").is_displayed(), "the section")
+    nightly, odd = browser.texts("#schedules li")
+    assert nightly.startswith("nightlysuspended30 2 * * * Europe/Berlin · made nightly-197001010001 (")
+    assert nightly.endswith(") · 1 task not ended")
+    assert odd.startswith("oddcannot be readschedules: ")
+    assert browser.one('[data-code="quarantined"]').is_displayed()
+    assert browser.problems() == []
 
 
 def test_a_shared_pool_shows_its_owners(browser: Browser, serve: Any) -> None:

@@ -39,6 +39,9 @@ KINDS = {
     "replicas": 1,
     "gateways": 1,
     "notifier": 0,
+    "schedules": 1,
+    "schedule-states": 1,
+    "attested-schedules": 1,
     "junk": 1,
 }
 NAMES = ["odd", "r1", "odd-1", "odd-2", "odd-3", "cancel", "retry", "999999999999", "A B", "a/b", ""]

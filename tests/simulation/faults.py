@@ -15,6 +15,7 @@ from controller.core.model import codec
 from controller.core.model.installation import decode_engine, encode
 from controller.core.model.op import Op
 from controller.core.model.resources import ZERO, Vector
+from controller.core.model.schedules import ATTESTED, KIND, STATES
 from controller.core.model.task import AttemptId
 from controller.errors import CorruptValue
 from tests.simulation.network import Link, Server
@@ -277,6 +278,9 @@ class Faults:
         prefixes = [keys.state(""), keys.ledger(""), keys.ledger(""), keys.attested(""), ""]
         if oracle.shares is not None:
             prefixes += [f"{keys.prefix}shares/", f"{keys.prefix}claims/"]
+        if not oracle.schedules.is_off:
+            kinds = (KIND, STATES, STATES, ATTESTED)
+            prefixes += [f"{keys.prefix}{kind}/" for kind in kinds]
         prefix = self.scheduler.rng.choice(prefixes)
         candidates = [key for key in oracle.values if prefix and key.startswith(prefix)]
         if not prefix:

@@ -25,6 +25,7 @@ from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
+from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
 
@@ -568,6 +569,7 @@ MUTANTS = [
     *ATTESTATION_MUTANTS,
     *NOTICE_MUTANTS,
     *DEPENDENCY_MUTANTS,
+    *SCHEDULE_MUTANTS,
 ]
 
 
@@ -583,7 +585,13 @@ def hunt(mutant: Mutant, seeds: int = SEEDS) -> Hunt:
     with applied(mutant):
         for seed in range(seeds):
             error = failure(
-                Scenario(seed, faults=mutant.faults, density=mutant.density, sharing=mutant.sharing)
+                Scenario(
+                    seed,
+                    faults=mutant.faults,
+                    density=mutant.density,
+                    sharing=mutant.sharing,
+                    schedules=mutant.schedules,
+                )
             )
             if error is not None:
                 return Hunt(seed + 1, str(error))

@@ -27,6 +27,7 @@ from tests.simulation.faults import FAULTS, OF_SHARING, Faults
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.poison import Poisons
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
+from tests.simulation.schedules import fast
 from tests.simulation.shares import ShareJudge
 from tests.simulation.sockets import PORT, Endpoints
 from tests.simulation.users import Users
@@ -43,7 +44,8 @@ class Scenario:
     """What a run is made of; all that happens in it follows from this.
 
     `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
-    pools are shared among owners; None: those of odd seeds.
+    pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
+    third seed.
     """
 
     seed: int
@@ -53,11 +55,17 @@ class Scenario:
     faults: frozenset[str] | None = None
     density: float = 1.0
     sharing: bool | None = None
+    schedules: bool | None = None
 
     @property
     def is_shared(self) -> bool:
         """See `sharing`."""
         return self.sharing if self.sharing is not None else self.seed % 2 == 1
+
+    @property
+    def has_schedules(self) -> bool:
+        """See `schedules`."""
+        return self.schedules if self.schedules is not None else self.seed % 3 == 2
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Result:
     transitions: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     sharing: dict[str, int] = field(default_factory=dict)  # how often each of its things happened
+    ticks: dict[str, int] = field(default_factory=dict)  # of schedules, by what became of them
 
 
 class Computer:
@@ -199,7 +208,13 @@ class Simulation:
         self.fast_takeover = rng.random() < 0.6  # else a dead leader's lease is waited for
         self.oracle.etcd, self.oracle.engine, self.oracle.endpoints = self.etcd, self.engine, self.endpoints
         self.users = Users(
-            self.scheduler, self.etcd, self.oracle, self.keys, scenario.tasks, shares=scenario.is_shared
+            self.scheduler,
+            self.etcd,
+            self.oracle,
+            self.keys,
+            scenario.tasks,
+            shares=scenario.is_shared,
+            schedules=scenario.has_schedules,
         )
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
@@ -225,6 +240,7 @@ class Simulation:
             installed(scheduler, self.endpoints.modules(), self.poisons.hit),
             logging_into(scheduler),
             errors_found_by(scheduler),
+            fast(),
         ):
             try:
                 self._run()
@@ -252,6 +268,8 @@ class Simulation:
                 self.oracle.check_deadlines()
             if scheduler.steps % 50 == 0 and self.oracle.shares is not None and not self.faults.names:
                 self.oracle.claims.check_idle()
+            if scheduler.steps % 50 == 0 and not self.oracle.schedules.is_off and not self.faults.names:
+                self.oracle.schedules.check_idle()
             if scheduler.steps % CHECK_EVERY == 0:
                 self.oracle.check_records(settled=False)
                 self._check_models()
@@ -267,6 +285,7 @@ class Simulation:
         result.depositions = self.oracle.depositions
         result.transitions = self.oracle.transitions
         result.sharing = self.oracle.sharing_counts()
+        result.ticks = self.oracle.schedules.results
 
     def _users_act(self) -> None:
         if not self._healing:
@@ -303,6 +322,7 @@ class Simulation:
         while True:
             if lifted:
                 self.poisons.lift(self)
+            self.users.end_schedules()
             left = self._unsettled(lifted=lifted)
             if not left:
                 return
@@ -325,6 +345,9 @@ class Simulation:
         left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
+        if not oracle.schedules.is_off:
+            left += oracle.schedules.left()
+            left += [f"schedule {schedule.name} goes on" for schedule in oracle.schedules.going()]
         left += [
             f"{key} is left" for key, value in oracle.values.items() if "/delivered/" in key and value != b"{"
         ]
@@ -441,6 +464,10 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         facts["claims", name] = sorted(claims.items())
     for name, pool in model.pools.items():
         facts["pool", name] = pool.mod
+    for name, record in model.schedules.defined.items():
+        facts["schedule", name] = (record.mod, record.create)
+    for name, state in model.schedules.states.items():
+        facts["schedule-state", name] = state
     facts["holding", ""] = sorted(model.holding)
     facts["gated", ""] = sorted(item for item in model.dependencies.closed.items() if item[1])
     facts["awaits", ""] = [sorted(model.dependencies.stale), sorted(model.dependencies.early)]

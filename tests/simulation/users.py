@@ -18,6 +18,7 @@ from controller.core.model.model import Model
 from controller.core.model.notices import Delivery, encode_delivery
 from controller.core.model.op import Op
 from controller.core.model.requests import Request, RequestKind
+from controller.core.model.schedules import KIND
 from controller.core.model.task import DEFAULT_OWNER
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
@@ -27,6 +28,7 @@ from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.schedules import ScheduleUsers
 
 POOLS = ("default", "spare")
 OWNERS = ("blue", "green", "red")
@@ -49,6 +51,7 @@ class Users:
         tasks: int,
         *,
         shares: bool,
+        schedules: bool,
     ) -> None:
         self.scheduler = scheduler
         self.etcd = etcd
@@ -60,6 +63,8 @@ class Users:
         self._ops = 0
         self._calm = False
         self._gateways = self._notifies = False
+        self._schedules = ScheduleUsers(self, self._fields) if schedules else None
+        oracle.schedules.is_off = not schedules
         self._burst = OWNERS[0]  # who submits most just now
         self.kin = Kin(self)
 
@@ -105,6 +110,8 @@ class Users:
         if self.kin.is_on:
             deeds[self.kin.circle] = 0.3
             deeds[self.kin.retry_downstream] = 2
+        if self._schedules is not None:
+            deeds.update({self._schedules.apply: 1.5, self._schedules.meddle: 0.7})
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
             self._burst = rng.choice(OWNERS)
@@ -443,6 +450,24 @@ class Users:
             f"user writes {write.key}" if isinstance(write, Put) else f"user deletes {write.key}"
         )
         self.etcd.do(lambda store: store.commit(Transaction((), (write,), self._op()), deadline=1e18), USER)
+
+    def put_spec(self, task_id: str) -> None:
+        """Somebody submits a task of that name."""
+        self._write_spec(task_id, self._fields())
+
+    def end_schedules(self) -> None:
+        """Those that have caught up are suspended, or deleted."""
+        if self._schedules is None or self.oracle.schedules.left():
+            return
+        for schedule in self.oracle.schedules.going():
+            if self.scheduler.rng.random() < 0.5:
+                self.delete(self.keys.of(KIND, (schedule.name,)))
+            else:
+                self._schedules.suspend(schedule, suspended=True)
+
+    def new_op(self) -> Op:
+        """The op of a write."""
+        return self._op()
 
     def _op(self) -> Op:
         self._ops += 1

@@ -24,6 +24,7 @@ from controller.core.model.notices import Dead, EndNotice, encode_notice
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.resources import Vector
+from controller.core.model.schedules import TickOutcome, TickResult
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
 from controller.core.model.task import AttemptId, Ending, Launch, Observation, Pool, Spec, Status, Step
@@ -238,6 +239,7 @@ def happen(metrics: Metrics, times: int) -> None:
     metrics.entered("leading")
     metrics.took_over(0.1)
     metrics.unnoticed(1)
+    metrics.ticked(TickOutcome(tick=60, result=TickResult.MADE))
     steps = [
         Step(at=10.0, source="Created", event="admitted", state="Pending", attempt=1),
         Step(at=11.0, source="Pending", event="running-observed", state="Running", attempt=1),
@@ -340,6 +342,7 @@ def test_every_metric_moves() -> None:
         ("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 3000}), Op("x"), {})),
         ("unknown", ("more",), b"?"),
         ("attested", ("task-one",), b'{"owner":"default","by":"x"}'),
+        ("schedules", ("one",), b'{"name":"one","cron":"* * * * *","task":{"command":["true"]}}'),
         ("outbox", ("task-one", "1"), notice()),
         ("outbox", ("task-one", "2"), notice(dead=Dead(why={}))),
     )

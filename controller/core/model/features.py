@@ -38,7 +38,10 @@ NOTIFY = "notify"
 DEPENDENCIES = "dependencies"
 """Spec.after, Status.gated, and the records `awaits/`."""
 
-KNOWN = (ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS)
+SCHEDULES = "schedules"
+"""The records `schedules/`, `schedule-states/` and `attested-schedules/`."""
+
+KNOWN = (ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
 

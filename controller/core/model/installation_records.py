@@ -1,6 +1,6 @@
 """The records of the whole installation: its leader, identity, replicas, terms, and requests for repairs.
 
-Also the records beside tasks: attestations, notices about ended tasks, and kept logs.
+Also the records beside tasks: attestations, notices about ended tasks, kept logs, and schedules.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from controller.core.model.attested import Attestation
 from controller.core.model.installation import EngineRecord, Installation, decode_engine, decode_installation
 from controller.core.model.records import Change, Task
 from controller.core.model.requests import RepairRequest
+from controller.core.model.schedule_records import ScheduleRecords
 
 
 class InstallationRecords:
@@ -36,6 +37,8 @@ class InstallationRecords:
         self.dead: dict[tuple[str, ...], float] = {}  # those of them that were given up, and when
         self.deliveries: dict[tuple[str, ...], notices.Delivery] = {}
         self.attested: dict[str, tuple[Attestation, int]] = {}  # task → its attestation, with its mod
+
+        self.schedules = ScheduleRecords()
 
     def attestation_of(self, task: Task) -> Attestation | None:
         """The attestation that holds for the task's spec."""
@@ -101,7 +104,7 @@ class InstallationRecords:
             case "usage":
                 _check_mapping(change)  # it is read on demand, and what cannot be read is shown before
             case _:
-                return False
+                return self.schedules.take(change)
         return True
 
     def _remember(self, change: Change) -> None:

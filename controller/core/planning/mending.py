@@ -1,4 +1,5 @@
-"""Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs.
+"""Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs,
+schedules.
 
 These plans come first, each in a transaction of its own, since they are made from what is committed.
 """
@@ -13,6 +14,7 @@ from controller.core.planning.intake import Intake
 from controller.core.planning.keeping import Keeping
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
 from controller.core.planning.repair import plan_repair
+from controller.core.planning.ticks import Ticks
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempts
 
@@ -32,12 +34,13 @@ class Mending:
         self.wants_list = False
         self.accounts = Accounts(model)
         self.keeping = Keeping(model)
+        self.ticks = Ticks(model)
 
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
         records = model.repairs or model.asides or model.deliveries or self.keeping.is_due
-        return bool(records or (model.shared and self.accounts.is_due(now)))
+        return bool(records or (model.shared and self.accounts.is_due(now)) or self.ticks.is_due(now))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
@@ -49,6 +52,7 @@ class Mending:
                 self._plan_identity(moment)
                 or self._plan_repairs(moment, limits)
                 or self.accounts.plan(moment, limits)
+                or self.ticks.plan(moment, limits)
             )
         return plan
 

@@ -17,6 +17,7 @@ from controller.core.model.claims import Claim
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.requests import RequestKind
+from controller.core.model.schedules import TickOutcome
 from controller.core.model.shares import Share
 from controller.core.model.task import AttemptId, Launch, Status
 
@@ -173,7 +174,8 @@ class Plan:
     """See the module's docstring.
 
     The (name, mod) of each of `pools` is compared, since a decision rests on the pool's definition (I2). A
-    plan of repairs has `records`, `outcomes` and `compared`, and nothing else.
+    plan of repairs has `records`, `outcomes` and `compared`, and nothing else; one of schedules `records`,
+    `ticks` and `compared`.
     """
 
     op: Op
@@ -187,6 +189,7 @@ class Plan:
     unnoticed: int = 0  # ends that were to be told about, and for which the outbox has no room
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    ticks: list[tuple[str, TickOutcome]] = field(default_factory=list)  # decided by it: schedule and outcome
     # (kind, names, mod) of other records to compare
     compared: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
 

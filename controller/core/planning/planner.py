@@ -79,6 +79,7 @@ class Planner:
     def note(self, touched: Touched) -> None:
         """Put on the agenda what a change by others than this planner touched."""
         self._agenda.note(touched)
+        self.mending.ticks.note(touched)
 
     def next_wake(self) -> float | None:
         """The next time at which time alone gives the planner something to do; None for never."""
@@ -88,6 +89,7 @@ class Planner:
             self._agenda.next_wake(),
             mending.accounts.next_due(),
             mending.keeping.next_due(),
+            mending.ticks.next_due(),
         )
         return min((wake for wake in wakes if wake is not None), default=None)
 
@@ -188,7 +190,8 @@ class Planner:
         for notice in plan.notices:
             self._apply(Change(notices.OUTBOX, notice.names, notice.value, revision))
         for record in plan.records:
-            self._apply(Change(record.kind, record.names, record.value, revision))
+            create = revision if not record.seen_mod else 0
+            self._apply(Change(record.kind, record.names, record.value, revision, create))
         if self._ahead is not None:
             self._ahead.follows(revision)
 

@@ -6,23 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-INVARIANTS = (
-    "I1",
-    "I2",
-    "I3",
-    "I4",
-    "I5",
-    "I6",
-    "I7",
-    "I8",
-    "I9",
-    "I10",
-    "I11",
-    "I12",
-    "I13",
-    "layout",
-    "identity",
-)
+INVARIANTS = (*(f"I{number}" for number in range(1, 15)), "layout", "identity")
 """What a finding may be of.
 
 layout: records that cannot be read; identity: what is not this installation's.
@@ -53,9 +37,10 @@ class Finding(Struct, frozen=True, kw_only=True):
     Findings of the same subject and invariant are the same finding at different times.
     """
 
-    # I1 … I13, "layout" for records that cannot be read, "identity" for what is not this installation's
+    # I1 … I14, "layout" for records that cannot be read, "identity" for what is not this installation's
     invariant: str
-    # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "installation/ID"
+    # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "schedule/NAME",
+    # "installation/ID"
     subject: str
     what: str  # a sentence, with the numbers
     since_revision: int  # the last write that can have caused it; 0 if none is known

@@ -1,9 +1,9 @@
 """The promise, as checks: what must hold of the stored records, at one revision.
 
 Pure. The checks run after each step of a simulation, in `tally audit` on a model loaded at one revision, and
-in the leader on its own model. The numbers are those of the invariants I1 to I13 (see deploy/reference.md).
-Checks of terms are in `terms`, and those that need an engine's list in `engine_invariants`. The cost of
-`check_task` follows the task's history; that of the others follows the number of tasks that they are given.
+in the leader on its own model. The numbers are those of the invariants (see deploy/reference.md). Checks of
+terms are in `terms`, and those that need an engine's list in `engine_invariants`. The cost of `check_task`
+follows the task's history; that of the others follows the number of tasks that they are given.
 
 Soundness: a finding is either certain at once, or `transient`. A transient one can be a matter of timing (a
 creation in flight, an end not committed yet). It counts only if a second look finds it again for the same
@@ -31,6 +31,7 @@ from controller.core.promise.attested_invariants import check_attestations, chec
 from controller.core.promise.changes_told import untold_changes
 from controller.core.promise.dependency_invariants import check_dependencies
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.schedule_invariants import check_schedules
 from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
 from controller.errors import CorruptValue
@@ -39,10 +40,10 @@ _BY_HAND = "a status that was not written by Tally"
 
 
 def check_model(model: Model) -> list[Finding]:
-    """All that the records alone show: I1 to I3, I7 to I13, parts of I4 and I6, and unreadable records."""
+    """All that the records alone show: all but I5, parts of I4 and I6, and unreadable records."""
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += [*check_attested(model, model.tasks.values()), *check_attestations(model)]
-    findings += check_dependencies(model, model.tasks.values())
+    findings += [*check_dependencies(model, model.tasks.values()), *check_schedules(model)]
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
     )

@@ -17,7 +17,7 @@ from controller.clock import Clock
 Step = Callable[[], None]
 
 
-class Schedule:
+class TimedCalls:
     """See the module's docstring. `stop` ends the thread; steps that are still due are dropped."""
 
     def __init__(self, clock: Clock, lock: AbstractContextManager[object], *, scale: float) -> None:

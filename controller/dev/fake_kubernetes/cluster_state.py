@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from controller.clock import Clock, SystemClock
 from controller.dev.fake_kubernetes.access import TOKEN, USER, AccessControl
 from controller.dev.fake_kubernetes.admission import AdmissionControl, Webhook
-from controller.dev.fake_kubernetes.agenda import Schedule
+from controller.dev.fake_kubernetes.agenda import TimedCalls
 from controller.dev.fake_kubernetes.api import FakeApi
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
@@ -65,7 +65,7 @@ class ClusterState:
         self.admission = AdmissionControl(self.storage)
         self.faults = Faults(seed=options.seed)
         self.watches = OpenWatches(self.storage)
-        self._agenda = Schedule(self.clock, self.storage.lock, scale=options.scale)
+        self._agenda = TimedCalls(self.clock, self.storage.lock, scale=options.scale)
         self._registry = PodRegistry(self.storage, self.version, self.clock, self.admission)
         recorder = EventRecorder(self.storage, self.clock)
         self._nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from controller.dev.fake_kubernetes import pod_status
-from controller.dev.fake_kubernetes.agenda import Schedule, Step
+from controller.dev.fake_kubernetes.agenda import Step, TimedCalls
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.nodes import Nodes
@@ -52,7 +52,7 @@ class Kubelets:
         self,
         registry: PodRegistry,
         nodes: Nodes,
-        agenda: Schedule,
+        agenda: TimedCalls,
         recorder: EventRecorder,
         *,
         version: ServerVersion,

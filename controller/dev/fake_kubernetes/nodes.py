@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from controller.dev.fake_kubernetes.agenda import Schedule, Step
+from controller.dev.fake_kubernetes.agenda import Step, TimedCalls
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.pod_defaults import quantity
 from controller.dev.fake_kubernetes.pod_registry import TERMINAL, DeleteOptions, PodRegistry
@@ -43,7 +43,7 @@ class Nodes:
     """All nodes, and the node controller. Calls need the storage's lock."""
 
     def __init__(
-        self, storage: Storage, registry: PodRegistry, agenda: Schedule, *, monitor_seconds: float
+        self, storage: Storage, registry: PodRegistry, agenda: TimedCalls, *, monitor_seconds: float
     ) -> None:
         self._storage = storage
         self._registry = registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from controller.dev.fake_kubernetes import apierrors
-from controller.dev.fake_kubernetes.agenda import Schedule
+from controller.dev.fake_kubernetes.agenda import TimedCalls
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.pod_run import PodRun
 from controller.dev.fake_kubernetes.storage import Storage
@@ -14,7 +14,7 @@ from controller.dev.fake_kubernetes.storage import Storage
 class PodLogs:
     """Reads the runs of the kubelets."""
 
-    def __init__(self, storage: Storage, runs: Mapping[str, PodRun], agenda: Schedule) -> None:
+    def __init__(self, storage: Storage, runs: Mapping[str, PodRun], agenda: TimedCalls) -> None:
         self._storage = storage
         self._runs = runs
         self._agenda = agenda

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from controller.dev.fake_kubernetes.agenda import Schedule
+from controller.dev.fake_kubernetes.agenda import TimedCalls
 from controller.dev.fake_kubernetes.apierrors import Document
 from controller.dev.fake_kubernetes.cluster_events import EventRecorder
 from controller.dev.fake_kubernetes.nodes import Node, Nodes
@@ -40,7 +40,7 @@ class Scheduler:
         storage: Storage,
         registry: PodRegistry,
         nodes: Nodes,
-        agenda: Schedule,
+        agenda: TimedCalls,
         recorder: EventRecorder,
         *,
         delay: float,

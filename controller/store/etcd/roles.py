@@ -5,9 +5,9 @@ Pure; `auth` applies them to etcd.
 | role | reads | writes |
 |---|---|---|
 | controller | all of the cluster's keys | all of the cluster's keys |
-| user | the same | `tasks/`, `requests/`, `awaits/` |
+| user | the same | `tasks/`, `requests/`, `awaits/`, `schedules/` |
 | admin | the same | as a user, `pools/`, `repairs/`, `delivered/`, `engine`, `leader` (it steps down) |
-| gateway | the same | as a user, `attested/`, `gateways/` |
+| gateway | the same | as a user, `attested/`, `attested-schedules/`, `gateways/` |
 | notifier | `outbox/`, `delivered/`, `notifier` | `delivered/`, `notifier` |
 | reader | the same | nothing |
 
@@ -74,6 +74,7 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
                 read,
                 *_user(keys),
                 _below("WRITE", keys.attested("")),
+                _below("WRITE", keys.attested_schedules),
                 _below("WRITE", keys.gateways),
             )
         case Role.NOTIFIER:
@@ -97,11 +98,8 @@ def permissions(role: Role, keys: Keys) -> tuple[Permission, ...]:
 
 
 def _user(keys: Keys) -> tuple[Permission, ...]:
-    return (
-        _below("WRITE", keys.task("")),
-        _below("WRITE", f"{keys.prefix}requests/"),
-        _below("WRITE", keys.awaits),
-    )
+    own = (keys.task(""), f"{keys.prefix}requests/", keys.awaits, keys.schedules)
+    return tuple(_below("WRITE", prefix) for prefix in own)
 
 
 def _below(right: str, prefix: str) -> Permission:

@@ -1,0 +1,42 @@
+"""The documents of the status endpoint's API about schedules. See `documents`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from msgspec import Struct
+from starlette.responses import Response
+
+from controller.endpoint.api import ReadApi
+from controller.endpoint.documents import encode, masked_spec
+from controller.endpoint.problems import Problem
+from controller.endpoint.route import Ask
+from controller.views.schedules import ScheduleView, masked_task, schedule_names, schedule_view
+
+
+class ScheduleList(Struct, frozen=True, kw_only=True):
+    """The schedules, by name."""
+
+    items: list[ScheduleView]
+
+
+_SHOWN = masked_task(masked_spec)
+
+
+def schedules(api: ReadApi, _: Ask) -> Response:
+    """All schedules."""
+    now = api.view.now()
+    with api.view.reading() as model:
+        found = [schedule_view(model, name, now, _SHOWN) for name in schedule_names(model)]
+    items = [view for view in found if view is not None]
+    return Response(encode(ScheduleList(items=items)), media_type="application/json")
+
+
+def schedule(api: ReadApi, ask: Ask) -> Response:
+    """One schedule."""
+    name, now = ask.path["name"], api.view.now()
+    with api.view.reading() as model:
+        found = schedule_view(model, name, now, _SHOWN)
+    if found is None:
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no schedule {name[:80]!r}")
+    return Response(encode(found), media_type="application/json")

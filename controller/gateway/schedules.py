@@ -1,0 +1,104 @@
+"""The operations of the gateway on schedules. Who may submit a task may have it made at its times."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+
+from controller.client.views import ApplyResult
+from controller.core.model import codec
+from controller.errors import InvalidField
+from controller.gateway.api import GatewayApi, answer
+from controller.gateway.operation import CallerRequest, Operation
+from controller.views.schedules import ScheduleView
+
+_NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such schedule, as far as the caller may know."}
+_WRITES = {
+    HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it.",
+    HTTPStatus.CONFLICT: "There is another schedule of this name.",
+}
+
+
+def _list(api: GatewayApi, ask: CallerRequest) -> Response:
+    return answer({"items": codec.to_builtins(api.service.schedules.all(ask.caller))})
+
+
+def _one(api: GatewayApi, ask: CallerRequest) -> Response:
+    return answer(codec.to_builtins(api.service.schedules.get(ask.caller, ask.path["name"])))
+
+
+def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
+    name, definition = ask.path["name"], ask.body
+    if definition.setdefault("name", name) != name:
+        raise InvalidField("name", f"is {definition['name']!r}, but the path says {name!r}")
+    return answer(api.writing.schedules(ask.caller).apply(definition))
+
+
+def _delete(api: GatewayApi, ask: CallerRequest) -> Response:
+    api.service.schedules.get(ask.caller, ask.path["name"])  # raises NotFound
+    api.writing.schedules(ask.caller).delete(ask.path["name"])
+    return Response(status_code=204)
+
+
+def _suspend(api: GatewayApi, ask: CallerRequest) -> Response:
+    api.service.schedules.get(ask.caller, ask.path["name"])
+    return answer({"changed": api.writing.schedules(ask.caller).suspend(ask.path["name"])})
+
+
+def _resume(api: GatewayApi, ask: CallerRequest) -> Response:
+    api.service.schedules.get(ask.caller, ask.path["name"])
+    return answer({"changed": api.writing.schedules(ask.caller).resume(ask.path["name"])})
+
+
+_PATH = "/v1/schedules/{name}"
+SCHEDULE_OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "GET", "/v1/schedules", "listSchedules", "All schedules.", _list, answer=dict, reads_model=True
+    ),
+    Operation(
+        "GET",
+        _PATH,
+        "getSchedule",
+        "One schedule.",
+        _one,
+        answer=ScheduleView,
+        problems=_NOT_FOUND,
+        reads_model=True,
+    ),
+    Operation(
+        "PUT",
+        _PATH,
+        "applySchedule",
+        "Create a schedule, or replace its definition.",
+        _apply,
+        answer=ApplyResult,
+        body=dict[str, Any],
+        problems=_WRITES,
+    ),
+    Operation(
+        "DELETE",
+        _PATH,
+        "deleteSchedule",
+        "Delete a schedule. Its tasks stay.",
+        _delete,
+        problems={**_WRITES, **_NOT_FOUND},
+        successes={HTTPStatus.NO_CONTENT: "Done."},
+    ),
+    *(
+        Operation(
+            "POST",
+            f"{_PATH}/{verb}",
+            f"{verb}Schedule",
+            summary,
+            handle,
+            answer=dict,
+            problems={**_WRITES, **_NOT_FOUND},
+        )
+        for verb, summary, handle in (
+            ("suspend", "Make none of its tasks from now on.", _suspend),
+            ("resume", "Make its tasks again.", _resume),
+        )
+    ),
+)

@@ -1,0 +1,202 @@
+"""The facts of schedules: what is due next, what became of their last ticks, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from msgspec import Struct
+
+from controller.core.model.cron import ticks_after
+from controller.core.model.model import Model
+from controller.core.model.schedules import (
+    KIND,
+    STATES,
+    Schedule,
+    TickOutcome,
+    bare_task,
+    fields_of,
+    task_id_of,
+)
+from controller.core.model.task import Spec
+
+UPCOMING = 5
+AHEAD_SECONDS = 60
+MAX_SHOWN = 50
+
+
+class ScheduleView(Struct, frozen=True, kw_only=True):
+    """A schedule as it stands. Times are seconds since the Unix epoch.
+
+    `definition` is as `tally apply` takes it; None if it cannot be read, and `problem` then says why.
+    `upcoming` are the next ticks, none while it is suspended. `live` are its tasks that had not ended at its
+    last tick, and `waiting` is the tick that waits for their end; 0 for none. `recent` are the last outcomes,
+    oldest first, and `counts` all ticks by result, since `since`, when the leader first saw the schedule.
+    """
+
+    name: str
+    definition: dict[str, Any] | None = None
+    problem: str = ""
+    owner: str = ""
+    pool: str = ""
+    attested_by: str = ""
+    suspended: bool = False
+    upcoming: tuple[int, ...] = ()
+    waiting: int = 0
+    live: tuple[str, ...] = ()
+    recent: tuple[TickOutcome, ...] = ()
+    counts: dict[str, int] = {}
+    cursor: int = 0
+    since: float | None = None
+    create_revision: int = 0
+
+    def says(self, field: str) -> str:
+        """A field of its definition, as text; "" if it cannot be read."""
+        return str(self.definition.get(field, "")) if self.definition is not None else ""
+
+    @property
+    def last(self) -> TickOutcome | None:
+        """The last outcome."""
+        return self.recent[-1] if self.recent else None
+
+
+def schedule_names(model: Model) -> list[str]:
+    """Those that have a record, readable or not, sorted."""
+    unreadable = (names[0] for kind, names in model.quarantine if kind in (KIND, STATES))
+    return sorted({*model.schedules.defined, *model.schedules.states, *unreadable})
+
+
+def plain_task(schedule: Schedule) -> dict[str, Any]:
+    """The definition, with the values of its environment."""
+    return fields_of(schedule)
+
+
+def masked_task(mask: Callable[[Spec], dict[str, Any]]) -> Callable[[Schedule], dict[str, Any]]:
+    """The definition, with its task as `mask` shows it."""
+
+    def shown(schedule: Schedule) -> dict[str, Any]:
+        return {**fields_of(schedule), "task": bare_task(mask(schedule.task))}
+
+    return shown
+
+
+def schedule_view(
+    model: Model,
+    name: str,
+    now: float,
+    shown: Callable[[Schedule], dict[str, Any]] = plain_task,
+    *,
+    upcoming: int = UPCOMING,
+) -> ScheduleView | None:
+    """One schedule, with so many of its next ticks; None if there is none.
+
+    `shown`: its definition, as whoever asks may see it.
+    """
+    records = model.schedules
+    record, state = records.defined.get(name), records.states.get(name)
+    problems = [f"{kind}: {why}" for kind in (KIND, STATES) if (why := model.quarantine.get((kind, (name,))))]
+    if record is None and state is None and not problems:
+        return None
+    facts: dict[str, Any] = {"name": name, "problem": "; ".join(problems)}
+    if state is not None:
+        facts |= {
+            "waiting": state.waiting,
+            "live": state.live,
+            "recent": state.recent,
+            "counts": {result.value: count for result, count in sorted(state.counts.items())},
+            "cursor": state.cursor,
+            "since": state.since,
+        }
+    if record is not None:
+        schedule, word = record.schedule, records.attestation_of(record)
+        after = max(state.cursor if state is not None else 0, int(now))
+        ticks = () if schedule.suspended else ticks_after(schedule.cron, schedule.timezone, after)
+        facts |= {
+            "definition": {"kind": "Schedule", **shown(schedule)},
+            "owner": schedule.task.owner,
+            "pool": schedule.task.pool,
+            "attested_by": word.by if word is not None else "",
+            "suspended": schedule.suspended,
+            "upcoming": tuple(islice(ticks, upcoming)),
+            "create_revision": record.create,
+        }
+    return ScheduleView(**facts)
+
+
+def schedule_views(model: Model, now: float) -> list[ScheduleView]:
+    """All schedules, sorted by name."""
+    views = (schedule_view(model, name, now) for name in schedule_names(model))
+    return [view for view in views if view is not None]
+
+
+class ScheduleSummary(Struct, frozen=True, kw_only=True):
+    """A schedule as the live page shows it. Times are seconds since the Unix epoch; 0: never."""
+
+    name: str
+    cron: str
+    timezone: str
+    suspended: bool
+    next: int
+    waiting: int
+    live: int
+    last: str  # what became of its last tick, in words
+    last_tick: int
+    problem: str
+
+
+def schedule_summaries(model: Model, now: float) -> list[ScheduleSummary]:
+    """The first MAX_SHOWN of them, by name."""
+    found = []
+    for name in schedule_names(model)[:MAX_SHOWN]:
+        view = schedule_view(model, name, now, upcoming=1)
+        if view is not None:
+            found.append(
+                ScheduleSummary(
+                    name=name,
+                    cron=view.says("cron"),
+                    timezone=view.says("timezone"),
+                    suspended=view.suspended,
+                    next=view.upcoming[0] if view.upcoming else 0,
+                    waiting=view.waiting,
+                    live=len(view.live),
+                    last=outcome_text(view.last) if view.last is not None else "",
+                    last_tick=view.last.tick if view.last is not None else 0,
+                    problem=view.problem,
+                )
+            )
+    return found
+
+
+def explain_schedule(view: ScheduleView, now: float) -> str:
+    """One sentence: what it will make next, or why it makes nothing."""
+    if view.problem:
+        return f"{view.name} makes nothing: it cannot be read ({view.problem})"
+    if view.definition is None:
+        return f"{view.name} was deleted, and a leader has yet to remove its state"
+    if view.suspended:
+        return f"{view.name} makes nothing: it is suspended, until `tally resume schedule/{view.name}`"
+    if view.waiting:
+        waits = f"the tick of {tick_time(view.waiting)} waits until {', '.join(view.live[:3])}"
+        more = f" and {len(view.live) - 3} others have" if len(view.live) > 3 else " has"
+        return f"{view.name}: {waits}{more} stopped, which it replaces"
+    if not view.upcoming:
+        return f"{view.name} makes nothing more: its expression does not come true again"
+    tick = view.upcoming[0]
+    seconds = max(0, round(tick - now))
+    ahead = round(view.cursor - now)
+    then = f"; all before is decided, by a clock that was {ahead} s ahead" if ahead > AHEAD_SECONDS else ""
+    return f"{view.name} makes {task_id_of(view.name, tick)} at {tick_time(tick)}, in {seconds} s{then}"
+
+
+def tick_time(tick: int) -> str:
+    """The time of a tick, by UTC."""
+    return f"{datetime.fromtimestamp(tick, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def outcome_text(outcome: TickOutcome) -> str:
+    """What became of a tick, or of several, in words."""
+    times = f" ×{outcome.count}{' or more' if outcome.more else ''}" if outcome.count > 1 else ""
+    why = f": {outcome.why}" if outcome.why else ""
+    return f"{outcome.result.value}{times}{why}{f' {outcome.task}' if outcome.task else ''}"
