@@ -8,13 +8,9 @@ now. All replicas have the same model: select `replica_role="leader"` to sum wit
 
 from __future__ import annotations
 
-from controller.core.model.task import StopReason
-from controller.core.planning import reasons
 from controller.telemetry.family import Family, MetricType
 
 ROLE = "replica_role"
-OTHER = "Other"
-"""The label's value for a word outside its fixed set."""
 
 _OWNER = ("pool", "owner")
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -366,37 +362,3 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}
-
-REASONS = reasons.REASONS | {
-    # of tasks whose attempt has not ended, or that have none (core/planning/transitions.py,
-    # core/planning/decide.py)
-    "",
-    "Cancelled",
-    "DependencyFailed",
-    "DependencyUnknown",
-    "Found",
-    "Lost",
-    "OnHold",
-    "Preempted",
-    "PriorityChanged",
-    "QueueDeadlineExceeded",
-    "Released",
-    "RequestIgnored",
-    "RetryRequested",
-    "Skipped",
-    "Succeeded",
-    "Unattested",
-    "Unsatisfiable",
-    *StopReason,
-    # of those that wait
-    "ContainerCreating",
-    "PodInitializing",
-    "SchedulingGated",
-    "Unschedulable",
-}
-"""The reasons that labels may have. Engines also pass on others' reasons, whose number is not bounded."""
-
-
-def known(word: str, words: frozenset[str]) -> str:
-    """The word if it is of the set, else `OTHER`."""
-    return word if word in words else OTHER

@@ -15,8 +15,9 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.schedules import TickOutcome
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, FAMILIES, OTHER, REASONS, ROLE, known
+from controller.telemetry.catalog import BY_NAME, FAMILIES, ROLE
 from controller.telemetry.family import MetricType, table
+from controller.telemetry.label_words import OTHER, REASONS, known
 from controller.telemetry.scrape import Outside, ProcessSeries, ViewSeries
 from controller.views.replica import ReadableReplica
 

@@ -24,8 +24,9 @@ from controller.core.model.model import Model
 from controller.core.model.resources import ZERO
 from controller.core.promise.finding import INVARIANTS, FindingSeverity
 from controller.store.base import StoreSize
-from controller.telemetry.catalog import BY_NAME, OTHER, ROLE
+from controller.telemetry.catalog import BY_NAME, ROLE
 from controller.telemetry.family import MetricType
+from controller.telemetry.label_words import OTHER
 from controller.views.freshness import Freshness
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.notices import BesideCounts, beside_counts

@@ -12,7 +12,7 @@ from controller.core.model.task import RetryPolicy, RetryRule
 from controller.core.planning.reasons import REASONS, unknown_reasons
 from controller.engine.docker import container
 from controller.engine.kubernetes import pod_observation
-from controller.telemetry import catalog
+from controller.telemetry import label_words
 
 
 def test_what_engines_refuse_and_report_is_known() -> None:
@@ -26,7 +26,7 @@ def test_what_engines_refuse_and_report_is_known() -> None:
     words |= pod_observation._REFUSED | pod_observation._DISRUPTED | pod_observation._CANNOT_START
     words |= set(container._START_FAILURES.values())
     assert words <= REASONS
-    assert catalog.REASONS > REASONS
+    assert label_words.REASONS > REASONS
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from controller.endpoint.server import StatusServer
 from controller.store.base import Delete, Put, Transaction
 from controller.store.memory import MemoryStore
 from controller.store.records import to_change
-from controller.telemetry.catalog import OTHER
+from controller.telemetry.label_words import OTHER
 from controller.telemetry.metrics import Metrics
 from tests.endpoint.model_view import ModelView
 from tests.support.mutations import EXAMPLES, SETTINGS
