@@ -361,3 +361,31 @@ def test_the_audit_sees_who_waits_for_nobody(stage: Stage) -> None:
     assert i13(stage) == ["task/b waits for nobody, which is not there, or no older task: it can never run"]
     step(stage.leader())
     assert i13(stage) == []
+
+
+def test_any_number_of_unknown_parents(stage: Stage) -> None:
+    """What is compared fits one transaction."""
+    leader = stage.leader()
+    stage.submit("child", after=[f"nobody-{n}" for n in range(1000)])
+    assert step(leader) == []
+    assert reason(stage, "child") == ("Failed", "DependencyUnknown")
+    stage.request("child", RequestKind.RETRY)
+    assert step(leader) == []
+    assert stage.status("child").steps == 3
+
+
+def test_a_child_is_removed_after_the_records_that_keep_its_parents(stage: Stage) -> None:
+    """Else they would keep the parents, as those of a child that is on its way."""
+    leader = stage.leader()
+    stage.submit("a", retention_seconds=0.001)
+    stage.submit("b", after=["a"], retention_seconds=0.001)
+    stage.put(f"{stage.keys.awaits}a/b", b"{}")
+    step(leader)
+    stage.request("b", RequestKind.CANCEL)
+    stage.clock.move(1)
+    step(leader)
+    end(leader, "a")
+    stage.clock.move(1)
+    step(leader)
+    assert awaits(stage) == []
+    assert stage.model().tasks == {}

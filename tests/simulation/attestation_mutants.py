@@ -24,7 +24,7 @@ ATTESTATION_MUTANTS = (
     ),
     Mutant(
         "an unattested task waits for ever",
-        (Edit(_DECIDE, "if refused:", "if False:"),),
+        (Edit(_DECIDE, "if others.refused:", "if False:"),),
     ),
     Mutant(
         "a task is refused by a pool that has changed meanwhile",

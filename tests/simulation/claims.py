@@ -488,7 +488,8 @@ class ClaimJudge:
         ):
             return
         is_aside = oracle.keys.quarantined(task_id) in oracle.values
-        if is_aside or task_id in {**oracle.frozen, **oracle.rubbish}:
+        is_closed = oracle.dependents.is_closed(task_id)
+        if is_aside or is_closed or task_id in {**oracle.frozen, **oracle.rubbish}:
             return
         for pool in self.versions(name, op):
             if pool is None or pool.sharing is None or pool.preemption is None or pool.paused:

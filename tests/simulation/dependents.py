@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.model import codec, features
 from controller.core.model.installation import decode_engine
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import Spec, Status
 from controller.errors import CorruptValue
 from controller.store.base import KeyValue
@@ -123,11 +124,12 @@ class DependencyJudge:
         return younger is not None and older is not None and not older[1] < younger[1]
 
     def is_closed(self, task_id: str) -> bool:
-        """Whether one that it waits for has not ended as it wants."""
+        """Whether one that it waits for has not ended as it wants, or is to run again."""
         found = self._spec(task_id)
         for dependency in found[0].after if found is not None and self.waits_for(task_id) else ():
             status = self._status(dependency.task)
-            if status is None or status.state not in WANTED[dependency.when]:
+            retry = self._oracle.keys.request(dependency.task, RequestKind.RETRY)
+            if status is None or status.state not in WANTED[dependency.when] or retry in self._oracle.values:
                 return True
         return False
 

@@ -110,8 +110,11 @@ class Dependencies:
         return parent_of(self._tasks.get(task_id))
 
     def keeps(self, task_id: str) -> bool:
-        """Whether the task must not be removed: another one waits for it, or is being created to."""
-        if task_id in self._kept:
+        """Whether the task must not be removed: another one waits for it, or is being created to.
+
+        Nor is it removed before the records that keep its own parents, which would be taken for early ones.
+        """
+        if task_id in self._kept or task_id in self._awaiting:
             return True
         return any((task_id, child) in self.early for child in self._awaits.get(task_id, ()))
 
@@ -144,7 +147,8 @@ class Dependencies:
         self.early.pop((parent, child), None)
         _discard(self._awaits, parent, child)
         _discard(self._awaiting, child, parent)
-        self._touch(parent)  # it may be time to remove it
+        for task_id in (parent, child):
+            self._touch(task_id)  # it may be time to remove it
 
     # -- details
 

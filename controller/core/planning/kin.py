@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from controller.core.model import features
 from controller.core.model.dependencies import gate_of
@@ -80,7 +81,8 @@ class Kin:
         wanted: list[tuple[str, tuple[str, ...]]] = [
             ("states", (name,)) for name in decision.parents[:COMPARED] if name not in self._changed
         ]
-        wanted += [("tasks", (name,)) for name in (task.gate.unknown if wanted and task.gate else ())]
+        unknown = task.gate.unknown if wanted and task.gate is not None else {}
+        wanted += [("tasks", (name,)) for name in islice(unknown, COMPARED)]
         if decision.removes and not has_dependencies(self._model):
             wanted.append(("engine", ()))  # no task can wait for it before the feature is on
         return {record: self._model.mod_of(*record) for record in wanted if record not in self.compared}
