@@ -29,13 +29,19 @@ from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
-from controller.views.dependencies import ParentVerdict
+from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 
 SHOWN_PARENTS = 20
-_ORDER = (ParentVerdict.UNKNOWN, ParentVerdict.UNMET, ParentVerdict.UNFINISHED, ParentVerdict.MET)
+_ORDER = (
+    ParentVerdict.UNKNOWN,
+    ParentVerdict.UNMET,
+    ParentVerdict.UNFINISHED,
+    ParentVerdict.PAST,
+    ParentVerdict.MET,
+)
 
 
 def describe(
@@ -88,7 +94,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Why": session.client.explain(name),
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
-            "Waits for": f"{view.waits_for} of {counted(len(view.after), 'task')}" if view.waits_for else "",
+            "Waits for": _waits_for(view),
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
@@ -118,6 +124,14 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _waits_for(view: TaskView) -> str:
+    """How many of how many, and what becomes of it in the end if that is certain; "" if it waits for none."""
+    if not view.waits_for:
+        return ""
+    fate = fate_of(view.after)
+    return f"{view.waits_for} of {counted(len(view.after), 'task')}{f'; {fate}' if fate else ''}"
 
 
 def _print_parents(view: TaskView) -> None:

@@ -13,6 +13,7 @@ import typer
 from controller.client.views import OwnerView, PoolView, ReplicaView, TaskView
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
+from controller.views.dependencies import NodeView
 from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.gateways import GatewayView
@@ -117,7 +118,7 @@ def state_text(view: TaskView) -> str | None:
     return f"{view.state}{more}" if more else view.state
 
 
-def reason_text(view: TaskView) -> str:
+def reason_text(view: TaskView | NodeView) -> str:
     """Why a task is in its state, in one word, or by how many others it waits for."""
     return f"Waits for {view.waits_for}" if view.reason == WAITS_FOR_TASKS else view.reason
 

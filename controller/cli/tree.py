@@ -30,7 +30,7 @@ def print_tree(session: Session, name: str, output: str) -> None:
             say(words)
             table.print(rows)
             table = out.Table(COLUMNS)
-    if not above and not below:
+    if not above and not below and not found.hidden:
         say(f"{name} waits for no task, and none waits for it.", err=True)
     if found.truncated or found.deeper:
         say("There are more: look at one of the last ones in the same way.", err=True)
@@ -70,4 +70,4 @@ def _branches(found: NeighboursView, *, up: bool) -> Iterator[Row]:
 
 def _row(node: NodeView, edge: EdgeView, name: str) -> Row:
     state = node.state or (UNREADABLE if node.exists else None)
-    return name, state, edge.when, edge.verdict, node.reason
+    return name, state, edge.when, edge.verdict, out.reason_text(node)

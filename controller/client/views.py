@@ -70,7 +70,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waits_for(self) -> int:
-        """How many of the tasks in `after` keep it from running."""
+        """How many of the tasks in `after` it waits for: those that have not ended."""
         return waits_for(self.after, self.state)
 
     def history(self) -> list[StepView]:

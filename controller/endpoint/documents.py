@@ -43,7 +43,7 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
     owner: str  # whom its resources are charged to
     state: State | None  # null: its status does not parse
     on_hold: bool  # not admitted until it is released
-    waits_for: int  # of the tasks that it names in `after`, those that keep it from running
+    waits_for: int  # of the tasks that it names in `after`, those that have not ended
     attempt: int
     priority: int  # as a user has set it since, or else as in its spec
     labels: dict[str, str]

@@ -133,7 +133,7 @@ class Service:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""
         with self._standby.reading() as model:
             view = self.found(caller, task_view(model, task_id), task_id)
-            text = explain(model, task_id, self._calls.clock.now())
+            text = explain(model, task_id, self._calls.clock.now(), caller.sees)
             if caller.rights.may_read_all:
                 return text
             may = partial(caller.rights.allows, Right.READ)

@@ -16,6 +16,7 @@ ANOTHER = "a task of another owner"
 _HEAD = re.compile(r"\bthe head, ([a-z0-9-]+),")
 _LISTED = re.compile(r"(\d+ tasks?) \(([^()]+)\)")
 _STATED = re.compile(rf"\b([a-z0-9-]+) \(({'|'.join([*State, UNREADABLE])})\)")
+_ENDED = re.compile(rf"\b([a-z0-9-]+), which is (?:{'|'.join(State)})\b")
 _FOR = re.compile(r"\b([a-z0-9-]+) of owner ([a-z0-9-]+)\b")
 _OWNER = re.compile(r"\bowner ([a-z0-9-]+)\b")
 
@@ -40,12 +41,16 @@ def veiled(text: str, sees_task: Sees, sees_owner: Sees, owners: Container[str] 
     def stated(match: re.Match[str]) -> str:
         return match[0] if sees_task(match[1]) else f"{match[1]} (of another owner)"  # its own spec names it
 
+    def ended(match: re.Match[str]) -> str:
+        return match[0] if sees_task(match[1]) else f"{match[1]} (of another owner)"
+
     def stopped_for(match: re.Match[str]) -> str:
         return match[0] if sees_owner(match[2]) else ANOTHER
 
     def owner(match: re.Match[str]) -> str:
         return match[0] if match[1] not in owners or sees_owner(match[1]) else "another owner"
 
+    text = _ENDED.sub(ended, text)
     text = _STATED.sub(stated, _LISTED.sub(listed, _HEAD.sub(head, text)))
     return _OWNER.sub(owner, _FOR.sub(stopped_for, text))
 

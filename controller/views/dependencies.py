@@ -26,6 +26,9 @@ NODES = 200
 MAX_NODES = 2000
 EDGES_PER_NODE = 10  # of the limit: so many edges are returned at most
 MAX_HIDDEN = 2000  # tasks that a reader may not see, after which a look ends
+DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED = "DependencyFailed", "DependencyUnknown", "Skipped"
+REFUSALS = (DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED)
+"""The reasons of tasks that never ran, because of others."""
 
 Sees = Callable[[Task], bool]
 """Whether the reader may see a task."""
@@ -38,6 +41,7 @@ class ParentVerdict(StrEnum):
     UNFINISHED = "unfinished"
     UNMET = "unmet"  # it has ended in another way
     UNKNOWN = "unknown"  # there is no such task that is older
+    PAST = ""  # it was met when the child began, and is so no longer
 
 
 class Direction(StrEnum):
@@ -66,6 +70,7 @@ class NodeView(Struct, frozen=True, kw_only=True):
     pool: str = ""
     owner: str = ""
     reason: str = ""
+    waits_for: int = 0  # of the tasks that it runs after, those that have not ended
 
 
 class EdgeView(Struct, frozen=True, kw_only=True):
@@ -109,21 +114,46 @@ def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[Pa
 
 
 def waits_for(parents: Iterable[ParentView], state: State | None) -> int:
-    """How many of its parents keep a task in this state from running."""
-    return sum(each.verdict is not ParentVerdict.MET for each in parents) if state in WAITING else 0
+    """For how many of its parents a task in this state waits: those that have not ended."""
+    return sum(each.verdict is ParentVerdict.UNFINISHED for each in parents) if state in WAITING else 0
+
+
+def fate_of(parents: Iterable[ParentView]) -> str:
+    """What becomes of a waiting task once all have ended, as some ended otherwise than it wants; "" if none.
+
+    Of a parent whose state is null, because the reader may not know it, none is told.
+    """
+    unmet = [each for each in parents if each.verdict is ParentVerdict.UNMET]
+    missed = [each for each in unmet if each.when is not When.FAILED]
+    fate = State.FAILED if missed else State.CANCELLED
+    for first in (missed or unmet)[:1]:
+        more = len(missed or unmet) - 1
+        are = f"{first.task} and {more} more are" if more else f"{first.task} is"
+        ended = "not as it wants" if more or first.state is None else first.state
+        return f"{are} {ended}, so it will be {fate} once the others have ended"
+    return ""
 
 
 def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdict:
-    """What has become of one of the task's parents. All are met for a task that has begun."""
-    name, gate = dependency.task, task.gate
-    if gate is None:
-        if task.attempt and not (task.status is not None and task.status.gated):
-            return ParentVerdict.MET
-        gate, parent = Gate(), model.dependencies.parent(name)
-        is_older = parent is not None and parent.is_before(
-            name, (task.spec_create, task.submitted_at, task.id)
-        )
-        gate.note(name, dependency.when, parent if is_older else None)
+    """What has become of one of the task's parents; of a task that has begun, MET or PAST.
+
+    A task that ended before it began has the verdicts that its parents would have now.
+    """
+    name, gate, status = dependency.task, task.gate, task.status
+    if gate is not None:
+        return _in_gate(gate, name)
+    gate, parent = Gate(), model.dependencies.parent(name)
+    is_older = parent is not None and parent.is_before(name, (task.spec_create, task.submitted_at, task.id))
+    gate.note(name, dependency.when, parent if is_older else None)
+    verdict = _in_gate(gate, name)
+    was_refused = status is not None and status.is_finished and status.reason in REFUSALS
+    has_begun = task.attempt and not was_refused and not (status is not None and status.gated)
+    if has_begun or (task.attempt and verdict is ParentVerdict.UNKNOWN):  # it had begun once, with that one
+        return verdict if verdict is ParentVerdict.MET else ParentVerdict.PAST
+    return verdict
+
+
+def _in_gate(gate: Gate, name: str) -> ParentVerdict:
     if name in gate.unfinished:
         return ParentVerdict.UNFINISHED
     if name in gate.unmet:
@@ -237,7 +267,14 @@ class _Look:
         facts = find_task(self._model, name)
         if facts is None:
             return NodeView(id=name, exists=False)
-        return NodeView(id=name, state=facts.state, pool=facts.pool, owner=facts.owner, reason=facts.reason)
+        return NodeView(
+            id=name,
+            state=facts.state,
+            pool=facts.pool,
+            owner=facts.owner,
+            reason=facts.reason,
+            waits_for=facts.waits_for,
+        )
 
 
 def _in_turns(

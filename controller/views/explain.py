@@ -18,7 +18,8 @@ from controller.core.model.task import Policy, Pool, Reserve, Status, Step, Stop
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
-from controller.views.explain_dependencies import explain_gate, explain_kept, retry_from
+from controller.views.dependencies import Sees
+from controller.views.explain_dependencies import explain_gate, explain_kept, never_again, retry_from
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
@@ -37,8 +38,11 @@ _STOPPING: dict[str, str] = {
 }
 
 
-def explain(model: Model, task_id: str, now: float) -> str:
-    """One sentence on why the task waits, runs or ended. `now` is seconds since the Unix epoch."""
+def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) -> str:
+    """One sentence on why the task waits, runs or ended. `now` is seconds since the Unix epoch.
+
+    `sees` tells of which tasks that ended before it the reader may know how; None: of all.
+    """
     task = model.tasks.get(task_id)
     if task is None or not task.exists:
         return f"There is no task {task_id}."
@@ -63,13 +67,13 @@ def explain(model: Model, task_id: str, now: float) -> str:
     if task.spec is None and task.status is None:
         return f"There is no task {task_id}, only a request for it, which the leader will remove."
     if task.state in FINISHED:
-        sentence = _finished(model, task, now)
+        sentence = _finished(model, task, now, sees)
     elif task.spec_error and task.status is None:
         sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so the leader will mark it Failed"
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
     else:
-        sentence = f"{_waiting(model, task, now)}{explain_preempted(task)}{_engineless(model, now)}"
+        sentence = f"{_waiting(model, task, now, sees)}{explain_preempted(task)}{_engineless(model, now)}"
     return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
 
 
@@ -86,7 +90,7 @@ def _because(told: Status | Step) -> str:
 # -- finished
 
 
-def _finished(model: Model, task: Task, now: float) -> str:
+def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     status = task.status
     if status is None or status.finished_at is None:
         return f"{task.id} is {task.state}"
@@ -106,7 +110,9 @@ def _finished(model: Model, task: Task, now: float) -> str:
         sentence += "; its retention has passed, and it is about to be removed"
     if status.state is State.SUCCEEDED:
         return sentence
-    again = retry_from(model, task) or f"`tally retry {task.id}` runs it again"
+    if never := never_again(model, task, sees):
+        return f"{sentence}; {never}"
+    again = retry_from(model, task, sees) or f"`tally retry {task.id}` runs it again"
     return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
 
 
@@ -202,14 +208,14 @@ def _step_of(status: Status, event: Event, when: float | None = None, reason: st
 # -- waiting
 
 
-def _waiting(model: Model, task: Task, now: float) -> str:
+def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     """All that keeps it from being admitted; if nothing else does, its place in the queue."""
     status, kept = task.status, []
     if status is not None and task.on_hold:
         kept.append(_on_hold(task, status, now))
     if status is not None and status.retry_at is not None and status.retry_at > now:
         kept.append(_back_off(task, status, status.retry_at, now))
-    if gate := explain_gate(model, task):
+    if gate := explain_gate(model, task, sees):
         kept.append(gate if not kept else f"it {gate}")
     if closed := _closed(model, task.pool):
         kept.append(f"waits because {closed}" if not kept else closed)

@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from controller.core.model.after import When
 from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.planning.gating import refusal
+from controller.views.dependencies import (
+    DEPENDENCY_FAILED,
+    DEPENDENCY_UNKNOWN,
+    SKIPPED,
+    ParentVerdict,
+    Sees,
+    verdict_of,
+)
 from controller.views.tasks import UNREADABLE, is_listed, state_of
 from controller.views.words import NAMED, listed
 
-DEPENDENCY_FAILED = "DependencyFailed"
+MAX_LOOKS = 1000  # at tasks, to find what failed first
+NAMED_TO_RETRY = 5
 
 
-def explain_gate(model: Model, task: Task) -> str:
+class Roots(NamedTuple):
+    """Why a task's parents have failed: tasks that a retry can mend, and words on those that none can.
+
+    `hidden` are those of which the reader may not know how they ended; `lies_deeper` is a task behind which
+    the look ended, or "".
+    """
+
+    retryable: list[str]
+    stuck: list[str]
+    hidden: list[str]
+    lies_deeper: str = ""
+
+
+def roots_of(model: Model, task: Task, sees: Sees | None) -> Roots:
+    """Look from the parents that should have succeeded, to theirs, up to those that failed by themselves."""
+    found, looks = Roots([], [], []), 0
+    seen, rest = {task.id}, deque([task])
+    while rest:
+        child = rest.popleft()
+        for each in _missed(model, child):
+            parent = model.tasks.get(each)
+            if each in seen or parent is None:
+                continue
+            if looks == MAX_LOOKS:
+                return found._replace(lies_deeper=child.id)
+            looks += 1
+            seen.add(each)
+            reason = parent.status.reason if parent.status is not None else ""
+            if sees is not None and not sees(parent):
+                found.hidden.append(each if child is task else "a task of another owner")
+            elif reason == DEPENDENCY_FAILED and _missed(model, parent):
+                rest.append(parent)
+            elif reason in (SKIPPED, DEPENDENCY_UNKNOWN):
+                found.stuck.append(f"{each} is {parent.state} ({reason})")
+            else:
+                found.retryable.append(each)
+    return found
+
+
+def _missed(model: Model, task: Task) -> list[str]:
+    """The parents that should have succeeded, or ended, and have not."""
+    return [
+        each.task
+        for each in (task.spec.after if task.spec is not None else ())
+        if each.when is not When.FAILED and verdict_of(model, task, each) is ParentVerdict.UNMET
+    ]
+
+
+def explain_gate(model: Model, task: Task, sees: Sees | None = None) -> str:
     """What keeps the task back until others have ended, as the end of a sentence; "" if nothing does."""
     gate = task.gate
     if gate is None or gate.is_open or task.spec is None:
@@ -29,10 +89,10 @@ def explain_gate(model: Model, task: Task) -> str:
         f"waits for {len(gate.unfinished)}{of} {_tasks(len(task.spec.after))} to end:"
         f" {_with_states(model, gate.unfinished)}"
     )
-    return f"{sentence}{_unmet(gate)}" if gate.unmet else sentence
+    return f"{sentence}{_unmet(model, task, gate, sees)}" if gate.unmet else sentence
 
 
-def _unmet(gate: Gate) -> str:
+def _unmet(model: Model, task: Task, gate: Gate, sees: Sees | None) -> str:
     """What becomes of the task in the end, as those that have ended did so in another way than it wants."""
     after = Gate()
     after.unmet = gate.unmet
@@ -41,12 +101,23 @@ def _unmet(gate: Gate) -> str:
         return ""
     first, more = never.parents[0], len(never.parents) - 1
     are = f"{first} and {more} more are" if more else f"{first} is"
-    state = gate.unmet[first][1]
-    ended = f"{are} not as it wants ({first} is {state})" if more else f"{are} {state}"
+    parent = model.tasks.get(first)
+    is_hidden = sees is not None and (parent is None or not sees(parent))
+    state = "of another owner" if is_hidden else gate.unmet[first][1]
+    ended = f"{are} not as it wants ({first} is {state})" if more or is_hidden else f"{are} {state}"
     sentence = f"; but {ended}, so it will be {_fate(never.event)} ({never.reason}) once all have ended"
-    if state is State.SUCCEEDED:
+    roots = roots_of(model, task, sees)
+    if not roots.retryable or roots.stuck or roots.hidden or roots.lies_deeper:
         return sentence
-    return f"{sentence}, unless {first} is retried: `tally retry {first}`"
+    names = roots.retryable
+    flag = "" if set(names) <= gate.unmet.keys() else " --downstream"
+    who = f"{names[0]} is" if len(names) == 1 else "they are" if not flag else "what failed first is"
+    return f"{sentence}, unless {who} retried: {_command(names, flag)}"
+
+
+def _command(names: list[str], flag: str) -> str:
+    more = f" (and {len(names) - NAMED_TO_RETRY} more)" if len(names) > NAMED_TO_RETRY else ""
+    return f"`tally retry{flag} {' '.join(names[:NAMED_TO_RETRY])}`{more}"
 
 
 def explain_kept(model: Model, task: Task) -> str:
@@ -64,15 +135,39 @@ def explain_kept(model: Model, task: Task) -> str:
     return f"since {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it"
 
 
-def retry_from(model: Model, task: Task) -> str:
+def retry_from(model: Model, task: Task, sees: Sees | None = None) -> str:
     """The command that runs again what has failed before this task, and then it; "" if nothing has."""
-    status, spec = task.status, task.spec
-    if status is None or spec is None or status.reason != DEPENDENCY_FAILED:
+    if task.status is None or task.status.reason != DEPENDENCY_FAILED:
         return ""
-    for each in spec.after:
-        parent = model.tasks.get(each.task)
-        if parent is not None and parent.state in (State.FAILED, State.CANCELLED):
-            return f"`tally retry --downstream {each.task}` runs {each.task} again, and then it,"
+    names = roots_of(model, task, sees).retryable
+    again = names[0] if len(names) == 1 else "them"
+    return f"{_command(names, ' --downstream')} runs {again} again, and then it," if names else ""
+
+
+def never_again(model: Model, task: Task, sees: Sees | None = None) -> str:
+    """Why a retry of a task that never ran would not help, and what does; "" if a retry can help."""
+    status, spec = task.status, task.spec
+    if status is None or spec is None:
+        return ""
+    if status.reason == DEPENDENCY_UNKNOWN:
+        return "submit it under another name, after tasks that exist"
+    if status.reason == SKIPPED:
+        wanted = [
+            each.task
+            for each in spec.after
+            if each.when is When.FAILED and verdict_of(model, task, each) is ParentVerdict.UNMET
+        ]
+        more = f" and {len(wanted) - 1} more fail" if len(wanted) > 1 else " fails"
+        return f"it is not needed unless {wanted[0]}{more}" if wanted else ""
+    if status.reason != DEPENDENCY_FAILED:
+        return ""
+    roots = roots_of(model, task, sees)
+    if roots.stuck:
+        return f"a retry would not help, since {roots.stuck[0]}"
+    if roots.hidden:
+        return f"a retry would not help before {roots.hidden[0]} has ended as it wants"
+    if roots.lies_deeper and not roots.retryable:
+        return f"`tally explain {roots.lies_deeper}` tells what failed first"
     return ""
 
 

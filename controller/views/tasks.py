@@ -46,7 +46,7 @@ class TaskFacts(NamedTuple):
     broken: tuple[tuple[str, str], ...]  # the kinds of its unusable records, and why
     kept_log_revision: int  # revision of its kept log; 0 if there is none
     attested_by: str  # who has submitted it, as a gateway attests; "" if none does
-    waits_for: int  # of the tasks that it names in `after`, those that keep it from running
+    waits_for: int  # of the tasks that it names in `after`, those that have not ended
 
     @property
     def attempt(self) -> int:
@@ -137,13 +137,13 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
         ),
         kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
         attested_by=attestation.by if attestation is not None else "",
-        waits_for=_kept_by(task),
+        waits_for=_unfinished(task),
     )
 
 
-def _kept_by(task: Task) -> int:
+def _unfinished(task: Task) -> int:
     gate = task.gate if not task.frozen & {"tasks", "states"} else None
-    return len(gate.unfinished) + len(gate.unmet) + len(gate.unknown) if gate is not None else 0
+    return len(gate.unfinished) if gate is not None else 0
 
 
 def find_task(model: Model, task_id: str) -> TaskFacts | None:

@@ -64,6 +64,9 @@ def test_describe(tally: Tally, client: Client, put_status: PutStatus) -> None:
     assert "d waits for 1 of 2 tasks to end: c (Created)." in page
     rows = [line.split() for line in page.partition("After:\n")[2].splitlines()[1:3]]
     assert rows == [["c", "finished", "Created", "unfinished"], ["b", "succeeded", "Succeeded", "met"]]
+    put_status("b", State.FAILED)
+    page = tally("describe", "task", "d").out
+    assert "1 of 2 tasks; b is Failed, so it will be Failed once the others have ended" in page
     names = [f"p{n:02}" for n in range(30)]
     client.submit_many([{"id": name, "command": ["true"]} for name in names])
     client.submit({"id": "many", "command": ["true"], "after": names})
@@ -80,6 +83,8 @@ def test_a_tree(tally: Tally, put_status: PutStatus) -> None:
     assert lines[0] == "d waits for:"
     assert [line[:9].rstrip() for line in lines[2:]] == ["├── b", "│   └── a", "└── c", "    └── a"]
     assert lines[2].split()[2:] == ["Created", "succeeded", "unfinished", "-"]
+    assert lines[4].split()[2:] == ["Created", "finished", "unfinished", "-"]
+    assert "unfinished   Waits for 2" in tally("get", "task", "a", "--tree").out
     assert lines[3].split()[3:] == ["Succeeded", "succeeded", "met", "-"]
     below = tally("get", "task", "a", "--tree").out
     assert below.startswith("These wait for a:\n")

@@ -46,5 +46,5 @@ def _what_fails_is_passed_on(client: Client) -> None:
     client.submit({"id": "behind-it", "command": ["true"], "after": ["after-check"]})
     last = client.wait(["behind-it"], timeout_seconds=60)["behind-it"]
     assert (last.state, last.reason) == (State.FAILED, "DependencyFailed")
-    assert "`tally retry --downstream after-check`" in client.explain("behind-it")
+    assert "`tally retry --downstream diamond-check`" in client.explain("behind-it")
     assert [each.verdict for each in client.get("behind-it").after] == ["unmet"]

@@ -32,6 +32,7 @@ def test_the_graph_around_a_task(http: httpx.Client, view: ModelView) -> None:
                 "pool": "default",
                 "owner": "default",
                 "reason": "",
+                "waits_for": 0,
             },
             {
                 "id": "a",
@@ -40,6 +41,7 @@ def test_the_graph_around_a_task(http: httpx.Client, view: ModelView) -> None:
                 "pool": "default",
                 "owner": "default",
                 "reason": "Completed",
+                "waits_for": 0,
             },
             {
                 "id": "c",
@@ -48,6 +50,7 @@ def test_the_graph_around_a_task(http: httpx.Client, view: ModelView) -> None:
                 "pool": "default",
                 "owner": "default",
                 "reason": "WaitsForTasks",
+                "waits_for": 1,
             },
         ],
         "edges": [

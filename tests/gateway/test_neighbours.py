@@ -65,6 +65,27 @@ def test_the_states_of_others_are_not_told(as_: As, client: Client, put_status: 
     assert '"state":"Running"' not in listed.replace(" ", "")
 
 
+def test_the_failures_of_others_are_not_told(as_: As, client: Client, put_status: PutStatus) -> None:
+    """Neither in why one's own task will fail, nor in why it has failed."""
+    told = {}
+    last = put_status("theirs", State.FAILED, owner="speech")
+    told["waits"] = _explained(as_, last)
+    words = "it was to run after the success of theirs, which is Failed"
+    last = put_status("mine", State.FAILED, owner="vision", reason="DependencyFailed", message=words)
+    told["ended"] = _explained(as_, last)
+    assert "theirs is not as it wants (theirs is of another owner)" in told["waits"]
+    assert "the success of theirs (of another owner)" in told["ended"]
+    assert "a retry would not help before theirs has ended as it wants" in told["ended"]
+    for text in told.values():
+        assert "theirs is Failed" not in text
+        assert "tally retry" not in text
+
+
+def _explained(as_: As, revision: int) -> str:
+    seen = {"min_revision": revision, "wait": 5}
+    return str(as_("alice").get("/v1/tasks/mine/explain", params=seen).json()["text"])
+
+
 def test_what_keeps_a_task_of_ones_own_names_no_others(
     as_: As, client: Client, put_status: PutStatus
 ) -> None:

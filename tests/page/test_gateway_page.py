@@ -169,7 +169,7 @@ def test_a_task_waits_for_another_and_then_runs(
     page.sign_in("alice")
     page.open_task("second-of-two")
     page.shows("#explanation", "second-of-two waits for 1 task to end: first-of-two (Running)")
-    page.shows("#task-body", "1 of the 1 task that it runs after keeps it.")
+    page.shows("#task-body", "1 of the 1 task that it runs after has not ended.")
     verdict = "return document.querySelector('.graph .edge')?.dataset.verdict"
     assert browser.js(verdict) == "unfinished"
     assert "Waits for 1" in browser.text('#rows tr:has(a[href$="second-of-two"])')

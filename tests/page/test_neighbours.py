@@ -92,10 +92,11 @@ def test_each_task_and_each_arrow_is_drawn(browser: Browser, serve: Any) -> None
 def test_the_list_and_the_details_say_for_how_many_it_waits(browser: Browser, serve: Any) -> None:
     browser.open(f"{serve(diamond()).url}/#search=d")
     browser.wait(lambda: "d" in browser.names(), "the list")
-    assert "Waits for 2" in browser.text('#rows tr:has(a[href$="task=d"])')
+    assert "Waits for 1" in browser.text('#rows tr:has(a[href$="task=d"])')
     browser.js("location.hash = 'task=d'")
     browser.wait(lambda: browser.all(".graph .node"), "the drawing")
-    assert "2 of the 3 tasks that it runs after keep it." in browser.text("#task-body")
+    told = browser.text("#task-body")
+    assert "1 of the 3 tasks that it runs after has not ended. b is Failed, so it will be Failed once" in told
 
 
 def test_the_drawing_in_words(browser: Browser, serve: Any) -> None:

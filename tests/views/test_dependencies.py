@@ -69,7 +69,7 @@ def test_each_verdict() -> None:
         ("runs", State.RUNNING, ParentVerdict.UNFINISHED),
         ("nobody", None, ParentVerdict.UNKNOWN),
     ]
-    assert (view.waits_for, view.reason) == (3, WAITS_FOR_TASKS)
+    assert (view.waits_for, view.reason) == (1, WAITS_FOR_TASKS)
 
 
 def test_a_younger_task_is_not_the_parent() -> None:
@@ -82,12 +82,24 @@ def test_a_task_that_has_begun_had_all_it_wanted() -> None:
     """Whatever has become of its parents since; a retry of a user asks for them again."""
     scene = _end(Scene().task("a").task("next", after=["a"]), "a", State.FAILED)
     scene.status("next", State.RUNNING, attempt=1)
-    assert _verdicts(scene, "next") == {"a": ParentVerdict.MET}
+    assert _verdicts(scene, "next") == {"a": ParentVerdict.PAST}
     scene.status("next", State.WAITING_RETRY, attempt=1, gated=True, reason="RetryRequested")
     assert _verdicts(scene, "next") == {"a": ParentVerdict.UNMET}
     facts = find_task(scene.model, "next")
     assert facts is not None
-    assert (facts.reason, facts.waits_for) == (WAITS_FOR_TASKS, 1)
+    assert (facts.reason, facts.waits_for) == ("RetryRequested", 0), "it is about to be refused"
+
+
+def test_a_failure_that_was_mended_since_is_not_called_met() -> None:
+    """The child that ran after the failure has an empty verdict; one whose parent is as it was has `met`."""
+    when = [{"task": "a", "when": "failed"}, "b"]
+    scene = _end(Scene().task("a").task("b").task("alarm", after=when), "a", State.FAILED)
+    _end(_end(scene, "b", State.SUCCEEDED), "alarm", State.SUCCEEDED)
+    assert _verdicts(scene, "alarm") == {"a": ParentVerdict.MET, "b": ParentVerdict.MET}
+    _end(scene, "a", State.SUCCEEDED)
+    assert _verdicts(scene, "alarm") == {"a": ParentVerdict.PAST, "b": ParentVerdict.MET}
+    scene.status("alarm", State.FAILED, attempt=1, finished_at=NOW, reason="Skipped")
+    assert _verdicts(scene, "alarm")["a"] is ParentVerdict.UNMET, "it was asked for again, and refused"
 
 
 def test_a_task_that_never_ran_says_why() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from controller.core.model.lifecycle import State
 from controller.core.model.requests import RequestKind
+from controller.views.explain import explain
 from tests.views.test_explain import NOW, Scene
 
 
@@ -104,3 +105,68 @@ def test_a_failed_dependency_is_retried_from_where_it_failed() -> None:
     assert scene("next").endswith("and `tally retry --downstream a` runs a again, and then it, before that.")
     alone = _ended(Scene(), "solo", State.FAILED)("solo")
     assert alone.endswith("and `tally retry solo` runs it again before that.")
+
+
+def _refused(scene: Scene, name: str, *after: Any, reason: str = "DependencyFailed") -> Scene:
+    state = State.CANCELLED if reason == "Skipped" else State.FAILED
+    return scene.task(name, after=list(after)).status(name, state, finished_at=NOW, reason=reason)
+
+
+def test_the_causes_are_named_and_not_the_nearest() -> None:
+    """Those that failed by themselves, over any number of steps; five by name, and the others counted."""
+    scene = _ended(_ended(Scene(), "x", State.FAILED), "y", State.CANCELLED)
+    _refused(_refused(_refused(scene, "b", "x"), "c", "b", "y"), "d", "c", "b")
+    assert scene("d").endswith(
+        "and `tally retry --downstream y x` runs them again, and then it, before that."
+    )
+    scene.task("slow").task("waits", after=["slow", "b"])
+    assert scene("waits").endswith("once all have ended, unless x is retried: `tally retry --downstream x`.")
+    names = [f"r{n}" for n in range(7)]
+    for name in names:
+        _ended(scene, name, State.FAILED)
+    _refused(_refused(scene, "many", *names), "after-many", "many")
+    assert "`tally retry --downstream r0 r1 r2 r3 r4` (and 2 more) runs them again" in scene("after-many")
+
+
+def test_the_look_for_causes_has_a_limit() -> None:
+    """Beyond it, the task where it ended is named."""
+    scene = _ended(Scene(), "t0", State.FAILED)
+    for n in range(1, 1002):
+        _refused(scene, f"t{n}", f"t{n - 1}")
+    assert "`tally retry --downstream t0` runs t0 again" in scene("t1000")
+    assert "; `tally explain t1` tells what failed first." in scene("t1001")
+
+
+def test_no_retry_is_advised_that_cannot_help() -> None:
+    """Of a task that was skipped, of one whose parent does not exist, and of those behind them."""
+    scene = _ended(Scene(), "ok", State.SUCCEEDED)
+    _refused(scene, "alarm", {"task": "ok", "when": "failed"}, reason="Skipped")
+    _refused(scene, "lone", "nobody", reason="DependencyUnknown")
+    _refused(_refused(scene, "page", "alarm"), "more", "page")
+    _refused(scene, "on-lone", "lone")
+    told = {name: scene(name) for name in ("alarm", "lone", "page", "more", "on-lone")}
+    assert told["alarm"].endswith("; it is not needed unless ok fails.")
+    assert told["lone"].endswith("; submit it under another name, after tasks that exist.")
+    assert told["page"].endswith("; a retry would not help, since alarm is Cancelled (Skipped).")
+    assert told["more"].endswith("; a retry would not help, since alarm is Cancelled (Skipped).")
+    assert told["on-lone"].endswith("; a retry would not help, since lone is Failed (DependencyUnknown).")
+    assert not any("tally retry" in words for words in told.values())
+    _ended(scene, "ok", State.FAILED)
+    assert "`tally retry alarm` runs it again" in scene("alarm")
+
+
+def test_nothing_is_told_of_a_hidden_parent() -> None:
+    """Neither its state nor a command for it, whether the task has ended or waits; nor of one further up."""
+    scene = _ended(Scene(), "theirs", State.FAILED)
+    scene.task("slow").task("waits", after=["theirs", "slow"])
+    _refused(_refused(scene, "mine", "theirs"), "behind", "mine")
+
+    def told(name: str) -> str:
+        return explain(scene.model, name, NOW, lambda task: task.id != "theirs")
+
+    assert told("mine").endswith("; a retry would not help before theirs has ended as it wants.")
+    assert told("behind").endswith(
+        "; a retry would not help before a task of another owner has ended as it wants."
+    )
+    assert "theirs is not as it wants (theirs is of another owner), so it will be Failed" in told("waits")
+    assert not any("tally retry" in told(name) for name in ("mine", "behind", "waits"))

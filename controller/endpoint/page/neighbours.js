@@ -6,7 +6,7 @@ import { el, plural } from "/static/format.js";
 const DRAWN = 60;
 const WIDTH = 168, HEIGHT = 40, GAP_X = 56, GAP_Y = 14, MARGIN = 4, LETTERS = 20;
 const SVG = "http://www.w3.org/2000/svg";
-const VERDICTS = { met: "has ended as wanted", unfinished: "has not ended", unmet: "has ended otherwise than wanted", unknown: "does not exist" };
+const VERDICTS = { met: "has ended as wanted", unfinished: "has not ended", unmet: "has ended otherwise than wanted", unknown: "does not exist", "": "had ended as wanted when it began" };
 
 /** What is around a task, as far as it can be drawn; null if it waits for nothing and nothing waits for it. */
 export async function neighboursOf(id) {

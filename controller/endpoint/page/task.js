@@ -117,7 +117,7 @@ export class TaskDialog {
     } else if (task.on_hold) {
       parts.push(el("p", { class: "message" }, el("strong", {}, "On hold. "), "It is not admitted until it is released: ", el("code", {}, `tally release ${task.id}`)));
     } else if (waitsFor(task)) {
-      parts.push(el("p", { class: "message" }, el("strong", {}, "Waits for others. "), `${count(task.waits_for)} of the ${plural(task.after.length, "task")} that it runs after ${task.waits_for === 1 ? "keeps" : "keep"} it.`));
+      parts.push(el("p", { class: "message" }, el("strong", {}, "Waits for others. "), `${count(task.waits_for)} of the ${plural(task.after.length, "task")} that it runs after ${task.waits_for === 1 ? "has" : "have"} not ended.${fateOf(task)}`));
     } else if (task.reason || task.message) {
       const tone = task.state === "Failed" ? "critical" : "";
       parts.push(el("p", { class: "message", "data-tone": tone }, el("strong", {}, task.reason), task.reason && task.message ? ": " : "", task.message));
@@ -165,4 +165,14 @@ export class TaskDialog {
     ].filter(([, value]) => value !== "");
     return el("dl", { class: "fields" }, ...fields.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
   }
+}
+
+/** What becomes of a waiting task once all have ended, as some ended otherwise than it wants; "" if none did. */
+function fateOf(task) {
+  const unmet = task.after.filter((parent) => parent.verdict === "unmet");
+  const missed = unmet.filter((parent) => parent.when !== "failed");
+  const [first, ...more] = missed.length ? missed : unmet;
+  if (!first) return "";
+  const are = more.length ? `${first.task} and ${more.length} more are not as it wants` : `${first.task} is ${first.state ?? "not as it wants"}`;
+  return ` ${are}, so it will be ${missed.length ? "Failed" : "Cancelled"} once the others have ended.`;
 }

@@ -4,7 +4,7 @@ import { ask } from "/static/live.js";
 
 /** What a row of the list shows. */
 export function rowOf(task) {
-  const kept = ["Created", "WaitingRetry"].includes(task.state) ? task.after.filter((parent) => parent.verdict !== "met") : [];
+  const kept = ["Created", "WaitingRetry"].includes(task.state) ? task.after.filter((parent) => parent.verdict === "unfinished") : [];
   return { ...task, waits_for: kept.length, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
 }
 
