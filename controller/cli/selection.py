@@ -13,6 +13,7 @@ import typer
 from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
 from controller.client import NotFound, RequestResult, TaskAct, TaskView
+from controller.client.downstream import parents_first
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
@@ -61,7 +62,14 @@ class Selection:
         verb = act.replace("-", " ") if priority is None else f"{act.replace('-', ' ')} {priority}"
 
         def ask(views: list[TaskView]) -> Iterator[RequestResult | UserError]:
-            return session.client.bulk.act(act, views, reason=reason, priority=priority)
+            if act is not TaskAct.RETRY or not any(view.spec and view.spec.after for view in views):
+                return session.client.bulk.act(act, views, reason=reason, priority=priority)
+            # a child that is retried before its parents would be refused for them once more
+            answers = dict[str, RequestResult | UserError]()
+            for group in parents_first(views):
+                ids = (view.id for view in group)
+                answers |= zip(ids, session.client.bulk.act(act, group, reason=reason), strict=True)
+            return iter(answers[view.id] for view in views)
 
         if self.names:
             if self._filters:
@@ -76,22 +84,25 @@ class Selection:
         """Retry each task that is named, and what waits for it. An error for one does not stop the others."""
         if not self.names or self._filters:
             raise typer.BadParameter("--downstream goes with names of tasks, and with no flag that selects")
-        code = 0
+        code, names = 0, list[str]()
         for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names):
             try:
-                groups = session.client.downstream.retryable(name)
-            except UserError as error:
+                session.client.get(name)
+                names.append(name)
+            except NotFound as error:
                 complain(str(error))
-                code = max(code, NOT_FOUND if isinstance(error, NotFound) else ERROR)
-                continue
-            if not groups or groups[0][0].id != name:
+                code = NOT_FOUND
+        groups = session.client.downstream.retryable(*names) if names else []
+        asked = {view.id for view in chain.from_iterable(groups)}
+        for name in names:
+            if name not in asked:
                 say(f"task/{name} is neither Failed nor Cancelled, and is left as it is", err=True)
-            if self.dry_run:
-                for view in chain.from_iterable(groups):
-                    _show(view, "retry")
-                continue
-            for view, result in session.client.downstream.retry(name, reason=reason, groups=groups):
-                code = max(code, _tell(view, "retry", result))
+        if self.dry_run:
+            for view in chain.from_iterable(groups):
+                _show(view, "retry")
+            groups = []
+        for view, result in session.client.downstream.retry(*names, reason=reason, groups=groups):
+            code = max(code, _tell(view, "retry", result))
         if code:
             raise typer.Exit(code)
 

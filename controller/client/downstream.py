@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from controller.client.bulk import Bulk, TaskAct
@@ -30,49 +30,51 @@ class Downstream:
         self._get = get
         self._bulk = bulk
 
-    def retryable(self, task_id: str) -> list[list[TaskView]]:
+    def retryable(self, *task_ids: str) -> list[list[TaskView]]:
         """What `retry` asks for, in groups: each task is behind those of the others that it waits for.
 
-        The task itself is the first group, if it is Failed or Cancelled. Of those that wait for it, directly
-        or not, it has the ones that are Failed, or Cancelled as Skipped. What waits only for a task that
-        somebody cancelled is left out, since that one keeps it from running. Raises NotFound, and UserError
-        for more than MOST_DOWNSTREAM tasks.
+        The tasks themselves come first, if they are Failed or Cancelled, and none is behind another one. Of
+        those that wait for them, directly or not, it has the ones that are Failed, or Cancelled as Skipped.
+        What waits only for a task that somebody cancelled is left out, since that one keeps it from running.
+        Raises NotFound, and UserError for more than MOST_DOWNSTREAM tasks.
         """
-        root = self._get(task_id)
+        roots = [self._get(task_id) for task_id in task_ids]
         views = {view.id: view for view in self._tasks()}
-        found = _behind(task_id, views)
+        found = _behind(task_ids, views)
         if len(found) > MOST_DOWNSTREAM:
             raise UserError(
-                f"{len(found):,} tasks that wait for {task_id} would be retried, but at most"
+                f"{len(found):,} tasks that wait for {', '.join(task_ids)[:99]} would be retried, but at most"
                 f" {MOST_DOWNSTREAM:,} can be: retry tasks further down, a part at a time"
             )
-        groups = [[root]] if root.state in (State.FAILED, State.CANCELLED) else []
-        return groups + _in_groups([views[name] for name in found])
+        ended = (State.FAILED, State.CANCELLED)
+        first = [root for root in roots if root.state in ended and root.id not in found]
+        return parents_first(first) + parents_first([views[name] for name in found])
 
     def retry(
-        self, task_id: str, *, reason: str = "", groups: list[list[TaskView]] | None = None
+        self, *task_ids: str, reason: str = "", groups: list[list[TaskView]] | None = None
     ) -> Iterator[Asked]:
-        """Ask the leader to run a task again, and then what waits for it, as `retryable` tells.
+        """Ask the leader to run tasks again, and then what waits for them, as `retryable` tells.
 
-        A retried task waits for its parents again, and for one whose retry is requested. So nothing is asked
-        for if the task itself, being Failed or Cancelled, cannot be retried. `groups` is what `retryable` has
-        returned before. An error that is one task's alone is its result; raises as `retryable` and
-        `Bulk.act`.
+        The requests are made as the results are taken. A retried task waits for its parents again, and for
+        one whose retry is requested. So nothing more is asked for if a single task, being Failed or
+        Cancelled, cannot be retried. `groups` is what `retryable` has returned before. An error that is one
+        task's alone is its result; raises as `retryable` and `Bulk.act`.
         """
-        for group in self.retryable(task_id) if groups is None else groups:
+        for group in self.retryable(*task_ids) if groups is None else groups:
             for view, result in zip(group, self._bulk.act(TaskAct.RETRY, group, reason=reason), strict=True):
                 yield Asked(view, result)
-                if view.id == task_id and isinstance(result, UserError):
+                if task_ids == (view.id,) and isinstance(result, UserError):
                     return
 
 
-def _behind(task_id: str, views: dict[str, TaskView]) -> list[str]:
-    """The tasks that can be retried, among those that wait for this one, directly or not."""
+def _behind(task_ids: Sequence[str], views: dict[str, TaskView]) -> list[str]:
+    """The tasks that can be retried, among those that wait for these, directly or not."""
     children: dict[str, list[str]] = {}
     for view in views.values():
         for parent in _parents(view):
             children.setdefault(parent, []).append(view.id)
-    seen, found, rest = {task_id}, list[str](), [task_id]
+    # of several, one may be behind another
+    seen, found, rest = (set(task_ids) if len(task_ids) == 1 else set()), list[str](), [*task_ids]
     for name in rest:  # it grows: breadth first
         for child in children.get(name, ()):
             if child in seen:
@@ -86,7 +88,7 @@ def _behind(task_id: str, views: dict[str, TaskView]) -> list[str]:
     return found
 
 
-def _in_groups(views: list[TaskView]) -> list[list[TaskView]]:
+def parents_first(views: list[TaskView]) -> list[list[TaskView]]:
     """Each task in a group behind those of the others that it names."""
     left = {view.id: view for view in views}
     groups: list[list[TaskView]] = []

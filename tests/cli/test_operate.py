@@ -64,15 +64,35 @@ def test_retry_with_what_waits(tally: Tally, client: Client, put_raw: PutRaw, pu
     assert [line.split()[0] for line in shown.out.splitlines()] == ["task/load", "task/report"]
     assert client.get("load").requests == ()
     answer = tally("retry", "fetch", "load", "none", "--downstream", "--reason", "again")
-    assert answer.out.splitlines() == [
-        "task/load retry requested",
-        "task/report retry requested",
-        "task/load retry already requested",
-        "task/report retry already requested",
-    ]
+    assert answer.out.splitlines() == ["task/load retry requested", "task/report retry requested"]
     assert answer.exit_code == 5
     assert "task/fetch is neither Failed nor Cancelled, and is left as it is" in answer.err
     assert tally("retry", "--owner", "default", "--downstream").exit_code == 2
+
+
+def test_a_selection_is_retried_parents_first(
+    tally: Tally, client: Client, put_raw: PutRaw, put_status: PutStatus
+) -> None:
+    """A child that is retried before its parent would fail for it again."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["dependencies"]))
+    client.features.enable("dependencies")
+    text = """
+- {id: s-3, command: [x], labels: {run: r}}
+- {id: s-2, command: [x], labels: {run: r}, after: [s-3]}
+- {id: s-1, command: [x], labels: {run: r}, after: [s-2]}
+"""
+    names = ("s-3", "s-2", "s-1")
+    assert tally("submit", "-f", "-", stdin=text).exit_code == 0
+    for name in names:
+        put_status(name, State.FAILED)
+    assert tally("retry", "-l", "run=r", "--yes").exit_code == 0
+    keys = [client.keys.request(name, "retry") for name in names]
+    deadline = client.clock.boottime() + 5
+    items = [client.store.get(key, deadline=deadline)[0] for key in keys]
+    mods = [item.mod for item in items if item is not None]
+    assert len(mods) == 3
+    assert mods == sorted(mods)
 
 
 def test_a_file_with_dependencies_names_the_place_of_what_is_wrong(

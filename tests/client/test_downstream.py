@@ -22,9 +22,10 @@ def view(name: str, state: State, *after: str, reason: str = "") -> TaskView:
     return TaskView(id=name, pool="default", state=state, reason=reason, spec=spec)
 
 
-def groups(root: str, *views: TaskView) -> list[list[str]]:
+def groups(root: str, *views: TaskView, also: tuple[str, ...] = ()) -> list[list[str]]:
     known = {each.id: each for each in views}
-    found = Downstream(lambda: list(views), known.__getitem__, None).retryable(root)  # type: ignore[arg-type]
+    several = Downstream(lambda: list(views), known.__getitem__, None)  # type: ignore[arg-type]
+    found = several.retryable(root, *also)
     return [[each.id for each in group] for group in found]
 
 
@@ -59,6 +60,13 @@ def test_who_is_asked_for() -> None:
     for state in (S, P, State.RUNNING):
         assert groups("a", view("a", state), *views) == [["behind-b", "behind-d", "both"]]
     assert groups("a", view("a", C, reason="Cancelled"), view("b", S, "a")) == [["a"]]
+
+
+def test_several_tasks_come_before_what_waits_for_each() -> None:
+    """Also where one of them is behind another one, whatever the order in which they are named."""
+    views = (view("a", F), view("b", F), view("both", F, "a", "b"), view("last", F, "both"))
+    assert groups("a", *views, also=("b",)) == [["a", "b"], ["both"], ["last"]]
+    assert groups("last", *views, also=("a", "b")) == [["a", "b"], ["both"], ["last"]]
 
 
 def test_a_circle_that_was_written_by_hand_ends() -> None:
