@@ -73,7 +73,7 @@ def test_what_a_role_has_too_much_is_taken_away_and_what_is_missing_given_back(g
     )
     answer = guarded.init()
     assert answer.out == f"role {role} may write {requests}*\nrole {role} may no longer readwrite {states}\n"
-    assert len(stored_permissions(guarded, "user")) == 4
+    assert len(stored_permissions(guarded, "user")) == 5
 
 
 def test_a_dry_run_tells_the_same_and_does_nothing(guarded: Guarded, tmp_path: Path) -> None:

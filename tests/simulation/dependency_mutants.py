@@ -91,8 +91,8 @@ DEPENDENCY_MUTANTS = (
         (
             Edit(
                 f"{_KIN}.__init__",
-                "if change.status is not None and change.status.gated and",
-                "if False and",
+                "and change.status.gated",
+                "and False",
             ),
         ),
         density=2.0,
