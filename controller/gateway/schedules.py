@@ -37,19 +37,19 @@ def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 def _delete(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedules.get(ask.caller, ask.path["name"])  # raises NotFound
-    api.writing.schedules(ask.caller).delete(ask.path["name"])
+    name = ask.path["name"]
+    api.writing.schedules(ask.caller, name).delete(name)
     return Response(status_code=204)
 
 
 def _suspend(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedules.get(ask.caller, ask.path["name"])
-    return answer({"changed": api.writing.schedules(ask.caller).suspend(ask.path["name"])})
+    name = ask.path["name"]
+    return answer({"changed": api.writing.schedules(ask.caller, name).suspend(name)})
 
 
 def _resume(api: GatewayApi, ask: CallerRequest) -> Response:
-    api.service.schedules.get(ask.caller, ask.path["name"])
-    return answer({"changed": api.writing.schedules(ask.caller).resume(ask.path["name"])})
+    name = ask.path["name"]
+    return answer({"changed": api.writing.schedules(ask.caller, name).resume(name)})
 
 
 _PATH = "/v1/schedules/{name}"

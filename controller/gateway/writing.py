@@ -143,10 +143,11 @@ class Writing:
         self._check_admin(caller, what)
         return self._client
 
-    def schedules(self, caller: Caller) -> Schedules:
+    def schedules(self, caller: Caller, name: str = "") -> Schedules:
         """As `Client.schedules`, to write, within the caller's rights: as submissions of their tasks.
 
-        Raises Forbidden, and NotFound for another's that the caller may not read.
+        Raises Forbidden, and Conflict for another's that the caller may not read; NotFound, if it is asked
+        for by `name`. What is stored decides, since a model may be behind the caller's last write.
         """
 
         def may(schedule: Schedule | None, is_new: bool) -> None:
@@ -154,9 +155,13 @@ class Writing:
             if rights.is_admin:
                 return
             if schedule is None:
+                if name and not rights.may_read_all:
+                    raise self._client.schedules.none(name)
                 raise Forbidden(Right.ADMIN, "a schedule that cannot be read")
             owner, pool = schedule.task.owner, schedule.task.pool
             if not is_new and not rights.allows(Right.READ, owner):
+                if name:
+                    raise self._client.schedules.none(name)
                 raise Conflict(TAKEN_SCHEDULE.format(name=schedule.name))
             if not rights.allows(Right.SUBMIT, owner, pool):
                 raise Forbidden(Right.SUBMIT, f"owner {owner} in pool {pool}")
