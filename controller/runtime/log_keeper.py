@@ -144,7 +144,7 @@ class LogKeeper:
         )
         guards = (
             Guard(self._keys.leader, self._leadership.revision, on_create=True),
-            Guard(self._keys.task(task_id), effect.spec_create, on_create=True),
+            Guard(self._keys.task(effect.spec_id), effect.spec_create, on_create=True),
             Guard(key, before.mod if before is not None else 0),
         )
         writing = Transaction(guards, (Put(key, kept_log.encode(kept, op)),), op)

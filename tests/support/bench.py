@@ -118,12 +118,12 @@ class Stage:
         spec = parse_spec({"id": task_id, "command": ["true"], "resources": {"cpu": 1}, **fields})
         self.put(self.keys.task(task_id), codec.encode_spec(spec, self.clock.now(), Op(f"s/{task_id}")))
 
-    def request(self, task_id: str, kind: RequestKind, attempt: int = 0, by: str = "user") -> None:
+    def request(
+        self, task_id: str, kind: RequestKind, attempt: int = 0, by: str = "user", **fields: Any
+    ) -> None:
         """Cancel, retry, or confirm."""
-        self.put(
-            self.keys.request(task_id, kind),
-            codec.encode(Request(kind=kind, by=by, at=self.clock.now(), attempt=attempt)),
-        )
+        request = Request(kind=kind, by=by, at=self.clock.now(), attempt=attempt, **fields)
+        self.put(self.keys.request(task_id, kind), codec.encode(request))
 
     def change(
         self, task_id: str, *, on_hold: bool | None = None, priority: int | None = None, by: str = "user"

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from controller.core.model.arrays import Ranges
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
 from controller.core.model.requests import RepairRequest, Request, RequestKind, RequestOutcome
@@ -90,6 +91,12 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
 
 
 _SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside the fields of a spec
+
+
+def op_of_spec(data: bytes) -> str:
+    """The `op` of a stored spec; "" if it has none. Raises CorruptValue."""
+    op = decode_mapping(data).get("op")
+    return op if isinstance(op, str) else ""
 
 
 def encode_spec(spec: Spec, submitted_at: float, op: Op, filled_in: Iterable[str] | None = None) -> bytes:
@@ -182,6 +189,10 @@ def decode_request(kind: str, data: bytes) -> Request:
         raise CorruptValue(str(error)) from error
     if request.kind != kind:
         raise CorruptValue(f"kind: is {request.kind.value!r}, but the key says {kind!r}")
+    try:
+        Ranges.parse(request.members)
+    except InvalidField as error:
+        raise CorruptValue(str(error)) from error
     return request
 
 

@@ -365,7 +365,8 @@ class _Cursor:
     def take(self, place: Place, request: Vector) -> None:
         """The task that `next` returned is admitted."""
         self._reserving = [each for each in self._reserving if each[0] != place]
-        self._advance(place, self._heads[0][1], request)
+        if not place.repeats:  # else another member of the array may be next
+            self._advance(place, self._heads[0][1], request)
 
     def _advance(self, place: Place, index: int, request: Vector) -> None:
         places = self._groups[request, place.rank]

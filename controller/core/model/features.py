@@ -41,7 +41,10 @@ DEPENDENCIES = "dependencies"
 SCHEDULES = "schedules"
 """The records `schedules/`, `schedule-states/` and `attested-schedules/`."""
 
-KNOWN = (ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS, SCHEDULES)
+ARRAYS = "arrays"
+"""Spec.array, Status.array, Request.members, and the records `arrays/`."""
+
+KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
 
@@ -74,7 +77,8 @@ def lacking(parts: Mapping[str, str]) -> str:
 def needed_by_spec(spec: Spec) -> dict[str, str]:
     """The features that the spec needs, each with the field that needs it."""
     needed = {OWNERS: "owner"} if spec.owner != DEFAULT_OWNER else {}
-    return needed | {DEPENDENCIES: "after"} if spec.after else needed
+    needed |= {DEPENDENCIES: "after"} if spec.after else {}
+    return needed | {ARRAYS: "array"} if spec.array is not None else needed
 
 
 def needed_by_request(kind: RequestKind) -> dict[str, str]:

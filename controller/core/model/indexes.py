@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controller.core.model import quarantine
+from controller.core.model.array_records import Arrays
 from controller.core.model.demand import Demands, pool_template
 from controller.core.model.dependencies import Dependencies
 from controller.core.model.holders import Holders
@@ -43,6 +44,7 @@ class Indexes:
         self.timers = Timers(tasks)
         self.holders = Holders()
         self.dependencies = Dependencies(tasks, self._touch)
+        self.arrays = Arrays(tasks, self._touch)
         self._demands = Demands()
         self._unseen: dict[str, None] = {}  # Created since the last call of `sight`
         # one tuple for all tasks that are counted under it
@@ -113,6 +115,8 @@ class Indexes:
         """Bring all indexes up to date with the task's records."""
         self.touched.tasks[task.id] = None
         before, task.held = task.held, None
+        for other in self.arrays.place(task):
+            self.reindex(other)
         for child in self.dependencies.place(task):
             self.reindex(child)
         self._place(task)
@@ -151,6 +155,8 @@ class Indexes:
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
             self.attention[task.id] = None
         if task.gate is not None and task.gate.never_opens:
+            self.attention[task.id] = None
+        if task.array is not None and task.state in WAITING and (task.array.is_over or task.array.fails):
             self.attention[task.id] = None
         if not task.exists:
             self.attention.pop(task.id, None)
@@ -195,12 +201,15 @@ class Indexes:
             return
         if task.gate is not None and not task.gate.is_open:
             return
+        if task.array is not None and not task.array.may_begin:
+            return
         queue = self.queues.get(task.pool)
         if queue is None:
             queue = self.queues[task.pool] = Queue()
         record = self._pools.get(task.pool)
         task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
-        place = Place(-task.priority, task.spec_create, task.submitted_at, task.id)
+        is_array = task.array is not None
+        place = Place(-task.priority, task.spec_create, task.submitted_at, task.id, is_array)
         queue.add(place, task.demand, task.owner if record is not None and _is_shared(record.pool) else "")
         self.touched.pools[task.pool] = None
 

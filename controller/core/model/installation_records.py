@@ -42,8 +42,9 @@ class InstallationRecords:
 
     def attestation_of(self, task: Task) -> Attestation | None:
         """The attestation that holds for the task's spec."""
-        found, mod = self.attested.get(task.id, (None, 0))
-        if found is None or task.spec is None or not found.holds_for(mod, task.spec, task.spec_mod):
+        found, mod = self.attested.get(task.spec_id, (None, 0))
+        spec_mod = task.source.spec_mod if task.source is not None else task.spec_mod
+        if found is None or task.spec is None or not found.holds_for(mod, task.spec, spec_mod):
             return None
         return found
 

@@ -38,6 +38,10 @@ class Event(StrEnum):
     PREEMPTED = "preempted"  # stopped for another task, and the stop is proven: it waits for its turn again
     CANCEL_REQUESTED = "cancel-requested"  # for a task that holds nothing
     SKIPPED = "skipped"  # it was to run after the failure of a task that has not failed
+    # all members of an array have ended, in this way
+    MEMBERS_SUCCEEDED = "members-succeeded"
+    MEMBERS_FAILED = "members-failed"
+    MEMBERS_CANCELLED = "members-cancelled"
     RETRY_DUE = "retry-due"  # the retry policy allows another attempt
     RETRY_REQUESTED = "retry-requested"
     # recorded without a change of state: attempt lost, request without effect, priority changed
@@ -59,6 +63,9 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.REJECTED: State.FAILED,
         Event.CANCEL_REQUESTED: State.CANCELLED,
         Event.SKIPPED: State.CANCELLED,
+        Event.MEMBERS_SUCCEEDED: State.SUCCEEDED,
+        Event.MEMBERS_FAILED: State.FAILED,
+        Event.MEMBERS_CANCELLED: State.CANCELLED,
         Event.NOTED: State.CREATED,
     },
     State.WAITING_RETRY: {
@@ -66,6 +73,9 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.REJECTED: State.FAILED,
         Event.CANCEL_REQUESTED: State.CANCELLED,
         Event.SKIPPED: State.CANCELLED,
+        Event.MEMBERS_SUCCEEDED: State.SUCCEEDED,
+        Event.MEMBERS_FAILED: State.FAILED,
+        Event.MEMBERS_CANCELLED: State.CANCELLED,
         Event.NOTED: State.WAITING_RETRY,
     },
     State.PENDING: {

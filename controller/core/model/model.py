@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from controller.core.model import attested, codec, quarantine
+from controller.core.model import attested, blocks, codec, kept_log, quarantine
+from controller.core.model.array_records import check_member, leave
 from controller.core.model.compartments import OF_TASKS
 from controller.core.model.dependencies import AWAITS
 from controller.core.model.installation_records import InstallationRecords
@@ -41,7 +42,7 @@ class Model(InstallationRecords, PoolRecords):
         self.queues, self.counts = indexes.queues, indexes.counts
         self.holding, self.holds = indexes.holding, indexes.holds
         self.attention, self.timers = indexes.attention, indexes.timers
-        self.dependencies = indexes.dependencies
+        self.dependencies, self.arrays = indexes.dependencies, indexes.arrays
         self._tombstones: dict[tuple[str, tuple[str, ...]], int] = {}
         # records that the snapshot being loaded has not contained so far
         self._lacked: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -110,6 +111,8 @@ class Model(InstallationRecords, PoolRecords):
             self._note_mod(change)
             parent, child = change.names
             self.dependencies.put_await(parent, child, change.mod if change.value is not None else 0)
+        elif change.kind == blocks.KIND:
+            return self._apply_block(change)
         elif change.kind in OF_POOLS:
             self._apply_to_pool(change)
         else:
@@ -196,6 +199,7 @@ class Model(InstallationRecords, PoolRecords):
                 task.status, task.extras = (
                     codec.decode_status(change.value) if change.value is not None else (None, codec.NO_EXTRAS)
                 )
+                check_member(task)
             else:
                 self._apply_request(task, change)
         except CorruptValue as error:
@@ -205,6 +209,7 @@ class Model(InstallationRecords, PoolRecords):
         return task
 
     def _apply_spec(self, task: Task, change: Change) -> None:
+        leave(task)  # if it is a member, this spec is not the one that it runs
         if change.value is None:
             task.spec, task.spec_mod, task.spec_create, task.spec_error, task.submitted_at = (
                 None,
@@ -219,6 +224,7 @@ class Model(InstallationRecords, PoolRecords):
         task.spec_mod, task.spec_create = change.mod, change.create
         stored = codec.decode_spec(task.id, change.value)
         task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
+        task.spec_op = codec.op_of_spec(change.value) if stored.spec.array is not None else ""
 
     def _apply_request(self, task: Task, change: Change) -> None:
         record = ("requests", change.names)
@@ -236,8 +242,26 @@ class Model(InstallationRecords, PoolRecords):
         request = codec.decode_request(change.names[1], change.value)
         task.requests = {**task.requests, kind: (request, change.mod)}
 
+    def _apply_block(self, change: Change) -> Task | None:
+        self._note_mod(change)
+        name, number = change.names
+        try:
+            at = blocks.number_of(number)
+        except CorruptValue as error:
+            if change.value is not None:
+                self._quarantine(change, str(error))
+            return None
+        try:
+            block = blocks.decode_block(change.value) if change.value is not None else None
+        except CorruptValue as error:
+            self._quarantine(change, str(error))
+            return self.arrays.put_block(name, at, None, is_readable=False)
+        return self.arrays.put_block(name, at, block)
+
     def _apply_to_installation(self, change: Change) -> None:
         self._note_mod(change)
+        if change.kind == kept_log.KIND:
+            self.arrays.put_log(change.names[0], is_there=change.value is not None)
         if change.kind == attested.KIND:
             self.indexes.touched.tasks[change.names[0]] = None
         try:

@@ -27,6 +27,7 @@ class Place(NamedTuple):
     # submission time by its client; orders only what one transaction, and so one client, created
     told: float
     task_id: str
+    repeats: bool = False  # an array: it stands here for all of its members that are to begin
 
 
 Groups = dict[tuple[Vector, int], SortedList[Place]]
@@ -167,7 +168,8 @@ class Queue:
         """The tasks to admit, in order, by the pool's policy. The caller may stop at any time.
 
         `free` is what the pool has left; each yielded task counts as admitted. A task that asks for more than
-        the whole capacity, or for which `may_start` is false, never blocks others. Under `strict`, the first
+        the whole capacity, or for which `may_start` is false, never blocks others. An array is yielded again
+        and again while `may_start` is true for it. Under `strict`, the first
         task that does not fit ends the pass. Under `backfill`, it is passed over. Once `waited_seconds(task)`
         reaches `backfill_seconds`, what it asks for is set aside as far as it is free: tasks behind it take
         nothing of a resource that it lacks, and leave enough of every other one. So no task that passes it
@@ -191,7 +193,9 @@ class Queue:
                 may_reserve = may_reserve and pool.reserve is Reserve.ASKED
                 continue  # passed over, with its group: during a pass, what is free only shrinks
             places = self._groups[request, place.rank]
-            if index + 1 < len(places):
+            if ready and place.repeats:
+                heapq.heappush(heads, (place, index, request))
+            elif index + 1 < len(places):
                 heapq.heappush(heads, (places[index + 1], index + 1, request))
             if ready:
                 free = free - request

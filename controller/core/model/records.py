@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from controller.core.model import codec
 from controller.core.model.gates import Gate
@@ -19,6 +19,9 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason, priority_of
 from controller.errors import CorruptValue, TallyError
+
+if TYPE_CHECKING:
+    from controller.core.model.array_records import Array
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
 
@@ -43,10 +46,24 @@ class RevisionWentBack(TallyError):
 NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
 
 
+class Own(NamedTuple):
+    """The spec of a task's own name, as in Task, while the task is a member of an array."""
+
+    spec: Spec | None
+    spec_create: int
+    submitted_at: float
+    spec_error: str
+
+
 class Task:
-    """All records of one task, and its places in the indexes. Only Model and its parts change it."""
+    """All records of one task, and its places in the indexes. Only Model and its parts change it.
+
+    A member of an array has no spec of its own. Its `spec`, `spec_create` and `submitted_at` follow from
+    those of its array.
+    """
 
     __slots__ = (
+        "array",
         "counted",
         "demand",
         "due",
@@ -55,12 +72,15 @@ class Task:
         "gate",
         "held",
         "id",
+        "own",
         "requests",
         "seen_at",
+        "source",
         "spec",
         "spec_create",
         "spec_error",
         "spec_mod",
+        "spec_op",
         "status",
         "status_mod",
         "submitted_at",
@@ -71,7 +91,8 @@ class Task:
         self.spec: Spec | None = None
         self.spec_error = ""
         self.spec_create = 0
-        self.spec_mod = 0
+        self.spec_mod = 0  # of the spec of its own name
+        self.spec_op = ""  # of an array: what tells its spec from those of other arrays of its name
         self.submitted_at = 0.0  # by the submitter's clock; shown, and never used for a decision
         self.seen_at: float | None = None  # when this replica saw the spec, by its own clock: see Model.sight
         self.status: Status | None = None
@@ -80,10 +101,29 @@ class Task:
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
         self.gate: Gate | None = None  # what keeps it back until others have ended: see `dependencies`
+        self.array: Array | None = None  # of an array: its members
+        self.source: Task | None = None  # of a member: its array, if that has a spec
+        self.own: Own | None = None  # of a member: the spec of its own name
         self.demand = ZERO  # what it asks for of its pool, while it is in the queue
         self.due: float | None = None  # when its timer rings next
         self.counted: tuple[str, State] | None = None  # the pool and state under which it is counted
         self.held: tuple[str, Vector] | None = None  # the pool whose sum of holds counts it, and its hold
+
+    @property
+    def member_of(self) -> str:
+        """The name of the array of which it is a member; "" if it is none."""
+        return self.status.array if self.status is not None else ""
+
+    @property
+    def spec_id(self) -> str:
+        """The name under which its spec is stored: its own, or that of its array."""
+        return self.source.id if self.source is not None else self.id
+
+    @property
+    def spec_is_original(self) -> bool:
+        """Whether its spec is as it was submitted: nothing has overwritten it since."""
+        mod = self.source.spec_mod if self.source is not None else self.spec_mod
+        return mod == self.spec_create
 
     @property
     def state(self) -> State:
@@ -116,9 +156,14 @@ class Task:
 
     @property
     def is_gated(self) -> bool:
-        """Whether it waits for the tasks that its spec names in `after`, ended or not."""
+        """Whether it waits for the tasks that its spec names in `after`, ended or not.
+
+        An array waits for them until its first member begins.
+        """
         status, spec = self.status, self.spec
         if spec is None or not spec.after or self.spec_error:
+            return False
+        if self.array is not None and self.array.has_begun:
             return False
         return status is None or status.state is State.CREATED or (status.gated and status.state in WAITING)
 
@@ -134,7 +179,7 @@ class Task:
         return (
             status is not None
             and status.state is State.WAITING_RETRY
-            and status.reason in ("Preempted", "RetryRequested", "Released")
+            and (self.array is not None or status.reason in ("Preempted", "RetryRequested", "Released"))
         )
 
     def is_postponed(self, kind: RequestKind) -> bool:

@@ -37,7 +37,7 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request: who asks, why, and when.
 
     `attempt` is the attempt that confirm-stopped refers to. `on_hold` and `priority` are what a change sets;
-    None: it stays.
+    None: it stays. `members` and `only_failed` narrow a request on an array.
     """
 
     kind: RequestKind
@@ -47,6 +47,8 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     on_hold: bool | None = None
     priority: Priority | None = None
+    members: Annotated[str, Meta(max_length=1024)] = ""  # of an array that it is about, as Ranges; "": all
+    only_failed: bool = False  # a retry of an array: not of the members that were cancelled
 
     @property
     def words(self) -> str:
@@ -57,7 +59,9 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The same, with the priority that the task had before, if another one is asked for."""
         held = {None: "", True: "on hold, ", False: "released, "}[self.on_hold]
         was = f" (was {priority})" if priority != self.priority else ""
-        sets = held + (f"priority {self.priority}{was}, " if self.priority is not None else "")
+        part = f"members {self.members}, " if self.members else ""
+        part += "failed ones only, " if self.only_failed else ""
+        sets = part + held + (f"priority {self.priority}{was}, " if self.priority is not None else "")
         who = f"requested by {self.by}" if self.by else "requested"
         return f"{sets}{who}" + (f": {self.reason}" if self.reason else "")
 

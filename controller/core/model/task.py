@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from controller.core.model.after import Dependency
+from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
@@ -119,6 +120,7 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     # whether the end of an attempt's output is kept in the store; None: as the pool says
     keep_logs: bool | None = None
     after: tuple[Dependency, ...] = ()  # the tasks that must have ended before
+    array: ArraySpec | None = None  # the members that it stands for
 
 
 class StoredSpec(NamedTuple):
@@ -224,6 +226,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 
     version: Count = 0  # SCHEMA_VERSION of the writer
     state: State = State.CREATED
+    array: str = ""  # of a member of an array: the array, and the member's index
+    index: Count = 0
     pool: str = ""
     owner: str = DEFAULT_OWNER  # whom the hold is charged to, whatever happens to the spec
     on_hold: bool = False  # a user keeps it from being admitted, until it is released

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from controller.core.model.after import parse_after
+from controller.core.model.arrays import MAX_ARRAY_ID, parse_array
 from controller.core.model.demand import pod_requests
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.notify_fields import parse_notify
@@ -84,6 +85,8 @@ def parse_stored_spec(raw: object) -> Spec:
         raise InvalidField("args", "needs a command, or an image that has one")
     if any(dependency.task == spec.id for dependency in spec.after):
         raise InvalidField("after", f"names {spec.id} itself: a task cannot wait for itself")
+    if spec.array is not None:
+        parse_name(spec.id, "id", "the id of an array, from which its members are named,", MAX_ARRAY_ID)
     return spec
 
 
@@ -306,6 +309,7 @@ _SPEC: dict[str, Parse] = {
     "main_container": _main_container,
     "keep_logs": parse_boolean,
     "after": parse_after,
+    "array": parse_array,
 }
 _RETRY: dict[str, Parse] = {
     "max_attempts": _integer_within(1, MAX_ATTEMPTS),

@@ -18,6 +18,7 @@ from controller.core.planning.attestation import unattested
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
+from controller.core.planning.members import Members
 from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
 from controller.core.promise.invariants import unledgered
@@ -32,12 +33,14 @@ class Admission:
         agenda: Agenda,
         attempts: Attempts,
         driver: Driver,
+        members: Members,
         looks_at: Callable[[str], None],
     ) -> None:
         self._model = model
         self._agenda = agenda
         self._attempts = attempts
         self._driver = driver
+        self._members = members
         self._looks_at = looks_at
         self._preemptor = Preemptor(model, agenda)
         self._orders: dict[str, FairOrder] = {}
@@ -81,6 +84,8 @@ class Admission:
             if task.gate is not None and draft.kin.has_changed(task):
                 self._agenda.pools[pool.name] = None  # once that is committed
                 return False
+            if task.array is not None:
+                return self._members.may_begin(task.array, draft)
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)
 
@@ -147,13 +152,19 @@ class Admission:
         """Add the task's admission to the draft. False if the draft has no room for it."""
         assert task.spec is not None
         self._looks_at(task.id)
-        number = max(task.attempt, self._attempts.highest(task.id)) + 1
-        status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
-        start = self._driver.start(AttemptId(task.id, number), task, status.hold, repeated=False)
-        ends_claim = draft.has_claim(task.pool, task.id)
+        begins, claimant = task, task.id if draft.has_claim(task.pool, task.id) else ""
+        if task.array is not None:
+            begins, index = self._members.next(task, draft)
+            status = self._members.admitted(begins, index, pool_mod, draft.moment)
+        else:
+            number = max(task.attempt, self._attempts.highest(task.id)) + 1
+            status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
+        start = self._driver.start(AttemptId(begins.id, status.attempt), begins, status.hold, repeated=False)
         parents = tuple(each.task for each in task.spec.after) if task.gate is not None else ()
         decision = Decision(status, compares_spec=True, compares_pool=True, parents=parents)
-        if not draft.add(task, decision, ends_claim=ends_claim):
+        if not draft.add(begins, decision, ends_claim_of=claimant):
             return False
+        if task.array is not None:
+            self._members.began(task, draft)
         draft.plan.effects.append(start)
         return True

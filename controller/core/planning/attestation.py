@@ -19,11 +19,11 @@ def unattested(model: Model, task: Task, pool: Pool) -> str:
     rule = f"pool {pool.name} takes only tasks that a gateway has attested (require_attested)"
     if is_unreadable(model, task):
         return f"{rule}, and this one's attestation cannot be read: see `tally audit`"
-    known = task.id in model.attested
+    known = task.spec_id in model.attested
     why = "its spec is not the one that was attested" if known else "nobody has attested this one"
     return f"{rule}, and {why}: submit it through a gateway (`--server`)"
 
 
 def is_unreadable(model: Model, task: Task) -> bool:
     """Whether the task's attestation is damaged. Such a task waits; it is not rejected."""
-    return (attested.KIND, (task.id,)) in model.quarantine
+    return (attested.KIND, (task.spec_id,)) in model.quarantine

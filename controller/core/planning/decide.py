@@ -103,7 +103,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, others: Others
         return Decision(_changed(task, change[0], moment), (RequestKind.CHANGE,))
     if task.requests:
         why = "it is already waiting for its next attempt"
-        return _ignored(task, task.status, why, moment)
+        return ignored(task, task.status, why, moment)
     never = refusal(others.gate) if others.gate is not None else None
     if never is not None:
         rejected = transitions.rejected(task, never.reason, never.message, moment, never.event)
@@ -268,7 +268,7 @@ def _gist(words: str) -> str:
 def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> tuple[str, str] | None:
     """Why the attempt must be stopped now, as `Status.stopping`, and a message. None if it need not be."""
     if task.spec is None:
-        return StopReason.SPEC_DELETED, "its spec was deleted"
+        return None if task.spec_error else (StopReason.SPEC_DELETED, "its spec was deleted")
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
     if due is not None and due <= moment.now:
         assert attempt is not None
@@ -292,19 +292,20 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     return None
 
 
+def cancelled_by(status: Status, request: Request, moment: Moment) -> Status:
+    """The status of a task that holds, once a cancel was accepted."""
+    why = f": {request.reason}" if request.reason else ""
+    message = f"cancelled by {request.by or 'request'}{why}"
+    return transitions.stop_requested(status, StopReason.CANCEL, message, moment, request)
+
+
 def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
         if status.cancelling or (status.stopping and status.exit_code == 0):
             why = "it is already being cancelled" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
-        message = f"cancelled by {request.by or 'request'}" + (
-            f": {request.reason}" if request.reason else ""
-        )
-        return Decision(
-            transitions.stop_requested(status, StopReason.CANCEL, message, moment, request),
-            (RequestKind.CANCEL,),
-        )
+        return Decision(cancelled_by(status, request, moment), (RequestKind.CANCEL,))
     if RequestKind.CHANGE in task.requests and not task.is_postponed(RequestKind.CHANGE):
         request = task.requests[RequestKind.CHANGE][0]
         why = f"it is {status.state}, and only a task that waits can be changed"
@@ -374,7 +375,7 @@ def _finished(task: Task, status: Status, moment: Moment, *, is_kept: bool) -> D
         again = transitions.retry_requested(status, retry[0], moment, gated=bool(task.spec.after))
         return Decision(again, (RequestKind.RETRY,), parents=tuple(each.task for each in task.spec.after))
     if task.requests:
-        return _ignored(task, status, f"it is already {status.state}", moment)
+        return ignored(task, status, f"it is already {status.state}", moment)
     if is_kept:
         return None
     if task.spec is None or (status.finished_at or 0.0) + task.retention_seconds <= moment.now:
@@ -382,7 +383,7 @@ def _finished(task: Task, status: Status, moment: Moment, *, is_kept: bool) -> D
     return None
 
 
-def _ignored(task: Task, status: Status | None, why: str, moment: Moment) -> Decision:
+def ignored(task: Task, status: Status | None, why: str, moment: Moment) -> Decision:
     """Consume all requests of the task without effect; record that in its status, if it has one."""
     if status is not None:
         for request, _ in task.requests.values():

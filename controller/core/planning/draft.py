@@ -183,22 +183,22 @@ class Draft:
         self.kin.follows()
 
     def add(
-        self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim: bool = False
+        self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim_of: str = ""
     ) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
 
         The transaction compares the records that the decision rests on, and also the absence of records that
         it rests on: a decision without a spec compares that there is none, a first status compares its spec,
         and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
-        model does not show yet. `ends_claim`: the task has a claim, which ends with this (I11), and not in
-        the plan that makes it, which stops its victims.
+        model does not show yet. `ends_claim_of`: this task, or the array of this member, has a claim, which
+        ends with this (I11), and not in the plan that makes it, which stops its victims.
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
         ledger_changes, share_changes, more_tasks = before != after, False, 0
         if self._model.is_shared(pool):
             more_tasks = _is_holding(decision.status) - _is_holding(task.status)
             ledger_changes = share_changes = ledger_changes or more_tasks != 0
-        is_too_early = ends_claim and self._seen_claims.get((pool, task.id)) == 0
+        is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
         if self._has_most_tasks or is_too_early or (ledger_changes and self._model.may_not_change(task)):
@@ -206,11 +206,15 @@ class Draft:
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
-        compares_spec = decision.compares_spec or task.spec_mod == 0 or task.status_mod == 0
+        compares_spec = task.status_mod == 0 or (
+            not task.member_of and (decision.compares_spec or task.spec_mod == 0)
+        )
         relies_on = pool if decision.compares_pool else ""
         aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
         kin = self.kin.compared_by(task, decision)
-        operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + ends_claim + len(kin)
+        operations = (
+            1 + compares_spec + len(requests) + len(left) + aside.operations + bool(ends_claim_of) + len(kin)
+        )
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on
@@ -230,8 +234,8 @@ class Draft:
                 self._torn.add(pool)
             self._seen.setdefault(pool, None if pool in self._after else self._model.ledger(pool).mod)
             self._held[pool] = self.held(pool) - before + after
-        if ends_claim:
-            self._note_claim(pool, task.id, None)
+        if ends_claim_of:
+            self._note_claim(pool, ends_claim_of, None)
         if relies_on:
             self._relied_on.setdefault(relies_on, self._model.pools[relies_on].mod)
         self._operations += operations

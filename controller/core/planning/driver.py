@@ -124,8 +124,9 @@ class Driver:
             self._bury(attempt, draft)
         else:
             self._attempts.drop(attempt_id)
-        if task is not None:
-            self._agenda.pools[task.pool] = None
+        waiting = task if task is not None else self._model.arrays.task_of(attempt_id.task_id)
+        if waiting is not None:
+            self._agenda.pools[waiting.pool] = None
 
     def _bury(self, attempt: Attempt, draft: Draft) -> None:
         """Remove the tombstone of an attempt whose task is gone, once no late start can be under way."""

@@ -83,6 +83,10 @@ class Kin:
         ]
         unknown = task.gate.unknown if wanted and task.gate is not None else {}
         wanted += [("tasks", (name,)) for name in islice(unknown, COMPARED)]
+        if task.source is not None and (decision.compares_spec or not task.status_mod):
+            wanted.append(("tasks", (task.source.id,)))  # a member's spec is its array's
+        elif task.member_of and task.source is None:
+            wanted.append(("tasks", (task.member_of,)))
         if decision.removes and not has_dependencies(self._model):
             wanted.append(("engine", ()))  # no task can wait for it before the feature is on
         return {record: self._model.mod_of(*record) for record in wanted if record not in self.compared}

@@ -1,5 +1,5 @@
 """Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs,
-schedules.
+schedules, blocks of arrays.
 
 These plans come first, each in a transaction of its own, since they are made from what is committed.
 """
@@ -10,6 +10,7 @@ from controller.core.model import codec, notices, quarantine
 from controller.core.model.model import Model
 from controller.core.planning.accounts import Accounts
 from controller.core.planning.draft import Limits
+from controller.core.planning.folding import Folding
 from controller.core.planning.intake import Intake
 from controller.core.planning.keeping import Keeping
 from controller.core.planning.plan import Outcome, Plan, RecordChange, Verdict
@@ -34,12 +35,15 @@ class Mending:
         self.wants_list = False
         self.accounts = Accounts(model)
         self.keeping = Keeping(model)
+        self.folding = Folding(model)
         self.ticks = Ticks(model)
 
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
-        records = model.repairs or model.asides or model.deliveries or self.keeping.is_due
+        records = (
+            model.repairs or model.asides or model.deliveries or self.keeping.is_due or self.folding.is_due
+        )
         return bool(records or (model.shared and self.accounts.is_due(now)) or self.ticks.is_due(now))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
@@ -53,6 +57,7 @@ class Mending:
                 or self._plan_repairs(moment, limits)
                 or self.accounts.plan(moment, limits)
                 or self.ticks.plan(moment, limits)
+                or (self.folding.plan(moment, limits) if self.folding.is_due else None)
             )
         return plan
 

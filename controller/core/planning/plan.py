@@ -60,10 +60,12 @@ class Settle(NamedTuple):
 class KeepLog(NamedTuple):
     """Keep the end of an ended attempt's output, before the engine is told that it may drop it.
 
-    `spec_create` is the create revision of its task's spec: a later task of the same name has another.
+    `spec_id` is the name under which its task's spec is stored, and `spec_create` the create revision of
+    that: a later task of the same name has another.
     """
 
     attempt: AttemptId
+    spec_id: str
     spec_create: int
 
 

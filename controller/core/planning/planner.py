@@ -18,11 +18,13 @@ from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
 from controller.core.planning.agenda import Agenda
+from controller.core.planning.arrays import decide_any, stop_of, unsettled
 from controller.core.planning.attestation import is_unreadable, unattested
-from controller.core.planning.decide import Decision, Others, decide
+from controller.core.planning.decide import Decision, Others
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
 from controller.core.planning.intake import Intake
+from controller.core.planning.members import Members
 from controller.core.planning.mending import Mending
 from controller.core.planning.plan import KeepLog, Plan, Term
 from controller.core.planning.transitions import Moment
@@ -62,7 +64,9 @@ class Planner:
         self.intake = Intake(model, self._agenda, self._attempts, term.epoch)
         self.mending = Mending(model, self.intake, self._attempts)
         self._driver = Driver(model, self._agenda, self._attempts, term)
-        self._admission = Admission(model, self._agenda, self._attempts, self._driver, self._look)
+        members = Members(model, self._attempts)
+        self.mending.folding.take_from(members)
+        self._admission = Admission(model, self._agenda, self._attempts, self._driver, members, self._look)
         self._looks_at = looks_at
         self._plans = 0
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
@@ -123,6 +127,8 @@ class Planner:
         plan = self.mending.plan_asides(draft.moment, self._limits) or plan
         if not plan and self._model.dependencies:
             plan = self.mending.keeping.plan(draft.moment, self._limits) or plan
+        if not plan and self._model.arrays and not removals_only:
+            plan = self.mending.folding.plan(draft.moment, self._limits) or plan
         if not plan and self.mending.accounts.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
@@ -285,7 +291,8 @@ class Planner:
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
             refused = unattested(self._model, task, record.pool)
         others = Others(refused, draft.kin.gate(task), self._model.dependencies.keeps(task_id))
-        decision = decide(task, current, record, draft.moment, others)
+        decision = decide_any(task, current, record, draft.moment, others)
+        self._pass_on_stop(task)
         if decision is None:
             if task.status is not None and task.status.is_holding and self.intake.engine_listed:
                 self._driver.drive(task, task.status, draft)
@@ -304,8 +311,14 @@ class Planner:
                 self._agenda.tasks.move_to_end(child, last=False)
         elif current is not None and self._must_keep_log(task, current, decision):
             current.keeping = True
-            draft.plan.effects.append(KeepLog(current.id, task.spec_create))
+            draft.plan.effects.append(KeepLog(current.id, task.spec_id, task.spec_create))
         return True
+
+    def _pass_on_stop(self, task: Task) -> None:
+        """What stops an array stops its members that are under way."""
+        stop = stop_of(task.array) if task.array is not None else None
+        if stop is not None and task.array is not None:
+            self._agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop))
 
     def _must_keep_log(self, task: Task, attempt: Attempt, decision: Decision) -> bool:
         """Whether to keep the output of the attempt that the decision ends: only if the engine has it."""

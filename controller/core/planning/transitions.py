@@ -62,7 +62,7 @@ class Moment(NamedTuple):
 def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment) -> Status:
     """It fits its pool, as defined at `pool_mod`, and it is its turn: the hold and the attempt begin."""
     return _step(
-        _status_of(task),
+        status_of(task),
         Event.ADMITTED,
         moment,
         pool=task.pool,  # the pool in whose queue it waited; a spec put again by hand may name another pool
@@ -84,9 +84,9 @@ def admitted(task: Task, spec: Spec, pool_mod: int, attempt: int, moment: Moment
 
 
 def rejected(task: Task, reason: str, message: str, moment: Moment, event: Event = Event.REJECTED) -> Status:
-    """It will never run: its spec is unusable, its pool too small, its time over, or its turn never comes."""
+    """It ends without an attempt: it will never run, or it is an array whose members have ended."""
     return _step(
-        _status_of(task),
+        status_of(task),
         event,
         moment,
         reason,
@@ -100,7 +100,7 @@ def rejected(task: Task, reason: str, message: str, moment: Moment, event: Event
 def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
     """It was cancelled while it held nothing."""
     return _step(
-        _status_of(task),
+        status_of(task),
         Event.CANCEL_REQUESTED,
         moment,
         "Cancelled",
@@ -112,12 +112,19 @@ def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
     )
 
 
+def answered(task: Task, reason: str, request: Request, moment: Moment) -> Status:
+    """What was asked of an array is done by its members."""
+    status = status_of(task)
+    step = _taken(status, Event.NOTED, moment, reason, request.words, request)
+    return _record(status, step, moment, {})
+
+
 def changed(task: Task, request: Request, moment: Moment) -> Status:
     """A user puts it on hold, releases it, or sets its priority, while it waits.
 
     Once it is released, its wait begins anew: no queue deadline counts the time on hold.
     """
-    status = _status_of(task)
+    status = status_of(task)
     fields: dict[str, Any] = {}
     reason, words = "PriorityChanged", request.words_after(task.priority)
     if request.priority is not None:
@@ -137,12 +144,8 @@ def changed(task: Task, request: Request, moment: Moment) -> Status:
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt runs."""
     started_at = _started_at(status, seen, moment)
-    fields: dict[str, Any] = {
-        "started_at": started_at,
-        "uid": seen.uid,
-        "node": seen.node,
-        "lost_since": None,
-    }
+    fields: dict[str, Any] = {"started_at": started_at, "uid": seen.uid, "node": seen.node}
+    fields["lost_since"] = None
     return _step(status, Event.RUNNING_OBSERVED, moment, **fields)
 
 
@@ -304,7 +307,8 @@ def _note(status: Status, reason: str, message: str, moment: Moment, fields: dic
     return _record(status, _taken(status, Event.NOTED, moment, reason, message), moment, fields)
 
 
-def _status_of(task: Task) -> Status:
+def status_of(task: Task) -> Status:
+    """The task's status, or the one that it has until the first step."""
     if task.status is not None:
         return task.status
     return Status(pool=task.pool, owner=task.owner, created_at=task.submitted_at, queued_at=task.queued_at)

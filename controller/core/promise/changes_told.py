@@ -15,7 +15,16 @@ from controller.core.model.task import Status, Step
 
 _PRIORITY = re.compile(r"(?:on hold, |released, )?priority (-?\d{1,10})[ ,]", re.ASCII)
 _ENDS_A_HOLD = frozenset(
-    {Event.ADMITTED, Event.REJECTED, Event.SKIPPED, Event.CANCEL_REQUESTED, Event.RETRY_REQUESTED}
+    {
+        Event.ADMITTED,
+        Event.REJECTED,
+        Event.SKIPPED,
+        Event.CANCEL_REQUESTED,
+        Event.RETRY_REQUESTED,
+        Event.MEMBERS_SUCCEEDED,
+        Event.MEMBERS_FAILED,
+        Event.MEMBERS_CANCELLED,
+    }
 )
 
 
@@ -35,6 +44,6 @@ def untold_changes(status: Status, steps: Sequence[Step]) -> Iterator[str]:
             priority, is_known = int(told[1]), True
     if on_hold not in (None, status.is_on_hold):
         yield f"is {'not ' if on_hold else ''}on hold, but its history says otherwise"
-    if is_known and status.priority != priority:
+    if is_known and not status.array and status.priority != priority:
         says = f"that it was set to {priority}" if priority is not None else "of none that was set"
         yield f"has the priority {status.priority}, but its history says {says}"

@@ -22,7 +22,7 @@ def check_dependencies(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]
             continue
         if task.gate is not None and task.gate.unknown:
             yield _unknown(task, list(task.gate.unknown))
-        if task.spec_mod == task.spec_create:
+        if task.spec_is_original:
             yield from _early(model, task)
 
 

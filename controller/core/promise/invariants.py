@@ -104,9 +104,7 @@ def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[
     if status.state not in HOLDING:
         return ZERO, status.pool
     spec = task.spec
-    is_original = (
-        task.spec_mod == task.spec_create and status.created_at == task.submitted_at and not task.spec_error
-    )
+    is_original = task.spec_is_original and status.created_at == task.submitted_at and not task.spec_error
     if spec is None or not is_original or "tasks" in task.frozen:
         return status.hold, status.pool
     if not status.sized_by:

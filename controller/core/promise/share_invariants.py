@@ -102,7 +102,7 @@ def check_owner(task: Task) -> Iterator[Finding]:
     status, spec = task.status, task.spec
     if status is None or spec is None or task.frozen or task.spec_error:
         return
-    if task.spec_mod == task.spec_create and status.owner != spec.owner:
+    if task.spec_is_original and status.owner != spec.owner:
         yield Finding(
             invariant="I9",
             subject=f"task/{task.id}",

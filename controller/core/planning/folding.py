@@ -1,0 +1,195 @@
+"""Writes the blocks of arrays: how members have ended, and what users ask of those that are not under way.
+
+An ended member is folded: one transaction writes its fate into its block, and deletes its status. It compares
+both, so whatever a leader did before it was lost, the next one finds the member either ended or folded. Ended
+members are folded when many have gathered, or when there is nothing else to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from controller.core.model import blocks, kept_log
+from controller.core.model.array_records import Array, fate_of
+from controller.core.model.arrays import Ranges
+from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
+from controller.core.model.lifecycle import FINISHED
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.requests import RequestKind
+from controller.core.planning.arrays import refusal, retried, stop_of
+from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
+from controller.core.planning.members import Members
+from controller.core.planning.plan import Plan, RecordChange
+from controller.core.planning.transitions import Moment
+
+MANY = 64
+NAME_TAKEN = Fate(Outcome.FAILED, reason="NameTaken")
+"""The fate of a member whose name another task has."""
+
+_CANCELLED = Fate(Outcome.CANCELLED)
+
+
+class _Room:
+    """The records of one transaction, as far as there is room for them."""
+
+    def __init__(self, model: Model, limits: Limits) -> None:
+        self.records: list[RecordChange] = []
+        self._mod_of = model.mod_of
+        self._operations = limits.operations - 1
+        self._bytes = limits.bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more can be added."""
+        return self._operations < 1
+
+    def room_for_members(self) -> int:
+        """How many statuses can be deleted, beside one block."""
+        return self._operations - 1
+
+    def add(self, kind: str, names: tuple[str, ...], value: bytes | None = None) -> bool:
+        """Add the next value of a record. False if there is no room for it."""
+        size = len(value or b"") + BYTES_PER_OPERATION
+        if self._operations < 1 or (self.records and size > self._bytes):
+            return False
+        self._operations -= 1
+        self._bytes -= size
+        self.records.append(RecordChange(kind, names, self._mod_of(kind, names), value))
+        return True
+
+
+class Folding:
+    """See the module's docstring."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._arrays = model.arrays
+        self._taken: dict[str, dict[int, None]] = {}
+
+    def take_from(self, members: Members) -> None:
+        """Members whose names are taken end as well."""
+        self._taken = members.taken
+
+    @property
+    def is_due(self) -> bool:
+        """Whether this does not wait until there is nothing else to do."""
+        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or self._taken)
+
+    def plan(self, moment: Moment, limits: Limits) -> Plan | None:
+        """The next of these changes; None if there are none."""
+        for step in (self._fold, self._change, self._end_taken, self._clean):
+            room = _Room(self._model, limits)
+            step(room, moment)
+            if room.records:
+                return Plan(moment.op, records=room.records)
+        return None
+
+    # -- details
+
+    def _fold(self, room: _Room, moment: Moment) -> None:
+        found: dict[tuple[str, int], list[Task]] = {}
+        for task_id in islice(self._arrays.ended, 4 * MANY):
+            task = self._model.tasks[task_id]
+            assert task.status is not None
+            if not task.frozen and not task.requests:
+                found.setdefault((task.status.array, task.status.index // LENGTH), []).append(task)
+        for (name, number), tasks in found.items():
+            array = self._arrays.of(name)
+            if array is None or number in array.unreadable:
+                continue
+            known = self._model.tasks.get(name)
+            if known is not None and known.frozen & {"tasks"}:
+                continue  # whose members they are may be readable again
+            members = tasks[: max(0, room.room_for_members())]
+            fates = {task.status.index % LENGTH: fate_of(task) for task in members if task.status is not None}
+            if array.length(number) and fates:
+                block = array.block(number).changed(fates, array.length(number))
+                if not self._put(room, array, number, block, moment):
+                    return
+            for task in members:
+                room.add("states", (task.id,))
+
+    def _change(self, room: _Room, moment: Moment) -> None:
+        """Carry out what is asked of members that are not under way."""
+        for name in list(self._arrays.busy):
+            array = self._arrays.of(name)
+            if array is None or array.task is None or array.task.frozen or array.unreadable:
+                continue
+            asked = _asked(array, array.task)
+            if asked is None:
+                continue
+            ranges, outcomes, change = asked
+            for number, block in _changed(array, ranges, outcomes, change):
+                if not self._put(room, array, number, block, moment):
+                    return
+
+    def _end_taken(self, room: _Room, moment: Moment) -> None:
+        for name in list(self._taken):
+            array = self._arrays.of(name)
+            indexes = self._taken.pop(name)
+            if array is None or array.task is None:
+                continue
+            for number in dict.fromkeys(index // LENGTH for index in indexes):
+                fates = {index % LENGTH: NAME_TAKEN for index in indexes if index // LENGTH == number}
+                if number not in array.unreadable:
+                    block = array.block(number).changed(fates, array.length(number))
+                    self._put(room, array, number, block, moment)
+
+    def _clean(self, room: _Room, _: Moment) -> None:
+        """Delete what is left of arrays that are gone."""
+        for name, number in self._arrays.stale:
+            if room.is_full:
+                return
+            room.add(blocks.KIND, (name, str(number)))
+        for name in list(self._arrays.gone):
+            if name not in self._model.tasks:
+                for log in self._arrays.logs.get(name, ()):
+                    if log not in self._model.tasks and not room.add(kept_log.KIND, (log,)):
+                        return
+            if not room.records:
+                del self._arrays.gone[name]  # until something changes
+
+    @staticmethod
+    def _put(room: _Room, array: Array, number: int, block: Block, moment: Moment) -> bool:
+        return room.add(blocks.KIND, (array.name, str(number)), block.encode(moment.op))
+
+
+_Asked = tuple[Ranges, tuple[Outcome, ...], Callable[[Fate], Fate]]
+"""Which members are to change, by their fate, and what it becomes."""
+
+
+def _asked(array: Array, task: Task) -> _Asked | None:
+    stop = stop_of(array)
+    if stop is not None:
+        ranges = Ranges.parse(stop.members)
+        if not array.has_begun and ranges.is_all:
+            return None  # the array itself is cancelled
+        return ranges, (Outcome.WAITING,), lambda fate: _CANCELLED._replace(attempts=fate.attempts)
+    found = task.requests.get(RequestKind.RETRY)
+    if found is None or refusal(task, array, found[0]) or (task.state in FINISHED and not array.has_begun):
+        return None
+    return Ranges.parse(found[0].members), retried(found[0]), lambda fate: fate.again
+
+
+def _changed(
+    array: Array, ranges: Ranges, outcomes: tuple[Outcome, ...], change: Callable[[Fate], Fate]
+) -> Iterator[tuple[int, Block]]:
+    """The blocks that change, with what they become. Members that are under way stay as they are."""
+    for first, last in ranges.within(array.size):
+        for number in range(first // LENGTH, last // LENGTH + 1):
+            block, length, start = array.block(number), array.length(number), number * LENGTH
+            is_whole = first <= start and start + length - 1 <= last
+            places = [
+                place
+                for place in block.places(outcomes, length)
+                if first <= start + place <= last and start + place not in array.members
+            ]
+            if not places:
+                continue
+            if is_whole and len(places) == length:
+                yield number, block.with_all(change, length)
+                continue
+            fates = block.fates(length)
+            yield number, block.changed({place: change(fates[place]) for place in places}, length)
