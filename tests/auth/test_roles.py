@@ -30,6 +30,7 @@ WRITERS = {
     "schedules/a": ("controller", "user", "admin", "gateway"),
     "attested-schedules/a": ("controller", "gateway"),
     "schedule-states/a": ("controller",),
+    "arrays/a/0": ("controller",),
     "gateways/g1": ("controller", "gateway"),
     "outbox/a/00000000000000000001": ("controller",),
     "delivered/a/00000000000000000001": ("controller", "admin", "notifier"),

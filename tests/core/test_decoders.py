@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from controller.core.model import (
     attested,
+    blocks,
     claims,
     codec,
     installation,
@@ -98,6 +99,8 @@ EVERY = (
 ROWS: dict[str, Row] = {
     "core.model.codec.decode_mapping": Row(codec.decode_mapping, EVERY, CORRUPT),
     "core.model.codec.filled_in": Row(codec.filled_in, ("tasks",), CORRUPT),
+    "core.model.codec.op_of_spec": Row(codec.op_of_spec, ("tasks",), CORRUPT),
+    "core.model.blocks.decode_block": Row(blocks.decode_block, ("arrays",), CORRUPT),
     "core.model.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
     "core.model.codec.decode_pool": Row(lambda data: codec.decode_pool("odd", data), ("pools",), CORRUPT),
     "core.model.codec.decode_request": Row(

@@ -29,6 +29,7 @@ KINDS = {
     "tasks": 1,
     "states": 1,
     "requests": 2,
+    "arrays": 2,
     "awaits": 2,
     "pools": 1,
     "ledgers": 1,
