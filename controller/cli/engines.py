@@ -102,7 +102,7 @@ def open_kubernetes(session: Session, replicas: Sequence[ReplicaView]) -> Kubern
 
 
 def _registered(replicas: Sequence[ReplicaView]) -> list[dict[str, object]]:
-    from controller.client.views import by_engine
+    from controller.client.replica_views import by_engine
 
     return [replica.engine for replica in by_engine(replicas)]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import typer
 
-from controller.client.views import OwnerView, PoolView, ReplicaView, TaskView
+from controller.client.replica_views import ReplicaView
+from controller.client.views import OwnerView, PoolView, TaskView
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.dependencies import NodeView

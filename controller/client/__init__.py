@@ -33,13 +33,12 @@ from controller.client.errors import Conflict, NotFound, Still
 from controller.client.features import FeatureView
 from controller.client.notices import NoticeView
 from controller.client.prepared import SubmitResult
+from controller.client.replica_views import LeaderView, ReplicaView
 from controller.client.views import (
     ApplyResult,
     ClaimView,
-    LeaderView,
     OwnerView,
     PoolView,
-    ReplicaView,
     RequestResult,
     SharingView,
     TaskView,

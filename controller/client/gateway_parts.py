@@ -15,9 +15,10 @@ from controller.client.neighbours import Neighbours, checked
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
+from controller.client.replica_views import LeaderView, ReplicaView
 from controller.client.replicas import Replicas
 from controller.client.schedules import Schedules, parse_schedule_name
-from controller.client.views import ApplyResult, LeaderView, OwnerView, ReplicaView, SharingView
+from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.schedules import parse_schedule

@@ -10,8 +10,8 @@ from pathlib import Path
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.reading import Reading
+from controller.client.replica_views import by_engine
 from controller.client.replicas import Replicas
-from controller.client.views import by_engine
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.task import AttemptId
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions

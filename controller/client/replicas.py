@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.reading import Reading
-from controller.client.views import LeaderView, ReplicaView, leader_view, replica_views
+from controller.client.replica_views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.core.model.records import Change
 from controller.store.base import Delete, Guard, Transaction, new_op
 from controller.views.gateways import GatewayView, gateway_views

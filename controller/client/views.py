@@ -1,11 +1,10 @@
-"""Views of tasks, pools, replicas and the leader, for the client library and the command line.
+"""Views of tasks and pools, for the client library and the command line.
 
 They are frozen values, made of the facts of `controller.views`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -14,14 +13,12 @@ from controller.core.model import codec
 from controller.core.model.fair_order import dominant
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
+from controller.views.arrays import ArrayProgress
 from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
-from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
-from controller.views.replicas import all_replicas, leader_facts
 from controller.views.step import StepView, step_views
 from controller.views.tasks import find_task
 
@@ -49,6 +46,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     attested_by: str = ""
     # the tasks that it waits for; empty where no other task was read, as in what `Client.wait` returns
     after: tuple[ParentView, ...] = ()
+    progress: ArrayProgress | None = None  # of an array: how many of its members are in each state
+    member_of: str = ""  # of a member of an array: that array
     spec: Spec | None = None
     status: Status | None = None
 
@@ -64,9 +63,13 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def can_be_changed(self) -> bool:
-        """Whether the task waits, or is about to wait again since its attempt is being preempted."""
+        """Whether the task waits, or is about to wait again since its attempt is being preempted.
+
+        An array waits until its last member has ended.
+        """
         is_victim = self.status is not None and self.status.stopping == StopReason.PREEMPTED
-        return self.state in WAITING or is_victim
+        waits = self.state in WAITING or (self.progress is not None and not self.finished)
+        return waits or is_victim
 
     @property
     def waits_for(self) -> int:
@@ -175,66 +178,6 @@ class SharingView(msgspec.Struct, frozen=True, kw_only=True):
     stopped: int
 
 
-class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica as it registered itself.
-
-    `engine` holds the engine's name and its options, such as `state_dir`.
-    """
-
-    id: str
-    instance: str = ""
-    role: Literal["leader", "follower"] = "follower"
-    host: str = ""
-    pid: int = 0
-    status_url: str = ""
-    version: str = ""
-    engine: dict[str, Any] = {}
-    started_at: float = 0.0
-    applied_revision: int = 0
-    # when it wrote this, by its own clock, once per heartbeat; 0 if its version is older and writes no time
-    at: float = 0.0
-    heartbeat_seconds: float = HEARTBEAT_SECONDS
-    engine_answers: bool | None = None  # None: it does not lead, and so does not ask the engine
-    engine_age_seconds: float | None = None  # time since the engine's last answer, when it wrote this
-    # why it does not campaign: its engine is not the recorded one, or has not identified itself yet
-    engine_problem: str = ""
-
-    def age_seconds(self, now: float) -> float | None:
-        """Seconds from its last heartbeat, by its own clock, to `now`; None when it wrote no time."""
-        return max(0.0, now - self.at) if self.at else None
-
-    def freshness(self, now: float) -> Freshness:
-        """Whether the replica is fresh, stale or dead by its age.
-
-        A replica that wrote no time counts as fresh: its registration has not expired.
-        """
-        age = self.age_seconds(now)
-        return Rule.of(self.heartbeat_seconds).replica.judge(age) if age is not None else Freshness.FRESH
-
-
-def by_engine(replicas: Iterable[ReplicaView]) -> list[ReplicaView]:
-    """The replicas in the order in which to trust their engine.
-
-    The leader comes first, then the replicas that report no problem with their engine.
-    """
-    return sorted(replicas, key=lambda replica: (replica.role != "leader", bool(replica.engine_problem)))
-
-
-class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
-    """The leader.
-
-    `term` fences its writes; `epoch` counts terms, and survives a restore from a backup.
-    """
-
-    id: str
-    term: int
-    instance: str = ""
-    status_url: str = ""
-    version: str = ""
-    epoch: int = 0
-    since: float = 0.0
-
-
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a request: stored, already pending or acted on, or not needed."""
 
@@ -258,7 +201,7 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
 def task_view(
     model: Model, task_id: str, *, alone: bool = False, sees: Sees | None = None
 ) -> TaskView | None:
-    """The view of a task; None when it has neither a spec nor a status.
+    """The view of a task, or of a member of an array; None if there is neither.
 
     `alone`: the model has no other tasks, so it is not told what the task waits for. Otherwise, `sees` tells
     of which tasks the reader may know the states; None: of all.
@@ -285,6 +228,8 @@ def task_view(
         create_revision=facts.create_revision,
         attested_by=facts.attested_by,
         after=() if alone else parents_of(model, task_id, sees),
+        progress=facts.progress,
+        member_of=facts.member_of,
         spec=facts.spec,
         status=facts.status,
     )
@@ -353,45 +298,4 @@ def _claim_view(facts: ClaimFacts) -> ClaimView:
         victims=claim.victims,
         stopping=facts.stopping,
         at=claim.at / 1000,
-    )
-
-
-def replica_views(model: Model) -> list[ReplicaView]:
-    """The registered replicas, sorted by id."""
-    return [
-        ReplicaView(
-            id=facts.id,
-            instance=facts.told.instance,
-            role="leader" if facts.leads else "follower",
-            host=facts.told.host,
-            pid=facts.told.pid,
-            status_url=facts.told.status_url,
-            version=facts.told.version,
-            engine=facts.told.engine,
-            started_at=facts.told.started_at or 0.0,
-            applied_revision=facts.told.applied_revision or 0,
-            at=facts.told.at,
-            heartbeat_seconds=facts.told.heartbeat_seconds,
-            engine_answers=facts.told.engine_answers,
-            engine_age_seconds=facts.told.engine_age_seconds,
-            engine_problem=facts.told.engine_problem,
-        )
-        for facts in all_replicas(model)
-    ]
-
-
-def leader_view(key: Change | None) -> LeaderView | None:
-    """The leader from its key; None when no replica leads."""
-    facts = leader_facts(key)
-    if facts is None:
-        return None
-    told = facts.told
-    return LeaderView(
-        id=told.id,
-        term=facts.term,
-        instance=told.instance,
-        status_url=told.status_url,
-        version=told.version,
-        epoch=told.epoch,
-        since=told.since or 0.0,
     )

@@ -13,17 +13,14 @@ import msgspec
 
 from controller.client import Client
 from controller.client.reading import Reading, sorted_tasks
+from controller.client.replica_views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.client.views import (
-    LeaderView,
     OwnerView,
     PoolView,
-    ReplicaView,
     SharingView,
     TaskView,
-    leader_view,
     owner_view,
     pool_views,
-    replica_views,
     sharing_view,
     task_view,
 )

@@ -7,18 +7,25 @@ rules of `queue`, `planner` and `transitions`.
 from __future__ import annotations
 
 from controller.core.model import quarantine
+from controller.core.model.arrays import Member
 from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
-from controller.core.model.requests import ON_HOLD
+from controller.core.model.requests import ON_HOLD, RequestKind
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.start_faults import START_DELAYED
 from controller.errors import CorruptValue
 from controller.views.dependencies import Sees
+from controller.views.explain_arrays import (
+    explain_array,
+    explain_ended,
+    explain_folded,
+    explain_member_ended,
+)
 from controller.views.explain_dependencies import explain_gate, explain_kept, never_again, retry_from
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
@@ -44,6 +51,11 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
     `sees` tells of which tasks that ended before it the reader may know how; None: of all.
     """
     task = model.tasks.get(task_id)
+    member = Member.parse(task_id)
+    if member is not None and (
+        told := explain_folded(model, task_id, now, lambda: explain(model, member.array, now, sees))
+    ):
+        return f"{told}."
     if task is None or not task.exists:
         return f"There is no task {task_id}."
     if task.frozen == {quarantine.KIND}:
@@ -72,6 +84,9 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
         sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so the leader will mark it Failed"
     elif task.status is not None and task.status.is_holding:
         sentence = _holding(task, task.status, now)
+    elif task.array is not None:
+        sentence = explain_array(task, task.array, lambda: _waiting(model, task, now, sees))
+        sentence = f"{sentence}{_engineless(model, now)}"
     else:
         sentence = f"{_waiting(model, task, now, sees)}{explain_preempted(task)}{_engineless(model, now)}"
     return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
@@ -94,10 +109,11 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     status = task.status
     if status is None or status.finished_at is None:
         return f"{task.id} is {task.state}"
-    sentence = (
-        f"{task.id} ended as {status.state} at {at(status.finished_at)}, after"
-        f" {counted(status.attempt, 'attempt')}"
-    )
+    if told := explain_member_ended(task, now):
+        return told
+    sentence = f"{task.id} ended as {status.state} at {at(status.finished_at)}"
+    if task.array is None:
+        sentence += f", after {counted(status.attempt, 'attempt')}"
     if because := _because(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
@@ -112,7 +128,8 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         return sentence
     if never := never_again(model, task, sees):
         return f"{sentence}; {never}"
-    again = retry_from(model, task, sees) or f"`tally retry {task.id}` runs it again"
+    again = retry_from(model, task, sees) or (explain_ended(task.array) if task.array is not None else "")
+    again = again or f"`tally retry {task.id}` runs it again"
     return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
 
 
@@ -343,7 +360,8 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
 
 
 def _requests(task: Task) -> str:
-    kinds = sorted(task.requests)
+    is_told = task.array is not None and task.array.has_begun and task.state not in FINISHED
+    kinds = sorted(kind for kind in task.requests if kind is RequestKind.CHANGE or not is_told)
     return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
 
 

@@ -22,6 +22,10 @@ from controller.core.model.sharing import ANYBODY, OwnerPolicy
 from controller.core.model.task import AttemptId, Pool
 from controller.core.planning.attestation import unattested
 from controller.core.promise.invariants import unledgered
+from controller.views.arrays import shown_counts
+
+Counts = dict[tuple[str, State], int]
+"""(pool, state) → tasks."""
 
 
 class PoolFacts(NamedTuple):
@@ -81,16 +85,17 @@ def is_known(model: Model, pool: str) -> bool:
     return pool in {*pool_names(model), *model.ledgers, *model.shares}
 
 
-def pool_facts(model: Model, name: str) -> PoolFacts:
-    """The facts of a pool. A pool that does not exist has nothing."""
+def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFacts:
+    """The facts of a pool. A pool that does not exist has nothing. `counts` are those of all, if known."""
     record = model.pools.get(name)
+    counts = shown_counts(model) if counts is None else counts
     return PoolFacts(
         name=name,
         definition=record.pool if record is not None else None,
         capacity=record.pool.capacity if record is not None else ZERO,
         held=model.ledger(name).held,
         unledgered=unledgered(model, name),
-        tasks={state: number for state in State if (number := model.counts.get((name, state), 0))},
+        tasks={state: number for state in State if (number := counts.get((name, state), 0))},
         queued=len(model.queue(name)),
         on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
         gated=model.dependencies.closed.get(name, 0),
@@ -104,7 +109,8 @@ def pool_facts(model: Model, name: str) -> PoolFacts:
 
 def all_pools(model: Model) -> list[PoolFacts]:
     """The facts of all pools, by name."""
-    return [pool_facts(model, name) for name in pool_names(model)]
+    counts = shown_counts(model)
+    return [pool_facts(model, name, counts) for name in pool_names(model)]
 
 
 def queued_unattested(model: Model, pool: Pool) -> int:

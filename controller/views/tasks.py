@@ -14,9 +14,11 @@ from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import ON_HOLD, Request, RequestKind
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
+from controller.views import arrays
+from controller.views.arrays import ArrayProgress, MemberFacts
 from controller.views.selector import Requirement, selects
 
-UNREADABLE = "Unreadable"
+UNREADABLE = arrays.UNREADABLE
 """Shown as the state of a task whose status cannot be read."""
 
 
@@ -47,6 +49,8 @@ class TaskFacts(NamedTuple):
     kept_log_revision: int  # revision of its kept log; 0 if there is none
     attested_by: str  # who has submitted it, as a gateway attests; "" if none does
     waits_for: int  # of the tasks that it names in `after`, those that have not ended
+    progress: ArrayProgress | None = None  # of an array: how far it has come
+    member_of: str = ""  # of a member: its array
 
     @property
     def attempt(self) -> int:
@@ -84,8 +88,11 @@ def is_listed(task: Task) -> bool:
 
 
 def state_of(task: Task) -> State | None:
-    """The task's state; None if its status cannot be read."""
-    return None if "states" in task.frozen else task.state
+    """The task's state, as all readers show it; None if its status cannot be read.
+
+    An array is Running while any of its members is under way.
+    """
+    return None if "states" in task.frozen else arrays.shown_state(task)
 
 
 def pool_of(task: Task) -> str:
@@ -138,6 +145,32 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
         kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
         attested_by=attestation.by if attestation is not None else "",
         waits_for=_unfinished(task),
+        progress=arrays.progress_of(task) if "tasks" not in task.frozen else None,
+        member_of=task.member_of if "states" not in task.frozen else "",
+    )
+
+
+def _member_facts(model: Model, found: MemberFacts) -> TaskFacts:
+    """The facts of a member that has no status: as its block has it, and otherwise as its array."""
+    attestation = model.attestation_of(found.array)
+    status, name = found.status, str(found.member)
+    return TaskFacts(
+        id=name,
+        pool=found.spec.pool,
+        owner=owner_of(found.array),
+        state=found.state,
+        spec=found.spec,
+        status=status,
+        requests=(),
+        submitted_at=submitted_at(found.array),
+        revision=found.revision,
+        create_revision=found.array.spec_create,
+        spec_error="",
+        broken=(),
+        kept_log_revision=model.mod_of(kept_log.KIND, (name,)),
+        attested_by=attestation.by if attestation is not None else "",
+        waits_for=0,
+        member_of=found.member.array,
     )
 
 
@@ -147,9 +180,12 @@ def _unfinished(task: Task) -> int:
 
 
 def find_task(model: Model, task_id: str) -> TaskFacts | None:
-    """The facts of this task; None if there is no such task."""
+    """The facts of this task, or member of an array; None if there is neither."""
     task = model.tasks.get(task_id)
-    return task_facts(model, task) if task is not None and is_listed(task) else None
+    if task is not None and is_listed(task):
+        return task_facts(model, task)
+    member = arrays.member_without_status(model, task_id)
+    return _member_facts(model, member) if member is not None else None
 
 
 def matching(
@@ -162,7 +198,7 @@ def matching(
 ) -> Iterator[Task]:
     """The listed tasks among `ids` (None: all) that match. None for `pool`, `states` or `owner`: any.
 
-    `states` may also have HELD_BACK.
+    An array stands for its members, which are left out. `states` may also have HELD_BACK.
 
     `terms` must all hold. A task whose spec is gone or cannot be read has unknown labels: no selector selects
     it.
@@ -180,7 +216,7 @@ def _matches(
     terms: Sequence[Requirement],
     owner: str | None,
 ) -> bool:
-    if not is_listed(task) or (pool is not None and pool_of(task) != pool):
+    if not is_listed(task) or arrays.is_hidden(task) or (pool is not None and pool_of(task) != pool):
         return False
     if (states is not None and not _is_in(task, states)) or owner not in (None, owner_of(task)):
         return False
@@ -223,23 +259,26 @@ def is_asked_again(model: Model, task_id: str) -> bool:
 def tasks_by_pool(model: Model) -> dict[tuple[str, State], int]:
     """How many tasks of each pool are in each state; 0 if there were some before.
 
-    A task whose status cannot be read is not counted.
+    An array is one task. A task whose status cannot be read is not counted.
     """
-    return dict(model.counts)
+    return arrays.shown_counts(model)
 
 
 def tasks_by_state(model: Model) -> dict[State, int]:
     """The same for all pools together."""
     totals = dict.fromkeys(State, 0)
-    for (_, state), number in model.counts.items():
+    for (_, state), number in arrays.shown_counts(model).items():
         totals[state] += number
     return totals
 
 
 def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]:
-    """The ids of all tasks; and by pool and owner, of the tasks that wait, whether each is on hold."""
+    """The ids of all tasks; and by pool and owner, of the tasks that wait, whether each is on hold.
+
+    An array is one task, and waits until its first member begins.
+    """
     waiting: dict[tuple[str, str], dict[str, bool]] = {}
     for task in model.tasks.values():
-        if task.state in WAITING:
+        if state_of(task) in WAITING and not arrays.is_hidden(task):
             waiting.setdefault((task.pool, task.owner), {})[task.id] = task.on_hold
     return frozenset(model.tasks), waiting

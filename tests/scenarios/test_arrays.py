@@ -88,6 +88,17 @@ def test_as_many_run_as_may(stage: Stage, leader: StagedReplica) -> None:
     assert end(leader, "a-i0-1", "a-i2-1") == ["a-i3-1", "a-i4-1"]
 
 
+def test_a_member_that_is_retried_keeps_its_room(stage: Stage, leader: StagedReplica) -> None:
+    stage.pool(capacity={"cpu": 100})
+    retry = {"max_attempts": 2, "backoff_seconds": 10}
+    stage.submit("a", array={"size": 3, "max_running": 2}, resources={}, retry=retry)
+    assert step(leader) == ["a-i0-1", "a-i1-1"]
+    assert end(leader, "a-i0-1", phase=Phase.FAILED) == []
+    stage.clock.move(15)
+    assert step(leader) == ["a-i0-2"]
+    assert end(leader, "a-i0-2", phase=Phase.FAILED) == ["a-i2-1"]
+
+
 def test_a_member_is_retried_as_the_policy_says(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 2}, retry={"max_attempts": 2, "backoff_seconds": 10})
     assert step(leader) == ["a-i0-1", "a-i1-1"]

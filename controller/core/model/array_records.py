@@ -77,6 +77,11 @@ class Array:
         return sum(self.counts.values())
 
     @property
+    def under_way(self) -> int:
+        """How many have begun, and have not ended: they run, or are to be retried."""
+        return len(self.members) - (self.ended - self._folded)
+
+    @property
     def has_begun(self) -> bool:
         """Whether any member has ever begun, or was cancelled before."""
         return self.task is not None and bool(self.members or self._own)
@@ -111,10 +116,13 @@ class Array:
         return array is not None and array.max_running is not None
 
     def room(self, beyond: int) -> int:
-        """How many more members may run at once, if so many run that the model does not show."""
+        """How many more members may begin, if so many have begun that the model does not show.
+
+        A member that waits for its retry keeps its room, or more would run than may once its wait is over.
+        """
         array = self.spec.array if self.spec is not None else None
         most = array.max_running if array is not None else None
-        return (most if most is not None else self.size) - self.running - beyond
+        return (most if most is not None else self.size) - self.under_way - beyond
 
     def length(self, number: int) -> int:
         """How many members the block has."""
@@ -270,6 +278,7 @@ class Arrays:
         before = self._places.pop(task.id, None)
         self.ended.pop(task.id, None)
         touched = dict[str, Array]()
+        was_under_way = before is not None and before.ending is None
         if before is not None:
             array = touched[before.member.array] = self._ensure(before.member.array)
             del array.members[before.member.index]
@@ -294,7 +303,7 @@ class Arrays:
         again = []
         for array in touched.values():
             self._drop_empty(array)
-            has_room = before is not None and before.holds and array.is_limited and array.may_begin
+            has_room = was_under_way and array.is_limited and array.may_begin
             if array.task is not None and (has_room or array.turn != array.turned):
                 again.append(array.task)
             elif array.task is None or array.task.requests or array.is_over:

@@ -31,7 +31,7 @@ _RANGE = re.compile(r"(0|[1-9][0-9]{0,5})(?:-(0|[1-9][0-9]{0,5}))?", re.ASCII)
 
 
 class ArraySpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How many members there are, and how many may run at once (None: as many as the pool has room for).
+    """How many members there are, and how many may be under way at once (None: as many as have room).
 
     `fail_fast`: once a member has failed, no other one begins, and those that run are stopped.
     """

@@ -78,9 +78,9 @@ class Members:
             turn = self._turns[array.name] = _Turn()
             for change in draft.changes():
                 member = self._model.tasks.get(change.task_id)
-                is_shown = member is not None and member.status is not None and member.status.is_holding
+                is_shown = member is not None and member.status is not None and not member.status.is_finished
                 if change.status is not None and change.status.array == array.name and not is_shown:
-                    turn.begun += change.status.is_holding
+                    turn.begun += not change.status.is_finished
         return turn
 
     def _is_free(self, array: Array, index: int, draft: Draft) -> bool:

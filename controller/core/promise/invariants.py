@@ -27,6 +27,7 @@ from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import Status, Step
+from controller.core.promise.array_invariants import check_arrays, check_steps
 from controller.core.promise.attested_invariants import check_attestations, check_attested
 from controller.core.promise.changes_told import untold_changes
 from controller.core.promise.dependency_invariants import check_dependencies
@@ -44,6 +45,7 @@ def check_model(model: Model) -> list[Finding]:
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += [*check_attested(model, model.tasks.values()), *check_attestations(model)]
     findings += [*check_dependencies(model, model.tasks.values()), *check_schedules(model)]
+    findings += check_arrays(model)
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
     )
@@ -85,7 +87,7 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
                 subject=f"task/{task.id}",
                 what="waits for a retry, but its spec is gone: it can never run",
                 since_revision=task.status_mod,
-                likely_cause=f"tasks/{task.id} was deleted by hand",
+                likely_cause=f"tasks/{task.member_of or task.id} was deleted by hand",
                 repair="the leader marks it Failed",
                 mender=Mender.LEADER,
                 transient=True,
@@ -214,6 +216,10 @@ _DELETIONS = {
     ),
     "installation": "the leader deletes it, and writes back the last value that it read",
     "engine": "the leader deletes it, and writes back the last value that it read",
+    "arrays": (
+        "restore the value if you can; otherwise the leader deletes it, and the members that had ended by it"
+        " run again"
+    ),
     "ledgers": "the leader rewrites it as the sum of what the tasks hold",
     "leader": "the next election replaces it; until then, the leader deletes it",
     "tasks": (
@@ -240,6 +246,7 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         yield _history_finding(task, "I3", f"has a history that the lifecycle does not allow: {path}")
     if steps[-1].state != status.state:
         yield _history_finding(task, "I3", f"is {status.state}, but its last step led to {steps[-1].state}")
+    yield from check_steps(task, steps)
     if untold := ", and ".join(untold_changes(status, steps)):
         yield Finding(
             invariant="I3",
