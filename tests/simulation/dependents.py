@@ -71,6 +71,8 @@ class DependencyJudge:
         found, status = self._spec(task_id), self._status(task_id)
         if found is None or (self._oracle.keys.state(task_id) in self._oracle.values and status is None):
             return ()
+        if self._oracle.arrays.has_begun(task_id):
+            return ()
         is_gated = status is None or status.state == "Created" or (status.gated and status.state in WAITING)
         return tuple(each.task for each in found[0].after) if is_gated else ()
 

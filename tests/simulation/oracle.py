@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from controller.core.model import codec, kept_log
+from controller.core.model.arrays import Member
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.installation import decode_engine, decode_installation
 from controller.core.model.model import Model
@@ -25,6 +26,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
+from tests.simulation.arrays import ArrayJudge
 from tests.simulation.attestations import wrong_step
 from tests.simulation.changes import asked_for, contradiction
 from tests.simulation.dependents import DependencyJudge
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
     from tests.simulation.shares import ShareJudge
 
 LIFECYCLE = {
-    "Created": {"Pending", "Cancelled", "Failed", "Created"},
-    "WaitingRetry": {"Pending", "Cancelled", "Failed", "WaitingRetry"},
+    "Created": {"Pending", "Cancelled", "Failed", "Created", "Succeeded"},
+    "WaitingRetry": {"Pending", "Cancelled", "Failed", "WaitingRetry", "Succeeded"},
     "Pending": {"Running", "Succeeded", "Failed", "Cancelled", "Pending", "WaitingRetry"},
     "Running": {"Succeeded", "Failed", "Cancelled", "Running", "WaitingRetry"},
     "Failed": {"WaitingRetry", "Failed"},
@@ -151,6 +153,7 @@ class Oracle:
         # of pools with `sharing`; None: there are none
         self.shares: ShareJudge | None = None
         self.dependents = DependencyJudge(self)
+        self.arrays = ArrayJudge(self)
         self.claims: ClaimJudge
         self.sent: dict[str, tuple[int, int]] = {}  # op → revisions that the plan's writer knew, from and to
         self._last_sent: dict[str, int] = {}
@@ -301,6 +304,9 @@ class Oracle:
                 self._check_balance(pool)
             if any(event.key.startswith(self.keys.state("")) for event in batch.events):
                 self.wrote_at[writer] = self.scheduler.now
+
+    def _op_of_record(self, event: KeyEvent) -> str:
+        return str(codec.decode_mapping(event.item.value).get("op", "")) if event.item is not None else ""
 
     def _op_of(self, batch: Batch) -> str:
         for event in batch.events:
@@ -483,7 +489,8 @@ class Oracle:
                 self.frozen.pop(task_id, None)
                 return
             self._check_removal(task_id, old, changed)
-            self.accepted.pop(task_id, None)
+            if old is None or not old.array:
+                self.accepted.pop(task_id, None)
             return
         try:
             new, _ = codec.decode_status(event.item.value)
@@ -516,17 +523,23 @@ class Oracle:
         self._check_path(task_id, old, new)
         self._check_grounds(task_id, old, new)
         key = self.keys.request(task_id, RequestKind.CHANGE)
-        wrong = contradiction(old, new, asked_for(self.values.get(key)) if key in changed else None)
+        wrong = not (new.array and old is None) and contradiction(
+            old, new, asked_for(self.values.get(key)) if key in changed else None
+        )
         if wrong:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
-        spec, proof = map(self.etcd.get, (self.keys.task(task_id), self.keys.attested(task_id)))
-        pool = new.pool or (codec.decode_spec(task_id, spec.value).spec.pool if spec is not None else "")
+        spec_id = new.array or task_id
+        spec, proof = map(self.etcd.get, (self.keys.task(spec_id), self.keys.attested(spec_id)))
+        pool = new.pool or (codec.decode_spec(spec_id, spec.value).spec.pool if spec is not None else "")
         wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
         wrong = self.dependents.wrong_step(task_id, old, new, changed)
         if wrong:
             raise Violation("I13", f"{task_id} {wrong}", task_id)
+        wrong = self.arrays.wrong_step(task_id, old, new)
+        if wrong:
+            raise Violation("I15", f"{task_id} {wrong}", task_id, new.array or task_id)
         self._check_notices(task_id, old, new, changed)
         self._check_attempts(task_id, old, new, changed, writer)
         self._move_hold(task_id, old, new)
@@ -564,6 +577,19 @@ class Oracle:
         if wrong:
             raise Violation("notices", f"the notice {rest} {wrong}", task_id)
 
+    def _on_arrays(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        if writer == USER:
+            return
+        op = self._op_of_record(event)
+        if event.item is not None:
+            self._check_writer(event.item.value, f"block {rest}", writer)
+        wrong = self.arrays.wrong_block(event, rest, op)
+        if wrong:
+            raise Violation("I15", f"block {rest} {wrong}", rest.partition("/")[0])
+
+    def _on_requests(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
+        self.arrays.on_request(event)
+
     def _on_awaits(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and writer != USER:
             wrong = self.dependents.wrong_end_of_record(rest, changed)
@@ -581,7 +607,9 @@ class Oracle:
         self._check_writer(event.item.value, f"log of {task_id}", writer)
         kept, status = kept_log.decode(event.item.value), self.statuses.get(task_id)
         before = self.values.get(event.key)
-        if self.keys.task(task_id) not in self.values:
+        member = Member.parse(task_id)
+        names = (task_id, member.array) if member is not None else (task_id,)
+        if all(self.keys.task(name) not in self.values for name in names):
             raise Violation("layout", f"a log was kept of {task_id}, which is gone", task_id)
         if kept.text != f"{task_id}-{kept.attempt}" or (
             before is not None and kept_log.decode(before).attempt > kept.attempt
@@ -607,10 +635,11 @@ class Oracle:
         """What its spec says; None: nothing, or it is not certain: another one stood there before, which a
         leader may still see.
         """
-        spec = self.values.get(self.keys.task(task_id))
-        if spec is None or self.specs_put[task_id] != 1:
+        spec_id = self.arrays.spec_id(task_id)
+        spec = self.values.get(self.keys.task(spec_id))
+        if spec is None or self.specs_put[spec_id] != 1:
             return None
-        stored = codec.decode_spec(task_id, spec)
+        stored = codec.decode_spec(spec_id, spec)
         return None if stored.error else stored.spec.keep_logs
 
     def _check_writer(self, value: bytes, what: str, writer: str) -> None:
@@ -636,6 +665,8 @@ class Oracle:
             is_row = step.source == position and step.state in LIFECYCLE[position]
             if position in HOLDING and step.state == "WaitingRetry":
                 is_row = is_row and step.event == "preempted"
+            if position in ("Created", "WaitingRetry") and step.state == "Succeeded":
+                is_row = is_row and step.event == "members-succeeded"
             if not is_row:
                 raise Violation(
                     "I3", f"{task_id} went from {position} by {step.source} to {step.state}", task_id
@@ -646,7 +677,8 @@ class Oracle:
 
     def _check_grounds(self, task_id: str, old: Status | None, new: Status) -> None:
         """What a step gives as its reason is so in the very revision that records it."""
-        spec = self.values.get(self.keys.task(task_id))
+        spec_id = new.array or task_id
+        spec = self.values.get(self.keys.task(spec_id))
         if old is None and spec is None:
             raise Violation("I6", f"{task_id} got its first status after its spec was deleted", task_id)
         if spec is None:
@@ -658,7 +690,7 @@ class Oracle:
             ):
                 raise Violation("I6", f"{task_id}: {step.reason}, but its spec is there", task_id)
             if step.reason == "Unsatisfiable":
-                stored = codec.decode_spec(task_id, spec).spec
+                stored = codec.decode_spec(spec_id, spec).spec
                 # a status keeps its pool, whatever spec somebody has put in the place of the first one
                 name = old.pool if old is not None else stored.pool
                 value = self.values.get(self.keys.pool(name))
@@ -681,7 +713,7 @@ class Oracle:
                 "I4", f"the attempts of {task_id} go back from {before} to {new.attempt}", task_id
             )
         if new.state in HOLDING and not was_holding:
-            if self.keys.task(task_id) not in self.values:
+            if self.keys.task(new.array or task_id) not in self.values:
                 raise Violation("I4", f"{task_id} was admitted after its spec was deleted", task_id)
             self.admitted[task_id] = max(self.admitted.get(task_id, 0), new.attempt)
             if new.attempt == before:
@@ -764,6 +796,10 @@ class Oracle:
         """I6: nothing disappears before its retention has passed, unless its spec was deleted by hand."""
         if old is None:
             raise Violation("I6", f"the status of {task_id}, which could not be read, was removed", task_id)
+        if old.array:
+            if wrong := self.arrays.wrong_removal(task_id, old, changed):
+                raise Violation("I15", f"{task_id} {wrong}", task_id, old.array)
+            return
         if old.state not in FINISHED:
             raise Violation("I6", f"{task_id} was removed while {old.state}", task_id)
         if wrong := self.dependents.wrong_removal(task_id):
@@ -829,10 +865,21 @@ class Oracle:
             old = codec.decode_status(value)[0] if value is not None else Status()
             steps = codec.decode_history(new)[-(new.steps - old.steps) :]
             asked = [kind for step in steps if (kind := _request_of(step)) is not None]
+            inherited = [
+                step
+                for step in steps
+                if new.array
+                and _request_of(step) == "cancel"
+                and self.arrays.inherits(task_id, step)
+                and askers.get((task_id, "cancel"), "") not in step.message.replace(":", "").split()
+            ]
+            for _ in inherited:
+                asked.remove("cancel")
             for step in steps:
                 kind = _request_of(step)
                 if (
                     kind is not None
+                    and step not in inherited
                     and step.reason != "RequestIgnored"
                     and askers.get((task_id, kind), "") not in step.message.replace(":", "").split()
                 ):
@@ -852,9 +899,10 @@ class Oracle:
                 )
 
     def _replaces_lost_after(self, task_id: str) -> float | None:
-        spec = self.values.get(self.keys.task(task_id))
+        spec_id = self.arrays.spec_id(task_id)
+        spec = self.values.get(self.keys.task(spec_id))
         return (
-            codec.decode_spec(task_id, spec).spec.on_lost.replace_after_seconds if spec is not None else None
+            codec.decode_spec(spec_id, spec).spec.on_lost.replace_after_seconds if spec is not None else None
         )
 
     # -- now and then
@@ -961,6 +1009,8 @@ def _request_of(step: Step) -> str | None:
     """The kind of the request that a step answers."""
     if step.reason == "RequestIgnored":
         return step.message.partition(":")[0]
+    if step.event == "noted" and step.reason in ("Cancelled", "RetryRequested"):  # of an array
+        return step.request
     return {"cancel-requested": "cancel", "retry-requested": "retry"}.get(step.event) or (
         "cancel"
         if step.event == "stop-requested" and step.reason == "cancel"

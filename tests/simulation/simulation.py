@@ -19,6 +19,7 @@ from controller.runtime.options import ReplicaOptions
 from controller.runtime.replica import Replica
 from controller.store.keys import Keys
 from controller.store.records import changes_of
+from tests.simulation.arrays import small_blocks
 from tests.simulation.claims import ClaimJudge
 from tests.simulation.concurrency import SimulatedClock, errors_found_by, installed, logging_into
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
@@ -45,7 +46,7 @@ class Scenario:
 
     `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
     pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
-    third seed.
+    third seed. `arrays`: whether there are any; None: every second seed without shares.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class Scenario:
     density: float = 1.0
     sharing: bool | None = None
     schedules: bool | None = None
+    arrays: bool | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -66,6 +68,11 @@ class Scenario:
     def has_schedules(self) -> bool:
         """See `schedules`."""
         return self.schedules if self.schedules is not None else self.seed % 3 == 2
+
+    @property
+    def has_arrays(self) -> bool:
+        """See `arrays`. The judge of claims knows of none."""
+        return (self.arrays if self.arrays is not None else self.seed % 4 == 0) and not self.is_shared
 
 
 @dataclass
@@ -215,6 +222,7 @@ class Simulation:
             scenario.tasks,
             shares=scenario.is_shared,
             schedules=scenario.has_schedules,
+            arrays=scenario.has_arrays,
         )
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
@@ -241,6 +249,7 @@ class Simulation:
             logging_into(scheduler),
             errors_found_by(scheduler),
             fast(),
+            small_blocks(),
         ):
             try:
                 self._run()
@@ -336,7 +345,7 @@ class Simulation:
         oracle, is_aside = self.oracle, self.poisons.is_aside
         unfinished = (task_id for task_id in oracle.unfinished() if not self._is_aside(task_id))
         left = [f"{task_id} has not finished" for task_id in unfinished]
-        left += oracle.dependents.left() if lifted else []
+        left += [*oracle.dependents.left(), *oracle.arrays.left()] if lifted else []
         left += [
             f"{task_id} is kept beyond its retention"
             for task_id in oracle.overdue()
@@ -361,8 +370,11 @@ class Simulation:
         return left or self._models_that_differ()
 
     def _is_aside(self, task_id: str) -> bool:
-        """Whether it is set aside, or waits for a task that is."""
-        return any(map(self.poisons.is_aside, (task_id, *self.oracle.dependents.waits_on(task_id))))
+        """Whether it is set aside, or waits for a task that is, or is of one array with it."""
+        names = [task_id, *self.oracle.dependents.waits_on(task_id)]
+        names += [self.oracle.arrays.spec_id(name) for name in names]
+        members = (name for name, status in self.oracle.statuses.items() if status.array in names)
+        return any(map(self.poisons.is_aside, (*names, *members)))
 
     def _check_sharing(self) -> None:
         if self.oracle.shares is not None:
@@ -468,6 +480,14 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         facts["schedule", name] = (record.mod, record.create)
     for name, state in model.schedules.states.items():
         facts["schedule-state", name] = state
+    for array in model.arrays:
+        facts["array", array.name] = (array.size, array.waiting, array.running, array.turn, array.of)
+        facts["members", array.name] = (sorted(array.members), +array.counts)
+    facts["unfolded", ""] = [
+        sorted(model.arrays.ended),
+        sorted(model.arrays.busy),
+        sorted(model.arrays.stale),
+    ]
     facts["holding", ""] = sorted(model.holding)
     facts["gated", ""] = sorted(item for item in model.dependencies.closed.items() if item[1])
     facts["awaits", ""] = [sorted(model.dependencies.stale), sorted(model.dependencies.early)]

@@ -24,6 +24,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
+from tests.simulation.arrays import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
@@ -52,6 +53,7 @@ class Users:
         *,
         shares: bool,
         schedules: bool,
+        arrays: bool,
     ) -> None:
         self.scheduler = scheduler
         self.etcd = etcd
@@ -67,6 +69,8 @@ class Users:
         oracle.schedules.is_off = not schedules
         self._burst = OWNERS[0]  # who submits most just now
         self.kin = Kin(self)
+        self.arrays = ArrayUsers(self)
+        self.arrays.is_on = arrays
 
     def now(self) -> float:
         """The users' wall clock."""
@@ -110,6 +114,8 @@ class Users:
         if self.kin.is_on:
             deeds[self.kin.circle] = 0.3
             deeds[self.kin.retry_downstream] = 2
+        if self.arrays.is_on:
+            deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
         if self._schedules is not None:
             deeds.update({self._schedules.apply: 1.5, self._schedules.meddle: 0.7})
         if self._shares:  # they want more than there is
@@ -314,7 +320,7 @@ class Users:
             asks = self._gateways and self.scheduler.rng.random() < 0.5
             capacity = {"cpu": 4 + 4 * aside, "memory": 8}
             self.pool(name, capacity, require_attested=asks, **self._sharing(limits=False))
-        for task_id in self.oracle.accepted:
+        for task_id in list({**self.oracle.accepted, **self.oracle.statuses}):
             status = self.oracle.statuses.get(task_id)
             asked = self.keys.request(task_id, RequestKind.CHANGE) in self.oracle.values
             if asked or (status is not None and status.on_hold):

@@ -177,19 +177,17 @@ def _changed(
     array: Array, ranges: Ranges, outcomes: tuple[Outcome, ...], change: Callable[[Fate], Fate]
 ) -> Iterator[tuple[int, Block]]:
     """The blocks that change, with what they become. Members that are under way stay as they are."""
-    for first, last in ranges.within(array.size):
-        for number in range(first // LENGTH, last // LENGTH + 1):
-            block, length, start = array.block(number), array.length(number), number * LENGTH
-            is_whole = first <= start and start + length - 1 <= last
-            places = [
-                place
-                for place in block.places(outcomes, length)
-                if first <= start + place <= last and start + place not in array.members
-            ]
-            if not places:
-                continue
-            if is_whole and len(places) == length:
-                yield number, block.with_all(change, length)
-                continue
+    within = ranges.within(array.size)
+    numbers = (number for first, last in within for number in range(first // LENGTH, last // LENGTH + 1))
+    for number in dict.fromkeys(numbers):
+        block, length, start = array.block(number), array.length(number), number * LENGTH
+        places = [
+            place
+            for place in block.places(outcomes, length)
+            if start + place in ranges and start + place not in array.members
+        ]
+        if len(places) == length:
+            yield number, block.with_all(change, length)
+        elif places:
             fates = block.fates(length)
             yield number, block.changed({place: change(fates[place]) for place in places}, length)

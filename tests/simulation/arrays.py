@@ -1,0 +1,379 @@
+"""Arrays in the simulation: who submits them and asks for parts, and the judge of their members (I15).
+
+A block has three members here, so that arrays of a few members have several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from controller.core.model import array_records, blocks, codec
+from controller.core.model.arrays import Member, Ranges
+from controller.core.model.blocks import KIND, WAITS, Block, Fate, Outcome, decode_block
+from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import Spec, Status, Step
+from controller.core.planning import folding
+from controller.core.promise import array_invariants
+from controller.errors import CorruptValue
+from controller.store.base import KeyEvent
+
+if TYPE_CHECKING:
+    from tests.simulation.oracle import Oracle
+    from tests.simulation.users import Users
+
+LENGTH = 3
+FINISHED = ("Succeeded", "Failed", "Cancelled")
+ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-cancelled": "Cancelled"}
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """A block has three members, within this."""
+    before = blocks.LENGTH, folding.MANY
+    for module in (blocks, array_records, array_invariants, folding):
+        module.LENGTH = LENGTH  # type: ignore[attr-defined]
+    folding.MANY = 4
+    try:
+        yield
+    finally:
+        for module in (blocks, array_records, array_invariants, folding):
+            module.LENGTH = before[0]  # type: ignore[attr-defined]
+        folding.MANY = before[1]
+
+
+class ArrayUsers:
+    """Users with arrays."""
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+        self.is_on = False
+
+    def submit(self) -> None:
+        """A new array, now and then one whose member's name is taken."""
+        users, rng = self._users, self._users.scheduler.rng
+        if users._submitted >= users._tasks:
+            return
+        users._submitted += 1
+        name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
+        array = {"size": size, "fail_fast": rng.random() < 0.25}
+        if rng.random() < 0.4:
+            array["max_running"] = rng.choice((1, 2))
+        fields = {**users._fields(), "array": array}
+        fields["resources"] = {"cpu": rng.choice(("250m", "250m", "500m", 1))}
+        if rng.random() < 0.15:
+            users.put_spec(str(Member(name, rng.randrange(size))))
+        if after := users.kin.after():
+            users.kin.write(name, {"after": after, **fields})
+        else:
+            users._write_spec(name, fields)
+        if rng.random() < 0.05:  # when it may be under way, or has ended
+            taken = str(Member(name, rng.randrange(size)))
+            users.soon(rng.random() * 5, lambda: users.put_spec(taken))
+
+    def ask(self) -> None:
+        """Somebody cancels or retries a part of one, or the whole."""
+        users, rng = self._users, self._users.scheduler.rng
+        names = [name for name in users.oracle.arrays.known() if rng.random() < 0.7]
+        if not names:
+            return
+        name = rng.choice(names[-4:])
+        kind = rng.choice((RequestKind.RETRY, RequestKind.RETRY, RequestKind.CANCEL))
+        first = rng.randrange(5)
+        members = rng.choice(("", "", str(first), f"{first}-{first + rng.randrange(3)}", "0,2"))
+        request = Request(
+            kind=kind,
+            by=users._op(),
+            at=users.now(),
+            members=members,
+            only_failed=kind is RequestKind.RETRY and rng.random() < 0.3,
+        )
+        users.put_bytes(users.keys.request(name, kind), codec.encode(request))
+
+    def meddle(self) -> None:
+        """Somebody damages a block, and restores it after a while."""
+        users, rng = self._users, self._users.scheduler.rng
+        found = [key for key in users.oracle.values if key.startswith(f"{users.keys.prefix}{KIND}/")]
+        if not found:
+            return
+        key = rng.choice(found)
+        value = users.oracle.values[key]
+        users.oracle.arrays.damaged[key] = value
+        users.put_bytes(key, rng.choice((b"{", b"", b'{"members":[[1,"lost"]]}', b"\xff")))
+        users.scheduler.after(rng.random() * 3, lambda: self._restore(key))
+
+    def _restore(self, key: str) -> None:
+        value = self._users.oracle.arrays.damaged.pop(key, None)
+        if value is not None and key in self._users.oracle.values:
+            self._users.put_bytes(key, value)
+
+
+class _Asked(NamedTuple):
+    """A request on an array: when it was put, and when it was gone."""
+
+    request: Request
+    put: int
+    gone: int | None
+
+
+class ArrayJudge:
+    """It looks at what stands in etcd, block by block, and keeps no index."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self._asked: dict[str, list[_Asked]] = {}
+        self.damaged: dict[str, bytes] = {}  # blocks: what stood there
+        self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
+        self.counts: dict[str, int] = {}  # how often each of its things happened
+
+    # -- what stands in etcd
+
+    def spec_id(self, task_id: str) -> str:
+        """The name under which a task's spec is stored."""
+        status = self._oracle.statuses.get(task_id) or self._oracle.frozen.get(task_id)
+        return status.array if status is not None and status.array else task_id
+
+    def spec(self, name: str) -> Spec | None:
+        """The spec of an array, as it stands now; None if there is none that can be read."""
+        item = self._oracle.etcd.get(self._oracle.keys.task(name))
+        if item is None:
+            return None
+        try:
+            stored = codec.decode_spec(name, item.value)
+        except CorruptValue:
+            return None
+        return stored.spec if not stored.error and stored.spec.array is not None else None
+
+    def known(self) -> list[str]:
+        """The arrays that there are."""
+        return [name for name in self._oracle.accepted if self.spec(name) is not None]
+
+    def members(self, name: str) -> dict[int, Status]:
+        """Those that have a status."""
+        return {status.index: status for status in self._oracle.statuses.values() if status.array == name}
+
+    def has_begun(self, name: str) -> bool:
+        """Whether a member of the array has begun, or has ended before it began."""
+        item = self._oracle.etcd.get(self._oracle.keys.task(name))
+        return item is not None and self.begun.get(name) == item.create
+
+    def _op(self, name: str) -> str:
+        item = self._oracle.etcd.get(self._oracle.keys.task(name))
+        return str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
+
+    def _block(self, name: str, number: int, *, before: bool = False) -> Block | None:
+        """A block of the array's spec as it stands, or stood before this revision; None if it is damaged."""
+        key = f"{self._oracle.keys.prefix}{KIND}/{name}/{number}"
+        if before and key in self._oracle.before:
+            value = self._oracle.before[key]
+        else:
+            item = self._oracle.etcd.get(key)
+            value = item.value if item is not None else None
+        if value is None:
+            return Block(self._op(name), ())
+        try:
+            found = decode_block(value)
+        except CorruptValue:
+            return None
+        return found if found.of == self._op(name) else Block(self._op(name), ())
+
+    def _fates(self, name: str, size: int) -> list[Fate] | None:
+        found: list[Fate] = []
+        for number in range((size + LENGTH - 1) // LENGTH):
+            block = self._block(name, number)
+            if block is None:
+                return None
+            found += block.fates(min(LENGTH, size - number * LENGTH))
+        return found
+
+    # -- requests
+
+    def on_request(self, event: KeyEvent) -> None:
+        """Note what is asked of arrays."""
+        name, kind = event.key.rsplit("/", 2)[1:]
+        rows = self._asked.setdefault(name, [])
+        if (rows and rows[-1].gone is None) or any(row.gone is None for row in rows):
+            rows[:] = [
+                row._replace(gone=event.mod) if row.gone is None and row.request.kind == kind else row
+                for row in rows
+            ]
+        if event.item is not None:
+            try:
+                rows.append(_Asked(codec.decode_request(kind, event.item.value), event.mod, None))
+            except CorruptValue:
+                return
+
+    def _covering(self, name: str, kind: RequestKind, index: int, known: int) -> list[Request]:
+        """What was asked of this member, as a writer may have seen it that knew so much."""
+        return [
+            row.request
+            for row in self._asked.get(name, ())
+            if row.request.kind is kind
+            and (row.gone is None or row.gone > known)
+            and index in Ranges.parse(row.request.members)
+        ]
+
+    def _fails(self, name: str) -> bool:
+        spec = self.spec(name)
+        if spec is None or spec.array is None or not spec.array.fail_fast:
+            return False
+        fates = self._fates(name, spec.array.size) or []
+        ended = [status.state for status in self.members(name).values()]
+        return "Failed" in ended or any(fate.outcome is Outcome.FAILED for fate in fates)
+
+    def inherits(self, task_id: str, step: Step) -> bool:
+        """Whether this step of a member carries out a cancel of its array."""
+        member = Member.parse(task_id)
+        if member is None:
+            return False
+        words = step.message.replace(":", "").split()
+        if "fail_fast" in words:
+            return True
+        rows = self._asked.get(member.array, ())
+        return any(
+            row.request.by in words and member.index in Ranges.parse(row.request.members)
+            for row in rows
+            if row.request.kind is RequestKind.CANCEL
+        )
+
+    # -- what is judged: each says what is wrong; "" if nothing is
+
+    def wrong_block(self, event: KeyEvent, rest: str, op: str) -> str:
+        """A block that a leader wrote or deleted."""
+        name, _, text = rest.partition("/")
+        number, spec = int(text), self.spec(name)
+        old = self._block(name, number, before=True)
+        if old is None:
+            return "was written over, and cannot have been read"
+        if event.item is None:
+            if spec is None or old.of != self._op(name) or not old.runs:
+                return ""
+            return "was deleted, and its array is there"
+        new = decode_block(event.item.value)
+        if spec is None or spec.array is None or new.of != self._op(name):
+            return ""  # the spec was deleted meanwhile; it is removed again
+        length = min(LENGTH, spec.array.size - number * LENGTH)
+        known, _ = self._oracle.sent[op]
+        item = self._oracle.etcd.get(self._oracle.keys.task(name))
+        assert item is not None
+        self.begun[name] = item.create
+        for place, (before, after) in enumerate(zip(old.fates(length), new.fates(length), strict=True)):
+            if before != after:
+                wrong = self._wrong_fate(name, number * LENGTH + place, before, after, known)
+                if wrong:
+                    return f"{wrong}: member {number * LENGTH + place} from {before} to {after}"
+        return ""
+
+    def _wrong_fate(self, name: str, index: int, before: Fate, after: Fate, known: int) -> str:
+        member, keys = str(Member(name, index)), self._oracle.keys
+        key = keys.state(member)
+        if after.attempts < before.attempts:
+            return "counts attempts back"
+        if key in self._oracle.before and self._oracle.etcd.get(key) is None:
+            value = self._oracle.before[key]
+            status = codec.decode_status(value)[0] if value is not None else Status()
+            told = Fate(Outcome(status.state.lower()), status.attempt, status.exit_code)
+            self._count("folded")
+            return "folds another end than there was" if after[:3] != told[:3] else ""
+        if before.outcome is Outcome.WAITING and after.outcome is Outcome.CANCELLED:
+            self._count("cancelled")
+            if self._covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
+                return "cancels a member that is under way" if key in self._oracle.values else ""
+            return "cancels what nobody asked to"
+        if after.outcome is Outcome.WAITING and before.outcome in (Outcome.FAILED, Outcome.CANCELLED):
+            self._count("again")
+            asked = self._covering(name, RequestKind.RETRY, index, known)
+            if before.outcome is Outcome.CANCELLED:
+                asked = [request for request in asked if not request.only_failed]
+            return "" if asked else "lets run again what nobody asked for"
+        if (before.outcome, after.reason) == (Outcome.WAITING, "NameTaken"):
+            self._count("taken")
+            return "" if self._oracle.specs_put.get(member) else "says that a name is taken which is not"
+        return "changes a fate without a reason"
+
+    def wrong_removal(self, task_id: str, old: Status, changed: set[str]) -> str:
+        """The status of a member that a leader deleted."""
+        if old.state not in FINISHED:
+            return f"was deleted while {old.state}"
+        spec = self.spec(old.array)
+        if spec is None or spec.array is None or old.index >= spec.array.size:
+            return ""
+        if f"{self._oracle.keys.prefix}{KIND}/{old.array}/{old.index // LENGTH}" not in changed:
+            return "was deleted, and its end is told by no block"
+        return ""
+
+    def wrong_step(self, task_id: str, old: Status | None, new: Status) -> str:
+        """A step of a member that begins, or of an array that ends."""
+        steps = codec.decode_history(new)
+        if not new.array:
+            last = steps[-1]
+            return self._wrong_end(task_id, new) if last.event in ENDS else ""
+        if old is None:
+            return self._wrong_begin(task_id, new)
+        return "changes its array" if (old.array, old.index) != (new.array, new.index) else ""
+
+    def _wrong_begin(self, task_id: str, new: Status) -> str:
+        spec, keys = self.spec(new.array), self._oracle.keys
+        item = self._oracle.etcd.get(keys.task(new.array))
+        if spec is None or spec.array is None or item is None:
+            return "begins, and its array is gone"
+        if task_id != f"{new.array}-i{new.index}" or new.index >= spec.array.size:
+            return f"begins as member {new.index} of {new.array}, of size {spec.array.size}"
+        if keys.task(task_id) in self._oracle.values:
+            return "begins, and another task has its name"
+        self._count("begun")
+        block = self._block(new.array, new.index // LENGTH)
+        fate = block.fate(new.index % LENGTH) if block is not None else WAITS
+        if fate.has_ended:
+            return f"begins again: it has {fate.outcome}"
+        if new.attempt <= max(fate.attempts, self._oracle.admitted.get(task_id, 0)):
+            return f"begins attempt {new.attempt}, and has had {fate.attempts}"
+        known, _ = self._oracle.sent[new.op]
+        for row in self._asked.get(new.array, ()):
+            if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):
+                return f"begins while a {row.request.kind} of its array waits"
+        if self._fails(new.array):
+            return "begins, and another member has failed"
+        under_way = [status for status in self.members(new.array).values() if status.state not in FINISHED]
+        most = spec.array.max_running
+        if most is not None and len(under_way) > most and self._oracle.specs_put.get(new.array) == 1:
+            return f"begins as one of {len(under_way)} under way, and {most} may be"
+        if not self.has_begun(new.array) and self._oracle.dependents.is_closed(new.array):
+            return "begins, and its array waits for others"
+        self.begun[new.array] = item.create
+        return ""
+
+    def _wrong_end(self, name: str, new: Status) -> str:
+        spec = self.spec(name)
+        if spec is None or spec.array is None:
+            return "" if self._oracle.specs_put.get(name, 0) != 1 else "ends as an array, and is none"
+        if left := self.members(name):
+            return f"ends while member {min(left)} has a status"
+        fates = self._fates(name, spec.array.size)
+        if fates is None:
+            return ""
+        waiting = [index for index, fate in enumerate(fates) if not fate.has_ended]
+        if waiting:
+            return f"ends while member {waiting[0]} waits"
+        self._count("ended")
+        outcomes = {fate.outcome for fate in fates}
+        due = "Failed" if Outcome.FAILED in outcomes else "Succeeded"
+        due = "Cancelled" if due == "Succeeded" and Outcome.CANCELLED in outcomes else due
+        return "" if new.state == due else f"ends {new.state}, and its members have {outcomes}"
+
+    def left(self) -> list[str]:
+        """Blocks of no array, and members that are not folded, once all has settled."""
+        oracle, prefix = self._oracle, f"{self._oracle.keys.prefix}{KIND}/"
+        names = {
+            key.removeprefix(prefix).partition("/")[0] for key in oracle.values if key.startswith(prefix)
+        }
+        found = [f"blocks of {name} are left" for name in sorted(names) if self.spec(name) is None]
+        return found + [
+            f"{task_id} is not folded"
+            for task_id, status in oracle.statuses.items()
+            if status.array and status.state in FINISHED
+        ]
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
