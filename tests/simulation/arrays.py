@@ -18,6 +18,7 @@ from controller.core.planning import folding
 from controller.core.promise import array_invariants
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
+from tests.simulation.attestations import is_attested
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -94,12 +95,13 @@ class ArrayUsers:
     def meddle(self) -> None:
         """Somebody damages a block, and restores it after a while."""
         users, rng = self._users, self._users.scheduler.rng
-        found = [key for key in users.oracle.values if key.startswith(f"{users.keys.prefix}{KIND}/")]
+        prefix, damaged = f"{users.keys.prefix}{KIND}/", users.oracle.arrays.damaged
+        found = [key for key in users.oracle.values if key.startswith(prefix) and key not in damaged]
         if not found:
             return
         key = rng.choice(found)
         value = users.oracle.values[key]
-        users.oracle.arrays.damaged[key] = value
+        damaged[key] = value
         users.put_bytes(key, rng.choice((b"{", b"", b'{"members":[[1,"lost"]]}', b"\xff")))
         users.scheduler.after(rng.random() * 3, lambda: self._restore(key))
 
@@ -124,6 +126,7 @@ class ArrayJudge:
         self._oracle = oracle
         self._asked: dict[str, list[_Asked]] = {}
         self.damaged: dict[str, bytes] = {}  # blocks: what stood there
+        self._had: dict[str, tuple[int, int]] = {}  # member → its array's create revision, and its attempts
         self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
         self.counts: dict[str, int] = {}  # how often each of its things happened
 
@@ -144,6 +147,11 @@ class ArrayJudge:
         except CorruptValue:
             return None
         return stored.spec if not stored.error and stored.spec.array is not None else None
+
+    def has_member(self, status: Status) -> bool:
+        """Whether the array has the member, by its spec as it stands now."""
+        spec = self.spec(status.array)
+        return spec is not None and spec.array is not None and status.index < spec.array.size
 
     def known(self) -> list[str]:
         """The arrays that there are."""
@@ -279,7 +287,9 @@ class ArrayJudge:
         if before.outcome is Outcome.WAITING and after.outcome is Outcome.CANCELLED:
             self._count("cancelled")
             if self._covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
-                return "cancels a member that is under way" if key in self._oracle.values else ""
+                status = self._oracle.statuses.get(member)
+                is_one = status is not None and status.array == name
+                return "cancels a member that is under way" if is_one else ""
             return "cancels what nobody asked to"
         if after.outcome is Outcome.WAITING and before.outcome in (Outcome.FAILED, Outcome.CANCELLED):
             self._count("again")
@@ -290,7 +300,22 @@ class ArrayJudge:
         if (before.outcome, after.reason) == (Outcome.WAITING, "NameTaken"):
             self._count("taken")
             return "" if self._oracle.specs_put.get(member) else "says that a name is taken which is not"
+        if (before.outcome, after.reason) == (Outcome.WAITING, "Unattested"):
+            self._count("refused")
+            return self._wrong_refusal(name)
         return "changes a fate without a reason"
+
+    def _wrong_refusal(self, name: str) -> str:
+        etcd, keys, spec = self._oracle.etcd, self._oracle.keys, self.spec(name)
+        status = self._oracle.statuses.get(name)
+        pool = (status.pool if status is not None else "") or (spec.pool if spec is not None else "")
+        definition, item = etcd.get(keys.pool(pool)), etcd.get(keys.task(name))
+        requires = definition is not None and codec.decode_pool(pool, definition.value).require_attested
+        if not requires:
+            return "refuses members, and the pool does not"
+        if item is not None and is_attested(item, etcd.get(keys.attested(name))):
+            return "refuses members of an array that is attested"
+        return ""
 
     def wrong_removal(self, task_id: str, old: Status, changed: set[str]) -> str:
         """The status of a member that a leader deleted."""
@@ -309,8 +334,14 @@ class ArrayJudge:
         if not new.array:
             last = steps[-1]
             return self._wrong_end(task_id, new) if last.event in ENDS else ""
+        item = self._oracle.etcd.get(self._oracle.keys.task(new.array))
+        wrong = self._wrong_begin(task_id, new) if old is None else ""
+        if item is not None:
+            self._had[task_id] = item.create, new.attempt
+        if wrong:
+            return wrong
         if old is None:
-            return self._wrong_begin(task_id, new)
+            return ""
         return "changes its array" if (old.array, old.index) != (new.array, new.index) else ""
 
     def _wrong_begin(self, task_id: str, new: Status) -> str:
@@ -327,8 +358,11 @@ class ArrayJudge:
         fate = block.fate(new.index % LENGTH) if block is not None else WAITS
         if fate.has_ended:
             return f"begins again: it has {fate.outcome}"
-        if new.attempt <= max(fate.attempts, self._oracle.admitted.get(task_id, 0)):
-            return f"begins attempt {new.attempt}, and has had {fate.attempts}"
+        _, had = (
+            self._had.get(task_id, (0, 0)) if self._had.get(task_id, (0, 0))[0] == item.create else (0, 0)
+        )
+        if new.attempt <= max(fate.attempts, had):
+            return f"begins attempt {new.attempt}, and has had {max(fate.attempts, had)}"
         known, _ = self._oracle.sent[new.op]
         for row in self._asked.get(new.array, ()):
             if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):

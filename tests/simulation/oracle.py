@@ -554,7 +554,7 @@ class Oracle:
         pool, spec = map(self.etcd.get, (self.keys.pool(new.pool), self.keys.task(task_id)))
         if pool is None or pool.mod > known or spec is None or spec.mod > known:
             return
-        wanted = is_due(task_id, spec.value, old, new, pool.value)
+        wanted = not new.array and is_due(task_id, spec.value, old, new, pool.value)
         told = [key for key in changed if key.startswith(self.keys.notice(task_id, ""))]
         if len(told) != wanted:
             raise Violation("notices", f"{task_id}: a notice was due: {wanted}, and are {told}", task_id)
@@ -681,7 +681,7 @@ class Oracle:
         spec = self.values.get(self.keys.task(spec_id))
         if old is None and spec is None:
             raise Violation("I6", f"{task_id} got its first status after its spec was deleted", task_id)
-        if spec is None:
+        if spec is None or (new.array and not self.arrays.has_member(new)):
             return
         for step in codec.decode_history(new)[-(new.steps - (old.steps if old is not None else 0)) :]:
             if step.event in ("rejected", "stop-requested") and step.reason in (

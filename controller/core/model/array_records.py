@@ -19,6 +19,9 @@ from controller.core.model.records import Own, Task
 from controller.core.model.task import Spec
 from controller.errors import CorruptValue
 
+UNREADABLE = "the spec of its array cannot be read"
+"""The `spec_error` of such a member. What can be read is looked at again."""
+
 _OF_ENDS = {
     State.SUCCEEDED: Outcome.SUCCEEDED,
     State.FAILED: Outcome.FAILED,
@@ -330,7 +333,8 @@ class Arrays:
             for number in array.blocks:
                 self._sort(array, number)
             for member in array.members.values():
-                self._resolve(member, array)
+                if member.status is not None and member.status.array:  # else it is about to be placed itself
+                    self._resolve(member, array)
                 again.append(member)
         self.busy.pop(array.name, None)
         is_asked = bool(task.requests) or (array.fails and task.state in WAITING)
@@ -353,9 +357,9 @@ class Arrays:
             task.spec_create, task.submitted_at = source.spec_create, source.submitted_at
             return
         known = self._tasks.get(array.name)
-        is_frozen = known is not None and "tasks" in known.frozen
-        task.source, task.spec = None, None
-        task.spec_error = f"the spec of {array.name} cannot be read" if is_frozen else ""
+        task.source, task.spec, task.spec_error = None, None, ""
+        if known is not None:
+            task.spec_error = UNREADABLE if "tasks" in known.frozen else known.spec_error
         task.spec_create, task.submitted_at = 0, 0.0
 
     def _ensure(self, name: str) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from controller.core.model.array_records import Array, fate_of
+from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
 from controller.core.model.blocks import Outcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State
@@ -179,6 +179,10 @@ def _member(
         if seen is None or not seen.stopped:
             assert task.status is not None
             return Decision(cancelled_by(task.status, stop, moment))
-    if task.spec is None and task.spec_error and task.state not in HOLDING:
-        return None  # its array's spec may be readable again
+    if task.spec is None and task.spec_error and task.state in WAITING and not task.frozen:
+        if task.spec_error == UNREADABLE:
+            return None
+        return Decision(
+            transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
+        )
     return decide(task, attempt, pool, moment, others._replace(is_kept=True))  # it ends as it is folded

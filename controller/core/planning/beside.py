@@ -77,7 +77,12 @@ def beside(
 
 
 def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) -> EndNotice | None:
-    """What is to be told about the end that the decision records, if it records one."""
+    """What is to be told about the end that the decision records, if it records one.
+
+    Of an array, its own end is told, and not those of its members.
+    """
+    if task.member_of:
+        return None
     status, record = decision.status, model.pools.get(task.pool)
     was_finished = task.status is not None and task.status.is_finished
     ends = status is not None and status.is_finished and not was_finished

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from controller.core.model import blocks, kept_log
+from controller.core.model import attested, blocks, kept_log
 from controller.core.model.array_records import Array, fate_of
-from controller.core.model.arrays import Ranges
+from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 from controller.core.planning.arrays import refusal, retried, stop_of
+from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.members import Members
 from controller.core.planning.plan import Plan, RecordChange
@@ -28,6 +29,9 @@ MANY = 64
 NAME_TAKEN = Fate(Outcome.FAILED, reason="NameTaken")
 """The fate of a member whose name another task has."""
 
+UNATTESTED = Fate(Outcome.FAILED, reason="Unattested")
+"""The fate of members that are to begin, once their pool has come to refuse their array."""
+
 _CANCELLED = Fate(Outcome.CANCELLED)
 
 
@@ -36,6 +40,7 @@ class _Room:
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.records: list[RecordChange] = []
+        self.compared: list[tuple[str, tuple[str, ...], int]] = []
         self._mod_of = model.mod_of
         self._operations = limits.operations - 1
         self._bytes = limits.bytes
@@ -48,6 +53,11 @@ class _Room:
     def room_for_members(self) -> int:
         """How many statuses can be deleted, beside one block."""
         return self._operations - 1
+
+    def compare(self, kind: str, name: str) -> None:
+        """The transaction compares this record, on which it rests."""
+        self.compared.append((kind, (name,), self._mod_of(kind, (name,))))
+        self._operations -= 1
 
     def add(self, kind: str, names: tuple[str, ...], value: bytes | None = None) -> bool:
         """Add the next value of a record. False if there is no room for it."""
@@ -67,6 +77,7 @@ class Folding:
         self._model = model
         self._arrays = model.arrays
         self._taken: dict[str, dict[int, None]] = {}
+        self._refused: dict[str, None] = {}
 
     def take_from(self, members: Members) -> None:
         """Members whose names are taken end as well."""
@@ -75,15 +86,19 @@ class Folding:
     @property
     def is_due(self) -> bool:
         """Whether this does not wait until there is nothing else to do."""
-        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or self._taken)
+        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or self._taken or self._refused)
+
+    def refuse(self, name: str) -> None:
+        """The pool of this array refuses it, and members have begun: the others fail."""
+        self._refused[name] = None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
         """The next of these changes; None if there are none."""
-        for step in (self._fold, self._change, self._end_taken, self._clean):
+        for step in (self._fold, self._change, self._end_taken, self._end_refused, self._clean):
             room = _Room(self._model, limits)
             step(room, moment)
             if room.records:
-                return Plan(moment.op, records=room.records)
+                return Plan(moment.op, records=room.records, compared=room.compared)
         return None
 
     # -- details
@@ -132,10 +147,38 @@ class Folding:
             if array is None or array.task is None:
                 continue
             for number in dict.fromkeys(index // LENGTH for index in indexes):
-                fates = {index % LENGTH: NAME_TAKEN for index in indexes if index // LENGTH == number}
+                fates = {
+                    index % LENGTH: NAME_TAKEN._replace(attempts=array.fate(index).attempts)
+                    for index in indexes
+                    if index // LENGTH == number
+                }
                 if number not in array.unreadable:
                     block = array.block(number).changed(fates, array.length(number))
                     self._put(room, array, number, block, moment)
+
+    def _end_refused(self, room: _Room, moment: Moment) -> None:
+        for name in list(self._refused):
+            array = self._arrays.of(name)
+            found = list[tuple[int, Block]]()
+            if array is not None and array.task is not None and self._is_refused(array.task):
+                found = list(_changed(array, ALL, (Outcome.WAITING,), _unattested))
+            if array is None or array.task is None or not found:
+                del self._refused[name]
+                continue
+            for kind, compared in (("pools", array.task.pool), ("tasks", name), (attested.KIND, name)):
+                room.compare(kind, compared)
+            for number, block in found:
+                if not self._put(room, array, number, block, moment):
+                    return
+
+    def _is_refused(self, task: Task) -> bool:
+        """Whether it still is, and what was asked of it before is done: a retry would undo this, for ever."""
+        record = self._model.pools.get(task.pool)
+        if record is None or task.array is None or task.array.unreadable or task.state in FINISHED:
+            return False
+        if task.requests or task.frozen:
+            return False
+        return not is_unreadable(self._model, task) and bool(unattested(self._model, task, record.pool))
 
     def _clean(self, room: _Room, _: Moment) -> None:
         """Delete what is left of arrays that are gone."""
@@ -158,6 +201,10 @@ class Folding:
 
 _Asked = tuple[Ranges, tuple[Outcome, ...], Callable[[Fate], Fate]]
 """Which members are to change, by their fate, and what it becomes."""
+
+
+def _unattested(fate: Fate) -> Fate:
+    return UNATTESTED._replace(attempts=fate.attempts)
 
 
 def _asked(array: Array, task: Task) -> _Asked | None:

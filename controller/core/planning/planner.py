@@ -290,6 +290,8 @@ class Planner:
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
             refused = unattested(self._model, task, record.pool)
+            if refused and task.array is not None and task.array.has_begun:
+                self.mending.folding.refuse(task_id)
         others = Others(refused, draft.kin.gate(task), self._model.dependencies.keeps(task_id))
         decision = decide_any(task, current, record, draft.moment, others)
         self._pass_on_stop(task)
