@@ -30,6 +30,7 @@ from controller.gateway.bulk import ActResults, act_on_tasks
 from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.policy import Right
 from controller.gateway.schedules import SCHEDULE_OPERATIONS
+from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
 from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
@@ -321,6 +322,14 @@ OPERATIONS: tuple[Operation, ...] = (
         reads.explanation,
         documents.Explanation,
         problems=_NOT_FOUND,
+    ),
+    _get(
+        "/v1/tasks/{id}/members/runs",
+        "getMemberRuns",
+        "The states of an array's members in the order of their indexes, as runs of neighbours.",
+        reads.member_runs,
+        MemberRuns,
+        problems={**_NOT_FOUND, HTTPStatus.CONFLICT: "The task is no array."},
     ),
     _get(
         "/v1/tasks/{id}/neighbours",

@@ -75,6 +75,14 @@ def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(documents.Explanation(id=task_id, text=api.service.explain(ask.caller, task_id)))
 
 
+def member_runs(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The states of an array's members."""
+    found = api.service.member_runs(ask.caller, ask.path["id"])
+    if found is None:
+        raise Problem(HTTPStatus.CONFLICT, f"task {ask.path['id'][:80]!r} is no array, and has no members")
+    return answer(found)
+
+
 def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
     """What a task waits for, and what waits for it."""
     wanted = {name: ask.values[name] for name in ("direction", "depth", "limit")}

@@ -38,6 +38,7 @@ from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
+from controller.views.array_runs import MemberRuns, runs_of
 from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
@@ -84,6 +85,13 @@ class Service:
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
             return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
+
+    def member_runs(self, caller: Caller, task_id: str) -> MemberRuns | None:
+        """The states of an array's members; None if the task is no array. Raises as `task`."""
+        parse_name(task_id, "id", "a task id")
+        with self._standby.reading() as model:
+            self.found(caller, task_view(model, task_id), task_id)
+            return runs_of(model, task_id)
 
     def neighbours(
         self, caller: Caller, task_id: str, *, direction: Direction, depth: int, limit: int

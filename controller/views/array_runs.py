@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from controller.core.model.array_records import Array
 from controller.core.model.blocks import LENGTH
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.views.arrays import SHOWN, UNREADABLE, WAITING_MEMBER, counts_of, never_began, state_within
+
+MAX_RUNS = 20_000
 
 
 def members_by_pool(model: Model) -> dict[tuple[str, str], int]:
@@ -28,11 +32,21 @@ def members_by_pool(model: Model) -> dict[tuple[str, str], int]:
     return found
 
 
-def runs_of(model: Model, task_id: str) -> list[tuple[int, str]] | None:
-    """The states of all members in the order of their indexes, as runs of neighbours; None: it is no array.
+class MemberRuns(Struct, frozen=True, kw_only=True):
+    """The states of an array's members, in the order of their indexes.
 
-    A run is how many members it has, and their state, one of MEMBER_STATES and UNREADABLE.
+    A run is how many neighbours have one state, and that state: one of MEMBER_STATES and UNREADABLE. If there
+    are more than MAX_RUNS, the last members are left out, and the array is `truncated`.
     """
+
+    id: str
+    size: int
+    runs: list[tuple[int, str]]
+    truncated: bool = False
+
+
+def runs_of(model: Model, task_id: str) -> MemberRuns | None:
+    """The states of all members of an array; None: it is no array."""
     task = model.tasks.get(task_id)
     array = task.array if task is not None else None
     if array is None:
@@ -40,9 +54,12 @@ def runs_of(model: Model, task_id: str) -> list[tuple[int, str]] | None:
     runs: list[tuple[int, str]] = []
     for count, state in _runs(array):
         if runs and runs[-1][1] == state:
-            count += runs.pop()[0]
-        runs.append((count, state))
-    return runs
+            runs[-1] = (runs[-1][0] + count, state)
+        elif len(runs) == MAX_RUNS:
+            return MemberRuns(id=task_id, size=array.size, runs=runs, truncated=True)
+        else:
+            runs.append((count, state))
+    return MemberRuns(id=task_id, size=array.size, runs=runs)
 
 
 # -- details
@@ -72,6 +89,8 @@ def _folded_runs(array: Array) -> Iterator[tuple[int, str]]:
     for number in range((array.size + LENGTH - 1) // LENGTH):
         rest = array.length(number)
         for count, fate in array.block(number).runs if number not in array.unreadable else ():
-            yield min(count, rest), SHOWN[fate.outcome]
+            if rest:
+                yield min(count, rest), SHOWN[fate.outcome]
             rest -= min(count, rest)
-        yield rest, WAITING_MEMBER if number not in array.unreadable else UNREADABLE
+        if rest:
+            yield rest, WAITING_MEMBER if number not in array.unreadable else UNREADABLE
