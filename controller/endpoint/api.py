@@ -25,7 +25,6 @@ from controller.endpoint.route import Ask, Route
 from controller.endpoint.sharing_documents import OwnerList, owner_document
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
-from controller.views.array_runs import runs_of
 from controller.views.dependencies import neighbours, parents_of
 from controller.views.freshness import Freshness
 from controller.views.pools import (
@@ -150,14 +149,6 @@ class ReadApi:
         if task is None:
             raise _no_task(name)
         return _json(documents.document(task, after))
-
-    def member_runs(self, ask: Ask) -> Response:
-        """The states of an array's members."""
-        with self.view.reading() as model:
-            found = runs_of(model, ask.path["id"])
-        if found is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"there is no array {ask.path['id'][:80]!r}")
-        return _json(found)
 
     def neighbours(self, ask: Ask) -> Response:
         """What a task waits for, and what waits for it."""

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
 from controller.endpoint.api import ReadApi
+from controller.endpoint.member_runs import member_runs
 from controller.endpoint.route import Ask, Route
 from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
@@ -109,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks/{id}/members/runs",
         "getMemberRuns",
         "The states of an array's members in the order of their indexes, as runs of neighbours.",
-        ReadApi.member_runs,
+        member_runs,
         answer=MemberRuns,
         problems={HTTPStatus.NOT_FOUND: "There is no such array."},
         reads_model=True,
