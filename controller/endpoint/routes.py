@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
 from controller.endpoint.api import ReadApi
+from controller.endpoint.array_documents import MemberList
 from controller.endpoint.route import Ask, Route
 from controller.views.dependencies import NeighboursView
 from controller.views.schedules import ScheduleView
@@ -105,6 +106,16 @@ ROUTES: tuple[Route, ...] = (
         reads_model=True,
     ),
     Route(
+        "/v1/tasks/{id}/members",
+        "listMembers",
+        "Members of an array, in the order of their indexes, and how far all of them have come.",
+        ReadApi.members,
+        answer=MemberList,
+        parameters=query.MEMBERS,
+        problems={HTTPStatus.NOT_FOUND: "There is no such task, or it is no array."},
+        reads_model=True,
+    ),
+    Route(
         "/v1/tasks/{id}/neighbours",
         "getNeighbours",
         "What a task waits for, and what waits for it.",
@@ -191,8 +202,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/events",
         "streamEvents",
-        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when"
-        " events were missed.",
+        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; array, when members"
+        " of one have changed; leader; gap when events were missed.",
         ReadApi.events,
         "text/event-stream",
         parameters=(query.AFTER,),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controller.client.replica_views import replica_views
-from controller.client.views import (OwnerView, PoolView, TaskView, owner_view, pool_views, task_view)
+from controller.client.views import OwnerView, PoolView, TaskView, owner_view, pool_views, task_view
 from controller.client.wire import pool_document, pool_of, task_document, task_of, view_of
 from controller.core.model import codec
 from controller.core.model.model import Model
