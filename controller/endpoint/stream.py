@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from controller.core.model.records import Change
-from controller.endpoint.stream_events import event, event_of, is_of_member, is_told
+from controller.endpoint.stream_events import event, event_of, is_of_member, is_told, status_event
 
 CAPACITY = 8192  # changes kept for readers
 CAPACITY_BYTES = 32 * 2**20  # size of their values, which a long history makes large
