@@ -28,6 +28,7 @@ from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import PolicyVerb, Right
 from controller.gateway.service import Forbidden
 from controller.telemetry.metrics import CONTENT_TYPE
+from controller.views.array_changes import listed_among, named_among
 
 PAGE = 256  # tasks that are encoded together
 PACE_SECONDS = 0.05  # between two looks at what changed
@@ -77,16 +78,18 @@ def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
 
 def member_runs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The states of an array's members."""
-    found = api.service.member_runs(ask.caller, ask.path["id"])
-    if found is None:
-        raise Problem(HTTPStatus.CONFLICT, f"task {ask.path['id'][:80]!r} is no array, and has no members")
-    return answer(found)
+    return answer(api.service.member_runs(ask.caller, ask.path["id"]))
 
 
 def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
     """What a task waits for, and what waits for it."""
     wanted = {name: ask.values[name] for name in ("direction", "depth", "limit")}
     return answer(api.service.neighbours(ask.caller, ask.path["id"], **wanted))
+
+
+def members(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Members of an array."""
+    return answer(api.service.members(ask.caller, ask.path["id"], ask.values))
 
 
 def kept_log(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -150,7 +153,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
         while True:
             revision = api.feed.revision
             changed = api.changes.since(since, ask.caller.rights) if since else None
-            ids = wanted if changed is None else wanted & changed
+            ids = wanted if changed is None else named_among(changed, wanted)
             is_over = loop.time() >= deadline
             if is_over and since > revision:
                 ids = wanted  # it has seen more than there is: etcd was restored, and all may be otherwise
@@ -186,7 +189,8 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
         revision = api.feed.revision
         if since is not None and revision < since:
             since = None  # etcd was restored: all may be otherwise
-        only = api.changes.since(since, caller.rights) if since is not None else None  # None: all
+        changed = api.changes.since(since, caller.rights) if since is not None else None  # None: all
+        only = listed_among(changed) if changed is not None else None
         if only is None or only:
             ids = await api.run(partial(_matching_ids, api, now, only), caller)
             # a page at a time: who does not read holds no more than that

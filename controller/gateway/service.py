@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from controller.client import Client
+from controller.client.members import no_array
 from controller.client.reading import Reading, sorted_tasks
 from controller.client.replica_views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.client.views import (
@@ -30,6 +31,7 @@ from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
+from controller.endpoint.array_documents import MemberList, member_list
 from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
 from controller.gateway.caller import Caller
@@ -86,12 +88,25 @@ class Service:
         with self._standby.reading() as model:
             return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
 
-    def member_runs(self, caller: Caller, task_id: str) -> MemberRuns | None:
-        """The states of an array's members; None if the task is no array. Raises as `task`."""
+    def members(self, caller: Caller, task_id: str, wanted: Mapping[str, Any]) -> MemberList:
+        """Members of an array; `wanted` has the values of MEMBERS. Raises as `task`, and UserError."""
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
-            self.found(caller, task_view(model, task_id), task_id)
-            return runs_of(model, task_id)
+            self.found(caller, task_view(model, task_id, alone=True), task_id)
+            found = member_list(model, task_id, wanted)
+        if found is None:
+            raise no_array(task_id)
+        return found
+
+    def member_runs(self, caller: Caller, task_id: str) -> MemberRuns:
+        """The states of an array's members. Raises as `members`."""
+        parse_name(task_id, "id", "a task id")
+        with self._standby.reading() as model:
+            self.found(caller, task_view(model, task_id, alone=True), task_id)
+            found = runs_of(model, task_id)
+        if found is None:
+            raise no_array(task_id)
+        return found
 
     def neighbours(
         self, caller: Caller, task_id: str, *, direction: Direction, depth: int, limit: int

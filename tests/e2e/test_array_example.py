@@ -31,4 +31,7 @@ def test_all_members_end_and_one_is_retried(tmp_path: Path) -> None:
         film = client.wait(["film"], timeout_seconds=60)["film"]
         assert film.state is State.SUCCEEDED
         assert film.status is not None
-        assert (film.status.admitted_at or 0.0) >= (array.status.finished_at if array.status else 0.0)
+        assert film.status.admitted_at is not None
+        assert array.status is not None
+        assert array.status.finished_at is not None
+        assert film.status.admitted_at >= array.status.finished_at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from controller.client import Client
 from controller.core.model.features import KNOWN
 from tests.client.conftest import PutRaw
@@ -10,7 +12,8 @@ from tests.gateway.conftest import As
 from tests.gateway.test_gateway import task
 
 
-def test_of_an_array_that_one_may_read(as_: As, client: Client, put_raw: PutRaw, _features: None) -> None:
+@pytest.mark.usefixtures("_features")
+def test_of_an_array_that_one_may_read(as_: As, client: Client, put_raw: PutRaw) -> None:
     put_raw("leader", release("r1", knows=list(KNOWN)))
     client.features.enable("arrays")
     put_raw("leader", release("r1", knows=list(KNOWN)))
