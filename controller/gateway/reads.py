@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from controller.client.views import TaskView
 from controller.client.wire import pool_document
 from controller.core.model import codec
+from controller.endpoint.array_documents import member_list
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import AFTER, parse_parameters
 from controller.endpoint.stream import FELL_BEHIND, FellBehind
@@ -29,6 +30,7 @@ from controller.gateway.policy import PolicyVerb, Right
 from controller.gateway.service import Forbidden
 from controller.telemetry.metrics import CONTENT_TYPE
 from controller.views.array_changes import listed_among, named_among
+from controller.views.array_runs import runs_of
 
 PAGE = 256  # tasks that are encoded together
 PACE_SECONDS = 0.05  # between two looks at what changed
@@ -78,7 +80,8 @@ def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
 
 def member_runs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The states of an array's members."""
-    return answer(api.service.member_runs(ask.caller, ask.path["id"]))
+    name = ask.path["id"]
+    return answer(api.service.of_array(ask.caller, name, lambda model: runs_of(model, name)))
 
 
 def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -89,7 +92,9 @@ def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
 
 def members(api: GatewayApi, ask: CallerRequest) -> Response:
     """Members of an array."""
-    return answer(api.service.members(ask.caller, ask.path["id"], ask.values))
+    name = ask.path["id"]
+    found = api.service.of_array(ask.caller, name, lambda model: member_list(model, name, ask.values))
+    return answer(found)
 
 
 def kept_log(api: GatewayApi, ask: CallerRequest) -> Response:

@@ -5,9 +5,9 @@ A task that a caller may not read does not exist for it: to ask for it is NotFou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,7 +31,6 @@ from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
-from controller.endpoint.array_documents import MemberList, member_list
 from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
 from controller.gateway.caller import Caller
@@ -40,7 +39,6 @@ from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
-from controller.views.array_runs import MemberRuns, runs_of
 from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
@@ -48,6 +46,8 @@ from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
+
+T = TypeVar("T")
 
 
 class Forbidden(UserError):
@@ -88,22 +88,12 @@ class Service:
         with self._standby.reading() as model:
             return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
 
-    def members(self, caller: Caller, task_id: str, wanted: Mapping[str, Any]) -> MemberList:
-        """Members of an array; `wanted` has the values of MEMBERS. Raises as `task`, and UserError."""
+    def of_array(self, caller: Caller, task_id: str, look: Callable[[Model], T | None]) -> T:
+        """What `look` finds of an array's members; None: it is none. Raises as `task`, and UserError."""
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
             self.found(caller, task_view(model, task_id, alone=True), task_id)
-            found = member_list(model, task_id, wanted)
-        if found is None:
-            raise no_array(task_id)
-        return found
-
-    def member_runs(self, caller: Caller, task_id: str) -> MemberRuns:
-        """The states of an array's members. Raises as `members`."""
-        parse_name(task_id, "id", "a task id")
-        with self._standby.reading() as model:
-            self.found(caller, task_view(model, task_id, alone=True), task_id)
-            found = runs_of(model, task_id)
+            found = look(model)
         if found is None:
             raise no_array(task_id)
         return found
