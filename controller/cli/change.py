@@ -45,6 +45,7 @@ def cancel(session: Session, tasks: Selection, reason: Reason = "") -> None:
     """Cancel tasks.
 
     A waiting task ends at once; a running task is stopped. A finished task is left as it is (exit code 0).
+    Of an array, `render[100-200]` cancels only these members.
     """
     tasks.for_each(
         session,
@@ -61,13 +62,20 @@ def retry(
     downstream: Annotated[
         bool, typer.Option("--downstream", help="Also what waits for the named tasks, and did not succeed.")
     ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Of the named arrays, only the members that are Failed.")
+    ] = False,
 ) -> None:
     """Run Failed or Cancelled tasks again.
 
-    A Succeeded task is not run again (exit code 1). With `--downstream`, tasks that wait for a named task,
-    directly or not, are retried after it if they are Failed, or were skipped. A named task that has not
-    ended, or is Succeeded, is then left as it is.
+    A Succeeded task is not run again (exit code 1). Of an array, its Failed and Cancelled members run again,
+    also while others run: all, with `--failed` those that are Failed, or as `render[3,7]` only these.
+
+    With `--downstream`, tasks that wait for a named task, directly or not, are retried after it if they are
+    Failed, or were skipped. A named task that has not ended, or is Succeeded, is then left as it is.
     """
+    if downstream and failed:
+        raise typer.BadParameter("--failed is about members of arrays: leave out --downstream")
     if downstream:
         tasks.with_downstream(session, reason)
         return
@@ -76,6 +84,7 @@ def retry(
         TaskAct.RETRY,
         lambda view: view.state in (State.FAILED, State.CANCELLED),
         reason,
+        only_failed=failed,
     )
 
 

@@ -33,6 +33,7 @@ from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
+from controller.views.tasks import UNREADABLE
 
 SHOWN_PARENTS = 20
 _ORDER = (
@@ -95,6 +96,8 @@ def _describe_task(session: Session, name: str) -> None:
             "Problem": view.problem,
             "Requests": ", ".join(view.requests),
             "Waits for": _waits_for(view),
+            "Member of": view.member_of,
+            **_progress(view),
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
@@ -124,6 +127,21 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _progress(view: TaskView) -> dict[str, object]:
+    """How far an array has come."""
+    progress = view.progress
+    if progress is None:
+        return {}
+    counts = ", ".join(f"{count:,} {state}" for state, count in progress.by_state().items() if count)
+    more = f", {progress.unreadable:,} {UNREADABLE}" if progress.unreadable else ""
+    first = ", ".join(str(index) for index in progress.first_failed)
+    rest = progress.failed - len(progress.first_failed)
+    return {
+        "Members": f"{progress.ended:,} of {progress.size:,} have ended: {counts}{more}",
+        "First failed": f"{first}{f' and {rest:,} more' if rest > 0 else ''}" if first else "",
+    }
 
 
 def _waits_for(view: TaskView) -> str:
@@ -299,7 +317,8 @@ def history(
     """Show the history of a task, step by step."""
     out.check_form(output, ("json", "yaml"))
     view = session.client.get(name)
-    problems = replay(view.status) if verify and view.status is not None else []
+    is_folded = bool(view.member_of) and view.status is not None and not view.status.history
+    problems = replay(view.status) if verify and view.status is not None and not is_folded else []
     try:
         steps = view.history()
     except CorruptValue:
@@ -312,6 +331,13 @@ def history(
         )
     elif steps:
         _print_steps(steps, "")
+    elif is_folded and view.status is not None:
+        code = f", exit code {view.status.exit_code}" if view.status.exit_code is not None else ""
+        say(
+            f"{name} is {view.state} after {counted(view.attempt, 'attempt')}{code}. The steps of a member"
+            f" are kept only while it is under way: `tally history {view.member_of}` has those of its array.",
+            err=True,
+        )
     elif not problems:
         say(f"Nothing has happened to {name} yet: `tally explain {name}` says why.", err=True)
     for problem in problems:

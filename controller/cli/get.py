@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
+from controller.cli.members import print_members
 from controller.cli.names import (
     STATES_HELP,
     Kind,
@@ -87,6 +88,9 @@ def get(
     spec: Annotated[
         bool, typer.Option("--spec", help="Print the specs of tasks, as `tally submit -f` takes them.")
     ] = False,
+    members: Annotated[
+        bool, typer.Option("--members", help="Show the members of an array, in --state or all.")
+    ] = False,
     tree: Annotated[
         bool, typer.Option("--tree", help="Show what a task waits for, and what waits for it.")
     ] = False,
@@ -97,6 +101,11 @@ def get(
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
     what, only = parse_kind_and_names(kind, names or [])
+    if members:
+        if what is not Kind.TASKS or len(only) != 1 or watch or spec or tree:
+            raise typer.BadParameter("--members is for one array, without -w, --spec and --tree")
+        print_members(session, only[0], state, output)
+        return
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
         raise typer.BadParameter("--tree is for one task, without -w and --spec")
     out.check_form(output, ("json", "yaml") if tree else FORMS[what])

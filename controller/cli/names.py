@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.session import CONNECTION, Session
+from controller.core.model.arrays import Member, split_member
 from controller.core.model.lifecycle import State
-from controller.errors import TallyError
+from controller.errors import InvalidField, TallyError
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def parse_kind_and_names(kind: str, names: list[str]) -> tuple[Kind, list[str]]:
     """Parse `task a b`, `task/a task/b` or a mixture."""
     word, slash, name = kind.partition("/")
     what = parse_kind(word)
-    return what, [bare(each, what) for each in ([name] if slash else []) + names]
+    given = ([name] if slash else []) + names
+    return what, [named(each) if what is Kind.TASKS else bare(each, what) for each in given]
 
 
 def bare(text: str, kind: Kind) -> str:
@@ -63,13 +65,37 @@ def bare(text: str, kind: Kind) -> str:
     return name
 
 
+def named(text: str) -> str:
+    """The name of a task, or of a member that is named in brackets: `render[7]` is `render-i7`.
+
+    Raises BadParameter for several members.
+    """
+    name, members = split_members(text)
+    if not members:
+        return name
+    if not members.isdigit():
+        raise typer.BadParameter(f"{text!r} names several members: name one, as in {name}[7]")
+    return str(Member(name, int(members)))
+
+
+def split_members(text: str) -> tuple[str, str]:
+    """The name of a task, and the members that are named in brackets behind it; "" for none.
+
+    Raises BadParameter for what are none.
+    """
+    try:
+        return split_member(bare(text, Kind.TASKS))
+    except InvalidField as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _is_schedule(text: str) -> bool:
     word, slash, name = text.partition("/")
     return bool(slash and name) and word.lower() in (Kind.SCHEDULES, Kind.SCHEDULES.removesuffix("s"))
 
 
 def _tasks(texts: list[str]) -> list[str]:
-    return [bare(text, Kind.TASKS) for text in texts]
+    return [named(text) for text in texts]
 
 
 def complete_tasks(context: typer.Context, incomplete: str) -> list[str]:
@@ -143,7 +169,7 @@ def _of_gateway(client: Client, part: str) -> list[str]:
 TaskName = Annotated[
     str,
     typer.Argument(
-        help="The task.", callback=lambda text: bare(text, Kind.TASKS), autocompletion=complete_tasks
+        help="The task, or a member of an array as NAME[7].", callback=named, autocompletion=complete_tasks
     ),
 ]
 TaskNames = Annotated[

@@ -14,6 +14,7 @@ from controller.client.replica_views import ReplicaView
 from controller.client.views import OwnerView, PoolView, TaskView
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
+from controller.views.arrays import ArrayProgress, MemberView
 from controller.views.dependencies import NodeView
 from controller.views.explain import span
 from controller.views.freshness import Freshness
@@ -120,8 +121,22 @@ def state_text(view: TaskView) -> str | None:
 
 
 def reason_text(view: TaskView | NodeView) -> str:
-    """Why a task is in its state, in one word, or by how many others it waits for."""
-    return f"Waits for {view.waits_for}" if view.reason == WAITS_FOR_TASKS else view.reason
+    """Why a task is in its state, in one word, or by how many others it waits for; how far an array is."""
+    reason = f"Waits for {view.waits_for}" if view.reason == WAITS_FOR_TASKS else view.reason
+    progress = view.progress if isinstance(view, TaskView) else None
+    return ", ".join(filter(None, (reason, progress_text(progress)))) if progress is not None else reason
+
+
+def progress_text(progress: ArrayProgress) -> str:
+    """How many members have ended, of all, and how many of these did not succeed: `12/100, 3 failed`."""
+    ends = ((progress.failed, "failed"), (progress.cancelled, "cancelled"))
+    return ", ".join([f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)])
+
+
+def member_row(view: MemberView, now: float) -> tuple[object, ...]:
+    """A member's row."""
+    age = span(now - view.started_at) if view.started_at else ""
+    return view.index, view.name, view.state, view.attempts, view.exit_code, view.reason, view.node, age
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:

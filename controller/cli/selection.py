@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Annotated
 
 import typer
 
-from controller.cli.names import STATES_HELP, Kind, bare, complete_pools, complete_states, complete_tasks
+from controller.cli.names import (
+    STATES_HELP,
+    Kind,
+    bare,
+    complete_pools,
+    complete_states,
+    complete_tasks,
+    split_members,
+)
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
 from controller.client import NotFound, RequestResult, TaskAct, TaskView
 from controller.client.downstream import parents_first
@@ -21,6 +30,8 @@ from controller.terminal import say
 from controller.views.selector import parse_selector
 
 Ask = Callable[[list[TaskView]], Iterator[RequestResult | UserError]]
+Outcome = RequestResult | UserError
+AskMembers = Callable[[TaskView, str], RequestResult | UserError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +40,11 @@ class Selection:
 
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="The tasks.", show_default=False, autocompletion=complete_tasks),
+        typer.Argument(
+            help="The tasks, or members of an array as NAME[100-200].",
+            show_default=False,
+            autocompletion=complete_tasks,
+        ),
     ] = None
     selector: Annotated[
         str, typer.Option("-l", "--selector", help="All tasks with these labels, as for `tally get`.")
@@ -52,12 +67,14 @@ class Selection:
         may: Callable[[TaskView], bool],
         reason: str,
         priority: int | None = None,
+        *,
+        only_failed: bool = False,
     ) -> None:
         """Make the request for each of the tasks. An error for one does not stop the others.
 
         A task that is named is asked for whatever its state. Of those that match the flags, `may` says which
         the command can act on. They are shown, and confirmed on a terminal, and each request is for the very
-        task that was shown.
+        task that was shown. `only_failed` is for members of arrays that are named.
         """
         verb = act.replace("-", " ") if priority is None else f"{act.replace('-', ' ')} {priority}"
 
@@ -74,7 +91,9 @@ class Selection:
         if self.names:
             if self._filters:
                 raise typer.BadParameter("give names, or flags that select tasks, not both")
-            self._named(session, verb, ask)
+            self._named(session, verb, partial(_members_verb(session, act), reason, only_failed), ask)
+        elif only_failed:
+            raise typer.BadParameter("--failed goes with the names of arrays")
         elif self._filters:
             self._matching(session, verb, may, ask)
         else:
@@ -110,16 +129,21 @@ class Selection:
     def _filters(self) -> bool:
         return bool(self.selector or self.pool or self.owner or self.state)
 
-    def _named(self, session: Session, verb: str, ask: Ask) -> None:
+    def _named(self, session: Session, verb: str, ask_members: AskMembers, ask: Ask) -> None:
         code = 0
-        for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names or ()):
+        for name, members in dict.fromkeys(split_members(text) for text in self.names or ()):
             try:
                 view = session.client.get(name)
             except NotFound as error:
                 complain(str(error))
                 code = max(code, NOT_FOUND)
                 continue
-            code = max(code, _show(view, verb) if self.dry_run else _tell(view, verb, *ask([view])))
+            about = f"{verb} members {members}" if members else verb
+            if self.dry_run:
+                code = max(code, _show(view, about))
+                continue
+            result = ask_members(view, members)
+            code = max(code, _tell(view, about, *ask([view]) if result is None else (result,)))
         if code:
             raise typer.Exit(code)
 
@@ -151,6 +175,28 @@ class Selection:
         code = max(_tell(view, verb, answer) for view, answer in zip(views, ask(views), strict=True))
         if code:
             raise typer.Exit(code)
+
+
+def _members_verb(
+    session: Session, act: TaskAct
+) -> Callable[[str, bool, TaskView, str], RequestResult | UserError | None]:
+    """Asks for members of an array; None for what is asked for the whole task."""
+
+    def ask(reason: str, only_failed: bool, view: TaskView, members: str) -> Outcome | None:
+        if not members and not only_failed:
+            return None
+        try:
+            if act is TaskAct.CANCEL:
+                return session.client.cancel(view.id, members=members, reason=reason, of=view)
+            if act is TaskAct.RETRY:
+                return session.client.retry(
+                    view.id, members=members, only_failed=only_failed, reason=reason, of=view
+                )
+        except UserError as error:
+            return error
+        return UserError(f"{view.id}[{members}]: only the whole array can be asked for this: leave [ ] out")
+
+    return ask
 
 
 def _show(view: TaskView, verb: str) -> int:

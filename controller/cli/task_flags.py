@@ -65,11 +65,27 @@ class TaskFlags:
         ),
     ] = None
 
+    array: Annotated[
+        int | None, typer.Option(help="Make it an array of so many members, which differ in their index.")
+    ] = None
+    max_running: Annotated[
+        int | None, typer.Option(help="How many members of the array may run at once (default: all).")
+    ] = None
+    fail_fast: Annotated[
+        bool | None, typer.Option("--fail-fast", help="Once a member has failed, cancel the others.")
+    ] = None
+
     def fields(self) -> dict[str, Any]:
         """The fields of a task, from the flags; None if not given."""
+        if self.array is None and (self.max_running is not None or self.fail_fast):
+            raise typer.BadParameter("--max-running and --fail-fast go with --array SIZE")
         return {
             "pool": self.pool,
             "owner": self.owner,
+            "array": without_none(
+                {"size": self.array, "max_running": self.max_running, "fail_fast": self.fail_fast or None}
+            )
+            or None,
             "image": self.image,
             "priority": self.priority,
             "resources": without_none(

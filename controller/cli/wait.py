@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import typer
@@ -143,8 +143,12 @@ def _came_to(view: TaskView, target: str) -> bool:
 def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
     """Shows each change: on a terminal, a live count by state if there are several tasks; else a line."""
     states: dict[str, State | None] = {}
-    if total == 1 or not sys.stdout.isatty():
+    if not sys.stdout.isatty():
         yield lambda view: _line(view, states)
+        return
+    if total == 1:
+        with ExitStack() as stack:
+            yield _one(states, stack)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -164,6 +168,28 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
             )
 
         yield show
+
+
+def _one(states: dict[str, State | None], stack: ExitStack) -> Callable[[TaskView], None]:
+    """Shows a task in lines, and an array as a bar of its members."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    progress = Progress(*columns, console=Console(), transient=False)
+
+    def show(view: TaskView) -> None:
+        members = view.progress
+        if members is None:
+            _line(view, states)
+            return
+        if not progress.tasks:
+            stack.enter_context(progress)
+            progress.add_task("", total=members.size)
+        told = ", ".join(f"{count:,} {state}" for state, count in members.by_state().items() if count)
+        progress.update(progress.task_ids[0], completed=members.ended, description=told)
+
+    return show
 
 
 def _line(view: TaskView, states: dict[str, State | None]) -> None:

@@ -4,8 +4,9 @@ The leader deletes a request when it acts on it. The request's own key therefore
 a new request. The task's status can: the leader changes it in the same transaction. The transaction here also
 compares the status with what was read before, so that a copy that arrives after the leader acted is refused.
 
-A change may find another one that the leader has yet to act on. Both then become one, in which the later one
-has the last word.
+A request on an array may find another one of its kind that is about other members, and waits until the
+leader has carried that out: so no member is forgotten. A change may find another one that the leader has yet
+to act on. Both then become one, in which the later one has the last word.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from controller.client.views import RequestResult
 from controller.core.model import codec
 from controller.core.model.requests import Request, RequestKind, RequestOutcome
 from controller.core.model.task import SCHEMA_VERSION, Step
-from controller.errors import CorruptValue
+from controller.errors import CorruptValue, UserError
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
 
@@ -32,11 +33,16 @@ def ask(
     *,
     create: int = 0,
     needs: Callable[[], Sequence[Guard]] = tuple,
+    changes: Callable[[str, int], bool] = lambda _key, _mod: False,
+    is_array: bool = False,
+    spec_of: str = "",
 ) -> RequestResult | None:
     """Store the request; None when there is no such task. Raises what `read`, `commit` and `needs` raise.
 
     `create` is the create revision of the task's spec; 0: any. `needs` tells what else must hold, before each
-    try.
+    try. `changes` waits until the value of a key is not the one of this mod any more, and tells whether that
+    came in time; if it did not, and another request of an array is in the way, raises UserError. `spec_of` is
+    the task that has the spec; "": the same.
 
     If the leader acted on a request of this kind between two tries, the request is not stored again: it was
     this one, and the answer was lost, or it was an equal one.
@@ -46,14 +52,14 @@ def ask(
     replaced = 0  # the mod of what is stored under the key: no request, or a change that ours now includes
     while True:
         needed = needs()
-        task = read(keys.task(task_id))
+        task = read(keys.task(spec_of or task_id))
         if task is None or create not in (0, task.create):
             return None
         status = read(keys.state(task_id))
         steps, told = _steps(status, steps_before or 0)
         if steps_before is None:
             steps_before = steps
-        elif any(_answers(step, request) for step in told):
+        elif any(_answers(step, request, is_array=is_array) for step in told):
             return RequestResult(
                 id=task_id, outcome="already requested", message="the leader has acted on it"
             )
@@ -69,6 +75,14 @@ def ask(
             return RequestResult(id=task_id, outcome="requested")
         stored = answer.current.get(key)
         known = _request(request.kind, stored) if stored is not None else None
+        if known is not None and stored is not None and is_array and not _covers(known, request):
+            if not changes(key, stored.mod):
+                part = f"members {known.members} of " if known.members else ""
+                raise UserError(
+                    f"the leader has yet to {known.kind} {part}{task_id}, as was asked before: ask again then"
+                )
+            steps_before, replaced = None, 0  # what it did then was not ours
+            continue
         if known is not None:
             both = _both(known, request)
             if both is known:
@@ -79,11 +93,22 @@ def ask(
         replaced = stored.mod if stored is not None else 0
 
 
-def _answers(step: Step, request: Request) -> bool:
+def _answers(step: Step, request: Request, *, is_array: bool) -> bool:
     """Whether the step tells that the leader acted on this request, or on an equal one."""
+    if is_array and request.kind is not RequestKind.CHANGE:
+        is_equal = step.outcome == RequestOutcome.DONE and request.is_told_by(step.message)
+        return step.request == request.kind and is_equal
     if request.kind is RequestKind.CHANGE and step.outcome == RequestOutcome.DONE:
         return step.request == request.kind and request.is_told_by(step.message)
     return step.request == request.kind
+
+
+def _covers(known: Request, request: Request) -> bool:
+    """Whether all that is asked for is asked for already."""
+    if request.kind is RequestKind.CHANGE:
+        return True  # both become one
+    is_whole = known.members in ("", request.members)
+    return is_whole and (request.only_failed or not known.only_failed)
 
 
 def _both(known: Request, request: Request) -> Request:

@@ -24,6 +24,7 @@ from controller.client.prepared import SubmitResult
 from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView
 from controller.core.model.task import Pool, Spec
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
+from controller.views.arrays import MemberView
 
 THREADS = 64
 LOOK_SECONDS = 2.0
@@ -127,13 +128,30 @@ class AsyncClient:
         finally:
             stop.set()
 
-    async def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
-        """See Client."""
-        return await self.call(partial(self.client.cancel, task_id, reason=reason, of=of))
+    async def members(self, array: str, *, state: str = "", members: str = "") -> AsyncIterator[MemberView]:
+        """See Members."""
+        begin = partial(self.client.members, array, state=state, members=members)
+        async for member in self._each(await self.call(begin)):
+            yield member
 
-    async def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+    async def cancel(
+        self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
         """See Client."""
-        return await self.call(partial(self.client.retry, task_id, reason=reason, of=of))
+        return await self.call(partial(self.client.cancel, task_id, members=members, reason=reason, of=of))
+
+    async def retry(
+        self,
+        task_id: str,
+        *,
+        members: str = "",
+        only_failed: bool = False,
+        reason: str = "",
+        of: TaskView | None = None,
+    ) -> RequestResult:
+        """See Client."""
+        asked = partial(self.client.retry, members=members, only_failed=only_failed, reason=reason, of=of)
+        return await self.call(partial(asked, task_id))
 
     async def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """See Client."""

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from controller.clock import Clock
-from controller.store.base import Committed, KeyValue, Refused, Store, Transaction
+from controller.store.base import (
+    ClusterChanged,
+    Committed,
+    Compacted,
+    KeyValue,
+    Refused,
+    Store,
+    Transaction,
+    Watch,
+)
 from controller.store.keys import Keys
 
 SUBMIT_TIMEOUT_SECONDS = 30.0  # a submission waits this long for etcd to restart
@@ -39,9 +50,42 @@ class Calls:
             transaction, deadline=self.clock.boottime() + max(SUBMIT_TIMEOUT_SECONDS, self.timeout_seconds)
         )
 
+    def changes(self, key: str, mod: int) -> bool:
+        """Wait until the value that was written at `mod` is another one, or gone; False: not in time."""
+        until = self.deadline()
+        while True:
+            item, revision = self.store.get(key, deadline=self.deadline())
+            if item is None or item.mod != mod:
+                return True
+            watch = self.store.watch(key, after=revision, silence_seconds=self.timeout_seconds)
+            try:
+                with closed_at(watch, self.clock, until):
+                    if any(event.key == key for batch in watch for event in batch.events):
+                        return True
+            except (Compacted, ClusterChanged):
+                pass  # it is read again
+            if self.clock.boottime() >= until:
+                return False
+
     def stored_tasks(self, keys: Collection[str]) -> dict[str, KeyValue]:
         """The values under these task keys, as far as they exist."""
         if len(keys) <= FEW:
             return {key: item for key in keys if (item := self.stored(key)) is not None}
         snapshot = self.store.load(self.keys.task(""), deadline=self.deadline())
         return {item.key: item for item in snapshot.items if item.key in keys}
+
+
+@contextmanager
+def closed_at(watch: Watch, clock: Clock, until: float | None) -> Iterator[None]:
+    """Close the watch at the end, and at `until` on the boottime clock (None: never): it has no more then."""
+    timer = None if until is None else threading.Timer(max(0.0, until - clock.boottime()), watch.close)
+    if timer is not None:
+        timer.name, timer.daemon = "client-wait-timeout", True
+        timer.start()
+    try:
+        yield
+    finally:
+        watch.close()
+        if timer is not None:
+            timer.cancel()
+            timer.join()  # a timer that has just fired may still run

@@ -12,6 +12,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
+from controller.client.members import Members
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
@@ -34,12 +35,13 @@ from controller.client.replicas import Replicas
 from controller.client.requests import Requests
 from controller.client.schedules import Schedules
 from controller.client.submission import KnownPools, Submission
-from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views
+from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views, task_view
 from controller.clock import Clock, SystemClock
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 from controller.store.base import Store
 from controller.store.keys import Keys
+from controller.views.array_changes import is_array_or_member, listed_among, named_among
 from controller.views.explain import explain
 from controller.views.tasks import is_asked_again
 
@@ -69,6 +71,8 @@ class Client:
     """`pause` and `resume` the admission of tasks to a pool."""
     bulk: Bulk
     """One act on many tasks: `act`."""
+    members: Members
+    """The members of an array: `members("render", state="Failed")`, and `members.page`."""
     downstream: Downstream
     """What waits for a task: `retry` of it together with that."""
     owners: Owners
@@ -134,6 +138,7 @@ class Client:
         self.admission = PoolAdmission(calls)
         self.bulk = Bulk(self._requests)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
+        self.members = Members(self._reading)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.schedules = Schedules(calls, self._reading, self.features)
@@ -262,11 +267,11 @@ class Client:
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(task_ids)
         views: dict[str, TaskView] = {}
-        prefix = self.keys.state(next(iter(waiting))) if len(waiting) == 1 else self.keys.state("")
-        few = len(waiting) <= FEW
+        few, ids = len(waiting) <= FEW, tuple(waiting)
         load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))
+        prefix = lambda model: self._reading.prefix_of(model, ids)  # noqa: E731
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
-            for task_id in [i for i in (waiting if changed is None else changed) if i in waiting]:
+            for task_id in [*waiting] if changed is None else named_among(changed, waiting):
                 view = self._reading.found(model, task_id, alone=True)
                 if changed is not None and view.status is None:
                     view = self._reading.task(task_id)  # removed with its spec, which is not watched?
@@ -295,26 +300,43 @@ class Client:
         """
         wanted, terms = wanted_states(state), requirements(labels, selector)
         load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
-        prefix = self.keys.state(task_id) if task_id else self.keys.prefix
+        ids = (task_id,) if task_id else ()
+        prefix = lambda model: self._reading.prefix_of(model, ids) if ids else self.keys.prefix  # noqa: E731
         for model, changed in self._reading.follow(load, prefix, None):
-            only = changed if changed is None or not task_id else {task_id}
-            yield sorted_views(model, pool, wanted, terms, only, owner, alone=bool(task_id))
+            only = None if changed is None else listed_among(changed) if not task_id else {task_id}
+            if not task_id or not is_array_or_member(model, task_id):
+                yield sorted_views(model, pool, wanted, terms, only, owner, alone=bool(task_id))
+            elif changed is None or named_among(changed, ids):
+                yield [view for view in (task_view(model, task_id, alone=True),) if view is not None]
 
-    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
-        """Ask the leader to cancel a task.
+    def cancel(
+        self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
+        """Ask the leader to cancel a task, or of an array these `members`, such as `7` or `100-200,300`.
 
-        A finished task is left as it is (`already finished`). Raises NotFound; with `of`, the task as it was
-        shown, also if another one of its name has taken its place.
+        What has finished is left as it is (`already finished`). Raises NotFound; with `of`, the task as it
+        was shown, also if another one of its name has taken its place. Raises InvalidField for members that
+        the array does not have, and UserError for those of a task that is none.
         """
-        return self._requests.cancel(task_id, reason=reason, of=of)
+        return self._requests.cancel(task_id, members=members, reason=reason, of=of)
 
-    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+    def retry(
+        self,
+        task_id: str,
+        *,
+        members: str = "",
+        only_failed: bool = False,
+        reason: str = "",
+        of: TaskView | None = None,
+    ) -> RequestResult:
         """Ask the leader to run a Failed or Cancelled task again.
 
-        Raises NotFound as `cancel`, and UserError for a task in another state, unless it is being cancelled.
-        What waits for it is retried with it by `downstream.retry`.
+        Of an array, its members that are Failed or Cancelled, or with `only_failed` those that are Failed;
+        `members` as for `cancel`. Other members may run meanwhile. Raises as `cancel`, and UserError for a
+        task in another state, unless it is being cancelled. What waits for it is retried with it by
+        `downstream.retry`.
         """
-        return self._requests.retry(task_id, reason=reason, of=of)
+        return self._requests.retry(task_id, members=members, only_failed=only_failed, reason=reason, of=of)
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
         """Confirm, as an operator, that the attempt of a task no longer runs.

@@ -18,6 +18,7 @@ from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
     GatewayFeatures,
+    GatewayMembers,
     GatewayNeighbours,
     GatewayOutputs,
     GatewayOwners,
@@ -64,6 +65,7 @@ class GatewayClient(Client):
         self.admission = GatewayAdmission(calls)
         self.bulk = GatewayBulk(calls)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
+        self.members = GatewayMembers(calls)
         self.owners = GatewayOwners(calls)
         self.usage = self.owners.usage
         self.neighbours = GatewayNeighbours(calls).of
@@ -204,13 +206,25 @@ class GatewayClient(Client):
                     raise
             time.sleep(PAUSE_SECONDS)  # it ends, or has ended: another one begins with all that match
 
-    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+    def cancel(
+        self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
         """See Client."""
-        return self._ask(task_id, "cancel", reason, of)
+        return self._ask(task_id, "cancel", reason, of, **({"members": members} if members else {}))
 
-    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
+    def retry(
+        self,
+        task_id: str,
+        *,
+        members: str = "",
+        only_failed: bool = False,
+        reason: str = "",
+        of: TaskView | None = None,
+    ) -> RequestResult:
         """See Client."""
-        return self._ask(task_id, "retry", reason, of)
+        part: dict[str, Any] = {"members": members} if members else {}  # which an older gateway does not know
+        part |= {"only_failed": True} if only_failed else {}
+        return self._ask(task_id, "retry", reason, of, **part)
 
     def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """As `Client.hold`."""

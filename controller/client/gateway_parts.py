@@ -11,6 +11,8 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.members import Members, each_page
+from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
@@ -24,6 +26,7 @@ from controller.core.model.kept_log import KeptLog
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import UserError
+from controller.views.arrays import MAX_PAGE, PAGE, MemberPage, MemberView
 from controller.views.dependencies import DEPTH, NODES, NeighboursView
 from controller.views.gateways import GatewayView
 from controller.views.schedules import ScheduleView
@@ -180,6 +183,24 @@ class GatewayNeighbours(Neighbours):
         return view_of(
             NeighboursView, self._http.get(path, direction=way, depth=str(depth), limit=str(limit))
         )
+
+
+class GatewayMembers(Members):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def __call__(self, array: str, *, state: str = "", members: str = "") -> Iterator[MemberView]:
+        return each_page(
+            lambda offset: self.page(array, offset=offset, limit=MAX_PAGE, state=state, members=members)
+        )
+
+    def page(
+        self, array: str, *, offset: int = 0, limit: int = PAGE, state: str = "", members: str = ""
+    ) -> MemberPage:
+        checked_page(offset, limit, state, members)
+        asked = {"offset": str(offset), "limit": str(limit), "state": state, "members": members}
+        found = self._http.get(f"/v1/tasks/{part(array)}/members", **asked)
+        return MemberPage([view_of(MemberView, each) for each in found["items"]], found["next_offset"])
 
 
 class GatewaySchedules(Schedules):

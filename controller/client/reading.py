@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from controller.client.calls import FEW
+from controller.client.calls import FEW, closed_at
 from controller.client.errors import NotFound
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
-from controller.core.model import kept_log
+from controller.core.model import blocks, kept_log
+from controller.core.model.arrays import Member
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
@@ -20,6 +20,7 @@ from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
+from controller.views.array_changes import is_array_or_member, names_of
 from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
@@ -30,6 +31,7 @@ OF_TASKS = (
     "requests/",
     "attested/",
     "quarantined/",
+    "arrays/",
 )  # the records of which a task's view is made
 OF_SHARES = ("pools/", "ledgers/", "shares/")
 OF_OWNERS = (*OF_SHARES, *OF_TASKS)  # those of which an owner's view is made
@@ -68,27 +70,55 @@ class Reading:
             return mirror.model
 
     def tasks(self, *task_ids: str) -> Model:
-        """The records of these tasks alone; none of them is older than the model's `revision`."""
+        """The records of these tasks alone; none of them is older than the model's `revision`.
+
+        Those of an array come with its members; those of a member, with its array's.
+        """
         found, revision = list[Change](), 0
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
-            # The order matters: a task that is removed meanwhile is seen as it was, or not at all, but never
-            # as Created.
-            snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
-            revision = revision or snapshot.revision
-            found += changes_of(self._keys, snapshot.items)
-            for key in (
-                self._keys.state(task_id),
-                self._keys.task(task_id),
-                self._keys.attested(task_id),
-                self._keys.quarantined(task_id),
-            ):
-                item, _ = self._store.get(key, deadline=self.deadline())
-                if item is not None:
-                    found.append(to_change(self._keys, key, item, item.mod))
+            records, read_at = self._records(task_id)
+            revision = revision or read_at
+            member = Member.parse(task_id)
+            if member is not None and not any(record.kind == "tasks" for record in records):
+                records += self._records(member.array)[0] + self._blocks(member.array)
+            elif any(record.kind == "tasks" and b'"array"' in (record.value or b"") for record in records):
+                records += self._members(task_id)
+            found += records
         mirror = Mirror()
-        mirror.take(Changed(found, revision))
+        mirror.take(Changed(list(dict.fromkeys(found)), revision))
         return mirror.model
+
+    def _records(self, task_id: str) -> tuple[list[Change], int]:
+        """The task's own records, and a revision that none of them is older than."""
+        # The order matters: a task that is removed meanwhile is seen as it was, or not at all, but never
+        # as Created.
+        snapshot = self._store.load(self._keys.request(task_id, ""), deadline=self.deadline())
+        found = list(changes_of(self._keys, snapshot.items))
+        for key in (
+            self._keys.state(task_id),
+            self._keys.task(task_id),
+            self._keys.attested(task_id),
+            self._keys.quarantined(task_id),
+        ):
+            item, _ = self._store.get(key, deadline=self.deadline())
+            if item is not None:
+                found.append(to_change(self._keys, key, item, item.mod))
+        return found, snapshot.revision
+
+    def _members(self, array: str) -> list[Change]:
+        """The blocks and the statuses of its members, at one revision: each member is in one of them."""
+        while True:
+            states = self._store.load(self._keys.state(f"{array}-i"), deadline=self.deadline())
+            try:
+                return [*changes_of(self._keys, states.items), *self._blocks(array, states.revision)]
+            except Compacted:
+                continue
+
+    def _blocks(self, array: str, revision: int = 0) -> list[Change]:
+        prefix = self._keys.of(blocks.KIND, (array, ""))
+        snapshot = self._store.load(prefix, deadline=self.deadline(), revision=revision)
+        return list(changes_of(self._keys, snapshot.items))
 
     def task(self, task_id: str) -> TaskView:
         """One task, without what it waits for. Raises NotFound."""
@@ -124,42 +154,36 @@ class Reading:
         )
         return kept_log.decode(item.value) if item is not None else None
 
-    def follow(
-        self, load: Callable[[], Model], prefix: str, timeout_seconds: float | None
-    ) -> Iterator[tuple[Model, set[str] | None]]:
-        """The model that `load` returns, kept current by a watch on `prefix`.
+    def prefix_of(self, model: Model, task_ids: Collection[str]) -> str:
+        """The prefix under which all is that can change these tasks, as far as the model knows them."""
+        if any(is_array_or_member(model, task_id) for task_id in task_ids):
+            return self._keys.prefix  # its members and blocks, too
+        return self._keys.state(next(iter(task_ids))) if len(task_ids) == 1 else self._keys.state("")
 
-        Each step yields the model and the ids of the tasks that changed (None: all).
+    def follow(
+        self, load: Callable[[], Model], prefix: Callable[[Model], str], timeout_seconds: float | None
+    ) -> Iterator[tuple[Model, set[str] | None]]:
+        """The model that `load` returns, kept current by a watch on the `prefix` that follows from it.
+
+        Each step yields the model, and what changed by the names of `array_changes` (None: all).
         """
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
             mirror = Mirror(load())
             yield mirror.model, None
             watch = self._store.watch(
-                prefix, after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
+                prefix(mirror.model), after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
             )
-            timer = (
-                None
-                if until is None
-                else threading.Timer(max(0.0, until - self._clock.boottime()), watch.close)
-            )
-            if timer is not None:
-                timer.name, timer.daemon = "client-wait-timeout", True
-                timer.start()
             try:
-                for batch in watch:
-                    news = mirror.take(Changed.of(self._keys, batch)).changes or ()
-                    ids = {change.names[0] for change in news if change.kind in ("tasks", "states")}
-                    if ids:
-                        yield mirror.model, ids
+                with closed_at(watch, self._clock, until):
+                    for batch in watch:
+                        news = mirror.take(Changed.of(self._keys, batch)).changes or ()
+                        shown = (change for change in news if change.kind in ("tasks", "states", blocks.KIND))
+                        if names := {name for change in shown for name in names_of(change)}:
+                            yield mirror.model, names
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again
-            finally:
-                watch.close()
-                if timer is not None:
-                    timer.cancel()
-                    timer.join()  # a timer that has just fired may still run
 
 
 def parse_state(text: str) -> State:

@@ -6,6 +6,8 @@ import getpass
 import socket
 from functools import partial
 
+import msgspec
+
 from controller.client.asking import ask
 from controller.client.calls import Calls
 from controller.client.features import Features
@@ -13,10 +15,12 @@ from controller.client.reading import Reading
 from controller.client.views import RequestResult, TaskView
 from controller.core.model import features
 from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
 from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
 from controller.core.model.scalars import parse_text
 from controller.errors import InvalidField, UserError
 from controller.store.base import Guard
+from controller.views.array_requests import CANCELLABLE, Part, part_of
 from controller.views.tasks import UNREADABLE
 
 MAX_REASON = 2000  # characters: it stands in the task's history, and in sentences
@@ -35,24 +39,48 @@ class Requests:
         self._reading = reading
         self._features = known
 
-    def cancel(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
-        """Ask the leader to cancel a task.
+    def cancel(
+        self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None
+    ) -> RequestResult:
+        """Ask the leader to cancel a task, or these members of an array.
 
-        A finished task is left as it is (`already finished`). Raises NotFound.
+        What has finished is left as it is (`already finished`). Raises NotFound, and as `part_of`.
         """
-        view = self._shown(task_id, of)
+        model = self._model(task_id, of)
+        view = self._reading.found(model, task_id, alone=True)
+        part = part_of(model, view, members)
+        if part is not None and not part.is_whole:
+            if not part.has(model, CANCELLABLE) and RequestKind.RETRY not in view.requests:
+                return RequestResult(
+                    id=task_id, outcome="already finished", message=f"{part.words} ended already"
+                )
+            return self._request(RequestKind.CANCEL, task_id, reason, of=of, part=part)
         if view.finished and RequestKind.RETRY not in view.requests:  # else it is about to wait again
             return RequestResult(
                 id=task_id, outcome="already finished", message=f"{task_id} is already {view.state}"
             )
-        return self._request(RequestKind.CANCEL, task_id, reason, of=of)
+        return self._request(RequestKind.CANCEL, task_id, reason, of=of, part=part)
 
-    def retry(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
-        """Ask the leader to run a Failed or Cancelled task again.
+    def retry(
+        self,
+        task_id: str,
+        *,
+        members: str = "",
+        only_failed: bool = False,
+        reason: str = "",
+        of: TaskView | None = None,
+    ) -> RequestResult:
+        """Ask the leader to run a Failed or Cancelled task again, or such members of an array.
 
-        Raises NotFound, and UserError for a task in another state, unless it is being cancelled.
+        Raises NotFound, UserError for a task in another state, unless it is being cancelled, and as
+        `part_of`.
         """
-        view = self._shown(task_id, of)
+        model = self._model(task_id, of)
+        view = self._reading.found(model, task_id, alone=True)
+        part = part_of(model, view, members, only_failed=only_failed)
+        if part is not None:
+            part.check_retry(model)
+            return self._request(RequestKind.RETRY, task_id, reason, of=of, part=part)
         if view.state is State.SUCCEEDED:
             raise UserError(
                 f"{task_id} is Succeeded, and a task that succeeded cannot be retried: submit it under"
@@ -83,7 +111,9 @@ class Requests:
                 f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"
                 " nothing to confirm"
             )
-        return self._request(RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt, of=of)
+        return self._request(
+            RequestKind.CONFIRM_STOPPED, task_id, reason, view.attempt, of=of, spec_of=view.member_of
+        )
 
     def hold(self, task_id: str, *, reason: str = "", of: TaskView | None = None) -> RequestResult:
         """Ask the leader not to admit a waiting task until it is released.
@@ -108,10 +138,15 @@ class Requests:
 
     def _shown(self, task_id: str, of: TaskView | None) -> TaskView:
         """The task as it is now. Raises NotFound, also if it is another one than was shown."""
-        view = self._reading.task(task_id)
+        return self._reading.found(self._model(task_id, of), task_id, alone=True)
+
+    def _model(self, task_id: str, of: TaskView | None) -> Model:
+        """The records of the task as they are now. Raises as `_shown`."""
+        model = self._reading.tasks(task_id)
+        view = self._reading.found(model, task_id, alone=True)
         if of is not None and of.create_revision not in (0, view.create_revision):
             raise self._reading.no_task(task_id)
-        return view
+        return model
 
     def _change(
         self,
@@ -123,6 +158,11 @@ class Requests:
         priority: int | None = None,
     ) -> RequestResult:
         view = self._shown(task_id, of)
+        if view.member_of:
+            raise UserError(
+                f"{task_id} is a member of the array {view.member_of}: only the whole array can be put on"
+                " hold, released, or given another priority"
+            )
         if not view.can_be_changed:
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE}: only a task that waits can be put on hold,"
@@ -145,6 +185,8 @@ class Requests:
         of: TaskView | None = None,
         on_hold: bool | None = None,
         priority: int | None = None,
+        part: Part | None = None,
+        spec_of: str = "",
     ) -> RequestResult:
         calls = self._calls
         if len(parse_text(reason, "reason")) > MAX_REASON:
@@ -159,13 +201,27 @@ class Requests:
             attempt=attempt,
             on_hold=on_hold,
             priority=priority,
+            members=part.members if part is not None else "",
+            only_failed=part is not None and part.only_failed,
         )
+        name = part.array if part is not None else task_id
         create = of.create_revision if of is not None else 0
         needs = partial(self._needs, kind)
-        result = ask(calls.stored, calls.commit, calls.keys, task_id, request, create=create, needs=needs)
+        result = ask(
+            calls.stored,
+            calls.commit,
+            calls.keys,
+            name,
+            request,
+            create=create,
+            needs=needs,
+            changes=calls.changes,
+            is_array=part is not None,
+            spec_of=spec_of,
+        )
         if result is None:
             raise self._reading.no_task(task_id)
-        return result
+        return msgspec.structs.replace(result, id=task_id)
 
     def _needs(self, kind: RequestKind) -> list[Guard]:
         needed = features.needed_by_request(kind)

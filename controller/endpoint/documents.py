@@ -24,6 +24,7 @@ from controller.endpoint.sharing_documents import (
     owner_document,
 )
 from controller.errors import CorruptValue
+from controller.views.arrays import ArrayProgress
 from controller.views.dependencies import ParentView
 from controller.views.freshness import Freshness
 from controller.views.pools import PoolFacts, SharingFacts
@@ -60,6 +61,8 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
     exit_code: int | None
     revision: int  # of the last write of its spec or status
     problem: str  # which of its records cannot be used, and why; "" if none
+    progress: ArrayProgress | None  # of an array: how many of its members are in each state
+    member_of: str  # of a member of an array: that array
 
 
 class TaskDocument(TaskSummary, frozen=True, kw_only=True):
@@ -336,4 +339,6 @@ def _summary_fields(task: TaskFacts) -> dict[str, Any]:
         "exit_code": status.exit_code,
         "revision": task.revision,
         "problem": _problem(task),
+        "progress": task.progress,
+        "member_of": task.member_of,
     }

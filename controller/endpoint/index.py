@@ -26,6 +26,8 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.endpoint.order import By, Entry, Sort, SortKey
+from controller.views.array_changes import names_of, placed_among
+from controller.views.arrays import is_hidden
 from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
 
 SCAN = 1000  # tasks that are read before the model is released
@@ -47,7 +49,8 @@ class TaskIndex:
         self._groups: dict[Place, SortedList[Entry]] = {}  # guarded by `_using`, as is `_places`
         # Invariant: the group of each task's place contains its entry
         self._places: dict[str, tuple[Place, Entry]] = {}
-        # Tasks changed since the last look; None: too many, or no look yet. Guarded by the model's lock.
+        # What changed since the last look, by the names of `array_changes`; None: too many, or no look yet.
+        # Guarded by the model's lock.
         self._changed: dict[str, None] | None = None
 
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
@@ -58,9 +61,9 @@ class TaskIndex:
         """See Listener."""
         if self._changed is None:
             return
-        self._changed.update(
-            (change.names[0], None) for change in changes if change.kind in ("tasks", "states", "requests")
-        )
+        for change in changes:
+            if change.kind in ("tasks", "states", "requests"):
+                self._changed |= dict.fromkeys(names_of(change))
         if len(self._changed) > max(FORGOTTEN, len(self._places)):
             self._changed = None
 
@@ -90,10 +93,12 @@ class TaskIndex:
         with self._reading() as model:
             changed, self._changed = self._changed, {}
             if changed is None:
-                changed = dict.fromkeys(model.tasks)
+                ids = dict.fromkeys(model.tasks)
                 self._groups, self._places = {}, {}
+            else:
+                ids = placed_among(model, changed)
         joined: dict[Place, list[Entry]] = {}
-        for task_id, stands in self._placed(iter(changed)):
+        for task_id, stands in self._placed(iter(ids)):
             stood = self._places.pop(task_id, None)
             if stands is not None:
                 self._places[task_id] = stands
@@ -116,10 +121,11 @@ class TaskIndex:
             yield from zip(chunk, places, strict=True)
 
     def _place(self, task: Task | None) -> tuple[Place, Entry] | None:
-        if task is None or not is_listed(task):
+        if task is None or not is_listed(task) or is_hidden(task):
             return None
         # `task.counted` is one tuple that many tasks share, which saves memory.
-        place = task.counted or (pool_of(task), state_of(task))
+        known = task.counted if task.array is None else None
+        place = known or (pool_of(task), state_of(task))
         return place, (submitted_at(task) if self._by_submission else 0.0, task.id)
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from controller.core.model.arrays import ALL, MAX_SIZE, Ranges
 from controller.core.model.lifecycle import State
 from controller.endpoint.order import SORTS, Sort, parse_token
 from controller.endpoint.problems import Problem
+from controller.errors import InvalidField
+from controller.views.arrays import MAX_PAGE, MEMBER_STATES, PAGE, parse_member_states
 from controller.views.dependencies import DEPTH, MAX_DEPTH, MAX_NODES, NODES, Direction
 from controller.views.selector import TERM, InvalidSelector, Requirement, parse_selector
 from controller.views.tasks import parse_states
@@ -107,6 +110,14 @@ def parse_direction(text: str) -> Direction:
         raise ValueError(f"expected one of {', '.join(Direction)}") from None
 
 
+def parse_ranges(text: str) -> Ranges:
+    """Ranges of members."""
+    try:
+        return Ranges.parse(text[:4097])
+    except InvalidField as error:
+        raise ValueError(str(error)) from None
+
+
 def _bad(name: str, detail: str) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, detail, parameter=name)
 
@@ -194,6 +205,35 @@ AFTER = Parameter(
     " now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
+)
+MEMBERS = (
+    Parameter(
+        "offset",
+        "The index to begin with.",
+        {"type": "integer", "minimum": 0, "maximum": MAX_SIZE, "default": 0},
+        integer(0, MAX_SIZE),
+        default=0,
+    ),
+    Parameter(
+        "limit",
+        "Members on a page.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
+        integer(1, MAX_PAGE),
+        default=PAGE,
+    ),
+    Parameter(
+        "state",
+        "Only members in these states, separated by commas; also holding and finished.",
+        {"type": "array", "items": {"type": "string", "enum": list(MEMBER_STATES)}, "minItems": 1},
+        parse_member_states,
+    ),
+    Parameter(
+        "members",
+        "Only these members, such as `7` or `100-200,300`.",
+        {"type": "string", "pattern": "^(0|[1-9][0-9]{0,5})$", "maxLength": 4096},
+        parse_ranges,
+        default=ALL,
+    ),
 )
 NEIGHBOURS = (
     Parameter(

@@ -10,7 +10,10 @@ from starlette.responses import Response
 
 from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
 from controller.endpoint.api import ReadApi
+from controller.endpoint.array_documents import MemberList
+from controller.endpoint.members import member_runs, members
 from controller.endpoint.route import Ask, Route
+from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
 from controller.views.schedules import ScheduleView
 
@@ -105,6 +108,25 @@ ROUTES: tuple[Route, ...] = (
         reads_model=True,
     ),
     Route(
+        "/v1/tasks/{id}/members",
+        "listMembers",
+        "Members of an array, in the order of their indexes, and how far all of them have come.",
+        members,
+        answer=MemberList,
+        parameters=query.MEMBERS,
+        problems={HTTPStatus.NOT_FOUND: "There is no such task, or it is no array."},
+        reads_model=True,
+    ),
+    Route(
+        "/v1/tasks/{id}/members/runs",
+        "getMemberRuns",
+        "The states of an array's members in the order of their indexes, as runs of neighbours.",
+        member_runs,
+        answer=MemberRuns,
+        problems={HTTPStatus.NOT_FOUND: "There is no such array."},
+        reads_model=True,
+    ),
+    Route(
         "/v1/tasks/{id}/neighbours",
         "getNeighbours",
         "What a task waits for, and what waits for it.",
@@ -191,8 +213,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/v1/events",
         "streamEvents",
-        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; leader; gap when"
-        " events were missed.",
+        "Changes of tasks as server-sent events: submitted, status, removed, quarantined; array, when members"
+        " of one have changed; leader; gap when events were missed.",
         ReadApi.events,
         "text/event-stream",
         parameters=(query.AFTER,),

@@ -9,6 +9,8 @@ most once per PACE_SECONDS. Each page is encoded and framed once for all of them
 connection. A reader that is behind, because it resumed or was slow to read, gets pages of its own until it
 has caught up.
 
+What happens to a member of an array is told as a change of its array (`array`), without what it was.
+
 A revision may change many tasks. Only the last event of a revision has an `id`: a reader that resumes may
 receive some events of a revision again, but misses none.
 
@@ -23,12 +25,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from controller.core.model.codec import decode_status
 from controller.core.model.records import Change
-from controller.errors import CorruptValue
-from controller.views.replicas import leader_facts
+from controller.endpoint.stream_events import event, event_of, is_of_member, is_told, status_event
 
 CAPACITY = 8192  # changes kept for readers
 CAPACITY_BYTES = 32 * 2**20  # size of their values, which a long history makes large
@@ -63,14 +61,14 @@ class Entry:
     def __init__(self, change: Change) -> None:
         self.mod = change.mod
         self._task_id = change.names[0] if change.names else ""
-        self._value = change.value if change.kind == "states" else None
+        self._value = change.value if change.kind == "states" and not is_of_member(change) else None
         self.size = len(self._value or b"")
-        self._data: bytes | None = None if self._value is not None else _event_without_status(change)
+        self._data: bytes | None = None if self._value is not None else event_of(change)
 
     def data(self) -> bytes:
         """The event without its id."""
         if self._data is None:
-            self._data, self._value = _status_event(self._task_id, self.mod, self._value or b""), None
+            self._data, self._value = status_event(self._task_id, self.mod, self._value or b""), None
         return self._data
 
 
@@ -334,7 +332,7 @@ async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[
 
 def gap() -> bytes:
     """The last event of a reader that fell behind."""
-    return _event("gap", {"detail": FELL_BEHIND}) + b"\n"
+    return event("gap", {"detail": FELL_BEHIND}) + b"\n"
 
 
 def alive(revision: int) -> bytes:
@@ -350,41 +348,3 @@ def encode(entries: list[Entry]) -> bytes:
         is_last = index + 1 == len(entries) or entries[index + 1].mod != entry.mod
         parts.append(f"id: {entry.mod}\n\n".encode() if is_last else b"\n")
     return b"".join(parts)
-
-
-def is_told(change: Change) -> bool:
-    """Whether the change is an event: a status, a spec that appears or goes, or the leader.
-
-    The deletion of a status is none, since it comes with the deletion of its spec.
-    """
-    return change.kind in ("tasks", "leader") or (change.kind == "states" and change.value is not None)
-
-
-def _event_without_status(change: Change) -> bytes:
-    if change.kind == "leader":
-        leader = leader_facts(change)
-        name = leader.told.id if leader is not None else ""
-        return _event("leader", {"replica": name, "revision": change.mod})
-    name = "removed" if change.value is None else "submitted"
-    return _event(name, {"id": change.names[0], "revision": change.mod})
-
-
-def _status_event(task_id: str, mod: int, value: bytes) -> bytes:
-    try:
-        status, _ = decode_status(value)
-    except CorruptValue as error:
-        return _event("quarantined", {"id": task_id, "revision": mod, "detail": str(error)})
-    fields = {
-        "state": status.state,
-        "pool": status.pool,
-        "attempt": status.attempt,
-        "stopping": status.stopping,
-    }
-    return _event(
-        "status",
-        {"id": task_id, "revision": mod, **fields, "reason": status.reason, "message": status.message},
-    )
-
-
-def _event(name: str, data: dict[str, object]) -> bytes:
-    return b"event: %s\ndata: %s\n" % (name.encode(), msgspec.json.encode(data))

@@ -142,11 +142,14 @@ class GatewayApi:
 
     def cancel(self, ask: CallerRequest) -> Response:
         """Ask for a cancel."""
-        return self._asked(ask, self.writing.cancel)
+        body: bodies.CancelBody = ask.body
+        return self._asked(ask, partial(self.writing.cancel, members=body.members))
 
     def retry(self, ask: CallerRequest) -> Response:
         """Ask for a retry."""
-        return self._asked(ask, self.writing.retry)
+        body: bodies.RetryBody = ask.body
+        verb = partial(self.writing.retry, members=body.members, only_failed=body.only_failed)
+        return self._asked(ask, verb)
 
     def hold(self, ask: CallerRequest) -> Response:
         """Ask for a hold."""

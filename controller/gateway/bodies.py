@@ -34,6 +34,18 @@ class ActionBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     create_revision: int = 0
 
 
+class CancelBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same, for these `members` of an array, such as `7` or `100-200,300`; "": for all of it."""
+
+    members: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class RetryBody(CancelBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same; with `only_failed`, not for the members that are Cancelled."""
+
+    only_failed: bool = False
+
+
 class PriorityBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The same, and the new priority."""
 

@@ -9,12 +9,14 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from controller.core.model import blocks
 from controller.core.model.records import Change
 from controller.gateway.policy import Right, Rights
 from controller.gateway.task_owners import TaskOwners
+from controller.views.array_changes import names_of
 
 CAPACITY = 65_536
-_KINDS = frozenset(("tasks", "states", "requests", "quarantined"))
+_KINDS = frozenset(("tasks", "states", "requests", "quarantined", blocks.KIND))
 
 
 class Changes:
@@ -26,7 +28,7 @@ class Changes:
     def __init__(self, owners: TaskOwners, capacity: int = CAPACITY) -> None:
         self._owners = owners
         self._lock = threading.Lock()
-        self._ring: deque[tuple[int, str, str | None]] = deque(maxlen=capacity)  # revision, task, its owner
+        self._ring: deque[tuple[int, str, str | None]] = deque(maxlen=capacity)  # revision, name, owner
         self._floor = 0  # changes up to here are not in the ring
 
     def reloaded(self, revision: int) -> None:
@@ -39,15 +41,15 @@ class Changes:
         """See Listener."""
         with self._lock:
             for change in changes:
-                if change.kind in _KINDS:
+                for name in names_of(change) if change.kind in _KINDS else ():
                     if len(self._ring) == self._ring.maxlen:
                         self._floor = self._ring[0][0]
-                    self._ring.append((change.mod, change.names[0], self._owners.of(change.names[0])))
+                    self._ring.append((change.mod, name, self._owners.of(name.partition("/")[0])))
 
     def since(self, revision: int, rights: Rights) -> set[str] | None:
-        """The tasks that changed after the revision, of those that these rights let one read.
+        """What changed after the revision, of the tasks that these rights let one read.
 
-        None if that is not known any more.
+        It is told by the names of `controller.views.array_changes`. None if that is not known any more.
         """
         with self._lock:
             if revision < self._floor:

@@ -29,8 +29,8 @@ from controller.endpoint.stream import (
     alive,
     encode,
     gap,
-    is_told,
 )
+from controller.endpoint.stream_events import is_told
 from controller.gateway.caller import Caller
 from controller.gateway.policy import Right, Rights
 from controller.gateway.task_owners import TaskOwners

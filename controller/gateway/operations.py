@@ -11,27 +11,25 @@ from starlette.responses import Response
 from controller.client.prepared import SubmitResult
 from controller.client.views import ApplyResult, RequestResult
 from controller.core.model.kept_log import KeptLog
+from controller.endpoint.array_documents import MemberList
 from controller.endpoint.query import (
     AFTER,
     CONTINUE,
-    LABEL,
     LIMIT,
+    MEMBERS,
     NEIGHBOURS,
     SEARCH,
     SORT,
     Parameter,
-    integer,
-    parse_flag,
 )
-from controller.gateway import admin, bodies, documents, reads, session_calls
+from controller.gateway import admin, bodies, documents, parameters, reads, session_calls
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
 from controller.gateway.bulk import ActResults, act_on_tasks
 from controller.gateway.operation import JSON, CallerRequest, Operation
-from controller.gateway.policy import Right
 from controller.gateway.schedules import SCHEDULE_OPERATIONS
+from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
-from controller.views.tasks import HELD_BACK, parse_states
 from controller.views.usage import Usage
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
@@ -43,77 +41,6 @@ _ACTED = {
     **_FORBIDDEN,
     HTTPStatus.CONFLICT: "The task is in a state in which this cannot be done.",
 }
-
-
-def _act(text: str) -> Right:
-    try:
-        return Right(text)
-    except ValueError:
-        raise ValueError(f"expected one of {', '.join(Right)}") from None
-
-
-def _name(text: str) -> str:
-    if not 1 <= len(text) <= 253:
-        raise ValueError("expected 1 to 253 characters")
-    return text
-
-
-_FLAG = {"type": "string", "enum": ["", "1", "true", "0", "false"]}
-_NAME = {"type": "string", "minLength": 1, "maxLength": 253}
-_ACT = Parameter(
-    "act", "What to ask about.", {"type": "string", "enum": list(Right)}, _act, default=Right.READ
-)
-_TASK = Parameter("task", "With this task.", _NAME, _name, default="")
-_OWNER = Parameter("owner", "With a task of this owner.", _NAME, _name, default="")
-_POOL = Parameter("pool", "In this pool, for submit.", _NAME, _name, default="")
-
-
-_POOL_OF = Parameter("pool", "Of this pool only.", _NAME, _name)
-_OWNER_OF = Parameter("owner", "Of this owner only.", _NAME, _name)
-_STATE = Parameter(
-    "state",
-    "In these states only, separated by commas; also waiting, holding, finished and on-hold.",
-    {"type": "string", "minLength": 1},
-    lambda text: parse_states(text, HELD_BACK),
-)
-_DRY_RUN = Parameter(
-    "dry_run",
-    "Tell what would become of the tasks, and store nothing.",
-    _FLAG,
-    parse_flag,
-    default=False,
-)
-_FOLLOW = Parameter("follow", "Until the attempt has ended.", _FLAG, parse_flag, default=False)
-_ATTEMPT = Parameter(
-    "attempt",
-    "The number of the attempt; the last one, if it is not given.",
-    {"type": "integer", "minimum": 1, "maximum": 2**31},
-    integer(1, 2**31),
-)
-_CONTAINER = Parameter("container", "The container of the pod.", _NAME, _name, default="")
-_TAIL = Parameter(
-    "tail",
-    "Only this many last lines.",
-    {"type": "integer", "minimum": 0, "maximum": 10**9},
-    integer(0, 10**9),
-)
-_SINCE = Parameter(
-    "since_seconds",
-    "Only what was printed in the last seconds.",
-    {"type": "integer", "minimum": 1, "maximum": 10**9},
-    integer(1, 10**9),
-)
-_PREVIOUS = Parameter(
-    "previous", "The previous run of a container that was restarted.", _FLAG, parse_flag, default=False
-)
-_SELECTION = (_POOL_OF, _OWNER_OF, _STATE, LABEL)
-_TEXT = {"type": "string", "maxLength": 253}
-_USAGE = (
-    Parameter("by", "owner, pool or label=KEY.", _TEXT, str, default="owner"),
-    _POOL_OF,
-    Parameter("since", "A duration before now, or a date.", _TEXT, str, default=""),
-    Parameter("until", "A duration before now, or a date.", _TEXT, str, default=""),
-)
 
 
 def _action(name: str, summary: str, handle: object, body: object = bodies.ActionBody) -> Operation:
@@ -221,7 +148,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Whether the caller may do something, with a task or with those of an owner.",
         GatewayApi.may_i,
         answer=documents.MayI,
-        parameters=(_ACT, _TASK, _OWNER, _POOL),
+        parameters=(parameters.ACT, parameters.TASK, parameters.OWNER, parameters.POOL),
         problems=_NOT_FOUND,
         reads_model=True,
     ),
@@ -232,7 +159,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Submit a task, or many as lines of JSON. The same task again is unchanged.",
         GatewayApi.submit,
         answer=SubmitResult,
-        parameters=(_DRY_RUN,),
+        parameters=(parameters.DRY_RUN,),
         problems={
             **_FORBIDDEN,
             HTTPStatus.CONFLICT: "There is another task of this name.",
@@ -250,7 +177,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "The tasks that match, one a line.",
         reads.tasks,
         None,
-        _SELECTION,
+        parameters.SELECTION,
         ndjson=True,
         in_loop=True,
     ),
@@ -260,7 +187,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "A page of the tasks that match. Only the last page can have fewer tasks than were asked for.",
         reads.page,
         documents.TaskPage,
-        (*_SELECTION, SEARCH, SORT, LIMIT, CONTINUE),
+        (*parameters.SELECTION, SEARCH, SORT, LIMIT, CONTINUE),
     ),
     _get(
         "/v1/tasks:watch",
@@ -268,7 +195,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "The tasks that match, and then those that change, one look a line.",
         reads.watch,
         None,
-        _SELECTION,
+        parameters.SELECTION,
         ndjson=True,
         in_loop=True,
     ),
@@ -323,6 +250,14 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=_NOT_FOUND,
     ),
     _get(
+        "/v1/tasks/{id}/members/runs",
+        "getMemberRuns",
+        "The states of an array's members in the order of their indexes, as runs of neighbours.",
+        reads.member_runs,
+        MemberRuns,
+        problems={**_NOT_FOUND, HTTPStatus.CONFLICT: "The task is no array."},
+    ),
+    _get(
         "/v1/tasks/{id}/neighbours",
         "getNeighbours",
         "What a task waits for, and what waits for it, of the tasks that the caller may read.",
@@ -331,13 +266,29 @@ OPERATIONS: tuple[Operation, ...] = (
         NEIGHBOURS,
         problems=_NOT_FOUND,
     ),
+    _get(
+        "/v1/tasks/{id}/members",
+        "listMembers",
+        "Members of an array, in the order of their indexes.",
+        reads.members,
+        MemberList,
+        MEMBERS,
+        problems={**_NOT_FOUND, HTTPStatus.CONFLICT: "The task is no array."},
+    ),
     Operation(
         "GET",
         "/v1/tasks/{id}/logs",
         "streamLogs",
         "The output of an attempt, as it is printed, from where the attempt runs.",
         reads.logs,
-        parameters=(_FOLLOW, _ATTEMPT, _CONTAINER, _TAIL, _SINCE, _PREVIOUS),
+        parameters=(
+            parameters.FOLLOW,
+            parameters.ATTEMPT,
+            parameters.CONTAINER,
+            parameters.TAIL,
+            parameters.SINCE,
+            parameters.PREVIOUS,
+        ),
         problems=_NOT_FOUND,
         content_type="application/octet-stream",
         in_loop=True,
@@ -351,8 +302,18 @@ OPERATIONS: tuple[Operation, ...] = (
         KeptLog,
         problems=_NOT_FOUND,
     ),
-    _action("cancel", "Ask the leader to cancel a task.", GatewayApi.cancel),
-    _action("retry", "Ask the leader to run a task again.", GatewayApi.retry),
+    _action(
+        "cancel",
+        "Ask the leader to cancel a task, or members of an array.",
+        GatewayApi.cancel,
+        bodies.CancelBody,
+    ),
+    _action(
+        "retry",
+        "Ask the leader to run a task, or members of an array, again.",
+        GatewayApi.retry,
+        bodies.RetryBody,
+    ),
     _action("hold", "Ask the leader not to admit a task.", GatewayApi.hold),
     _action("release", "Ask the leader to let a task wait again.", GatewayApi.release),
     _action(
@@ -381,8 +342,23 @@ OPERATIONS: tuple[Operation, ...] = (
     _admin("DELETE", "/v1/pools/{name}", "deletePool", "Remove a pool's definition.", admin.delete_pool),
     _admin("POST", "/v1/pools/{name}/pause", "pausePool", "Admit no task to a pool.", admin.pause),
     _admin("POST", "/v1/pools/{name}/resume", "resumePool", "Admit tasks to a pool again.", admin.resume),
-    _get("/v1/owners", "listOwners", "The owners of pools that are shared.", reads.owners, dict, (_POOL_OF,)),
-    _get("/v1/usage", "getUsage", "What was used of pools.", reads.usage, Usage, _USAGE, problems=_FORBIDDEN),
+    _get(
+        "/v1/owners",
+        "listOwners",
+        "The owners of pools that are shared.",
+        reads.owners,
+        dict,
+        (parameters.POOL_OF,),
+    ),
+    _get(
+        "/v1/usage",
+        "getUsage",
+        "What was used of pools.",
+        reads.usage,
+        Usage,
+        parameters.USAGE,
+        problems=_FORBIDDEN,
+    ),
     *SCHEDULE_OPERATIONS,
     _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
     _get("/v1/gateways", "listGateways", "The registered gateways.", reads.gateways, dict),

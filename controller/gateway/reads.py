@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from controller.client.views import TaskView
 from controller.client.wire import pool_document
 from controller.core.model import codec
+from controller.endpoint.array_documents import member_list
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import AFTER, parse_parameters
 from controller.endpoint.stream import FELL_BEHIND, FellBehind
@@ -28,6 +29,8 @@ from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import PolicyVerb, Right
 from controller.gateway.service import Forbidden
 from controller.telemetry.metrics import CONTENT_TYPE
+from controller.views.array_changes import listed_among, named_among
+from controller.views.array_runs import runs_of
 
 PAGE = 256  # tasks that are encoded together
 PACE_SECONDS = 0.05  # between two looks at what changed
@@ -75,10 +78,23 @@ def explanation(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(documents.Explanation(id=task_id, text=api.service.explain(ask.caller, task_id)))
 
 
+def member_runs(api: GatewayApi, ask: CallerRequest) -> Response:
+    """The states of an array's members."""
+    name = ask.path["id"]
+    return answer(api.service.of_array(ask.caller, name, lambda model: runs_of(model, name)))
+
+
 def neighbours(api: GatewayApi, ask: CallerRequest) -> Response:
     """What a task waits for, and what waits for it."""
     wanted = {name: ask.values[name] for name in ("direction", "depth", "limit")}
     return answer(api.service.neighbours(ask.caller, ask.path["id"], **wanted))
+
+
+def members(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Members of an array."""
+    name = ask.path["id"]
+    found = api.service.of_array(ask.caller, name, lambda model: member_list(model, name, ask.values))
+    return answer(found)
 
 
 def kept_log(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -142,7 +158,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
         while True:
             revision = api.feed.revision
             changed = api.changes.since(since, ask.caller.rights) if since else None
-            ids = wanted if changed is None else wanted & changed
+            ids = wanted if changed is None else named_among(changed, wanted)
             is_over = loop.time() >= deadline
             if is_over and since > revision:
                 ids = wanted  # it has seen more than there is: etcd was restored, and all may be otherwise
@@ -178,7 +194,8 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
         revision = api.feed.revision
         if since is not None and revision < since:
             since = None  # etcd was restored: all may be otherwise
-        only = api.changes.since(since, caller.rights) if since is not None else None  # None: all
+        changed = api.changes.since(since, caller.rights) if since is not None else None  # None: all
+        only = listed_among(changed) if changed is not None else None
         if only is None or only:
             ids = await api.run(partial(_matching_ids, api, now, only), caller)
             # a page at a time: who does not read holds no more than that

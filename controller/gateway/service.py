@@ -5,13 +5,14 @@ A task that a caller may not read does not exist for it: to ask for it is NotFou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from controller.client import Client
+from controller.client.members import no_array
 from controller.client.reading import Reading, sorted_tasks
 from controller.client.replica_views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.client.views import (
@@ -45,6 +46,8 @@ from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
+
+T = TypeVar("T")
 
 
 class Forbidden(UserError):
@@ -84,6 +87,16 @@ class Service:
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
             return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
+
+    def of_array(self, caller: Caller, task_id: str, look: Callable[[Model], T | None]) -> T:
+        """What `look` finds of an array's members; None: it is none. Raises as `task`, and UserError."""
+        parse_name(task_id, "id", "a task id")
+        with self._standby.reading() as model:
+            self.found(caller, task_view(model, task_id, alone=True), task_id)
+            found = look(model)
+        if found is None:
+            raise no_array(task_id)
+        return found
 
     def neighbours(
         self, caller: Caller, task_id: str, *, direction: Direction, depth: int, limit: int

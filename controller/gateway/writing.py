@@ -102,13 +102,27 @@ class Writing:
         """The result, and the revision of the last commit on the way to it; 0 for none."""
         return self._calls.noting(what)
 
-    def cancel(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
-        """As `Client.cancel`. Raises NotFound, and Forbidden."""
-        return self._ask(caller, task_id, create, lambda asks, of: asks.cancel(task_id, reason=reason, of=of))
+    def cancel(
+        self, caller: Caller, task_id: str, reason: str, create: int, members: str = ""
+    ) -> RequestResult:
+        """As `Client.cancel`. Raises NotFound, Forbidden, InvalidField, UserError."""
+        verb = partial(Requests.cancel, task_id=task_id, members=members, reason=reason)
+        return self._ask(caller, task_id, create, lambda asks, of: verb(asks, of=of))
 
-    def retry(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
-        """As `Client.retry`. Raises NotFound, Forbidden, UserError."""
-        return self._ask(caller, task_id, create, lambda asks, of: asks.retry(task_id, reason=reason, of=of))
+    def retry(
+        self,
+        caller: Caller,
+        task_id: str,
+        reason: str,
+        create: int,
+        members: str = "",
+        only_failed: bool = False,
+    ) -> RequestResult:
+        """As `Client.retry`. Raises NotFound, Forbidden, InvalidField, UserError."""
+        verb = partial(
+            Requests.retry, task_id=task_id, members=members, only_failed=only_failed, reason=reason
+        )
+        return self._ask(caller, task_id, create, lambda asks, of: verb(asks, of=of))
 
     def hold(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
         """As `Client.hold`. Raises NotFound, Forbidden, UserError."""

@@ -114,7 +114,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_tasks",
         MetricType.GAUGE,
-        'Tasks by pool and state; pools that are not defined are "Other".',
+        'Tasks by pool and state; pools that are not defined are "Other". An array is one task.',
+        ("pool", "state"),
+    ),
+    Family(
+        "tally_array_members",
+        MetricType.GAUGE,
+        "Members of arrays by pool and state: those to begin are Waiting; of the others, also those that have"
+        " ended, until their array is removed.",
         ("pool", "state"),
     ),
     Family(

@@ -1,7 +1,7 @@
 """The series that are measured at each scrape, from the replica's view and its parts.
 
-The model is held only while references are taken; sums are computed afterwards. The cost grows with the pools
-and the holds, never with the number of stored tasks.
+The model is held only while references are taken; sums are computed afterwards. The cost grows with pools,
+holds and arrays, never with the number of stored tasks, or of members that are not under way.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, ROLE
 from controller.telemetry.family import MetricType
 from controller.telemetry.label_words import OTHER
+from controller.views.array_runs import members_by_pool
 from controller.views.freshness import Freshness
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.notices import BesideCounts, beside_counts
@@ -48,6 +49,7 @@ QUARANTINED = (
     "repairs",
     "schedules",
     "schedule-states",
+    "arrays",
     "unknown",
     quarantine.KIND,
 )
@@ -75,6 +77,7 @@ class _Taken(NamedTuple):
 
     pools: list[PoolFacts]
     tasks: dict[tuple[str, State], int]
+    members: dict[tuple[str, str], int]
     holding: dict[str, Holding]
     admissible: dict[str, bool]
     replicas: list[ReplicaFacts]
@@ -201,6 +204,7 @@ def _take(model: Model, now: float) -> _Taken:
     return _Taken(
         pools=pools,
         tasks=tasks_by_pool(model),
+        members=members_by_pool(model),
         holding=holding_by_pool(model),
         admissible={
             pool.name: bool(next_admission(model, pool.name, now))
@@ -234,11 +238,13 @@ def _add_replica(families: _Families, facts: Facts) -> None:
 
 def _add_model(families: _Families, taken: _Taken) -> None:
     """Tasks of pools that do not exist are counted under one name: those names are not bounded."""
-    named, tasks = {pool.name for pool in taken.pools}, Counter[tuple[str, State]]()
-    for (pool, state), number in taken.tasks.items():
-        tasks[pool if pool in named else OTHER, state] += number
-    for (pool, state), number in tasks.items():
-        families.add("tally_tasks", number, pool, state)
+    named = {pool.name for pool in taken.pools}
+    for series, counts in (("tally_tasks", taken.tasks), ("tally_array_members", taken.members)):
+        numbers = Counter[tuple[str, str]]()
+        for (pool, state), number in counts.items():
+            numbers[pool if pool in named else OTHER, state] += number
+        for (pool, state), number in numbers.items():
+            families.add(series, number, pool, state)
     for replica in taken.replicas:
         families.add("tally_replica_lag_revisions", replica.lag_revisions, replica.id)
     for kind, number in taken.quarantined.items():

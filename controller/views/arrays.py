@@ -38,13 +38,13 @@ _GROUPS = {
     "holding": frozenset(state.value for state in HOLDING),
     "finished": frozenset(state.value for state in FINISHED),
 }
-_SHOWN = {
+SHOWN = {
     Outcome.WAITING: WAITING_MEMBER,
     Outcome.SUCCEEDED: State.SUCCEEDED.value,
     Outcome.FAILED: State.FAILED.value,
     Outcome.CANCELLED: State.CANCELLED.value,
 }
-_OUTCOMES = {shown: outcome for outcome, shown in _SHOWN.items()}
+_OUTCOMES = {shown: outcome for outcome, shown in SHOWN.items()}
 _STATES = {
     Outcome.WAITING: State.CREATED,
     Outcome.SUCCEEDED: State.SUCCEEDED,
@@ -164,16 +164,7 @@ def progress_of(task: Task) -> ArrayProgress | None:
     array = task.array
     if array is None:
         return None
-    counts = dict.fromkeys((*MEMBER_STATES, UNREADABLE), 0)
-    for index in array.members:
-        counts[_state(array, index)] += 1
-    at = counts.copy()
-    for outcome, count in _folded(array).items():
-        at[_SHOWN[outcome]] += count
-    at[UNREADABLE] += (hidden := _within_unreadable(array))
-    at[WAITING_MEMBER] = max(0, array.waiting - hidden)
-    if _never_began(array):
-        at[State.CANCELLED], at[WAITING_MEMBER] = at[WAITING_MEMBER], 0
+    at = counts_of(array)
     return ArrayProgress(
         size=array.size,
         waiting=at[WAITING_MEMBER],
@@ -241,8 +232,8 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
     if number in array.unreadable:
         return MemberFacts(member, array.task, spec, None, None, revision)
     fate = array.fate(member.index)
-    state = State.CANCELLED if _never_began(array) else _STATES[fate.outcome]
-    reason = array.task.status.reason if _never_began(array) and array.task.status else fate.reason
+    state = State.CANCELLED if never_began(array) else _STATES[fate.outcome]
+    reason = array.task.status.reason if never_began(array) and array.task.status else fate.reason
     if state is State.CREATED and fate.attempts:
         state = State.WAITING_RETRY
     status = None
@@ -260,24 +251,38 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
     return MemberFacts(member, array.task, spec, state, status, revision)
 
 
-# -- details
-
-
-def _is_any_under_way(array: Array) -> bool:
-    return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
-
-
-def _never_began(array: Array) -> bool:
+def never_began(array: Array) -> bool:
     """Whether the array has ended before any member began: so none of them ever runs."""
     return array.task is not None and array.task.state in FINISHED and not array.has_begun
 
 
-def _state(array: Array, index: int) -> str:
+def state_within(array: Array, index: int) -> str:
     """The state of a member that has a status."""
     task = array.members[index]
     if "states" in task.frozen:
         return UNREADABLE
     return task.state.value if task.state is not State.CREATED else WAITING_MEMBER
+
+
+def counts_of(array: Array) -> dict[str, int]:
+    """How many members are in each of MEMBER_STATES, and UNREADABLE."""
+    at = dict.fromkeys((*MEMBER_STATES, UNREADABLE), 0)
+    for index in array.members:
+        at[state_within(array, index)] += 1
+    for outcome, count in _folded(array).items():
+        at[SHOWN[outcome]] += count
+    at[UNREADABLE] += (hidden := _within_unreadable(array))
+    at[WAITING_MEMBER] = max(0, array.waiting - hidden)
+    if never_began(array):
+        at[State.CANCELLED], at[WAITING_MEMBER] = at[WAITING_MEMBER], 0
+    return at
+
+
+# -- details
+
+
+def _is_any_under_way(array: Array) -> bool:
+    return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
 
 
 def _folded(array: Array) -> dict[Outcome, int]:
@@ -296,7 +301,7 @@ def _within_unreadable(array: Array) -> int:
 
 
 def _first_failed(array: Array) -> tuple[int, ...]:
-    under_way = sorted(index for index in array.members if _state(array, index) == State.FAILED)
+    under_way = sorted(index for index in array.members if state_within(array, index) == State.FAILED)
     return tuple(islice(merge(under_way, array.indexes((Outcome.FAILED,))), FIRST_FAILED))
 
 
@@ -309,7 +314,7 @@ def _members(
         for number in range(first // LENGTH, last // LENGTH + 1):
             low, high = max(first, number * LENGTH), min(last, (number + 1) * LENGTH - 1)
             own = under_way[bisect_left(under_way, low) : bisect_right(under_way, high)]
-            mine = [index for index in own if states is None or _state(array, index) in states]
+            mine = [index for index in own if states is None or state_within(array, index) in states]
             others = _others(array, number, low, high, states)
             for index, fate in merge(((index, None) for index in mine), others, key=lambda pair: pair[0]):
                 yield _with_status(array, index) if fate is None else _of_block(array, index, fate)
@@ -324,7 +329,7 @@ def _others(
         wanted = frozenset(Outcome)
     elif number in array.unreadable:
         wanted = frozenset(Outcome) if UNREADABLE in states else frozenset()
-    elif _never_began(array):
+    elif never_began(array):
         wanted = frozenset(Outcome) if State.CANCELLED in states else frozenset()
     else:
         wanted = frozenset(_OUTCOMES[state] for state in states if state in _OUTCOMES)
@@ -338,7 +343,7 @@ def _others(
 
 
 def _with_status(array: Array, index: int) -> MemberView:
-    task, state = array.members[index], _state(array, index)
+    task, state = array.members[index], state_within(array, index)
     if state in _GROUPS["finished"]:
         return _of_fate(index, task.id, fate_of(task))  # as it is told once it is folded
     status = task.status if state != UNREADABLE else None
@@ -358,7 +363,7 @@ def _of_block(array: Array, index: int, fate: Fate) -> MemberView:
     name = str(Member(array.name, index))
     if index // LENGTH in array.unreadable:
         return MemberView(index=index, name=name, state=UNREADABLE)
-    if _never_began(array):
+    if never_began(array):
         assert array.task is not None
         reason = array.task.status.reason if array.task.status is not None else ""
         return MemberView(index=index, name=name, state=State.CANCELLED, reason=reason)
@@ -369,7 +374,7 @@ def _of_fate(index: int, name: str, fate: Fate) -> MemberView:
     return MemberView(
         index=index,
         name=name,
-        state=_SHOWN[fate.outcome],
+        state=SHOWN[fate.outcome],
         attempts=fate.attempts,
         exit_code=fate.exit_code,
         reason=fate.reason,

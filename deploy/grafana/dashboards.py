@@ -368,6 +368,17 @@ def pools() -> list[Panel]:
         ),
         panel(
             "timeseries",
+            "Members of arrays",
+            "Members that have not ended. Those that are Waiting are to begin.",
+            "none",
+            Query(
+                f'max by (pool, state) (tally_array_members{{{POOL}, state!~"Succeeded|Failed|Cancelled"}})',
+                "{{pool}} {{state}}",
+            ),
+            custom=STACKED,
+        ),
+        panel(
+            "timeseries",
             "Shares of owners",
             "The dominant share of each owner of a pool with sharing: the smallest is served first.",
             "percentunit",

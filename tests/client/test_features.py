@@ -42,7 +42,7 @@ def stored(client: Client, key: str) -> dict[str, Any] | None:
     return dict(json.loads(item.value)) if item is not None else None
 
 
-OTHERS = {"attested": "off", "dependencies": "off", "notify": "off", "schedules": "off"}
+OTHERS = {"arrays": "off", "attested": "off", "dependencies": "off", "notify": "off", "schedules": "off"}
 """Those that no test here turns on."""
 
 

@@ -94,7 +94,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         resources = {"cpu": "1", "memory": "16Mi", "gpu": 1}
         tasks = [{"id": f"ok-{n}", "command": ["sleep", "0.2"], "resources": resources} for n in range(6)]
         tasks += [{"id": f"bad-{n}", "command": ["false"], "resources": resources} for n in range(3)]
+        tasks.append({"id": "many", "command": ["true"], "resources": resources, "array": {"size": 3}})
         with prometheus(folder / "prometheus", addresses(cluster), quick_rules()) as server:
+            client.features.enable("arrays")
             client.submit_many(tasks)
             client.wait([str(task["id"]) for task in tasks], timeout_seconds=60)
             yield Watched(cluster, server)

@@ -62,9 +62,9 @@ As = Callable[[str], httpx.Client]
 
 @pytest.fixture(autouse=True)
 def _features(client: Client, put_raw: PutRaw) -> None:
-    """As a replica that leads would have it: tasks have owners, and wait for others."""
+    """As a replica that leads would have it: tasks have owners and members, and wait for others."""
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    known = ["changes", "dependencies", "owners"]
+    known = ["arrays", "changes", "dependencies", "owners"]
     put_raw("leader", release("r1", knows=known))
     for name in known:
         client.features.enable(name)

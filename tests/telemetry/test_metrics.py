@@ -19,6 +19,7 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.after import Dependency
+from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
 from controller.core.model.notices import Dead, EndNotice, encode_notice
 from controller.core.model.op import Op
@@ -27,7 +28,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.schedules import TickOutcome, TickResult
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
-from controller.core.model.task import AttemptId, Ending, Launch, Observation, Pool, Spec, Status, Step
+from controller.core.model.task import AttemptId, Ending, Launch, Observation, Phase, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
@@ -53,7 +54,7 @@ from controller.telemetry.metrics import Metrics
 from controller.views.freshness import RULE
 from controller.views.replica import Facts
 from tests.endpoint.model_view import ModelView
-from tests.support.bench import HandClock
+from tests.support.bench import HandClock, Stage, observation
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until
 
@@ -227,6 +228,7 @@ def complete(metrics: Metrics, view: ModelView) -> None:
     whole = Ledger(account=Account(shares_op=Op("x"), day=1)).encode(Op("x"))
     view.write(("shares", ("default", "default"), share(1000, 0, 5)), ("ledgers", ("default",), whole))
     view.submit("task-one", resources=Vector({"cpu": 1000}))
+    view.submit("array-one", pool="of-arrays", array=ArraySpec(size=3))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
     metrics.observe(view)
     happen(metrics, 1)
@@ -349,6 +351,7 @@ def test_every_metric_moves() -> None:
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)
     view.submit("task-three", after=(Dependency(task="task-one"),))
+    view.submit("array-two", pool="of-arrays", array=ArraySpec(size=3))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("gateways", ("g",), b"{}"))
     after = samples(metrics)
     names = {
@@ -367,6 +370,29 @@ def values(series: list[tuple[dict[str, str], float]]) -> list[tuple[tuple[str, 
     return sorted(
         (tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series
     )
+
+
+def test_members_of_arrays_are_counted() -> None:
+    """By pool and state; their arrays are counted as one task each."""
+    metrics, view, stage = Metrics(CLOCK), ModelView(), Stage()
+    stage.pool()
+    leader = stage.leader()
+    view.model = leader.model
+    metrics.observe(view)
+    stage.submit("a", array={"size": 100_000})
+    stage.submit("b", array={"size": 10}, pool="nowhere")
+    leader.sync()
+    leader.acknowledge(leader.run())
+    members = "tally_array_members"
+    assert value(metrics, members, pool="default", state="Waiting") == 99_996
+    assert value(metrics, members, pool="default", state="Pending") == 4
+    assert value(metrics, members, pool="Other", state="Waiting") == 10
+    assert value(metrics, "tally_tasks", pool="default", state="Running") == 1
+    leader.see(observation(("a-i0", 1), Phase.SUCCEEDED, exit_code=0))
+    leader.run()
+    assert value(metrics, members, pool="default", state="Succeeded") == 1
+    assert value(metrics, members, pool="default", state="Pending") == 4
+    assert value(metrics, members, pool="default", state="Failed") == 0
 
 
 def test_tasks_that_wait_for_others_are_counted() -> None:

@@ -87,7 +87,7 @@ export class Live {
   #listen() {
     if (this.#source !== null) return;
     const source = (this.#source = new EventSource("/v1/events"));
-    for (const name of ["submitted", "status", "removed", "quarantined", "leader"]) {
+    for (const name of ["submitted", "status", "removed", "quarantined", "array", "leader"]) {
       source.addEventListener(name, (event) => {
         this.#onEvent(name, JSON.parse(event.data));
         this.soon();

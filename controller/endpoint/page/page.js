@@ -260,6 +260,7 @@ const waitingEvents = [];
 let drawing = 0;
 
 function heard(name, data) {
+  if (name === "array") return; // the page draws what has changed; each member would be a line here
   waitingEvents.push({ name, data, at: now() });
   if (waitingEvents.length > ACTIVITY) waitingEvents.shift();
   if (!drawing) drawing = setTimeout(drawActivity, 250); // many at once are drawn once

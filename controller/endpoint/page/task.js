@@ -2,13 +2,14 @@
 
 import { ago, count, dateAndTime, el, plural, quantities, setChildren, setText, span, waitsFor } from "/static/format.js";
 import { ask } from "/static/live.js";
+import { MemberGrid, membersOf } from "/static/members.js";
 import { drawing, neighboursOf } from "/static/neighbours.js";
 import { FINAL, durations, timeline } from "/static/timeline.js";
 
 const $ = (id) => document.getElementById(id);
 
 export class TaskDialog {
-  #id = ""; #opener = null; #kept = null; #read; #own;
+  #id = ""; #opener = null; #kept = null; #grid = null; #read; #own;
 
   /**
    * `closed` is called when the user closes the dialog. `read(id)` asks for a task; `own`, if there is one, is told what is shown, `own.show(task)`, null for
@@ -58,11 +59,12 @@ export class TaskDialog {
       return;
     }
     const kept = this.#own ? null : await this.#keptLog(id, task.kept_log_revision);
-    const around = await this.#around(id);
+    const around = task.member_of ? null : await this.#around(id); // members wait for nothing, and nothing for them
+    const members = task.spec?.array ? await membersOf(id) : null;
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
-    this.#draw(task, kept, around);
+    this.#draw(task, kept, around, members);
     const output = $("task-body").querySelector("pre");
     if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
     this.#kept = kept;
@@ -80,11 +82,16 @@ export class TaskDialog {
   }
 
   /** Draw what differs. A part that was opened stays open, and a task of the drawing that has the focus keeps it. */
-  #draw(task, kept, around) {
+  #draw(task, kept, around, members) {
     const body = $("task-body");
     const open = body.querySelector("details")?.open;
     const focused = body.contains(document.activeElement) ? document.activeElement.dataset.task : undefined;
-    setChildren(body, [task, kept, around], () => this.#body(task, kept, around));
+    const onGrid = this.#grid?.isFocused;
+    setChildren(body, [task, kept, around, members], () => {
+      this.#grid = members ? new MemberGrid(members, this.#grid) : null;
+      return this.#body(task, kept, around);
+    });
+    if (onGrid) this.#grid?.focus();
     const words = body.querySelector("details");
     if (open && words) words.open = true;
     if (focused) body.querySelector(`a[data-task="${CSS.escape(focused)}"]`)?.focus();
@@ -126,6 +133,9 @@ export class TaskDialog {
       parts.push(el("p", { class: "message" }, `A ${request.kind} request${request.by ? ` by ${request.by}` : ""} waits for the leader.`));
     }
     if (task.explanation) parts.push(el("p", { id: "explanation" }, task.explanation));
+    const array = task.member_of || "";
+    if (array) parts.push(el("p", {}, "A member of ", el("a", { href: `#${new URLSearchParams({ task: array })}` }, array), "."));
+    if (this.#grid) parts.push(this.#grid.element);
     parts.push(this.#fields(task));
     if (around) parts.push(drawing(around));
     if (task.spec?.command || task.spec?.image) {

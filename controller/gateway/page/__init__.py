@@ -17,6 +17,7 @@ SHARED = (
     "format.js",
     "icon.svg",
     "live.js",
+    "members.js",
     "neighbours.js",
     "page.css",
     "task.js",

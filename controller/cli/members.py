@@ -1,0 +1,36 @@
+"""The members of an array, as `tally get task NAME --members` lists them."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+
+from controller.cli import output as out
+from controller.cli.session import Session, as_usage
+from controller.core.model.codec import to_builtins
+from controller.terminal import say
+from controller.views.arrays import MAX_PAGE, parse_member_states
+
+FORMS = ("json", "yaml", "name")
+COLUMNS = ("INDEX", "NAME", "STATE", "ATTEMPTS", "EXIT", "REASON", "NODE", "RUNS")
+
+
+def print_members(session: Session, array: str, state: str, output: str) -> None:
+    """Print the members in these states (""; all), a page at a time. Raises as `Client.members`."""
+    out.check_form(output, FORMS)
+    if state:
+        as_usage(lambda: parse_member_states(state))
+    found = session.client.members(array, state=state)
+    if output in ("json", "yaml"):
+        out.print_document({"items": [to_builtins(view) for view in found]}, output)
+        return
+    table, printed = out.Table(COLUMNS), 0
+    while page := list(islice(found, MAX_PAGE)):
+        printed += len(page)
+        if output == "name":
+            for view in page:
+                say(f"task/{view.name}")
+        else:
+            table.print(out.member_row(view, time.time()) for view in page)
+    if not printed:
+        say("No members found.", err=True)

@@ -1,0 +1,102 @@
+# ruff: noqa: B023  # each function is called in the turn of the loop that makes it
+"""Arrays and their members, by etcd and by a gateway: the same results, and the same errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.model.lifecycle import State
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.conftest import client as client
+from tests.client.conftest import put_raw as put_raw
+from tests.client.conftest import put_status as put_status
+from tests.conformance.test_client import Ways
+from tests.conformance.test_client import ways as ways
+from tests.gateway.conftest import _features as _features
+from tests.gateway.conftest import served as served
+from tests.support.array_records import begin_array, put_block, submit_array
+
+
+@pytest.fixture
+def array(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> str:
+    """An array in which each kind of member is."""
+    submit_array(ways.direct, "render", 2000, labels={"a": "b"})
+    revision = begin_array(ways.direct, put_raw, put_status, "render")
+    ways.gateway._http._written = revision  # what others wrote, it has to wait for
+    return "render"
+
+
+def test_a_member_has_a_name_in_each_phase(ways: Ways, array: str) -> None:
+    for index in (0, 1, 2, 3, 4, 1999, 2000):
+        ways.both(lambda client: client.get(f"{array}-i{index}"))
+    assert ways.direct.get(f"{array}-i1").state is State.FAILED
+    assert ways.direct.get(f"{array}-i4").state is State.CREATED
+    assert "no task" in ways.both(lambda client: client.get(f"{array}-i2000"))
+    view = ways.both(lambda client: client.get(array))
+    assert (view.state, view.progress.running, view.progress.first_failed) == (State.RUNNING, 1, (1,))
+    assert [each.id for each in ways.both(lambda client: client.tasks())] == [array]
+    assert ways.both(lambda client: [each.id for each in client.tasks(state="running")]) == [array]
+
+
+def test_members(ways: Ways, array: str) -> None:
+    found = ways.both(lambda client: list(client.members(array)))
+    assert [each.index for each in found] == list(range(2000))
+    assert [each.state for each in found[:5]] == ["Succeeded", "Failed", "Cancelled", "Running", "Waiting"]
+    for asked in (
+        {"state": "failed,cancelled"},
+        {"state": "holding"},
+        {"members": "2-4,1999"},
+        {"members": "2-4,1999", "state": "waiting"},
+        {"state": "no"},
+        {"members": "x"},
+        {"members": "4-2"},
+    ):
+        ways.both(lambda client: list(client.members(array, **asked)))
+    page = ways.both(lambda client: client.members.page(array, offset=1, limit=2, state="finished"))
+    assert ([each.index for each in page.items], page.next_offset) == ([1, 2], None)
+    for wrong in ({"offset": -1}, {"limit": 0}, {"limit": 1001}):
+        assert "expected a whole number" in ways.both(lambda client: client.members.page(array, **wrong))
+    assert "no task" in ways.both(lambda client: list(client.members("nobody")))
+    assert "is no array" in ways.both(lambda client: list(client.members(f"{array}-i0")))
+
+
+def test_requests_on_members(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
+    names = ("one-a", "two-a")
+    for name in names:
+        submit_array(ways.direct, name)
+        ways.gateway._http._written = begin_array(ways.direct, put_raw, put_status, name)
+    told = lambda what: ways.alike(what, *names)  # noqa: E731
+    assert told(lambda client, name: client.cancel(name, members="0-2")).outcome == "already finished"
+    assert told(lambda client, name: client.cancel(f"{name}-i0")).outcome == "already finished"
+    assert "it has no 9-10" in told(lambda client, name: client.cancel(name, members="9-10"))
+    assert "not a range" in told(lambda client, name: client.cancel(name, members="a"))
+    assert "no member" in told(lambda client, name: client.retry(name, members="0,3-5"))
+    assert "no member" in told(lambda client, name: client.retry(name, members="2", only_failed=True))
+    assert "whole array" in told(lambda client, name: client.hold(f"{name}-i7"))
+    assert told(lambda client, name: client.retry(f"{name}-i2")).outcome == "requested"
+    assert told(lambda client, name: client.retry(f"{name}-i2")).outcome == "already requested"
+    assert told(lambda client, name: client.cancel(name, members="7-9, 3")).outcome == "requested"
+    assert told(lambda client, name: client.cancel(name, members="3,7-9")).outcome == "already requested"
+    for name in names:
+        model = ways.direct._reading.tasks(name)
+        members = {kind: request.members for kind, (request, _) in model.tasks[name].requests.items()}
+        assert members == {"retry": "2", "cancel": "3,7-9"}
+
+
+def test_requests_on_members_of_what_is_no_array(ways: Ways) -> None:
+    ways.direct.submit_many([{"id": name, "command": ["true"]} for name in ("one-p", "two-p")])
+    for what in (
+        lambda client, name: client.cancel(name, members="1"),
+        lambda client, name: client.retry(name, only_failed=True),
+    ):
+        assert "is no array" in ways.alike(what, "one-p", "two-p")
+
+
+def test_wait(ways: Ways, array: str, put_raw: PutRaw, put_status: PutStatus) -> None:
+    assert ways.both(lambda client: client.wait([f"{array}-i0"], timeout_seconds=20))
+    assert f"{array}-i5" in ways.both(lambda client: client.wait([f"{array}-i5"], timeout_seconds=0.2))
+    revision = put_block(ways.direct, put_raw, array)
+    ways.gateway._http._written = revision
+    ended = put_status(array, State.SUCCEEDED, attempt=0)
+    ways.gateway._http._written = ended
+    assert ways.both(lambda client: client.wait([array], timeout_seconds=20))[array].finished

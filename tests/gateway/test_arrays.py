@@ -1,0 +1,73 @@
+"""An array of another owner does not exist, nor do its members; to act on members needs the same verbs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from controller.client import Client
+from controller.core.model.lifecycle import State
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.conftest import put_status as put_status
+from tests.gateway.conftest import As
+from tests.support.array_records import begin_array, submit_array
+
+
+@pytest.fixture
+def at(client: Client, put_raw: PutRaw, put_status: PutStatus) -> str:
+    """Revision of an array of the owner vision, as a parameter."""
+    submit_array(client, "render", owner="vision", env={"KEY": "secret"})
+    revision = begin_array(client, put_raw, put_status, "render", "vision")
+    return f"?min_revision={revision}&wait=20"
+
+
+@pytest.mark.parametrize("name", ["render", "render-i0", "render-i3", "render-i9"])
+def test_what_may_not_be_read_does_not_exist(as_: As, at: str, name: str) -> None:
+    none = as_("bob").get(f"/v1/tasks/nobody{at}")
+    assert none.status_code == 404
+    for path in ("", "/members", "/explain", "/logs", "/log"):
+        assert as_("bob").get(f"/v1/tasks/{name}{path}{at}").status_code == 404
+    told = as_("bob").get(f"/v1/tasks/{name}{at}").json()["detail"]
+    assert told.replace(name, "nobody") == none.json()["detail"]
+    for verb in ("cancel", "retry"):
+        assert as_("bob").post(f"/v1/tasks/{name}/{verb}", json={"members": ""}).status_code == 404
+        assert as_("watcher").post(f"/v1/tasks/{name}/{verb}", json={}).status_code == 403
+    assert as_("alice").get(f"/v1/tasks/{name}{at}").status_code == 200
+
+
+def test_members_of_an_array(as_: As, at: str) -> None:
+    alice = as_("alice")
+    found = alice.get(f"/v1/tasks/render/members{at}&limit=3&offset=1").json()
+    assert [(each["index"], each["state"]) for each in found["items"]] == [
+        (1, "Failed"),
+        (2, "Cancelled"),
+        (3, "Running"),
+    ]
+    assert found["next_offset"] == 4
+    assert (found["progress"]["size"], found["progress"]["waiting"]) == (10, 6)
+    assert alice.get(f"/v1/tasks/render-i3/members{at}").status_code == 409
+    assert alice.get(f"/v1/tasks/render/members{at}&state=odd").json()["parameter"] == "state"
+    assert alice.get(f"/v1/tasks/render/members{at}&members=4-2").json()["parameter"] == "members"
+
+
+def test_lists_and_environments(as_: As, at: str) -> None:
+    lines = as_("alice").get(f"/v1/tasks{at}").text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["render"]
+    assert [each["id"] for each in as_("alice").get(f"/v1/tasks:page{at}").json()["items"]] == ["render"]
+    member = as_("watcher").get(f"/v1/tasks/render-i9{at}").json()
+    assert set(member["spec"]["env"].values()) == {"***"}
+    assert member["member_of"] == "render"
+
+
+def test_members_are_asked_for(as_: As, at: str, client: Client) -> None:
+    alice = as_("alice")
+    asked = alice.post("/v1/tasks/render/cancel", json={"members": "7-8"})
+    assert asked.json()["outcome"] == "requested"
+    refused = alice.post("/v1/tasks/render/cancel", json={"members": "7-80"})
+    assert (refused.status_code, refused.json()["field"]) == (400, "members")
+    asked = alice.post("/v1/tasks/render/retry", json={"only_failed": True})
+    assert asked.status_code == 409  # the leader has yet to cancel
+    [request] = [each for each, _ in client._reading.tasks("render").tasks["render"].requests.values()]
+    assert (request.members, request.by) == ("7-8", "alice")
+    assert client.get("render").state is State.RUNNING
