@@ -19,6 +19,7 @@ SHARED = (
     "live.js",
     "neighbours.js",
     "page.css",
+    "schedules.js",
     "task.js",
     "tasks.js",
     "timeline.js",
