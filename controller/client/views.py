@@ -18,7 +18,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
-from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
+from controller.views.dependencies import SKIPPED, ParentView, Sees, parents_of, waits_for
 from controller.views.freshness import HEARTBEAT_SECONDS, Freshness, Rule
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.replicas import all_replicas, leader_facts
@@ -56,6 +56,11 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether the task has finished. A retry can still undo that, unless it is Succeeded."""
         return self.status is not None and self.status.is_finished
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it was to run after the failure of a task that did not fail, and so is Cancelled."""
+        return self.state is State.CANCELLED and self.reason == SKIPPED
 
     @property
     def lost(self) -> bool:
@@ -213,10 +218,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_engine(replicas: Iterable[ReplicaView]) -> list[ReplicaView]:
-    """The replicas in the order in which to trust their engine.
-
-    The leader comes first, then the replicas that report no problem with their engine.
-    """
+    """The replicas by how far to trust their engine: the leader, then those without a problem with it."""
     return sorted(replicas, key=lambda replica: (replica.role != "leader", bool(replica.engine_problem)))
 
 
