@@ -103,16 +103,16 @@ class Selection:
         """Retry each task that is named, and what waits for it. An error for one does not stop the others."""
         if not self.names or self._filters:
             raise typer.BadParameter("--downstream goes with names of tasks, and with no flag that selects")
-        code, names = 0, list[str]()
+        code, named = 0, list[TaskView]()
         for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names):
             try:
-                session.client.get(name)
-                names.append(name)
+                named.append(session.client.get(name))
             except NotFound as error:
                 complain(str(error))
                 code = NOT_FOUND
-        groups = session.client.downstream.retryable(*names) if names else []
+        groups = session.client.downstream.retryable(*named) if named else []
         asked = {view.id for view in chain.from_iterable(groups)}
+        names = [view.id for view in named]
         for name in names:
             if name not in asked:
                 say(f"task/{name} is neither Failed nor Cancelled, and is left as it is", err=True)

@@ -45,7 +45,10 @@ def submit(
     output: Annotated[str, typer.Option("-o", "--output", help="json, yaml or name.")] = "",
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait until all tasks have finished; exit with 1 unless all succeeded."),
+        typer.Option(
+            "--wait",
+            help="Wait until all tasks have finished; exit with 1 unless each succeeded or was skipped.",
+        ),
     ] = False,
     timeout: Annotated[
         str | None, typer.Option(help="With --wait: wait at most this long, such as 90s or 1h.")

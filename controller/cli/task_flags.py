@@ -44,6 +44,10 @@ class TaskFlags:
     start_deadline: Annotated[
         str | None, typer.Option(help="Stop an attempt that is not running within this time.")
     ] = None
+    after: Annotated[
+        str | None,
+        typer.Option(help="Tasks that must have ended before, such as load,check:finished or :failed."),
+    ] = None
     env: Annotated[
         list[str] | None, typer.Option(help="Environment variable NAME=VALUE; may be repeated.")
     ] = None
@@ -98,6 +102,7 @@ class TaskFlags:
                 {"run": self.deadline, "queue": self.queue_deadline, "start": self.start_deadline}
             )
             or None,
+            "after": _parse_after(self.after),
             "env": parse_pairs(self.env, "env") or None,
             "labels": parse_pairs(self.label, "label") or None,
             "working_dir": self.working_dir,
@@ -105,6 +110,14 @@ class TaskFlags:
             "retention_seconds": self.retention,
             "on_lost": self.on_lost if self.on_lost in (None, "hold") else {"replace_after": self.on_lost},
         }
+
+
+def _parse_after(text: str | None) -> list[dict[str, str]] | None:
+    """TASK, or TASK:WHEN, for each part of a list with commas."""
+    if text is None:
+        return None
+    parts = (part.strip().partition(":") for part in text.split(","))
+    return [{"task": task, "when": when} if colon else {"task": task} for task, colon, when in parts]
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:

@@ -46,8 +46,8 @@ def wait(
 
     A task that finishes in another state ends the wait for it. A task that waits for others ends after them,
     so a wait for the last one is a wait for all of them. Exits with 0 if all tasks reached the state
-    (--for=finished: if all succeeded), 1 if a task finished otherwise, 4 at the time-out, and 5 if there is
-    no such task.
+    (--for=finished: if all succeeded, or were skipped since what they were to run after did not fail), 1 if a
+    task finished otherwise, 4 at the time-out, and 5 if there is no such task.
     """
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")
@@ -132,7 +132,7 @@ def _why(client: Client, waiting: dict[str, State | None]) -> str:
 
 def _came_to(view: TaskView, target: str) -> bool:
     if target == "finished":
-        return view.state is State.SUCCEEDED
+        return view.state is State.SUCCEEDED or view.skipped
     came = view.state is not None and view.state.lower() == target.replace("-", "")
     return came or (
         view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from controller.client.bulk import Bulk, TaskAct
@@ -30,15 +30,18 @@ class Downstream:
         self._get = get
         self._bulk = bulk
 
-    def retryable(self, *task_ids: str) -> list[list[TaskView]]:
+    def retryable(self, *tasks: str | TaskView) -> list[list[TaskView]]:
         """What `retry` asks for, in groups: each task is behind those of the others that it waits for.
+
+        `tasks` are names, or views that were read just now.
 
         The tasks themselves come first, if they are Failed or Cancelled, and none is behind another one. Of
         those that wait for them, directly or not, it has the ones that are Failed, or Cancelled as Skipped.
         What waits only for a task that somebody cancelled is left out, since that one keeps it from running.
         Raises NotFound, and UserError for more than MOST_DOWNSTREAM tasks.
         """
-        roots = [self._get(task_id) for task_id in task_ids]
+        roots = [self._get(task) if isinstance(task, str) else task for task in tasks]
+        task_ids = [root.id for root in roots]
         views = {view.id: view for view in self._tasks()}
         found = _behind(task_ids, views)
         if len(found) > MOST_DOWNSTREAM:
@@ -52,19 +55,22 @@ class Downstream:
 
     def retry(
         self, *task_ids: str, reason: str = "", groups: list[list[TaskView]] | None = None
-    ) -> Iterator[Asked]:
+    ) -> list[Asked]:
         """Ask the leader to run tasks again, and then what waits for them, as `retryable` tells.
 
-        The requests are made as the results are taken. A retried task waits for its parents again, and for
-        one whose retry is requested. So nothing more is asked for if a single task, being Failed or
-        Cancelled, cannot be retried. `groups` is what `retryable` has returned before. An error that is one
-        task's alone is its result; raises as `retryable` and `Bulk.act`.
+        A retried task waits for its parents again, and for one whose retry is requested. So nothing more is
+        asked for if a single task, being Failed or Cancelled, cannot be retried. `groups` is what `retryable`
+        has returned before. An error that is one task's alone is its result. Raises as `retryable` and
+        `Bulk.act`; what was asked for before stays so, and the same call asks for the rest.
         """
+        asked: list[Asked] = []
         for group in self.retryable(*task_ids) if groups is None else groups:
-            for view, result in zip(group, self._bulk.act(TaskAct.RETRY, group, reason=reason), strict=True):
-                yield Asked(view, result)
-                if task_ids == (view.id,) and isinstance(result, UserError):
-                    return
+            answers = self._bulk.act(TaskAct.RETRY, group, reason=reason)
+            asked += map(Asked, group, answers)
+            refused = [each.task.id for each in asked if isinstance(each.result, UserError)]
+            if len(task_ids) == 1 and refused == [*task_ids]:
+                break
+        return asked
 
 
 def _behind(task_ids: Sequence[str], views: dict[str, TaskView]) -> list[str]:
@@ -113,7 +119,7 @@ def parents_first(views: list[TaskView]) -> list[list[TaskView]]:
 
 
 def _ended_in_vain(view: TaskView) -> bool:
-    return view.state is State.FAILED or (view.state is State.CANCELLED and view.reason == "Skipped")
+    return view.state is State.FAILED or view.skipped
 
 
 def _parents(view: TaskView) -> Iterable[str]:

@@ -17,7 +17,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
 from controller.views.arrays import ArrayProgress
-from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
+from controller.views.dependencies import SKIPPED, ParentView, Sees, parents_of, waits_for
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.step import StepView, step_views
 from controller.views.tasks import find_task
@@ -55,6 +55,11 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether the task has finished. A retry can still undo that, unless it is Succeeded."""
         return self.status is not None and self.status.is_finished
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it was to run after the failure of a task that did not fail, and so is Cancelled."""
+        return self.state is State.CANCELLED and self.reason == SKIPPED
 
     @property
     def lost(self) -> bool:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 
 from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
-from controller.core.model.schedules import TickOutcome
+from controller.core.model.schedules import TickOutcome, TickResult
 from controller.core.model.task import Status, Step
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, FAMILIES, ROLE
@@ -83,6 +83,8 @@ class Metrics:
         self._role = "leader" if phase in _LEADING_PHASES else "follower"
         if phase == "taking-over":
             self.outside.in_office_since = self._clock.boottime()
+            for result in TickResult:  # from 0 on, so that a rate has the first of its kind, too
+                self._counters["tally_schedule_ticks"].labels(result.value, self._role)
 
     def turned(self) -> None:
         """See Instruments. Not counted: the liveness check already shows it."""

@@ -240,6 +240,26 @@ def overview() -> list[Panel]:
             width=12,
             height=4,
         ),
+        panel(
+            "stat",
+            "Schedules",
+            "How many there are; a suspended one makes nothing.",
+            "none",
+            Query(f'sum(tally_schedules{{{LEADER}, suspended="false"}})', "on"),
+            Query(f'sum(tally_schedules{{{LEADER}, suspended="true"}})', "suspended"),
+            height=6,
+        ),
+        panel(
+            "timeseries",
+            "Ticks of schedules",
+            "In an hour, by what became of them. Many skipped ones: tasks take longer than from one tick to"
+            " the next.",
+            "none",
+            Query(f"sum by (outcome) (increase(tally_schedule_ticks_total{{{LEADER}}}[1h]))", "{{outcome}}"),
+            width=16,
+            height=6,
+            min=0,
+        ),
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.chaos.faults import FAULTS, Fault
 
 TESTS = Path(__file__).parents[1]
-NUMBERS = range(1, 51)
+NUMBERS = range(1, 52)
 ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \| ([^|]*)\|$", re.MULTILINE)
 NAME = re.compile(r"`([\w/]+\.py)((?:::\w+)+)`")
 

@@ -131,6 +131,43 @@ def test_a_task_alone_has_no_tree(tally: Tally, client: Client) -> None:
     assert "alone waits for no task" in answer.err
 
 
+def test_a_flag_names_what_a_task_waits_for(tally: Tally, client: Client) -> None:
+    """In one list with commas; what is wrong in it is named by its place."""
+    answer = tally("submit", "e", "--after", "b, c:finished,d:failed", "--", "true")
+    assert (answer.exit_code, answer.out) == (0, "task/e created\n")
+    assert [(each.task, each.when) for each in client.get("e").after] == [
+        ("b", "succeeded"),
+        ("c", "finished"),
+        ("d", "failed"),
+    ]
+    for text, told in (
+        ("b,nope", "after[1].task: there is no task nope: submit"),
+        ("b,c:never", "after[1].when: is 'never', expected one of succeeded, failed, finished"),
+        ("b,c:", "after[1].when: is '', expected one of"),
+        ("b,,c", "after[1].task: "),
+        ("", "after[0].task: "),
+        ("b,b:failed", "after[1]: names b a second time"),
+    ):
+        answer = tally("submit", "f", "--after", text, "--", "true")
+        assert (answer.exit_code, answer.out, told in answer.err) == (1, "", True), answer.err
+    assert tally("submit", "-f", "x", "--after", "b").exit_code == 2
+
+
+def test_a_wait_passes_what_was_skipped(tally: Tally, client: Client, put_status: PutStatus) -> None:
+    """A pipeline whose alarm is not needed has done what it should; one that somebody cancelled has not."""
+    put_status("a", State.SUCCEEDED)
+    alarm = ("submit", "alarm", "--after", "a:failed", "--", "true")
+    assert tally(*alarm).exit_code == 0
+    put_status("alarm", State.CANCELLED, attempt=0, reason="Skipped")
+    answer = tally("submit", "--wait", *alarm[1:])
+    assert (answer.exit_code, answer.out) == (0, "task/alarm unchanged\ntask/alarm Cancelled (Skipped)\n")
+    assert tally("wait", "a", "alarm").exit_code == 0
+    assert tally("wait", "alarm", "--for=succeeded").exit_code == 1
+    assert tally("wait", "alarm", "--for=cancelled").exit_code == 0
+    put_status("alarm", State.CANCELLED, attempt=0, reason="Cancelled")
+    assert tally("wait", "a", "alarm").exit_code == 1
+
+
 def test_to_wait_for_the_last_tells_what_failed(tally: Tally, put_status: PutStatus) -> None:
     """A wait on the last of a chain is one on all; it ends with 1, and the reason."""
     words = "it was to run after the success of b, which is Failed"

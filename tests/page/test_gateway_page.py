@@ -258,6 +258,38 @@ def test_the_list_is_filtered_and_paged(page: GatewayPage, gateway: Process) -> 
     browser.wait(lambda: browser.names() == [], "nothing of others")
 
 
+def test_schedules_are_shown_to_who_may_read_their_tasks(
+    page: GatewayPage, cluster: LocalCluster, gateway: Process
+) -> None:
+    """What is due next, and what became of the last tick; nothing of others."""
+    with cluster.client() as client:
+        client.features.enable("schedules")
+        task = {"owner": "vision", "command": ["true"]}
+        client.schedules.apply({"name": "paused", "cron": "0 6 * * *", "suspended": True, "task": task})
+        client.schedules.apply({"name": "yearly", "cron": "30 2 1 1 *", "task": task})
+        client.schedules.apply({"name": "others", "cron": "30 2 1 1 *", "task": {**task, "owner": "speech"}})
+    page.visit()
+    page.sign_in("alice")
+    browser = page.browser
+    browser.wait(lambda: browser.one("#schedules-card").is_displayed(), "the section")
+    paused, yearly = browser.texts("#schedules li")
+    assert paused == "pausedsuspended0 6 * * * UTC"
+    assert yearly.startswith("yearlyJan 1, ")
+    assert yearly.endswith("30 2 1 1 * UTC")
+    words = browser.js(
+        "return import('/static/facts.js').then((facts) => facts.scheduleOf(arguments[0]))",
+        {
+            "upcoming": [],
+            "live": ["a", "b"],
+            "recent": [{"tick": 60, "result": "skipped", "why": "missed", "count": 3, "more": True}],
+        },
+    )
+    assert (words["last"], words["last_tick"], words["live"]) == ("skipped ×3 or more: missed", 60, 2)
+    with cluster.client() as client:
+        for name in ("paused", "yearly", "others"):
+            client.schedules.delete(name)
+
+
 def test_a_session_ends(page: GatewayPage, cluster: LocalCluster, gateway: Process) -> None:
     """By a wrong token it does not begin; it survives a reload, and ends when one signs out, or when the
     token is revoked. No script of the page can read the token.

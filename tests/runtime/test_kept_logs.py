@@ -121,7 +121,7 @@ def keep(client: Client, engine: ProcessEngine, *, term: int, spec_create: int, 
     inbox = Inbox()
     leadership = Leadership(term, 1, 0, CLOCK.boottime() + 30, CLOCK)
     keeper = LogKeeper(engine, leadership, client.store, client.keys, inbox, CLOCK)
-    keeper.keep(KeepLog(AttemptId("job", attempt), spec_create))
+    keeper.keep(KeepLog(AttemptId("job", attempt), "job", spec_create))
     (message,) = inbox.take(20)
     assert keeper.close(20)
     assert isinstance(message, LogKept)

@@ -157,7 +157,8 @@ def test_the_whole_is_cancelled(stage: Stage, leader: StagedReplica) -> None:
     step(leader)
     stage.request("a", RequestKind.CANCEL)
     leader.sync()
-    assert len(stops(effects := leader.run())) == 4
+    effects = leader.run()
+    assert len(stops(effects)) == 4
     leader.acknowledge(effects)
     assert end(leader, *(f"a-i{n}-1" for n in range(4)), phase=Phase.FAILED) == []
     assert stage.state("a") == "Cancelled"
@@ -184,7 +185,8 @@ def test_fail_fast(stage: Stage, leader: StagedReplica) -> None:
     end(leader, "a-i0-1")
     leader.see(observation(("a-i1", 1), Phase.FAILED, exit_code=3))
     leader.sync()
-    assert sorted(stops(effects := leader.run())) == ["a-i2-1", "a-i3-1", "a-i4-1"]
+    effects = leader.run()
+    assert sorted(stops(effects)) == ["a-i2-1", "a-i3-1", "a-i4-1"]
     leader.acknowledge(effects)
     end(leader, "a-i2-1", "a-i3-1", "a-i4-1", phase=Phase.FAILED)
     assert stage.state("a") == "Failed"
@@ -228,7 +230,8 @@ def test_a_deleted_spec_stops_the_members(stage: Stage, leader: StagedReplica) -
     end(leader, "a-i0-1", "a-i1-1")
     stage.delete(stage.keys.task("a"))
     leader.sync()
-    assert len(stops(effects := leader.run())) == 4
+    effects = leader.run()
+    assert len(stops(effects)) == 4
     leader.acknowledge(effects)
     end(leader, *(f"a-i{n}-1" for n in range(2, 6)), phase=Phase.FAILED)
     assert [records(stage, kind) for kind in ("states", "arrays", "tasks")] == [[], [], []]

@@ -287,8 +287,8 @@ class ArrayJudge:
         if before.outcome is Outcome.WAITING and after.outcome is Outcome.CANCELLED:
             self._count("cancelled")
             if self._covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
-                status = self._oracle.statuses.get(member)
-                is_one = status is not None and status.array == name
+                shown = self._oracle.statuses.get(member)
+                is_one = shown is not None and shown.array == name
                 return "cancels a member that is under way" if is_one else ""
             return "cancels what nobody asked to"
         if after.outcome is Outcome.WAITING and before.outcome in (Outcome.FAILED, Outcome.CANCELLED):

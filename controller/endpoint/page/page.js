@@ -5,6 +5,7 @@ import {
   MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, shareText, span, worst,
 } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
+import { showSchedules } from "/static/schedules.js";
 import { TaskDialog } from "/static/task.js";
 import { Tasks } from "/static/tasks.js";
 
@@ -53,7 +54,7 @@ function show(summary) {
   showAudit(summary);
   showPools(summary);
   showAccess(summary);
-  showSchedules(summary);
+  showSchedules(summary.schedules, summary.schedules_total);
   tasks.summarize(summary);
   showAge(); // and everything that looks different when it is old
 }
@@ -241,17 +242,6 @@ function showAccess({ gateways, notifier: { on_duty: onDuty, waiting, dead } }) 
       el("span", { class: ready ? "muted-role" : "problem" }, ready ? "ready" : "not ready"),
       el("span", { class: "muted" }, problems.length ? `${problems.join(", ")} · ` : "", host ? `${version} on ${host}` : version))));
   setText($("notifier"), told ? `${onDuty ? `Notifier on duty: ${onDuty}` : "No notifier is on duty"} · ${plural(waiting, "notice")} to be told${dead ? ` · ${plural(dead, "dead letter")}` : ""}` : "");
-}
-
-/** What is due next, and what became of the last ticks; nothing where there are no schedules. */
-function showSchedules({ schedules, schedules_total: total }) {
-  $("schedules-card").hidden = !schedules.length;
-  setChildren($("schedules"), schedules, () => schedules.map((one) => el("li", {},
-    el("strong", {}, one.name),
-    el("span", { class: one.problem ? "problem" : "muted-role" }, one.problem ? "cannot be read" : one.suspended ? "suspended" : one.waiting ? "waits" : one.next ? dateAndTime(one.next) : "never again"),
-    el("span", { class: "muted" }, one.problem || `${one.cron} ${one.timezone}${one.last ? ` · ${one.last} (${dateAndTime(one.last_tick)})` : ""}${one.live ? ` · ${plural(one.live, "task")} not ended` : ""}`))));
-  $("schedules-more").hidden = total <= schedules.length;
-  setText($("schedules-more"), `The first ${count(schedules.length)} of ${plural(total, "schedule")}`);
 }
 
 // -- what happens ----------------------------------------------------------------------------------------------------

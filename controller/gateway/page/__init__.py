@@ -20,6 +20,7 @@ SHARED = (
     "members.js",
     "neighbours.js",
     "page.css",
+    "schedules.js",
     "task.js",
     "tasks.js",
     "timeline.js",

@@ -8,6 +8,19 @@ export function rowOf(task) {
   return { ...task, waits_for: kept.length, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
 }
 
+/** What the section of schedules shows of one. */
+export function scheduleOf(schedule) {
+  const last = schedule.recent.at(-1);
+  const times = last?.count > 1 ? ` ×${last.count}${last.more ? " or more" : ""}` : "";
+  return {
+    ...schedule,
+    cron: schedule.definition?.cron ?? "", timezone: schedule.definition?.timezone ?? "",
+    next: schedule.upcoming[0] ?? 0, live: schedule.live.length,
+    last: last ? `${last.result}${times}${last.why ? `: ${last.why}` : ""}${last.task ? ` ${last.task}` : ""}` : "",
+    last_tick: last?.tick ?? 0,
+  };
+}
+
 /** A task, with its history and why it is where it is. Throws Error. */
 export async function read(id) {
   const path = `/v1/tasks/${encodeURIComponent(id)}`;

@@ -4,18 +4,22 @@ import { Address } from "/static/address.js";
 import { clock, setText } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
+import { showSchedules } from "/static/schedules.js";
 import { Tasks } from "/static/tasks.js";
 import { Actions } from "/static/actions.js";
 import { enterAs, isReady, session, signIn, signOut } from "/static/calls.js";
-import { read, rowOf } from "/static/facts.js";
+import { read, rowOf, scheduleOf } from "/static/facts.js";
 import { Output } from "/static/output.js";
 import { Submission } from "/static/submit.js";
 
 const STALE_SECONDS = 15;
 const DEAD_SECONDS = 60;
+const SCHEDULES_MILLISECONDS = 10000; // an answer has all of them: it is not asked for at every change
+const SCHEDULES = 50; // so many are shown
 const $ = (id) => document.getElementById(id);
 
 let me = null; // who has signed in
+let schedulesAt = -Infinity; // when they were asked for
 let hears = true; // whether the gateway hears from etcd
 
 const tasks = new Tasks(() => { address.write(); live.soon(); }, "/v1/tasks:page", rowOf);
@@ -38,6 +42,7 @@ async function enter(found) {
   $("sign-in").hidden = true;
   $("signed-in").hidden = false;
   document.querySelector("main").hidden = false;
+  schedulesAt = -Infinity;
   address.read();
   live.start();
 }
@@ -47,6 +52,7 @@ function leave(words) {
   me = null;
   live.stop();
   dialog.show("");
+  showSchedules([], 0);
   $("signed-in").hidden = true;
   document.querySelector("main").hidden = true;
   $("sign-in").hidden = false;
@@ -91,7 +97,7 @@ $("sign-out").addEventListener("click", async () => {
 
 async function refresh() {
   try {
-    const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), isReady(), tasks.load(), dialog.load()]);
+    const [who, pools, ready] = await Promise.all([ask("/v1/whoami"), ask("/v1/pools"), isReady(), tasks.load(), dialog.load(), loadSchedules()]);
     if (me !== null && who.name !== me.name) { location.reload(); return; } // somebody else has signed in in another tab
     hears = ready;
     const names = pools.items.map((pool) => pool.name);
@@ -101,6 +107,14 @@ async function refresh() {
     if (error.status === 401) leave(error.message);
     throw error;
   }
+}
+
+/** Those that the caller may read. */
+async function loadSchedules() {
+  if (performance.now() - schedulesAt < SCHEDULES_MILLISECONDS) return;
+  schedulesAt = performance.now();
+  const { items } = await ask("/v1/schedules");
+  showSchedules(items.slice(0, SCHEDULES).map(scheduleOf), items.length);
 }
 
 function showAge() {
