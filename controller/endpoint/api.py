@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from controller.core.model.kept_log import KeptLog
 from controller.endpoint import documents, openapi, query, stream
-from controller.endpoint.array_documents import member_list
 from controller.endpoint.connections import CONNECTION
 from controller.endpoint.last_audit import LastAudit
 from controller.endpoint.page import INDEX, PAGE_CSP, load_assets
@@ -150,17 +149,6 @@ class ReadApi:
         if task is None:
             raise _no_task(name)
         return _json(documents.document(task, after))
-
-    def members(self, ask: Ask) -> Response:
-        """Members of an array."""
-        name = ask.path["id"]
-        with self.view.reading() as model:
-            if find_task(model, name) is None:
-                raise _no_task(name)
-            found = member_list(model, name, ask.values)
-        if found is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"task {name[:80]!r} is no array, and has no members")
-        return _json(found)
 
     def neighbours(self, ask: Ask) -> Response:
         """What a task waits for, and what waits for it."""

@@ -8,9 +8,15 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
+from controller.endpoint import (
+    array_documents,
+    documents,
+    query,
+    schedule_documents,
+    sharing_documents,
+    summary,
+)
 from controller.endpoint.api import ReadApi
-from controller.endpoint.array_documents import MemberList
 from controller.endpoint.route import Ask, Route
 from controller.views.dependencies import NeighboursView
 from controller.views.schedules import ScheduleView
@@ -109,8 +115,8 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks/{id}/members",
         "listMembers",
         "Members of an array, in the order of their indexes, and how far all of them have come.",
-        ReadApi.members,
-        answer=MemberList,
+        array_documents.members,
+        answer=array_documents.MemberList,
         parameters=query.MEMBERS,
         problems={HTTPStatus.NOT_FOUND: "There is no such task, or it is no array."},
         reads_model=True,
