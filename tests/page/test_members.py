@@ -164,6 +164,22 @@ def test_ten_thousand_can_be_read(browser: Browser, serve: Any) -> None:
     browser.wait(lambda: browser.text("#task-title") == "render-i100", "the member")
 
 
+def test_a_grid_that_is_longer_than_its_frame_scrolls(browser: Browser, serve: Any) -> None:
+    """To the member that is chosen; and it stays there when something changes."""
+    scrolled = "return document.querySelector('.members-frame').scrollTop"
+    scene = array(busy(), 10_000, *[SUCCEEDED] * 6000)
+    _open(browser, serve(scene).url)
+    assert browser.js(scrolled) == 0
+    browser.tab_to(".members-grid")
+    browser.press(Keys.END)
+    assert browser.text(".members-told") == "render-i9999: Waiting"
+    below = browser.js(scrolled)
+    assert below > 100
+    under_way(scene, 9999, State.RUNNING)
+    browser.wait(lambda: "3,999 to begin" in browser.text(".members-progress"), "the change")
+    browser.wait(lambda: abs(browser.js(scrolled) - below) < 20, "the same place")
+
+
 def test_of_a_million_some_share_a_cell(browser: Browser, serve: Any) -> None:
     """A cell shows the state that matters most."""
     fates = [SUCCEEDED] * 5000

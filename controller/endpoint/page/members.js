@@ -53,7 +53,13 @@ export class MemberGrid {
     this.#edge = SIZES.find(([most]) => this.#cells.length <= most)[1];
     if (kept && kept.#found.id === found.id && kept.#at < this.#cells.length) this.#at = kept.#at;
     this.#element = this.#section();
-    new ResizeObserver(() => this.#draw()).observe(this.#canvas.parentElement);
+    const scrolled = kept && kept.#found.id === found.id ? kept.#canvas.parentElement.scrollTop : 0;
+    let isNew = true;
+    new ResizeObserver(() => {
+      this.#draw();
+      if (isNew) this.#canvas.parentElement.scrollTop = scrolled;
+      isNew = false;
+    }).observe(this.#canvas.parentElement);
   }
 
   get element() { return this.#element; }
@@ -149,6 +155,8 @@ export class MemberGrid {
     this.#at = Math.min(Math.max(0, cell), this.#cells.length - 1);
     this.#told.textContent = this.#words(this.#at);
     this.#draw();
+    const frame = this.#canvas.parentElement, top = this.#place(this.#at)[1];
+    if (top < frame.scrollTop || top + this.#edge > frame.scrollTop + frame.clientHeight) frame.scrollTop = top - frame.clientHeight / 2;
   }
 
   #next(state) {
