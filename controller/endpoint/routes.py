@@ -8,14 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.endpoint import (
-    array_documents,
-    documents,
-    query,
-    schedule_documents,
-    sharing_documents,
-    summary,
-)
+from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
 from controller.endpoint.api import ReadApi
 from controller.endpoint.array_documents import MemberList
 from controller.endpoint.members import member_runs, members
