@@ -92,6 +92,16 @@ class ArrayUsers:
         )
         users.put_bytes(users.keys.request(name, kind), codec.encode(request))
 
+    def make_again(self) -> None:
+        """Somebody deletes one around the client, and submits another one of its name."""
+        users, rng = self._users, self._users.scheduler.rng
+        names = users.oracle.arrays.known()
+        if names:
+            name, array = rng.choice(names), {"size": rng.choice((2, 4))}
+            fields = {**users._fields(), "array": array, "resources": {"cpu": "250m"}}
+            users.delete(users.keys.task(name))
+            users.soon(rng.random() ** 2 * 3, lambda: users._write_spec(name, fields))
+
     def meddle(self) -> None:
         """Somebody damages a block, and restores it after a while."""
         users, rng = self._users, self._users.scheduler.rng

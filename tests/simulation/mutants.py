@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from tests.simulation.array_mutants import ARRAY_MUTANTS
 from tests.simulation.attestation_mutants import ATTESTATION_MUTANTS
 from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
@@ -570,6 +571,7 @@ MUTANTS = [
     *NOTICE_MUTANTS,
     *DEPENDENCY_MUTANTS,
     *SCHEDULE_MUTANTS,
+    *ARRAY_MUTANTS,
 ]
 
 
@@ -591,6 +593,7 @@ def hunt(mutant: Mutant, seeds: int = SEEDS) -> Hunt:
                     density=mutant.density,
                     sharing=mutant.sharing,
                     schedules=mutant.schedules,
+                    arrays=mutant.arrays,
                 )
             )
             if error is not None:

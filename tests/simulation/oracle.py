@@ -635,6 +635,9 @@ class Oracle:
         """What its spec says; None: nothing, or it is not certain: another one stood there before, which a
         leader may still see.
         """
+        member = Member.parse(task_id)
+        if member is not None and {task_id, member.array} <= self.specs_put.keys():
+            return None  # whose log it is cannot be told from its name
         spec_id = self.arrays.spec_id(task_id)
         spec = self.values.get(self.keys.task(spec_id))
         if spec is None or self.specs_put[spec_id] != 1:

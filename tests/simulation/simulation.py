@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.core.model.model import Model
+from controller.core.model.records import Task
 from controller.election.elector import Timings
 from controller.election.term import Leadership
 from controller.runtime.audits import Audits
@@ -454,6 +455,12 @@ class Simulation:
         self.faults.wrote(writer)
 
 
+def _has_only_rung(task: Task) -> bool:
+    """Whether it is an array whose timer has rung, which only a leader hears, and nothing else."""
+    array = task.array
+    return array is not None and not (task.requests or array.is_over or array.fails)
+
+
 def _facts(model: Model) -> dict[tuple[str, str], object]:
     """A model, as far as it is the same in every replica."""
     facts: dict[tuple[str, str], object] = {}
@@ -492,7 +499,11 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
     facts["gated", ""] = sorted(item for item in model.dependencies.closed.items() if item[1])
     facts["awaits", ""] = [sorted(model.dependencies.stale), sorted(model.dependencies.early)]
     # a leader alone hears that the time of those is over that are kept for others
-    facts["attention", ""] = sorted(name for name in model.attention if not model.dependencies.keeps(name))
+    facts["attention", ""] = sorted(
+        name
+        for name in model.attention
+        if not model.dependencies.keeps(name) and not _has_only_rung(model.tasks[name])
+    )
     facts["quarantine", ""] = sorted(model.quarantine)
     facts["counts", ""] = sorted(
         (pool, state, count) for (pool, state), count in model.counts.items() if count

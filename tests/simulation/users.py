@@ -116,6 +116,7 @@ class Users:
             deeds[self.kin.retry_downstream] = 2
         if self.arrays.is_on:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
+            deeds[self.arrays.make_again] = 0.5
         if self._schedules is not None:
             deeds.update({self._schedules.apply: 1.5, self._schedules.meddle: 0.7})
         if self._shares:  # they want more than there is

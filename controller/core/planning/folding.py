@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from controller.core.model import attested, blocks, kept_log
+from controller.core.model import attested, blocks, kept_log, quarantine
 from controller.core.model.array_records import Array, fate_of
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
@@ -78,6 +78,8 @@ class Folding:
         self._arrays = model.arrays
         self._taken: dict[str, dict[int, None]] = {}
         self._refused: dict[str, None] = {}
+        self._broken: dict[str, None] = {}  # arrays that have raised an error
+        self._at = ""
 
     def take_from(self, members: Members) -> None:
         """Members whose names are taken end as well."""
@@ -93,15 +95,32 @@ class Folding:
         self._refused[name] = None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
-        """The next of these changes; None if there are none."""
+        """The next of these changes; None if there are none.
+
+        An array that raises an error is set aside; the others are served.
+        """
         for step in (self._fold, self._change, self._end_taken, self._end_refused, self._clean):
             room = _Room(self._model, limits)
-            step(room, moment)
+            try:
+                step(room, moment)
+            except Exception as error:  # noqa: BLE001  # counted, and shown on the array
+                self._broken[self._at] = None
+                self._model.set_aside(self._at, "folding", error, moment.now, moment.epoch)
+                continue
             if room.records:
                 return Plan(moment.op, records=room.records, compared=room.compared)
         return None
 
     # -- details
+
+    def _of(self, name: str) -> Array | None:
+        """The array of this name, which is looked at now; None if there is none that can be changed."""
+        self._at = name
+        array, task = self._arrays.of(name), self._model.tasks.get(name)
+        if array is None or name in self._broken:
+            return None
+        # whose members they are may be readable again
+        return None if task is not None and task.frozen & {"tasks", quarantine.KIND} else array
 
     def _fold(self, room: _Room, moment: Moment) -> None:
         found: dict[tuple[str, int], list[Task]] = {}
@@ -111,15 +130,16 @@ class Folding:
             if not task.frozen and not task.requests:
                 found.setdefault((task.status.array, task.status.index // LENGTH), []).append(task)
         for (name, number), tasks in found.items():
-            array = self._arrays.of(name)
+            array = self._of(name)
             if array is None or number in array.unreadable:
                 continue
-            known = self._model.tasks.get(name)
-            if known is not None and known.frozen & {"tasks"}:
-                continue  # whose members they are may be readable again
             members = tasks[: max(0, room.room_for_members())]
-            fates = {task.status.index % LENGTH: fate_of(task) for task in members if task.status is not None}
-            if array.length(number) and fates:
+            fates = {
+                task.status.index % LENGTH: fate_of(task)
+                for task in members
+                if task.status is not None and task.status.index < array.size
+            }
+            if fates:
                 block = array.block(number).changed(fates, array.length(number))
                 if not self._put(room, array, number, block, moment):
                     return
@@ -129,7 +149,7 @@ class Folding:
     def _change(self, room: _Room, moment: Moment) -> None:
         """Carry out what is asked of members that are not under way."""
         for name in list(self._arrays.busy):
-            array = self._arrays.of(name)
+            array = self._of(name)
             if array is None or array.task is None or array.task.frozen or array.unreadable:
                 continue
             asked = _asked(array, array.task)
@@ -142,7 +162,7 @@ class Folding:
 
     def _end_taken(self, room: _Room, moment: Moment) -> None:
         for name in list(self._taken):
-            array = self._arrays.of(name)
+            array = self._of(name)
             indexes = self._taken.pop(name)
             if array is None or array.task is None:
                 continue
@@ -158,7 +178,7 @@ class Folding:
 
     def _end_refused(self, room: _Room, moment: Moment) -> None:
         for name in list(self._refused):
-            array = self._arrays.of(name)
+            array = self._of(name)
             found = list[tuple[int, Block]]()
             if array is not None and array.task is not None and self._is_refused(array.task):
                 found = list(_changed(array, ALL, (Outcome.WAITING,), _unattested))
@@ -183,6 +203,7 @@ class Folding:
     def _clean(self, room: _Room, _: Moment) -> None:
         """Delete what is left of arrays that are gone."""
         for name, number in self._arrays.stale:
+            self._at = name
             if room.is_full:
                 return
             room.add(blocks.KIND, (name, str(number)))

@@ -1,0 +1,189 @@
+"""The seeded bugs of arrays, for `mutants`."""
+
+from __future__ import annotations
+
+from tests.simulation.mutants_base import Edit, Mutant
+
+_ARRAY = "core.model.array_records:Array"
+_ARRAYS = "core.model.array_records:Arrays"
+_BLOCKS = "core.model.blocks"
+_DECIDE = "core.planning.arrays"
+_FOLDING = "core.planning.folding:Folding"
+_MEMBERS = "core.planning.members:Members"
+
+
+def _mutant(name: str, where: str, old: str, new: str, harmless: str = "") -> Mutant:
+    return Mutant(name, (Edit(where, old, new),), harmless, sharing=False, arrays=True)
+
+
+ARRAY_MUTANTS = (
+    _mutant(
+        "a member is folded, and its status is left",
+        f"{_FOLDING}._fold",
+        'room.add("states", (task.id,))',
+        "pass",
+    ),
+    _mutant(
+        "a status is deleted, and no block tells how the member has ended",
+        f"{_FOLDING}._fold",
+        "if array.length(number) and fates:",
+        "if False:",
+    ),
+    _mutant(
+        "a fold tells the end of another member",
+        f"{_FOLDING}._fold",
+        "task.status.index % LENGTH: fate_of(task)",
+        "(task.status.index + 1) % array.length(number): fate_of(task)",
+    ),
+    _mutant(
+        "a member that has ended begins again",
+        f"{_ARRAY}.next_index",
+        "places((Outcome.WAITING,), self.length(number))",
+        "places(tuple(Outcome), self.length(number))",
+    ),
+    _mutant(
+        "a retry counts the attempts of a member anew",
+        f"{_BLOCKS}:Fate.again",
+        "Fate(Outcome.WAITING, self.attempts)",
+        "Fate(Outcome.WAITING)",
+    ),
+    _mutant(
+        "a member begins with the number of its last attempt",
+        f"{_MEMBERS}.admitted",
+        "max(task.array.fate(index).attempts, self._attempts.highest(member.id)) + 1",
+        "max(task.array.fate(index).attempts, self._attempts.highest(member.id), 1)",
+    ),
+    _mutant(
+        "a member begins while a task of its name is created",
+        "core.planning.draft:Draft.add",
+        "compares_spec = task.status_mod == 0 or (",
+        "compares_spec = (task.status_mod == 0 and task.source is None) or (",
+    ),
+    _mutant(
+        "a member begins while the spec of its array is deleted",
+        "core.planning.kin:Kin.compared_by",
+        "if task.source is not None and (",
+        "if False and (",
+    ),
+    _mutant(
+        "more members begin in one plan than may",
+        f"{_ARRAY}.room",
+        "- self.under_way - beyond",
+        "- self.under_way",
+    ),
+    _mutant(
+        "a member that waits for its retry leaves its room to another one",
+        f"{_ARRAY}.room",
+        "- self.under_way - beyond",
+        "- self.running - beyond",
+    ),
+    _mutant(
+        "members begin after one has failed (fail_fast)",
+        f"{_ARRAY}.may_begin",
+        "and not self.fails",
+        "",
+    ),
+    _mutant(
+        "a failure does not stop the others (fail_fast)",
+        f"{_DECIDE}:stop_of",
+        "if array.fails and RequestKind.RETRY not in task.requests:",
+        "if False:",
+    ),
+    _mutant(
+        "a cancel is consumed before the members under way show it",
+        f"{_DECIDE}:_cancel",
+        "or unsettled(array, request)",
+        "",
+    ),
+    _mutant(
+        "a cancel is consumed before the members that wait are cancelled",
+        f"{_DECIDE}:_cancel",
+        "array.any_within((Outcome.WAITING,), ranges) or unsettled(array, request)",
+        "unsettled(array, request)",
+    ),
+    _mutant(
+        "a cancel of some members stops others, too",
+        f"{_DECIDE}:_member",
+        "task.status.index in Ranges.parse(stop.members)",
+        "True",
+    ),
+    _mutant(
+        "a retry is consumed before its members wait again",
+        f"{_DECIDE}:_retry",
+        "if _any_ended(array, retried(request), Ranges.parse(request.members)):",
+        "if False:",
+    ),
+    _mutant(
+        "a retry of what has failed takes what was cancelled, too",
+        f"{_DECIDE}:retried",
+        "if request.only_failed else _RETRYABLE",
+        "if False else _RETRYABLE",
+    ),
+    _mutant(
+        "members begin while a request on their array waits",
+        "core.planning.admission:Admission._admit",
+        "if draft.has_changed(task_id) or task.requests:",
+        "if draft.has_changed(task_id) or (task.requests and task.array is None):",
+    ),
+    _mutant(
+        "an array ends before its members are folded",
+        f"{_ARRAY}.is_over",
+        "self._folded >= self.size and not self.members",
+        "self.ended >= self.size",
+    ),
+    _mutant(
+        "an array ends without a member that is under way",
+        f"{_ARRAY}.is_over",
+        "self._folded >= self.size and not self.members",
+        "self._folded + len(self.members) >= self.size",
+    ),
+    _mutant(
+        "an array of which members were cancelled counts as succeeded",
+        f"{_DECIDE}:_end",
+        "elif cancelled:",
+        "elif False:",
+    ),
+    _mutant(
+        "what has become of an array counts for a later one of its name",
+        f"{_ARRAY}.block",
+        "if found is not None and found.of == self.of",
+        "if found is not None",
+    ),
+    _mutant(
+        "a block that cannot be read counts as one of members that wait",
+        f"{_ARRAY}.may_begin",
+        "and not self.unreadable",
+        "",
+    ),
+    _mutant(
+        "the blocks of an array that is gone are left",
+        f"{_FOLDING}._clean",
+        "for name, number in self._arrays.stale:",
+        "for name, number in ():",
+    ),
+    _mutant(
+        "a retry and the refusal of an array undo each other",
+        f"{_FOLDING}._is_refused",
+        "if task.requests or task.frozen:",
+        "if task.frozen:",
+    ),
+    _mutant(
+        "a new leader does not carry out what was asked of an array",
+        f"{_ARRAYS}._place_array",
+        "is_asked = bool(task.requests) or",
+        "is_asked = False or",
+    ),
+    _mutant(
+        "the end of each member is told about",
+        "core.planning.beside:notice_of_end",
+        "if task.member_of:",
+        "if False:",
+    ),
+    _mutant(
+        "the end of a folded member's attempt lets nobody begin",
+        "core.planning.driver:Driver.clear",
+        "waiting = task if task is not None else self._model.arrays.task_of(attempt_id.task_id)",
+        "waiting = task",
+        "whatever ends or begins next in the pool puts it on the agenda, and so does each list of the engine",
+    ),
+)
