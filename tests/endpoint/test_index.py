@@ -6,7 +6,11 @@ import random
 
 import pytest
 
+from controller.core.model import codec
+from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
+from controller.core.model.task import Spec
 from controller.endpoint import index
 from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Sort, SortKey
@@ -115,3 +119,27 @@ def test_nothing_is_noted_while_nobody_asks() -> None:
 
 def names(tasks: TaskIndex, limit: int) -> list[str]:
     return [position.task_id for position in tasks.find(Sort(), None, None, None, "", limit)]
+
+
+def test_an_array_stands_for_its_members() -> None:
+    """It is Running while one is under way; what is left of it without its spec is listed by itself."""
+    view = ModelView()
+    tasks = TaskIndex(view.reading)
+    view.subscribe(tasks)
+
+    def listed(*states: State) -> list[str]:
+        found = tasks.find(Sort(), None, None, frozenset(states) or None, "", 10)
+        return [place.task_id for place in found]
+
+    spec = Spec(id="a", command=("true",), array=ArraySpec(size=9))
+    view.write(("tasks", ("a",), codec.encode_spec(spec, 1.0, Op("op"))))
+    assert listed(State.CREATED) == ["a"]
+    member = status_value(State.RUNNING, array="a", index=3)
+    view.write(("states", ("a-i3",), member))
+    assert (listed(), listed(State.RUNNING), listed(State.CREATED)) == (["a"], ["a"], [])
+    view.write(("tasks", ("a",), None))
+    assert listed() == ["a-i3"]
+    view.write(("tasks", ("a",), codec.encode_spec(spec, 1.0, Op("op"))))
+    assert listed() == ["a"]
+    view.write(("states", ("a-i3",), None))
+    assert listed(State.CREATED) == ["a"]

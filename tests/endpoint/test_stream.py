@@ -16,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.core.model.blocks import Block
 from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.endpoint import stream
 from controller.endpoint.api import MAX_STREAMS
@@ -91,6 +93,20 @@ def test_changes_arrive_in_order_with_what_they_mean(server: StatusServer, view:
         ("removed", "a", 4),
     ]
     assert reader.events[1][1]["state"] == "Running"
+
+
+def test_a_member_is_told_as_its_array(server: StatusServer, view: ModelView) -> None:
+    member = status_value(State.RUNNING, array="a", index=3)
+    with reading(server) as reader:
+        view.write(("states", ("a-i3",), member))
+        view.write(("arrays", ("a", "0"), Block("x", ()).encode(Op("op"))), ("states", ("a-i3",), None))
+        view.submit("last")
+        wait_until(lambda: len(reader.events) >= 3, "three events")
+    assert [(name, data["id"]) for name, data, _ in reader.events] == [
+        ("array", "a"),
+        ("array", "a"),
+        ("submitted", "last"),
+    ]
 
 
 def test_a_reader_resumes_where_it_was(server: StatusServer, view: ModelView) -> None:
