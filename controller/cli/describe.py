@@ -97,7 +97,8 @@ def _describe_task(session: Session, name: str) -> None:
             "Requests": ", ".join(view.requests),
             "Waits for": _waits_for(view),
             "Member of": view.member_of,
-            **_progress(view),
+            "Members": _members(view),
+            "First failed": _first_failed(view),
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
@@ -129,19 +130,21 @@ def _describe_task(session: Session, name: str) -> None:
         _print_events(session, AttemptId(view.id, status.attempt))
 
 
-def _progress(view: TaskView) -> dict[str, object]:
-    """How far an array has come."""
+def _members(view: TaskView) -> str:
+    """How far an array has come; "" if it is none."""
     progress = view.progress
     if progress is None:
-        return {}
+        return ""
     counts = ", ".join(f"{count:,} {state}" for state, count in progress.by_state().items() if count)
     more = f", {progress.unreadable:,} {UNREADABLE}" if progress.unreadable else ""
-    first = ", ".join(str(index) for index in progress.first_failed)
-    rest = progress.failed - len(progress.first_failed)
-    return {
-        "Members": f"{progress.ended:,} of {progress.size:,} have ended: {counts}{more}",
-        "First failed": f"{first}{f' and {rest:,} more' if rest > 0 else ''}" if first else "",
-    }
+    return f"{progress.ended:,} of {progress.size:,} have ended: {counts}{more}"
+
+
+def _first_failed(view: TaskView) -> str:
+    """The members of an array that have failed, by the first indexes; "" if there are none."""
+    failed = view.progress.first_failed if view.progress is not None else ()
+    rest = view.progress.failed - len(failed) if view.progress is not None else 0
+    return ", ".join(map(str, failed)) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _waits_for(view: TaskView) -> str:

@@ -88,9 +88,7 @@ def get(
     spec: Annotated[
         bool, typer.Option("--spec", help="Print the specs of tasks, as `tally submit -f` takes them.")
     ] = False,
-    members: Annotated[
-        bool, typer.Option("--members", help="Show the members of an array, in --state or all.")
-    ] = False,
+    members: Annotated[bool, typer.Option("--members", help="Show the members of an array.")] = False,
     tree: Annotated[
         bool, typer.Option("--tree", help="Show what a task waits for, and what waits for it.")
     ] = False,
@@ -102,8 +100,7 @@ def get(
     """
     what, only = parse_kind_and_names(kind, names or [])
     if members:
-        if what is not Kind.TASKS or len(only) != 1 or watch or spec or tree:
-            raise typer.BadParameter("--members is for one array, without -w, --spec and --tree")
+        _check_members(what, only, others=watch or spec or tree)
         print_members(session, only[0], state, output)
         return
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
@@ -123,10 +120,7 @@ def get(
         views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
-        if spec:
-            _print_specs(views, output, alone=len(only) == 1)
-        else:
-            _print_tasks(views, output, alone=len(only) == 1)
+        (_print_specs if spec else _print_tasks)(views, output, alone=len(only) == 1)
     elif what is Kind.OWNERS:
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
@@ -139,6 +133,11 @@ def _check_kind(what: Kind, **flags: str) -> None:
     for name, value in flags.items():
         if value and name not in taken.get(what, ()):
             raise typer.BadParameter(f"--{name.replace('_', '-')} does not select {what}")
+
+
+def _check_members(what: Kind, names: list[str], *, others: bool) -> None:
+    if what is not Kind.TASKS or len(names) != 1 or others:
+        raise typer.BadParameter("--members is for one array, without -w, --spec and --tree")
 
 
 def _check_spec(what: Kind, output: str, *, spec: bool, watch: bool) -> None:

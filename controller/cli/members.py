@@ -12,7 +12,6 @@ from controller.terminal import say
 from controller.views.arrays import MAX_PAGE, parse_member_states
 
 FORMS = ("json", "yaml", "name")
-COLUMNS = ("INDEX", "NAME", "STATE", "ATTEMPTS", "EXIT", "REASON", "NODE", "RUNS")
 
 
 def print_members(session: Session, array: str, state: str, output: str) -> None:
@@ -24,7 +23,7 @@ def print_members(session: Session, array: str, state: str, output: str) -> None
     if output in ("json", "yaml"):
         out.print_document({"items": [to_builtins(view) for view in found]}, output)
         return
-    table, printed = out.Table(COLUMNS), 0
+    table, printed = out.Table(out.MEMBER_COLUMNS), 0
     while page := list(islice(found, MAX_PAGE)):
         printed += len(page)
         if output == "name":

@@ -99,7 +99,7 @@ class AsyncClient:
     ) -> AsyncIterator[list[TaskView]]:
         """See Client."""
         looks = self.client.watch_tasks(pool=pool, state=state, selector=selector, owner=owner)
-        async for views in self._each(looks):
+        async for views in _each(self, looks):
             yield views
 
     async def logs(
@@ -123,15 +123,15 @@ class AsyncClient:
             options=options,
         )
         try:
-            async for part in self._each(await self.call(begin)):
+            async for part in _each(self, await self.call(begin)):
                 yield part
         finally:
             stop.set()
 
     async def members(self, array: str, *, state: str = "", members: str = "") -> AsyncIterator[MemberView]:
-        """See Members."""
+        """See ArrayMembers."""
         begin = partial(self.client.members, array, state=state, members=members)
-        async for member in self._each(await self.call(begin)):
+        async for member in _each(self, await self.call(begin)):
             yield member
 
     async def cancel(
@@ -169,7 +169,8 @@ class AsyncClient:
         """Any other call, in a thread: `await tally.call(lambda: tally.client.owners.all())`."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, what)
 
-    async def _each(self, items: Iterator[T]) -> AsyncIterator[T]:
-        end: Any = object()
-        while (item := await self.call(partial(next, items, end))) is not end:
-            yield item
+
+async def _each(client: AsyncClient, items: Iterator[T]) -> AsyncIterator[T]:
+    end: Any = object()
+    while (item := await client.call(partial(next, items, end))) is not end:
+        yield item

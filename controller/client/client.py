@@ -12,7 +12,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
-from controller.client.members import Members
+from controller.client.members import ArrayMembers
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
@@ -71,7 +71,7 @@ class Client:
     """`pause` and `resume` the admission of tasks to a pool."""
     bulk: Bulk
     """One act on many tasks: `act`."""
-    members: Members
+    members: ArrayMembers
     """The members of an array: `members("render", state="Failed")`, and `members.page`."""
     downstream: Downstream
     """What waits for a task: `retry` of it together with that."""
@@ -138,7 +138,7 @@ class Client:
         self.admission = PoolAdmission(calls)
         self.bulk = Bulk(self._requests)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
-        self.members = Members(self._reading)
+        self.members = ArrayMembers(self._reading)
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.schedules = Schedules(calls, self._reading, self.features)

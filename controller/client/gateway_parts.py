@@ -11,7 +11,7 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
-from controller.client.members import Members, each_page
+from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
 from controller.client.outputs import Outputs
@@ -185,7 +185,7 @@ class GatewayNeighbours(Neighbours):
         )
 
 
-class GatewayMembers(Members):
+class GatewayMembers(ArrayMembers):
     def __init__(self, http: GatewayCalls) -> None:
         self._http = http
 

@@ -11,7 +11,7 @@ from controller.errors import InvalidField, UserError
 from controller.views.arrays import MAX_PAGE, PAGE, MemberPage, MemberView, members_of, parse_member_states
 
 
-class Members:
+class ArrayMembers:
     """See the module's docstring. They are members also before they begin, and after they have ended."""
 
     def __init__(self, reading: Reading) -> None:

@@ -92,6 +92,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.features",
         "client/client.py::Client.hold",
         "client/client.py::Client.keys",
+        "client/client.py::Client.members",
         "client/client.py::Client.neighbours",
         "client/client.py::Client.notices",
         "client/client.py::Client.outputs",

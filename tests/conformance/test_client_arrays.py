@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from controller.client import Client
 from controller.core.model.lifecycle import State
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
@@ -42,7 +46,7 @@ def test_members(ways: Ways, array: str) -> None:
     found = ways.both(lambda client: list(client.members(array)))
     assert [each.index for each in found] == list(range(2000))
     assert [each.state for each in found[:5]] == ["Succeeded", "Failed", "Cancelled", "Running", "Waiting"]
-    for asked in (
+    selections: list[dict[str, str]] = [
         {"state": "failed,cancelled"},
         {"state": "holding"},
         {"members": "2-4,1999"},
@@ -50,12 +54,19 @@ def test_members(ways: Ways, array: str) -> None:
         {"state": "no"},
         {"members": "x"},
         {"members": "4-2"},
-    ):
+    ]
+    for asked in selections:
         ways.both(lambda client: list(client.members(array, **asked)))
     page = ways.both(lambda client: client.members.page(array, offset=1, limit=2, state="finished"))
     assert ([each.index for each in page.items], page.next_offset) == ([1, 2], None)
-    for wrong in ({"offset": -1}, {"limit": 0}, {"limit": 1001}):
-        assert "expected a whole number" in ways.both(lambda client: client.members.page(array, **wrong))
+    pages: list[dict[str, int]] = [{"offset": -1}, {"limit": 0}, {"limit": 1001}]
+    for wrong in pages:
+        offset, limit = wrong.get("offset", 0), wrong.get("limit", 1)
+        assert "expected a whole number" in ways.both(
+            lambda client: client.members.page(
+                array, offset=wrong.get("offset", 0), limit=wrong.get("limit", 1)
+            )
+        )
     assert "no task" in ways.both(lambda client: list(client.members("nobody")))
     assert "is no array" in ways.both(lambda client: list(client.members(f"{array}-i0")))
 
@@ -65,7 +76,10 @@ def test_requests_on_members(ways: Ways, put_raw: PutRaw, put_status: PutStatus)
     for name in names:
         submit_array(ways.direct, name)
         ways.gateway._http._written = begin_array(ways.direct, put_raw, put_status, name)
-    told = lambda what: ways.alike(what, *names)  # noqa: E731
+
+    def told(what: Callable[[Client, str], Any]) -> Any:
+        return ways.alike(what, *names)
+
     assert told(lambda client, name: client.cancel(name, members="0-2")).outcome == "already finished"
     assert told(lambda client, name: client.cancel(f"{name}-i0")).outcome == "already finished"
     assert "it has no 9-10" in told(lambda client, name: client.cancel(name, members="9-10"))
@@ -85,10 +99,11 @@ def test_requests_on_members(ways: Ways, put_raw: PutRaw, put_status: PutStatus)
 
 def test_requests_on_members_of_what_is_no_array(ways: Ways) -> None:
     ways.direct.submit_many([{"id": name, "command": ["true"]} for name in ("one-p", "two-p")])
-    for what in (
+    asked: list[Callable[[Client, str], Any]] = [
         lambda client, name: client.cancel(name, members="1"),
         lambda client, name: client.retry(name, only_failed=True),
-    ):
+    ]
+    for what in asked:
         assert "is no array" in ways.alike(what, "one-p", "two-p")
 
 
