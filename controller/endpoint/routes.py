@@ -8,10 +8,15 @@ from typing import Any
 
 from starlette.responses import Response
 
-from controller.endpoint import documents, query, schedule_documents, sharing_documents, summary
+from controller.endpoint import (
+    array_documents,
+    documents,
+    query,
+    schedule_documents,
+    sharing_documents,
+    summary,
+)
 from controller.endpoint.api import ReadApi
-from controller.endpoint.array_documents import MemberList
-from controller.endpoint.members import member_runs, members
 from controller.endpoint.route import Ask, Route
 from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
@@ -111,8 +116,8 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks/{id}/members",
         "listMembers",
         "Members of an array, in the order of their indexes, and how far all of them have come.",
-        members,
-        answer=MemberList,
+        array_documents.members,
+        answer=array_documents.MemberList,
         parameters=query.MEMBERS,
         problems={HTTPStatus.NOT_FOUND: "There is no such task, or it is no array."},
         reads_model=True,
@@ -121,7 +126,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks/{id}/members/runs",
         "getMemberRuns",
         "The states of an array's members in the order of their indexes, as runs of neighbours.",
-        member_runs,
+        array_documents.member_runs,
         answer=MemberRuns,
         problems={HTTPStatus.NOT_FOUND: "There is no such array."},
         reads_model=True,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.model.blocks import Block, Fate, Outcome
+from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.views import array_runs
 from controller.views.array_runs import MemberRuns, members_by_pool, runs_of
@@ -75,6 +77,16 @@ def test_what_cannot_be_read_and_what_never_began(stage: Stage, leader: StagedRe
     assert runs(stage).runs == [(2000, "Cancelled")]
     assert runs_of(stage.model(), "b") is None
     assert members_by_pool(stage.model())["default", "Cancelled"] == 2000
+
+
+def test_a_block_with_more_members_than_the_array(stage: Stage, leader: StagedReplica) -> None:
+    """Whoever wrote it: what is beyond the array is left out."""
+    stage.submit("a", array={"size": 3})
+    array = stage.model().arrays.of("a")
+    assert array is not None
+    block = Block.of_fates(array.of, [Fate(Outcome.SUCCEEDED, 1, 0)] * 2 + [Fate(Outcome.FAILED, 1)] * 5)
+    stage.put(f"{stage.keys.prefix}arrays/a/0", block.encode(Op("another")))
+    assert runs(stage).runs == [(2, "Succeeded"), (1, "Failed")]
 
 
 def test_too_many_runs_are_cut_off(
