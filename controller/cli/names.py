@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.session import CONNECTION, Session
-from controller.core.model.arrays import Member, split_member
+from controller.core.model.arrays import MemberName, split_member
 from controller.core.model.lifecycle import State
 from controller.errors import InvalidField, TallyError
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
@@ -75,7 +75,7 @@ def named(text: str) -> str:
         return name
     if not members.isdigit():
         raise typer.BadParameter(f"{text!r} names several members: name one, as in {name}[7]")
-    return str(Member(name, int(members)))
+    return str(MemberName(name, int(members)))
 
 
 def split_members(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from controller.client.errors import NotFound
 from controller.client.views import TaskView, task_view
 from controller.clock import Clock
 from controller.core.model import blocks, kept_log
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
@@ -79,7 +79,7 @@ class Reading:
             parse_name(task_id, "id", "a task id")
             records, read_at = self._records(task_id)
             revision = revision or read_at
-            member = Member.parse(task_id)
+            member = MemberName.parse(task_id)
             if member is not None and not any(record.kind == "tasks" for record in records):
                 records += self._records(member.array)[0] + self._blocks(member.array)
             elif any(record.kind == "tasks" and b'"array"' in (record.value or b"") for record in records):

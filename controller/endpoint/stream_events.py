@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from controller.core.model import blocks
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.codec import decode_status
 from controller.core.model.records import Change
 from controller.errors import CorruptValue
@@ -25,7 +25,7 @@ def is_told(change: Change) -> bool:
 
 def is_of_member(change: Change) -> bool:
     """Whether it is the status of a member."""
-    return b'"array":' in (change.value or b"") and Member.parse(change.names[0]) is not None
+    return b'"array":' in (change.value or b"") and MemberName.parse(change.names[0]) is not None
 
 
 def event_of(change: Change) -> bytes:
@@ -42,6 +42,7 @@ def event_of(change: Change) -> bytes:
 
 
 def status_event(task_id: str, mod: int, value: bytes) -> bytes:
+    """The event of a task whose status has changed; of one that cannot be read, `quarantined`."""
     try:
         status, _ = decode_status(value)
     except CorruptValue as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from controller.core.model import blocks
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import LENGTH
 from controller.core.model.model import Model
 from controller.core.model.records import Change
@@ -21,7 +21,7 @@ def names_of(change: Change) -> tuple[str, ...]:
     name = change.names[0]
     if change.kind == blocks.KIND:
         return (f"{name}/{change.names[1]}",)
-    member = Member.parse(name) if change.kind == "states" else None
+    member = MemberName.parse(name) if change.kind == "states" else None
     return (name, f"{member.array}/i") if member is not None else (name,)
 
 
@@ -34,7 +34,7 @@ def named_among(changed: Collection[str], wanted: Collection[str]) -> set[str]:
     """Those of the `wanted` tasks, and members by their names, that may be shown otherwise."""
     found = {task_id for name in changed if (task_id := name.partition("/")[0]) in wanted}
     for name in wanted:
-        member = Member.parse(name) if "-i" in name else None
+        member = MemberName.parse(name) if "-i" in name else None
         if member is not None and (
             member.array in changed or f"{member.array}/{member.index // LENGTH}" in changed
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
-from controller.core.model.arrays import MAX_SIZE, Member, Ranges
+from controller.core.model.arrays import MAX_SIZE, MemberName, Ranges
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
 from controller.core.model.requests import Request, RequestKind
@@ -95,7 +95,7 @@ def part_of(model: Model, view: _Shown, members: str, *, only_failed: bool = Fal
         raise InvalidField(
             "members", f"has {len(text):,} characters, but at most {MAX_CHARACTERS:,} are allowed at once"
         )
-    member = Member.parse(view.id) if view.member_of else None
+    member = MemberName.parse(view.id) if view.member_of else None
     array = model.tasks.get(view.member_of)
     if member is not None and array is not None and array.array is not None and not text:
         return Part(member.array, str(member.index), only_failed)

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from controller.core.model import blocks
 from controller.core.model.array_records import Array, fate_of, member_spec
-from controller.core.model.arrays import ALL, Member, Ranges
-from controller.core.model.blocks import LENGTH, Fate, Outcome
+from controller.core.model.arrays import ALL, MemberName, Ranges
+from controller.core.model.blocks import LENGTH, Fate, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -39,17 +39,17 @@ _GROUPS = {
     "finished": frozenset(state.value for state in FINISHED),
 }
 SHOWN = {
-    Outcome.WAITING: WAITING_MEMBER,
-    Outcome.SUCCEEDED: State.SUCCEEDED.value,
-    Outcome.FAILED: State.FAILED.value,
-    Outcome.CANCELLED: State.CANCELLED.value,
+    MemberOutcome.WAITING: WAITING_MEMBER,
+    MemberOutcome.SUCCEEDED: State.SUCCEEDED.value,
+    MemberOutcome.FAILED: State.FAILED.value,
+    MemberOutcome.CANCELLED: State.CANCELLED.value,
 }
 _OUTCOMES = {shown: outcome for outcome, shown in SHOWN.items()}
 _STATES = {
-    Outcome.WAITING: State.CREATED,
-    Outcome.SUCCEEDED: State.SUCCEEDED,
-    Outcome.FAILED: State.FAILED,
-    Outcome.CANCELLED: State.CANCELLED,
+    MemberOutcome.WAITING: State.CREATED,
+    MemberOutcome.SUCCEEDED: State.SUCCEEDED,
+    MemberOutcome.FAILED: State.FAILED,
+    MemberOutcome.CANCELLED: State.CANCELLED,
 }
 
 
@@ -117,7 +117,7 @@ class MemberPage(NamedTuple):
 class MemberFacts(NamedTuple):
     """What is known of a member that has no status: it has not begun, or its end is folded."""
 
-    member: Member
+    member: MemberName
     array: Task
     spec: Spec
     state: State | None  # None: its block cannot be read
@@ -220,7 +220,7 @@ def parse_member_states(text: str) -> frozenset[str]:
 
 def member_without_status(model: Model, name: str) -> MemberFacts | None:
     """The member of this name, as its block has it; None if no array has such a member."""
-    member = Member.parse(name)
+    member = MemberName.parse(name)
     array = model.arrays.of(member.array) if member is not None else None
     if member is None or array is None or array.task is None or array.spec is None:
         return None
@@ -285,7 +285,7 @@ def _is_any_under_way(array: Array) -> bool:
     return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
 
 
-def _folded(array: Array) -> dict[Outcome, int]:
+def _folded(array: Array) -> dict[MemberOutcome, int]:
     """How many members have ended and are folded, by outcome."""
     counts = dict(array.counts)
     for task in array.members.values():
@@ -302,7 +302,7 @@ def _within_unreadable(array: Array) -> int:
 
 def _first_failed(array: Array) -> tuple[int, ...]:
     under_way = sorted(index for index in array.members if state_within(array, index) == State.FAILED)
-    return tuple(islice(merge(under_way, array.indexes((Outcome.FAILED,))), FIRST_FAILED))
+    return tuple(islice(merge(under_way, array.indexes((MemberOutcome.FAILED,))), FIRST_FAILED))
 
 
 def _members(
@@ -326,15 +326,15 @@ def _others(
     """The members of a block that have no status, from `low` to `high`, with their fates."""
     block, length = array.block(number), array.length(number)
     if states is None:
-        wanted = frozenset(Outcome)
+        wanted = frozenset(MemberOutcome)
     elif number in array.unreadable:
-        wanted = frozenset(Outcome) if UNREADABLE in states else frozenset()
+        wanted = frozenset(MemberOutcome) if UNREADABLE in states else frozenset()
     elif never_began(array):
-        wanted = frozenset(Outcome) if State.CANCELLED in states else frozenset()
+        wanted = frozenset(MemberOutcome) if State.CANCELLED in states else frozenset()
     else:
         wanted = frozenset(_OUTCOMES[state] for state in states if state in _OUTCOMES)
     waiting = length - block.ended_within(length).total()
-    if not any(waiting if outcome is Outcome.WAITING else block.counts[outcome] for outcome in wanted):
+    if not any(waiting if outcome is MemberOutcome.WAITING else block.counts[outcome] for outcome in wanted):
         return
     for place, fate in enumerate(block.fates(length)):
         index = number * LENGTH + place
@@ -360,7 +360,7 @@ def _with_status(array: Array, index: int) -> MemberView:
 
 
 def _of_block(array: Array, index: int, fate: Fate) -> MemberView:
-    name = str(Member(array.name, index))
+    name = str(MemberName(array.name, index))
     if index // LENGTH in array.unreadable:
         return MemberView(index=index, name=name, state=UNREADABLE)
     if never_began(array):

@@ -7,7 +7,7 @@ rules of `queue`, `planner` and `transitions`.
 from __future__ import annotations
 
 from controller.core.model import quarantine
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
@@ -51,7 +51,7 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
     `sees` tells of which tasks that ended before it the reader may know how; None: of all.
     """
     task = model.tasks.get(task_id)
-    member = Member.parse(task_id)
+    member = MemberName.parse(task_id)
     if member is not None and (
         told := explain_folded(model, task_id, now, lambda: explain(model, member.array, now, sees))
     ):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from controller.core.model.array_records import Array
 from controller.core.model.arrays import Ranges
-from controller.core.model.blocks import KIND, Outcome
+from controller.core.model.blocks import KIND, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
@@ -40,7 +40,11 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
     if asked and array.has_begun:
         return f"{sentence}; no member begins until {' and '.join(asked)} is carried out"
     if array.fails:
-        failed = progress.first_failed[0] if progress.first_failed else next(array.indexes((Outcome.FAILED,)))
+        failed = (
+            progress.first_failed[0]
+            if progress.first_failed
+            else next(array.indexes((MemberOutcome.FAILED,)))
+        )
         return (
             f"{sentence}; no other one begins, and those that run are stopped, since member {failed} has"
             " failed (fail_fast)"
@@ -59,7 +63,7 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
 
 def explain_ended(array: Array) -> str:
     """The command that runs again what has not succeeded in an array that has ended."""
-    failed, cancelled = array.counts[Outcome.FAILED], array.counts[Outcome.CANCELLED]
+    failed, cancelled = array.counts[MemberOutcome.FAILED], array.counts[MemberOutcome.CANCELLED]
     name = array.name
     if not failed or not cancelled:
         which = "the failed" if failed else "the cancelled"
@@ -134,7 +138,9 @@ def _have(number: int) -> str:
 
 
 def _next(array: Array) -> int | None:
-    return next((index for index in array.indexes((Outcome.WAITING,)) if index not in array.members), None)
+    return next(
+        (index for index in array.indexes((MemberOutcome.WAITING,)) if index not in array.members), None
+    )
 
 
 def _unreadable(array: Array) -> str:

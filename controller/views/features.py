@@ -87,7 +87,9 @@ def uses(model: Model, name: str) -> list[str]:
     # the records that keep parents of tasks which wait are those of these tasks
     awaits = [f"awaits/{'/'.join(pair)}" for pair in (*model.dependencies.early, *model.dependencies.stale)]
     attested += [f"attested-schedules/{name}" for name in sorted(model.schedules.attested)]
+    blocks = [f"arrays/{array.name}" for array in model.arrays]
     own = {
+        features.ARRAYS: sorted(blocks),
         features.ATTESTED: attested,
         features.CLAIMS: claims,
         features.DEPENDENCIES: sorted(awaits),

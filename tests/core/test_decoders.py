@@ -36,6 +36,7 @@ from controller.core.model.op import Op
 from controller.core.model.records import Change, decode_ledger
 from controller.election import term_records
 from controller.endpoint.problems import Problem
+from controller.endpoint.stream_events import status_event
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import pod
@@ -133,6 +134,7 @@ ROWS: dict[str, Row] = {
     "core.model.schedules.decode_state": Row(
         lambda data: schedules.decode_state("nightly", data), ("schedule-states",), CORRUPT
     ),
+    "endpoint.stream_events.status_event": Row(lambda data: status_event("a", 5, data), ("states",)),
     "core.model.notices.decode_notice": Row(notices.decode_notice, ("outbox",), CORRUPT),
     "core.model.notices.decode_delivery": Row(notices.decode_delivery, ("delivered",), CORRUPT),
     "core.model.kept_log.decode": Row(kept_log.decode, ("logs",), CORRUPT),

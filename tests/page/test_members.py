@@ -9,7 +9,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from controller.core.model.arrays import ArraySpec
-from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
+from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from tests.page.browser import Browser
@@ -18,8 +18,8 @@ from tests.page.test_page import CONTRASTS, NAMELESS
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
-WAITS, SUCCEEDED = Fate(Outcome.WAITING), Fate(Outcome.SUCCEEDED, 1, 0)
-FAILED, CANCELLED = Fate(Outcome.FAILED, 2, 3, "Failed"), Fate(Outcome.CANCELLED)
+WAITS, SUCCEEDED = Fate(MemberOutcome.WAITING), Fate(MemberOutcome.SUCCEEDED, 1, 0)
+FAILED, CANCELLED = Fate(MemberOutcome.FAILED, 2, 3, "Failed"), Fate(MemberOutcome.CANCELLED)
 
 PIXELS = """
 const canvas = document.querySelector(".members-grid"), edge = arguments[0];

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from controller.core.model import codec
-from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
+from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
@@ -43,7 +43,7 @@ def write_status(stage: Stage, name: str, of: str = "", **fields: Any) -> None:
     stage.put(stage.keys.state(name), codec.encode_status(status, codec.NO_EXTRAS))
 
 
-SUCCEEDED, FAILED = Fate(Outcome.SUCCEEDED, 1, 0), Fate(Outcome.FAILED, 1, 1, "Failed")
+SUCCEEDED, FAILED = Fate(MemberOutcome.SUCCEEDED, 1, 0), Fate(MemberOutcome.FAILED, 1, 1, "Failed")
 
 
 def test_the_audit_finds_nothing_in_the_life_of_an_array(stage: Stage, leader: StagedReplica) -> None:
@@ -74,7 +74,7 @@ def test_the_audit_finds_nothing_in_the_life_of_an_array(stage: Stage, leader: S
 def test_a_member_that_had_ended_is_under_way(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 3})
     step(leader)
-    write_block(stage, Fate(Outcome.WAITING), SUCCEEDED)
+    write_block(stage, Fate(MemberOutcome.WAITING), SUCCEEDED)
     assert i15(stage) == [
         "task/a-i1 is Pending at attempt 1, but its block says that it has succeeded after 1 attempt"
     ]
@@ -83,7 +83,7 @@ def test_a_member_that_had_ended_is_under_way(stage: Stage, leader: StagedReplic
 def test_a_members_attempts_begin_anew(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 3})
     step(leader)
-    write_block(stage, Fate(Outcome.WAITING, 3))
+    write_block(stage, Fate(MemberOutcome.WAITING, 3))
     assert i15(stage) == ["task/a-i0 is at attempt 1, but its block says that it has had 3"]
 
 
@@ -110,7 +110,7 @@ def test_a_finished_array_has_members_that_wait(stage: Stage, leader: StagedRepl
     stage.submit("a", array={"size": 3})
     step(leader)
     end(leader, "a-i0-1", "a-i1-1", "a-i2-1", phase=Phase.FAILED)
-    write_block(stage, FAILED, Fate(Outcome.WAITING, 1), FAILED)
+    write_block(stage, FAILED, Fate(MemberOutcome.WAITING, 1), FAILED)
     found = "task/a is Failed, but 1 of its 3 members wait, the first of them 1: they never begin"
     assert i15(stage) == [found]
     leader.sync()
@@ -128,7 +128,7 @@ def test_the_state_does_not_follow_from_the_members(stage: Stage, leader: Staged
     assert stage.state("a") == "Succeeded"
     write_block(stage, SUCCEEDED, FAILED)
     assert i15(stage) == ["task/a is Succeeded, but by its members it is Failed (1 succeeded, 1 failed)"]
-    write_block(stage, SUCCEEDED, Fate(Outcome.CANCELLED))
+    write_block(stage, SUCCEEDED, Fate(MemberOutcome.CANCELLED))
     assert i15(stage) == [
         "task/a is Succeeded, but by its members it is Cancelled (1 succeeded, 1 cancelled)"
     ]

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from controller.core.model import blocks, codec
-from controller.core.model.arrays import Member
-from controller.core.model.blocks import LENGTH, Outcome
+from controller.core.model.arrays import MemberName
+from controller.core.model.blocks import LENGTH, MemberOutcome
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
@@ -208,7 +208,7 @@ def test_each_taken_name_is_skipped_and_told(stage: Stage, leader: StagedReplica
     assert stage.state("a") == "Failed"
     array = stage.model().arrays.of("a")
     assert array is not None
-    assert array.fate(1) == (Outcome.FAILED, 0, None, "NameTaken")
+    assert array.fate(1) == (MemberOutcome.FAILED, 0, None, "NameTaken")
 
 
 def test_a_task_of_a_members_name_waits_until_the_member_has_ended(
@@ -253,7 +253,7 @@ def test_a_later_array_of_the_name_begins_anew(stage: Stage, leader: StagedRepli
     stage.delete(stage.keys.task("a"))
     stage.delete(stage.keys.state("a"))
     block = blocks.decode_block(stage.value(f"{stage.keys.prefix}arrays/a/0"))
-    assert block.counts == Counter({Outcome.SUCCEEDED: 2})
+    assert block.counts == Counter({MemberOutcome.SUCCEEDED: 2})
     stage.put(stage.keys.task("a"), stage_spec(stage, "a", 2))
     assert step(leader) == ["a-i0-2", "a-i1-2"]
 
@@ -307,8 +307,8 @@ def test_priorities_and_holds(stage: Stage, leader: StagedReplica) -> None:
 
 
 def test_members_are_named_by_their_arrays() -> None:
-    assert str(Member("a", 7)) == "a-i7"
-    assert Member.parse("a-i7") == Member("a", 7)
-    assert Member.parse("a-i07") is None
-    assert Member.parse("a-i7-i8") == Member("a-i7", 8)
-    assert Member.parse("a") is None
+    assert str(MemberName("a", 7)) == "a-i7"
+    assert MemberName.parse("a-i7") == MemberName("a", 7)
+    assert MemberName.parse("a-i07") is None
+    assert MemberName.parse("a-i7-i8") == MemberName("a-i7", 8)
+    assert MemberName.parse("a") is None

@@ -38,14 +38,14 @@ ARRAY_MUTANTS = (
     _mutant(
         "a member that has ended begins again",
         f"{_ARRAY}.next_index",
-        "places((Outcome.WAITING,), self.length(number))",
-        "places(tuple(Outcome), self.length(number))",
+        "places((MemberOutcome.WAITING,), self.length(number))",
+        "places(tuple(MemberOutcome), self.length(number))",
     ),
     _mutant(
         "a retry counts the attempts of a member anew",
         f"{_BLOCKS}:Fate.again",
-        "Fate(Outcome.WAITING, self.attempts)",
-        "Fate(Outcome.WAITING)",
+        "Fate(MemberOutcome.WAITING, self.attempts)",
+        "Fate(MemberOutcome.WAITING)",
     ),
     _mutant(
         "a member begins with the number of its last attempt",
@@ -98,7 +98,7 @@ ARRAY_MUTANTS = (
     _mutant(
         "a cancel is consumed before the members that wait are cancelled",
         f"{_DECIDE}:_cancel",
-        "array.any_within((Outcome.WAITING,), ranges) or unsettled(array, request)",
+        "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request)",
         "unsettled(array, request)",
     ),
     _mutant(

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from controller.core.model import array_records, blocks, codec
-from controller.core.model.arrays import Member, Ranges
-from controller.core.model.blocks import KIND, WAITS, Block, Fate, Outcome, decode_block
+from controller.core.model.arrays import MemberName, Ranges
+from controller.core.model.blocks import KIND, WAITS, Block, Fate, MemberOutcome, decode_block
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import Spec, Status, Step
 from controller.core.planning import folding
@@ -64,13 +64,13 @@ class ArrayUsers:
         fields = {**users._fields(), "array": array}
         fields["resources"] = {"cpu": rng.choice(("250m", "250m", "500m", 1))}
         if rng.random() < 0.15:
-            users.put_spec(str(Member(name, rng.randrange(size))))
+            users.put_spec(str(MemberName(name, rng.randrange(size))))
         if after := users.kin.after():
             users.kin.write(name, {"after": after, **fields})
         else:
             users._write_spec(name, fields)
         if rng.random() < 0.05:  # when it may be under way, or has ended
-            taken = str(Member(name, rng.randrange(size)))
+            taken = str(MemberName(name, rng.randrange(size)))
             users.soon(rng.random() * 5, lambda: users.put_spec(taken))
 
     def ask(self) -> None:
@@ -238,11 +238,11 @@ class ArrayJudge:
             return False
         fates = self._fates(name, spec.array.size) or []
         ended = [status.state for status in self.members(name).values()]
-        return "Failed" in ended or any(fate.outcome is Outcome.FAILED for fate in fates)
+        return "Failed" in ended or any(fate.outcome is MemberOutcome.FAILED for fate in fates)
 
     def inherits(self, task_id: str, step: Step) -> bool:
         """Whether this step of a member carries out a cancel of its array."""
-        member = Member.parse(task_id)
+        member = MemberName.parse(task_id)
         if member is None:
             return False
         words = step.message.replace(":", "").split()
@@ -284,33 +284,36 @@ class ArrayJudge:
         return ""
 
     def _wrong_fate(self, name: str, index: int, before: Fate, after: Fate, known: int) -> str:
-        member, keys = str(Member(name, index)), self._oracle.keys
+        member, keys = str(MemberName(name, index)), self._oracle.keys
         key = keys.state(member)
         if after.attempts < before.attempts:
             return "counts attempts back"
         if key in self._oracle.before and self._oracle.etcd.get(key) is None:
             value = self._oracle.before[key]
             status = codec.decode_status(value)[0] if value is not None else Status()
-            told = Fate(Outcome(status.state.lower()), status.attempt, status.exit_code)
+            told = Fate(MemberOutcome(status.state.lower()), status.attempt, status.exit_code)
             self._count("folded")
             return "folds another end than there was" if after[:3] != told[:3] else ""
-        if before.outcome is Outcome.WAITING and after.outcome is Outcome.CANCELLED:
+        if before.outcome is MemberOutcome.WAITING and after.outcome is MemberOutcome.CANCELLED:
             self._count("cancelled")
             if self._covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
                 shown = self._oracle.statuses.get(member)
                 is_one = shown is not None and shown.array == name
                 return "cancels a member that is under way" if is_one else ""
             return "cancels what nobody asked to"
-        if after.outcome is Outcome.WAITING and before.outcome in (Outcome.FAILED, Outcome.CANCELLED):
+        if after.outcome is MemberOutcome.WAITING and before.outcome in (
+            MemberOutcome.FAILED,
+            MemberOutcome.CANCELLED,
+        ):
             self._count("again")
             asked = self._covering(name, RequestKind.RETRY, index, known)
-            if before.outcome is Outcome.CANCELLED:
+            if before.outcome is MemberOutcome.CANCELLED:
                 asked = [request for request in asked if not request.only_failed]
             return "" if asked else "lets run again what nobody asked for"
-        if (before.outcome, after.reason) == (Outcome.WAITING, "NameTaken"):
+        if (before.outcome, after.reason) == (MemberOutcome.WAITING, "NameTaken"):
             self._count("taken")
             return "" if self._oracle.specs_put.get(member) else "says that a name is taken which is not"
-        if (before.outcome, after.reason) == (Outcome.WAITING, "Unattested"):
+        if (before.outcome, after.reason) == (MemberOutcome.WAITING, "Unattested"):
             self._count("refused")
             return self._wrong_refusal(name)
         return "changes a fate without a reason"
@@ -402,8 +405,8 @@ class ArrayJudge:
             return f"ends while member {waiting[0]} waits"
         self._count("ended")
         outcomes = {fate.outcome for fate in fates}
-        due = "Failed" if Outcome.FAILED in outcomes else "Succeeded"
-        due = "Cancelled" if due == "Succeeded" and Outcome.CANCELLED in outcomes else due
+        due = "Failed" if MemberOutcome.FAILED in outcomes else "Succeeded"
+        due = "Cancelled" if due == "Succeeded" and MemberOutcome.CANCELLED in outcomes else due
         return "" if new.state == due else f"ends {new.state}, and its members have {outcomes}"
 
     def left(self) -> list[str]:

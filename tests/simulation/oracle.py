@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from controller.core.model import codec, kept_log
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.installation import decode_engine, decode_installation
 from controller.core.model.model import Model
@@ -607,7 +607,7 @@ class Oracle:
         self._check_writer(event.item.value, f"log of {task_id}", writer)
         kept, status = kept_log.decode(event.item.value), self.statuses.get(task_id)
         before = self.values.get(event.key)
-        member = Member.parse(task_id)
+        member = MemberName.parse(task_id)
         names = (task_id, member.array) if member is not None else (task_id,)
         if all(self.keys.task(name) not in self.values for name in names):
             raise Violation("layout", f"a log was kept of {task_id}, which is gone", task_id)
@@ -635,7 +635,7 @@ class Oracle:
         """What its spec says; None: nothing, or it is not certain: another one stood there before, which a
         leader may still see.
         """
-        member = Member.parse(task_id)
+        member = MemberName.parse(task_id)
         if member is not None and {task_id, member.array} <= self.specs_put.keys():
             return None  # whose log it is cannot be told from its name
         spec_id = self.arrays.spec_id(task_id)

@@ -6,13 +6,17 @@ from typing import Any
 
 from controller.client import Client
 from controller.core.model import codec
-from controller.core.model.blocks import WAITS, Block, Fate, Outcome
+from controller.core.model.blocks import WAITS, Block, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from tests.client.conftest import PutRaw, PutStatus
 from tests.support.etcd import in_seconds
 
-ENDED = (Fate(Outcome.SUCCEEDED, 1, 0), Fate(Outcome.FAILED, 2, 3, "Error"), Fate(Outcome.CANCELLED))
+ENDED = (
+    Fate(MemberOutcome.SUCCEEDED, 1, 0),
+    Fate(MemberOutcome.FAILED, 2, 3, "Error"),
+    Fate(MemberOutcome.CANCELLED),
+)
 
 
 def submit_array(client: Client, name: str, size: int = 10, **more: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.model.blocks import Block, Fate, Outcome
+from controller.core.model.blocks import Block, Fate, MemberOutcome
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.views import array_runs
@@ -84,7 +84,9 @@ def test_a_block_with_more_members_than_the_array(stage: Stage, leader: StagedRe
     stage.submit("a", array={"size": 3})
     array = stage.model().arrays.of("a")
     assert array is not None
-    block = Block.of_fates(array.of, [Fate(Outcome.SUCCEEDED, 1, 0)] * 2 + [Fate(Outcome.FAILED, 1)] * 5)
+    block = Block.of_fates(
+        array.of, [Fate(MemberOutcome.SUCCEEDED, 1, 0)] * 2 + [Fate(MemberOutcome.FAILED, 1)] * 5
+    )
     stage.put(f"{stage.keys.prefix}arrays/a/0", block.encode(Op("another")))
     assert runs(stage).runs == [(2, "Succeeded"), (1, "Failed")]
 

@@ -6,15 +6,15 @@ have its name: then the spec of that name, if there is one, belongs to another t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from controller.core.model.arrays import ALL, Member, Ranges, environment
-from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.array import OF_ENDS, ArrayOf
+from controller.core.model.arrays import MemberName, environment
+from controller.core.model.blocks import Block, Fate, MemberOutcome
+from controller.core.model.lifecycle import WAITING
 from controller.core.model.records import Own, Task
 from controller.core.model.task import Spec
 from controller.errors import CorruptValue
@@ -22,186 +22,24 @@ from controller.errors import CorruptValue
 UNREADABLE = "the spec of its array cannot be read"
 """The `spec_error` of such a member. What can be read is looked at again."""
 
-_OF_ENDS = {
-    State.SUCCEEDED: Outcome.SUCCEEDED,
-    State.FAILED: Outcome.FAILED,
-    State.CANCELLED: Outcome.CANCELLED,
-}
+Array = ArrayOf[Task]
 
 
 def fate_of(task: Task) -> Fate:
     """The fate of a member that has ended, and is not folded yet."""
     assert task.status is not None
     status = task.status
-    outcome = _OF_ENDS[status.state]
-    reason = status.reason if outcome is Outcome.FAILED else ""
+    outcome = OF_ENDS[status.state]
+    reason = status.reason if outcome is MemberOutcome.FAILED else ""
     return Fate(outcome, status.attempt, status.exit_code, reason[:64])
 
 
 class _Place(NamedTuple):
     """Where a member is counted, and whether it holds resources, or has ended."""
 
-    member: Member
+    member: MemberName
     holds: bool
-    ending: Outcome | None
-
-
-class Array:
-    """One array. `task` is its task, None if it is gone, or its spec is none of an array.
-
-    `counts` are members that have ended, by outcome, folded or not. `members` are those with a status, by
-    index; `running` is how many of these hold resources.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.task: Task | None = None
-        self.spec: Spec | None = None  # of its task
-        self.size = 0
-        self.of = ""  # the `op` of its spec
-        self.blocks: dict[int, Block] = {}  # of its spec or not
-        self.unreadable: dict[int, None] = {}
-        self.members: dict[int, Task] = {}
-        self.running = 0
-        self.counts: Counter[Outcome] = Counter()
-        self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
-        self._folded = 0
-        self._own = 0  # blocks of its spec
-        self._lowest = 0  # no member below is to begin
-
-    @property
-    def waiting(self) -> int:
-        """How many members have no status, and have not ended: they are to begin."""
-        return max(0, self.size - self._folded - len(self.members)) if self.task is not None else 0
-
-    @property
-    def ended(self) -> int:
-        """How many have ended."""
-        return sum(self.counts.values())
-
-    @property
-    def under_way(self) -> int:
-        """How many have begun, and have not ended: they run, or are to be retried."""
-        return len(self.members) - (self.ended - self._folded)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any member has ever begun, or was cancelled before."""
-        return self.task is not None and bool(self.members or self._own)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all members have ended and are folded."""
-        return (
-            self.task is not None and not self.unreadable and self._folded >= self.size and not self.members
-        )
-
-    @property
-    def fails(self) -> bool:
-        """Whether a member has failed, and no other one is to run after that."""
-        array = self.spec.array if self.spec is not None else None
-        return array is not None and array.fail_fast and self.counts[Outcome.FAILED] > 0
-
-    @property
-    def may_begin(self) -> bool:
-        """Whether a member is to begin, as far as the array alone says."""
-        return self.waiting > 0 and not self.unreadable and not self.fails
-
-    @property
-    def turn(self) -> tuple[bool, ...]:
-        """What decides where its task is placed in the indexes."""
-        return self.may_begin, self.is_over, self.fails, self.has_begun
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether not all members may run at once."""
-        array = self.spec.array if self.spec is not None else None
-        return array is not None and array.max_running is not None
-
-    def room(self, beyond: int) -> int:
-        """How many more members may begin, if so many have begun that the model does not show.
-
-        A member that waits for its retry keeps its room, or more would run than may once its wait is over.
-        """
-        array = self.spec.array if self.spec is not None else None
-        most = array.max_running if array is not None else None
-        return (most if most is not None else self.size) - self.under_way - beyond
-
-    def length(self, number: int) -> int:
-        """How many members the block has."""
-        return max(0, min(LENGTH, self.size - number * LENGTH))
-
-    def block(self, number: int) -> Block:
-        """The block of this number, of this array's spec."""
-        found = self.blocks.get(number)
-        return found if found is not None and found.of == self.of else Block(self.of, ())
-
-    def fate(self, index: int) -> Fate:
-        """What has become of a member, as its block says."""
-        return self.block(index // LENGTH).fate(index % LENGTH)
-
-    def indexes(self, outcomes: Iterable[Outcome], ranges: Ranges = ALL) -> Iterator[int]:
-        """The members whose block says one of these outcomes, in order. Those under way count as waiting."""
-        wanted = tuple(outcomes)
-        for first, last in ranges.within(self.size):
-            for number in range(first // LENGTH, last // LENGTH + 1):
-                for place in self.block(number).places(wanted, self.length(number)):
-                    if first <= number * LENGTH + place <= last:
-                        yield number * LENGTH + place
-
-    def any_within(self, outcomes: Iterable[Outcome], ranges: Ranges) -> bool:
-        """Whether a member of the ranges that is not under way has one of these outcomes."""
-        return any(index not in self.members for index in self.indexes(outcomes, ranges))
-
-    def next_index(self, start: int, may_begin: Callable[[int], bool]) -> int | None:
-        """The first member at or after `start` that is to begin, and may; None if there is none."""
-        index, is_lowest = max(start, self._lowest), start <= self._lowest
-        while index < self.size:
-            number, place = divmod(index, LENGTH)
-            for one in self.block(number).places((Outcome.WAITING,), self.length(number)):
-                index = number * LENGTH + one
-                if one < place or index in self.members:
-                    continue
-                if is_lowest:
-                    self._lowest, is_lowest = index, False
-                if may_begin(index):
-                    return index
-            index = (number + 1) * LENGTH
-        if is_lowest:
-            self._lowest = self.size
-        return None
-
-    # -- changes, by Arrays alone
-
-    def look_from(self, index: int) -> None:
-        """A member may be to begin that was not before."""
-        self._lowest = min(self._lowest, index)
-
-    def count(self) -> None:
-        """Count the blocks anew."""
-        self._lowest = 0
-        self.counts.clear()
-        for number in self.blocks:
-            self.counts += self.block(number).ended_within(self.length(number))
-        self._folded = sum(self.counts.values())
-        self._own = sum(block.of == self.of for block in self.blocks.values())
-        for task in self.members.values():
-            if task.status is not None and (outcome := _OF_ENDS.get(task.status.state)):
-                self.counts[outcome] += 1
-
-    def put(self, number: int, block: Block | None) -> None:
-        """Take in a block; None: it is gone."""
-        before = self.block(number).ended_within(self.length(number))
-        known = self.blocks.pop(number, None)
-        self._own -= known is not None and known.of == self.of
-        if block is not None:
-            self.blocks[number] = block
-            self._own += block.of == self.of
-        after = self.block(number).ended_within(self.length(number))
-        self.counts.subtract(before)
-        self.counts.update(after)
-        self._folded += after.total() - before.total()
-        self.look_from(number * LENGTH)
+    ending: MemberOutcome | None
 
 
 class Arrays:
@@ -231,7 +69,7 @@ class Arrays:
 
     def task_of(self, name: str) -> Task | None:
         """The task of the array that has, or may have, a member of this name; None if there is none."""
-        member = Member.parse(name) if self._arrays else None
+        member = MemberName.parse(name) if self._arrays else None
         array = self._arrays.get(member.array) if member is not None else None
         return array.task if array is not None else None
 
@@ -252,7 +90,7 @@ class Arrays:
 
     def put_log(self, name: str, *, is_there: bool) -> None:
         """Note whether a log of this name is kept."""
-        member = Member.parse(name)
+        member = MemberName.parse(name)
         if member is None:
             return
         row = self.logs.setdefault(member.array, {})
@@ -265,7 +103,7 @@ class Arrays:
     def place(self, task: Task) -> list[Task]:
         """Bring all up to date with a task's records. Returns other tasks, which are to be placed again."""
         status, again = task.status, list[Task]()
-        named = Member(status.array, status.index) if status is not None and status.array else None
+        named = MemberName(status.array, status.index) if status is not None and status.array else None
         if named is not None or task.id in self._places:
             again += self._place_member(task, named)
         spec = task.spec.array if task.spec is not None else None
@@ -277,7 +115,7 @@ class Arrays:
 
     # -- details
 
-    def _place_member(self, task: Task, named: Member | None) -> list[Task]:
+    def _place_member(self, task: Task, named: MemberName | None) -> list[Task]:
         before = self._places.pop(task.id, None)
         self.ended.pop(task.id, None)
         touched = dict[str, Array]()
@@ -294,7 +132,7 @@ class Arrays:
         else:
             assert task.status is not None
             array = touched[named.array] = self._ensure(named.array)
-            ending = _OF_ENDS.get(task.status.state)
+            ending = OF_ENDS.get(task.status.state)
             self._places[task.id] = _Place(named, task.status.is_holding, ending)
             array.members[named.index] = task
             array.running += task.status.is_holding
@@ -383,7 +221,11 @@ class Arrays:
 def check_member(task: Task) -> None:
     """Check that a status names the member of an array that has the task's name. Raises CorruptValue."""
     status = task.status
-    if status is not None and status.array and Member.parse(task.id) != Member(status.array, status.index):
+    if (
+        status is not None
+        and status.array
+        and MemberName.parse(task.id) != MemberName(status.array, status.index)
+    ):
         task.status = None
         raise CorruptValue(f"array: {status.array!r} has no member {status.index} of the name {task.id!r}")
 

@@ -41,7 +41,7 @@ class ArraySpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     fail_fast: bool = False
 
 
-class Member(Struct, frozen=True):
+class MemberName(Struct, frozen=True):
     """A member, by its array and its index (0 to size - 1). Its text form is the name of its task."""
 
     array: str
@@ -51,7 +51,7 @@ class Member(Struct, frozen=True):
         return f"{self.array}-i{self.index}"
 
     @classmethod
-    def parse(cls, name: str) -> Member | None:
+    def parse(cls, name: str) -> MemberName | None:
         """The member that has this name; None if no member can have it."""
         found = _MEMBER.fullmatch(name)
         if found is None or len(found[1]) > MAX_ARRAY_ID:

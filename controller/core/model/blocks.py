@@ -27,7 +27,7 @@ VERSION = 1
 MAX_BLOCK_BYTES = 256 * 1024
 
 
-class Outcome(StrEnum):
+class MemberOutcome(StrEnum):
     """What has become of a member."""
 
     WAITING = "waiting"  # it has not begun, or is to run again
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 class Fate(NamedTuple):
     """What has become of a member: its attempts so far, and the exit code and reason of the last one."""
 
-    outcome: Outcome
+    outcome: MemberOutcome
     attempts: int = 0
     exit_code: int | None = None
     reason: str = ""
@@ -47,22 +47,22 @@ class Fate(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether the member is not to run, unless a user asks for that."""
-        return self.outcome is not Outcome.WAITING
+        return self.outcome is not MemberOutcome.WAITING
 
     @property
     def again(self) -> Fate:
         """The fate of a member that is to run again. Its attempts are counted on."""
-        return Fate(Outcome.WAITING, self.attempts)
+        return Fate(MemberOutcome.WAITING, self.attempts)
 
 
-WAITS = Fate(Outcome.WAITING)
+WAITS = Fate(MemberOutcome.WAITING)
 
 
 class _Run(Struct, frozen=True, array_like=True):
     """Neighbours with one fate, as they are stored."""
 
     count: Annotated[int, Meta(ge=1, le=LENGTH)]
-    outcome: Outcome
+    outcome: MemberOutcome
     attempts: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     exit_code: Annotated[int, Meta(ge=-(2**31), le=2**32)] | None = None
     reason: Annotated[str, Meta(max_length=64)] = ""
@@ -86,7 +86,7 @@ class Block:
     def __init__(self, of: str, runs: tuple[tuple[int, Fate], ...]) -> None:
         self.of = of
         self.runs = runs
-        self.counts: Counter[Outcome] = Counter()
+        self.counts: Counter[MemberOutcome] = Counter()
         for count, fate in runs:
             self.counts[fate.outcome] += count
 
@@ -108,20 +108,20 @@ class Block:
             place -= count
         return WAITS
 
-    def ended_within(self, length: int) -> Counter[Outcome]:
+    def ended_within(self, length: int) -> Counter[MemberOutcome]:
         """How many have ended, by outcome, if the block has so many members."""
         if sum(self.counts.values()) > length:
             return Block.of_fates(self.of, self.fates(length)).ended_within(length)
-        return Counter({one: count for one, count in self.counts.items() if one is not Outcome.WAITING})
+        return Counter({one: count for one, count in self.counts.items() if one is not MemberOutcome.WAITING})
 
-    def places(self, outcomes: Iterable[Outcome], length: int) -> Iterator[int]:
+    def places(self, outcomes: Iterable[MemberOutcome], length: int) -> Iterator[int]:
         """The places of the members with one of these outcomes."""
         wanted, place = frozenset(outcomes), 0
         for count, fate in self.runs:
             if fate.outcome in wanted:
                 yield from range(place, min(place + count, length))
             place += count
-        if Outcome.WAITING in wanted:
+        if MemberOutcome.WAITING in wanted:
             yield from range(place, length)
 
     def changed(self, fates: Mapping[int, Fate], length: int) -> Block:

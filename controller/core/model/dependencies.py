@@ -34,8 +34,8 @@ _RETRYABLE = frozenset({State.FAILED, State.CANCELLED})
 
 
 def parent_of(task: Task | None) -> Parent | None:
-    """The task as those see it that wait for it; None if there is none."""
-    if task is None or not (task.spec_mod or task.status_mod):
+    """The task as those see it that wait for it; None if there is none, or it is a member of an array."""
+    if task is None or task.member_of or not (task.spec_mod or task.status_mod):
         return None
     status = task.status
     if task.frozen & {"tasks", "states"} or status is None or not status.is_finished:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from controller.core.model import codec
+from controller.core.model.array import ArrayOf
 from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.op import NO_OP, Op
@@ -19,9 +20,6 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import NO_ACCOUNT, Account, encode_account, take_account
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason, priority_of
 from controller.errors import CorruptValue, TallyError
-
-if TYPE_CHECKING:
-    from controller.core.model.array_records import Array
 
 DEFAULT_RETENTION_SECONDS = 86400.0  # for a finished task whose spec cannot be read
 
@@ -101,7 +99,7 @@ class Task:
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
         self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
         self.gate: Gate | None = None  # what keeps it back until others have ended: see `dependencies`
-        self.array: Array | None = None  # of an array: its members
+        self.array: ArrayOf[Task] | None = None  # of an array: its members
         self.source: Task | None = None  # of a member: its array, if that has a spec
         self.own: Own | None = None  # of a member: the spec of its own name
         self.demand = ZERO  # what it asks for of its pool, while it is in the queue

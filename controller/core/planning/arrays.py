@@ -11,17 +11,18 @@ from itertools import islice
 
 from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
-from controller.core.model.blocks import Outcome
+from controller.core.model.blocks import MemberOutcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.planning import transitions
+from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision, Others, cancelled_by, decide, ignored
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt
 
 NAMED = 5  # members that a message names
-_RETRYABLE = (Outcome.FAILED, Outcome.CANCELLED)
+_RETRYABLE = (MemberOutcome.FAILED, MemberOutcome.CANCELLED)
 
 
 def decide_any(
@@ -50,9 +51,9 @@ def stop_of(array: Array) -> Request | None:
     return None
 
 
-def retried(request: Request) -> tuple[Outcome, ...]:
+def retried(request: Request) -> tuple[MemberOutcome, ...]:
     """The outcomes of the members that this retry is about."""
-    return (Outcome.FAILED,) if request.only_failed else _RETRYABLE
+    return (MemberOutcome.FAILED,) if request.only_failed else _RETRYABLE
 
 
 def refusal(task: Task, array: Array, request: Request) -> str:
@@ -66,7 +67,7 @@ def refusal(task: Task, array: Array, request: Request) -> str:
         return "no member has begun: retry the whole array"
     if task.state in FINISHED and not array.waiting and not _any_ended(array, retried(request), ranges):
         return "there is no such member to retry"
-    if array.fails and any(index not in ranges for index in array.indexes((Outcome.FAILED,))):
+    if array.fails and any(index not in ranges for index in array.indexes((MemberOutcome.FAILED,))):
         return "others have failed, too, and by fail_fast nothing runs then: retry the whole array"
     return ""
 
@@ -81,6 +82,13 @@ def unsettled(array: Array, request: Request) -> list[Task]:
     ]
 
 
+def pass_on_stop(task: Task, agenda: Agenda) -> None:
+    """What stops an array stops its members that are under way."""
+    stop = stop_of(task.array) if task.array is not None else None
+    if stop is not None and task.array is not None:
+        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop))
+
+
 def _is_settled(member: Task) -> bool:
     status = member.status
     if status is None or status.is_finished:
@@ -88,7 +96,7 @@ def _is_settled(member: Task) -> bool:
     return status.cancelling or bool(status.stopping and status.exit_code == 0)
 
 
-def _any_ended(array: Array, outcomes: tuple[Outcome, ...], ranges: Ranges) -> bool:
+def _any_ended(array: Array, outcomes: tuple[MemberOutcome, ...], ranges: Ranges) -> bool:
     """Whether any member of the ranges has ended so, folded or not."""
     return array.any_within(outcomes, ranges) or any(
         index in ranges and member.state in FINISHED and fate_of(member).outcome in outcomes
@@ -126,7 +134,7 @@ def _cancel(task: Task, array: Array, request: Request, moment: Moment) -> Decis
         why = f"it has no members {request.members}: its size is {array.size}"
         status = transitions.request_ignored(transitions.status_of(task), request, why, moment)
         return Decision(status, (RequestKind.CANCEL,))
-    if array.any_within((Outcome.WAITING,), ranges) or unsettled(array, request):
+    if array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request):
         return None
     return Decision(transitions.answered(task, "Cancelled", request, moment), (RequestKind.CANCEL,))
 
@@ -147,18 +155,22 @@ def _retry(task: Task, array: Array, request: Request, moment: Moment) -> Decisi
 
 def _end(task: Task, array: Array, moment: Moment) -> Decision:
     """All members have ended: so has the array."""
-    failed, cancelled = array.counts[Outcome.FAILED], array.counts[Outcome.CANCELLED]
-    done = array.counts[Outcome.SUCCEEDED]
+    failed, cancelled = array.counts[MemberOutcome.FAILED], array.counts[MemberOutcome.CANCELLED]
+    done = array.counts[MemberOutcome.SUCCEEDED]
     if failed:
-        event, reason, message = Event.MEMBERS_FAILED, "MembersFailed", _named(array, Outcome.FAILED)
+        event, reason, message = Event.MEMBERS_FAILED, "MembersFailed", _named(array, MemberOutcome.FAILED)
     elif cancelled:
-        event, reason, message = Event.MEMBERS_CANCELLED, "MembersCancelled", _named(array, Outcome.CANCELLED)
+        event, reason, message = (
+            Event.MEMBERS_CANCELLED,
+            "MembersCancelled",
+            _named(array, MemberOutcome.CANCELLED),
+        )
     else:
         event, reason, message = Event.MEMBERS_SUCCEEDED, "Succeeded", f"all {done:,} members succeeded"
     return Decision(transitions.rejected(task, reason, message, moment, event))
 
 
-def _named(array: Array, outcome: Outcome) -> str:
+def _named(array: Array, outcome: MemberOutcome) -> str:
     count = array.counts[outcome]
     first = ", ".join(str(index) for index in islice(array.indexes((outcome,)), NAMED))
     more = f" and {count - NAMED:,} more" if count > NAMED else ""

@@ -13,7 +13,7 @@ from itertools import islice
 from controller.core.model import attested, blocks, kept_log, quarantine
 from controller.core.model.array_records import Array, fate_of
 from controller.core.model.arrays import ALL, Ranges
-from controller.core.model.blocks import LENGTH, Block, Fate, Outcome
+from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -26,13 +26,13 @@ from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
 MANY = 64
-NAME_TAKEN = Fate(Outcome.FAILED, reason="NameTaken")
+NAME_TAKEN = Fate(MemberOutcome.FAILED, reason="NameTaken")
 """The fate of a member whose name another task has."""
 
-UNATTESTED = Fate(Outcome.FAILED, reason="Unattested")
+UNATTESTED = Fate(MemberOutcome.FAILED, reason="Unattested")
 """The fate of members that are to begin, once their pool has come to refuse their array."""
 
-_CANCELLED = Fate(Outcome.CANCELLED)
+_CANCELLED = Fate(MemberOutcome.CANCELLED)
 
 
 class _Room:
@@ -181,7 +181,7 @@ class Folding:
             array = self._of(name)
             found = list[tuple[int, Block]]()
             if array is not None and array.task is not None and self._is_refused(array.task):
-                found = list(_changed(array, ALL, (Outcome.WAITING,), _unattested))
+                found = list(_changed(array, ALL, (MemberOutcome.WAITING,), _unattested))
             if array is None or array.task is None or not found:
                 del self._refused[name]
                 continue
@@ -220,7 +220,7 @@ class Folding:
         return room.add(blocks.KIND, (array.name, str(number)), block.encode(moment.op))
 
 
-_Asked = tuple[Ranges, tuple[Outcome, ...], Callable[[Fate], Fate]]
+_Asked = tuple[Ranges, tuple[MemberOutcome, ...], Callable[[Fate], Fate]]
 """Which members are to change, by their fate, and what it becomes."""
 
 
@@ -234,7 +234,7 @@ def _asked(array: Array, task: Task) -> _Asked | None:
         ranges = Ranges.parse(stop.members)
         if not array.has_begun and ranges.is_all:
             return None  # the array itself is cancelled
-        return ranges, (Outcome.WAITING,), lambda fate: _CANCELLED._replace(attempts=fate.attempts)
+        return ranges, (MemberOutcome.WAITING,), lambda fate: _CANCELLED._replace(attempts=fate.attempts)
     found = task.requests.get(RequestKind.RETRY)
     if found is None or refusal(task, array, found[0]) or (task.state in FINISHED and not array.has_begun):
         return None
@@ -242,7 +242,7 @@ def _asked(array: Array, task: Task) -> _Asked | None:
 
 
 def _changed(
-    array: Array, ranges: Ranges, outcomes: tuple[Outcome, ...], change: Callable[[Fate], Fate]
+    array: Array, ranges: Ranges, outcomes: tuple[MemberOutcome, ...], change: Callable[[Fate], Fate]
 ) -> Iterator[tuple[int, Block]]:
     """The blocks that change, with what they become. Members that are under way stay as they are."""
     within = ranges.within(array.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from controller.core.model.array_records import Array, member_spec
-from controller.core.model.arrays import Member
+from controller.core.model.arrays import MemberName
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import Status
@@ -47,7 +47,7 @@ class Members:
         assert task.array is not None
         assert task.spec is not None
         index = self._turn(task.array, draft).start
-        member = Task(str(Member(task.id, index)))
+        member = Task(str(MemberName(task.id, index)))
         member.source, member.spec = task, member_spec(task.spec, member.id, index)
         member.spec_create, member.submitted_at = task.spec_create, task.submitted_at
         member.seen_at, member.demand = task.queued_at, task.demand
@@ -84,7 +84,7 @@ class Members:
         return turn
 
     def _is_free(self, array: Array, index: int, draft: Draft) -> bool:
-        name = str(Member(array.name, index))
+        name = str(MemberName(array.name, index))
         known = self._model.tasks.get(name)
         if known is not None:  # another task of this name, or what cannot be read
             if known.spec_mod and not known.member_of and not known.frozen:

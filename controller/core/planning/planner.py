@@ -18,7 +18,7 @@ from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
 from controller.core.planning.agenda import Agenda
-from controller.core.planning.arrays import decide_any, stop_of, unsettled
+from controller.core.planning.arrays import decide_any, pass_on_stop
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.decide import Decision, Others
 from controller.core.planning.draft import Draft, Limits
@@ -294,7 +294,7 @@ class Planner:
                 self.mending.folding.refuse(task_id)
         others = Others(refused, draft.kin.gate(task), self._model.dependencies.keeps(task_id))
         decision = decide_any(task, current, record, draft.moment, others)
-        self._pass_on_stop(task)
+        pass_on_stop(task, self._agenda)
         if decision is None:
             if task.status is not None and task.status.is_holding and self.intake.engine_listed:
                 self._driver.drive(task, task.status, draft)
@@ -315,12 +315,6 @@ class Planner:
             current.keeping = True
             draft.plan.effects.append(KeepLog(current.id, task.spec_id, task.spec_create))
         return True
-
-    def _pass_on_stop(self, task: Task) -> None:
-        """What stops an array stops its members that are under way."""
-        stop = stop_of(task.array) if task.array is not None else None
-        if stop is not None and task.array is not None:
-            self._agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop))
 
     def _must_keep_log(self, task: Task, attempt: Attempt, decision: Decision) -> bool:
         """Whether to keep the output of the attempt that the decision ends: only if the engine has it."""

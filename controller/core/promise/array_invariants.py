@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from controller.core.model.array_records import Array
-from controller.core.model.blocks import KIND, LENGTH, Fate, Outcome
+from controller.core.model.blocks import KIND, LENGTH, Fate, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
@@ -128,7 +128,7 @@ def _state(array: Array, task: Task) -> Iterator[Finding]:
     if RequestKind.RETRY in task.requests:
         return  # its members are being made to wait
     if array.has_begun and array.waiting:
-        first = next(array.indexes((Outcome.WAITING,)), 0)
+        first = next(array.indexes((MemberOutcome.WAITING,)), 0)
         yield _wrong(
             task,
             f"is {status.state}, but {array.waiting:,} of its {array.size:,} members wait, the first of"
@@ -167,9 +167,9 @@ def _follows(array: Array) -> State | None:
         status = array.task.status if array.task is not None else None
         succeeded = status is not None and status.state is State.SUCCEEDED
         return State.CREATED if succeeded else None
-    if array.counts[Outcome.FAILED]:
+    if array.counts[MemberOutcome.FAILED]:
         return State.FAILED
-    return State.CANCELLED if array.counts[Outcome.CANCELLED] else State.SUCCEEDED
+    return State.CANCELLED if array.counts[MemberOutcome.CANCELLED] else State.SUCCEEDED
 
 
 def _again(array: Array, status: Status) -> str:
