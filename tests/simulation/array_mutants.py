@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.mutants_base import Edit, Mutant
 
-_ARRAY = "core.model.array_records:Array"
+_ARRAY = "core.model.array:ArrayOf"
 _ARRAYS = "core.model.array_records:Arrays"
 _BLOCKS = "core.model.blocks"
 _DECIDE = "core.planning.arrays"
@@ -26,7 +26,7 @@ ARRAY_MUTANTS = (
     _mutant(
         "a status is deleted, and no block tells how the member has ended",
         f"{_FOLDING}._fold",
-        "if array.length(number) and fates:",
+        "if fates:",
         "if False:",
     ),
     _mutant(

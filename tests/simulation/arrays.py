@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from controller.core.model import array_records, blocks, codec
+from controller.core.model import array as one_array
+from controller.core.model import blocks, codec
 from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.blocks import KIND, WAITS, Block, Fate, MemberOutcome, decode_block
 from controller.core.model.requests import Request, RequestKind
@@ -33,13 +34,13 @@ ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-c
 def small_blocks() -> Iterator[None]:
     """A block has three members, within this."""
     before = blocks.LENGTH, folding.MANY
-    for module in (blocks, array_records, array_invariants, folding):
+    for module in (blocks, one_array, array_invariants, folding):
         module.LENGTH = LENGTH  # type: ignore[attr-defined]
     folding.MANY = 4
     try:
         yield
     finally:
-        for module in (blocks, array_records, array_invariants, folding):
+        for module in (blocks, one_array, array_invariants, folding):
             module.LENGTH = before[0]  # type: ignore[attr-defined]
         folding.MANY = before[1]
 

@@ -622,7 +622,8 @@ def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> 
     for part in owners:
         owner = getattr(owner, part)
     before = vars(owner)[name]
-    source = textwrap.dedent(inspect.getsource(before))
+    of: Any = before.fget if isinstance(before, property) else before
+    source = textwrap.dedent(inspect.getsource(of))
     for edit in edits:
         assert edit.old in source, f"{where} no longer has {edit.old!r}"
         source = source.replace(edit.old, edit.new)
