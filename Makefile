@@ -46,8 +46,8 @@ demo: install ## show the problem that Tally exists for, in half a minute: naive
 test: install ## run the tests (a few minutes on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not cluster"
 
-test-full: install ## run all tests, including the slow ones
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not cluster"
+test-full: install ## run all tests, including the slow ones, and all examples of each
+	TALLY_TEST_EXAMPLES=whole $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not cluster"
 
 # KUBECONFIG names the cluster; IMAGE must be on its node, or be pullable; ARGS is, for example, --cluster-host-network.
 IMAGE ?= busybox:1.36

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import platform
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from controller.dev.etcd import EtcdBinary, EtcdNotFound, EtcdProcess, find_etcd, identify
 from controller.store.etcd.store import EtcdStore
 from tests.support.docker import PrivateDocker, private_docker
 from tests.support.etcd import EtcdFactory
+from tests.support.examples import examples
 from tests.support.proxy import Proxy
 from tests.support.tls import Authority
 
 # A busy machine is no fault of the code's.
-settings.register_profile("tally", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tally", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tally")
+
+# Each run of a command would build the tree of all commands anew, which takes 30 ms of computing; each client
+# of httpx would read the certificates of all authorities, in 18 ms. Neither ever differs.
+typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
+_certificates = functools.cache(httpx.create_ssl_context)
+
+
+def _context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    if verify is True and cert is None and not trust_env:
+        return _certificates(trust_env=False)
+    return httpx.create_ssl_context(verify, cert, trust_env)
+
+
+httpx._transports.default.create_ssl_context = _context  # type: ignore[attr-defined]
 
 # Who is started in the background by a script ignores Ctrl-C, and by nohup a closed terminal; and so would
 # all that tests start and interrupt. A handler goes on only here: what is started gets the default.

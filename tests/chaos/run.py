@@ -35,6 +35,7 @@ from tests.support.local import check_promise, logged
 
 POOL = {"name": "default", "capacity": {"cpu": 6}, "policy": "backfill"}
 HOLD_SECONDS = (0.2, 4.0)
+SHORT_HOLD_SECONDS = (0.2, 2.5)  # where each fault comes once: some are shorter than the lease, some longer
 DEPOSED = "the leader's process is gone: ending its term before its lease"  # in a replica's log
 QUOTA_BYTES = 24 * 2**20  # of etcd: soon used up by somebody who means to
 LINKS = ["leader's links", "follower's links", "users' links", "endpoints"]
@@ -161,7 +162,7 @@ def _strike(
             return destroyed
         rng = random.Random(f"{report.seed}/{number}")
         ground = Ground(installation, recorder, installation.leader(), rng, destroyed)
-        hold = rng.uniform(*HOLD_SECONDS)
+        hold = rng.uniform(*(HOLD_SECONDS if seconds is not None else SHORT_HOLD_SECONDS))
         at = clock.boottime()
         names = tuple(fault.name for fault in faults)
         report.steps.append(Step(at - began, names, (), hold, 0.0))  # told even if it does not end

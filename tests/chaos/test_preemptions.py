@@ -23,7 +23,7 @@ from tests.support.preemptions import preempt
 
 pytestmark = pytest.mark.xdist_group("chaos")
 SIZE = 10
-PREEMPTIONS = int(os.environ.get("PREEMPTIONS", "40"))
+PREEMPTIONS = int(os.environ.get("PREEMPTIONS", "20"))
 
 
 def live(prefix: str) -> set[tuple[str, str]]:

@@ -23,6 +23,7 @@ from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_features import release
 from tests.support.etcd import EtcdFactory, enable_authentication, free_ports
+from tests.support.examples import examples
 
 
 @pytest.fixture(autouse=True)
@@ -437,7 +438,7 @@ FLAGS = [
 WORDS = st.sampled_from([*FLAGS, ""]) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @example("auth", ["--", "--"])
 @example("get", ["--config", "\0", "task"])
 @example("auth", ["init", "--passwords", "~nobody-here"])

@@ -68,6 +68,16 @@ def test_several_tasks_come_before_what_waits_for_each() -> None:
     assert groups("last", *views, also=("a", "b")) == [["a", "b"], ["both"], ["last"]]
 
 
+def test_a_view_that_was_just_read_is_not_read_again() -> None:
+    a, b = view("a", F), view("b", F, "a")
+
+    def read(name: str) -> TaskView:
+        raise AssertionError(f"{name} was read again")
+
+    found = Downstream(lambda: [a, b], read, None).retryable(a)  # type: ignore[arg-type]
+    assert [[each.id for each in group] for group in found] == [["a"], ["b"]]
+
+
 def test_a_circle_that_was_written_by_hand_ends() -> None:
     found = groups("a", view("a", F, "c"), view("b", F, "a", "c"), view("c", F, "b"), view("d", F, "a"))
     assert [sorted(group) for group in found] == [["a"], ["d"], ["b", "c"]]

@@ -19,6 +19,7 @@ from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import Status
 from controller.core.model.validation import parse_spec
 from controller.errors import InvalidField
+from tests.support.examples import examples
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -94,7 +95,7 @@ def facts(model: Model) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(changes(rubbish=False))
 def test_the_index_follows_from_the_records(made: list[Change]) -> None:
     """However they came: one at a time, or all at once."""
@@ -110,7 +111,7 @@ def test_the_index_follows_from_the_records(made: list[Change]) -> None:
     assert facts(one_by_one) == facts(at_once)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(changes(rubbish=True))
 def test_nobody_waits_in_a_circle(made: list[Change]) -> None:
     """Whatever is stored: who follows the tasks that are waited for comes to an end."""

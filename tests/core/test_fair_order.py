@@ -15,6 +15,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import Share, averaged
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing, SharingPriority
 from controller.core.model.task import Policy, Pool
+from tests.support.examples import examples
 
 OWNERS = ("a", "b", "c", "d")
 CAPACITY = Vector({"cpu": 10, "gpu": 4})
@@ -277,7 +278,7 @@ def grounds(draw: st.DrawFn, *, plain: bool = False) -> Ground:
     return Ground(pool, tasks, shares, free, reclaimed=reclaimed)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(grounds())
 def test_the_same_tasks_in_the_same_order_as_by_sorting_anew(ground: Ground) -> None:
     assert ground.copy().run(FairOrder(), ground.queue()) == expected(ground)
@@ -395,7 +396,7 @@ class Simulation:
             queue.touched[owner] = None
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_head_that_has_waited_is_not_delayed_by_those_that_pass_it(data: st.DataObject) -> None:
     """It starts when it would if nobody else waited. It is the first of all, so that all others pass it."""

@@ -19,6 +19,7 @@ from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
 from controller.core.model.shares import Share, encode_share
 from controller.core.model.task import Deadlines, Pool, Spec, Status
+from tests.support.examples import examples
 
 FOREVER = 1e12
 
@@ -130,7 +131,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
 # A task's create revision decides its place in the queue, which is why deletions keep their order with what
 # follows them.
 @given(histories(), st.randoms(use_true_random=False))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_order_doubled_or_late_ends_the_same(history: list[Change], random: Any) -> None:
     """Fault 18."""
     model = Model()

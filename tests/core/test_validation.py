@@ -21,6 +21,7 @@ from controller.core.model.scalars import parse_duration
 from controller.core.model.task import Pool, Spec
 from controller.core.model.validation import MAX_SPEC_BYTES, parse_pool, parse_spec
 from controller.errors import InvalidField
+from tests.support.examples import examples
 
 GOOD: dict[str, Any] = {"id": "train-1", "command": ["sh", "-c", "true"]}
 
@@ -80,7 +81,7 @@ def mappings(names: tuple[str, ...]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(names), inner, max_size=6)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(600), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mappings(SPEC_FIELDS) | trees)
 @example({"pod_template": {"a": 10**40}})
 @example({"pod_template": {"a": "\ud800"}})
@@ -101,7 +102,7 @@ def test_any_json_is_a_spec_or_names_its_field(raw: Any) -> None:
             assert stored.spec == spec
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mappings(POOL_FIELDS) | trees)
 @example({"engine_options": {"a": 10**40}})
 @example({"engine_options": {"a": "\ud800"}})

@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import MakeDev
-
-ROOT = Path(__file__).parents[2]
-
-
-def lines() -> list[str]:
-    """What a user types."""
-    section = (ROOT / "deploy" / "schedules.md").read_text().split("## A first schedule")[1]
-    block = re.search(r"```\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    return [re.sub(r"\s+# .*", "", line) for line in block[1].splitlines()]
+from tests.support.pages import clone_in, run_there, typed
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A folder with the examples and the command."""
-    folder = tmp_path / "clone"
-    shutil.copytree(ROOT / "deploy" / "examples", folder / "deploy" / "examples")
-    (folder / ".venv").symlink_to(sys.prefix)
-    return folder
-
-
-def test_every_line_of_the_page_does_what_it_says(dev: MakeDev, clone: Path) -> None:
+def test_every_line_of_the_page_does_what_it_says(dev: MakeDev, tmp_path: Path) -> None:
     """A feature is turned on, and the next leader keeps the state of each schedule."""
+    clone = clone_in(tmp_path / "clone")
     dev(samples=False, data_dir=clone / ".tally").until_it_leads()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
-    environment |= {"HOME": str(clone), "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
-    said = {}
-    for command in lines():
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=clone,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        assert "rror" not in done.stderr, f"{command}: {done.stderr}"
-        said[command] = done.stdout
+    path = 'PATH="$PWD/.venv/bin:$PATH"'
+    lines = typed("deploy/schedules.md", "A first schedule")
+    said = {command: run_there(clone, f"{path}\n{command}") for command in lines}
     applied = said["tally apply -f deploy/examples/schedule.yaml"]
     assert applied.startswith("schedule/nightly-report created\nfeature/schedules turned on")
     assert "schedule/check created" in applied

@@ -20,6 +20,7 @@ from controller.store.base import Delete, Guard, Put, StoreDenied, Transaction
 from controller.store.memory import MemoryStore
 from tests.election.candidates import KEYS, TIMINGS, Candidate, delete, put
 from tests.support.bench import HandClock
+from tests.support.examples import examples
 from tests.support.meddling import answer_lost, unanswered
 
 
@@ -86,7 +87,7 @@ _SECONDS = st.sampled_from([0.0, 0.0, 0.3, 1.0, 2.0, 4.0])
 _FATES = st.sampled_from(["", "", "", "", "request lost", "answer lost"])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), _SECONDS, _SECONDS, _FATES, _SECONDS), min_size=5, max_size=40)
 )

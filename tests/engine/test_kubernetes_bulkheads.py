@@ -27,6 +27,7 @@ from controller.engine.kubernetes.pod_observation import UNREADABLE, observe
 from tests.engine.kubernetes_cases import Engines, running, watching
 from tests.runtime.conftest import CLUSTER, Start, client, memory, start  # noqa: F401  # fixtures
 from tests.support.answering import Server
+from tests.support.examples import examples
 from tests.support.kubernetes_recordings import NAMES, load
 from tests.support.waiting import wait_until
 
@@ -44,8 +45,10 @@ anything = st.recursive(
 PODS = [
     event["object"] for name in NAMES for event in load(name).events if event["object"].get("kind") == "Pod"
 ]
-many = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-few = settings(many, max_examples=40)
+many = settings(
+    deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+few = settings(many, max_examples=examples(40))
 
 
 def paths(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -28,6 +28,7 @@ from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_values import parse_record, parse_result
 from controller.engine.process.engine import ProcessEngine
 from tests.engine.process_cases import folder_of, launch, observation, record_of, wait_stopped
+from tests.support.examples import examples
 
 NAMES = (files.LOCK, files.RECORD, files.STOP, files.RESULT, files.WAKE, files.LOG, files.WORK, "")
 FIELDS = (
@@ -134,7 +135,7 @@ def watched(engine: ProcessEngine) -> Iterator[threading.Thread]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -192,7 +193,7 @@ def test_one_folder_is_no_others_trouble(
         os.kill(supervisor, signal.SIGTERM)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(content=CONTENTS)
 def test_any_content_is_a_record_and_a_result_or_none(content: bytes) -> None:
     """What is believed of it can be stored: no number, text or depth of it ends a leader."""

@@ -23,6 +23,7 @@ from controller.gateway.operations import OPERATIONS
 from tests.client.conftest import PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As, Served
+from tests.support.examples import examples
 
 STREAMS = {"streamEvents", "watchTasks", "streamLogs", "waitForTasks"}
 """These have no end, or wait for one."""
@@ -47,7 +48,7 @@ def test_answers_hold_what_the_document_says(
 
     @given(st.data())
     @settings(
-        max_examples=150,
+        max_examples=examples(150),
         deadline=None,
         database=None,
         derandomize=True,
@@ -119,7 +120,7 @@ HEADER = st.binary(max_size=60).filter(lambda value: b"\n" not in value)
 
 
 @given(HEADER, st.sampled_from([b"Bearer ", b"bearer\t", b"BEARER", b"Basic ", b""]), BYTES)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_header_and_any_body(served: Served, value: bytes, scheme: bytes, body: bytes) -> None:
     """Refused, whatever they are, also as a second header."""
     for headers in (
@@ -133,7 +134,7 @@ def test_any_header_and_any_body(served: Served, value: bytes, scheme: bytes, bo
 
 
 @given(BYTES)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_bytes_as_a_body(served: Served, body: bytes) -> None:
     """For each operation that takes one: refused or done, and never an error of the gateway."""
     headers = {"Authorization": f"Bearer {served.tokens['alice']}"}

@@ -30,6 +30,7 @@ from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As, Served, serving
 from tests.gateway.test_fuzz import answer_to
 from tests.support.etcd import in_seconds
+from tests.support.examples import examples
 from tests.support.tls import Authority
 
 TASK = {"id": "a", "owner": "vision", "command": ["true"]}
@@ -350,7 +351,7 @@ def test_who_may_nothing_signs_in_and_is_told_so(visitor: Visitor, served: Serve
 
 
 @given(st.binary(max_size=400), st.sampled_from([COOKIE, SECURE_COOKIE]), st.booleans())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_cookie(served: Served, value: bytes, name: str, encoded: bool) -> None:
     """Is refused, whatever it is, and is no error of the gateway."""
     text = base64.urlsafe_b64encode(value) if encoded else value.replace(b"\n", b"")
@@ -361,7 +362,7 @@ def test_any_cookie(served: Served, value: bytes, name: str, encoded: bool) -> N
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=60), st.sampled_from(["origin", "sec-fetch-site"]))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_word_of_where_it_comes_from(alice: Visitor, word: str, name: str) -> None:
     """Never an error, and never allowed but for the one that is right."""
     line = re.sub(r"[\x00-\x20\x7f-\xa0]", "", word)

@@ -66,7 +66,7 @@ def test_each_reader_gets_what_it_may_read(as_: As, client: Client) -> None:
     alice, bob, watcher = (Reader(as_(name)) for name in ("alice", "bob", "watcher"))
     client.submit(task("hers"))
     client.submit(task("his", owner="speech"))
-    wait_until(lambda: "his" in bob.ids() and len(watcher.ids()) >= 2, "the events")
+    wait_until(lambda: "his" in bob.ids() and alice.ids() and len(watcher.ids()) >= 2, "the events")
     assert set(alice.ids()) == {"hers"}
     assert set(bob.ids()) == {"his"}
     assert {"hers", "his"} <= set(watcher.ids())

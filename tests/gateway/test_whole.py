@@ -34,6 +34,8 @@ from tests.support.etcd import free_ports
 from tests.support.local import QUICK, local_cluster
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("gateway")  # one cluster and one gateway serve nearly all
+
 RUNNER = "system:serviceaccount:team-a:runner"
 RULES = (
     POLICY

@@ -9,7 +9,13 @@ from tests.support.fairness import compete
 TEN = {f"o{n}": float(weight) for n, weight in enumerate((1, 2, 3, 4, 1, 2, 3, 4, 1, 2))}
 
 
-@pytest.mark.parametrize("half_life", [0, 100], ids=["what is held counts", "what was held counts"])
+@pytest.mark.parametrize(
+    "half_life",
+    [
+        pytest.param(0, id="what is held counts", marks=pytest.mark.slow),  # as below, with fewer owners
+        pytest.param(100, id="what was held counts"),
+    ],
+)
 def test_ten_owners_of_different_weights(half_life: int) -> None:
     """Sizes and run times are mixed, and eleven leaders follow each other: each owner is within 5 % of its
     part.

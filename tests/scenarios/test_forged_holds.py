@@ -13,6 +13,7 @@ from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_ledgers
 from controller.views.explain import explain
 from tests.support.bench import Stage, observation, starts, stops
+from tests.support.examples import examples
 
 AMOUNTS = st.integers(0, 5)
 
@@ -76,7 +77,7 @@ def test_a_hold_that_is_not_in_the_ledger_counts(stage: Stage) -> None:
     assert starts(leader.run()) == ["job1-1", "job2-1", "job3-1"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     ledger=st.none() | st.integers(-9, 9),
     forged=st.lists(st.tuples(st.sampled_from(["Pending", "Running"]), AMOUNTS, st.booleans()), max_size=3),

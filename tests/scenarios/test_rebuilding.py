@@ -235,7 +235,10 @@ def test_days_of_many_owners_are_closed_in_transactions_that_etcd_takes() -> Non
     stage.check()
 
 
-@pytest.mark.parametrize("kills", [False, True], ids=["one leader", "leaders killed"])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(False, id="one leader", marks=pytest.mark.slow), pytest.param(True, id="leaders killed")],
+)
 def test_one_day_may_take_several_transactions(kills: bool) -> None:
     """A day of more owners than one transaction holds; readers count it once it is whole."""
     stage, leader = filled(1200, 1200, is_shared=True)

@@ -22,6 +22,7 @@ from controller.views.dependencies import parents_of
 from controller.views.explain import explain
 from controller.views.tasks import task_facts
 from tests.support.bench import Stage, StagedReplica, observation, starts
+from tests.support.examples import examples
 
 NUMBERS: st.SearchStrategy[Any] = st.sampled_from(
     [0, 1, 2, -1, 99999, 2**31, 2**53 + 1, 10**30, 1.5, 1e300, -1e300, True, None, "1", [], {}]
@@ -98,7 +99,7 @@ def ask_for_repairs(stage: Stage, *, deletes: bool) -> None:
     stage.put(stage.keys.repair("r"), json.dumps({"findings": findings[:40]}).encode())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(status=STATUSES, requests=st.dictionaries(KINDS, REQUESTS, max_size=3), submitted=st.booleans())
 def test_any_status_and_any_request(
     status: dict[str, Any], requests: dict[str, dict[str, Any]], submitted: bool

@@ -101,13 +101,13 @@ class DependencyJudge:
 
     def _wrong_admission(self, spec: Spec, old: Status | None, changed: set[str]) -> str:
         for dependency in spec.after:
+            has_begun = old is not None and old.attempt > 0
+            if has_begun and self._is_another(dependency.task, spec.id):
+                continue  # its parent was removed since
             if self._oracle.keys.state(dependency.task) in changed:
                 return f"was admitted in the transaction that changes {dependency.task}"
             status = self._status(dependency.task)
-            has_begun = old is not None and old.attempt > 0
             if status is None and has_begun:
-                continue  # it was removed since
-            if self._is_another(dependency.task, spec.id) and has_begun:
                 continue
             if status is None or status.state not in WANTED[dependency.when]:
                 what = status.state if status is not None else "not there"
@@ -140,6 +140,8 @@ class DependencyJudge:
             for dependency in spec.after:
                 keys = self._oracle.keys.task(dependency.task), self._oracle.keys.state(dependency.task)
                 is_there = any(self._oracle.etcd.get(key) is not None for key in keys)
+                status = self._status(dependency.task)
+                is_there = is_there and not (status is not None and status.array)  # nobody waits for a member
                 if not is_there or self._is_another(dependency.task, spec.id):
                     return ""
             return "was refused for a task that is not there, and each of them is"

@@ -30,10 +30,6 @@ from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
 
-SEEDS = 200
-"""Every mutant is found within so many seeds; half of them in the first."""
-
-
 _TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
 _PLANNER = "core.planning.planner:Planner"
@@ -582,10 +578,10 @@ class Hunt(NamedTuple):
     finding: str
 
 
-def hunt(mutant: Mutant, seeds: int = SEEDS) -> Hunt:
+def hunt(mutant: Mutant) -> Hunt:
     """Simulate with the bug until a seed shows it."""
     with applied(mutant):
-        for seed in range(seeds):
+        for seed in range(mutant.seeds):
             error = failure(
                 Scenario(
                     seed,
@@ -656,12 +652,14 @@ def main() -> int:
         if bool(found.seeds) == bool(mutant.harmless):
             wrong.append(mutant.name)
         caught_by = found.finding or (
-            f"none of {SEEDS}: {mutant.harmless}" if mutant.harmless else f"not found in {SEEDS} seeds"
+            f"none of {mutant.seeds}: {mutant.harmless}"
+            if mutant.harmless
+            else f"not found in {mutant.seeds} seeds"
         )
         print(f"| {mutant.name} | {found.seeds or '–'} | {caught_by} |", flush=True)
     missed = sum(not mutant.harmless for mutant in MUTANTS if mutant.name in wrong)
     print(
-        f"\n{len(harmful) - missed} of {len(harmful)} mutants found, each within {SEEDS} seeds of"
+        f"\n{len(harmful) - missed} of {len(harmful)} mutants found, each within its number of seeds of"
         f" {Scenario.steps} steps"
     )
     return 1 if wrong else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.simulation.mutants_base import Edit, Mutant
 
 _ADD = "core.planning.draft:Draft.add"
@@ -12,9 +14,9 @@ _RECORDS = "core.model.pool_records:PoolRecords"
 
 
 def _bug(
-    name: str, *edits: tuple[str, str, str], density: float = 1.0, faults: frozenset[str] | None = None
+    name: str, *edits: tuple[str, str, str], faults: frozenset[str] | None = None, **options: Any
 ) -> Mutant:
-    return Mutant(name, tuple(Edit(*edit) for edit in edits), faults=faults, density=density, sharing=True)
+    return Mutant(name, tuple(Edit(*edit) for edit in edits), faults=faults, sharing=True, **options)
 
 
 SHARING_MUTANTS = (
@@ -130,6 +132,7 @@ SHARING_MUTANTS = (
         "what is reclaimed goes by shares",
         (f"{_ORDER}:_turn", "beyond or not reclaimed or", "True or"),
         faults=frozenset(),
+        seeds=300,
     ),
     _bug(
         "a priority comes before a guarantee",
@@ -217,10 +220,5 @@ SHARING_MUTANTS = (
     _bug(
         "an attempt is stopped that has just begun",
         (f"{_SEARCH}._stoppable", "now < since + self._policy.min_run_seconds", "False"),
-    ),
-    _bug(
-        "what the plan in flight stops is not counted on",
-        (f"{_SEARCH}.__init__", "for change in draft.changes():", "for change in ():"),
-        faults=frozenset(),
     ),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from controller.core.model.arrays import MemberName
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.election.elector import Timings
@@ -374,7 +375,9 @@ class Simulation:
         """Whether it is set aside, or waits for a task that is, or is of one array with it."""
         names = [task_id, *self.oracle.dependents.waits_on(task_id)]
         names += [self.oracle.arrays.spec_id(name) for name in names]
-        members = (name for name, status in self.oracle.statuses.items() if status.array in names)
+        members = [name for name, status in self.oracle.statuses.items() if status.array in names]
+        taken = ((name, MemberName.parse(name)) for name in self.oracle.accepted)
+        members += [name for name, member in taken if member is not None and member.array in names]
         return any(map(self.poisons.is_aside, (*names, *members)))
 
     def _check_sharing(self) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 import controller
 from tests.simulation import concurrency
 from tests.simulation.faults import FAULTS
-from tests.simulation.mutants import MUTANTS, SEEDS, applied, hunt
+from tests.simulation.mutants import MUTANTS, applied, hunt
 from tests.simulation.mutants_base import Mutant
 from tests.simulation.report import explain, failure, smaller
 from tests.simulation.simulation import Result, Scenario, Simulation
@@ -156,4 +156,4 @@ def test_each_mutant_is_found(mutant: Mutant) -> None:
     The table: `make mutants`.
     """
     found = hunt(mutant)
-    assert bool(found.seeds) != bool(mutant.harmless), found.finding or f"survived {SEEDS} seeds"
+    assert bool(found.seeds) != bool(mutant.harmless), found.finding or f"survived {mutant.seeds} seeds"

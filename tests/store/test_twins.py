@@ -29,6 +29,7 @@ from controller.store.base import (
 from controller.store.etcd.store import EtcdStore
 from controller.store.memory import MemoryStore
 from tests.support.etcd import CLOCK, compact, in_seconds
+from tests.support.examples import examples
 from tests.support.waiting import wait_until
 from tests.support.watching import WatchReader
 
@@ -166,7 +167,9 @@ class _Side:
         ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(history=st.lists(steps, min_size=1, max_size=12))
 def test_the_same_history_gives_the_same_answers(
     history: list[tuple[Any, ...]], store: EtcdStore, prefix: str

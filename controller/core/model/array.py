@@ -44,6 +44,7 @@ class ArrayOf(Generic[T]):
         self.blocks: dict[int, Block] = {}  # of its spec or not
         self.unreadable: dict[int, None] = {}
         self.members: dict[int, T] = {}
+        self.hidden: dict[int, None] = {}  # members whose status cannot be read: they may be under way
         self.running = 0
         self.counts: Counter[MemberOutcome] = Counter()
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
@@ -54,7 +55,8 @@ class ArrayOf(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many members have no status, and have not ended: they are to begin."""
-        return max(0, self.size - self._folded - len(self.members)) if self.task is not None else 0
+        hidden = sum(not self.fate(index).has_ended for index in self.hidden)
+        return max(0, self.size - self._folded - len(self.members) - hidden) if self.task is not None else 0
 
     @property
     def ended(self) -> int:
@@ -133,7 +135,11 @@ class ArrayOf(Generic[T]):
 
     def any_within(self, outcomes: Iterable[MemberOutcome], ranges: Ranges) -> bool:
         """Whether a member of the ranges that is not under way has one of these outcomes."""
-        return any(index not in self.members for index in self.indexes(outcomes, ranges))
+        return any(self.is_at_rest(index) for index in self.indexes(outcomes, ranges))
+
+    def is_at_rest(self, index: int) -> bool:
+        """Whether the member is not under way, so that its block alone tells of it."""
+        return index not in self.members and index not in self.hidden
 
     def next_index(self, start: int, may_begin: Callable[[int], bool]) -> int | None:
         """The first member at or after `start` that is to begin, and may; None if there is none."""
@@ -142,7 +148,7 @@ class ArrayOf(Generic[T]):
             number, place = divmod(index, LENGTH)
             for one in self.block(number).places((MemberOutcome.WAITING,), self.length(number)):
                 index = number * LENGTH + one
-                if one < place or index in self.members:
+                if one < place or not self.is_at_rest(index):
                     continue
                 if is_lowest:
                     self._lowest, is_lowest = index, False

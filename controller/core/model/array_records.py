@@ -50,6 +50,7 @@ class Arrays:
         self._touch = touch
         self._arrays: dict[str, Array] = {}
         self._places: dict[str, _Place] = {}
+        self._hidden: dict[str, MemberName] = {}  # tasks whose status cannot be read, by name
         self.ended: dict[str, None] = {}  # members that have ended, in that order: they are to be folded
         self.busy: dict[str, None] = {}  # arrays of which blocks may have to change
         self.stale: dict[tuple[str, int], None] = {}  # blocks of no array
@@ -106,6 +107,8 @@ class Arrays:
         named = MemberName(status.array, status.index) if status is not None and status.array else None
         if named is not None or task.id in self._places:
             again += self._place_member(task, named)
+        if "states" in task.frozen or task.id in self._hidden:
+            again += self._place_hidden(task, is_hidden=named is None and "states" in task.frozen)
         spec = task.spec.array if task.spec is not None else None
         if spec is not None or task.array is not None or task.id in self._arrays:
             again += self._place_array(task)
@@ -150,6 +153,19 @@ class Arrays:
             elif array.task is None or array.task.requests or array.is_over:
                 self._touch(array.name)
         return again
+
+    def _place_hidden(self, task: Task, *, is_hidden: bool) -> list[Task]:
+        member = self._hidden.pop(task.id, None) or MemberName.parse(task.id)
+        if member is None:
+            return []
+        array = self._ensure(member.array)
+        array.hidden.pop(member.index, None)
+        array.look_from(member.index)
+        if is_hidden:
+            self._hidden[task.id] = member
+            array.hidden[member.index] = None
+        self._drop_empty(array)
+        return [array.task] if array.task is not None and array.turn != array.turned else []
 
     def _place_array(self, task: Task) -> list[Task]:
         array = self._ensure(task.id)
@@ -207,7 +223,8 @@ class Arrays:
         return array
 
     def _drop_empty(self, array: Array) -> None:
-        if array.task is None and not array.members and not array.blocks and not array.unreadable:
+        left = array.members or array.hidden or array.blocks or array.unreadable
+        if array.task is None and not left:
             self._arrays.pop(array.name, None)
             self.busy.pop(array.name, None)
 

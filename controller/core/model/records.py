@@ -210,7 +210,8 @@ class Task:
         if status.state is State.WAITING_RETRY:
             return status.retry_at or 0.0
         if status.state in FINISHED:
-            return (status.finished_at or 0.0) + self.retention_seconds
+            # a member is kept by its array
+            return (status.finished_at or 0.0) + self.retention_seconds if not status.array else None
         if spec is None:
             return None
         dues = []

@@ -252,7 +252,7 @@ def _changed(
         places = [
             place
             for place in block.places(outcomes, length)
-            if start + place in ranges and start + place not in array.members
+            if start + place in ranges and array.is_at_rest(start + place)
         ]
         if len(places) == length:
             yield number, block.with_all(change, length)
