@@ -228,7 +228,7 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
         return None
     number = member.index // LENGTH
     revision = max(array.task.spec_mod, model.mod_of(blocks.KIND, (array.name, str(number))))
-    spec = member_spec(array.spec, name, member.index)
+    spec = member_spec(array.task, name, member.index)
     if number in array.unreadable:
         return MemberFacts(member, array.task, spec, None, None, revision)
     fate = array.fate(member.index)

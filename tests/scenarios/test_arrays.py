@@ -312,3 +312,57 @@ def test_members_are_named_by_their_arrays() -> None:
     assert MemberName.parse("a-i07") is None
     assert MemberName.parse("a-i7-i8") == MemberName("a-i7", 8)
     assert MemberName.parse("a") is None
+
+
+def test_members_draw_on_the_pool_in_which_their_array_waits(stage: Stage, leader: StagedReplica) -> None:
+    """Somebody puts another spec in its place, which names another pool: that one may have no room."""
+    stage.pool("other", capacity={"cpu": 1})
+    stage.submit("z", resources={"cpu": 4})
+    step(leader)
+    stage.submit("a", array={"size": 3})
+    stage.change("a", priority=1)
+    step(leader)
+    stage.submit("a", array={"size": 3}, pool="other")
+    assert end(leader, "z-1") == ["a-i0-1", "a-i1-1", "a-i2-1"]
+    assert stage.held() == {"cpu": "3"}
+    assert stage.held("other") == {}
+
+
+def test_nothing_is_said_of_a_member_whose_status_cannot_be_read(stage: Stage) -> None:
+    leader = stage.leader()
+    stage.submit("a", array={"size": 3})
+    step(leader)
+    status = stage.value(stage.keys.state("a-i1"))
+    stage.put(stage.keys.state("a-i1"), b"{")
+    stage.elect()
+    running = [observation((f"a-i{n}", 1), Phase.RUNNING) for n in range(3)]
+    leader = stage.leader(*running)
+    stage.request("a", RequestKind.CANCEL)
+    leader.sync()
+    effects = leader.run()
+    assert stops(effects) == ["a-i0-1", "a-i2-1"]
+    leader.acknowledge(effects)
+    leader.see(*(observation((f"a-i{n}", 1), Phase.FAILED) for n in (0, 2)))
+    leader.run()
+    assert stage.state("a") == "Created", "a member may be under way"
+    assert outcomes(stage) == {"cancelled": 2}
+    stage.put(stage.keys.state("a-i1"), status)
+    leader.sync()
+    leader.see(observation(("a-i1", 1), Phase.SUCCEEDED))
+    leader.run()
+    assert stage.state("a") == "Cancelled"
+    assert outcomes(stage) == {"cancelled": 2, "succeeded": 1}
+
+
+def test_a_refused_array_fails_and_a_retry_is_refused_anew(stage: Stage, leader: StagedReplica) -> None:
+    """The retry and the refusal do not undo each other, for ever."""
+    stage.submit("a", array={"size": 6})
+    step(leader)
+    stage.pool(require_attested=True)
+    end(leader, *(f"a-i{n}-1" for n in range(4)))
+    assert stage.state("a") == "Failed"
+    assert outcomes(stage) == {"succeeded": 4, "failed": 2}
+    stage.request("a", RequestKind.RETRY)
+    step(leader)
+    assert stage.state("a") == "Failed"
+    assert records(stage, "requests") == []

@@ -207,7 +207,7 @@ class Arrays:
             task.own = Own(task.spec, task.spec_create, task.submitted_at, task.spec_error)
         source, index = array.task, task.status.index
         if source is not None and source.spec is not None and index < array.size:
-            task.source, task.spec, task.spec_error = source, member_spec(source.spec, task.id, index), ""
+            task.source, task.spec, task.spec_error = source, member_spec(source, task.id, index), ""
             task.spec_create, task.submitted_at = source.spec_create, source.submitted_at
             return
         known = self._tasks.get(array.name)
@@ -254,9 +254,14 @@ def leave(task: Task) -> None:
     task.own, task.source = None, None
 
 
-def member_spec(spec: Spec, name: str, index: int) -> Spec:
-    """The spec of a member of the array that has this spec."""
+def member_spec(array: Task, name: str, index: int) -> Spec:
+    """The spec of a member. It waits in the pool of its array, whatever pool a later spec of that names."""
+    spec = array.spec
+    assert spec is not None
     assert spec.array is not None
     # the array's variables come first, so that the user's may refer to them
     env = environment(index, spec.array.size)
-    return msgspec.structs.replace(spec, id=name, array=None, after=(), env={**env, **spec.env, **env})
+    env = {**env, **spec.env, **env}
+    return msgspec.structs.replace(
+        spec, id=name, array=None, after=(), env=env, pool=array.pool, owner=array.owner
+    )

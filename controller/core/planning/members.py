@@ -48,7 +48,7 @@ class Members:
         assert task.spec is not None
         index = self._turn(task.array, draft).start
         member = Task(str(MemberName(task.id, index)))
-        member.source, member.spec = task, member_spec(task.spec, member.id, index)
+        member.source, member.spec = task, member_spec(task, member.id, index)
         member.spec_create, member.submitted_at = task.spec_create, task.submitted_at
         member.seen_at, member.demand = task.queued_at, task.demand
         return member, index
