@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.bench.arrays import arrays
 from tests.bench.beside import beside
 from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
@@ -43,6 +44,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B15",), changes),
     (("B16",), beside),
     (("B17",), dependencies),
+    (("B18",), arrays),
     (("PEERS",), peers),
 )
 
