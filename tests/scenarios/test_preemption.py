@@ -533,3 +533,23 @@ def test_what_is_reclaimed_goes_to_whom_it_is_reclaimed_for(half_life: str) -> N
     assert (pool.running("a"), pool.running("b"), pool.claims()) == (2, 0, [])
     pool.end([f"{waiting}-1"], Phase.SUCCEEDED)
     assert pool.go() == ([f"{victim}-2"], [])
+
+
+def test_an_array_gets_a_guarantee_back_one_member_after_the_other() -> None:
+    """A claim names the array, and ends as its next member begins."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.stage.submit("a", owner="a", array={"size": 6})
+    pool.leader.sync()
+    begun = []
+    for member in range(4):
+        started, stopped = pool.go()
+        begun += started
+        assert (len(stopped), pool.claims()) == (1, ["a"])
+        pool.end(stopped)
+        assert pool.running("a") == member
+    begun += pool.go()[0]
+    assert begun == ["a-i0-1", "a-i1-1", "a-i2-1", "a-i3-1"]
+    assert (pool.running("a"), pool.running("b"), pool.claims()) == (4, 4, [])
+    assert pool.go() == ([], [])
