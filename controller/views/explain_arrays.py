@@ -52,7 +52,8 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
     index = _next(array)
     if index is None:
         return sentence
-    if array.is_limited and array.room(0) <= 0:
+    limited = array.spec is not None and array.spec.array is not None and array.spec.array.max_running
+    if limited and array.room(0) <= 0:
         most = array.under_way + array.room(0)
         return (
             f"{sentence}; member {index}, the next one, waits until another one ends, since"

@@ -112,4 +112,4 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
 
     with session:
         requests_hold()
-    assert checked >= 40
+    assert checked >= 10

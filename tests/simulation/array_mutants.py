@@ -56,8 +56,8 @@ ARRAY_MUTANTS = (
     _mutant(
         "a member begins while a task of its name is created",
         "core.planning.draft:Draft.add",
-        "compares_spec = task.status_mod == 0 or (",
-        "compares_spec = (task.status_mod == 0 and task.source is None) or (",
+        "or task.status_mod == 0",
+        "or (task.status_mod == 0 and task.source is None)",
     ),
     _mutant(
         "a member begins while the spec of its array is deleted",

@@ -109,7 +109,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is decided without a spec does not compare that there is none",
-        (Edit("core.planning.draft:Draft.add", "or task.spec_mod == 0 ", ""),),
+        (Edit("core.planning.draft:Draft.add", "or task.spec_mod == 0", ""),),
     ),
     Mutant(
         "a refusal as unsatisfiable does not compare the pool",
@@ -271,11 +271,11 @@ MUTANTS = [
         "a cancel ends the hold at once",
         (
             Edit(
-                "core.planning.decide:_holding_request",
+                "core.planning.decide:cancelled_by",
                 "transitions.stop_requested(status, StopReason.CANCEL, message, moment, request)",
                 """transitions.cancelled(
                 transitions.stop_requested(status, StopReason.CANCEL, message, moment, request),
-                Observation(attempt=AttemptId(task.id, status.attempt), phase=Phase.FAILED),
+                Observation(attempt=AttemptId("a", status.attempt), phase=Phase.FAILED),
                 moment,
             )""",
             ),
@@ -439,7 +439,13 @@ MUTANTS = [
     ),
     Mutant(
         "output is kept without a compare of its task",
-        (Edit(_LOG_KEEPER, "Guard(self._keys.task(task_id), effect.spec_create, on_create=True),", ""),),
+        (
+            Edit(
+                _LOG_KEEPER,
+                "Guard(self._keys.task(effect.spec_id), effect.spec_create, on_create=True),",
+                "",
+            ),
+        ),
     ),
     Mutant(
         "output is kept without a compare of the term",

@@ -23,7 +23,7 @@ SHARING_MUTANTS = (
     # -- shares
     _bug(
         "a status forgets whom it is charged to",
-        ("core.planning.transitions:_status_of", "owner=task.owner, ", ""),
+        ("core.planning.transitions:status_of", "owner=task.owner, ", ""),
     ),
     _bug(
         "a share is not given back at the end",
@@ -165,7 +165,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a claim outlives its task's admission",
-        (f"{_ADMIT}._admit_task", "ends_claim=ends_claim", "ends_claim=False"),
+        (f"{_ADMIT}._admit_task", "ends_claim_of=claimant", "ends_claim_of=''"),
     ),
     _bug(
         "a claim is passed by whoever is smaller",

@@ -96,12 +96,6 @@ class ArrayOf(Generic[T]):
         """What decides where its task is placed in the indexes."""
         return self.may_begin, self.is_over, self.fails, self.has_begun
 
-    @property
-    def is_limited(self) -> bool:
-        """Whether not all members may run at once."""
-        array = self.spec.array if self.spec is not None else None
-        return array is not None and array.max_running is not None
-
     def room(self, beyond: int) -> int:
         """How many more members may begin, if so many have begun that the model does not show.
 

@@ -147,7 +147,7 @@ class Arrays:
         again = []
         for array in touched.values():
             self._drop_empty(array)
-            has_room = was_under_way and array.is_limited and array.may_begin
+            has_room = was_under_way and array.may_begin
             if array.task is not None and (has_room or array.turn != array.turned):
                 again.append(array.task)
             elif array.task is None or array.task.requests or array.is_over:

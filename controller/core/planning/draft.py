@@ -206,9 +206,8 @@ class Draft:
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
-        compares_spec = task.status_mod == 0 or (
-            not task.member_of and (decision.compares_spec or task.spec_mod == 0)
-        )
+        rests_on_spec = decision.compares_spec or task.spec_mod == 0
+        compares_spec = (rests_on_spec and not task.member_of) or task.status_mod == 0
         relies_on = pool if decision.compares_pool else ""
         aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
         kin = self.kin.compared_by(task, decision)
