@@ -22,7 +22,6 @@ from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.replica import Check
 from tests.endpoint.conftest import Files, reader, serving
 from tests.endpoint.model_view import ModelView
-from tests.support.examples import examples
 
 STREAM = "/v1/events"
 
@@ -81,7 +80,7 @@ def _hold(view: ModelView, http: httpx.Client, files: Files | None) -> None:
 
     @given(st.data())
     @settings(
-        max_examples=examples(100 if files is None else 40),
+        max_examples=100 if files is None else 40,
         deadline=None,
         database=None,
         derandomize=True,

@@ -48,7 +48,7 @@ def test_answers_hold_what_the_document_says(
 
     @given(st.data())
     @settings(
-        max_examples=examples(150),
+        max_examples=150,
         deadline=None,
         database=None,
         derandomize=True,

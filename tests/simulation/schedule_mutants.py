@@ -49,7 +49,6 @@ SCHEDULE_MUTANTS = (
     Mutant(
         "the state is not compared",
         (Edit("store.records:to_transaction", _GUARD, f"if record.kind != 'schedule-states': {_GUARD}"),),
-        harmless="one leader writes it, by its term, which is compared; else it is compared in vain",
     ),
     Mutant(
         "another task's name is taken for the tick's",
@@ -152,7 +151,6 @@ SCHEDULE_MUTANTS = (
                 "(KIND, of_schedule, record.mod)",
             ),
         ),
-        harmless="the schedule is compared, and has the same mod",
     ),
     Mutant(
         "a schedule that changes is not looked at",
