@@ -366,3 +366,28 @@ def test_a_refused_array_fails_and_a_retry_is_refused_anew(stage: Stage, leader:
     step(leader)
     assert stage.state("a") == "Failed"
     assert records(stage, "requests") == []
+
+
+def test_a_hidden_member_has_begun(stage: Stage) -> None:
+    """Its status cannot be read: the array does not count as one that has never begun."""
+    leader = stage.leader()
+    stage.submit("a", array={"size": 1})
+    step(leader)
+    stage.put(stage.keys.state("a-i0"), b"{")
+    stage.elect()
+    leader = stage.leader(observation(("a-i0", 1), Phase.RUNNING))
+    stage.request("a", RequestKind.CANCEL)
+    leader.sync()
+    leader.run()
+    assert stage.state("a") == "Created"
+
+
+def test_a_request_on_members_of_a_plain_task_is_ignored_alone(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("z", resources={"cpu": 4})
+    stage.submit("a")
+    step(leader)
+    stage.request("a", RequestKind.CANCEL, members="3")
+    stage.change("a", on_hold=True)
+    step(leader)
+    assert records(stage, "requests") == []
+    assert stage.status("a").on_hold

@@ -70,9 +70,13 @@ class ArrayUsers:
             users.kin.write(name, {"after": after, **fields})
         else:
             users._write_spec(name, fields)
-        if rng.random() < 0.05:  # when it may be under way, or has ended
-            taken = str(MemberName(name, rng.randrange(size)))
+        taken, chance = str(MemberName(name, rng.randrange(size))), rng.random()
+        if chance < 0.05:  # when it may be under way, or has ended
             users.soon(rng.random() * 5, lambda: users.put_spec(taken))
+        elif chance < 0.15:  # while it is about to be admitted
+            users.soon(rng.random() * 0.05, lambda: users.put_spec(taken))
+        elif chance < 0.2:
+            users.soon(rng.random() * 0.05, lambda: users.delete(users.keys.task(name)))
 
     def ask(self) -> None:
         """Somebody cancels or retries a part of one, or the whole."""

@@ -71,7 +71,7 @@ class ArrayOf(Generic[T]):
     @property
     def has_begun(self) -> bool:
         """Whether any member has ever begun, or was cancelled before."""
-        return self.task is not None and bool(self.members or self._own)
+        return self.task is not None and bool(self.members or self.hidden or self._own)
 
     @property
     def is_over(self) -> bool:

@@ -35,7 +35,10 @@ def decide_any(
         return _member(task, attempt, pool, moment, others)
     narrow = next((request for request, _ in task.requests.values() if request.members), None)
     if narrow is not None and task.spec_mod and not task.frozen:
-        return ignored(task, task.status, f"it is no array, and has no members {narrow.members}", moment)
+        why, status = f"it is no array, and has no members {narrow.members}", task.status
+        if status is not None:
+            status = transitions.request_ignored(status, narrow, why, moment)
+        return Decision(status, (narrow.kind,))
     return decide(task, attempt, pool, moment, others)
 
 
@@ -117,7 +120,11 @@ def _array(
         return _retry(task, array, retry[0], moment)
     if task.state in FINISHED or not array.has_begun:
         return decide(
-            task, None, pool, moment, others._replace(is_kept=others.is_kept or bool(array.members))
+            task,
+            None,
+            pool,
+            moment,
+            others._replace(is_kept=others.is_kept or bool(array.members or array.hidden)),
         )
     if array.is_over:
         return _end(task, array, moment)
