@@ -6,6 +6,7 @@ import msgspec
 
 from controller.core.model.array_records import Array, member_spec
 from controller.core.model.arrays import MemberName
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import Status
@@ -23,6 +24,17 @@ class _Turn:
         self.begun = 0
 
 
+def _fails_in(array: Array, draft: Draft) -> bool:
+    """Whether a member fails in what the model does not show yet, and no other one is to run after that."""
+    if array.spec is None or array.spec.array is None or not array.spec.array.fail_fast:
+        return False
+    statuses = (change.status for change in draft.changes())
+    return any(
+        status is not None and status.array == array.name and status.state is State.FAILED
+        for status in statuses
+    )
+
+
 class Members:
     """See the module's docstring. `taken` has the members whose names other tasks have, by array."""
 
@@ -36,7 +48,7 @@ class Members:
     def may_begin(self, array: Array, draft: Draft) -> bool:
         """Whether a member of the array may begin in this draft."""
         turn = self._turn(array, draft)
-        if array.room(turn.begun) <= 0:
+        if array.room(turn.begun) <= 0 or _fails_in(array, draft):
             return False
         index = array.next_index(turn.start, lambda index: self._is_free(array, index, draft))
         turn.start = index if index is not None else array.size
