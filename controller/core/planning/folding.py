@@ -51,8 +51,8 @@ class _Room:
         return self._operations < 1
 
     def room_for_members(self) -> int:
-        """How many statuses can be deleted, beside one block."""
-        return self._operations - 1
+        """How many statuses can be deleted, beside one block and what is compared."""
+        return self._operations - 2
 
     def compare(self, kind: str, name: str) -> None:
         """The transaction compares this record, on which it rests."""
@@ -134,11 +134,15 @@ class Folding:
             if array is None or number in array.unreadable:
                 continue
             members = tasks[: max(0, room.room_for_members())]
+            if not members:
+                continue
             fates = {
                 task.status.index % LENGTH: fate_of(task)
                 for task in members
                 if task.status is not None and task.status.index < array.size
             }
+            if len(fates) < len(members):  # they are of no array: one may be submitted meanwhile
+                room.compare("tasks", name)
             if fates:
                 block = array.block(number).changed(fates, array.length(number))
                 if not self._put(room, array, number, block, moment):
