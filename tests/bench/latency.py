@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.core.model import codec
+from controller.core.model.fencing import fencing_environment
 from controller.core.model.lifecycle import State
-from controller.core.model.task import AttemptId, Launch, Observation, Phase, fencing_environment
+from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.engine.process.engine import ProcessEngine
 from controller.store.base import StoreError

@@ -23,7 +23,8 @@ from kubernetes import client
 from kubernetes.watch import Watch
 
 from controller.config import Settings
-from controller.core.model.task import AttemptId, Launch, Observation, fencing_environment
+from controller.core.model.fencing import fencing_environment
+from controller.core.model.task import AttemptId, Launch, Observation
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions

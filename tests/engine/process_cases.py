@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from controller.core.model.fencing import fencing_environment
 from controller.core.model.resources import Vector
-from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec, fencing_environment
+from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
 from controller.engine.base import Engine
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.table import environment_value, processes

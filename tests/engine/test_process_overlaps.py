@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.model.task import AttemptId, Launch, Pool, Spec, fencing_environment
+from controller.core.model.fencing import fencing_environment
+from controller.core.model.task import AttemptId, Launch, Pool, Spec
 from controller.engine.base import EngineUnavailable
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_values import parse_record

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.task import Spec, Status
 
 OF_ENDS = {
@@ -32,7 +32,8 @@ class ArrayOf(Generic[T]):
     """One array. `task` is its task, None if it is gone, or its spec is none of an array.
 
     `counts` are members that have ended, by outcome, folded or not. `members` are those with a status, by
-    index; `running` is how many of these hold resources.
+    index; `running` is how many of these hold resources. `of` is what the blocks of its spec have: its `op`,
+    and of a gang the round, too, so that what was told of an earlier round does not count.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,12 +41,13 @@ class ArrayOf(Generic[T]):
         self.task: T | None = None
         self.spec: Spec | None = None  # of its task
         self.size = 0
-        self.of = ""  # the `op` of its spec
+        self.of = ""
         self.blocks: dict[int, Block] = {}  # of its spec or not
         self.unreadable: dict[int, None] = {}
         self.members: dict[int, T] = {}
         self.hidden: dict[int, None] = {}  # members whose status cannot be read: they may be under way
         self.running = 0
+        self.started = 0  # of `members`, those that are Running
         self.counts: Counter[MemberOutcome] = Counter()
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
         self._folded = 0
@@ -81,14 +83,23 @@ class ArrayOf(Generic[T]):
         )
 
     @property
+    def is_gang(self) -> bool:
+        """Whether its members run all at once, or not at all."""
+        return self.spec is not None and self.spec.array is not None and self.spec.array.gang
+
+    @property
     def fails(self) -> bool:
         """Whether a member has failed, and no other one is to run after that."""
         array = self.spec.array if self.spec is not None else None
-        return array is not None and array.fail_fast and self.counts[MemberOutcome.FAILED] > 0
+        return (
+            array is not None and array.fail_fast and not array.gang and self.counts[MemberOutcome.FAILED] > 0
+        )
 
     @property
     def may_begin(self) -> bool:
-        """Whether a member is to begin, as far as the array alone says."""
+        """Whether a member is to begin, as far as the array alone says. Of a gang: whether all may."""
+        if self.is_gang and (self.members or self.hidden):
+            return False  # of an earlier round
         return self.waiting > 0 and not self.unreadable and not self.fails
 
     @property
@@ -117,6 +128,13 @@ class ArrayOf(Generic[T]):
     def fate(self, index: int) -> Fate:
         """What has become of a member, as its block says."""
         return self.block(index // LENGTH).fate(index % LENGTH)
+
+    def tells_of(self, status: Status) -> bool:
+        """Whether its blocks tell how this member ends: it has such a member, of a gang in this round."""
+        is_of_round = not self.is_gang or (self.task is not None and self.task.status is not None)
+        if self.is_gang and self.task is not None and self.task.status is not None:
+            is_of_round = self.task.status.attempt == status.attempt and self.task.status.state not in WAITING
+        return status.index < self.size and is_of_round
 
     def indexes(self, outcomes: Iterable[MemberOutcome], ranges: Ranges = ALL) -> Iterator[int]:
         """The members whose block says one of these outcomes, in order. Those under way count as waiting."""

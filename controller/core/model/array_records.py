@@ -14,9 +14,11 @@ import msgspec
 from controller.core.model.array import OF_ENDS, ArrayOf
 from controller.core.model.arrays import MemberName, environment
 from controller.core.model.blocks import Block, Fate, MemberOutcome
-from controller.core.model.lifecycle import WAITING
+from controller.core.model.demand import of_role
+from controller.core.model.gangs import role_environment, role_of
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.records import Own, Task
-from controller.core.model.task import Spec
+from controller.core.model.task import Deadlines, Spec
 from controller.errors import CorruptValue
 
 UNREADABLE = "the spec of its array cannot be read"
@@ -35,10 +37,11 @@ def fate_of(task: Task) -> Fate:
 
 
 class _Place(NamedTuple):
-    """Where a member is counted, and whether it holds resources, or has ended."""
+    """Where a member is counted, and whether it holds resources, runs, or has ended."""
 
     member: MemberName
     holds: bool
+    runs: bool
     ending: MemberOutcome | None
 
 
@@ -53,6 +56,7 @@ class Arrays:
         self._hidden: dict[str, MemberName] = {}  # tasks whose status cannot be read, by name
         self.ended: dict[str, None] = {}  # members that have ended, in that order: they are to be folded
         self.busy: dict[str, None] = {}  # arrays of which blocks may have to change
+        self.opening: dict[str, None] = {}  # admitted gangs of which members are to begin
         self.stale: dict[tuple[str, int], None] = {}  # blocks of no array
         self.logs: dict[str, dict[str, None]] = {}  # array → names of its members that have a kept log
         self.gone: dict[str, None] = {}  # of these, the arrays that may be gone
@@ -101,6 +105,15 @@ class Arrays:
         if not row:
             del self.logs[member.array]
 
+    @staticmethod
+    def member(array: Task, index: int) -> Task:
+        """A member that has not begun, as a task that waits where its array does."""
+        member = Task(str(MemberName(array.id, index)))
+        member.source, member.spec = array, member_spec(array, member.id, index)
+        member.spec_create, member.submitted_at = array.spec_create, array.submitted_at
+        member.seen_at, member.demand = array.queued_at, array.demand
+        return member
+
     def place(self, task: Task) -> list[Task]:
         """Bring all up to date with a task's records. Returns other tasks, which are to be placed again."""
         status, again = task.status, list[Task]()
@@ -127,6 +140,7 @@ class Arrays:
             array = touched[before.member.array] = self._ensure(before.member.array)
             del array.members[before.member.index]
             array.running -= before.holds
+            array.started -= before.runs
             array.look_from(before.member.index)
             if before.ending is not None:
                 array.counts[before.ending] -= 1
@@ -136,9 +150,11 @@ class Arrays:
             assert task.status is not None
             array = touched[named.array] = self._ensure(named.array)
             ending = OF_ENDS.get(task.status.state)
-            self._places[task.id] = _Place(named, task.status.is_holding, ending)
+            runs = task.status.state is State.RUNNING
+            self._places[task.id] = _Place(named, task.status.is_holding, runs, ending)
             array.members[named.index] = task
             array.running += task.status.is_holding
+            array.started += runs
             if ending is not None:
                 array.counts[ending] += 1
                 self.ended[task.id] = None
@@ -150,7 +166,7 @@ class Arrays:
             has_room = was_under_way and array.may_begin
             if array.task is not None and (has_room or array.turn != array.turned):
                 again.append(array.task)
-            elif array.task is None or array.task.requests or array.is_over:
+            elif array.task is None or array.task.requests or array.is_over or array.is_gang:
                 self._touch(array.name)
         return again
 
@@ -177,12 +193,12 @@ class Arrays:
             and task.spec.array is not None
         )
         spec = task.spec if is_one else None
-        seen = array.spec
-        array.task, array.spec, array.of = (task, spec, task.spec_op) if is_one else (None, None, "")
+        seen = array.spec, array.of
+        array.task, array.spec, array.of = (task, spec, _of(task)) if is_one else (None, None, "")
         array.size = spec.array.size if spec is not None and spec.array is not None else 0
         task.array = array if is_one else None
         again = []
-        if spec is not seen:
+        if (spec, array.of) != seen:
             array.count()
             for number in array.blocks:
                 self._sort(array, number)
@@ -196,6 +212,9 @@ class Arrays:
             self.busy[array.name] = None
         if array.name in self.logs:
             self.gone[array.name] = None
+        self.opening.pop(array.name, None)
+        if is_one and task.status is not None and task.status.reserved and not task.status.stopping:
+            self.opening[array.name] = None
         array.turned = array.turn
         self._drop_empty(array)
         return again
@@ -235,6 +254,13 @@ class Arrays:
             self.stale[array.name, number] = None
 
 
+def _of(task: Task) -> str:
+    """What the blocks of an array have: see ArrayOf. A gang that waits is in its next round."""
+    if task.spec is None or task.spec.array is None or not task.spec.array.gang:
+        return task.spec_op
+    return f"{task.spec_op}/{task.attempt + (task.state in WAITING)}"
+
+
 def check_member(task: Task) -> None:
     """Check that a status names the member of an array that has the task's name. Raises CorruptValue."""
     status = task.status
@@ -261,6 +287,12 @@ def member_spec(array: Task, name: str, index: int) -> Spec:
     assert spec.array is not None
     # the array's variables come first, so that the user's may refer to them
     env = environment(index, spec.array.size)
+    if spec.array.gang:
+        number, place = role_of((role.size for role in spec.array.parts), index)
+        role = spec.array.parts[number]
+        env |= role_environment(role, place)
+        # the deadlines are those of the gang, and its retry policy is asked when the gang has ended
+        spec = msgspec.structs.replace(of_role(spec, role), deadlines=Deadlines())
     env = {**env, **spec.env, **env}
     return msgspec.structs.replace(
         spec, id=name, array=None, after=(), env=env, pool=array.pool, owner=array.owner

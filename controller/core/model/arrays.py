@@ -15,6 +15,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from controller.core.model.fields import Parse, mapping, read_fields
+from controller.core.model.gangs import MAX_GANG, Role, parse_roles
 from controller.core.model.scalars import parse_boolean, parse_integer
 from controller.errors import InvalidField
 
@@ -33,12 +34,21 @@ _RANGE = re.compile(r"(0|[1-9][0-9]{0,5})(?:-(0|[1-9][0-9]{0,5}))?", re.ASCII)
 class ArraySpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How many members there are, and how many may be under way at once (None: as many as have room).
 
-    `fail_fast`: once a member has failed, no other one begins, and those that run are stopped.
+    `fail_fast`: once a member has failed, no other one begins, and those that run are stopped. `gang`: they
+    run all at once or not at all (see `gangs`). `roles`, of a gang: neighbours that are alike; `size` is the
+    sum of theirs.
     """
 
     size: int
     max_running: int | None = None
     fail_fast: bool = False
+    gang: bool = False
+    roles: tuple[Role, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Role, ...]:
+        """The roles; of a gang without any, all members as one."""
+        return self.roles or (Role(name="", size=self.size),)
 
 
 class MemberName(Struct, frozen=True):
@@ -64,9 +74,23 @@ def parse_array(raw: object, field: str) -> ArraySpec:
     if isinstance(raw, ArraySpec):
         return raw
     fields = dict(mapping(raw, field, "expected a mapping such as {size: 1000, max_running: 50}"))
-    if fields.get("size") is None:
+    values = read_fields(fields, _FIELDS, f"{field}.")
+    if roles := values.get("roles"):
+        size = sum(role.size for role in roles)
+        if values.setdefault("size", size) != size:
+            problem = f"is {values['size']:,}, but its roles have {size:,} members in all: leave it out"
+            raise InvalidField(f"{field}.size", problem)
+    if "size" not in values:
         raise InvalidField(f"{field}.size", f"is missing: give the number of members, 1 to {MAX_SIZE}")
-    return ArraySpec(**read_fields(fields, _FIELDS, f"{field}."))
+    array = ArraySpec(**values)
+    if not array.gang and array.roles:
+        raise InvalidField(f"{field}.roles", "are of a gang: add `gang: true`")
+    if array.gang and array.max_running is not None:
+        raise InvalidField(f"{field}.max_running", "means nothing for a gang, which runs whole: leave it out")
+    if array.gang and array.size > MAX_GANG:
+        problem = f"is {array.size:,}, but a gang has at most {MAX_GANG:,} members"
+        raise InvalidField(f"{field}.size", problem)
+    return array
 
 
 class Ranges:
@@ -149,4 +173,10 @@ def _size(raw: object, field: str) -> int:
     return parse_integer(raw, field, 1, MAX_SIZE)
 
 
-_FIELDS: dict[str, Parse] = {"size": _size, "max_running": _size, "fail_fast": parse_boolean}
+_FIELDS: dict[str, Parse] = {
+    "size": _size,
+    "max_running": _size,
+    "fail_fast": parse_boolean,
+    "gang": parse_boolean,
+    "roles": parse_roles,
+}

@@ -11,8 +11,11 @@ Source: AggregateContainerRequests and PodRequests in k8s.io/component-helpers/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import msgspec
+
+from controller.core.model.gangs import Reserved, Role, total
 from controller.core.model.pod_merge import MAIN, Document, overlay
 from controller.core.model.resources import ZERO, Vector, parse_quantity
 from controller.core.model.task import Pool, Spec
@@ -20,10 +23,32 @@ from controller.errors import InvalidField
 
 
 def demand(spec: Spec, pool: Pool | None) -> Vector:
-    """What the task holds of the pool once it is admitted. The templates must be valid."""
+    """What the task holds of the pool once it is admitted: of a gang, for all members.
+
+    The templates must be valid.
+    """
+    if spec.array is not None and spec.array.gang:
+        return total(reserved(spec, lambda one: demand(one, pool)))
     if not (spec.pod_template or pool_template(pool)):
         return spec.resources
     return pod_requests(_pod_spec(spec, pool), "pod_template.spec", spec.resources)
+
+
+def reserved(spec: Spec, demand_of: Callable[[Spec], Vector]) -> tuple[Reserved, ...]:
+    """What a gang holds for its members while none has begun, by role."""
+    assert spec.array is not None
+    return tuple(Reserved(role.size, demand_of(of_role(spec, role))) for role in spec.array.parts)
+
+
+def of_role(spec: Spec, role: Role) -> Spec:
+    """The spec of a gang, as the members of this role have it."""
+    return msgspec.structs.replace(
+        spec,
+        array=None,
+        resources=spec.resources if role.resources is None else role.resources,
+        command=spec.command if role.command is None else role.command,
+        args=spec.args if role.args is None else role.args,
+    )
 
 
 class Demands:
@@ -36,6 +61,8 @@ class Demands:
 
     def of(self, spec: Spec, pool: Pool | None) -> Vector:
         """As `demand`."""
+        if spec.array is not None and spec.array.gang:
+            return total(reserved(spec, lambda one: self.of(one, pool)))
         if pool is None or spec.pod_template or not pool_template(pool):
             return demand(spec, pool)
         known = self._known.setdefault(pool.name, {})
@@ -80,6 +107,8 @@ def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
         more = " (including its pod template)" if asked[name] != spec.resources.get(name) else ""
+        if spec.array is not None and spec.array.gang:
+            more = f" for its {spec.array.size:,} members together, which run at once"
         have = Vector({name: pool.capacity.get(name)}).format().get(name)
         problem = (
             f"pool {pool.name!r} has {have} in all"

@@ -44,7 +44,10 @@ SCHEDULES = "schedules"
 ARRAYS = "arrays"
 """Spec.array, Status.array, Request.members, and the records `arrays/`."""
 
-KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, NOTIFY, OWNERS, SCHEDULES)
+GANGS = "gangs"
+"""ArraySpec.gang and roles, Status.of_gang and reserved."""
+
+KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, GANGS, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
 
@@ -78,7 +81,9 @@ def needed_by_spec(spec: Spec) -> dict[str, str]:
     """The features that the spec needs, each with the field that needs it."""
     needed = {OWNERS: "owner"} if spec.owner != DEFAULT_OWNER else {}
     needed |= {DEPENDENCIES: "after"} if spec.after else {}
-    return needed | {ARRAYS: "array"} if spec.array is not None else needed
+    if spec.array is not None:
+        needed |= {ARRAYS: "array"} | ({GANGS: "array.gang"} if spec.array.gang else {})
+    return needed
 
 
 def needed_by_request(kind: RequestKind) -> dict[str, str]:

@@ -208,8 +208,8 @@ class Indexes:
             queue = self.queues[task.pool] = Queue()
         record = self._pools.get(task.pool)
         task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
-        is_array = task.array is not None
-        place = Place(-task.priority, task.spec_create, task.submitted_at, task.id, is_array)
+        repeats = task.array is not None and not task.array.is_gang
+        place = Place(-task.priority, task.spec_create, task.submitted_at, task.id, repeats)
         queue.add(place, task.demand, task.owner if record is not None and _is_shared(record.pool) else "")
         self.touched.pools[task.pool] = None
 

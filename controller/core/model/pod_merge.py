@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from controller.core.model.fencing import FENCE
 from controller.core.model.merge_keys import MERGE_KEYS, identity, without_alternatives
-from controller.core.model.task import FENCE
 from controller.errors import InvalidField
 
 Document = dict[str, Any]

@@ -177,7 +177,10 @@ class Task:
         return (
             status is not None
             and status.state is State.WAITING_RETRY
-            and (self.array is not None or status.reason in ("Preempted", "RetryRequested", "Released"))
+            and (
+                (self.array is not None and not self.array.is_gang)
+                or status.reason in ("Preempted", "RetryRequested", "Released")
+            )
         )
 
     def is_postponed(self, kind: RequestKind) -> bool:

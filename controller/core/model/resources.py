@@ -176,6 +176,10 @@ class Vector(Mapping[str, int]):
             amounts[name] = amounts.get(name, 0) - amount
         return self._changed(amounts)
 
+    def times(self, count: int) -> Vector:
+        """So many times as much."""
+        return Vector({name: amount * count for name, amount in self._amounts.items()})
+
     def _changed(self, amounts: dict[str, int]) -> Vector:
         """A vector of these amounts, which begin with our names, in our order."""
         if len(amounts) > len(self._amounts) or 0 in amounts.values():

@@ -125,6 +125,15 @@ def parse_text(raw: object, field: str) -> str:
     return raw
 
 
+def parse_strings(raw: object, field: str) -> tuple[str, ...]:
+    """A list of strings. Raises InvalidField."""
+    if isinstance(raw, str) or not isinstance(raw, list | tuple):
+        raise InvalidField(
+            field, f'expected a list of strings, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
+        )
+    return tuple(parse_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
+
+
 def positive_duration(raw: object, field: str) -> float | None:
     """A limit in seconds, above 0."""
     seconds = parse_duration(raw, field)

@@ -7,7 +7,6 @@ specs and pools, for the command line, the library and the leader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -16,6 +15,7 @@ from msgspec import Meta, Struct, field
 
 from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
+from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
@@ -208,6 +208,11 @@ class StopReason(StrEnum):
     """Why an attempt is being stopped."""
 
     CANCEL = "cancel"
+    # of a gang: a member has failed, has not started, or was ended by the platform
+    MEMBER_FAILED = "member-failed"
+    MEMBER_NOT_STARTED = "member-not-started"
+    MEMBER_DISRUPTED = "member-disrupted"
+    TORN = "torn"  # of a gang: what it holds is not what its members need
     START_DEADLINE = "deadline-start"
     RUN_DEADLINE = "deadline-run"
     SPEC_DELETED = "spec-deleted"
@@ -228,6 +233,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     state: State = State.CREATED
     array: str = ""  # of a member of an array: the array, and the member's index
     index: Count = 0
+    of_gang: bool = False  # of a member: its array is a gang
+    reserved: tuple[Reserved, ...] = ()  # of a gang that holds, by role: `hold` is the sum of it, or nothing
     pool: str = ""
     owner: str = DEFAULT_OWNER  # whom the hold is charged to, whatever happens to the spec
     on_hold: bool = False  # a user keeps it from being admitted, until it is released
@@ -286,6 +293,11 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     def is_holding(self) -> bool:
         """Whether the task is in a state that holds resources."""
         return self.state in HOLDING
+
+    @property
+    def is_one_of_running(self) -> bool:
+        """Whether it counts as a running task of its owner. A gang is one, with all its members."""
+        return self.state in HOLDING and not self.of_gang
 
     @property
     def is_finished(self) -> bool:
@@ -384,16 +396,3 @@ class Launch(Struct, frozen=True, kw_only=True):
     hold: Vector | None = None  # None: not known
     repeated: bool = False
     installation: str = ""  # the id that all created objects carry
-
-
-FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
-"""The variables of an attempt's fencing token, which no user can set."""
-
-
-def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
-    """The fencing token's variables, followed by the user's in their order.
-
-    In Kubernetes, a variable may refer to those before it.
-    """
-    fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
-    return {**fence, **env, **fence}

@@ -16,7 +16,9 @@ import msgspec
 from controller.core.model.after import parse_after
 from controller.core.model.arrays import MAX_ARRAY_ID, parse_array
 from controller.core.model.demand import pod_requests
+from controller.core.model.fencing import FENCE
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
+from controller.core.model.gangs import START_SECONDS
 from controller.core.model.notify_fields import parse_notify
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.requests import MOST_PRIORITY
@@ -28,13 +30,13 @@ from controller.core.model.scalars import (
     parse_duration,
     parse_integer,
     parse_name,
+    parse_strings,
     parse_text,
     positive_duration,
     shown,
 )
 from controller.core.model.sharing_fields import parse_preemption, parse_sharing
 from controller.core.model.task import (
-    FENCE,
     Deadlines,
     OnLost,
     Policy,
@@ -87,6 +89,9 @@ def parse_stored_spec(raw: object) -> Spec:
         raise InvalidField("after", f"names {spec.id} itself: a task cannot wait for itself")
     if spec.array is not None:
         parse_name(spec.id, "id", "the id of an array, from which its members are named,", MAX_ARRAY_ID)
+        if spec.array.gang and spec.deadlines.start_seconds is None:
+            deadlines = msgspec.structs.replace(spec.deadlines, start_seconds=START_SECONDS)
+            spec = msgspec.structs.replace(spec, deadlines=deadlines)
     return spec
 
 
@@ -154,14 +159,6 @@ def _image(raw: object, field: str) -> str:
     if image and image.split() != [image]:
         raise InvalidField(field, f"{image!r} contains white space")
     return sys.intern(image)
-
-
-def _strings(raw: object, field: str) -> tuple[str, ...]:
-    if isinstance(raw, str) or not isinstance(raw, list | tuple):
-        raise InvalidField(
-            field, f'expected a list of strings, such as ["sh", "-c", "echo hello"], not {type(raw).__name__}'
-        )
-    return tuple(parse_text(item, f"{field}[{index}]") for index, item in enumerate(raw))
 
 
 def _env(raw: object, field: str) -> dict[str, str]:
@@ -293,8 +290,8 @@ _SPEC: dict[str, Parse] = {
     "pool": _pool,
     "owner": _owner,
     "image": _image,
-    "command": _strings,
-    "args": _strings,
+    "command": parse_strings,
+    "args": parse_strings,
     "env": _env,
     "working_dir": parse_text,
     "resources": Vector.parse,
@@ -319,7 +316,7 @@ _RETRY: dict[str, Parse] = {
     "max_start_failures": _integer_within(0, MAX_ATTEMPTS),
     "rules": _rules,
 }
-_RULE: dict[str, Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": _strings}
+_RULE: dict[str, Parse] = {"action": _action, "exit_codes": _exit_codes, "reasons": parse_strings}
 _DEADLINES: dict[str, Parse] = dict.fromkeys(Deadlines.__struct_fields__, positive_duration)
 _ON_LOST: dict[str, Parse] = dict.fromkeys(OnLost.__struct_fields__, positive_duration)
 _POOL: dict[str, Parse] = {

@@ -248,7 +248,8 @@ class Accounts:
         statuses = [task.status for task in tasks if task.status is not None]
         hold = sum((status.hold for status in statuses), ZERO)
         is_damaged = share.at > at + (0 if is_edited else APART_MS)
-        if (stored.held, stored.running, share) == (hold, len(statuses), stored) and not is_damaged:
+        running = sum(status.is_one_of_running for status in statuses)
+        if (stored.held, stored.running, share) == (hold, running, stored) and not is_damaged:
             return None
         used = share.used_at(at)  # as if it had held until now what it says
         if not (share.mod and trusts) or is_damaged:
@@ -260,7 +261,7 @@ class Accounts:
                 lost, stopping = lost - parts.lost, stopping - parts.stopping
         return share._replace(
             held=hold,
-            running=len(statuses),
+            running=running,
             used=used,
             recent=averaged(share, at, sharing.half_life_seconds),
             at=at if is_damaged else max(at, share.at),
@@ -331,9 +332,10 @@ def _wrong(model: Model, pool: str) -> list[str]:
     """The owners whose shares do not say what their tasks hold. The cost follows the holds."""
     found, holders = [], model.indexes.holders
     for owner in sorted({*holders.owners(pool), *model.shares.get(pool, {})}):
-        holds = [task.status.hold for task in holders.of(pool, owner) if task.status is not None]
+        statuses = [task.status for task in holders.of(pool, owner) if task.status is not None]
+        hold = sum((status.hold for status in statuses), ZERO)
         share = model.share(pool, owner)
-        if (share.held, share.running) != (sum(holds, ZERO), len(holds)):
+        if (share.held, share.running) != (hold, sum(status.is_one_of_running for status in statuses)):
             found.append(owner)
     return found
 

@@ -18,6 +18,7 @@ from controller.core.planning.attestation import unattested
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
+from controller.core.planning.gangs import Opening, admitted, round_of
 from controller.core.planning.members import Members
 from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
@@ -34,6 +35,7 @@ class Admission:
         attempts: Attempts,
         driver: Driver,
         members: Members,
+        opening: Opening,
         looks_at: Callable[[str], None],
     ) -> None:
         self._model = model
@@ -41,12 +43,17 @@ class Admission:
         self._attempts = attempts
         self._driver = driver
         self._members = members
+        self._opening = opening
         self._looks_at = looks_at
         self._preemptor = Preemptor(model, agenda)
         self._orders: dict[str, FairOrder] = {}
 
     def plan(self, draft: Draft) -> None:
-        """Add to the draft the admissions for which the pools on the agenda have room."""
+        """Add to the draft the admissions for which the pools on the agenda have room.
+
+        The members of gangs that are admitted already come first.
+        """
+        self._opening.plan(draft)
         pools = self._agenda.pools
         for name in list(pools):
             if draft.is_full:
@@ -84,6 +91,8 @@ class Admission:
             if task.gate is not None and draft.kin.has_changed(task):
                 self._agenda.pools[pool.name] = None  # once that is committed
                 return False
+            if task.array is not None and task.array.is_gang:
+                return True  # its members of earlier rounds have ended
             if task.array is not None:
                 return self._members.may_begin(task.array, draft)
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
@@ -153,7 +162,11 @@ class Admission:
         assert task.spec is not None
         self._looks_at(task.id)
         begins, claimant = task, task.id if draft.has_claim(task.pool, task.id) else ""
-        if task.array is not None:
+        array = task.array
+        if array is not None and array.is_gang:
+            number, pool = round_of(task, array, self._attempts), self._model.pools[task.pool]
+            status = admitted(task, pool, number, draft.moment)
+        elif array is not None:
             begins, index = self._members.next(task, draft)
             status = self._members.admitted(begins, index, pool_mod, draft.moment)
         else:
@@ -164,7 +177,9 @@ class Admission:
         decision = Decision(status, compares_spec=True, compares_pool=True, parents=parents)
         if not draft.add(begins, decision, ends_claim_of=claimant):
             return False
-        if task.array is not None:
+        if array is not None and array.is_gang:
+            return True  # its members begin when this is committed
+        if array is not None:
             self._members.began(task, draft)
         draft.plan.effects.append(start)
         return True

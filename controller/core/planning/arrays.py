@@ -18,6 +18,13 @@ from controller.core.model.requests import Request, RequestKind
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision, Others, cancelled_by, decide, ignored
+from controller.core.planning.gangs import (
+    decide_gang,
+    holds_as_gang,
+    refused_of_member,
+    refused_part,
+    stop_of_member,
+)
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt
 
@@ -29,6 +36,12 @@ def decide_any(
     task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment, others: Others
 ) -> Decision | None:
     """As `decide`, for any task: an array, a member of one, or neither."""
+    if holds_as_gang(task):
+        return decide_gang(task, others.array, moment)
+    if task.array is not None and task.array.is_gang and task.state not in HOLDING:
+        is_kept = others.is_kept or bool(task.array.members or task.array.hidden)
+        refused = refused_part(task, moment) if not task.frozen else None
+        return refused or decide(task, attempt, pool, moment, others._replace(is_kept=is_kept))
     if task.array is not None and task.state not in HOLDING:
         return _array(task, task.array, pool, moment, others)
     if task.member_of:
@@ -43,8 +56,13 @@ def decide_any(
 
 
 def stop_of(array: Array) -> Request | None:
-    """Why members of the array are to be cancelled: a user asks for it, or one has failed (`fail_fast`)."""
+    """Why members of the array are to be cancelled: a user asks for it, or one has failed (`fail_fast`).
+
+    Or it is a gang that is being stopped.
+    """
     task = array.task
+    if task is not None and task.status is not None and task.status.reserved and task.status.stopping:
+        return Request(kind=RequestKind.CANCEL, by="its gang", reason=task.status.message)
     if task is None or task.frozen or task.state not in WAITING:
         return None
     if RequestKind.CANCEL in task.requests:
@@ -188,7 +206,12 @@ def _member(
     task: Task, attempt: Attempt | None, pool: PoolRecord | None, moment: Moment, others: Others
 ) -> Decision | None:
     array = task.source.array if task.source is not None else None
-    stop = stop_of(array) if array is not None and task.status is not None else None
+    if task.status is not None and task.status.of_gang:
+        if not task.frozen and (refused := refused_of_member(task, moment)) is not None:
+            return refused
+        stop = stop_of_member(task)
+    else:
+        stop = stop_of(array) if array is not None and task.status is not None else None
     if stop is not None and (task.frozen or task.status is None or _is_settled(task)):
         stop = None
     if stop is not None and task.status is not None and task.status.index in Ranges.parse(stop.members):

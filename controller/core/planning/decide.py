@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from controller.core.model.array_records import Array
 from controller.core.model.demand import check_satisfiable
 from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import HOLDING, WAITING, State
@@ -53,12 +54,13 @@ class Others(NamedTuple):
     """What other records say of a task.
 
     `refused`: why its pool refuses a task that is not attested; "" if it does not. `gate`: what the tasks
-    that it waits for have come to. `is_kept`: others wait for it, so it is not removed.
+    that it waits for have come to. `is_kept`: others wait for it, so it is not removed. `array`: its members.
     """
 
     refused: str = ""
     gate: Gate | None = None
     is_kept: bool = False
+    array: Array | None = None
 
 
 NOTHING = Others()
@@ -194,6 +196,8 @@ def end(
         )
     else:
         verdict = judge(task.spec.retry, status, _as_policy_sees(status, seen), moment.now)
+        if status.of_gang:  # the gang's retry policy is asked when all have ended
+            verdict = verdict._replace(retry=False, why="")
     return transitions.failed(status, seen, verdict, moment, request)
 
 

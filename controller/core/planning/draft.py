@@ -92,6 +92,11 @@ class Draft:
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
 
     @property
+    def has_begun_enough(self) -> bool:
+        """As `is_full`, for members of a gang: there is room for the status of that, too."""
+        return self.is_full or self._operations + 16 > self._limits.operations
+
+    @property
     def _has_most_tasks(self) -> bool:
         return self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks
 
@@ -183,7 +188,13 @@ class Draft:
         self.kin.follows()
 
     def add(
-        self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim_of: str = ""
+        self,
+        task: Task,
+        decision: Decision,
+        *,
+        may_have_log: bool = False,
+        ends_claim_of: str = "",
+        completes: bool = False,
     ) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
 
@@ -191,17 +202,22 @@ class Draft:
         it rests on: a decision without a spec compares that there is none, a first status compares its spec,
         and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
         model does not show yet. `ends_claim_of`: this task, or the array of this member, has a claim, which
-        ends with this (I11), and not in the plan that makes it, which stops its victims.
+        ends with this (I11), and not in the plan that makes it, which stops its victims. `completes`: it
+        belongs to the change before it, however few tasks a plan may change.
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
         ledger_changes, share_changes, more_tasks = before != after, False, 0
         if self._model.is_shared(pool):
-            more_tasks = _is_holding(decision.status) - _is_holding(task.status)
+            more_tasks = _tasks(decision.status) - _tasks(task.status)
             ledger_changes = share_changes = ledger_changes or more_tasks != 0
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
-        if self._has_most_tasks or is_too_early or (ledger_changes and self._model.may_not_change(task)):
+        if (
+            (self._has_most_tasks and not completes)
+            or is_too_early
+            or (ledger_changes and self._model.may_not_change(task))
+        ):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
@@ -293,13 +309,15 @@ class Draft:
                 yield kind, self._model.mod_of("requests", (task_id, kind))
 
 
-def _is_holding(status: Status | None) -> int:
-    return int(status is not None and status.is_holding)
+def _tasks(status: Status | None) -> int:
+    return int(status is not None and status.is_one_of_running)
 
 
 def _ended(task: Task, decision: Decision, at: int) -> Parts:
     """What was lost and stopping of the hold that ends with this, if one does."""
-    return NO_PARTS if _is_holding(decision.status) else parts_of(task.status, at)
+    return (
+        NO_PARTS if decision.status is not None and decision.status.is_holding else parts_of(task.status, at)
+    )
 
 
 def _held(status: Status | None) -> Vector:

@@ -6,10 +6,11 @@ while another one is under way.
 
 from __future__ import annotations
 
+from controller.core.model.fencing import fencing_environment
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import Vector
-from controller.core.model.task import AttemptId, Launch, Pool, Status, fencing_environment
+from controller.core.model.task import AttemptId, Launch, Pool, Status
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.draft import Draft
 from controller.core.planning.plan import Forget, Plan, Prove, Settle, Start, Stop, Term

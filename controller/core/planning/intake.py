@@ -117,6 +117,9 @@ class Intake:
         self.engine_listed = self.engine_answers = True
         for task in self._model.holding.values():
             attempt_id = AttemptId(task.id, task.attempt)
+            if task.status is not None and task.status.reserved:
+                self._agenda.tasks[task.id] = None  # a gang, which has members in place of an attempt
+                continue
             if attempt_id not in names and self._is_missing(task, attempt_id, began):
                 self._attempts.ensure(attempt_id).missing = True
             if is_first or attempt_id not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from controller.core.model.array_records import Array, member_spec
+from controller.core.model.array_records import Array
 from controller.core.model.arrays import MemberName
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
@@ -59,10 +59,7 @@ class Members:
         assert task.array is not None
         assert task.spec is not None
         index = self._turn(task.array, draft).start
-        member = Task(str(MemberName(task.id, index)))
-        member.source, member.spec = task, member_spec(task, member.id, index)
-        member.spec_create, member.submitted_at = task.spec_create, task.submitted_at
-        member.seen_at, member.demand = task.queued_at, task.demand
+        member = self._model.arrays.member(task, index)
         return member, index
 
     def admitted(self, member: Task, index: int, pool_mod: int, moment: Moment) -> Status:

@@ -23,6 +23,7 @@ from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.decide import Decision, Others
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
+from controller.core.planning.gangs import Opening
 from controller.core.planning.intake import Intake
 from controller.core.planning.members import Members
 from controller.core.planning.mending import Mending
@@ -65,8 +66,11 @@ class Planner:
         self.mending = Mending(model, self.intake, self._attempts)
         self._driver = Driver(model, self._agenda, self._attempts, term)
         members = Members(model, self._attempts)
-        self.mending.folding.take_from(members)
-        self._admission = Admission(model, self._agenda, self._attempts, self._driver, members, self._look)
+        opening = Opening(model, self._attempts, self._driver)
+        self.mending.folding.take_from(members.taken, opening.taken)
+        self._admission = Admission(
+            model, self._agenda, self._attempts, self._driver, members, opening, self._look
+        )
         self._looks_at = looks_at
         self._plans = 0
         self._ahead: Draft | None = None  # the next plan, begun while the one before it is being persisted
@@ -290,14 +294,17 @@ class Planner:
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
             refused = unattested(self._model, task, record.pool)
-            if refused and task.array is not None and task.array.has_begun:
+            if refused and task.array is not None and task.array.has_begun and not task.array.is_gang:
                 self.mending.folding.refuse(task_id)
-        others = Others(refused, draft.kin.gate(task), self._model.dependencies.keeps(task_id))
+        keeps, array = self._model.dependencies.keeps(task_id), self._model.arrays.of(task_id)
+        others = Others(refused, draft.kin.gate(task), keeps, array)
         decision = decide_any(task, current, record, draft.moment, others)
         pass_on_stop(task, self._agenda)
         if decision is None:
-            if task.status is not None and task.status.is_holding and self.intake.engine_listed:
-                self._driver.drive(task, task.status, draft)
+            status = task.status
+            is_driven = status is not None and status.is_holding and not status.reserved
+            if status is not None and is_driven and self.intake.engine_listed:
+                self._driver.drive(task, status, draft)
         elif (removals_only and decision.status is not None) or not draft.kin.is_known_for(task, decision):
             postponed[task_id] = None
         elif not draft.add(

@@ -141,10 +141,12 @@ class _Search:
         self._found: dict[str, tuple[int, list[_Victim]]] = {}
         for task in self._holders.stopping(pool.name):
             if task.status is not None and not draft.has_changed(task.id):
-                self._comes_free(task.id, task.status)
+                self._comes_free(task.id, task.status, self._hold(task))
         for change in draft.changes():
             if change.status is not None and change.status.pool == pool.name and change.status.stopping:
-                self._comes_free(change.task_id, change.status)
+                victim = model.tasks.get(change.task_id)
+                hold = self._hold(victim) if victim is not None else change.status.hold
+                self._comes_free(change.task_id, change.status, hold)
 
     def may_stop_for(self, turn: Turn) -> bool:
         """Whether attempts may be stopped for the owner's first task, as far as can be told at once."""
@@ -183,12 +185,23 @@ class _Search:
         """What the owner holds, without what is being stopped."""
         return self._draft.share(self._pool.name, owner).held - self._taken.get(owner, ZERO)
 
-    def _comes_free(self, task_id: str, status: Status) -> None:
+    def _comes_free(self, task_id: str, status: Status, hold: Vector) -> None:
         """Count on what an attempt holds that is being stopped, unless its end may never be proven."""
-        if status.lost_since is None:
-            self.left += status.hold
-            self._taken[status.owner] = self._taken.get(status.owner, ZERO) + status.hold
+        if status.lost_since is None and not status.of_gang:  # else its gang counts
+            self.left += hold
+            self._taken[status.owner] = self._taken.get(status.owner, ZERO) + hold
             self._stopped.add(task_id)
+
+    def _hold(self, task: Task) -> Vector:
+        """What comes free if the task is stopped: of a gang, what its members hold as well."""
+        assert task.status is not None
+        array = self._model.arrays.of(task.id) if task.status.reserved else None
+        hold = task.status.hold
+        for member in array.members.values() if array is not None else ():
+            status = member.status
+            if status is not None and status.is_holding and status.lost_since is None:
+                hold += status.hold
+        return hold
 
     # -- whom to stop
 
@@ -222,8 +235,7 @@ class _Search:
         own = (victim for victim in self._lower(task) if victim.task.owner == owner)
         replaced = self._enough(owner, beyond, own, reclaims=False)
         for victim in replaced:
-            assert victim.status is not None
-            short = short.without(victim.status.hold)
+            short = short.without(self._hold(victim))
         reclaimed = replaced and self._enough(owner, short, self._reclaimable(owner), reclaims=True)
         return [*replaced, *reclaimed] if reclaimed else []
 
@@ -247,8 +259,7 @@ class _Search:
         chosen: list[Task] = []
         missing, taken = short, dict[str, Vector]()
         for victim in candidates:
-            assert victim.task.status is not None
-            hold, owner = victim.task.status.hold, victim.task.owner
+            hold, owner = self._hold(victim.task), victim.task.owner
             helps = any(name in missing for name in hold)
             if not helps or not (
                 (owner == asking and not reclaims)
@@ -262,18 +273,15 @@ class _Search:
                 return self._needed(chosen, short)
         return []
 
-    @staticmethod
-    def _needed(chosen: list[Task], short: Vector) -> list[Task]:
+    def _needed(self, chosen: list[Task], short: Vector) -> list[Task]:
         """Without those whose hold is not needed, the last of them first."""
         freed = ZERO
         for task in chosen:
-            assert task.status is not None
-            freed += task.status.hold
+            freed += self._hold(task)
         kept = []
         for task in reversed(chosen):
-            assert task.status is not None
-            if short.fits(freed - task.status.hold):
-                freed -= task.status.hold
+            if short.fits(freed - self._hold(task)):
+                freed -= self._hold(task)
             else:
                 kept.append(task)
         return kept[::-1]
@@ -324,6 +332,7 @@ class _Search:
                 status is None
                 or status.stopping
                 or status.lost_since is not None
+                or status.of_gang  # it is stopped with its gang, or not at all
                 or task.id in self._stopped
                 or task.frozen
                 or task.requests
@@ -367,10 +376,11 @@ class _Search:
             right = ClaimKind.PRIORITY if victim.owner == task.owner else kind
             why = f"its resources go to {task.id} of owner {task.owner}, by {right}"
             status = transitions.stop_requested(victim.status, StopReason.PREEMPTED, why, self._draft.moment)
+            hold = self._hold(victim)
             if not self._draft.add(victim, Decision(status)):
                 break
             stopped.append(victim)
-            self._comes_free(victim.id, status)
+            self._comes_free(victim.id, status, hold)
         names = (str(AttemptId(victim.id, victim.attempt)) for victim in stopped)
         claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names))
         self._draft.put_claim(self._pool.name, task.id, claim)

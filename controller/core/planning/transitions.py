@@ -154,9 +154,10 @@ def stop_requested(
 ) -> Status:
     """Its attempt is to be stopped, perhaps because of a request. The hold stays until the end is proven.
 
-    `why` becomes `Status.stopping`.
+    `why` becomes `Status.stopping`. A gang keeps nothing: what its members have taken over is theirs.
     """
-    return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why)
+    released = {"hold": ZERO} if status.reserved else {}
+    return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why, **released)
 
 
 def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:

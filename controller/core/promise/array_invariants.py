@@ -16,6 +16,7 @@ from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.gang_invariants import check_gang
 
 _BY_HAND = "something other than Tally wrote a status or a block of it"
 _NAMED = 5  # members and blocks that a finding names
@@ -110,7 +111,9 @@ def _state(array: Array, task: Task) -> Iterator[Finding]:
     if status is None or not task.spec_is_original or status.created_at != task.submitted_at:
         yield from _over(array, task)  # its status may be older than its spec
         return
-    if status.state in HOLDING:
+    if status.state in HOLDING and status.reserved:
+        yield from check_gang(array, task, status)
+    elif status.state in HOLDING:
         yield _wrong(
             task,
             f"is an array, and is {status.state} itself: its members run, and it does not",

@@ -41,8 +41,10 @@ def check_engine(
             _orphan(observation, task) for observation in attempts if not _has_hold(task, observation)
         )
     for task in model.tasks.values() if holders is None else holders:
-        if task.status is not None and task.status.state in HOLDING and "states" not in task.frozen:
-            finding = _holder_finding(task, task.status, seen.get(f"{task.id}-{task.status.attempt}"), now)
+        status = task.status
+        is_holder = status is not None and status.is_holding and not status.reserved
+        if status is not None and is_holder and "states" not in task.frozen:
+            finding = _holder_finding(task, status, seen.get(f"{task.id}-{status.attempt}"), now)
             if finding is not None:
                 findings.append(finding)
     return findings

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from controller.core.model import quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.demand import demand
+from controller.core.model.gangs import total
 from controller.core.model.lifecycle import HOLDING, Event, State, is_path
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
@@ -99,12 +100,15 @@ def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
 def rightful_hold(task: Task, status: Status, pool: PoolRecord | None) -> tuple[Vector, str]:
     """What the task should hold, and of which pool.
 
-    It should hold nothing unless it is Pending or Running, and then what its spec asks for. The present hold
+    It should hold nothing unless it is Pending or Running, and then what its spec asks for; a gang, what its
+    members have not taken over. The present hold
     is taken as right if the spec may differ from the one of the admission (changed or put again by hand). The
     amount is taken as right if the pool has changed since its pod template had a part in the hold.
     """
     if status.state not in HOLDING:
         return ZERO, status.pool
+    if status.reserved:
+        return (total(status.reserved) if not status.stopping else ZERO), status.pool
     spec = task.spec
     is_original = task.spec_is_original and status.created_at == task.submitted_at and not task.spec_error
     if spec is None or not is_original or "tasks" in task.frozen:

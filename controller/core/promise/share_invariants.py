@@ -38,7 +38,10 @@ def check_shares(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
             unreadable.add(task.spec.pool if task.spec is not None else "")
         elif task.status is not None and task.status.is_holding:
             hold, count = held.get((task.pool, task.owner), (ZERO, 0))
-            held[task.pool, task.owner] = hold + task.status.hold, count + 1
+            held[task.pool, task.owner] = (
+                hold + task.status.hold,
+                count + task.status.is_one_of_running,
+            )
     for pool in judged:
         if not unreadable & {pool, ""}:
             yield from _check_held(model, pool, held)

@@ -24,10 +24,11 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.model.demand import demand, main_container
+from controller.core.model.fencing import FENCE
 from controller.core.model.merge_keys import MERGE_KEYS, identity
 from controller.core.model.pod_merge import MAIN, check_template, overlay
 from controller.core.model.scalars import parse_name
-from controller.core.model.task import FENCE, AttemptId, Launch, Pool, Spec
+from controller.core.model.task import AttemptId, Launch, Pool, Spec
 from controller.engine.kubernetes.pod import (
     FINALIZER,
     GATE,

@@ -1,0 +1,19 @@
+"""The fencing token of an attempt, in its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controller.core.model.task import AttemptId
+
+FENCE = ("TALLY_TASK_ID", "TALLY_ATTEMPT", "TALLY_TERM")
+"""The variables of an attempt's fencing token, which no user can set."""
+
+
+def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -> dict[str, str]:
+    """The fencing token's variables, followed by the user's in their order.
+
+    In Kubernetes, a variable may refer to those before it.
+    """
+    fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
+    return {**fence, **env, **fence}

@@ -1,0 +1,171 @@
+"""A gang: all of its members are admitted in one commit, run at once, and end together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.core.model.gangs import total
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Phase
+from controller.core.planning.plan import Start
+from tests.scenarios.test_arrays import end, outcomes, records, step
+from tests.support.bench import Stage, StagedReplica, observation, stops
+
+ROLES = [
+    {"name": "launcher", "size": 1, "resources": {"cpu": "1"}},
+    {"name": "worker", "size": 2, "resources": {"cpu": "500m"}, "command": ["work"]},
+]
+
+
+@pytest.fixture
+def leader(stage: Stage) -> StagedReplica:
+    return stage.leader()
+
+
+def admit(leader: StagedReplica) -> None:
+    """One commit: the gang is admitted, and none of its members has begun."""
+    leader.sync()
+    leader.commit(leader.planner.plan(leader.stage.clock.now()))
+    leader.stage.check()
+
+
+def runs(leader: StagedReplica, *attempts: str) -> list[str]:
+    """These attempts run; returns what is started then."""
+    for name in attempts:
+        task_id, _, number = name.rpartition("-")
+        leader.see(observation((task_id, int(number)), Phase.RUNNING))
+    return step(leader)
+
+
+def test_it_is_admitted_whole_runs_and_succeeds(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    assert step(leader) == ["g-i0-1", "g-i1-1", "g-i2-1"]
+    assert stage.held() == {"cpu": "3"}
+    assert stage.state("g") == "Pending"
+    assert runs(leader, "g-i0-1", "g-i1-1") == []
+    assert stage.state("g") == "Pending"
+    runs(leader, "g-i2-1")
+    assert stage.state("g") == "Running"
+    end(leader, "g-i1-1")
+    assert (stage.state("g"), stage.held()) == ("Running", {"cpu": "2"})
+    end(leader, "g-i0-1", "g-i2-1")
+    assert (stage.state("g"), stage.held()) == ("Succeeded", {})
+    assert outcomes(stage, "g") == {"succeeded": 3}
+    assert records(stage, "states") == ["g"]
+
+
+def test_one_commit_holds_for_all_and_the_ledger_stays(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "roles": ROLES})
+    admit(leader)
+    status = stage.status("g")
+    assert (status.state, status.hold.format()) == ("Pending", {"cpu": "2"})
+    assert [one.left for one in status.reserved] == [1, 2]
+    assert total(status.reserved) == status.hold
+    assert stage.held() == {"cpu": "2"}
+    assert records(stage, "states") == ["g"]
+    step(leader)
+    assert stage.held() == {"cpu": "2"}
+    assert stage.status("g").hold.format() == {}
+    stage.check()
+
+
+def test_roles_differ_and_know_themselves(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "roles": ROLES}, command=["launch"])
+    leader.sync()
+    started = [effect.launch for effect in leader.run() if isinstance(effect, Start)]
+    assert [launch.spec.command for launch in started] == [("launch",), ("work",), ("work",)]
+    assert [launch.spec.resources.format() for launch in started] == [
+        {"cpu": "1"},
+        {"cpu": "500m"},
+        {"cpu": "500m"},
+    ]
+    known = [
+        (env["TALLY_ROLE"], env["TALLY_ROLE_INDEX"], env["TALLY_ROLE_SIZE"]) for env in map(_env, started)
+    ]
+    assert known == [("launcher", "0", "1"), ("worker", "0", "2"), ("worker", "1", "2")]
+    assert [env["TALLY_ARRAY_INDEX"] for env in map(_env, started)] == ["0", "1", "2"]
+
+
+def _env(launch: Any) -> dict[str, str]:
+    return dict(launch.environment)
+
+
+def test_two_that_fit_alone_never_block_each_other(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    stage.submit("h", array={"gang": True, "size": 3})
+    assert step(leader) == ["g-i0-1", "g-i1-1", "g-i2-1"]
+    assert stage.state("h") == "Created"
+    assert stage.held() == {"cpu": "3"}
+    end(leader, "g-i0-1")
+    assert stage.state("h") == "Created"
+    assert end(leader, "g-i1-1") == ["h-i0-1", "h-i1-1", "h-i2-1"]
+
+
+def test_a_member_that_fails_ends_all_and_what_was_held_is_given_back(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    step(leader)
+    runs(leader, "g-i0-1", "g-i1-1", "g-i2-1")
+    leader.see(observation(("g-i1", 1), Phase.FAILED, exit_code=7))
+    leader.sync()
+    effects = leader.run()
+    assert sorted(stops(effects)) == ["g-i0-1", "g-i2-1"]
+    assert stage.held() == {"cpu": "2"}
+    leader.acknowledge(effects)
+    end(leader, "g-i0-1", "g-i2-1", phase=Phase.FAILED)
+    status = stage.status("g")
+    assert (status.state, status.exit_code, stage.held()) == ("Failed", 7, {})
+    assert "g-i1 failed" in status.message
+
+
+def test_its_retry_policy_starts_all_of_it_again(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 2}, retry={"max_attempts": 2, "backoff_seconds": 5})
+    step(leader)
+    leader.see(observation(("g-i1", 1), Phase.FAILED, exit_code=7))
+    leader.sync()
+    leader.acknowledge(leader.run())
+    end(leader, "g-i0-1", phase=Phase.FAILED)
+    assert (stage.state("g"), stage.held()) == ("WaitingRetry", {})
+    stage.clock.move(10)
+    assert step(leader) == ["g-i0-2", "g-i1-2"]
+    end(leader, "g-i0-2", "g-i1-2")
+    assert stage.state("g") == "Succeeded"
+
+
+def test_a_member_that_does_not_start_in_time_gives_all_back_with_proof(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    step(leader)
+    runs(leader, "g-i0-1", "g-i1-1")
+    stage.clock.move(601)
+    leader.sync()
+    effects = leader.run()
+    assert sorted(stops(effects)) == ["g-i0-1", "g-i1-1", "g-i2-1"]
+    assert stage.held() == {"cpu": "3"}
+    leader.acknowledge(effects)
+    end(leader, "g-i0-1", "g-i1-1", phase=Phase.FAILED)
+    assert (stage.state("g"), stage.held()) == ("Pending", {"cpu": "1"})
+    end(leader, "g-i2-1", phase=Phase.FAILED)
+    assert (stage.state("g"), stage.held()) != ("Pending", {})
+    assert stage.status("g").reason == "StartDeadlineExceeded"
+
+
+def test_a_cancel_before_its_members_begin_releases_at_once(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    admit(leader)
+    assert stage.held() == {"cpu": "3"}
+    stage.request("g", RequestKind.CANCEL)
+    assert step(leader) == []
+    assert (stage.state("g"), stage.held()) == ("Cancelled", {})
+
+
+def test_a_new_leader_completes_what_the_last_one_began(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    admit(leader)
+    other = stage.leader()
+    assert step(other) == ["g-i0-1", "g-i1-1", "g-i2-1"]
+    stage.check()
