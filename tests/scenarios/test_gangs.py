@@ -169,3 +169,69 @@ def test_a_new_leader_completes_what_the_last_one_began(stage: Stage, leader: St
     other = stage.leader()
     assert step(other) == ["g-i0-1", "g-i1-1", "g-i2-1"]
     stage.check()
+
+
+def test_a_name_that_another_task_has_ends_it(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g-i1", resources={"cpu": 1})
+    step(leader)
+    stage.submit("g", array={"gang": True, "size": 2}, retry={"max_start_failures": 0})
+    assert step(leader) == ["g-i0-2"]  # the engine has an attempt 1 of the other task
+    end(leader, "g-i0-2", phase=Phase.FAILED)
+    status = stage.status("g")
+    assert (status.state, status.reason, stage.held()) == ("Failed", "NameTaken", {"cpu": "1"})
+
+
+def test_more_than_one_transaction_holds_begin_one_after_the_other(stage: Stage) -> None:
+    stage.pool(capacity={"cpu": 200})
+    leader = stage.leader()
+    stage.submit("g", array={"gang": True, "size": 200})
+    admit(leader)
+    assert stage.held() == {"cpu": "200"}
+    now, left = stage.clock.now(), 200
+    while left:
+        leader.commit(leader.planner.plan(now))
+        stage.check()
+        assert stage.held() == {"cpu": "200"}
+        (reserved,) = stage.status("g").reserved
+        assert reserved.left < left
+        left = reserved.left
+    assert len(records(stage, "states")) == 201
+
+
+def test_every_interrupted_opening_is_completed_by_the_next_leader(stage: Stage) -> None:
+    stage.pool(capacity={"cpu": 200})
+    leader = stage.leader()
+    stage.submit("g", array={"gang": True, "size": 200})
+    admit(leader)
+    begun = 0
+    while begun < 200:  # each leader makes one step, and dies
+        leader = stage.leader()
+        leader.commit(leader.planner.plan(stage.clock.now()))
+        stage.check()
+        before, begun = begun, 200 - stage.status("g").reserved[0].left
+        assert begun > before
+
+
+def test_a_request_on_a_part_or_a_member_is_ignored_with_a_reason(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("g", array={"gang": True, "size": 3})
+    step(leader)
+    stage.request("g", RequestKind.CANCEL, members="1")
+    stage.request("g-i2", RequestKind.CANCEL)
+    assert step(leader) == []
+    assert stage.state("g") == "Pending"
+    for name in ("g", "g-i2"):
+        assert b"runs and ends whole" in bytes(stage.status(name).history[-1])
+
+
+def test_a_member_deleted_by_hand_stops_all_and_gives_all_back(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 3}, retry={"max_attempts": 1})
+    step(leader)
+    stage.delete(stage.keys.state("g-i1"))
+    stage.put(stage.keys.ledger("default"), stage.value(stage.keys.ledger("default")).replace(b'"3"', b'"2"'))
+    leader.sync()
+    leader.acknowledge(leader.run())
+    end(leader, "g-i0-1", "g-i2-1", phase=Phase.FAILED)
+    end(leader, "g-i1-1", phase=Phase.FAILED)
+    assert (stage.state("g"), stage.held()) == ("Failed", {})

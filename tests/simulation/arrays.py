@@ -20,6 +20,7 @@ from controller.core.promise import array_invariants
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
 from tests.simulation.attestations import is_attested
+from tests.simulation.gangs import GangJudge, fields_of_gang, is_gang
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -59,11 +60,13 @@ class ArrayUsers:
             return
         users._submitted += 1
         name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
+        gang = fields_of_gang(rng) if rng.random() < 0.35 else {}
         array = {"size": size, "fail_fast": rng.random() < 0.25}
         if rng.random() < 0.4:
             array["max_running"] = rng.choice((1, 2))
         fields = {**users._fields(), "array": array}
         fields["resources"] = {"cpu": rng.choice(("250m", "250m", "500m", 1))}
+        fields |= gang
         if rng.random() < 0.15:
             users.put_spec(str(MemberName(name, rng.randrange(size))))
         if after := users.kin.after():
@@ -143,6 +146,7 @@ class ArrayJudge:
         self.damaged: dict[str, bytes] = {}  # blocks: what stood there
         self._had: dict[str, tuple[int, int]] = {}  # member → its array's create revision, and its attempts
         self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
+        self.gangs = GangJudge(oracle)
         self.counts: dict[str, int] = {}  # how often each of its things happened
 
     # -- what stands in etcd
@@ -178,15 +182,19 @@ class ArrayJudge:
 
     def has_begun(self, name: str) -> bool:
         """Whether a member of the array has begun, or has ended before it began."""
+        if is_gang(self.spec(name)):
+            return False  # it waits again before each round
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
         return item is not None and self.begun.get(name) == item.create
 
     def _op(self, name: str) -> str:
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
-        return str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
+        op = str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
+        return f"{op}/{self.gangs.round(name)}" if is_gang(self.spec(name)) else op
 
-    def _block(self, name: str, number: int, *, before: bool = False) -> Block | None:
+    def _block(self, name: str, number: int, *, before: bool = False, of: str = "") -> Block | None:
         """A block of the array's spec as it stands, or stood before this revision; None if it is damaged."""
+        of = of or self._op(name)
         key = f"{self._oracle.keys.prefix}{KIND}/{name}/{number}"
         if before and key in self._oracle.before:
             value = self._oracle.before[key]
@@ -194,17 +202,18 @@ class ArrayJudge:
             item = self._oracle.etcd.get(key)
             value = item.value if item is not None else None
         if value is None:
-            return Block(self._op(name), ())
+            return Block(of, ())
         try:
             found = decode_block(value)
         except CorruptValue:
             return None
-        return found if found.of == self._op(name) else Block(self._op(name), ())
+        return found if found.of == of else Block(of, ())
 
-    def _fates(self, name: str, size: int) -> list[Fate] | None:
+    def fates(self, name: str, size: int, of: str = "") -> list[Fate] | None:
+        """What the blocks say of its members, of these blocks alone; None if one is damaged."""
         found: list[Fate] = []
         for number in range((size + LENGTH - 1) // LENGTH):
-            block = self._block(name, number)
+            block = self._block(name, number, of=of)
             if block is None:
                 return None
             found += block.fates(min(LENGTH, size - number * LENGTH))
@@ -239,9 +248,9 @@ class ArrayJudge:
 
     def _fails(self, name: str) -> bool:
         spec = self.spec(name)
-        if spec is None or spec.array is None or not spec.array.fail_fast:
+        if spec is None or spec.array is None or not spec.array.fail_fast or spec.array.gang:
             return False
-        fates = self._fates(name, spec.array.size) or []
+        fates = self.fates(name, spec.array.size) or []
         ended = [status.state for status in self.members(name).values()]
         return "Failed" in ended or any(fate.outcome is MemberOutcome.FAILED for fate in fates)
 
@@ -253,6 +262,9 @@ class ArrayJudge:
         words = step.message.replace(":", "").split()
         if "fail_fast" in words:
             return True
+        if "by its gang" in step.message:
+            gang = self.gangs.status(member.array)
+            return gang is None or bool(gang.stopping) or gang.attempt != step.attempt
         rows = self._asked.get(member.array, ())
         return any(
             row.request.by in words and member.index in Ranges.parse(row.request.members)
@@ -342,18 +354,22 @@ class ArrayJudge:
         spec = self.spec(old.array)
         if spec is None or spec.array is None or old.index >= spec.array.size:
             return ""
+        if spec.array.gang and not self.gangs.tells_of(old):
+            return ""
         if f"{self._oracle.keys.prefix}{KIND}/{old.array}/{old.index // LENGTH}" not in changed:
             return "was deleted, and its end is told by no block"
         return ""
 
-    def wrong_step(self, task_id: str, old: Status | None, new: Status) -> str:
-        """A step of a member that begins, or of an array that ends."""
+    def wrong_step(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> str:
+        """A step of a member that begins, of an array that ends, or of a gang."""
         steps = codec.decode_history(new)
         if not new.array:
             last = steps[-1]
+            if wrong := self.gangs.wrong_step(task_id, old, new):
+                return wrong
             return self._wrong_end(task_id, new) if last.event in ENDS else ""
         item = self._oracle.etcd.get(self._oracle.keys.task(new.array))
-        wrong = self._wrong_begin(task_id, new) if old is None else ""
+        wrong = self._wrong_begin(task_id, new, changed) if old is None else ""
         if item is not None:
             self._had[task_id] = item.create, new.attempt
         if wrong:
@@ -362,7 +378,7 @@ class ArrayJudge:
             return ""
         return "changes its array" if (old.array, old.index) != (new.array, new.index) else ""
 
-    def _wrong_begin(self, task_id: str, new: Status) -> str:
+    def _wrong_begin(self, task_id: str, new: Status, changed: set[str]) -> str:
         spec, keys = self.spec(new.array), self._oracle.keys
         item = self._oracle.etcd.get(keys.task(new.array))
         if spec is None or spec.array is None or item is None:
@@ -374,6 +390,10 @@ class ArrayJudge:
         self._count("begun")
         block = self._block(new.array, new.index // LENGTH)
         fate = block.fate(new.index % LENGTH) if block is not None else WAITS
+        if spec.array.gang != new.of_gang:
+            return "begins as a member of a gang, or not, and its array is otherwise"
+        if new.of_gang:
+            return self.gangs.wrong_begin(task_id, new, fate, changed)
         if fate.has_ended:
             return f"begins again: it has {fate.outcome}"
         _, had = (
@@ -402,7 +422,7 @@ class ArrayJudge:
             return "" if self._oracle.specs_put.get(name, 0) != 1 else "ends as an array, and is none"
         if left := self.members(name):
             return f"ends while member {min(left)} has a status"
-        fates = self._fates(name, spec.array.size)
+        fates = self.fates(name, spec.array.size)
         if fates is None:
             return ""
         waiting = [index for index, fate in enumerate(fates) if not fate.has_ended]
@@ -421,6 +441,7 @@ class ArrayJudge:
             key.removeprefix(prefix).partition("/")[0] for key in oracle.values if key.startswith(prefix)
         }
         found = [f"blocks of {name} are left" for name in sorted(names) if self.spec(name) is None]
+        found += self.gangs.left()
         return found + [
             f"{task_id} is not folded"
             for task_id, status in oracle.statuses.items()

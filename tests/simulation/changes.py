@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from controller.core.model import codec
 from controller.core.model.requests import Request, RequestKind
-from controller.core.model.task import Status
+from controller.core.model.task import Status, Step
 
 WAITING = ("Created", "WaitingRetry")
+
+
+def steps_since(old: Status | None, new: Status) -> list[Step]:
+    """The steps that this status has, and the one before had not."""
+    added = new.steps - (old.steps if old is not None else 0)
+    return codec.decode_history(new)[-added:] if added > 0 else []
 
 
 def asked_for(value: bytes | None) -> Request | None:
@@ -26,7 +32,7 @@ def contradiction(old: Status | None, new: Status, request: Request | None) -> s
         if held and new.state in ("Pending", "Running"):
             return "was admitted, and is on hold"
         held = False
-    added = codec.decode_history(new)[-(new.steps - (old.steps if old is not None else 0)) :]
+    added = steps_since(old, new)
     outcomes = [step.outcome for step in added if step.request == RequestKind.CHANGE]
     if len(outcomes) != (request is not None):
         return f"was to be changed by {request}, and its steps say: {outcomes}"

@@ -18,7 +18,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Spec, Status
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
-from tests.simulation.changes import WAITING
+from tests.simulation.changes import WAITING, steps_since
 from tests.simulation.oracle import HOLDING, USER, Move, Violation
 from tests.simulation.shares import ShareJudge
 
@@ -461,7 +461,7 @@ class ClaimJudge:
         old, new = move.old, move.new
         if old is None or old.state not in HOLDING or new.state in HOLDING:
             return
-        steps = codec.decode_history(new)[-(new.steps - old.steps) :]
+        steps = steps_since(old, new)
         if new.state == "WaitingRetry" and steps[0].event == "preempted":
             counts = ("failures", "start_failures", "uncounted")
             changed = [each for each in counts if getattr(old, each) != getattr(new, each)]

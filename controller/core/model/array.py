@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import State
 from controller.core.model.task import Spec, Status
 
 OF_ENDS = {
@@ -40,6 +40,7 @@ class ArrayOf(Generic[T]):
         self.name = name
         self.task: T | None = None
         self.spec: Spec | None = None  # of its task
+        self.is_gang = False  # its members run all at once, or not at all
         self.size = 0
         self.of = ""
         self.blocks: dict[int, Block] = {}  # of its spec or not
@@ -83,11 +84,6 @@ class ArrayOf(Generic[T]):
         )
 
     @property
-    def is_gang(self) -> bool:
-        """Whether its members run all at once, or not at all."""
-        return self.spec is not None and self.spec.array is not None and self.spec.array.gang
-
-    @property
     def fails(self) -> bool:
         """Whether a member has failed, and no other one is to run after that."""
         array = self.spec.array if self.spec is not None else None
@@ -128,13 +124,6 @@ class ArrayOf(Generic[T]):
     def fate(self, index: int) -> Fate:
         """What has become of a member, as its block says."""
         return self.block(index // LENGTH).fate(index % LENGTH)
-
-    def tells_of(self, status: Status) -> bool:
-        """Whether its blocks tell how this member ends: it has such a member, of a gang in this round."""
-        is_of_round = not self.is_gang or (self.task is not None and self.task.status is not None)
-        if self.is_gang and self.task is not None and self.task.status is not None:
-            is_of_round = self.task.status.attempt == status.attempt and self.task.status.state not in WAITING
-        return status.index < self.size and is_of_round
 
     def indexes(self, outcomes: Iterable[MemberOutcome], ranges: Ranges = ALL) -> Iterator[int]:
         """The members whose block says one of these outcomes, in order. Those under way count as waiting."""

@@ -196,6 +196,7 @@ class Arrays:
         seen = array.spec, array.of
         array.task, array.spec, array.of = (task, spec, _of(task)) if is_one else (None, None, "")
         array.size = spec.array.size if spec is not None and spec.array is not None else 0
+        array.is_gang = spec is not None and spec.array is not None and spec.array.gang
         task.array = array if is_one else None
         again = []
         if (spec, array.of) != seen:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from controller.core.model.fields import Parse, mapping, read_fields
-from controller.core.model.gangs import MAX_GANG, Role, parse_roles
+from controller.core.model.gangs import MAX_GANG, MemberRole, parse_roles
 from controller.core.model.scalars import parse_boolean, parse_integer
 from controller.errors import InvalidField
 
@@ -43,12 +43,12 @@ class ArraySpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     max_running: int | None = None
     fail_fast: bool = False
     gang: bool = False
-    roles: tuple[Role, ...] = ()
+    roles: tuple[MemberRole, ...] = ()
 
     @property
-    def parts(self) -> tuple[Role, ...]:
+    def parts(self) -> tuple[MemberRole, ...]:
         """The roles; of a gang without any, all members as one."""
-        return self.roles or (Role(name="", size=self.size),)
+        return self.roles or (MemberRole(name="", size=self.size),)
 
 
 class MemberName(Struct, frozen=True):

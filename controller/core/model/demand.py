@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from controller.core.model.gangs import Reserved, Role, total
+from controller.core.model.gangs import MemberRole, Reserved, total
 from controller.core.model.pod_merge import MAIN, Document, overlay
 from controller.core.model.resources import ZERO, Vector, parse_quantity
 from controller.core.model.task import Pool, Spec
@@ -40,7 +40,7 @@ def reserved(spec: Spec, demand_of: Callable[[Spec], Vector]) -> tuple[Reserved,
     return tuple(Reserved(role.size, demand_of(of_role(spec, role))) for role in spec.array.parts)
 
 
-def of_role(spec: Spec, role: Role) -> Spec:
+def of_role(spec: Spec, role: MemberRole) -> Spec:
     """The spec of a gang, as the members of this role have it."""
     return msgspec.structs.replace(
         spec,

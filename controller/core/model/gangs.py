@@ -27,7 +27,7 @@ ROLE, ROLE_INDEX, ROLE_SIZE = "TALLY_ROLE", "TALLY_ROLE_INDEX", "TALLY_ROLE_SIZE
 """The variables by which a member of a role knows itself, beside those of every member."""
 
 
-class Role(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class MemberRole(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Neighbouring members of a gang that are alike. None: as the task says."""
 
     name: str
@@ -60,12 +60,12 @@ def role_of(sizes: Iterable[int], index: int) -> tuple[int, int]:
     raise IndexError(f"no role has member {index}")
 
 
-def role_environment(role: Role, index: int) -> dict[str, str]:
+def role_environment(role: MemberRole, index: int) -> dict[str, str]:
     """The variables of a member of a role; {} for a gang without roles."""
     return {ROLE: role.name, ROLE_INDEX: str(index), ROLE_SIZE: str(role.size)} if role.name else {}
 
 
-def parse_roles(raw: object, field: str) -> tuple[Role, ...]:
+def parse_roles(raw: object, field: str) -> tuple[MemberRole, ...]:
     """The `roles` of a gang, in the order of its members. Raises InvalidField."""
     if isinstance(raw, str) or not isinstance(raw, list | tuple):
         raise InvalidField(
@@ -81,14 +81,14 @@ def parse_roles(raw: object, field: str) -> tuple[Role, ...]:
     return roles
 
 
-def _role(raw: object, field: str) -> Role:
-    if isinstance(raw, Role):
+def _role(raw: object, field: str) -> MemberRole:
+    if isinstance(raw, MemberRole):
         return raw
     fields = mapping(raw, field, "expected a mapping such as {name: worker, size: 8, resources: {cpu: 2}}")
     for name in ("name", "size"):
         if fields.get(name) is None:
             raise InvalidField(f"{field}.{name}", "is missing: a role has a name and a size")
-    return Role(**read_fields(fields, _FIELDS, f"{field}."))
+    return MemberRole(**read_fields(fields, _FIELDS, f"{field}."))
 
 
 def _name(raw: object, field: str) -> str:

@@ -18,7 +18,7 @@ from controller.core.planning.attestation import unattested
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
-from controller.core.planning.gangs import Opening, admitted, round_of
+from controller.core.planning.gangs import GangOpening, admitted, round_of
 from controller.core.planning.members import Members
 from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
@@ -35,7 +35,7 @@ class Admission:
         attempts: Attempts,
         driver: Driver,
         members: Members,
-        opening: Opening,
+        opening: GangOpening,
         looks_at: Callable[[str], None],
     ) -> None:
         self._model = model

@@ -92,11 +92,6 @@ class Draft:
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
 
     @property
-    def has_begun_enough(self) -> bool:
-        """As `is_full`, for members of a gang: there is room for the status of that, too."""
-        return self.is_full or self._operations + 16 > self._limits.operations
-
-    @property
     def _has_most_tasks(self) -> bool:
         return self._most_tasks is not None and len(self.plan.changes) >= self._most_tasks
 
@@ -188,13 +183,7 @@ class Draft:
         self.kin.follows()
 
     def add(
-        self,
-        task: Task,
-        decision: Decision,
-        *,
-        may_have_log: bool = False,
-        ends_claim_of: str = "",
-        completes: bool = False,
+        self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim_of: str = ""
     ) -> bool:
         """Add a decision to the plan. False if it cannot be written now (plan full, ledger quarantined).
 
@@ -202,8 +191,7 @@ class Draft:
         it rests on: a decision without a spec compares that there is none, a first status compares its spec,
         and a removal compares that there is no other request. `may_have_log`: a log may be kept that the
         model does not show yet. `ends_claim_of`: this task, or the array of this member, has a claim, which
-        ends with this (I11), and not in the plan that makes it, which stops its victims. `completes`: it
-        belongs to the change before it, however few tasks a plan may change.
+        ends with this (I11), and not in the plan that makes it, which stops its victims.
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
         ledger_changes, share_changes, more_tasks = before != after, False, 0
@@ -213,11 +201,9 @@ class Draft:
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
-        if (
-            (self._has_most_tasks and not completes)
-            or is_too_early
-            or (ledger_changes and self._model.may_not_change(task))
-        ):
+        # the status of a gang belongs to those of the members that begin with it
+        is_too_early |= self._has_most_tasks and not (decision.status and decision.status.reserved)
+        if is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
@@ -227,9 +213,8 @@ class Draft:
         relies_on = pool if decision.compares_pool else ""
         aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
         kin = self.kin.compared_by(task, decision)
-        operations = (
-            1 + compares_spec + len(requests) + len(left) + aside.operations + bool(ends_claim_of) + len(kin)
-        )
+        operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + len(kin)
+        operations += bool(ends_claim_of)
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
         operations += bool(relies_on) and relies_on not in self._relied_on

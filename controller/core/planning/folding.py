@@ -21,6 +21,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
+from controller.core.planning.gangs import tells_of
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
@@ -138,7 +139,7 @@ class Folding:
             fates = {
                 task.status.index % LENGTH: fate_of(task)
                 for task in members
-                if task.status is not None and array.tells_of(task.status)
+                if task.status is not None and tells_of(array, task.status)
             }
             if len(fates) < len(members):  # they are of no array: one may be submitted meanwhile
                 room.compare("tasks", name)

@@ -15,7 +15,7 @@ from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import Fate, MemberOutcome
 from controller.core.model.demand import demand, reserved
 from controller.core.model.gangs import Reserved, role_of, total
-from controller.core.model.lifecycle import HOLDING, State
+from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
@@ -104,6 +104,14 @@ def admitted(task: Task, pool: PoolRecord, number: int, moment: Moment) -> Statu
     return msgspec.structs.replace(status, hold=total(parts), reserved=parts, sized_by=sized_by)
 
 
+def tells_of(array: Array, status: Status) -> bool:
+    """Whether the array's blocks tell how this member ends: it has such a member, of a gang in this round."""
+    if status.index >= array.size or not array.is_gang:
+        return status.index < array.size
+    gang = array.task.status if array.task is not None else None
+    return gang is not None and gang.attempt == status.attempt and gang.state not in WAITING
+
+
 def _seen(task: Task, status: Status, array: Array | None) -> Observation:
     """The gang's round, as an engine would report an attempt."""
     attempt = AttemptId(task.id, status.attempt)
@@ -173,7 +181,7 @@ def _taken_over(status: Status, left: tuple[Reserved, ...], moment: Moment) -> S
     return msgspec.structs.replace(status, reserved=left, hold=total(left), epoch=moment.epoch, op=moment.op)
 
 
-class Opening:
+class GangOpening:
     """Begins the members of admitted gangs: each takes over its part of what its gang holds."""
 
     def __init__(self, model: Model, attempts: Attempts, driver: Driver) -> None:
@@ -203,7 +211,7 @@ class Opening:
         if len(left) != len(sizes) or status.hold != total(left):
             return  # it is about to be stopped
         begun = False
-        while not draft.has_begun_enough:
+        while not draft.is_full:
             index = array.next_index(start, lambda index: self._is_free(task, array, index, draft))
             if index is None:
                 break
@@ -216,7 +224,7 @@ class Opening:
             left[number], begun = Reserved(part.left - 1, part.hold), True
         if begun:
             taken = _taken_over(status, tuple(left), draft.moment)
-            if not draft.add(task, Decision(taken), completes=True):
+            if not draft.add(task, Decision(taken)):
                 raise AssertionError(f"no room for the status of {task.id}, whose members begin")
 
     def _begin(self, task: Task, index: int, part: Reserved, draft: Draft) -> bool:

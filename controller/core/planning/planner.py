@@ -23,7 +23,7 @@ from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.decide import Decision, Others
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
-from controller.core.planning.gangs import Opening
+from controller.core.planning.gangs import GangOpening
 from controller.core.planning.intake import Intake
 from controller.core.planning.members import Members
 from controller.core.planning.mending import Mending
@@ -66,7 +66,7 @@ class Planner:
         self.mending = Mending(model, self.intake, self._attempts)
         self._driver = Driver(model, self._agenda, self._attempts, term)
         members = Members(model, self._attempts)
-        opening = Opening(model, self._attempts, self._driver)
+        opening = GangOpening(model, self._attempts, self._driver)
         self.mending.folding.take_from(members.taken, opening.taken)
         self._admission = Admission(
             model, self._agenda, self._attempts, self._driver, members, opening, self._look

@@ -115,8 +115,7 @@ def cancelled_waiting(task: Task, request: Request, moment: Moment) -> Status:
 def answered(task: Task, reason: str, request: Request, moment: Moment) -> Status:
     """What was asked of an array is done by its members."""
     status = status_of(task)
-    step = _taken(status, Event.NOTED, moment, reason, request.words, request)
-    return _record(status, step, moment, {})
+    return _record(status, _taken(status, Event.NOTED, moment, reason, request.words, request), moment, {})
 
 
 def changed(task: Task, request: Request, moment: Moment) -> Status:
@@ -156,8 +155,8 @@ def stop_requested(
 
     `why` becomes `Status.stopping`. A gang keeps nothing: what its members have taken over is theirs.
     """
-    released = {"hold": ZERO} if status.reserved else {}
-    return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why, **released)
+    hold = ZERO if status.reserved else status.hold
+    return _step(status, Event.STOP_REQUESTED, moment, why, message, request, stopping=why, hold=hold)
 
 
 def main_ended(status: Status, seen: Observation, moment: Moment) -> Status:
@@ -348,7 +347,7 @@ def _step(
 ) -> Status:
     step = _taken(status, event, moment, reason, message, request, attempt=fields.get("attempt"))
     fields["state"] = step.state
-    # A new attempt does not carry the words of the last one, and a running one not those of its wait.
+    # a new attempt does not carry the words of the last one, and a running one not those of its wait
     if (
         reason
         or message

@@ -16,7 +16,7 @@ from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Status, Step
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
-from controller.core.promise.gang_invariants import check_gang
+from controller.core.promise.gang_invariants import check_gang, check_gang_ended
 
 _BY_HAND = "something other than Tally wrote a status or a block of it"
 _NAMED = 5  # members and blocks that a finding names
@@ -130,6 +130,9 @@ def _state(array: Array, task: Task) -> Iterator[Finding]:
         )
     if RequestKind.RETRY in task.requests:
         return  # its members are being made to wait
+    if array.is_gang:  # a round that was stopped leaves members that have not begun
+        yield from check_gang_ended(array, task, status)
+        return
     if array.has_begun and array.waiting:
         first = next(array.indexes((MemberOutcome.WAITING,)), 0)
         yield _wrong(

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controller.core.model.array_records import Array
+from controller.core.model.blocks import MemberOutcome
 from controller.core.model.gangs import total
+from controller.core.model.lifecycle import State
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Status
@@ -35,6 +37,20 @@ def check_gang(array: Array, task: Task, status: Status) -> Iterator[Finding]:
             yield _wrong(
                 member, f"is under way in round {other.attempt}, but its gang is in {status.attempt}"
             )
+
+
+def check_gang_ended(array: Array, task: Task, status: Status) -> Iterator[Finding]:
+    """I16 for a gang that has ended: it has succeeded only if all members have."""
+    done = array.counts[MemberOutcome.SUCCEEDED]
+    if status.state is State.SUCCEEDED and done != array.size:
+        yield Finding(
+            invariant="I16",
+            subject=f"task/{task.id}",
+            what=f"is {status.state}, but {done:,} of its {array.size:,} members have succeeded",
+            since_revision=task.status_mod,
+            likely_cause="something other than Tally wrote its status, or a block of it",
+            repair="none: submit it again under another name if it must still run",
+        )
 
 
 def _wrong(task: Task, what: str) -> Finding:
