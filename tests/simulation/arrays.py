@@ -60,7 +60,7 @@ class ArrayUsers:
             return
         users._submitted += 1
         name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
-        gang = fields_of_gang(rng) if rng.random() < 0.35 else {}
+        gang = fields_of_gang(rng) if rng.random() < 0.45 else {}
         array = {"size": size, "fail_fast": rng.random() < 0.25}
         if rng.random() < 0.4:
             array["max_running"] = rng.choice((1, 2))

@@ -46,7 +46,8 @@ class ArrayOf(Generic[T]):
         self.blocks: dict[int, Block] = {}  # of its spec or not
         self.unreadable: dict[int, None] = {}
         self.members: dict[int, T] = {}
-        self.hidden: dict[int, None] = {}  # members whose status cannot be read: they may be under way
+        # members whose status cannot be read: they may be under way. True if no other task has the name
+        self.hidden: dict[int, bool] = {}
         self.running = 0
         self.started = 0  # of `members`, those that are Running
         self.counts: Counter[MemberOutcome] = Counter()
@@ -74,7 +75,7 @@ class ArrayOf(Generic[T]):
     @property
     def has_begun(self) -> bool:
         """Whether any member has ever begun, or was cancelled before."""
-        return self.task is not None and bool(self.members or self.hidden or self._own)
+        return self.task is not None and bool(self.members or self._own or any(self.hidden.values()))
 
     @property
     def is_over(self) -> bool:

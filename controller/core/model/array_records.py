@@ -179,7 +179,7 @@ class Arrays:
         array.look_from(member.index)
         if is_hidden:
             self._hidden[task.id] = member
-            array.hidden[member.index] = None
+            array.hidden[member.index] = not task.spec_mod
         self._drop_empty(array)
         return [array.task] if array.task is not None and array.turn != array.turned else []
 

@@ -21,7 +21,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
-from controller.core.planning.gangs import tells_of
+from controller.core.planning.gangs import awaits_gang, tells_of
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
@@ -133,6 +133,7 @@ class Folding:
             array = self._of(name)
             if array is None or number in array.unreadable:
                 continue
+            tasks = [task for task in tasks if task.status and not awaits_gang(array, task.status)]
             members = tasks[: max(0, room.room_for_members())]
             if not members:
                 continue

@@ -112,6 +112,14 @@ def tells_of(array: Array, status: Status) -> bool:
     return gang is not None and gang.attempt == status.attempt and gang.state not in WAITING
 
 
+def awaits_gang(array: Array, status: Status) -> bool:
+    """Whether this member is to be folded later: its gang has yet to see how it ended."""
+    gang = array.task.status if array.is_gang and array.task is not None else None
+    if gang is None or status.state is State.SUCCEEDED or gang.attempt != status.attempt:
+        return False
+    return gang.state in HOLDING and not gang.stopping
+
+
 def _seen(task: Task, status: Status, array: Array | None) -> Observation:
     """The gang's round, as an engine would report an attempt."""
     attempt = AttemptId(task.id, status.attempt)
@@ -137,19 +145,24 @@ def _seen(task: Task, status: Status, array: Array | None) -> Observation:
 
 def _broken(status: Status, array: Array, moment: Moment) -> Status | None:
     """The status of a gang that cannot go on: a member has ended other than well, or its hold is wrong."""
-    left = sum(one.left for one in status.reserved)
-    most = array.waiting + sum(not array.fate(index).has_ended for index in array.hidden)
-    if status.hold != total(status.reserved) or not array.waiting <= left <= most:
-        what = "what it holds is not what its members need: its spec or its status was written over"
-        return transitions.stop_requested(status, StopReason.TORN, what, moment)
     ended = array.counts[MemberOutcome.FAILED] + array.counts[MemberOutcome.CANCELLED]
     if not ended:
-        return None
+        return _torn(status, array, moment)
     why, fate, name = _first_ended(array)
     told = f"{name} {fate.outcome}"
     told += f": {fate.reason}" if fate.reason not in ("", "Failed") else ""
     told += f" (exit code {fate.exit_code})" if fate.exit_code is not None else ""
     return _member_ended(status, why, fate.reason or "MemberFailed", fate.exit_code, told, moment)
+
+
+def _torn(status: Status, array: Array, moment: Moment) -> Status | None:
+    """The status of a gang that does not hold what its members need."""
+    left = sum(one.left for one in status.reserved)
+    most = array.waiting + sum(not array.fate(index).has_ended for index in array.hidden)
+    if status.hold != total(status.reserved) or not array.waiting <= left <= most:
+        what = "what it holds is not what its members need: its spec or its status was written over"
+        return transitions.stop_requested(status, StopReason.TORN, what, moment)
+    return None
 
 
 def _first_ended(array: Array) -> tuple[StopReason, Fate, str]:
@@ -165,7 +178,9 @@ def _first_ended(array: Array) -> tuple[StopReason, Fate, str]:
                 why = StopReason.MEMBER_NOT_STARTED
             return why, fate_of(member), str(MemberName(array.name, index))
     index = next(array.indexes((MemberOutcome.FAILED, MemberOutcome.CANCELLED)))
-    return StopReason.MEMBER_FAILED, array.fate(index), str(MemberName(array.name, index))
+    fate = array.fate(index)  # nothing but a name that is taken ends a member that has no status
+    why = StopReason.MEMBER_FAILED if fate.attempts else StopReason.MEMBER_NOT_STARTED
+    return why, fate, str(MemberName(array.name, index))
 
 
 def _member_ended(
