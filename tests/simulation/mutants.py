@@ -23,6 +23,7 @@ from tests.simulation.array_mutants import ARRAY_MUTANTS
 from tests.simulation.attestation_mutants import ATTESTATION_MUTANTS
 from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
+from tests.simulation.gang_mutants import GANG_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
@@ -574,6 +575,7 @@ MUTANTS = [
     *DEPENDENCY_MUTANTS,
     *SCHEDULE_MUTANTS,
     *ARRAY_MUTANTS,
+    *GANG_MUTANTS,
 ]
 
 

@@ -94,8 +94,8 @@ SHARING_MUTANTS = (
         "what was lost is not charged when an operator confirms the stop",
         (
             "core.planning.draft:_ended",
-            "if _is_holding(decision.status)",
-            "if _is_holding(decision.status) or RequestKind.CONFIRM_STOPPED in decision.consumed",
+            "if goes_on",
+            "if goes_on or RequestKind.CONFIRM_STOPPED in decision.consumed",
         ),
     ),
     _bug(

@@ -300,9 +300,8 @@ def _tasks(status: Status | None) -> int:
 
 def _ended(task: Task, decision: Decision, at: int) -> Parts:
     """What was lost and stopping of the hold that ends with this, if one does."""
-    return (
-        NO_PARTS if decision.status is not None and decision.status.is_holding else parts_of(task.status, at)
-    )
+    goes_on = decision.status is not None and decision.status.is_holding
+    return NO_PARTS if goes_on else parts_of(task.status, at)
 
 
 def _held(status: Status | None) -> Vector:
