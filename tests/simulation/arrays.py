@@ -66,7 +66,9 @@ class ArrayUsers:
             array["max_running"] = rng.choice((1, 2))
         fields = {**users._fields(), "array": array}
         fields["resources"] = {"cpu": rng.choice(("250m", "250m", "500m", 1))}
-        fields |= gang
+        if gang:  # it fits the pools as they are in the end
+            fields |= {**gang, "resources": {"cpu": "250m"}}
+            fields.pop("pod_template", None)
         if rng.random() < 0.15:
             users.put_spec(str(MemberName(name, rng.randrange(size))))
         if after := users.kin.after():

@@ -113,7 +113,8 @@ class GangJudge:
         if fate.has_ended:
             return f"begins again in one round: it has {fate.outcome}"
         pool = self._pool(new)
-        if self._oracle.specs_put.get(new.array) == 1 and new.hold != needs(spec, new.index, pool):
+        is_sure = self._oracle.specs_put.get(new.array) == 1 and (pool is not None or not new.sized_by)
+        if is_sure and new.hold != needs(spec, new.index, pool):
             return f"takes over {new.hold}, and needs {needs(spec, new.index, pool)}"
         self._count("begun")
         return ""

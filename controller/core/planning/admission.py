@@ -91,9 +91,7 @@ class Admission:
             if task.gate is not None and draft.kin.has_changed(task):
                 self._agenda.pools[pool.name] = None  # once that is committed
                 return False
-            if task.array is not None and task.array.is_gang:
-                return True  # its members of earlier rounds have ended
-            if task.array is not None:
+            if task.array is not None and not task.array.is_gang:
                 return self._members.may_begin(task.array, draft)
             # Invariant I4: an earlier attempt may still run. Its end puts the pool on the agenda again.
             return not self._attempts.may_overlap(task)

@@ -21,7 +21,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
-from controller.core.planning.gangs import awaits_gang, tells_of
+from controller.core.planning.gangs import awaits_gang, holds_as_gang, tells_of
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
@@ -236,6 +236,8 @@ def _unattested(fate: Fate) -> Fate:
 
 
 def _asked(array: Array, task: Task) -> _Asked | None:
+    if array.is_gang or holds_as_gang(task):
+        return None  # it is retried and stopped as a whole, by its own status
     stop = stop_of(array)
     if stop is not None:
         ranges = Ranges.parse(stop.members)
