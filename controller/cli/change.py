@@ -292,27 +292,29 @@ def _switch(
 def delete(
     session: Session,
     kind: Annotated[str, typer.Argument(metavar="pool|schedule", help="The kind, or KIND/NAME.")],
-    name: Annotated[
-        str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
-    ] = "",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="The names.", show_default=False, autocompletion=complete_names),
+    ] = None,
 ) -> None:
-    """Delete a pool's definition, or a schedule.
+    """Delete the definitions of pools, or schedules.
 
     Running tasks continue; waiting tasks wait until the pool is defined again. The tasks of a schedule stay.
     """
-    what, names = parse_kind_and_names(kind, [name] if name else [])
+    what, given = parse_kind_and_names(kind, names or [])
     if what not in (Kind.POOLS, Kind.SCHEDULES):
         raise UserError(
             "only pools and schedules can be deleted: finished tasks are removed when their retention ends,"
             " and others can be cancelled"
         )
-    if len(names) != 1:
-        raise typer.BadParameter(f"give one NAME, or {what.removesuffix('s')}/NAME")
-    if what is Kind.SCHEDULES:
-        session.client.schedules.delete(names[0])
-    else:
-        session.client.delete_pool(names[0])
-    say(f"{what.removesuffix('s')}/{names[0]} deleted")
+    one = what.removesuffix("s")
+    if not given:
+        raise typer.BadParameter(f"give NAME, or {one}/NAME")
+    client = session.client
+    remove = client.schedules.delete if what is Kind.SCHEDULES else client.delete_pool
+    for name in dict.fromkeys(given):
+        remove(name)
+        say(f"{one}/{name} deleted")
 
 
 def release_finalizers(

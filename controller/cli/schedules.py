@@ -64,6 +64,9 @@ def print_schedules(views: list[ScheduleView], output: str, *, alone: bool) -> N
         out.Table(WIDE_SCHEDULE_COLUMNS if wide else SCHEDULE_COLUMNS).print(
             _row(view, now, wide=wide) for view in views
         )
+        for view in views:
+            if view.problem:
+                say(f"{view.name} makes nothing: it cannot be read ({view.problem})", err=True)
     else:
         say("No schedules found. Create one: tally apply -f schedule.yaml", err=True)
 
@@ -72,10 +75,10 @@ def _row(view: ScheduleView, now: float, *, wide: bool) -> tuple[object, ...]:
     last = f"{outcome_text(view.last)}" if view.last is not None else ""
     row = (
         view.name,
-        view.says("cron") or "cannot be read",
+        view.says("cron"),
         view.says("timezone"),
         "yes" if view.suspended else "no",
-        tick_time(view.upcoming[0]) if view.upcoming else "",
+        "cannot be read" if view.problem else tick_time(view.upcoming[0]) if view.upcoming else "",
         last,
         len(view.live),
         span(now - view.since) if view.since is not None else "",

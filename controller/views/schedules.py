@@ -31,7 +31,7 @@ class ScheduleView(Struct, frozen=True, kw_only=True):
     """A schedule as it stands. Times are seconds since the Unix epoch.
 
     `definition` is as `tally apply` takes it; None if it cannot be read, and `problem` then says why.
-    `upcoming` are the next ticks, none while it is suspended. `live` are its tasks that had not ended at its
+    `upcoming` are the next ticks, none while it is suspended, or its state cannot be read. `live` are its tasks that had not ended at its
     last tick, and `waiting` is the tick that waits for their end; 0 for none. `recent` are the last outcomes,
     oldest first, and `counts` all ticks by result, since `since`, when the leader first saw the schedule.
     """
@@ -112,7 +112,7 @@ def schedule_view(
     if record is not None:
         schedule, word = record.schedule, records.attestation_of(record)
         after = max(state.cursor if state is not None else 0, int(now))
-        ticks = () if schedule.suspended else ticks_after(schedule.cron, schedule.timezone, after)
+        ticks = () if schedule.suspended or problems else ticks_after(schedule.cron, schedule.timezone, after)
         facts |= {
             "definition": {"kind": "Schedule", **shown(schedule)},
             "owner": schedule.task.owner,

@@ -104,6 +104,27 @@ def test_a_schedule_that_cannot_be_read_is_shown(tally: Tally, put_raw: PutRaw) 
     assert tally("delete", "schedule/odd").out == "schedule/odd deleted\n"
 
 
+def test_a_schedule_whose_state_cannot_be_read_says_so_in_the_list(tally: Tally, put_raw: PutRaw) -> None:
+    """It makes nothing, so it has no next tick."""
+    tally("apply", "-f", "-", stdin=SCHEDULE)
+    put_raw(f"{STATES}/nightly", b"{")
+    listed = tally("get", "schedules")
+    (row,) = listed.out.splitlines()[1:]
+    assert row.split()[:11] == "nightly 30 2 * * * Europe/Berlin no cannot be read".split()
+    assert listed.err.startswith("nightly makes nothing: it cannot be read (schedule-states: ")
+    assert "Next ticks" not in tally("describe", "schedule", "nightly").out
+
+
+def test_several_are_deleted_at_once(tally: Tally) -> None:
+    """Up to one that is not there."""
+    both = SCHEDULE + "---\n" + SCHEDULE.replace("nightly", "daily").replace("small", "large")
+    tally("apply", "-f", "-", stdin=both)
+    answer = tally("delete", "schedule", "nightly", "schedule/daily")
+    assert answer.out == "schedule/nightly deleted\nschedule/daily deleted\n"
+    assert tally("delete", "pool/small", "nope", "large").out == "pool/small deleted\n"
+    assert tally("delete", "schedule").exit_code == 2
+
+
 def test_schedules_are_suspended_and_resumed(tally: Tally) -> None:
     """By the words for pools."""
     tally("apply", "-f", "-", stdin=SCHEDULE)

@@ -109,6 +109,7 @@ def test_a_state_that_cannot_be_read_is_shown(ways: Ways, put_raw: PutRaw) -> No
     one, two = ways.both(lambda c: c.schedules.all())
     assert one.problem.startswith("schedules: not a JSON object")
     assert two.problem.startswith("schedule-states: ")
+    assert two.upcoming == ()
     assert ways.direct.schedules.apply(nightly("one")).outcome == "configured"
 
 
