@@ -42,8 +42,9 @@ def is_schedule(document: object) -> bool:
 
 def apply_schedule(session: Session, document: Any, *, dry_run: bool) -> ApplyResult | None:
     """Apply it; with `dry_run` only check it, print its next ticks, and return None. Raises UserError."""
+    result = session.client.schedules.apply(document, dry_run=dry_run)
     if not dry_run:
-        return session.client.schedules.apply(document)
+        return result
     schedule = parse_schedule(document)
     say(f"schedule/{schedule.name} is valid (dry run); its next ticks:")
     for tick in islice(ticks_after(schedule.cron, schedule.timezone, int(time.time())), UPCOMING):

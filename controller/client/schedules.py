@@ -40,7 +40,7 @@ from controller.store.base import (
     Write,
     new_op,
 )
-from controller.views.schedules import ScheduleView, schedule_view, schedule_views
+from controller.views.schedules import ScheduleView, foreseen_by, schedule_view, schedule_views
 
 PARTS = tuple(f"{kind}/" for kind in (KIND, STATES, ATTESTED))
 May = Callable[[Schedule | None, bool], None]
@@ -80,22 +80,29 @@ class Schedules:
 
     def get(self, name: str) -> ScheduleView:
         """One schedule. Raises NotFound, InvalidField."""
-        parts = (f"{kind}/{parse_schedule_name(name)}" for kind in (KIND, STATES, ATTESTED))
-        view = schedule_view(self._reading.model(*parts), name, self._calls.clock.now())
+        parts = [f"{kind}/{parse_schedule_name(name)}" for kind in (KIND, STATES, ATTESTED)]
+        model = self._reading.model(*parts)
+        live = foreseen_by(model, name)
+        tasks = (f"{kind}/{task_id}" for task_id in live for kind in ("tasks", "states"))
+        model = self._reading.model(*parts, "pools/", *tasks)
+        view = schedule_view(model, name, self._calls.clock.now(), foresee=True)
         if view is None:
             raise self.none(name)
         return view
 
-    def apply(self, definition: Mapping[str, Any]) -> ApplyResult:
+    def apply(self, definition: Mapping[str, Any], *, dry_run: bool = False) -> ApplyResult:
         """Create a schedule, or replace its whole definition. Fields that are left out get their defaults.
 
         The feature `schedules` is turned on, by who may. Raises InvalidField, also for a task that its pool
-        can never run.
+        can never run. `dry_run`: check the same, and tell what would become of it; store nothing.
         """
         schedule = parse_schedule(definition)
         self._may(schedule, True)
         self._check_task(definition, schedule)
-        turned_on = self._ensure()
+        turned_on = self._ensure() if not dry_run else []
+        if dry_run:  # who applies it by etcd may turn the feature on
+            is_needed = {SCHEDULES: ""} if self._attesting is not None else {}
+            self._features.check({**is_needed, **needed_by_spec(schedule.task)})
         while True:
             item = self._stored(schedule.name)
             before = _decoded(schedule.name, item)
@@ -103,8 +110,8 @@ class Schedules:
                 self._may(before, False)
             if before == schedule and not self._lacks_word(schedule.name, item):
                 return ApplyResult(name=schedule.name, outcome="unchanged", turned_on=tuple(turned_on))
-            if self._put(schedule, item):
-                outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+            outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+            if dry_run or self._put(schedule, item):
                 return ApplyResult(
                     name=schedule.name,
                     outcome=outcome,

@@ -36,7 +36,7 @@ def schedule(api: ReadApi, ask: Ask) -> Response:
     """One schedule."""
     name, now = ask.path["name"], api.view.now()
     with api.view.reading() as model:
-        found = schedule_view(model, name, now, _SHOWN)
+        found = schedule_view(model, name, now, _SHOWN, foresee=True)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no schedule {name[:80]!r}")
     return Response(encode(found), media_type="application/json")

@@ -59,6 +59,9 @@ def test_a_dry_run_prints_the_next_ticks_and_stores_nothing(tally: Tally) -> Non
     assert len(ticks) == 5
     assert all(tick.endswith(":30 UTC") for tick in ticks)
     assert "--dry-run is for schedules" in answer.err
+    lost = tally("apply", "--dry-run", "-f", "-", stdin=SCHEDULE.split("---")[0] + "  pool: nope\n")
+    assert "task.pool: there is no pool 'nope'" in lost.err
+    assert (lost.out, lost.exit_code) == ("", 1)
     assert tally("get", "schedules").err == "No schedules found. Create one: tally apply -f schedule.yaml\n"
 
 
@@ -110,7 +113,7 @@ def test_a_schedule_whose_state_cannot_be_read_says_so_in_the_list(tally: Tally,
     put_raw(f"{STATES}/nightly", b"{")
     listed = tally("get", "schedules")
     (row,) = listed.out.splitlines()[1:]
-    assert row.split()[:11] == "nightly 30 2 * * * Europe/Berlin no cannot be read".split()
+    assert " ".join(row.split()).startswith("nightly 30 2 * * * Europe/Berlin no cannot be read ")
     assert listed.err.startswith("nightly makes nothing: it cannot be read (schedule-states: ")
     assert "Next ticks" not in tally("describe", "schedule", "nightly").out
 

@@ -11,9 +11,11 @@ from controller.client import Client, NotFound
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
 from controller.core.model import attested
+from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.schedules import ATTESTED, KIND, STATES, ScheduleState, encode_state
-from tests.client.conftest import PutRaw
+from controller.views.schedules import explain_schedule
+from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.client.test_features import release
 from tests.conformance.test_client import Ways, outcome
@@ -48,6 +50,9 @@ def _get(name: str, client: Client) -> object:
 
 def test_a_schedule_is_applied_shown_and_deleted(ways: Ways) -> None:
     """Created, unchanged, configured; and the same words of what is wrong."""
+    dry = ways.alike(lambda c, name: c.schedules.apply(nightly(name), dry_run=True), "one-x", "two-x")
+    assert dry.outcome == "created"
+    assert ways.both(lambda c: c.schedules.all()) == []
     applied = ways.alike(lambda c, name: c.schedules.apply(nightly(name)), "one-x", "two-x")
     assert applied.outcome == "created"
     again = ways.alike(lambda c, name: c.schedules.apply(nightly(name)), "one-x", "two-x")
@@ -88,6 +93,7 @@ def test_what_is_wrong_names_its_field(ways: Ways, wrong: dict[str, Any], field:
     """And nothing is stored."""
     said = ways.both(lambda c: c.schedules.apply(nightly(**wrong)))
     assert said.startswith(f"{field}: ")
+    assert ways.both(lambda c: c.schedules.apply(nightly(**wrong), dry_run=True)) == said
     assert ways.both(lambda c: c.schedules.all()) == []
 
 
@@ -120,6 +126,36 @@ def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
     ways.gateway._http._written = put_raw(f"{STATES}/nightly", value)
     view = ways.both(lambda c: c.schedules.get("nightly"))
     assert view.live == ("nightly-197001010001",)
+
+
+def test_what_keeps_the_next_tick_is_foreseen(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
+    """A pool that is gone, and tasks that have not ended, as `concurrency` says."""
+    old = "nightly-197001010001"
+
+    def told(concurrency: str, *live: str) -> Any:
+        ways.direct.schedules.apply(nightly(concurrency=concurrency))
+        state = ScheduleState(cursor=60, create=1, live=live)
+        ways.gateway._http._written = put_raw(f"{STATES}/nightly", encode_state(state, Op("x")))
+        return ways.both(lambda c: c.schedules.get("nightly")).outlook
+
+    assert told("forbid", old) == "", "it was removed, so it has ended"
+    put_raw(f"tasks/{old}", b'{"command":["x"],"pool":"default","resources":{"cpu":"1"}}')
+    assert told("allow", old) == ""
+    skipped = f"it is skipped unless {old} (Created) has ended by then: see `tally explain {old}`"
+    assert told("forbid", old) == skipped
+    put_status(old, State.RUNNING)
+    assert told("replace", old) == f"it waits until {old} (Running) has stopped, which it replaces"
+    many = tuple(f"nightly-{197001010001 + n}" for n in range(100))
+    for name in many:
+        put_raw(f"tasks/{name}", b'{"command":["x"],"pool":"default","resources":{"cpu":"1"}}')
+    assert told("allow", *many) == "it is skipped while 100 of its tasks have not ended"
+    put_status(old, State.SUCCEEDED)
+    assert told("forbid", old) == ""
+    ways.direct.delete_pool("default")
+    ways.gateway._http._written = ways.direct.store.get("x", deadline=float("inf"))[1]
+    view = ways.both(lambda c: c.schedules.get("nightly"))
+    assert view.outlook == "its pool 'default' is not defined"
+    assert "in 9 s, and as things stand: its pool 'default'" in explain_schedule(view, view.upcoming[0] - 9)
 
 
 @pytest.fixture
