@@ -28,6 +28,7 @@ from controller.core.model.schedules import (
     encode_schedule,
     parse_schedule,
 )
+from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (
     Committed,
@@ -175,9 +176,7 @@ class Schedules:
         ]
         value = encode_schedule(schedule, op)
         if item is not None:  # what a newer release has stored stays
-            stored = _fields(item)
-            unknown = {name: stored[name] for name in stored.keys() - {*Schedule.__struct_fields__}}
-            value = codec.encode({**unknown, **codec.decode_mapping(value)})
+            value = codec.encode({**codec.decode_mapping(value), **_newer_fields(item)})
         writes: list[Write] = [Put(keys.of(KIND, names), value)]
         if self._attesting is not None and self._attesting[1]():
             word = Attestation(owner=schedule.task.owner, by=self._attesting[0])
@@ -228,8 +227,12 @@ def _decoded(name: str, item: KeyValue | None) -> Schedule | None:
         return None
 
 
-def _fields(item: KeyValue) -> dict[str, Any]:
+def _newer_fields(item: KeyValue) -> dict[str, Any]:
+    """What a newer release has stored beside what this one knows, with its version."""
     try:
-        return codec.decode_mapping(item.value)
-    except CorruptValue:
+        stored = codec.decode_mapping(item.value)
+        if schedules.version_of(stored) <= SCHEMA_VERSION:
+            return {}
+    except (CorruptValue, InvalidField):
         return {}
+    return {name: stored[name] for name in stored.keys() - {*Schedule.__struct_fields__, "op"}}

@@ -10,7 +10,7 @@ import pytest
 from controller.client import Client, NotFound
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
-from controller.core.model import attested
+from controller.core.model import attested, codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.schedules import ATTESTED, KIND, STATES, ScheduleState, encode_state
@@ -117,6 +117,26 @@ def test_a_state_that_cannot_be_read_is_shown(ways: Ways, put_raw: PutRaw) -> No
     assert two.problem.startswith("schedule-states: ")
     assert two.upcoming == ()
     assert ways.direct.schedules.apply(nightly("one")).outcome == "configured"
+
+
+def test_what_a_newer_release_has_stored_stays(ways: Ways, put_raw: PutRaw) -> None:
+    """With its version, by which the fields are its own; at ours they are a mistake, which apply mends."""
+    ways.direct.schedules.apply(nightly())
+    key = ways.direct.keys.of(KIND, ("nightly",))
+
+    def stored() -> dict[str, Any]:
+        item = ways.direct.store.get(key, deadline=float("inf"))[0]
+        assert item is not None
+        return codec.decode_mapping(item.value)
+
+    put_raw(f"{KIND}/nightly", codec.encode({**stored(), "version": 2, "jitter": 9}))
+    assert ways.direct.schedules.suspend("nightly")
+    assert (stored()["version"], stored()["jitter"], stored()["suspended"]) == (2, 9, True)
+    put_raw(f"{KIND}/nightly", codec.encode({**stored(), "version": 1}))
+    assert "jitter: is not a field" in ways.direct.schedules.get("nightly").problem
+    ways.direct.schedules.apply(nightly())
+    assert "jitter" not in stored()
+    assert ways.direct.schedules.get("nightly").problem == ""
 
 
 def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
