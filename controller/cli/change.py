@@ -24,7 +24,7 @@ from controller.cli.names import (
     complete_names,
     parse_kind_and_names,
 )
-from controller.cli.schedules import apply_schedule, is_schedule
+from controller.cli.schedules import apply_schedule, hinting_at_schedule, is_schedule
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
 from controller.client import NotFound, TaskAct, TaskView
@@ -228,13 +228,13 @@ def apply(
 def pause(session: Session, names: SwitchedNames) -> None:
     """Admit no more tasks to pools, or suspend schedules. Running tasks continue."""
     client = session.client
-    _switch(names, client.admission.pause, client.schedules.suspend, ("paused", "suspended"))
+    _switch(session, names, client.admission.pause, client.schedules.suspend, ("paused", "suspended"))
 
 
 def resume(session: Session, names: SwitchedNames) -> None:
     """Admit tasks to pools again, or let schedules go on."""
     client = session.client
-    _switch(names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
+    _switch(session, names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
 
 
 def drain(
@@ -276,6 +276,7 @@ def drain(
 
 
 def _switch(
+    session: Session,
     names: list[str],
     pools: Callable[[str], bool],
     schedules: Callable[[str], bool],
@@ -286,7 +287,8 @@ def _switch(
         if slash:
             say(f"schedule/{name} {done[1] if schedules(name) else 'unchanged'}")
         else:
-            say(f"pool/{text} {done[0] if pools(text) else 'unchanged'}")
+            with hinting_at_schedule(session, text, "There is schedule/{name}"):
+                say(f"pool/{text} {done[0] if pools(text) else 'unchanged'}")
 
 
 def delete(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 from controller.cli import output as out
+from controller.cli.names import OF_SCHEDULE
 from controller.cli.session import Session
+from controller.client import NotFound
 from controller.client.views import ApplyResult
 from controller.core.model.codec import to_builtins
 from controller.core.model.cron import ticks_after
+from controller.core.model.scalars import shown
 from controller.core.model.schedules import parse_schedule
+from controller.errors import InvalidField, TallyError
 from controller.terminal import say
 from controller.views.explain import span
 from controller.views.schedules import (
@@ -36,8 +41,30 @@ WIDE_SCHEDULE_COLUMNS = (
 
 
 def is_schedule(document: object) -> bool:
-    """Whether a document says that it is one."""
-    return isinstance(document, Mapping) and str(document.get("kind", "")).lower() == "schedule"
+    """Whether a document says that it is one, and not a pool. Raises InvalidField if it says neither."""
+    if not isinstance(document, Mapping):
+        return False
+    kind = document.get("kind")
+    if kind is None:
+        if "cron" in document:
+            raise InvalidField("kind", "is missing: a document with `cron` needs `kind: Schedule`")
+        return False
+    if str(kind).lower() != "schedule":
+        raise InvalidField("kind", f"is {shown(kind)}, expected Schedule; a pool has no kind")
+    return True
+
+
+@contextmanager
+def hinting_at_schedule(session: Session, name: str, hint: str = OF_SCHEDULE) -> Iterator[None]:
+    """If nothing of that name is found, and there is a schedule of that name, the error also has the hint."""
+    try:
+        yield
+    except NotFound as error:
+        try:
+            session.client.schedules.get(name)
+        except TallyError:
+            raise error from None
+        raise NotFound(f"{error}. {hint.format(name=name)}") from None
 
 
 def apply_schedule(session: Session, document: Any, *, dry_run: bool) -> ApplyResult | None:

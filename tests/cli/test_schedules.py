@@ -142,3 +142,36 @@ def test_schedules_are_suspended_and_resumed(tally: Tally) -> None:
     )
     assert tally("resume", "schedule/nope").exit_code == 5  # not found
     assert tally("pause", "task/x").exit_code == 2
+
+
+def test_a_schedule_is_found_where_a_pool_or_a_task_is_looked_for(tally: Tally) -> None:
+    """By its kind, as other commands take it; or with a hint."""
+    tally("apply", "-f", "-", stdin=SCHEDULE)
+    assert tally("pause", "schedule", "nightly").out == "schedule/nightly suspended\n"
+    assert tally("resume", "schedules", "schedule/nightly").out == "schedule/nightly resumed\n"
+    missed = tally("pause", "nightly")
+    assert missed.exit_code == 5
+    assert "there is no pool 'nightly'" in missed.err
+    assert "There is schedule/nightly" in missed.err
+    assert "There is schedule" not in tally("pause", "nope").err
+    hint = "`tally get tasks -l tally.dev/schedule=nightly` lists them"
+    for command in ("explain", "history", "logs"):
+        answer = tally(command, "nightly")
+        assert answer.exit_code == 5
+        assert hint in " ".join(answer.err.split())
+        assert "tally.dev/schedule" not in tally(command, "nope").err
+        assert tally(command, "schedule/nightly").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("", "kind: is missing: a document with `cron` needs `kind: Schedule`"),
+        ("kind: CronJob\n", "kind: is 'CronJob', expected Schedule; a pool has no kind"),
+    ],
+)
+def test_a_document_must_say_that_it_is_a_schedule(tally: Tally, kind: str, said: str) -> None:
+    """Else it would be taken for a pool."""
+    answer = tally("apply", "-f", "-", stdin=SCHEDULE.replace("kind: Schedule\n", kind))
+    assert said in answer.err
+    assert answer.out == "pool/small created\n"
