@@ -77,7 +77,7 @@ class Schedules:
 
     def all(self) -> list[ScheduleView]:
         """All schedules, sorted by name."""
-        return schedule_views(self._reading.model(*PARTS), self._calls.clock.now())
+        return schedule_views(self._reading.model(*PARTS), self._calls.clock.wall())
 
     def get(self, name: str) -> ScheduleView:
         """One schedule. Raises NotFound, InvalidField."""
@@ -86,7 +86,7 @@ class Schedules:
         live = foreseen_by(model, name)
         tasks = (f"{kind}/{task_id}" for task_id in live for kind in ("tasks", "states"))
         model = self._reading.model(*parts, "pools/", *tasks)
-        view = schedule_view(model, name, self._calls.clock.now(), foresee=True)
+        view = schedule_view(model, name, self._calls.clock.wall(), foresee=True)
         if view is None:
             raise self.none(name)
         return view

@@ -48,4 +48,4 @@ class ShownSchedules:
             return None
         is_own = task is not None and rights.allows(Right.SUBMIT, task.owner, task.pool)
         shown = plain_task if is_own else masked_task(masked_spec)
-        return schedule_view(model, name, self._client.clock.now(), shown, foresee=foresee)
+        return schedule_view(model, name, self._client.clock.wall(), shown, foresee=foresee)

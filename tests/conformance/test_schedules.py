@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from controller.client import Client, NotFound
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
+from controller.clock import SystemClock
 from controller.core.model import attested, codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
@@ -146,6 +148,18 @@ def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
     ways.gateway._http._written = put_raw(f"{STATES}/nightly", value)
     view = ways.both(lambda c: c.schedules.get("nightly"))
     assert view.live == ("nightly-197001010001",)
+
+
+def test_the_next_ticks_are_those_after_the_time_of_the_calendar(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway runs for months, and its wall clock may have been set since it began."""
+    ways.gateway.schedules.apply(nightly(cron="* * * * *"))
+    ahead = time.time() + 2400
+    monkeypatch.setattr(SystemClock, "wall", lambda _: ahead)
+    minute = int(ahead // 60 + 1) * 60
+    assert ways.both(lambda c: c.schedules.get("nightly")).upcoming[0] == minute
+    assert ways.both(lambda c: c.schedules.all())[0].upcoming[0] == minute
 
 
 def test_what_keeps_the_next_tick_is_foreseen(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
