@@ -3,7 +3,8 @@
 `boottime` is CLOCK_BOOTTIME: it never jumps, and it counts the time for which the machine was suspended. All
 deadlines use it (fault 5). `now` is wall time for what is stored and shown: it is read once, and then
 advances with boottime. A jump of the wall clock changes no deadline, and does not reorder the times that one
-tenure records. `wall` shows a jump, to what compares this machine with others.
+tenure records. `wall` shows a jump: it is for what compares this machine with others, and for times that a
+calendar names, such as the ticks of schedules, and the dates on credentials and signatures.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from controller.cli.names import (
     complete_names,
     parse_kind_and_names,
 )
-from controller.cli.schedules import apply_schedule, is_schedule
+from controller.cli.schedules import apply_schedule, hinting_at_schedule, is_schedule
 from controller.cli.selection import Selection
 from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
 from controller.client import NotFound, TaskAct, TaskView
@@ -228,13 +228,13 @@ def apply(
 def pause(session: Session, names: SwitchedNames) -> None:
     """Admit no more tasks to pools, or suspend schedules. Running tasks continue."""
     client = session.client
-    _switch(names, client.admission.pause, client.schedules.suspend, ("paused", "suspended"))
+    _switch(session, names, client.admission.pause, client.schedules.suspend, ("paused", "suspended"))
 
 
 def resume(session: Session, names: SwitchedNames) -> None:
     """Admit tasks to pools again, or let schedules go on."""
     client = session.client
-    _switch(names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
+    _switch(session, names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
 
 
 def drain(
@@ -276,6 +276,7 @@ def drain(
 
 
 def _switch(
+    session: Session,
     names: list[str],
     pools: Callable[[str], bool],
     schedules: Callable[[str], bool],
@@ -286,33 +287,36 @@ def _switch(
         if slash:
             say(f"schedule/{name} {done[1] if schedules(name) else 'unchanged'}")
         else:
-            say(f"pool/{text} {done[0] if pools(text) else 'unchanged'}")
+            with hinting_at_schedule(session, text, "There is schedule/{name}"):
+                say(f"pool/{text} {done[0] if pools(text) else 'unchanged'}")
 
 
 def delete(
     session: Session,
     kind: Annotated[str, typer.Argument(metavar="pool|schedule", help="The kind, or KIND/NAME.")],
-    name: Annotated[
-        str, typer.Argument(help="The name.", show_default=False, autocompletion=complete_names)
-    ] = "",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="The names.", show_default=False, autocompletion=complete_names),
+    ] = None,
 ) -> None:
-    """Delete a pool's definition, or a schedule.
+    """Delete the definitions of pools, or schedules.
 
     Running tasks continue; waiting tasks wait until the pool is defined again. The tasks of a schedule stay.
     """
-    what, names = parse_kind_and_names(kind, [name] if name else [])
+    what, given = parse_kind_and_names(kind, names or [])
     if what not in (Kind.POOLS, Kind.SCHEDULES):
         raise UserError(
             "only pools and schedules can be deleted: finished tasks are removed when their retention ends,"
             " and others can be cancelled"
         )
-    if len(names) != 1:
-        raise typer.BadParameter(f"give one NAME, or {what.removesuffix('s')}/NAME")
-    if what is Kind.SCHEDULES:
-        session.client.schedules.delete(names[0])
-    else:
-        session.client.delete_pool(names[0])
-    say(f"{what.removesuffix('s')}/{names[0]} deleted")
+    one = what.removesuffix("s")
+    if not given:
+        raise typer.BadParameter(f"give NAME, or {one}/NAME")
+    client = session.client
+    remove = client.schedules.delete if what is Kind.SCHEDULES else client.delete_pool
+    for name in dict.fromkeys(given):
+        remove(name)
+        say(f"{one}/{name} deleted")
 
 
 def release_finalizers(

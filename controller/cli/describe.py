@@ -18,7 +18,7 @@ from controller.cli.names import (
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
-from controller.cli.schedules import outcome_rows
+from controller.cli.schedules import hinting_at_schedule, outcome_rows
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
@@ -303,7 +303,8 @@ def why(
 ) -> None:
     """Explain why a task waits, runs or ended, with numbers."""
     for name in names:
-        say(session.client.explain(name))
+        with hinting_at_schedule(session, name):
+            say(session.client.explain(name))
 
 
 def history(
@@ -319,7 +320,8 @@ def history(
 ) -> None:
     """Show the history of a task, step by step."""
     out.check_form(output, ("json", "yaml"))
-    view = session.client.get(name)
+    with hinting_at_schedule(session, name):
+        view = session.client.get(name)
     is_folded = bool(view.member_of) and view.status is not None and not view.status.history
     problems = replay(view.status) if verify and view.status is not None and not is_folded else []
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.names import TaskName
+from controller.cli.schedules import hinting_at_schedule
 from controller.cli.session import Session
 from controller.client import NotFound, TaskView
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
@@ -47,9 +48,10 @@ def logs(
     options = LogOptions(container=container, tail=tail, since_seconds=seconds, previous=previous)
     engine = None if session.uses_gateway else open_engine(session)
     try:
-        chunks = session.client.outputs.logs(
-            name, attempt=attempt, follow=follow, engine=engine, options=options
-        )
+        with hinting_at_schedule(session, name):
+            chunks = session.client.outputs.logs(
+                name, attempt=attempt, follow=follow, engine=engine, options=options
+            )
     except NotFound:
         kept = None if container or since or previous else session.client.outputs.kept_log(name)
         if kept is None or attempt not in (None, kept.attempt):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from controller.client import Client
 
 COMPLETION_SECONDS = 1.0
+OF_SCHEDULE = (
+    "A schedule has tasks: `tally get tasks -l tally.dev/schedule={name}` lists them, and"
+    " `tally describe schedule {name}` tells of its ticks"
+)
 SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
 
 
@@ -58,6 +62,8 @@ def bare(text: str, kind: Kind) -> str:
     word, slash, name = text.partition("/")
     if not slash:
         return text
+    if kind is Kind.TASKS and _is_schedule(text):
+        raise typer.BadParameter(f"{text!r} is no task. {OF_SCHEDULE.format(name=name)}")
     if word.lower() not in (kind, kind.removesuffix("s")) or not name:
         raise typer.BadParameter(
             f"{text!r} does not name one of the {kind}: give NAME or {kind.removesuffix('s')}/NAME"
@@ -92,6 +98,14 @@ def split_members(text: str) -> tuple[str, str]:
 def _is_schedule(text: str) -> bool:
     word, slash, name = text.partition("/")
     return bool(slash and name) and word.lower() in (Kind.SCHEDULES, Kind.SCHEDULES.removesuffix("s"))
+
+
+def _switched(texts: list[str]) -> list[str]:
+    """Pools, and schedules as `schedule/NAME`; also `schedule NAME …`, as other commands take it."""
+    if len(texts) > 1 and texts[0].lower() in (Kind.SCHEDULES, Kind.SCHEDULES.removesuffix("s")):
+        one = Kind.SCHEDULES.removesuffix("s")
+        return [f"{one}/{bare(text, Kind.SCHEDULES)}" for text in texts[1:]]
+    return [text if _is_schedule(text) else bare(text, Kind.POOLS) for text in texts]
 
 
 def _tasks(texts: list[str]) -> list[str]:
@@ -186,8 +200,8 @@ PoolNames = Annotated[
 SwitchedNames = Annotated[
     list[str],
     typer.Argument(
-        help="The pools; or schedules, as schedule/NAME.",
-        callback=lambda texts: [text if _is_schedule(text) else bare(text, Kind.POOLS) for text in texts],
+        help="The pools; or schedules, as schedule/NAME or schedule NAME.",
+        callback=_switched,
         autocompletion=complete_pools,
     ),
 ]

@@ -213,10 +213,10 @@ class GatewaySchedules(Schedules):
     def get(self, name: str) -> ScheduleView:
         return view_of(ScheduleView, self._http.get(f"/v1/schedules/{part(parse_schedule_name(name))}"))
 
-    def apply(self, definition: Mapping[str, Any]) -> ApplyResult:
+    def apply(self, definition: Mapping[str, Any], *, dry_run: bool = False) -> ApplyResult:
         name = parse_schedule(definition).name
-        body = dict(definition)
-        return view_of(ApplyResult, self._http.post(f"/v1/schedules/{part(name)}", body, method="PUT"))
+        body, asked = dict(definition), "?dry_run=true" if dry_run else ""
+        return view_of(ApplyResult, self._http.post(f"/v1/schedules/{part(name)}{asked}", body, method="PUT"))
 
     def delete(self, name: str) -> None:
         self._http.post(f"/v1/schedules/{part(parse_schedule_name(name))}", method="DELETE")

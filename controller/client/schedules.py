@@ -28,6 +28,7 @@ from controller.core.model.schedules import (
     encode_schedule,
     parse_schedule,
 )
+from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (
     Committed,
@@ -40,7 +41,7 @@ from controller.store.base import (
     Write,
     new_op,
 )
-from controller.views.schedules import ScheduleView, schedule_view, schedule_views
+from controller.views.schedules import ScheduleView, foreseen_by, schedule_view, schedule_views
 
 PARTS = tuple(f"{kind}/" for kind in (KIND, STATES, ATTESTED))
 May = Callable[[Schedule | None, bool], None]
@@ -76,26 +77,33 @@ class Schedules:
 
     def all(self) -> list[ScheduleView]:
         """All schedules, sorted by name."""
-        return schedule_views(self._reading.model(*PARTS), self._calls.clock.now())
+        return schedule_views(self._reading.model(*PARTS), self._calls.clock.wall())
 
     def get(self, name: str) -> ScheduleView:
         """One schedule. Raises NotFound, InvalidField."""
-        parts = (f"{kind}/{parse_schedule_name(name)}" for kind in (KIND, STATES, ATTESTED))
-        view = schedule_view(self._reading.model(*parts), name, self._calls.clock.now())
+        parts = [f"{kind}/{parse_schedule_name(name)}" for kind in (KIND, STATES, ATTESTED)]
+        model = self._reading.model(*parts)
+        live = foreseen_by(model, name)
+        tasks = (f"{kind}/{task_id}" for task_id in live for kind in ("tasks", "states"))
+        model = self._reading.model(*parts, "pools/", *tasks)
+        view = schedule_view(model, name, self._calls.clock.wall(), foresee=True)
         if view is None:
             raise self.none(name)
         return view
 
-    def apply(self, definition: Mapping[str, Any]) -> ApplyResult:
+    def apply(self, definition: Mapping[str, Any], *, dry_run: bool = False) -> ApplyResult:
         """Create a schedule, or replace its whole definition. Fields that are left out get their defaults.
 
         The feature `schedules` is turned on, by who may. Raises InvalidField, also for a task that its pool
-        can never run.
+        can never run. `dry_run`: check the same, and tell what would become of it; store nothing.
         """
         schedule = parse_schedule(definition)
         self._may(schedule, True)
         self._check_task(definition, schedule)
-        turned_on = self._ensure()
+        turned_on = self._ensure() if not dry_run else []
+        if dry_run:  # who applies it by etcd may turn the feature on
+            is_needed = {SCHEDULES: ""} if self._attesting is not None else {}
+            self._features.check({**is_needed, **needed_by_spec(schedule.task)})
         while True:
             item = self._stored(schedule.name)
             before = _decoded(schedule.name, item)
@@ -103,8 +111,8 @@ class Schedules:
                 self._may(before, False)
             if before == schedule and not self._lacks_word(schedule.name, item):
                 return ApplyResult(name=schedule.name, outcome="unchanged", turned_on=tuple(turned_on))
-            if self._put(schedule, item):
-                outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+            outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
+            if dry_run or self._put(schedule, item):
                 return ApplyResult(
                     name=schedule.name,
                     outcome=outcome,
@@ -168,9 +176,7 @@ class Schedules:
         ]
         value = encode_schedule(schedule, op)
         if item is not None:  # what a newer release has stored stays
-            stored = _fields(item)
-            unknown = {name: stored[name] for name in stored.keys() - {*Schedule.__struct_fields__}}
-            value = codec.encode({**unknown, **codec.decode_mapping(value)})
+            value = codec.encode({**codec.decode_mapping(value), **_newer_fields(item)})
         writes: list[Write] = [Put(keys.of(KIND, names), value)]
         if self._attesting is not None and self._attesting[1]():
             word = Attestation(owner=schedule.task.owner, by=self._attesting[0])
@@ -221,8 +227,12 @@ def _decoded(name: str, item: KeyValue | None) -> Schedule | None:
         return None
 
 
-def _fields(item: KeyValue) -> dict[str, Any]:
+def _newer_fields(item: KeyValue) -> dict[str, Any]:
+    """What a newer release has stored beside what this one knows, with its version."""
     try:
-        return codec.decode_mapping(item.value)
-    except CorruptValue:
+        stored = codec.decode_mapping(item.value)
+        if schedules.version_of(stored) <= SCHEMA_VERSION:
+            return {}
+    except (CorruptValue, InvalidField):
         return {}
+    return {name: stored[name] for name in stored.keys() - {*Schedule.__struct_fields__, "op"}}

@@ -121,6 +121,7 @@ class LocalCluster:
             ),
         )
         _check_engine(options)
+        _check_ports_differ(options)
         self.fake_cluster: FakeCluster | None = None
         self.replicas = [
             ReplicaProcess(f"r{n + 1}", options.status_port + n) for n in range(options.replicas)
@@ -366,6 +367,19 @@ def _check_engine(options: DevOptions) -> None:
         raise DevError(f"--fake-cluster is for --engine kubernetes, not for --engine {options.engine}")
     # A missing extra is reported here, and not by each replica in its log.
     importlib.import_module(f"controller.engine.{options.engine}")
+
+
+def _check_ports_differ(options: DevOptions) -> None:
+    """Raise DevError if a replica and etcd are to have the same port: each alone would find it free."""
+    uses = {options.etcd_port: "for its clients", options.etcd_port + 1: "for its peers"}
+    for n in range(options.replicas):
+        port = options.status_port + n
+        if port in uses:
+            raise DevError(
+                f"port {port} is wanted twice: by replica r{n + 1} for its status endpoint (--status-port"
+                f" {options.status_port}), and by etcd {uses[port]} (--etcd-port {options.etcd_port} takes"
+                f" {options.etcd_port} and {options.etcd_port + 1}): choose another of the two"
+            )
 
 
 def _end_with_parent() -> None:

@@ -128,9 +128,9 @@ class ReadApi:
 
     def summary(self, ask: Ask) -> Response:
         """The summary, for the live page."""
-        now = self.view.now()
+        times = self.view.now(), self.view.wall()
         with self.view.reading() as model:
-            document = summarize(model, ask.facts, self._last_audit.problem(), self._waits, now)
+            document = summarize(model, ask.facts, self._last_audit.problem(), self._waits, *times)
         return _json(document)
 
     def tasks(self, ask: Ask) -> Response:

@@ -25,7 +25,7 @@ _SHOWN = masked_task(masked_spec)
 
 def schedules(api: ReadApi, _: Ask) -> Response:
     """All schedules."""
-    now = api.view.now()
+    now = api.view.wall()
     with api.view.reading() as model:
         found = [schedule_view(model, name, now, _SHOWN) for name in schedule_names(model)]
     items = [view for view in found if view is not None]
@@ -34,9 +34,9 @@ def schedules(api: ReadApi, _: Ask) -> Response:
 
 def schedule(api: ReadApi, ask: Ask) -> Response:
     """One schedule."""
-    name, now = ask.path["name"], api.view.now()
+    name, now = ask.path["name"], api.view.wall()
     with api.view.reading() as model:
-        found = schedule_view(model, name, now, _SHOWN)
+        found = schedule_view(model, name, now, _SHOWN, foresee=True)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no schedule {name[:80]!r}")
     return Response(encode(found), media_type="application/json")

@@ -138,8 +138,13 @@ class Waits:
         return max(0.0, now - since) if task_id else 0.0
 
 
-def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float) -> Summary:
-    """The summary. The caller holds the model's lock. The cost grows with the pools and the holds."""
+def summarize(
+    model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float, wall: float
+) -> Summary:
+    """The summary. The caller holds the model's lock. The cost grows with the pools and the holds.
+
+    Schedules are shown by `wall`, the time of the calendar.
+    """
     holding = holding_by_pool(model)
     pools, registered = all_pools(model), all_replicas(model)
     leader, replicas = _leader(leader_of(model), facts), replica_summaries(registered, facts)
@@ -151,7 +156,7 @@ def summarize(model: Model, facts: Facts, audit_problem: str, waits: Waits, now:
     audit, leads_for = newest_audit(registered, facts), None if leader.since is None else now - leader.since
     quarantined = quarantined_by_kind(model)
     gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
-    schedules = schedule_summaries(model, now)
+    schedules = schedule_summaries(model, wall)
     known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined, gateways, notifier)
     notices = diagnose(facts, known, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}

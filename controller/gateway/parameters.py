@@ -40,7 +40,7 @@ _STATE = Parameter(
 )
 DRY_RUN = Parameter(
     "dry_run",
-    "Tell what would become of the tasks, and store nothing.",
+    "Tell what would become of what is sent, and store nothing.",
     _FLAG,
     parse_flag,
     default=False,

@@ -35,12 +35,12 @@ class ShownSchedules:
         """One schedule. Raises NotFound, InvalidField."""
         parse_schedule_name(name)
         with self._standby.reading() as model:
-            view = self._view(caller, model, name)
+            view = self._view(caller, model, name, foresee=True)
         if view is None:
             raise self._client.schedules.none(name)
         return view
 
-    def _view(self, caller: Caller, model: Model, name: str) -> ScheduleView | None:
+    def _view(self, caller: Caller, model: Model, name: str, *, foresee: bool = False) -> ScheduleView | None:
         """Values of its environment are masked for a caller who may not submit for its owner."""
         record, rights = model.schedules.defined.get(name), caller.rights
         task = record.schedule.task if record is not None else None
@@ -48,4 +48,4 @@ class ShownSchedules:
             return None
         is_own = task is not None and rights.allows(Right.SUBMIT, task.owner, task.pool)
         shown = plain_task if is_own else masked_task(masked_spec)
-        return schedule_view(model, name, self._client.clock.now(), shown)
+        return schedule_view(model, name, self._client.clock.wall(), shown, foresee=foresee)

@@ -12,6 +12,7 @@ from controller.core.model import codec
 from controller.errors import InvalidField
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.operation import CallerRequest, Operation
+from controller.gateway.parameters import DRY_RUN
 from controller.views.schedules import ScheduleView
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such schedule, as far as the caller may know."}
@@ -33,7 +34,7 @@ def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
     name, definition = ask.path["name"], ask.body
     if definition.setdefault("name", name) != name:
         raise InvalidField("name", f"is {definition['name']!r}, but the path says {name!r}")
-    return answer(api.writing.schedules(ask.caller).apply(definition))
+    return answer(api.writing.schedules(ask.caller).apply(definition, dry_run=ask.values["dry_run"]))
 
 
 def _delete(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -75,6 +76,7 @@ SCHEDULE_OPERATIONS: tuple[Operation, ...] = (
         _apply,
         answer=ApplyResult,
         body=dict[str, Any],
+        parameters=(DRY_RUN,),
         problems=_WRITES,
     ),
     Operation(

@@ -125,7 +125,7 @@ class Notifier:
             if not keys:
                 self._note(host, "there is no secret for it: see notifier_secrets_file")
                 return Undelivered(f"the notifier has no secret for {host}: see notifier_secrets_file")
-            headers = signed_headers(keys, parcel.event_id, self._clock.now(), parcel.body)
+            headers = signed_headers(keys, parcel.event_id, self._clock.wall(), parcel.body)
         except InvalidField as error:
             return Undelivered(str(error), is_final=True)
         outcome = self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})

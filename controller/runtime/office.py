@@ -15,7 +15,7 @@ from controller.runtime.candidacy import Candidacy
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Elected, Wake
 from controller.runtime.phase import Phases, ReplicaPhase
-from controller.runtime.registrations import Registrations
+from controller.runtime.registrations import APART_SECONDS, Registrations
 from controller.runtime.standing import Standing
 from controller.runtime.surroundings import Surroundings
 from controller.runtime.tenure import TEARDOWN_SECONDS, Tenure
@@ -103,6 +103,8 @@ class Office:
             self._leave(leadership, "the leader key was overwritten")
         elif self._follower.staleness() > self._deaf_seconds:
             self._leave(leadership, "the watch is dead, and a leader must see new submissions")
+        elif abs(self._clock.wall() - self._clock.now()) > APART_SECONDS:
+            self.check_clock()  # it was set in this term: the others are asked before it decides any tick
 
     def check_clock(self) -> None:
         """End the term if the replicas that have registered show that this one's clock is wrong."""

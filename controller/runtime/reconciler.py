@@ -113,6 +113,7 @@ class Reconciler:
             self._follow_up()  # there is no commit beside which it could be done
         if self._clock.boottime() < self._not_before:
             return False
+        self._look_at_calendar()
         with self._changing():
             plan = self._planner.plan(self._clock.now(), removals_only=self._store_is_full)
         self.count_caught()
@@ -169,10 +170,18 @@ class Reconciler:
 
     def next_wake_seconds(self) -> float | None:
         """Seconds until time alone gives something to do; None for never."""
+        self._look_at_calendar()
         wake = self._planner.next_wake()
         seconds = None if wake is None else max(0.0, wake - self._clock.now())
         pause = self._not_before - self._clock.boottime()
         return seconds if pause <= 0 else max(pause, seconds or 0.0)
+
+    def _look_at_calendar(self) -> None:
+        """The ticks of schedules are at times of the wall clock, which may have been set in this term.
+
+        The loop looks each half second at the latest (see `replica.IDLE_SECONDS`).
+        """
+        self._planner.mending.ticks.ahead = self._clock.wall() - self._clock.now()
 
     def _commit(self, plan: Plan) -> None:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)

@@ -91,10 +91,15 @@ class Registrations:
         early. One whose clock is behind lets time stand still, or go back. So a replica does not lead whose
         clock was never set; nor one that is over an hour ahead of more than half of the others, or behind
         more than half of all. (Else of four, two by two, none could lead.) Of two, the last recorded time
-        tells which is behind. A leader leaves only if it is apart from more than half of all. Whoever is
-        alone may lead. Where all agree, the time has passed: resources are held while no replica runs.
+        tells which is behind. A leader leaves only if it is apart from more than half of all, by the time
+        that its term goes by, or by the wall clock, which may have been set since. Whoever is alone may lead.
+        Where all agree, the time has passed: resources are held while no replica runs.
         """
-        mine = self._clock.now() if leads else self._clock.wall()
+        if leads and (why := self._apart(model, own, self._clock.now(), leads=True)):
+            return why
+        return self._apart(model, own, self._clock.wall(), leads=leads)
+
+    def _apart(self, model: Model, own: str, mine: float, *, leads: bool) -> str:
         if mine < NEVER_SET:
             return f"its clock was never set: it says {at(mine)}"
         others = dict(model.replicas)

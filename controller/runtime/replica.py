@@ -302,3 +302,7 @@ class Replica:
     def now(self) -> float:
         """See ReadableReplica."""
         return self._clock.now()
+
+    def wall(self) -> float:
+        """See ReadableReplica."""
+        return self._clock.wall()

@@ -120,3 +120,7 @@ class ReadableReplica(Protocol):
     def now(self) -> float:
         """Seconds since the Unix epoch, by the replica's clock."""
         ...
+
+    def wall(self) -> float:
+        """The same, as the machine tells them now: for times of a calendar."""
+        ...

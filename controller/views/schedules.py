@@ -10,10 +10,14 @@ from typing import Any
 from msgspec import Struct
 
 from controller.core.model.cron import ticks_after
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.printable import counted
 from controller.core.model.schedules import (
     KIND,
+    MAX_LIVE,
     STATES,
+    Concurrency,
     Schedule,
     TickOutcome,
     bare_task,
@@ -31,9 +35,11 @@ class ScheduleView(Struct, frozen=True, kw_only=True):
     """A schedule as it stands. Times are seconds since the Unix epoch.
 
     `definition` is as `tally apply` takes it; None if it cannot be read, and `problem` then says why.
-    `upcoming` are the next ticks, none while it is suspended. `live` are its tasks that had not ended at its
-    last tick, and `waiting` is the tick that waits for their end; 0 for none. `recent` are the last outcomes,
-    oldest first, and `counts` all ticks by result, since `since`, when the leader first saw the schedule.
+    `upcoming` are the next ticks, none while it is suspended, or its state cannot be read. `live` are its
+    tasks that had not ended at its last tick, and `waiting` is the tick that waits for their end; 0 for none.
+    `outlook` says, if it is asked for, what keeps the next tick from making a task that can run, as things
+    stand; "" for nothing. `recent` are the last outcomes, oldest first, and `counts` all ticks by result,
+    since `since`, when the leader first saw the schedule.
     """
 
     name: str
@@ -46,6 +52,7 @@ class ScheduleView(Struct, frozen=True, kw_only=True):
     upcoming: tuple[int, ...] = ()
     waiting: int = 0
     live: tuple[str, ...] = ()
+    outlook: str = ""
     recent: tuple[TickOutcome, ...] = ()
     counts: dict[str, int] = {}
     cursor: int = 0
@@ -89,10 +96,12 @@ def schedule_view(
     shown: Callable[[Schedule], dict[str, Any]] = plain_task,
     *,
     upcoming: int = UPCOMING,
+    foresee: bool = False,
 ) -> ScheduleView | None:
     """One schedule, with so many of its next ticks; None if there is none.
 
-    `shown`: its definition, as whoever asks may see it.
+    `shown`: its definition, as whoever asks may see it. `foresee`: with its outlook; the model then has its
+    pool, and the tasks that its state names as live.
     """
     records = model.schedules
     record, state = records.defined.get(name), records.states.get(name)
@@ -112,7 +121,7 @@ def schedule_view(
     if record is not None:
         schedule, word = record.schedule, records.attestation_of(record)
         after = max(state.cursor if state is not None else 0, int(now))
-        ticks = () if schedule.suspended else ticks_after(schedule.cron, schedule.timezone, after)
+        ticks = () if schedule.suspended or problems else ticks_after(schedule.cron, schedule.timezone, after)
         facts |= {
             "definition": {"kind": "Schedule", **shown(schedule)},
             "owner": schedule.task.owner,
@@ -122,7 +131,39 @@ def schedule_view(
             "upcoming": tuple(islice(ticks, upcoming)),
             "create_revision": record.create,
         }
+        if foresee and facts["upcoming"]:
+            facts["outlook"] = _outlook(model, schedule)
     return ScheduleView(**facts)
+
+
+def foreseen_by(model: Model, name: str) -> tuple[str, ...]:
+    """The tasks on which the outlook of a schedule rests."""
+    record, state = model.schedules.defined.get(name), model.schedules.states.get(name)
+    if record is None or state is None:
+        return ()
+    overlaps = record.schedule.concurrency is Concurrency.ALLOW and len(state.live) < MAX_LIVE
+    return state.live if not overlaps else ()
+
+
+def _outlook(model: Model, schedule: Schedule) -> str:
+    """As `Ticks` will decide, if nothing changes until then."""
+    listed = foreseen_by(model, schedule.name)
+    tasks = [task for task_id in listed if (task := model.tasks.get(task_id)) is not None]
+    live = [task for task in tasks if task.status is None or not task.status.is_finished]
+    pool = schedule.task.pool
+    told = [f"its pool {pool!r} is not defined"] if pool not in model.pools else []
+    if live:
+        first = live[0]
+        state = first.status.state if first.status is not None else State.CREATED
+        more = f" and {counted(len(live) - 1, 'other')}" if live[1:] else ""
+        until = f"{first.id} ({state}){more}"
+        if schedule.concurrency is Concurrency.REPLACE:
+            told.append(f"it waits until {until} has stopped, which it replaces")
+        elif schedule.concurrency is Concurrency.FORBID:
+            told.append(f"it is skipped unless {until} has ended by then: see `tally explain {first.id}`")
+        elif len(live) >= MAX_LIVE:
+            told.append(f"it is skipped while {len(live)} of its tasks have not ended")
+    return "; ".join(told)
 
 
 def schedule_views(model: Model, now: float) -> list[ScheduleView]:
@@ -187,7 +228,10 @@ def explain_schedule(view: ScheduleView, now: float) -> str:
     seconds = max(0, round(tick - now))
     ahead = round(view.cursor - now)
     then = f"; all before is decided, by a clock that was {ahead} s ahead" if ahead > AHEAD_SECONDS else ""
-    return f"{view.name} makes {task_id_of(view.name, tick)} at {tick_time(tick)}, in {seconds} s{then}"
+    when = f"at {tick_time(tick)}, in {seconds} s"
+    if view.outlook:
+        return f"{view.name}: the next tick is {when}, and as things stand: {view.outlook}{then}"
+    return f"{view.name} makes {task_id_of(view.name, tick)} {when}{then}"
 
 
 def tick_time(tick: int) -> str:

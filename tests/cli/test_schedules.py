@@ -59,6 +59,9 @@ def test_a_dry_run_prints_the_next_ticks_and_stores_nothing(tally: Tally) -> Non
     assert len(ticks) == 5
     assert all(tick.endswith(":30 UTC") for tick in ticks)
     assert "--dry-run is for schedules" in answer.err
+    lost = tally("apply", "--dry-run", "-f", "-", stdin=SCHEDULE.split("---")[0] + "  pool: nope\n")
+    assert "task.pool: there is no pool 'nope'" in lost.err
+    assert (lost.out, lost.exit_code) == ("", 1)
     assert tally("get", "schedules").err == "No schedules found. Create one: tally apply -f schedule.yaml\n"
 
 
@@ -104,6 +107,27 @@ def test_a_schedule_that_cannot_be_read_is_shown(tally: Tally, put_raw: PutRaw) 
     assert tally("delete", "schedule/odd").out == "schedule/odd deleted\n"
 
 
+def test_a_schedule_whose_state_cannot_be_read_says_so_in_the_list(tally: Tally, put_raw: PutRaw) -> None:
+    """It makes nothing, so it has no next tick."""
+    tally("apply", "-f", "-", stdin=SCHEDULE)
+    put_raw(f"{STATES}/nightly", b"{")
+    listed = tally("get", "schedules")
+    (row,) = listed.out.splitlines()[1:]
+    assert " ".join(row.split()).startswith("nightly 30 2 * * * Europe/Berlin no cannot be read ")
+    assert listed.err.startswith("nightly makes nothing: it cannot be read (schedule-states: ")
+    assert "Next ticks" not in tally("describe", "schedule", "nightly").out
+
+
+def test_several_are_deleted_at_once(tally: Tally) -> None:
+    """Up to one that is not there."""
+    both = SCHEDULE + "---\n" + SCHEDULE.replace("nightly", "daily").replace("small", "large")
+    tally("apply", "-f", "-", stdin=both)
+    answer = tally("delete", "schedule", "nightly", "schedule/daily")
+    assert answer.out == "schedule/nightly deleted\nschedule/daily deleted\n"
+    assert tally("delete", "pool/small", "nope", "large").out == "pool/small deleted\n"
+    assert tally("delete", "schedule").exit_code == 2
+
+
 def test_schedules_are_suspended_and_resumed(tally: Tally) -> None:
     """By the words for pools."""
     tally("apply", "-f", "-", stdin=SCHEDULE)
@@ -118,3 +142,36 @@ def test_schedules_are_suspended_and_resumed(tally: Tally) -> None:
     )
     assert tally("resume", "schedule/nope").exit_code == 5  # not found
     assert tally("pause", "task/x").exit_code == 2
+
+
+def test_a_schedule_is_found_where_a_pool_or_a_task_is_looked_for(tally: Tally) -> None:
+    """By its kind, as other commands take it; or with a hint."""
+    tally("apply", "-f", "-", stdin=SCHEDULE)
+    assert tally("pause", "schedule", "nightly").out == "schedule/nightly suspended\n"
+    assert tally("resume", "schedules", "schedule/nightly").out == "schedule/nightly resumed\n"
+    missed = tally("pause", "nightly")
+    assert missed.exit_code == 5
+    assert "there is no pool 'nightly'" in missed.err
+    assert "There is schedule/nightly" in missed.err
+    assert "There is schedule" not in tally("pause", "nope").err
+    hint = "`tally get tasks -l tally.dev/schedule=nightly` lists them"
+    for command in ("explain", "history", "logs"):
+        answer = tally(command, "nightly")
+        assert answer.exit_code == 5
+        assert hint in " ".join(answer.err.split())
+        assert "tally.dev/schedule" not in tally(command, "nope").err
+        assert tally(command, "schedule/nightly").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("", "kind: is missing: a document with `cron` needs `kind: Schedule`"),
+        ("kind: CronJob\n", "kind: is 'CronJob', expected Schedule; a pool has no kind"),
+    ],
+)
+def test_a_document_must_say_that_it_is_a_schedule(tally: Tally, kind: str, said: str) -> None:
+    """Else it would be taken for a pool."""
+    answer = tally("apply", "-f", "-", stdin=SCHEDULE.replace("kind: Schedule\n", kind))
+    assert said in answer.err
+    assert answer.out == "pool/small created\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from controller.client import Client, NotFound
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
-from controller.core.model import attested
+from controller.clock import SystemClock
+from controller.core.model import attested, codec
+from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.schedules import ATTESTED, KIND, STATES, ScheduleState, encode_state
-from tests.client.conftest import PutRaw
+from controller.views.schedules import explain_schedule
+from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.client.test_features import release
 from tests.conformance.test_client import Ways, outcome
@@ -48,6 +52,9 @@ def _get(name: str, client: Client) -> object:
 
 def test_a_schedule_is_applied_shown_and_deleted(ways: Ways) -> None:
     """Created, unchanged, configured; and the same words of what is wrong."""
+    dry = ways.alike(lambda c, name: c.schedules.apply(nightly(name), dry_run=True), "one-x", "two-x")
+    assert dry.outcome == "created"
+    assert ways.both(lambda c: c.schedules.all()) == []
     applied = ways.alike(lambda c, name: c.schedules.apply(nightly(name)), "one-x", "two-x")
     assert applied.outcome == "created"
     again = ways.alike(lambda c, name: c.schedules.apply(nightly(name)), "one-x", "two-x")
@@ -88,6 +95,7 @@ def test_what_is_wrong_names_its_field(ways: Ways, wrong: dict[str, Any], field:
     """And nothing is stored."""
     said = ways.both(lambda c: c.schedules.apply(nightly(**wrong)))
     assert said.startswith(f"{field}: ")
+    assert ways.both(lambda c: c.schedules.apply(nightly(**wrong), dry_run=True)) == said
     assert ways.both(lambda c: c.schedules.all()) == []
 
 
@@ -109,7 +117,28 @@ def test_a_state_that_cannot_be_read_is_shown(ways: Ways, put_raw: PutRaw) -> No
     one, two = ways.both(lambda c: c.schedules.all())
     assert one.problem.startswith("schedules: not a JSON object")
     assert two.problem.startswith("schedule-states: ")
+    assert two.upcoming == ()
     assert ways.direct.schedules.apply(nightly("one")).outcome == "configured"
+
+
+def test_what_a_newer_release_has_stored_stays(ways: Ways, put_raw: PutRaw) -> None:
+    """With its version, by which the fields are its own; at ours they are a mistake, which apply mends."""
+    ways.direct.schedules.apply(nightly())
+    key = ways.direct.keys.of(KIND, ("nightly",))
+
+    def stored() -> dict[str, Any]:
+        item = ways.direct.store.get(key, deadline=float("inf"))[0]
+        assert item is not None
+        return codec.decode_mapping(item.value)
+
+    put_raw(f"{KIND}/nightly", codec.encode({**stored(), "version": 2, "jitter": 9}))
+    assert ways.direct.schedules.suspend("nightly")
+    assert (stored()["version"], stored()["jitter"], stored()["suspended"]) == (2, 9, True)
+    put_raw(f"{KIND}/nightly", codec.encode({**stored(), "version": 1}))
+    assert "jitter: is not a field" in ways.direct.schedules.get("nightly").problem
+    ways.direct.schedules.apply(nightly())
+    assert "jitter" not in stored()
+    assert ways.direct.schedules.get("nightly").problem == ""
 
 
 def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
@@ -119,6 +148,48 @@ def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
     ways.gateway._http._written = put_raw(f"{STATES}/nightly", value)
     view = ways.both(lambda c: c.schedules.get("nightly"))
     assert view.live == ("nightly-197001010001",)
+
+
+def test_the_next_ticks_are_those_after_the_time_of_the_calendar(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway runs for months, and its wall clock may have been set since it began."""
+    ways.gateway.schedules.apply(nightly(cron="* * * * *"))
+    ahead = time.time() + 2400
+    monkeypatch.setattr(SystemClock, "wall", lambda _: ahead)
+    minute = int(ahead // 60 + 1) * 60
+    assert ways.both(lambda c: c.schedules.get("nightly")).upcoming[0] == minute
+    assert ways.both(lambda c: c.schedules.all())[0].upcoming[0] == minute
+
+
+def test_what_keeps_the_next_tick_is_foreseen(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
+    """A pool that is gone, and tasks that have not ended, as `concurrency` says."""
+    old = "nightly-197001010001"
+
+    def told(concurrency: str, *live: str) -> Any:
+        ways.direct.schedules.apply(nightly(concurrency=concurrency))
+        state = ScheduleState(cursor=60, create=1, live=live)
+        ways.gateway._http._written = put_raw(f"{STATES}/nightly", encode_state(state, Op("x")))
+        return ways.both(lambda c: c.schedules.get("nightly")).outlook
+
+    assert told("forbid", old) == "", "it was removed, so it has ended"
+    put_raw(f"tasks/{old}", b'{"command":["x"],"pool":"default","resources":{"cpu":"1"}}')
+    assert told("allow", old) == ""
+    skipped = f"it is skipped unless {old} (Created) has ended by then: see `tally explain {old}`"
+    assert told("forbid", old) == skipped
+    put_status(old, State.RUNNING)
+    assert told("replace", old) == f"it waits until {old} (Running) has stopped, which it replaces"
+    many = tuple(f"nightly-{197001010001 + n}" for n in range(100))
+    for name in many:
+        put_raw(f"tasks/{name}", b'{"command":["x"],"pool":"default","resources":{"cpu":"1"}}')
+    assert told("allow", *many) == "it is skipped while 100 of its tasks have not ended"
+    put_status(old, State.SUCCEEDED)
+    assert told("forbid", old) == ""
+    ways.direct.delete_pool("default")
+    ways.gateway._http._written = ways.direct.store.get("x", deadline=float("inf"))[1]
+    view = ways.both(lambda c: c.schedules.get("nightly"))
+    assert view.outlook == "its pool 'default' is not defined"
+    assert "in 9 s, and as things stand: its pool 'default'" in explain_schedule(view, view.upcoming[0] - 9)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.core.model import codec
 from controller.core.model.cron import (
     MOST_KEPT,
     due_between,
@@ -179,6 +180,39 @@ def test_a_field_that_is_wrong_is_named(fields: dict[str, Any], field: str) -> N
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("cron", "said"),
+    [
+        ("61 2 * * *", "the minute is '61', expected 0 to 59, or a list"),
+        ("0 24 * * *", "the hour is '24', expected 0 to 23, or a list"),
+        ("0 0 0 * *", "the day of the month is '0', expected 1 to 31, L, LW, or"),
+        ("0 0 * 13 *", "the month is '13', expected 1 to 12, JAN to DEC, or"),
+        ("0 0 * * 8", "the day of the week is '8', expected 0 to 7, SUN to SAT, 5L, 1#2, or"),
+        ("0 0 30 2 *", "never comes true: no such month has the day 30"),
+    ],
+)
+def test_what_is_wrong_of_an_expression_names_its_part_and_what_may_be(cron: str, said: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_cron(cron, "cron")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"schedule": "0 0 * * *"}, "schedule: is not a field; the times are given by `cron`"),
+        ({"concurrencyPolicy": "Forbid"}, "concurrencyPolicy: is not a field; it is `concurrency` here"),
+        ({"command": ["true"]}, "command: is a field of the task: put it under `task`"),
+        ({"timeZone": "UTC"}, "timeZone: is not a field; did you mean timezone?"),
+        ({"cron": "* * * * *"}, "task: is missing"),
+    ],
+)
+def test_a_name_that_is_no_field_is_told_before_what_is_missing(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_schedule({"name": "x", **given})
+    assert str(caught.value).startswith(said)
+
+
 def test_what_is_made_is_what_a_user_could_have_written() -> None:
     """The longest name is an id, and the spec is read as it was made."""
     schedule = parse_schedule({"name": "n" * 39, "cron": "* * * * *", "task": {**TASK, "labels": {"a": "b"}}})
@@ -188,13 +222,23 @@ def test_what_is_made_is_what_a_user_could_have_written() -> None:
 
 
 def test_a_schedule_is_read_as_it_was_written_under_its_own_name() -> None:
-    """Fields of a newer release are left alone."""
+    """Fields of a newer release are ignored; at our own version, they are a mistake, as in a task."""
     schedule = parse_schedule(
         {"name": "nightly", "cron": "* * * * *", "task": TASK, "concurrency": "replace"}
     )
     value = encode_schedule(schedule, Op("x"))
     assert decode_schedule("nightly", value) == schedule
-    assert decode_schedule("nightly", value[:-1] + b',"newer":1}') == schedule
+    raw = codec.decode_mapping(value)
+    assert decode_schedule("nightly", codec.encode({**raw, "version": 2, "newer": 1})) == schedule
+    for wrong, why in (
+        ({"newer": 1}, "newer: is not a field"),
+        ({"version": 1e99}, "version: is"),
+        ({"version": True}, "version: is"),
+        ({"version": "2", "newer": 1}, "version: is"),
+        ({"version": 0}, "version: is"),
+    ):
+        with pytest.raises(CorruptValue, match=why):
+            decode_schedule("nightly", codec.encode({**raw, **wrong}))
     with pytest.raises(CorruptValue, match="but the key says 'other'"):
         decode_schedule("other", value)
 

@@ -15,7 +15,7 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import DevError, DevOptions, LocalCluster
-from controller.dev.run import interruptible
+from controller.dev.run import interruptible, run_dev
 from controller.signals import ending_signals, unbroken
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
@@ -116,6 +116,31 @@ def test_a_port_in_use_is_named(dev: MakeDev, tmp_path: Path, which: str) -> Non
     assert "choose" in run.output
     assert "Traceback" not in run.output
     assert processes_of(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize(
+    ("status_port", "told"),
+    [
+        (2378, "port 2379 is wanted twice: by replica r2 for its status endpoint (--status-port 2378)"),
+        (2380, "port 2380 is wanted twice: by replica r1 for its status endpoint (--status-port 2380)"),
+    ],
+)
+def test_a_port_that_a_replica_and_etcd_would_share_is_named(
+    tmp_path: Path, status_port: int, told: str
+) -> None:
+    """With both flags, before anything is written. Also etcd's second port, which no flag gives."""
+    options = DevOptions(data_dir=tmp_path / "data", etcd_port=2379, status_port=status_port)
+    with pytest.raises(DevError) as caught:
+        run_dev(options)
+    assert str(caught.value).startswith(told)
+    assert "(--etcd-port 2379 takes 2379 and 2380): choose another of the two" in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("status_port", [2376, 2381])
+def test_ports_beside_those_of_etcd_are_taken(tmp_path: Path, status_port: int) -> None:
+    cluster = LocalCluster(DevOptions(data_dir=tmp_path, etcd_port=2379, status_port=status_port))
+    assert not {each.status_port for each in cluster.replicas} & {2379, 2380}
 
 
 def test_a_data_directory_in_use_is_named_and_its_user_goes_on(dev: MakeDev) -> None:

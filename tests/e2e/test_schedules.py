@@ -16,7 +16,13 @@ def test_every_line_of_the_page_does_what_it_says(dev: MakeDev, tmp_path: Path) 
     dev(samples=False, data_dir=clone / ".tally").until_it_leads()
     path = 'PATH="$PWD/.venv/bin:$PATH"'
     lines = typed("deploy/schedules.md", "A first schedule")
-    said = {command: run_there(clone, f"{path}\n{command}") for command in lines}
+    said = {command: run_there(clone, f"{path}\n{command}") for command in lines[:-1]}
+    made = run_there(clone, f"{path}\n" + "\n".join(typed("deploy/schedules.md", "Now, and for the past")))
+    assert "task/nightly-report-now created" in made
+    assert made.count("task/nightly-report-of-2026-11-0") == 3
+    told = run_there(clone, f"{path}\ntally get task nightly-report-of-2026-11-02 -o yaml --spec")
+    assert "2026-11-02T01:30:00Z" in told
+    said[lines[-1]] = run_there(clone, f"{path}\n{lines[-1]}")
     applied = said["tally apply -f deploy/examples/schedule.yaml"]
     assert applied.startswith("schedule/nightly-report created\nfeature/schedules turned on")
     assert "schedule/check created" in applied

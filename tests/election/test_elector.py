@@ -27,8 +27,6 @@ from tests.support.meddling import answer_lost, unanswered
 class WallClock(HandClock):
     """A clock whose wall time can jump, as `SystemClock` sees it when it is anchored."""
 
-    ahead = 0.0
-
     def now(self) -> float:
         return self.seconds + self.ahead
 

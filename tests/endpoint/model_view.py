@@ -40,6 +40,7 @@ class ModelView:
         self.engine_age: float | None = None
         self.reloads: dict[str, int] = {}
         self.time = 1000.0
+        self.ahead = 0.0  # of the wall clock
         self.ages: dict[str, float] = {}  # of registrations
 
     def facts(self) -> Facts:
@@ -85,6 +86,9 @@ class ModelView:
 
     def now(self) -> float:
         return self.time
+
+    def wall(self) -> float:
+        return self.time + self.ahead
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """What the store holds of a task's output; `logs` may be set by tests."""

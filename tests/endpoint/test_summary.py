@@ -12,6 +12,7 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
+from controller.core.model.schedules import encode_schedule, parse_schedule
 from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS
 from controller.endpoint.notice_words import Severity
 from controller.endpoint.summary import Summary, Waits, summarize
@@ -322,7 +323,7 @@ def test_a_cause_hides_what_it_explains(one: Any) -> None:
 
 
 def look(view: ModelView, waits: Waits) -> Summary:
-    return summarize(view.model, view.facts(), "", waits, view.now())
+    return summarize(view.model, view.facts(), "", waits, view.now(), view.wall())
 
 
 def check_notices(found: Summary) -> None:
@@ -516,3 +517,14 @@ def test_registrations_that_say_nonsense_do_no_harm(http: httpx.Client, view: Mo
     found = summary(http)
     assert [replica["id"] for replica in found["replicas"]] == ["junk", "replica-a", "replica-b", "replica-c"]
     assert found["leader"]["since"] is None
+
+
+def test_the_next_ticks_are_those_after_the_time_of_the_calendar(view: ModelView, http: httpx.Client) -> None:
+    """All else is by the clock of the term, which does not see that the wall clock was set."""
+    schedule = parse_schedule({"name": "s", "cron": "* * * * *", "task": {"command": ["true"]}})
+    view.write(("schedules", ("s",), encode_schedule(schedule, Op("x"))))
+    view.ahead = 2400.0
+    told = summary(http)
+    assert (told["now"], told["schedules"][0]["next"]) == (1000.0, 3420)
+    assert http.get("/v1/schedules/s").json()["upcoming"][0] == 3420
+    assert http.get("/v1/schedules").json()["items"][0]["upcoming"][0] == 3420

@@ -33,11 +33,14 @@ VERSION = "client.authentication.k8s.io/v1"
 
 
 class MovedClock(SystemClock):
-    """A clock that a test moves on."""
+    """A clock that a test moves on; its wall clock is set by `set_by` more."""
 
     def __init__(self) -> None:
-        self.moved = 0.0
+        self.moved = self.set_by = 0.0
         super().__init__()
+
+    def wall(self) -> float:
+        return super().wall() + self.moved + self.set_by
 
     def boottime(self) -> float:
         return super().boottime() + self.moved
@@ -235,6 +238,20 @@ def test_a_credential_that_expires_is_renewed_by_one_run(
     with ThreadPoolExecutor(8) as threads:
         answers = [each.result() for each in [threads.submit(api.call, "GET", PODS) for _ in range(8)]]
     assert all(b"PodList" in answer for answer in answers)
+    assert len(plugin.runs) == 2
+
+
+def test_when_a_credential_expires_is_told_by_the_wall_clock(
+    fake_cluster: FakeCluster, plugin: Plugin, connect: Connect
+) -> None:
+    """It was set forward since this process began, by whose time the credential had 40 minutes left."""
+    clock = MovedClock()
+    clock.set_by = 2400.0
+    api = connect(fake_cluster.url, executed(plugin.gives(TOKEN, clock.wall() + 100)), clock)
+    with settled():
+        api.call("GET", PODS)
+    clock.moved += 101
+    api.call("GET", PODS)
     assert len(plugin.runs) == 2
 
 

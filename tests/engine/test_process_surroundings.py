@@ -316,6 +316,37 @@ def test_a_watch_begins_with_what_runs_and_what_has_just_ended(engine: ProcessEn
     assert ended.attempt not in reported
 
 
+class SetBack(SystemClock):
+    """A wall clock that was set back by an hour since the process began."""
+
+    def now(self) -> float:
+        return super().now() + 3600.0
+
+
+def test_what_has_just_ended_is_told_by_the_clock_that_dates_files(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """An end that falls between a list and the watch is not lost when the wall clock is set back."""
+    just_ended = launch("true")
+    engine.start(just_ended)
+    wait_stopped(engine, just_ended.attempt)
+    # as if it had ended meanwhile, however slow the machine
+    os.utime(folder_of(tmp_path, just_ended.attempt) / files.RESULT, times=(time.time() + 600,) * 2)
+    reported: list[AttemptId] = []
+    stop = threading.Event()
+    other = ProcessEngine(tmp_path, "test", SetBack())
+    watch = threading.Thread(
+        target=other.watch, args=(lambda seen: reported.append(seen.attempt), stop), name="watch"
+    )
+    watch.start()
+    try:
+        wait_for(lambda: just_ended.attempt in reported, "what has just ended to be reported")
+    finally:
+        stop.set()
+        watch.join()
+        other.close()
+
+
 def test_a_watch_does_not_stay_with_a_folder_that_was_replaced(engine: ProcessEngine, tmp_path: Path) -> None:
     """It ends with an error, so that it is begun anew: nobody would hear of what ends in the new folder."""
     begun, ended = threading.Event(), threading.Event()

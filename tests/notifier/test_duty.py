@@ -28,13 +28,26 @@ KEYS = Keys("duties")
 NEVER = threading.Event()
 
 
+class SetClock(SystemClock):
+    """A wall clock that was set forward since the process began."""
+
+    def wall(self) -> float:
+        return super().wall() + 600.0
+
+    def anchor(self) -> None:
+        self._offset = super().wall() - self.boottime()
+
+
 @pytest.fixture
 def store(etcd_factory: EtcdFactory) -> EtcdStore:
     return etcd_factory.store(etcd_factory.start().url)
 
 
 def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
-    """The notice is told, and another notifier has taken over meanwhile: its word would not count."""
+    """The notice is told, and another notifier has taken over meanwhile: its word would not count.
+
+    Receivers refuse signatures of another time: they are dated by the wall clock.
+    """
     hold, ended = threading.Event(), threading.Event()
 
     def act(sock: object, _: object) -> None:
@@ -44,7 +57,7 @@ def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
     secrets = Reloaded((), lambda: SigningSecrets({}, (b"k" * 32,)), lambda before: before)
     with ReceivingServer(act) as receiver:
         notifier = Notifier(
-            store, KEYS, CLOCK, "n1", Postman(CLOCK, allowed=LOOPBACK, allow_http=True), secrets, 60.0
+            store, KEYS, SetClock(), "n1", Postman(CLOCK, allowed=LOOPBACK, allow_http=True), secrets, 60.0
         )
         thread = threading.Thread(target=notifier.run, args=(ended,), daemon=True)
         thread.start()
@@ -55,6 +68,7 @@ def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
         put = Put(key, encode_notice(told, Op("x")))
         store.commit(Transaction((), (put,), Op("x")), deadline=soon())
         wait_until(lambda: receiver.requests, "the request")
+        assert int(receiver.requests[0].headers["webhook-timestamp"]) > CLOCK.now() + 500
         taken = (Delete(KEYS.notifier), Put(KEYS.notifier, b'{"id":"n2"}'))
         for write in taken:  # a lease that expired, and a successor
             store.commit(Transaction((), (write,), Op("x")), deadline=soon())

@@ -110,7 +110,7 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     client.tasks()
     client.pools()
     with replica.replica.reading() as model:
-        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now()))
+        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now(), CLOCK.wall()))
 
 
 def test_any_value_under_any_key_costs_no_other_task_its_run(start: Start, client: Client) -> None:

@@ -241,7 +241,7 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
     metrics.observe(replica.replica)
     assert b"tally_quarantined_records{" in metrics.exposition()
     with replica.replica.reading() as model:
-        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now()))
+        encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now(), CLOCK.wall()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
     client.replicas.step_down()

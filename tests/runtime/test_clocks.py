@@ -97,6 +97,18 @@ def test_who_is_silent_tells_no_time() -> None:
     assert registrations.clock_problem(model, "own", leads=False) == ""
 
 
+def test_a_leader_whose_wall_clock_was_set_is_apart_though_its_term_goes_on_evenly() -> None:
+    """Ticks are at times of the wall clock."""
+
+    clock = HandClock(NOW)
+    clock.ahead = 2 * HOUR
+    model, registrations = Model(), Registrations(clock)
+    told = codec.encode({"instance": "x", "at": NOW})
+    model.load([Change("replicas", (name,), told, 1) for name in ("a", "b")], 1)
+    why = registrations.clock_problem(model, "own", leads=True)
+    assert why == "its clock is 2h ahead of 2 of 2 other replicas: set it right"
+
+
 @given(
     clocks=st.lists(st.integers(0, 6), min_size=1, max_size=6),
     recorded=st.integers(-2, 8),
@@ -133,6 +145,47 @@ def test_who_is_ahead_or_behind_does_not_campaign_and_says_why(
     assert f"{word} 2 of 2 other replicas" in told.engine_problem
     clock.ahead = 0.0
     wait_until(lambda: not any(each.engine_problem for each in client.replicas.all()), "its clock is right")
+
+
+def half_past(client: Client, clock: SetClock) -> int:
+    """A schedule whose next tick is in half an hour, by the clock; returns its time."""
+    tick = (int(clock.wall()) // 60 + 30) * 60
+    client.schedules.apply({"name": "s", "cron": f"{tick // 60 % 60} * * * *", "task": {"command": ["true"]}})
+    wait_until(lambda: client.schedules.get("s").since is not None, "the schedule's state")
+    return tick
+
+
+def test_a_tick_is_made_when_the_wall_clock_is_set_past_its_time(start: Start, client: Client) -> None:
+    """Forward by less than an hour, in the term of a leader that is idle. A deadline does not change."""
+    clock = SetClock()
+    leader = start(clock=clock)
+    leader.until_leading()
+    (task,) = submit(client, "a", env={"TALLY_NULL_SECONDS": "600"}, deadlines={"run_seconds": 1200})
+    wait_until(lambda: client.get(task).state == "Running", "its start")
+    tick = half_past(client, clock)
+    epoch = leader.epoch  # a feature that is turned on begins another term
+    clock.ahead = 40 * 60.0
+    wait_until(lambda: client.schedules.get("s").last is not None, "the tick")
+    last = client.schedules.get("s").last
+    assert last is not None
+    assert (last.tick, last.result) == (tick, "made")
+    assert (leader.epoch, client.get(task).state) == (epoch, "Running")
+
+
+def test_a_leader_whose_wall_clock_is_set_apart_from_the_others_decides_no_tick(
+    start: Start, client: Client
+) -> None:
+    """It leaves before it looks at schedules, without waiting to hear from them again."""
+    clock, seldom = SetClock(), {"heartbeat_seconds": 50.0}
+    wrong = start(name="r3", clock=clock, **seldom)
+    wrong.until_leading()
+    half_past(client, clock)
+    right = [start(name=name, engine=wrong.engine, **seldom) for name in ("r1", "r2")]
+    wait_until(lambda: len(client.replicas.all()) == 3, "their registrations")
+    first = wrong.epoch
+    clock.ahead = 2 * HOUR
+    wait_until(lambda: max(each.epoch for each in right) > first, "the term of a replica with a right clock")
+    assert client.schedules.get("s").last is None
 
 
 @pytest.mark.parametrize("hours", [2, -200])

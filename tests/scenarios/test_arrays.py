@@ -133,6 +133,28 @@ def test_failed_members_are_retried_and_their_attempts_counted_on(
     assert stage.state("a") == "Succeeded"
 
 
+@pytest.mark.parametrize("fail_fast", [False, True])
+@pytest.mark.parametrize("members", ["7", "0"])
+def test_a_retry_that_is_half_carried_out_is_replaced_by_one_that_would_be_refused(
+    stage: Stage, leader: StagedReplica, members: str, fail_fast: bool
+) -> None:
+    """By hand, since the client waits. No member is left to wait for ever in an array that has ended."""
+    stage.submit("a", array={"size": 2, "fail_fast": fail_fast})
+    step(leader)
+    end(leader, "a-i0-1", "a-i1-1", phase=Phase.FAILED)
+    assert stage.state("a") == "Failed"
+    stage.request("a", RequestKind.RETRY, members="" if fail_fast else "1")
+    leader.sync()
+    leader.reconciler.step()
+    assert (stage.state("a"), outcomes(stage).get("failed", 0)) == ("Failed", 0 if fail_fast else 1)
+    stage.request("a", RequestKind.RETRY, members=members)
+    began = step(leader)
+    assert began == (["a-i0-2", "a-i1-2"] if fail_fast or members == "0" else ["a-i1-2"])
+    end(leader, *began)
+    assert stage.state("a") == ("Succeeded" if len(began) == 2 else "Failed")
+    stage.check()
+
+
 def test_a_part_is_cancelled_and_the_rest_goes_on(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 9})
     step(leader)

@@ -69,6 +69,24 @@ def test_a_variable_that_the_schedule_sets_stays(stage: Stage) -> None:
     assert task.spec.env == {"TALLY_SCHEDULED_AT": "mine"}
 
 
+def test_a_tick_is_due_by_the_calendar_though_the_moments_of_a_term_go_on_evenly(stage: Stage) -> None:
+    """The wall clock was set forward in this term, and is set right again."""
+    leader = begin(stage)
+    stage.clock.ahead = 3600.0
+    leader.run()
+    assert (state_of(stage).cursor, results(stage)) == (1_003_560, [("skipped", 59), ("made", 1)])
+    assert leader.reconciler.next_wake_seconds() == 20
+    stage.clock.ahead = 0.0
+    assert leader.reconciler.next_wake_seconds() == 3620
+    stage.clock.move(3619)
+    leader.run()
+    assert len(made(stage)) == 1
+    stage.clock.move(1)
+    leader.run()
+    assert results(stage)[-1] == ("made", 1)
+    stage.check()
+
+
 def test_a_clock_that_is_set_back_makes_no_tick_again(stage: Stage) -> None:
     """Nor does the cursor go back; the next tick is made when its time comes."""
     leader = begin(stage)

@@ -162,6 +162,12 @@ ARRAY_MUTANTS = (
         "for name, number in ():",
     ),
     _mutant(
+        "a retry is refused that replaces one that is half carried out",
+        f"{_DECIDE}:refusal",
+        "if task.state in FINISHED and array.has_begun and array.waiting:",
+        "if False:",
+    ),
+    _mutant(
         "a retry and the refusal of an array undo each other",
         f"{_FOLDING}._is_refused",
         "if task.requests or task.frozen:",

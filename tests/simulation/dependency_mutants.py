@@ -66,6 +66,8 @@ DEPENDENCY_MUTANTS = (
     Mutant(
         "a refusal rests on a parent that the plan before changes",
         (Edit(f"{_KIN}.is_known_for", "self.is_known(task)", "True"),),
+        harmless="what it rests on is compared as it was before that plan, so the store refuses it; and an"
+        " end is undone by a request alone, which is seen until that plan is committed",
     ),
     Mutant(
         "a younger task is waited for, or one that was made again",

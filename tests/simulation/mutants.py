@@ -379,6 +379,8 @@ MUTANTS = [
                 "leadership.extend(sent + self._timings.lease_ttl_seconds",
             ),
         ),
+        faults=frozenset({"lease-revoked"}),
+        density=5.0,
     ),
     Mutant(
         "effects start after the deadline",

@@ -111,7 +111,7 @@ SCHEDULE_MUTANTS = (
     ),
     Mutant(
         "a tick is made before its time",
-        (Edit(f"{_TICKS}._next_step", "state.cursor, int(moment.now)", "state.cursor, int(moment.now) + 5"),),
+        (Edit(f"{_TICKS}._next_step", "state.cursor, today", "state.cursor, today + 5"),),
     ),
     Mutant(
         "the state of a deleted schedule stays",

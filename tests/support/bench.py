@@ -37,10 +37,11 @@ from controller.store.records import DEFAULT_LIMITS, changes_of, to_transaction
 
 
 class HandClock:
-    """A clock that moves when the test says so."""
+    """A clock that moves when the test says so. Its wall clock can be set `ahead`."""
 
     def __init__(self, seconds: float = 1_000_000.0) -> None:
         self.seconds = seconds
+        self.ahead = 0.0
 
     def boottime(self) -> float:
         return self.seconds
@@ -49,7 +50,7 @@ class HandClock:
         return self.seconds
 
     def wall(self) -> float:
-        return self.seconds
+        return self.seconds + self.ahead
 
     def anchor(self) -> None:
         """Nothing to read."""

@@ -28,6 +28,14 @@ LOOKED_AT = 1000  # ticks in one go; further ones that were missed are not count
 MOST_KEPT = 101  # the newest of them are known by their times
 _SOME_TIME = 1_704_067_200  # 2024-01-01: whether an expression ever comes true does not depend on the clock
 _CRON = re.compile(r"[A-Za-z0-9*/,#-]+( [A-Za-z0-9*/,#-]+){4}")
+_LISTS = "or a list, range or step such as 1,5 or 1-5 or */2"
+_PARTS = {  # the library's word for each part of an expression → ours, and what it may be
+    "minute": ("the minute", f"0 to 59, {_LISTS}"),
+    "hour": ("the hour", f"0 to 23, {_LISTS}"),
+    "day-of-month": ("the day of the month", f"1 to 31, L, LW, {_LISTS}"),
+    "month": ("the month", f"1 to 12, JAN to DEC, {_LISTS}"),
+    "day-of-week": ("the day of the week", f"0 to 7, SUN to SAT, 5L, 1#2, {_LISTS}"),
+}
 _ERRORS = (CronSimError, ValueError, OverflowError, AssertionError)
 
 
@@ -62,9 +70,30 @@ def _check(cron: str, field: str) -> None:
     try:
         first = next(CronSim(cron, datetime.fromtimestamp(_SOME_TIME, UTC)), None)
     except _ERRORS as error:
-        raise InvalidField(field, f"{cron!r} is not a cron expression: {error}") from None
+        raise InvalidField(field, _why_not(cron, str(error))) from None
     if first is None:
         raise InvalidField(field, f"{cron!r} never comes true within 50 years: no month has such a day")
+
+
+def _why_not(cron: str, error: str) -> str:
+    """Which part of an expression the library refuses with this error, and what it may be."""
+    parts = cron.split()
+    for place, (word, (name, allowed)) in enumerate(_PARTS.items()):
+        if error.endswith(word):
+            others = ["*"] * len(parts)
+            others[place] = parts[place]
+            if _is_valid(" ".join(others)):
+                return f"{cron!r} never comes true: no such month has the day {parts[place]}"
+            return f"{cron!r} is not a cron expression: {name} is {parts[place]!r}, expected {allowed}"
+    return f"{cron!r} is not a cron expression: {error}"
+
+
+def _is_valid(cron: str) -> bool:
+    try:
+        CronSim(cron, datetime.fromtimestamp(_SOME_TIME, UTC))
+    except _ERRORS:
+        return False
+    return True
 
 
 def parse_zone(raw: object, field: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -21,12 +21,17 @@ def read_fields(fields: Mapping[str, Any], parsers: Mapping[str, Parse], prefix:
     for name, raw in fields.items():
         parse = parsers.get(name)
         if parse is None:
-            meant = difflib.get_close_matches(name, parsers, 1, SIMILAR)
-            advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(parsers)}"
-            raise InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
+            raise not_a_field(name, parsers, prefix)
         if raw is not None:
             values[name] = parse(raw, f"{prefix}{name}")
     return values
+
+
+def not_a_field(name: str, known: Collection[str], prefix: str = "") -> InvalidField:
+    """The error of a field that is none of these."""
+    meant = difflib.get_close_matches(name, known, 1, SIMILAR)
+    advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(known)}"
+    return InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
 
 
 def mapping(raw: object, field: str, problem: str) -> Mapping[str, Any]:

@@ -20,9 +20,9 @@ from msgspec import Meta, Struct
 
 from controller.core.model import codec
 from controller.core.model.cron import parse_cron, parse_zone
-from controller.core.model.fields import Parse, mapping, one_of, read_fields
+from controller.core.model.fields import Parse, mapping, not_a_field, one_of, read_fields
 from controller.core.model.op import NO_OP, Op
-from controller.core.model.scalars import parse_boolean, parse_name
+from controller.core.model.scalars import parse_boolean, parse_integer, parse_name
 from controller.core.model.task import SCHEMA_VERSION, Count, Spec, Time
 from controller.core.model.validation import MAX_SPEC_BYTES, parse_spec
 from controller.errors import CorruptValue, InvalidField
@@ -44,6 +44,7 @@ LABEL = "tally.dev/schedule"
 SCHEDULED_AT = "TALLY_SCHEDULED_AT"
 """The variable that tells a task the time of its tick (ISO 8601, UTC), unless its schedule sets it."""
 
+MAX_VERSION = 2**31
 _NO_TIME = "0" * 12
 _RESERVE = 1024  # bytes of a spec for what the leader adds
 Seconds = Annotated[int, Meta(ge=0, lt=253_402_300_800)]
@@ -133,6 +134,13 @@ def parse_schedule(raw: object) -> Schedule:
     fields = dict(mapping(raw, "", "a schedule is a mapping with `name`, `cron` and `task`"))
     for not_ours in ("version", "op", "kind"):
         fields.pop(not_ours, None)
+    for field in fields:  # before what is missing: it may be there, by another name
+        if field in _BY_OTHERS:
+            raise InvalidField(field, f"is not a field; {_BY_OTHERS[field]}")
+        if field in _OF_TASK:
+            raise InvalidField(field, "is a field of the task: put it under `task`")
+        if field not in Schedule.__struct_fields__:
+            raise not_a_field(field, Schedule.__struct_fields__)
     name = parse_name(fields.get("name"), "name", "a schedule's name", MAX_NAME)
     if fields.get("cron") is None:
         raise InvalidField("cron", 'is missing: give the times, such as "30 2 * * *" for 02:30 each day')
@@ -160,6 +168,17 @@ def _task(raw: object, name: str) -> Spec:
         raise InvalidField(field, f"is larger than {MAX_SPEC_BYTES - _RESERVE:,} bytes: shorten env or args")
     return spec
 
+
+_OF_TASK = {*Spec.__struct_fields__} - {"id"}
+_BY_OTHERS = {
+    "schedule": "the times are given by `cron`",
+    "concurrencyPolicy": "it is `concurrency` here: allow, forbid or replace",
+    "jobTemplate": "the task is given by `task`",
+    "startingDeadlineSeconds": "`catch_up` says which missed ticks are made: none, latest or all",
+    "successfulJobsHistoryLimit": "`retention_seconds` of the task says how long it is kept",
+    "failedJobsHistoryLimit": "`retention_seconds` of the task says how long it is kept",
+}
+"""The names that a CronJob of Kubernetes has for it."""
 
 _FIELDS: dict[str, Parse] = {
     "name": lambda raw, field: parse_name(raw, field, "a schedule's name", MAX_NAME),
@@ -214,12 +233,19 @@ def encode_schedule(schedule: Schedule, op: Op) -> bytes:
     return codec.encode({**fields_of(schedule), "version": SCHEMA_VERSION, "op": op})
 
 
+def version_of(raw: Mapping[str, Any]) -> int:
+    """The schema version of a stored schedule, from 1. Raises InvalidField."""
+    return parse_integer(raw.get("version", SCHEMA_VERSION), "version", 1, MAX_VERSION)
+
+
 def decode_schedule(name: str, data: bytes) -> Schedule:
     """A stored schedule. Raises CorruptValue if it is not one, or names another one."""
     raw = codec.decode_mapping(data)
-    known: Mapping[str, Any] = {key: value for key, value in raw.items() if key in Schedule.__struct_fields__}
     try:
-        schedule = parse_schedule(known)
+        newer = version_of(raw) > SCHEMA_VERSION
+        # A newer version may add fields, and they are ignored. At our own, an unknown field is a mistake.
+        known = {*Schedule.__struct_fields__} if newer else {*raw}
+        schedule = parse_schedule({name: value for name, value in raw.items() if name in known})
     except InvalidField as error:
         raise CorruptValue(str(error)) from error
     if schedule.name != name:

@@ -82,6 +82,8 @@ def refusal(task: Task, array: Array, request: Request) -> str:
     ranges = Ranges.parse(request.members)
     if task.state is State.SUCCEEDED:
         return f"it is already {task.state}"
+    if task.state in FINISHED and array.has_begun and array.waiting:
+        return ""  # it replaces one that is half carried out: those that wait again are to begin
     if not ranges.count(array.size):
         return f"it has no members {request.members}: its size is {array.size}"
     if task.state in FINISHED and not ranges.is_all and not array.has_begun:

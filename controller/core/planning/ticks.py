@@ -1,8 +1,9 @@
 """Plans for schedules: which ticks are made now, which are skipped, and which wait.
 
-A tick is looked at once its time has come by the leader's clock, and is after the cursor of its schedule's
-state. What is planned for it also moves the cursor there. So each tick is decided once, whoever leads, and
-wherever the clock goes; the cursor never goes back. All of it follows from the stored records and the time.
+A tick is looked at once its time has come by the calendar of the leader's machine, and is after the cursor
+of its schedule's state. What is planned for it also moves the cursor there. So each tick is decided once,
+whoever leads, and wherever the clock goes; the cursor never goes back. All of it follows from the stored
+records and the time.
 """
 
 from __future__ import annotations
@@ -58,10 +59,15 @@ class _Decided(NamedTuple):
 
 
 class Ticks:
-    """See the module's docstring. It costs nothing while no tick is due and no schedule changes."""
+    """See the module's docstring. It costs nothing while no tick is due and no schedule changes.
+
+    `ahead`: by how many seconds the wall clock is ahead of the moments of this term, which go on evenly. It
+    is not 0 once the wall clock was set in this term: ticks are due by that, and nothing else is.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self.ahead = 0.0
         self._heap: list[tuple[int, str]] = []
         self._due: dict[str, int] = {}  # the entry of the heap that counts
         self._awaited: dict[str, str] = {}  # a task that must end → the schedule whose tick waits for it
@@ -78,19 +84,18 @@ class Ticks:
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to look at."""
-        return bool(
-            self._looks_at or self._model.schedules.touched or (self._heap and self._heap[0][0] <= now)
-        )
+        rings = self._heap and self._heap[0][0] <= now + self.ahead
+        return bool(self._looks_at or self._model.schedules.touched or rings)
 
     def next_due(self) -> float | None:
-        """When there is something to look at, in seconds since the epoch; None for never."""
+        """The moment at which there is something to look at, in seconds since the epoch; None for never."""
         if self._looks_at:
             return 0.0
-        return float(self._heap[0][0]) if self._heap else None
+        return self._heap[0][0] - self.ahead if self._heap else None
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
         """What is to be written now, for as many schedules as one transaction takes; None if nothing is."""
-        self._ring(moment.now)
+        self._ring(self._calendar(moment))
         plan = Plan(moment.op)
         operations, size = 1, 0
         for name in list(islice(self._looks_at, LOOKS_AT_ONCE)):
@@ -118,6 +123,9 @@ class Ticks:
             if self._due.get(name) == tick:
                 del self._due[name]
                 self._looks_at[name] = None
+
+    def _calendar(self, moment: Moment) -> float:
+        return moment.now + self.ahead
 
     def _try(self, name: str, moment: Moment) -> _Decided | None:
         """What is planned for the schedule now. An error sets it aside until it changes; others go on."""
@@ -163,7 +171,7 @@ class Ticks:
         if state is None and mod:
             return None  # its state cannot be read: an operator must look at it
         if state is None or state.create != record.create:
-            state = ScheduleState(cursor=int(moment.now), create=record.create, since=moment.now)
+            state = ScheduleState(cursor=int(self._calendar(moment)), create=record.create, since=moment.now)
             return self._write(record, state, moment)
         return self._next_step(record, state, moment)
 
@@ -173,9 +181,10 @@ class Ticks:
             if not state.waiting:
                 return None
             return self._write(record, _skipped_waiting(state, "the schedule was suspended"), moment)
-        due = due_between(schedule.cron, schedule.timezone, state.cursor, int(moment.now))
+        today = int(self._calendar(moment))
+        due = due_between(schedule.cron, schedule.timezone, state.cursor, today)
         if due.ticks:
-            missed, tick = _choose(schedule.catch_up, due, int(moment.now))
+            missed, tick = _choose(schedule.catch_up, due, today)
             after = _skipped_waiting(state, "a later tick came while it waited") if state.waiting else state
             if missed is not None:
                 after = replace(after.told(missed), cursor=missed.tick)

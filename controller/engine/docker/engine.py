@@ -280,7 +280,7 @@ class DockerEngine(Owning):
             since = (
                 None
                 if options.since_seconds is None
-                else max(1, int(self._clock.now() - options.since_seconds))
+                else max(1, int(self._clock.wall() - options.since_seconds))
             )
             tail = "all" if options.tail is None else options.tail
             stream = self._daemon.api.logs(name, stream=True, follow=follow, tail=tail, since=since)

@@ -140,7 +140,7 @@ class Credentials:
         client, now = ApiClient(configuration), self._clock.boottime()
         if expires_at is None:
             return _Signed(client)
-        left = max(0.0, expires_at - self._clock.now())
+        left = max(0.0, expires_at - self._clock.wall())
         return _Signed(client, now + left * (1 - _RENEWED_EARLY), now + left)
 
     def _take(self, done: Future[_Signed]) -> None:

@@ -223,7 +223,7 @@ class ProcessEngine:
         may have missed.
         """
         known: dict[str, Observation] = {}
-        news_since = self._clock.now() - _NEWS_SECONDS
+        news_since = self._clock.wall() - _NEWS_SECONDS  # files are dated by it
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
             attempts, watched = self._attempts, os.stat(self._attempts)
