@@ -235,3 +235,27 @@ def test_a_member_deleted_by_hand_stops_all_and_gives_all_back(stage: Stage, lea
     end(leader, "g-i0-1", "g-i2-1", phase=Phase.FAILED)
     end(leader, "g-i1-1", phase=Phase.FAILED)
     assert (stage.state("g"), stage.held()) == ("Failed", {})
+
+
+def test_a_member_that_ends_while_the_status_of_its_gang_cannot_be_read_is_folded_later(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("g", array={"gang": True, "size": 2})
+    step(leader)
+    value = stage.value(stage.keys.state("g"))
+    stage.put(stage.keys.state("g"), b"{")
+    leader.sync()
+    leader.see(observation(("g-i0", 1), Phase.SUCCEEDED, exit_code=0))
+    leader.run()
+    assert "g-i0" in records(stage, "states")
+    stage.put(stage.keys.state("g"), value)
+    end(leader, "g-i1-1")
+    assert stage.state("g") == "Succeeded"
+
+
+def test_an_attempt_with_the_name_of_a_gang_is_an_orphan(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 2})
+    step(leader)
+    leader.see(observation(("g", 1), Phase.RUNNING))
+    leader.sync()
+    assert stops(leader.run()) == ["g-1"]

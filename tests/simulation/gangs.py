@@ -11,6 +11,7 @@ from controller.core.model.blocks import Fate, MemberOutcome
 from controller.core.model.demand import demand
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Spec, Status
+from controller.errors import CorruptValue
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -57,7 +58,10 @@ class GangJudge:
     def status(self, name: str) -> Status | None:
         """The status of a task, as it stands in etcd now."""
         item = self._oracle.etcd.get(self._oracle.keys.state(name))
-        return codec.decode_status(item.value)[0] if item is not None else None
+        try:
+            return codec.decode_status(item.value)[0] if item is not None else None
+        except CorruptValue:
+            return None
 
     def round(self, name: str) -> int:
         """The round that a gang's blocks tell of."""
@@ -72,7 +76,7 @@ class GangJudge:
 
     def tells_of(self, old: Status) -> bool:
         """Whether the blocks of its gang tell how this member has ended: it is of the gang's round."""
-        gang = self.status(old.array)
+        gang = self.status(old.array) or self._oracle.frozen.get(old.array)
         return gang is not None and gang.attempt == old.attempt and gang.state not in WAITING
 
     def wrong_step(self, name: str, old: Status | None, new: Status) -> str:
@@ -198,8 +202,8 @@ class GangJudge:
             member = MemberName.parse(item.key.rsplit("/", 1)[1])
             if member is None or member.array != name:
                 continue
-            status = codec.decode_status(item.value)[0]
-            if status.array == name:
+            status = self.status(str(member))
+            if status is not None and status.array == name:
                 found[status.index] = status
         return found
 

@@ -755,6 +755,8 @@ class Oracle:
         result.
         """
         mine = [a for a in self.engine.every.get(task_id, ()) if a.id.number == old.attempt and not a.mark]
+        if old.reserved:
+            return  # a gang: see GangJudge. Whatever has the name of its attempt was made by hand
         given_up = new.abandoned >= old.attempt
         key = self.keys.request(task_id, "confirm-stopped")
         confirmed = key in changed and codec.decode_request("confirm-stopped", self.values[key]).attempt in (

@@ -119,8 +119,9 @@ class Folding:
         array, task = self._arrays.of(name), self._model.tasks.get(name)
         if array is None or name in self._broken:
             return None
-        # whose members they are may be readable again
-        return None if task is not None and task.frozen & {"tasks", quarantine.KIND} else array
+        # whose members they are, and of a gang the round, may be readable again
+        hides = {"tasks", quarantine.KIND} | ({"states"} if array.is_gang else set())
+        return None if task is not None and task.frozen & hides else array
 
     def _fold(self, room: _Room, moment: Moment) -> None:
         found: dict[tuple[str, int], list[Task]] = {}

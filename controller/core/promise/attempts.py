@@ -14,11 +14,12 @@ _LIVELINESS = {Phase.PENDING: 0, Phase.UNKNOWN: 1, Phase.RUNNING: 1, Phase.SUCCE
 
 
 def is_current(task: Task | None, attempt_id: AttemptId) -> bool:
-    """Whether the attempt is the one that its task holds resources for."""
+    """Whether the attempt is the one that its task holds resources for. A gang has members in its place."""
     return (
         task is not None
         and task.status is not None
         and task.status.is_holding
+        and not task.status.reserved
         and task.status.attempt == attempt_id.number
     )
 

@@ -60,6 +60,7 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
         task is not None
         and task.status is not None
         and task.status.state in HOLDING
+        and not task.status.reserved
         and task.status.attempt == observation.attempt.number
     )
 
