@@ -144,9 +144,9 @@ class Reconciler:
         term that ended in this way; otherwise the id is "".
         """
         plan = self._in_hand
-        if plan is None or not self._planner.is_cautious or len(plan.changes) != 1:
+        task_id = plan.subject if plan is not None else ""
+        if plan is None or not self._planner.is_cautious or not task_id:
             return ""
-        task_id = plan.changes[0].task_id
         task = self._model.tasks.get(task_id)
         if task is None:
             return ""
@@ -308,11 +308,11 @@ class Reconciler:
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
         """Plan smaller transactions from now on: this etcd has lower limits than the defaults."""
         operations = transaction.operations() // 2
-        if operations < FEWEST_OPERATIONS and len(plan.changes) <= 1:
+        if operations < FEWEST_OPERATIONS and (plan.subject or not plan.changes):
             if not plan.changes:
                 raise error
             with self._changing():
-                self._planner.set_aside(plan.changes[0].task_id, "commit", error, self._clock.now())
+                self._planner.set_aside(plan.subject, "commit", error, self._clock.now())
                 self._planner.refused(plan)
             return
         log.warning(

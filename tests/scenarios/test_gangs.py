@@ -259,3 +259,50 @@ def test_an_attempt_with_the_name_of_a_gang_is_an_orphan(stage: Stage, leader: S
     leader.see(observation(("g", 1), Phase.RUNNING))
     leader.sync()
     assert stops(leader.run()) == ["g-1"]
+
+
+@pytest.mark.parametrize("state", ["Created", "WaitingRetry"])
+def test_a_request_on_a_part_of_a_gang_that_waits_changes_no_member(
+    stage: Stage, leader: StagedReplica, state: str
+) -> None:
+    stage.submit("full", resources={"cpu": 4})
+    step(leader)
+    stage.submit("g", array={"gang": True, "size": 2})
+    if state == "WaitingRetry":
+        stage.request("g", RequestKind.CANCEL)
+        step(leader)
+        stage.request("g", RequestKind.RETRY)
+        step(leader)
+    assert stage.state("g") == state
+    stage.request("g", RequestKind.CANCEL, members="0-1")
+    stage.request("g-i1", RequestKind.CANCEL)
+    assert step(leader) == []
+    assert records(stage, "arrays") == []
+    end(leader, "full-1")
+    end(leader, "g-i0-1", "g-i1-1")
+    assert stage.state("g") == "Succeeded"
+
+
+def test_a_gang_whose_spec_was_replaced_by_a_task_is_stopped_and_that_one_runs(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("g", array={"gang": True, "size": 2})
+    admit(leader)
+    stage.submit("g")
+    assert step(leader) == ["g-2"]
+    assert stage.held() == {"cpu": "1"}
+
+
+def test_a_cautious_leader_begins_a_member_with_each_plan(stage: Stage) -> None:
+    stage.submit("g", array={"gang": True, "size": 2})
+    stage.submit("a")
+    leader = stage.leader()
+    leader.planner.take_care()
+    leader.sync()
+    changed = []
+    for _ in range(6):
+        plan = leader.planner.plan(stage.clock.now())
+        changed.append(([change.task_id for change in plan.changes], plan.subject))
+        leader.commit(plan)
+    assert (["g-i0", "g"], "g") in changed
+    assert all(subject for names, subject in changed if names)

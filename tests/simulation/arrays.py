@@ -60,7 +60,7 @@ class ArrayUsers:
             return
         users._submitted += 1
         name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
-        gang = fields_of_gang(rng) if rng.random() < 0.45 else {}
+        gang = fields_of_gang(rng) if users._shares or rng.random() < 0.45 else {}
         array = {"size": size, "fail_fast": rng.random() < 0.25}
         if rng.random() < 0.4:
             array["max_running"] = rng.choice((1, 2))
@@ -107,7 +107,7 @@ class ArrayUsers:
         users, rng = self._users, self._users.scheduler.rng
         names = users.oracle.arrays.known()
         if names:
-            name, array = rng.choice(names), {"size": rng.choice((2, 4))}
+            name, array = rng.choice(names), {"size": rng.choice((2, 4)), "gang": bool(users._shares)}
             fields = {**users._fields(), "array": array, "resources": {"cpu": "250m"}}
             users.delete(users.keys.task(name))
             users.soon(rng.random() ** 2 * 3, lambda: users._write_spec(name, fields))

@@ -82,6 +82,8 @@ class ClaimJudge:
                     ended.append(key)
         if writer == USER:
             return
+        # a gang is admitted and stopped as one, with what its members hold
+        moves = [move for move in moves if not move.new.of_gang]
         admitted = [move for move in moves if _is_admission(move)]
         for move in admitted:
             self._check_admission(move, before)
@@ -320,7 +322,8 @@ class ClaimJudge:
         for move in stopped:
             self.preemptions += 1
             name, attempt = move.new.pool, f"{move.task_id}-{move.new.attempt}"
-            if move.new.hold != (move.old.hold if move.old is not None else ZERO):
+            kept = move.old.hold if move.old is not None and not move.new.reserved else ZERO
+            if move.new.hold != kept:
                 raise Violation("I11", f"the hold of {attempt} changed as it was preempted", move.task_id)
             keys = [
                 key
@@ -384,7 +387,8 @@ class ClaimJudge:
             return "it is of another owner"
         guarantee = _guarantee(pool, move.new.owner)
         left = self._left(pool, move.new.owner) + self._own_victims(pool, move)
-        if any(left.get(each) < guarantee[each] for each in guarantee if each in move.new.hold):
+        hold = self._hold(move.task_id, move.new)
+        if any(left.get(each) < guarantee[each] for each in guarantee if each in hold):
             return f"{move.new.owner} would hold {left}, below its guarantee of {guarantee}"
         return ""
 
@@ -398,7 +402,7 @@ class ClaimJudge:
         guarantee, left = _guarantee(pool, owner), self._left(pool, owner)
         # what it held as the last was chosen that this transaction stops; each claim has them in order
         stopped = self._last_stopped(pool, move)
-        named = [each for each in claim.short if each in move.new.hold]
+        named = [each for each in claim.short if each in self._hold(move.task_id, move.new)]
         if not any((left + hold).get(each) > guarantee.get(each) for hold in stopped for each in named):
             return f"{owner} held {left} and one of {stopped}, within its guarantee of {guarantee}"
         ahead = [
@@ -417,10 +421,19 @@ class ClaimJudge:
     def _still_held(self, pool: Pool, owner: str) -> Vector:
         """What an owner will hold once all has stopped that is to be."""
         held = self._held(pool.name, owner)
-        for status in self._oracle.statuses.values():
+        for task_id, status in self._oracle.statuses.items():
             if (status.pool, status.owner) == (pool.name, owner) and status.state in HOLDING:
-                held -= status.hold if status.stopping and status.lost_since is None else ZERO
+                stops = status.stopping and status.lost_since is None and not status.of_gang
+                held -= self._hold(task_id, status) if stops else ZERO
         return held
+
+    def _hold(self, task_id: str, status: Status) -> Vector:
+        """What comes free with it: of a gang, what its members hold as well."""
+        hold = status.hold
+        for member in self._oracle.statuses.values() if status.reserved else ():
+            is_one = member.array == task_id and member.state in HOLDING and member.lost_since is None
+            hold += member.hold if is_one else ZERO
+        return hold
 
     def _left(self, pool: Pool, owner: str) -> Vector:
         """The most that an owner may take itself to hold then: with all that it waits for."""
@@ -439,12 +452,14 @@ class ClaimJudge:
         ]
         victims = {name for claim in own for name in claim.victims}
         for name, status in self._stopped_with(move):
-            holds += status.hold if name in victims else ZERO
+            holds += self._hold(name.rpartition("-")[0], status) if name in victims else ZERO
         return holds
 
     def _last_stopped(self, pool: Pool, move: Move) -> list[Vector]:
         """What those hold of which one must have been chosen last."""
-        holds = {name: status.hold for name, status in self._stopped_with(move)}
+        holds = {
+            name: self._hold(name.rpartition("-")[0], status) for name, status in self._stopped_with(move)
+        }
         claims = [claim.victims for (of, _), claim in self.claims.items() if of == pool.name]
         orders = [[name for name in victims if name in holds] for victims in claims]
         lasts = {names[-1] for names in orders if names}

@@ -293,6 +293,14 @@ class Oracle:
             self.schedules.on_revision(batch.events, writer)
         if self.shares is not None:
             moves, self._moves = self._moves, []
+            latest = max(
+                (move.at for move in moves if not self.arrays.gangs.is_silent(*move[1:3])), default=0
+            )
+            # members tell of what their gang gives to them
+            moves = [
+                move._replace(at=latest) if self.arrays.gangs.is_silent(*move[1:3]) else move
+                for move in moves
+            ]
             op = self._op_of(batch) if writer != USER else ""
             self.shares.on_revision(batch.events, writer, moves, op)
             self.claims.on_revision(batch.events, writer, moves, op)

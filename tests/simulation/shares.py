@@ -42,9 +42,9 @@ class Line:
         """What it has used by then."""
         return plus(self.base, self.held, at)
 
-    def move(self, hold: Amounts, sign: int, at: int) -> None:
-        """A hold begins (1) or ends (-1)."""
-        self.tasks += sign
+    def move(self, hold: Amounts, sign: int, at: int, tasks: int = 1) -> None:
+        """A hold begins (1) or ends (-1), of so many tasks: a gang is one, with all its members."""
+        self.tasks += sign * tasks
         self.held = plus(self.held, hold, sign)
         self.base = plus(self.base, hold, -sign * at)
 
@@ -207,7 +207,7 @@ class ShareJudge:
         for place, sign in ((before, -1), (after, 1)):
             if place is not None:
                 pool, owner, hold = place
-                self.line(pool, owner).move(dict(hold), sign, move.at)
+                self.line(pool, owner).move(dict(hold), sign, move.at, tasks=not move.new.of_gang)
                 self._bases[pool] = plus(self._bases.get(pool, {}), dict(hold), -sign * move.at)
                 moved[pool, owner] = None
 

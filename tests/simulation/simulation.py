@@ -48,7 +48,7 @@ class Scenario:
 
     `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
     pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
-    third seed. `arrays`: whether there are any; None: every second seed without shares.
+    third seed. `arrays`: whether there are any; None: every second seed, of those with shares as of others.
     """
 
     seed: int
@@ -73,8 +73,8 @@ class Scenario:
 
     @property
     def has_arrays(self) -> bool:
-        """See `arrays`. The judge of claims knows of none."""
-        return (self.arrays if self.arrays is not None else self.seed % 4 == 0) and not self.is_shared
+        """See `arrays`. Where pools are shared, all are gangs: the judge of claims knows of no others."""
+        return self.arrays if self.arrays is not None else self.seed % 4 in (0, 1)
 
 
 @dataclass

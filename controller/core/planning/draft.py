@@ -201,8 +201,7 @@ class Draft:
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
-        # the status of a gang belongs to those of the members that begin with it
-        is_too_early |= self._has_most_tasks and not (decision.status and decision.status.reserved)
+        is_too_early |= self._has_most_tasks and self.plan.begins_members_of != task.id
         if is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
         value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None

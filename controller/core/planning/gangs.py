@@ -50,8 +50,9 @@ def decide_gang(task: Task, array: Array | None, moment: Moment) -> Decision | N
         return refused
     if array is not None and array.unreadable and task.spec is not None:
         return None
-    if not status.stopping and task.spec is not None and array is not None:
-        broken = _broken(status, array, moment)
+    if not status.stopping and task.spec is not None:
+        is_one = array is not None and array.is_gang
+        broken = _broken(status, array, moment) if array is not None and is_one else _torn(status, moment)
         if broken is not None:
             return Decision(broken)
     attempt = Attempt(AttemptId(task.id, status.attempt))
@@ -147,7 +148,10 @@ def _broken(status: Status, array: Array, moment: Moment) -> Status | None:
     """The status of a gang that cannot go on: a member has ended other than well, or its hold is wrong."""
     ended = array.counts[MemberOutcome.FAILED] + array.counts[MemberOutcome.CANCELLED]
     if not ended:
-        return _torn(status, array, moment)
+        left = sum(one.left for one in status.reserved)
+        most = array.waiting + sum(not array.fate(index).has_ended for index in array.hidden)
+        is_whole = status.hold == total(status.reserved) and array.waiting <= left <= most
+        return None if is_whole else _torn(status, moment)
     why, fate, name = _first_ended(array)
     told = f"{name} {fate.outcome}"
     told += f": {fate.reason}" if fate.reason not in ("", "Failed") else ""
@@ -155,14 +159,10 @@ def _broken(status: Status, array: Array, moment: Moment) -> Status | None:
     return _member_ended(status, why, fate.reason or "MemberFailed", fate.exit_code, told, moment)
 
 
-def _torn(status: Status, array: Array, moment: Moment) -> Status | None:
+def _torn(status: Status, moment: Moment) -> Status:
     """The status of a gang that does not hold what its members need."""
-    left = sum(one.left for one in status.reserved)
-    most = array.waiting + sum(not array.fate(index).has_ended for index in array.hidden)
-    if status.hold != total(status.reserved) or not array.waiting <= left <= most:
-        what = "what it holds is not what its members need: its spec or its status was written over"
-        return transitions.stop_requested(status, StopReason.TORN, what, moment)
-    return None
+    what = "what it holds is not what its members need: its spec or its status was written over"
+    return transitions.stop_requested(status, StopReason.TORN, what, moment)
 
 
 def _first_ended(array: Array) -> tuple[StopReason, Fate, str]:

@@ -199,6 +199,23 @@ class Plan:
         return bool(self.persists or self.effects)
 
     @property
+    def subject(self) -> str:
+        """The task that it changes, if it is one, or the gang of which it begins members; else ""."""
+        gang = self.begins_members_of
+        if len(self.changes) == 1:
+            return self.changes[0].task_id
+        return gang if gang and self.changes[-1].task_id == gang else ""
+
+    @property
+    def begins_members_of(self) -> str:
+        """The gang of which it begins members, if it changes no other task beside it; else ""."""
+        first = self.changes[0].status if self.changes else None
+        gang = first.array if first is not None and first.of_gang else ""
+        others = (change for change in self.changes if change.task_id != gang)
+        is_alone = all(change.status is not None and change.status.array == gang for change in others)
+        return gang if is_alone else ""
+
+    @property
     def persists(self) -> bool:
         """Whether there is something to commit before the effects."""
         return bool(self.changes or self.records or self.claims)
