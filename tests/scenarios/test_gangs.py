@@ -288,7 +288,10 @@ def test_a_gang_whose_spec_was_replaced_by_a_task_is_stopped_and_that_one_runs(
 ) -> None:
     stage.submit("g", array={"gang": True, "size": 2})
     admit(leader)
-    stage.submit("g")
+    stage.submit("g", retry={"max_attempts": 2, "backoff_seconds": 5})
+    assert step(leader) == []
+    assert (stage.state("g"), stage.held()) == ("WaitingRetry", {})
+    stage.clock.move(10)
     assert step(leader) == ["g-2"]
     assert stage.held() == {"cpu": "1"}
 
