@@ -353,7 +353,9 @@ class Simulation:
             for task_id in oracle.overdue()
             if not any(map(self._is_aside, (task_id, *oracle.dependents.waiting_for(task_id))))
         ]
-        left += [f"{key} is not answered" for key in oracle.requests() if not is_aside(key.split("/")[-2])]
+        # the end of a gang waits for that of a member that is set aside, and so do requests on it
+        asked = (key for key in oracle.requests() if not self._is_aside(key.split("/")[-2]))
+        left += [f"{key} is not answered" for key in asked]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
         if not oracle.schedules.is_off:
