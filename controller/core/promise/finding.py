@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-INVARIANTS = (*(f"I{number}" for number in range(1, 16)), "layout", "identity")
+INVARIANTS = (*(f"I{number}" for number in range(1, 17)), "layout", "identity")
 """What a finding may be of.
 
 layout: records that cannot be read; identity: what is not this installation's.
