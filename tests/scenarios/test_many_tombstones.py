@@ -1,5 +1,5 @@
-"""What a leader keeps of attempts that have ended, and what one pass of it looks at: bounded, however many the
-engine keeps for the hour in which a late start must find their names taken.
+"""What a leader keeps of attempts that have ended, and what one pass of it looks at: bounded, however many
+the engine keeps for the hour in which a late start must find their names taken.
 """
 
 from __future__ import annotations
