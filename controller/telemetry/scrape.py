@@ -209,9 +209,7 @@ def _take(model: Model, now: float) -> _Taken:
         members=members_by_pool(model),
         holding=holding_by_pool(model),
         next_of={
-            pool.name: next_admission(model, pool.name, now)
-            for pool in pools
-            if pool.definition is not None
+            pool.name: next_admission(model, pool.name, now) for pool in pools if pool.definition is not None
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
