@@ -73,9 +73,8 @@ def _begins(model: Model, task_id: str) -> str:
         return ""
     if task.array is None or task.array.is_gang:
         return task_id
-    name = lambda index: str(MemberName(task_id, index))  # noqa: E731
-    index = task.array.next_index(0, lambda index: name(index) not in model.tasks)
-    return name(index) if index is not None and task.array.room(0) > 0 else ""
+    index = task.array.next_index(0, lambda index: str(MemberName(task_id, index)) not in model.tasks)
+    return str(MemberName(task_id, index)) if index is not None and task.array.room(0) > 0 else ""
 
 
 def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
