@@ -240,13 +240,21 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
         raise typer.BadParameter(f"-w cannot print {output}: use -o wide or -o name, or {stream}")
     table = _task_table(output)
     only = names[0] if len(names) == 1 else ""
+    printed: dict[str, tuple[object, ...]] = {}  # the last line of each task, without its age
     for views in session.client.watch_tasks(task_id=only, **filters):
         shown = [view for view in views if not names or view.id in names]
         if output == "name":
             for view in shown:
                 say(f"task/{view.id}", flush=True)
-        else:
-            table.print(out.task_row(view, time.time(), wide=output == "wide") for view in shown)
+            continue
+        rows = []
+        for view in shown:
+            row = out.task_row(view, time.time(), wide=output == "wide")
+            ageless = out.task_row(view, view.submitted_at, wide=output == "wide")
+            if printed.get(view.id) != ageless:
+                printed[view.id] = ageless
+                rows.append(row)
+        table.print(rows)
 
 
 def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:

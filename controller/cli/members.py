@@ -7,9 +7,10 @@ from itertools import islice
 
 from controller.cli import output as out
 from controller.cli.session import Session, as_usage
+from controller.client.members import checked
 from controller.core.model.codec import to_builtins
 from controller.terminal import say
-from controller.views.arrays import MAX_PAGE, parse_member_states
+from controller.views.arrays import MAX_PAGE
 
 FORMS = ("json", "yaml", "name")
 
@@ -18,7 +19,7 @@ def print_members(session: Session, array: str, state: str, output: str) -> None
     """Print the members in these states (""; all), a page at a time. Raises as `Client.members`."""
     out.check_form(output, FORMS)
     if state:
-        as_usage(lambda: parse_member_states(state))
+        as_usage(lambda: checked(0, MAX_PAGE, state, ""))
     found = session.client.members(array, state=state)
     if output in ("json", "yaml"):
         out.print_document({"items": [to_builtins(view) for view in found]}, output)

@@ -79,4 +79,4 @@ def checked(offset: int, limit: int, state: str, members: str) -> tuple[frozense
 
 def no_array(task_id: str) -> UserError:
     """The error for members of a task that has none."""
-    return UserError(f"{task_id} is no array, and has no members: see `tally describe {task_id}`")
+    return UserError(f"{task_id} is no array, and has no members: see `tally describe task {task_id}`")

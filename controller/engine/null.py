@@ -2,6 +2,9 @@
 
 It lives in the memory of one process. An attempt is observed Running at once, and Succeeded after
 `run_seconds`, or after TALLY_NULL_SECONDS of its environment. Attempts end only while a watch runs.
+
+Cost: an ended attempt takes about 0.5 KB until `forget`, with what a leader knows of it. So 1,000 attempts a
+second take less than 2 GB in the hour for which their names are kept.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class NullEngine:
         self._attempts: dict[AttemptId, Observation] = {}
         self._due: list[tuple[float, AttemptId]] = []  # a heap: when each ends, on the boottime clock
         self._news: list[Observation] = []
+        self._uids: dict[int, str] = {}
 
     def identity(self) -> EngineIdentity:
         """See Engine."""
@@ -52,7 +56,7 @@ class NullEngine:
         with self._changed:
             seen = self._attempts.get(launch.attempt)
             if seen is None:
-                uid = f"null-{launch.attempt}-{launch.term}"
+                uid = self._uids.setdefault(launch.term, f"null-{launch.term}")  # one text for all of a term
                 seen = Observation(
                     attempt=launch.attempt, phase=Phase.RUNNING, uid=uid, started_at=self._clock.now()
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 
 import structlog
 
@@ -26,6 +27,8 @@ from controller.runtime.inbox import Inbox
 from controller.runtime.standing import Standing
 from controller.store.base import Store, StoreError
 from controller.store.keys import Keys
+
+MOST_FORGETS = 10_000  # further ones are dropped: a later list finds what is left behind
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +54,10 @@ class Actuator:
         self._leadership = leadership
         self._standing = standing
         self._inbox = inbox
-        self._effects: queue.SimpleQueue[Effect | None] = queue.SimpleQueue()
+        self._effects: deque[Effect] = deque()
+        # an hour after many attempts have ended, there are many at once: they delay no other effect
+        self._forgets: deque[Forget] = deque()
+        self._tickets: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each effect; False: end
         self._threads = [
             threading.Thread(target=self._run, name=f"actuator-{leadership.epoch}-{n}", daemon=True)
             for n in range(workers)
@@ -60,8 +66,14 @@ class Actuator:
             thread.start()
 
     def perform(self, effect: Effect) -> None:
-        """Carry out the effect soon. Its hold is committed."""
-        self._effects.put(effect)
+        """Carry out the effect soon. Its hold is committed. A Forget waits for all others."""
+        if not isinstance(effect, Forget):
+            self._effects.append(effect)
+        elif len(self._forgets) < MOST_FORGETS:
+            self._forgets.append(effect)
+        else:
+            return
+        self._tickets.put(True)
 
     def close(self, timeout_seconds: float) -> bool:
         """Let effects under way end, and drop the others. True if all threads ended within the time.
@@ -69,14 +81,18 @@ class Actuator:
         The term must have ended: then a worker drops the next effect that it takes.
         """
         for _ in self._threads:
-            self._effects.put(None)
+            self._tickets.put(False)
         give_up_at = self._clock.boottime() + timeout_seconds
         for thread in self._threads:
             thread.join(max(0.0, give_up_at - self._clock.boottime()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        while (effect := self._effects.get()) is not None:
+        while self._tickets.get():
+            try:
+                effect = self._effects.popleft()
+            except IndexError:
+                effect = self._forgets.popleft()
             if self._leadership.why_ended():
                 continue  # the next leader derives it again from what is committed
             self._perform(effect)

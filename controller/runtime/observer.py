@@ -37,6 +37,7 @@ class Observer:
         self._engine = engine
         self._leadership = leadership
         self._standing = standing
+        self._ended: dict[int, Observation] = {}  # by id(): those of the last list, which are valid
         self._others: Mapping[str, Sequence[str]] = {}
         self._epoch = epoch
         self._inbox = inbox
@@ -86,7 +87,7 @@ class Observer:
         while not self._closed.is_set():
             began = self._clock.now()
             try:
-                self._inbox.put(Listed(self._epoch, all_checked(self._believable_list()), began))
+                self._inbox.put(Listed(self._epoch, self._checked(self._believable_list()), began))
                 pause = self._relist_seconds
             # whatever the error, nothing was listed, and nothing is concluded
             except Exception as error:  # noqa: BLE001
@@ -115,6 +116,17 @@ class Observer:
                 attempts=counts,
             )
         return observations
+
+    def _checked(self, seen: list[Observation]) -> list[Observation]:
+        """The observations, checked. Those of ended attempts, which are most, are checked once: they stay."""
+        checked, before = list[Observation](), self._ended
+        for observation in seen:
+            if id(observation) in before:
+                checked.append(observation)
+            else:
+                checked += all_checked([observation])
+        self._ended = {id(each): each for each in checked if each.stopped}
+        return checked
 
     @staticmethod
     def _log(what: str, error: Exception, **facts: object) -> None:

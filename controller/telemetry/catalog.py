@@ -198,8 +198,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_pool_admissible",
         MetricType.GAUGE,
-        "1 while a task fits, is next, and is not admitted yet. If this lasts for more than a moment, the"
-        " queue is stuck.",
+        "1 if the task, or the member of an array, that fits and is next is the same as in the scrape before."
+        " If this lasts for more than a moment, the queue is stuck.",
         ("pool",),
     ),
     Family("tally_pool_paused", MetricType.GAUGE, "1 while a pool is paused by its definition.", ("pool",)),

@@ -79,7 +79,7 @@ class _Taken(NamedTuple):
     tasks: dict[tuple[str, State], int]
     members: dict[tuple[str, str], int]
     holding: dict[str, Holding]
-    admissible: dict[str, bool]
+    next_of: dict[str, str]  # the next admission of each pool; "": none
     replicas: list[ReplicaFacts]
     quarantined: Mapping[str, int]
     beside: BesideCounts
@@ -94,6 +94,7 @@ class ViewSeries(Collector):
         self._view = view
         self._outside = outside
         self._clock = clock
+        self._next_of: dict[str, str] = {}  # as the last scrape found them
 
     def describe(self) -> list[Metric]:
         """Describe nothing: a registration must not read the model."""
@@ -107,7 +108,8 @@ class ViewSeries(Collector):
         families = _Families(facts.role)
         _add_replica(families, facts)
         _add_model(families, taken)
-        _add_pools(families, taken)
+        _add_pools(families, taken, self._next_of)
+        self._next_of = taken.next_of
         for pool in taken.pools:
             if pool.name in taken.sharing:
                 _add_owners(families, pool, taken.sharing[pool.name])
@@ -206,10 +208,8 @@ def _take(model: Model, now: float) -> _Taken:
         tasks=tasks_by_pool(model),
         members=members_by_pool(model),
         holding=holding_by_pool(model),
-        admissible={
-            pool.name: bool(next_admission(model, pool.name, now))
-            for pool in pools
-            if pool.definition is not None
+        next_of={
+            pool.name: next_admission(model, pool.name, now) for pool in pools if pool.definition is not None
         },
         replicas=all_replicas(model),
         quarantined={**dict.fromkeys(QUARANTINED, 0), **quarantined_by_kind(model)},
@@ -259,7 +259,7 @@ def _add_model(families: _Families, taken: _Taken) -> None:
     families.add("tally_notices_dead", taken.beside.dead_notices)
 
 
-def _add_pools(families: _Families, taken: _Taken) -> None:
+def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) -> None:
     known = {pool.name: (pool.capacity, pool.held) for pool in taken.pools}
     for name in sorted({*known, *taken.holding}):  # a hold of no pool at all is drift, too
         capacity, held = known.get(name, (ZERO, ZERO))
@@ -274,8 +274,10 @@ def _add_pools(families: _Families, taken: _Taken) -> None:
             ):
                 families.add(series, _in_base_units(resource, amount), name, resource)
     for pool in taken.pools:
-        if pool.name in taken.admissible:
-            families.add("tally_pool_admissible", int(taken.admissible[pool.name]), pool.name)
+        if pool.name in taken.next_of:
+            begins = taken.next_of[pool.name]
+            is_stuck = begins != "" and before.get(pool.name) == begins
+            families.add("tally_pool_admissible", int(is_stuck), pool.name)
             families.add("tally_pool_paused", int(pool.paused), pool.name)
             families.add("tally_tasks_on_hold", pool.on_hold, pool.name)
             families.add("tally_tasks_gated", pool.gated, pool.name)

@@ -9,6 +9,7 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
+from controller.core.model.arrays import MemberName
 from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
@@ -49,7 +50,7 @@ def holding_by_pool(model: Model) -> dict[str, Holding]:
 
 
 def next_admission(model: Model, pool: str, now: float) -> str:
-    """The task that the leader should admit next; "" if none fits and has its turn.
+    """What the leader should begin next, a task or a member of an array; "" if none fits and has its turn.
 
     If it stays the same for more than a moment, nothing is admitted: no leader, no engine, or a fault.
     """
@@ -61,9 +62,19 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     if record.pool.sharing is not None:
         return _next_in_turn(model, record.pool, free, now)
     waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
-    return next(
-        queue.admissible(record.pool, free, waited, lambda task_id: not model.tasks[task_id].requests), ""
-    )
+    may_start = lambda task_id: bool(_begins(model, task_id))  # noqa: E731
+    return next((_begins(model, each) for each in queue.admissible(record.pool, free, waited, may_start)), "")
+
+
+def _begins(model: Model, task_id: str) -> str:
+    """What an admission of the task would begin: of an array its next member; "" if nothing may begin."""
+    task = model.tasks[task_id]
+    if task.requests:
+        return ""
+    if task.array is None or task.array.is_gang:
+        return task_id
+    index = task.array.next_index(0, lambda index: str(MemberName(task_id, index)) not in model.tasks)
+    return str(MemberName(task_id, index)) if index is not None and task.array.room(0) > 0 else ""
 
 
 def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
@@ -78,10 +89,11 @@ def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
     reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
     for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
         place, request = queue.first_of(turn.owner)
-        if model.tasks[place.task_id].requests or model.share_is_frozen(pool.name, turn.owner):
+        begins = _begins(model, place.task_id)
+        if not begins or model.share_is_frozen(pool.name, turn.owner):
             continue
         if not is_over_limit(pool.sharing.of(turn.owner), share(turn.owner), request):
-            return place.task_id if request.fits(free) else ""
+            return begins if request.fits(free) else ""
     return ""
 
 

@@ -47,7 +47,10 @@ def test_get_and_describe(tally: Tally, render: str) -> None:
     assert len(tally("get", "task", render, "--members").rows()) == 100
     names = tally("get", "task", render, "--members", "--state", "failed", "-o", "name").out
     assert names == "task/render-i1\n"
-    assert "is not a state of a member" in tally("get", "task", render, "--members", "--state", "odd").err
+    odd = tally("get", "task", render, "--members", "--state", "odd")
+    assert "is not a state of a member" in odd.err
+    assert "unexpected" not in odd.err
+    assert odd.exit_code == 2
     assert "is no array" in tally("get", "task", "render-i1", "--members").err
     told = tally("describe", "task", render).out
     assert "3 of 100 have ended: 96 Waiting, 1 Running, 1 Succeeded, 1 Failed, 1 Cancelled" in told

@@ -309,7 +309,7 @@ def test_logs_of_the_process_engine(
 def test_watching_ends_quietly_with_ctrl_c(
     environment: dict[str, str], executable: list[str], put_status: PutStatus
 ) -> None:
-    """`get tasks -w` prints changes as rows; Ctrl-C is exit 130 without a word."""
+    """`get tasks -w` prints changes as rows, if the row is another; Ctrl-C is exit 130 without a word."""
     process = subprocess.Popen(
         [*executable, "get", "tasks", "-w"],
         stdout=subprocess.PIPE,
@@ -327,6 +327,10 @@ def test_watching_ends_quietly_with_ctrl_c(
         put_status("b", State.RUNNING)
         wait_until(lambda: len(lines) == 4, "the change is printed")
         assert lines[3].split()[:2] == ["b", "Running"]
+        put_status("b", State.RUNNING, uid="another")  # which no column shows
+        put_status("b", State.SUCCEEDED)
+        wait_until(lambda: len(lines) >= 5, "the next change is printed")
+        assert lines[4].split()[:2] == ["b", "Succeeded"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr is not None

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from controller.core.model import codec
+from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
@@ -377,6 +378,21 @@ def test_a_queue_is_stuck_when_the_same_task_stays_next(http: httpx.Client, view
     assert "tally explain waits" in summary(http)["notices"][0]["action"]
     view.submit("urgent", resources=CPU, priority=9)
     assert codes(http) == {}
+
+
+def test_a_queue_moves_while_members_of_an_array_begin(http: httpx.Client, view: ModelView) -> None:
+    """Each admission of a member is progress, although its array stays at the head for hours."""
+    healthy(view)
+    view.define_pool("default", cpu=2000)
+    view.submit("array", array=ArraySpec(size=9), resources=CPU, priority=9)
+    assert codes(http) == {}
+    view.time += STUCK_SECONDS + 1
+    assert codes(http) == {"queue-stuck": "critical"}
+    assert "tally explain array-i0" in summary(http)["notices"][0]["action"]
+    view.write(("states", ("array-i0",), status_value(State.PENDING, array="array")))
+    assert codes(http) == {}
+    view.time += STUCK_SECONDS + 1
+    assert codes(http) == {"queue-stuck": "critical"}
 
 
 def test_a_paused_pool_is_not_stuck(http: httpx.Client, view: ModelView) -> None:

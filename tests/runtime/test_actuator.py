@@ -12,7 +12,7 @@ from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Launch, Observation, Pool, Spec
 from controller.core.planning.events import EffectFailed, Started
-from controller.core.planning.plan import Prove, Start
+from controller.core.planning.plan import Forget, Prove, Start
 from controller.election.term import Leadership
 from controller.engine.null import NullEngine
 from controller.runtime.actuator import Actuator
@@ -121,3 +121,48 @@ def test_what_waits_when_the_term_ends_never_begins(client: Client) -> None:
     engine.go_on.set()
     assert actuator.close(20)
     assert [seen.attempt.number for seen in engine.attempts()] == [1]
+
+
+class Told(Slow):
+    """Notes in which order it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
+        self.asked.append(f"start {launch.attempt}")
+        return super().start(launch, confirm)
+
+    def forget(self, attempt: AttemptId) -> None:
+        self.asked.append(f"forget {attempt}")
+        super().forget(attempt)
+
+
+def test_what_is_forgotten_delays_nothing_else_and_does_not_pile_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour after many attempts have ended, all of them are to be forgotten."""
+    monkeypatch.setattr("controller.runtime.actuator.MOST_FORGETS", 2)
+    leadership = Leadership(1, 1, 0, CLOCK.boottime() + 30, CLOCK)
+    engine, inbox = Told(), Inbox()
+    standing = Standing(Installation(id="a"), engine.identity())
+    actuator = Actuator(engine, leadership, standing, client.store, client.keys, inbox, CLOCK, 1)
+
+    def start(number: int) -> None:
+        attempt = AttemptId("job", number)
+        launch = Launch(
+            attempt=attempt, cluster="c", term=1, spec=Spec(id="job"), pool=Pool(name="p"), environment={}
+        )
+        actuator.perform(Start(attempt, launch))
+
+    start(1)
+    assert engine.begun.wait(20)
+    for number in range(3):
+        actuator.perform(Forget(AttemptId("old", number + 1)))
+    start(2)
+    engine.go_on.set()
+    wait_until(lambda: len(engine.asked) == 4, "all that was not dropped")
+    assert engine.asked == ["start job-1", "start job-2", "forget old-1", "forget old-2"]
+    leadership.end("the test is over")
+    assert actuator.close(20)

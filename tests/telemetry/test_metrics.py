@@ -231,6 +231,7 @@ def complete(metrics: Metrics, view: ModelView) -> None:
     view.submit("array-one", pool="of-arrays", array=ArraySpec(size=3))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
     metrics.observe(view)
+    metrics.exposition()  # the scrape before: what is next is compared with it
     happen(metrics, 1)
     view.role, view.reloads, view.ages = "leader", {"compacted": 1}, {"r": 0.5}
 
@@ -370,6 +371,33 @@ def values(series: list[tuple[dict[str, str], float]]) -> list[tuple[tuple[str, 
     return sorted(
         (tuple(text for name, text in labels.items() if name != ROLE), value) for labels, value in series
     )
+
+
+def test_a_queue_is_stuck_if_what_is_next_stays_the_same() -> None:
+    """A long array that goes on always has a next member, and a busy pool a next task: that is progress."""
+    metrics, view, stage = Metrics(CLOCK), ModelView(), Stage()
+    stage.pool()
+    leader = stage.leader()
+    view.model = leader.model
+    metrics.observe(view)
+
+    def is_stuck() -> float:
+        return value(metrics, "tally_pool_admissible", pool="default")
+
+    stage.submit("a", array={"size": 6, "max_running": 3})
+    leader.sync()
+    assert [is_stuck(), is_stuck()] == [0, 1], "nobody admits it"
+    leader.acknowledge(leader.run())
+    assert [is_stuck(), is_stuck()] == [0, 0], "three run, and no more may"
+    leader.see(observation(("a-i0", 1), Phase.SUCCEEDED))
+    leader.commit(leader.planner.plan(stage.clock.now()))
+    assert is_stuck() == 0, "the next one has just come to be next"
+    assert is_stuck() == 1
+    leader.acknowledge(leader.run())
+    assert [is_stuck(), is_stuck()] == [0, 0]
+    leader.see(observation(("a-i1", 1), Phase.SUCCEEDED))
+    leader.commit(leader.planner.plan(stage.clock.now()))
+    assert is_stuck() == 0, "another member is next"
 
 
 def test_members_of_arrays_are_counted() -> None:

@@ -20,6 +20,7 @@ from controller.views.arrays import (
     parse_member_states,
     progress_of,
 )
+from controller.views.overview import next_admission
 from controller.views.pools import pool_facts
 from controller.views.tasks import find_task, matching, tasks_by_state
 from tests.support.bench import Stage, StagedReplica, observation
@@ -231,3 +232,37 @@ def test_states_of_members() -> None:
     assert parse_member_states("holding") == {"Pending", "Running"}
     with pytest.raises(ValueError, match="is not a state of a member: use one or more of Waiting, Pending"):
         parse_member_states("created")
+
+
+def next_of(stage: Stage) -> str:
+    return next_admission(stage.model(), "default", stage.clock.now())
+
+
+def test_the_next_admission_is_that_of_a_member(stage: Stage, leader: StagedReplica) -> None:
+    """As long as one may begin. What is behind an array of which none may is next itself."""
+    stage.submit("a-i0")
+    stage.submit("a", array={"size": 9, "max_running": 2}, resources={}, priority=1)
+    assert next_of(stage) == "a-i1", "the name of member 0 is taken"
+    step(leader)
+    assert next_of(stage) == ""
+    stage.submit("b", resources={})
+    assert next_of(stage) == "b"
+    leader.see(observation(("a-i1", 1), Phase.SUCCEEDED))
+    leader.commit(leader.planner.plan(stage.clock.now()))
+    assert next_of(stage) == "a-i3"
+
+
+@pytest.mark.parametrize("kind", [RequestKind.CANCEL, RequestKind.RETRY])
+def test_no_member_is_next_while_a_request_is_under_way(stage: Stage, kind: RequestKind) -> None:
+    stage.submit("a", array={"size": 9})
+    assert next_of(stage) == "a-i0"
+    stage.request("a", kind)
+    assert next_of(stage) == ""
+
+
+def test_no_member_is_next_once_one_has_failed(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("a", array={"size": 9, "max_running": 2, "fail_fast": True}, resources={})
+    step(leader)
+    leader.see(observation(("a-i0", 1), Phase.FAILED))
+    leader.commit(leader.planner.plan(stage.clock.now()))
+    assert next_of(stage) == ""

@@ -346,7 +346,7 @@ class Phase(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Observation(Struct, frozen=True, kw_only=True):
+class Observation(Struct, frozen=True, kw_only=True, gc=False):
     """What an engine reports of one attempt, at one moment.
 
     `stopped` is the proof of stop. It is true only on evidence that no process of the attempt runs, and that

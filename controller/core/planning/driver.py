@@ -6,6 +6,8 @@ while another one is under way.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from controller.core.model.fencing import fencing_environment
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -20,7 +22,7 @@ ORPHAN_GRACE_SECONDS = 10.0
 # least time for which the name of an ended attempt is kept, so that a late start finds it taken
 TOMBSTONE_SECONDS = 3600.0
 STOP_RESEND_SECONDS = 30.0  # after the grace: the engine may have lost the stop that it took
-FORGOTTEN_AT_ONCE = 100  # attempts of one task
+FORGOTTEN_AT_ONCE = 100  # attempts of one task, and tombstones in one plan
 
 
 class Driver:
@@ -93,7 +95,7 @@ class Driver:
 
     def forget_removed(self, task: Task, draft: Draft) -> None:
         """Remove what the engine keeps of a removed task's attempts, once no late start can come."""
-        if _is_old(task.status.finished_at if task.status is not None else None, draft):
+        if is_outlived(task.status.finished_at if task.status is not None else None, draft.moment.now):
             # If there are older ones, the next list finds them.
             numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
             draft.plan.effects += [Forget(AttemptId(task.id, n)) for n in numbers]
@@ -130,17 +132,26 @@ class Driver:
             self._agenda.pools[waiting.pool] = None
 
     def _bury(self, attempt: Attempt, draft: Draft) -> None:
-        """Remove the tombstone of an attempt whose task is gone, once no late start can be under way."""
+        """Remove the tombstone of an attempt whose task is gone, once no late start can be under way.
+
+        Nothing is kept here of one whose end has a time: the first list after the hour finds it.
+        """
         assert attempt.observation is not None
-        ended_at = attempt.observation.finished_at
-        if ended_at is None:
-            ended_at = attempt.first_seen_at
-        if _is_old(ended_at, draft):
-            self._attempts.drop(attempt.id)
-            draft.plan.effects.append(Forget(attempt.id))
-        else:
-            attempt.retry_at = (ended_at or draft.moment.now) + TOMBSTONE_SECONDS
+        ended_at, now = attempt.observation.finished_at, draft.moment.now
+        if ended_at is None and not is_outlived(attempt.first_seen_at, now):
+            attempt.retry_at = (attempt.first_seen_at or now) + TOMBSTONE_SECONDS
             self._agenda.wake(attempt.retry_at, attempt.id)
+            return
+        self._attempts.drop(attempt.id)
+        if ended_at is None or is_outlived(ended_at, now):
+            draft.plan.effects.append(Forget(attempt.id))
+
+    def bury(self, outlived: dict[AttemptId, None], draft: Draft) -> None:
+        """Remove the first of these tombstones, unless their tasks are there again."""
+        for attempt_id in list(islice(outlived, FORGOTTEN_AT_ONCE)):
+            del outlived[attempt_id]
+            if attempt_id.task_id not in self._model.tasks and self._attempts.get(attempt_id) is None:
+                draft.plan.effects.append(Forget(attempt_id))
 
     def _stop(self, attempt: Attempt, grace: float, uid: str, why: str, draft: Draft) -> None:
         if attempt.observation is not None and attempt.observation.stopped:
@@ -159,5 +170,6 @@ class Driver:
         draft.plan.effects.append(Prove(attempt.id, uid))
 
 
-def _is_old(ended_at: float | None, draft: Draft) -> bool:
-    return ended_at is not None and ended_at + TOMBSTONE_SECONDS <= draft.moment.now
+def is_outlived(ended_at: float | None, now: float) -> bool:
+    """Whether no late start of an attempt that ended then can be under way any more."""
+    return ended_at is not None and ended_at + TOMBSTONE_SECONDS <= now

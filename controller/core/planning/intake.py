@@ -5,7 +5,7 @@ Nothing is decided here. The last observation of an attempt is noted, and its ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 
 from controller.core.model import kept_log
 from controller.core.model.model import Model
@@ -13,6 +13,7 @@ from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.model.touched import NOTHING
 from controller.core.planning.agenda import Agenda
+from controller.core.planning.driver import is_outlived
 from controller.core.planning.events import (
     EffectFailed,
     EngineEvent,
@@ -29,6 +30,18 @@ from controller.core.planning.start_faults import FAILURES_TOLD, LONGEST_PAUSE_S
 from controller.core.promise.attempts import Attempt, Attempts, is_current
 
 PROVE_AGAIN_SECONDS = 10.0
+LISTED_AT_ONCE = 10_000
+"""So many attempts of a full list are taken in by one pass: it bounds what a pass costs, in about 20 ms."""
+
+
+class _Listing:
+    """A full list that is being taken in, some attempts in each pass."""
+
+    def __init__(self, event: Listed) -> None:
+        self.began = event.began
+        self.left = event.observations[::-1]  # taken from its end, which frees them one by one
+        # what it has of attempts that are known here: tombstones of others, the most by far, are left out
+        self.names: set[AttemptId] = set()
 
 
 class Intake:
@@ -44,16 +57,26 @@ class Intake:
         self.engine_listed = False
         self.engine_answers = False
         self.listed_began = 0.0  # when the last list was requested
+        self._listing: _Listing | None = None
+        self._next_list: Listed | None = None  # the newest one that came meanwhile
+        # Tombstones of attempts whose tasks are gone, and which no late start can find any more. There is no
+        # other record of a tombstone here than its number, however many the engine keeps for the hour.
+        self.outlived: dict[AttemptId, None] = {}
 
     def hear(self, event: EngineEvent, now: float) -> None:
         """Take in an event of the engine."""
         match event:
             case Observed():
                 self._observe(event.observation, now)
+            case Listed() if self._listing is not None:
+                self._next_list = event
             case Listed():
-                self._listed(event.observations, event.began, now)
+                self._begin_list(event)
+                self.go_on(now)
             case EngineSilent():
                 self.engine_answers = False
+                self._listing = self._next_list = None  # another list follows
+                self._attempts.end_list(is_complete=False)
             case Started():
                 self._started(event.effect.attempt, event.observation, now)
             case StartRefused():
@@ -66,6 +89,25 @@ class Intake:
                 self._log_kept(event.effect.attempt, event.revision)
             case EffectFailed():
                 self._effect_failed(event, now)
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether a full list waits for `go_on`."""
+        return self._listing is not None
+
+    def go_on(self, now: float) -> None:
+        """Take in the next part of the full list that has come, if there is one; at its end, conclude."""
+        listing = self._listing
+        if listing is None:
+            return
+        for _ in range(min(LISTED_AT_ONCE, len(listing.left))):
+            self._relisted(listing.left.pop(), listing, now)
+        if not listing.left:
+            self._listing = None
+            self._listed(listing.names, listing.began)
+            if self._next_list is not None:
+                event, self._next_list = self._next_list, None
+                self._begin_list(event)
 
     def observations(self) -> list[Observation]:
         """The last observation of each known attempt: all that hold something, and all that may run."""
@@ -83,6 +125,8 @@ class Intake:
     def _observed(self, seen: Observation, now: float, asked_at: float | None) -> None:
         task = self._model.tasks.get(seen.attempt.task_id)
         self._attempts.note(seen.attempt)
+        if self._is_mere_tombstone(seen):
+            return
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not is_current(task, seen.attempt):
             # The tombstone of an attempt whose end is committed. It no longer blocks the next attempt.
@@ -100,19 +144,42 @@ class Intake:
             if due is not None:
                 self._agenda.wake(due, attempt.id)
 
-    def _listed(self, seen: Iterable[Observation], began: float, now: float) -> None:
-        """Take in a full list that was requested at `began`.
+    def _begin_list(self, event: Listed) -> None:
+        self._listing = _Listing(event)
+        self._attempts.begin_list()
+
+    def _relisted(self, seen: Observation, listing: _Listing, now: float) -> None:
+        """Take in one observation of a full list."""
+        if self._is_mere_tombstone(seen):
+            self._attempts.note(seen.attempt)
+            if is_outlived(seen.finished_at, now):
+                self.outlived[seen.attempt] = None  # the lists before have left it, and so would the next
+            return
+        listing.names.add(seen.attempt)
+        self._observe(seen, now, listing.began)
+        known = self._attempts.get(seen.attempt)
+        if known is not None and not known.is_another(seen):
+            known.missing = False
+
+    def _is_mere_tombstone(self, seen: Observation) -> bool:
+        """Whether it tells only that its name is taken: it has ended, nobody knows it, its task is gone.
+
+        If the engine does not say when it ended, that is noted here, and it is not one.
+        """
+        return (
+            seen.stopped
+            and not (seen.awaits_commit or seen.gone)
+            and seen.finished_at is not None
+            and seen.attempt.task_id not in self._model.tasks
+            and self._attempts.get(seen.attempt) is None
+        )
+
+    def _listed(self, names: Set[AttemptId], began: float) -> None:
+        """Conclude from a full list that was requested at `began`, and that has these names.
 
         An attempt that it lacks, and that was not started since, may still run: the engine is asked about it.
         """
         self.listed_began = began
-        names = set()
-        for observation in seen:
-            names.add(observation.attempt)
-            self._observe(observation, now, began)
-            known = self._attempts.get(observation.attempt)
-            if known is not None and not known.is_another(observation):
-                known.missing = False
         is_first, is_back = not self.engine_listed, not self.engine_answers
         self.engine_listed = self.engine_answers = True
         for task in self._model.holding.values():
@@ -138,7 +205,7 @@ class Intake:
                 self._agenda.look_at(attempt.id)
             else:
                 self._attempts.drop(attempt.id)
-        self._attempts.renumber(names)
+        self._attempts.end_list(is_complete=True)
         if is_back:
             for attempt in self._attempts:
                 if attempt.failures:

@@ -92,6 +92,8 @@ class Planner:
     def next_wake(self) -> float | None:
         """The next time at which time alone gives the planner something to do; None for never."""
         mending = self.mending
+        if self.intake.is_listing:
+            return 0.0  # at once
         wakes = (
             self._model.timers.next_due(),
             self._agenda.next_wake(),
@@ -114,6 +116,7 @@ class Planner:
         effects go on.
         """
         self._agenda.ring(now, self._model)
+        self.intake.go_on(now)
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
@@ -122,7 +125,7 @@ class Planner:
                 return records
             draft = Draft(self._model, self._limits, moment, most_tasks=1 if self._is_cautious else None)
         plan = draft.plan
-        if plan or self._agenda:
+        if plan or self._agenda or self.intake.outlived:
             self._fill(draft, now, removals_only)
             plan = draft.finish()
             if plan:
@@ -249,6 +252,7 @@ class Planner:
             draft.moment = draft.moment._replace(now=now, charged=charged)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)
+        self._driver.bury(self.intake.outlived, draft)
         if self.intake.engine_listed and self.intake.engine_answers and not removals_only:
             self._admission.plan(draft)
 

@@ -113,6 +113,7 @@ class Attempts:
         # A number is never used again while the engine may still have the name. Otherwise a task that is
         # submitted again under a removed task's name would adopt the result of that task's attempt.
         self._highest: dict[str, int] = {}
+        self._relisted: dict[str, int] | None = None  # the same, as far as a full list was taken in by now
 
     def get(self, attempt: AttemptId) -> Attempt | None:
         """The attempt, if it is known."""
@@ -148,19 +149,29 @@ class Attempts:
 
     def note(self, attempt: AttemptId) -> None:
         """Note that the engine has, or may have, something of this name."""
-        self._highest[attempt.task_id] = max(attempt.number, self._highest.get(attempt.task_id, 0))
+        task_id, number = attempt
+        for numbers in (self._highest, self._relisted):
+            if numbers is not None and number > numbers.get(task_id, 0):
+                numbers[task_id] = number
 
     def highest(self, task_id: str) -> int:
         """The highest number that the engine may have for a task; 0 for none."""
         return self._highest.get(task_id, 0)
 
-    def renumber(self, listed: Iterable[AttemptId]) -> None:
-        """Note the names of a full list, and of the attempts known here; forget all others."""
-        self._highest = {}
-        for attempt in listed:
-            self.note(attempt)
-        for attempt_state in self:
-            self.note(attempt_state.id)
+    def begin_list(self) -> None:
+        """A full list is taken in from now on: what is noted meanwhile is what the engine may have."""
+        self._relisted = {}
+
+    def end_list(self, *, is_complete: bool) -> None:
+        """The full list was taken in: forget all names that are neither noted since nor known here.
+
+        Not `is_complete`: it was given up, so forget nothing.
+        """
+        if is_complete and self._relisted is not None:
+            for attempt in self:
+                self.note(attempt.id)
+            self._highest = self._relisted
+        self._relisted = None
 
     def drop(self, attempt: AttemptId) -> None:
         """Forget what is known of an attempt."""
