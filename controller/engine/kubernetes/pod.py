@@ -26,6 +26,8 @@ LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
 LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
+LABEL_SUBDOMAIN = "tally.dev/subdomain"
+"""Pods that have a host name in it: what its headless Service selects."""
 
 
 class Meta(Struct, frozen=True, rename="camel"):

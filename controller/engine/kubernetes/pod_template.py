@@ -9,8 +9,8 @@ backstop for times without a leader, and ends later than the leader would stop t
 pod's acceptance, and v1.20 reports it while the container still runs, which proves nothing. Kubernetes
 expands `$(NAME)` in commands and variables, and halves `$$`. Both are escaped in the task's own fields, which
 thus mean the same in every engine, but not in a template. A template's variables may refer to the fence
-(`$(TALLY_ATTEMPT)`), which each container has first, to the task's `env`, which its container has next, and
-to variables before them.
+(`$(TALLY_ATTEMPT)`), which each container has first, to the task's `env` and a member's host names, which its
+container has next, and to variables before them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.core.model.demand import demand, main_container
 from controller.core.model.fencing import FENCE
@@ -29,6 +30,7 @@ from controller.core.model.merge_keys import MERGE_KEYS, identity
 from controller.core.model.pod_merge import MAIN, check_template, overlay
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Pool, Spec
+from controller.engine.kubernetes.member_names import host_names
 from controller.engine.kubernetes.pod import (
     FINALIZER,
     GATE,
@@ -36,6 +38,7 @@ from controller.engine.kubernetes.pod import (
     LABEL_ATTEMPT,
     LABEL_CLUSTER,
     LABEL_MAIN,
+    LABEL_SUBDOMAIN,
     LABEL_TASK,
     LABEL_TOMBSTONE,
 )
@@ -137,15 +140,24 @@ def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     """
     template = launch.spec.pod_template
     check_template(template, "pod_template")
+    below = overlay(overlay(_DEFAULTS, options.pod_template), template)
+    names = host_names(launch, below["spec"])
+    if names is not None:
+        launch = replace(launch, environment={**launch.environment, **names.environment})
     owned = _owned(launch, options, namespace)
     _check_unset(options.pod_template, owned, "engine_options.pod_template")
     _check_unset(template, owned, "pod_template")
-    pod = overlay(overlay(overlay(_DEFAULTS, options.pod_template), template), owned)
+    pod = overlay(below, owned)
     spec = pod["spec"]
+    own = [*launch.spec.env]
+    if names is not None:
+        spec["hostname"] = names.hostname
+        pod["metadata"]["labels"][LABEL_SUBDOMAIN] = names.subdomain
+        own += names.environment
     for kind in ("containers", "initContainers"):
         if kind in spec:
             spec[kind] = [overlay(_CONTAINER_DEFAULTS, container) for container in spec[kind]]
-            _fence_first(spec[kind], launch.environment, launch.spec.env)
+            _fence_first(spec[kind], launch.environment, own)
     spec["containers"].sort(key=lambda container: container["name"] != MAIN)
     if not spec["containers"][0].get("image"):
         raise InvalidField(
@@ -311,7 +323,7 @@ def _fence_first(
 ) -> None:
     """Give every container the fence first, since a variable can refer only to those before it.
 
-    `own` are the task's variables, which its container has next.
+    `own` are the task's variables and a member's host names, which the task's container has next.
     """
     for container in containers:
         first = (*FENCE, *own) if container["name"] == MAIN else FENCE
