@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.core.model import codec
 from controller.core.model.validation import parse_spec
 from controller.errors import InvalidField
 
@@ -28,7 +29,12 @@ WRONG = {
         "array.roles: are those of a gang: add `gang: true` beside them"
     ),
     "{gang: true, role: [{name: a, size: 1}]}": "array.role: is not a field; did you mean roles?",
-    "{gang: true, roles: []}": "array.roles: has 0 roles, but 1 to 16 are allowed",
+    "{gang: true, roles: []}": (
+        "array.size: is missing: give the number of members, 1 to 10,000, or `roles`"
+    ),
+    f"{{gang: true, roles: [{', '.join(['{name: a, size: 1}'] * 17)}]}}": (
+        "array.roles: has 17 roles, but at most 16 are allowed"
+    ),
     "{gang: true, roles: {launcher: 1, worker: 2}}": (
         "array.roles: expected a list, such as [{name: launcher, size: 1}, {name: worker, size: 8}]"
     ),
@@ -101,6 +107,14 @@ def test_the_size_of_a_gang_is_that_of_its_roles() -> None:
     roles = "[{name: launcher, size: 1}, {name: worker, size: 8}]"
     assert parsed(f"{{gang: true, roles: {roles}}}").array.size == 9
     assert parsed(f"{{gang: true, size: 9, roles: {roles}}}").array.size == 9
+
+
+@pytest.mark.parametrize(
+    "text", ["{gang: true, size: 2}", "{gang: true, roles: [{name: a, size: 1, command: [x]}]}", "{size: 2}"]
+)
+def test_a_printed_spec_is_one_that_can_be_submitted(text: str) -> None:
+    spec = parsed(text)
+    assert parse_spec(codec.to_builtins(spec)) == spec
 
 
 def test_a_gang_has_a_start_deadline_unless_it_states_one() -> None:

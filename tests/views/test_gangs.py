@@ -13,7 +13,8 @@ from controller.views.arrays import members_of, progress_of
 from controller.views.explain import explain
 from controller.views.features import uses
 from controller.views.gangs import roles_text
-from tests.scenarios.test_gangs import admit, end, runs, step
+from tests.scenarios.test_arrays import end, step
+from tests.scenarios.test_gangs import admit, runs
 from tests.support.bench import Stage, StagedReplica, observation
 
 ROLES = [{"name": "launcher", "size": 1}, {"name": "worker", "size": 3, "resources": {"cpu": "500m"}}]
@@ -161,8 +162,8 @@ def test_members_that_never_began_are_cancelled_with_their_gang(stage: Stage, le
     assert progress is not None
     assert (progress.cancelled, progress.waiting) == (4, 0)
     assert why(stage, "g-i3") == (
-        "g-i3, member 3 of g, ended as Cancelled, and never ran; it is known until g is removed, in 1h; `tally"
-        " retry g` runs the whole gang."
+        "g-i3, member 3 of g, ended as Cancelled, and never ran; it is known until g is removed, in 1h;"
+        " `tally retry g` runs the whole gang."
     )
 
 

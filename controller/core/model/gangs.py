@@ -71,8 +71,8 @@ def parse_roles(raw: object, field: str) -> tuple[Role, ...]:
         raise InvalidField(
             field, "expected a list, such as [{name: launcher, size: 1}, {name: worker, size: 8}]"
         )
-    if not 1 <= len(raw) <= MAX_ROLES:
-        raise InvalidField(field, f"has {len(raw)} roles, but 1 to {MAX_ROLES} are allowed")
+    if len(raw) > MAX_ROLES:  # none, as a spec is printed that has none, is as if nothing were given
+        raise InvalidField(field, f"has {len(raw)} roles, but at most {MAX_ROLES} are allowed")
     roles = tuple(_role(each, f"{field}[{number}]") for number, each in enumerate(raw))
     names = [role.name for role in roles]
     for number, name in enumerate(names):
