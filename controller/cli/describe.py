@@ -31,6 +31,7 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
+from controller.views.gangs import roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 from controller.views.tasks import UNREADABLE
@@ -98,6 +99,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Waits for": _waits_for(view),
             "Member of": view.member_of,
             "Members": _members(view),
+            "Roles": roles_text(view.spec),
             "First failed": _first_failed(view),
             "Priority": _priority(view),
             "Attempt": view.attempt,
@@ -107,7 +109,7 @@ def _describe_task(session: Session, name: str) -> None:
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),
             "Node": status.node if status is not None else "",
-            "Holds": status.hold if status is not None and status.is_holding else "",
+            "Holds": _holds(view),
             "Submitted": at(view.submitted_at) if view.submitted_at else "",
             **{name.capitalize(): at(when) for name, when in times.items() if when is not None},
         }
@@ -138,6 +140,19 @@ def _members(view: TaskView) -> str:
     counts = ", ".join(f"{count:,} {state}" for state, count in progress.by_state().items() if count)
     more = f", {progress.unreadable:,} {UNREADABLE}" if progress.unreadable else ""
     return f"{progress.ended:,} of {progress.size:,} have ended: {counts}{more}"
+
+
+def _holds(view: TaskView) -> str:
+    """What it holds itself: of a gang, for its members that have not begun."""
+    status = view.status
+    if status is None or not status.is_holding:
+        return ""
+    if not status.reserved:
+        return str(status.hold)
+    left = sum(one.left for one in status.reserved) if not status.stopping else 0
+    if not left:
+        return "nothing itself: its members under way hold for themselves"
+    return f"{status.hold}, for {counted(left, 'member')} that {'has' if left == 1 else 'have'} not begun"
 
 
 def _first_failed(view: TaskView) -> str:

@@ -24,13 +24,15 @@ def print_members(session: Session, array: str, state: str, output: str) -> None
     if output in ("json", "yaml"):
         out.print_document({"items": [to_builtins(view) for view in found]}, output)
         return
-    table, printed = out.Table(out.MEMBER_COLUMNS), 0
+    table: out.Table | None = None
+    printed = 0
     while page := list(islice(found, MAX_PAGE)):
         printed += len(page)
         if output == "name":
             for view in page:
                 say(f"task/{view.name}")
         else:
+            table = table or out.Table(out.member_columns(page[0]))
             table.print(out.member_row(view, time.time()) for view in page)
     if not printed:
         say("No members found.", err=True)

@@ -12,12 +12,14 @@ import typer
 
 from controller.client.replica_views import ReplicaView
 from controller.client.views import OwnerView, PoolView, TaskView
+from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.arrays import ArrayProgress, MemberView
 from controller.views.dependencies import NodeView
 from controller.views.explain import span
 from controller.views.freshness import Freshness
+from controller.views.gangs import is_gang
 from controller.views.gateways import GatewayView
 from controller.views.tasks import UNREADABLE, WAITS_FOR_TASKS
 from controller.views.words import share_text
@@ -125,7 +127,11 @@ def reason_text(view: TaskView | NodeView) -> str:
     """Why a task is in its state, in one word, or by how many others it waits for; how far an array is."""
     reason = f"Waits for {view.waits_for}" if view.reason == WAITS_FOR_TASKS else view.reason
     progress = view.progress if isinstance(view, TaskView) else None
-    return ", ".join(filter(None, (reason, progress_text(progress)))) if progress is not None else reason
+    if progress is None:
+        return reason
+    is_starting = isinstance(view, TaskView) and view.state is State.PENDING and is_gang(view.spec)
+    told = f"{progress.running}/{progress.size} running" if is_starting else progress_text(progress)
+    return ", ".join(filter(None, (reason, told)))
 
 
 def progress_text(progress: ArrayProgress) -> str:
@@ -137,7 +143,14 @@ def progress_text(progress: ArrayProgress) -> str:
 def member_row(view: MemberView, now: float) -> tuple[object, ...]:
     """A member's row."""
     age = span(now - view.started_at) if view.started_at else ""
-    return view.index, view.name, view.state, view.attempts, view.exit_code, view.reason, view.node, age
+    role = (view.role,) if view.role else ()
+    more = view.state, view.attempts, view.exit_code, view.reason, view.node, age
+    return (view.index, view.name, *role, *more)
+
+
+def member_columns(first: MemberView) -> tuple[str, ...]:
+    """The columns of a table of members, of which this is one: with ROLE if they have roles."""
+    return (*MEMBER_COLUMNS[:2], *(["ROLE"] if first.role else []), *MEMBER_COLUMNS[2:])
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:

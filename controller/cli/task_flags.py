@@ -79,15 +79,27 @@ class TaskFlags:
         bool | None, typer.Option("--fail-fast", help="Once a member has failed, cancel the others.")
     ] = None
 
+    gang: Annotated[
+        bool | None,
+        typer.Option(
+            "--gang", help="The members of the array begin all at once, or none does, and end together."
+        ),
+    ] = None
+
     def fields(self) -> dict[str, Any]:
         """The fields of a task, from the flags; None if not given."""
-        if self.array is None and (self.max_running is not None or self.fail_fast):
-            raise typer.BadParameter("--max-running and --fail-fast go with --array SIZE")
+        if self.array is None and (self.max_running is not None or self.fail_fast or self.gang):
+            raise typer.BadParameter("--max-running, --fail-fast and --gang go with --array SIZE")
         return {
             "pool": self.pool,
             "owner": self.owner,
             "array": without_none(
-                {"size": self.array, "max_running": self.max_running, "fail_fast": self.fail_fast or None}
+                {
+                    "size": self.array,
+                    "max_running": self.max_running,
+                    "fail_fast": self.fail_fast or None,
+                    "gang": self.gang or None,
+                }
             )
             or None,
             "image": self.image,

@@ -20,6 +20,7 @@ from controller.client.reading import parse_state
 from controller.core.model.lifecycle import FINISHED, State
 from controller.errors import TallyError
 from controller.terminal import say
+from controller.views.gangs import is_gang
 from controller.views.tasks import UNREADABLE
 
 EXPLAIN_AFTER_SECONDS = 5.0
@@ -171,7 +172,7 @@ def _progress(total: int) -> Iterator[Callable[[TaskView], None]]:
 
 
 def _one(states: dict[str, State | None], stack: ExitStack) -> Callable[[TaskView], None]:
-    """Shows a task in lines, and an array as a bar of its members."""
+    """Shows a task in lines, and an array as a bar of its members. Those of a gang fill it as they start."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -187,7 +188,12 @@ def _one(states: dict[str, State | None], stack: ExitStack) -> Callable[[TaskVie
             stack.enter_context(progress)
             progress.add_task("", total=members.size)
         told = ", ".join(f"{count:,} {state}" for state, count in members.by_state().items() if count)
-        progress.update(progress.task_ids[0], completed=members.ended, description=told)
+        is_starting = is_gang(view.spec) and view.state is State.PENDING
+        progress.update(
+            progress.task_ids[0],
+            completed=members.running + members.ended if is_starting else members.ended,
+            description=f"starting: {told}" if is_starting else told,
+        )
 
     return show
 

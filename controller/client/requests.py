@@ -106,6 +106,11 @@ class Requests:
         stopped.
         """
         view = self._shown(task_id, of)
+        if view.status is not None and view.status.reserved:
+            raise UserError(
+                f"{task_id} is a gang, whose members run: confirm the stop of a member, by its name, as in"
+                f" {task_id}-i0; `tally explain {task_id}` names those that are lost"
+            )
         if view.status is None or not view.status.is_holding or not (view.lost or view.status.stopping):
             raise UserError(
                 f"{task_id} is {view.state or UNREADABLE} and neither lost nor being stopped: there is"

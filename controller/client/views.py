@@ -18,6 +18,7 @@ from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
 from controller.views.arrays import ArrayProgress
 from controller.views.dependencies import SKIPPED, ParentView, Sees, parents_of, waits_for
+from controller.views.gangs import is_gang
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.step import StepView, step_views
 from controller.views.tasks import find_task
@@ -70,10 +71,11 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     def can_be_changed(self) -> bool:
         """Whether the task waits, or is about to wait again since its attempt is being preempted.
 
-        An array waits until its last member has ended.
+        An array waits until its last member has ended, and a gang until all of them begin.
         """
         is_victim = self.status is not None and self.status.stopping == StopReason.PREEMPTED
-        waits = self.state in WAITING or (self.progress is not None and not self.finished)
+        is_array = self.progress is not None and not is_gang(self.spec)
+        waits = self.state in WAITING or (is_array and not self.finished)
         return waits or is_victim
 
     @property

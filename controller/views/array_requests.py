@@ -12,10 +12,14 @@ from controller.core.model.requests import Request, RequestKind
 from controller.core.planning.arrays import refusal
 from controller.errors import InvalidField, UserError
 from controller.views.arrays import MEMBER_STATES, UNREADABLE, ArrayProgress, members_of
+from controller.views.gangs import is_gang
 
 MAX_CHARACTERS = 1024
 CANCELLABLE = frozenset((*MEMBER_STATES, UNREADABLE)) - FINISHED
 """States of members that are not left as they are by a cancel."""
+
+
+_WHOLE = "{} is {}, which runs and ends whole: ask for all of it, as {}"
 
 
 class _Shown(Protocol):
@@ -97,11 +101,17 @@ def part_of(model: Model, view: _Shown, members: str, *, only_failed: bool = Fal
         )
     member = MemberName.parse(view.id) if view.member_of else None
     array = model.tasks.get(view.member_of)
+    asked = f"[{text}]" if text else "--failed"
+    if member is not None and array is not None and is_gang(array.spec):
+        raise UserError(_WHOLE.format(view.id, f"a member of the gang {array.id}", array.id))
+    if view.progress is not None and is_gang(model.tasks[view.id].spec):
+        if text or only_failed:
+            raise UserError(_WHOLE.format(f"{view.id}{asked if text else ''}", "part of a gang", view.id))
+        return None
     if member is not None and array is not None and array.array is not None and not text:
         return Part(member.array, str(member.index), only_failed)
     if view.progress is None:
         if text or only_failed:
-            asked = f"[{text}]" if text else "--failed"
             raise UserError(f"{view.id} is no array, and has no members: leave {asked} out")
         return None
     size = view.progress.size

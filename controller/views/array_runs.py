@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from controller.core.model.array_records import Array
-from controller.core.model.blocks import LENGTH
+from controller.core.model.blocks import LENGTH, MemberOutcome
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.views.arrays import SHOWN, UNREADABLE, WAITING_MEMBER, counts_of, never_began, state_within
+from controller.views.arrays import SHOWN, UNREADABLE, WAITING_MEMBER, counts_of, never_begin, state_within
 
 MAX_RUNS = 20_000
 
@@ -83,14 +83,13 @@ def _runs(array: Array) -> Iterator[tuple[int, str]]:
 
 def _folded_runs(array: Array) -> Iterator[tuple[int, str]]:
     """The runs of all members, as if none were under way."""
-    if never_began(array):
-        yield array.size, State.CANCELLED.value
-        return
+    waiting = State.CANCELLED.value if never_begin(array) else WAITING_MEMBER
+    shown = SHOWN | {MemberOutcome.WAITING: waiting}
     for number in range((array.size + LENGTH - 1) // LENGTH):
         rest = array.length(number)
         for count, fate in array.block(number).runs if number not in array.unreadable else ():
             if rest:
-                yield min(count, rest), SHOWN[fate.outcome]
+                yield min(count, rest), shown[fate.outcome]
             rest -= min(count, rest)
         if rest:
-            yield rest, WAITING_MEMBER if number not in array.unreadable else UNREADABLE
+            yield rest, waiting if number not in array.unreadable else UNREADABLE

@@ -22,6 +22,7 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import Spec, Status
+from controller.views.gangs import role_name
 
 UNREADABLE = "Unreadable"
 """Shown as the state of a task whose status cannot be read, and of a member whose block cannot."""
@@ -94,7 +95,8 @@ class MemberView(Struct, frozen=True, kw_only=True):
     """A member of an array. `state` is one of MEMBER_STATES, or UNREADABLE.
 
     `attempts` is how many it had so far; `exit_code` and `reason` are those of the last one. `node` and
-    `started_at` (seconds since the Unix epoch) are known only while it is under way.
+    `started_at` (seconds since the Unix epoch) are known only while it is under way. `role` is that of a
+    gang's member; "" if there are no roles.
     """
 
     index: int
@@ -105,6 +107,7 @@ class MemberView(Struct, frozen=True, kw_only=True):
     reason: str = ""
     node: str = ""
     started_at: float | None = None
+    role: str = ""
 
 
 class MemberPage(NamedTuple):
@@ -232,8 +235,9 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
     if number in array.unreadable:
         return MemberFacts(member, array.task, spec, None, None, revision)
     fate = array.fate(member.index)
-    state = State.CANCELLED if never_began(array) else _STATES[fate.outcome]
-    reason = array.task.status.reason if never_began(array) and array.task.status else fate.reason
+    never_ran = fate.outcome is MemberOutcome.WAITING and never_begin(array)
+    state = State.CANCELLED if never_ran else _STATES[fate.outcome]
+    reason = array.task.status.reason if never_ran and array.task.status else fate.reason
     if state is State.CREATED and fate.attempts:
         state = State.WAITING_RETRY
     status = None
@@ -251,9 +255,10 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
     return MemberFacts(member, array.task, spec, state, status, revision)
 
 
-def never_began(array: Array) -> bool:
-    """Whether the array has ended before any member began: so none of them ever runs."""
-    return array.task is not None and array.task.state in FINISHED and not array.has_begun
+def never_begin(array: Array) -> bool:
+    """Whether members that have not begun never do: their array has ended before any did, or is a gang."""
+    has_ended = array.task is not None and array.task.state in FINISHED
+    return has_ended and (array.is_gang or not array.has_begun)
 
 
 def state_within(array: Array, index: int) -> str:
@@ -273,8 +278,9 @@ def counts_of(array: Array) -> dict[str, int]:
         at[SHOWN[outcome]] += count
     at[UNREADABLE] += (hidden := _within_unreadable(array))
     at[WAITING_MEMBER] = max(0, array.waiting - hidden)
-    if never_began(array):
-        at[State.CANCELLED], at[WAITING_MEMBER] = at[WAITING_MEMBER], 0
+    if never_begin(array):
+        at[State.CANCELLED] += at[WAITING_MEMBER]
+        at[WAITING_MEMBER] = 0
     return at
 
 
@@ -329,10 +335,11 @@ def _others(
         wanted = frozenset(MemberOutcome)
     elif number in array.unreadable:
         wanted = frozenset(MemberOutcome) if UNREADABLE in states else frozenset()
-    elif never_began(array):
-        wanted = frozenset(MemberOutcome) if State.CANCELLED in states else frozenset()
     else:
         wanted = frozenset(_OUTCOMES[state] for state in states if state in _OUTCOMES)
+        if never_begin(array):
+            cancelled = frozenset({MemberOutcome.WAITING} if State.CANCELLED in states else ())
+            wanted = wanted - {MemberOutcome.WAITING} | cancelled
     waiting = length - block.ended_within(length).total()
     if not any(waiting if outcome is MemberOutcome.WAITING else block.counts[outcome] for outcome in wanted):
         return
@@ -343,13 +350,14 @@ def _others(
 
 
 def _with_status(array: Array, index: int) -> MemberView:
-    task, state = array.members[index], state_within(array, index)
+    task, state, role = array.members[index], state_within(array, index), role_name(array.spec, index)
     if state in _GROUPS["finished"]:
-        return _of_fate(index, task.id, fate_of(task))  # as it is told once it is folded
+        return _of_fate(index, task.id, role, fate_of(task))  # as it is told once it is folded
     status = task.status if state != UNREADABLE else None
     return MemberView(
         index=index,
         name=task.id,
+        role=role,
         state=state,
         attempts=status.attempt if status is not None else 0,
         exit_code=status.exit_code if status is not None else None,
@@ -362,18 +370,20 @@ def _with_status(array: Array, index: int) -> MemberView:
 def _of_block(array: Array, index: int, fate: Fate) -> MemberView:
     name = str(MemberName(array.name, index))
     if index // LENGTH in array.unreadable:
-        return MemberView(index=index, name=name, state=UNREADABLE)
-    if never_began(array):
+        return MemberView(index=index, name=name, role=role_name(array.spec, index), state=UNREADABLE)
+    role = role_name(array.spec, index)
+    if fate.outcome is MemberOutcome.WAITING and never_begin(array):
         assert array.task is not None
         reason = array.task.status.reason if array.task.status is not None else ""
-        return MemberView(index=index, name=name, state=State.CANCELLED, reason=reason)
-    return _of_fate(index, name, fate)
+        return MemberView(index=index, name=name, role=role, state=State.CANCELLED, reason=reason)
+    return _of_fate(index, name, role, fate)
 
 
-def _of_fate(index: int, name: str, fate: Fate) -> MemberView:
+def _of_fate(index: int, name: str, role: str, fate: Fate) -> MemberView:
     return MemberView(
         index=index,
         name=name,
+        role=role,
         state=SHOWN[fate.outcome],
         attempts=fate.attempts,
         exit_code=fate.exit_code,

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from controller.core.model import quarantine
 from controller.core.model.arrays import MemberName
-from controller.core.model.codec import decode_history
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.requests import ON_HOLD, RequestKind
 from controller.core.model.resources import ZERO
-from controller.core.model.task import Policy, Pool, Reserve, Status, Step, StopReason
+from controller.core.model.task import Policy, Pool, Reserve, Status
 from controller.core.planning.attestation import is_unreadable, unattested
-from controller.core.planning.start_faults import START_DELAYED
-from controller.errors import CorruptValue
 from controller.views.dependencies import Sees
 from controller.views.explain_arrays import (
     explain_array,
@@ -27,22 +24,14 @@ from controller.views.explain_arrays import (
     explain_member_ended,
 )
 from controller.views.explain_dependencies import explain_gate, explain_kept, never_again, retry_from
+from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
+from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
 from controller.views.words import at, lacking, listed, span, words_of
 
 __all__ = ["at", "explain", "span"]
-
-_STOPPING: dict[str, str] = {
-    StopReason.CANCEL: "a cancel was requested",
-    StopReason.START_DEADLINE: "its start deadline has passed",
-    StopReason.RUN_DEADLINE: "its run deadline has passed",
-    StopReason.SPEC_DELETED: "its spec was deleted",
-    StopReason.MAIN_ENDED: "its main container has ended",
-    StopReason.MAIN_NOT_STARTED: "its main container could not be started",
-    StopReason.PREEMPTED: "it is preempted",
-}
 
 
 def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) -> str:
@@ -83,23 +72,19 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
     elif task.spec_error and task.status is None:
         sentence = f"The spec of {task_id} is invalid ({task.spec_error}), so the leader will mark it Failed"
     elif task.status is not None and task.status.is_holding:
-        sentence = _holding(task, task.status, now)
+        if task.status.reserved:
+            sentence = explain_gang_holding(model, task, task.status, now)
+        else:
+            sentence = f"{explain_holding(task, task.status, now)}{explain_own_gang(task)}"
     elif task.array is not None:
-        sentence = explain_array(task, task.array, lambda: _waiting(model, task, now, sees))
-        sentence = f"{sentence}{_engineless(model, now)}"
+        if task.array.is_gang:
+            sentence = explain_gang(model, task, task.array, lambda: _waiting(model, task, now, sees))
+        else:
+            sentence = explain_array(task, task.array, lambda: _waiting(model, task, now, sees))
+        sentence = f"{sentence}{explain_preempted(task)}{_engineless(model, now)}"
     else:
         sentence = f"{_waiting(model, task, now, sees)}{explain_preempted(task)}{_engineless(model, now)}"
     return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
-
-
-def _because(told: Status | Step) -> str:
-    words = ": ".join(words_of(part) for part in (told.reason, told.message) if part)
-    exit_code = told.exit_code if isinstance(told, Status) else None
-    return (
-        f"{words} (exit code {exit_code})"
-        if exit_code is not None and f"code {exit_code}" not in words
-        else words
-    )
 
 
 # -- finished
@@ -112,9 +97,9 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     if told := explain_member_ended(task, now):
         return told
     sentence = f"{task.id} ended as {status.state} at {at(status.finished_at)}"
-    if task.array is None:
+    if task.array is None or task.array.is_gang:
         sentence += f", after {counted(status.attempt, 'attempt')}"
-    if because := _because(status):
+    if because := because_of(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
     kept = explain_kept(model, task)
@@ -131,95 +116,6 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     again = retry_from(model, task, sees) or (explain_ended(task.array) if task.array is not None else "")
     again = again or f"`tally retry {task.id}` runs it again"
     return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
-
-
-# -- holding
-
-
-def _holding(task: Task, status: Status, now: float) -> str:
-    attempt = f"attempt {status.attempt} of {task.id}" + (f" on {status.node}" if status.node else "")
-    holds = f"holds {status.hold} of pool {status.pool}"
-    if status.lost_since is not None:
-        return _lost(task, status, f"{attempt} {holds}", now)
-    if status.stopping:
-        return (
-            f"{attempt} is being stopped because {_why_stopped(status)},"
-            f" and {holds} until its end is observed"
-        )
-    if status.state is State.RUNNING:
-        since = status.started_at or status.admitted_at or now
-        limit = task.spec.deadlines.run_seconds if task.spec is not None else None
-        ends = (
-            f"; it is stopped in {span(since + limit - now)} if it has not ended by then"
-            if limit is not None
-            else ""
-        )
-        return f"{attempt} has been running since {at(since)} ({span(now - since)}), and {holds}{ends}"
-    since = status.admitted_at or now
-    limit = task.spec.deadlines.start_seconds if task.spec is not None else None
-    ends = (
-        f"; it is stopped in {span(since + limit - now)} if it is not running by then"
-        if limit is not None
-        else ""
-    )
-    admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
-    if status.reason == START_DELAYED:
-        return (
-            f"{admitted} and could not be started yet: {words_of(status.message)}; Tally retries, with"
-            f" increasing pauses{ends}"
-        )
-    said = f"; the engine says: {because}" if (because := _because(status)) else ""
-    return f"{admitted} and has not been seen running yet{said}{ends}"
-
-
-def _lost(task: Task, status: Status, held: str, now: float) -> str:
-    since = status.lost_since or now
-    replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
-    then = (
-        f"; it is replaced in {span(since + replace_after - now)}, as its on_lost allows"
-        if replace_after is not None
-        else ""
-    )
-    # A later stop puts its own words into the status, but the words of the loss are what helps.
-    because = _because(_step_of(status, Event.NOTED, round(since, 3)) or status)
-    said = f" ({because})" if because else ""
-    if status.stopping:
-        stop = _step_of(status, Event.STOP_REQUESTED)
-        then += (
-            f"; it was told to stop{f' {span(now - stop.at)} ago' if stop is not None else ''}, because"
-            f" {_why_stopped(status)}"
-        )
-    return (
-        f"{held} and has been lost since {at(since)} ({span(now - since)}){said}:"
-        f" nothing proves that it stopped, so its resources stay held{then};"
-        f" if you know that it no longer runs, confirm it with `tally confirm-stopped {task.id}`"
-    )
-
-
-def _why_stopped(status: Status) -> str:
-    told = _step_of(status, Event.STOP_REQUESTED) or status
-    if fault := status.start_fault:
-        return f"it cannot start ({fault}: {words_of(told.message)})"
-    why = _STOPPING.get(status.stopping, status.stopping)
-    return f"{why}: {words_of(told.message)}" if status.stopping == StopReason.PREEMPTED else why
-
-
-def _step_of(status: Status, event: Event, when: float | None = None, reason: str = "") -> Step | None:
-    """The last such step of the current attempt; None if the history lacks it, or cannot be read."""
-    try:
-        steps = decode_history(status)
-    except CorruptValue:
-        return None
-    return next(
-        (
-            s
-            for s in reversed(steps)
-            if (s.attempt, s.event) == (status.attempt, event)
-            and when in (None, s.at)
-            and reason in ("", s.reason)
-        ),
-        None,
-    )
 
 
 # -- waiting
@@ -248,13 +144,13 @@ def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
 
 
 def _on_hold(task: Task, status: Status, now: float) -> str:
-    step = _step_of(status, Event.NOTED, reason=ON_HOLD)
+    step = step_of(status, Event.NOTED, reason=ON_HOLD)
     since = f" since {at(step.at)} ({span(now - step.at)}): {words_of(step.message)}" if step else ""
     return f"is on hold{since}; `tally release {task.id}` puts it into the queue of pool {task.pool} again"
 
 
 def _back_off(task: Task, status: Status, until: float, now: float) -> str:
-    last = f"after {_because(status)}" if _because(status) else f"after attempt {status.attempt}"
+    last = f"after {because_of(status)}" if because_of(status) else f"after attempt {status.attempt}"
     when = f"{at(until)}, in {span(until - now)}"
     return (
         f"its back-off {last} ends at {when}"
@@ -360,7 +256,8 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
 
 
 def _requests(task: Task) -> str:
-    is_told = task.array is not None and task.array.has_begun and task.state not in FINISHED
+    array = task.array if task.array is not None and not task.array.is_gang else None
+    is_told = array is not None and array.has_begun and task.state not in FINISHED
     kinds = sorted(kind for kind in task.requests if kind is RequestKind.CHANGE or not is_told)
     return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
 

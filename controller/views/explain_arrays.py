@@ -66,6 +66,8 @@ def explain_ended(array: Array) -> str:
     """The command that runs again what has not succeeded in an array that has ended."""
     failed, cancelled = array.counts[MemberOutcome.FAILED], array.counts[MemberOutcome.CANCELLED]
     name = array.name
+    if array.is_gang:
+        return f"`tally retry {name}` runs all of its members again"
     if not failed or not cancelled:
         which = "the failed" if failed else "the cancelled"
         return f"`tally retry {name}` runs {which} members again" if failed or cancelled else ""
@@ -184,6 +186,6 @@ def _again(found: MemberFacts) -> str:
     array = found.array
     if found.state is State.SUCCEEDED or array.state is State.SUCCEEDED:
         return ""
-    if array.array is not None and not array.array.has_begun:
-        return f"; `tally retry {array.id}` runs the whole array"
+    if array.array is not None and (array.array.is_gang or not array.array.has_begun):
+        return f"; `tally retry {array.id}` runs the whole {'gang' if array.array.is_gang else 'array'}"
     return f"; `tally retry {array.id}[{found.member.index}]` runs it again"

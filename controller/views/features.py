@@ -14,6 +14,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import DEFAULT_OWNER, StopReason
+from controller.views.gangs import is_gang
 
 FeatureState = Literal["on", "off", "dropping"]
 
@@ -105,6 +106,9 @@ def _task_uses(task: Task, name: str) -> bool:
     status = task.status
     if name == features.DEPENDENCIES:
         return bool(task.spec is not None and task.spec.after) or (status is not None and status.gated)
+    if name == features.GANGS:
+        is_member = status is not None and (status.of_gang or bool(status.reserved))
+        return is_member or is_gang(task.spec)
     if name == features.CHANGES:
         return RequestKind.CHANGE in task.requests or (
             status is not None

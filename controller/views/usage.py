@@ -26,6 +26,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.core.model.scalars import parse_duration
 from controller.core.model.shares import DAY_MS, decode_amounts, digits, time_after
 from controller.errors import CorruptValue, InvalidField
+from controller.views.gangs import is_gang
 
 BY = ("owner", "pool")
 _LABEL = "label="
@@ -224,7 +225,7 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
     """
     now = time_after(model.charged_at, now)
     totals: dict[str, Used] = {}
-    is_cut = is_gone = False
+    is_cut = is_gone = has_gangs = False
     notes = [
         "tasks that were removed after their retention are not counted, and an attempt that has ended is"
         " counted with what its task asks for"
@@ -233,7 +234,7 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
         notes.append("what an attempt was lost or being stopped is counted as if it had been at its end")
     begin, until = span[0] or 0, now if span[1] is None else span[1]
     for task in model.tasks.values():
-        if task.status is None or task.frozen or (pool and task.pool != pool):
+        if task.status is None or task.frozen or (pool and task.pool != pool) or _is_of_gang(task):
             continue
         if task.spec is None:
             is_gone = True
@@ -244,18 +245,29 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
             notes.append(f"the history of task {task.id} cannot be read, and is left out")
             continue
         is_cut |= task.status.steps > len(task.status.history)
+        has_gangs |= bool(holds) and is_gang(task.spec)
         record = model.pools.get(task.pool)
         asked = demand(task.spec, record.pool if record is not None else None)
         for held in holds:
             value = task.spec.labels.get(key, NO_LABEL)
-            hold = asked if held.is_over else task.status.hold
+            hold = asked if held.is_over or task.status.reserved else task.status.hold
             used = Used(*(times(hold, elapsed) for elapsed in held.within(begin, until)))
             totals[value] = totals.get(value, NOTHING).plus(used)
     if is_gone:
         notes.append("tasks whose spec was deleted are left out: what their labels were is not known")
+    if has_gangs:
+        notes.append(
+            "a gang is counted whole until all of its members have ended, as if none had ended before"
+        )
     if is_cut:
         notes.append("the oldest steps of some tasks are no longer stored: what they held then is left out")
     return Usage(by=f"{_LABEL}{key}", since=span[0], until=until, items=_lines(totals), notes=notes)
+
+
+def _is_of_gang(task: Task) -> bool:
+    """Whether what it holds is counted with its gang."""
+    gang = task.source.status if task.source is not None else None
+    return task.status is not None and task.status.of_gang and gang is not None
 
 
 class _Hold(NamedTuple):

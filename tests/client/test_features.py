@@ -42,7 +42,7 @@ def stored(client: Client, key: str) -> dict[str, Any] | None:
     return dict(json.loads(item.value)) if item is not None else None
 
 
-OTHERS = {"arrays": "off", "attested": "off", "dependencies": "off", "notify": "off", "schedules": "off"}
+OTHERS = dict.fromkeys(("arrays", "attested", "dependencies", "gangs", "notify", "schedules"), "off")
 """Those that no test here turns on."""
 
 

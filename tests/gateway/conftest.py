@@ -64,7 +64,7 @@ As = Callable[[str], httpx.Client]
 def _features(client: Client, put_raw: PutRaw) -> None:
     """As a replica that leads would have it: tasks have owners and members, and wait for others."""
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    known = ["arrays", "changes", "dependencies", "owners"]
+    known = ["arrays", "changes", "dependencies", "gangs", "owners"]
     put_raw("leader", release("r1", knows=known))
     for name in known:
         client.features.enable(name)

@@ -74,22 +74,23 @@ def parse_array(raw: object, field: str) -> ArraySpec:
     if isinstance(raw, ArraySpec):
         return raw
     fields = dict(mapping(raw, field, "expected a mapping such as {size: 1000, max_running: 50}"))
-    values = read_fields(fields, _FIELDS, f"{field}.")
+    values = read_fields(fields, _GANG_FIELDS if fields.get("gang") is True else _FIELDS, f"{field}.")
     if roles := values.get("roles"):
         size = sum(role.size for role in roles)
         if values.setdefault("size", size) != size:
             problem = f"is {values['size']:,}, but its roles have {size:,} members in all: leave it out"
             raise InvalidField(f"{field}.size", problem)
     if "size" not in values:
-        raise InvalidField(f"{field}.size", f"is missing: give the number of members, 1 to {MAX_SIZE}")
+        most = f"1 to {MAX_GANG:,}, or `roles`" if values.get("gang") else f"1 to {MAX_SIZE:,}"
+        raise InvalidField(f"{field}.size", f"is missing: give the number of members, {most}")
     array = ArraySpec(**values)
     if not array.gang and array.roles:
-        raise InvalidField(f"{field}.roles", "are of a gang: add `gang: true`")
+        raise InvalidField(f"{field}.roles", "are those of a gang: add `gang: true` beside them")
     if array.gang and array.max_running is not None:
         raise InvalidField(f"{field}.max_running", "means nothing for a gang, which runs whole: leave it out")
     if array.gang and array.size > MAX_GANG:
-        problem = f"is {array.size:,}, but a gang has at most {MAX_GANG:,} members"
-        raise InvalidField(f"{field}.size", problem)
+        problem = f"have {array.size:,} members in all, but a gang has at most {MAX_GANG:,}"
+        raise InvalidField(f"{field}.roles", problem)
     return array
 
 
@@ -173,6 +174,10 @@ def _size(raw: object, field: str) -> int:
     return parse_integer(raw, field, 1, MAX_SIZE)
 
 
+def _size_of_gang(raw: object, field: str) -> int:
+    return parse_integer(raw, field, 1, MAX_GANG)
+
+
 _FIELDS: dict[str, Parse] = {
     "size": _size,
     "max_running": _size,
@@ -180,3 +185,4 @@ _FIELDS: dict[str, Parse] = {
     "gang": parse_boolean,
     "roles": parse_roles,
 }
+_GANG_FIELDS = _FIELDS | {"size": _size_of_gang}

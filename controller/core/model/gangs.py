@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from controller.core.model.fields import Parse, mapping, read_fields
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.scalars import parse_integer, parse_name, parse_strings
+from controller.core.model.scalars import parse_integer, parse_name, parse_strings, shown
 from controller.errors import InvalidField
 
 MAX_GANG = 10_000
@@ -71,8 +71,8 @@ def parse_roles(raw: object, field: str) -> tuple[MemberRole, ...]:
         raise InvalidField(
             field, "expected a list, such as [{name: launcher, size: 1}, {name: worker, size: 8}]"
         )
-    if not 1 <= len(raw) <= MAX_ROLES:
-        raise InvalidField(field, f"has {len(raw)} roles, but 1 to {MAX_ROLES} are allowed")
+    if len(raw) > MAX_ROLES:  # none, as a spec is printed that has none, is as if nothing were given
+        raise InvalidField(field, f"has {len(raw)} roles, but at most {MAX_ROLES} are allowed")
     roles = tuple(_role(each, f"{field}[{number}]") for number, each in enumerate(raw))
     names = [role.name for role in roles]
     for number, name in enumerate(names):
@@ -85,6 +85,9 @@ def _role(raw: object, field: str) -> MemberRole:
     if isinstance(raw, MemberRole):
         return raw
     fields = mapping(raw, field, "expected a mapping such as {name: worker, size: 8, resources: {cpu: 2}}")
+    for name in fields:
+        if name not in _FIELDS and (advice := _ADVICE.get(name)):
+            raise InvalidField(f"{field}.{name}", advice)
     for name in ("name", "size"):
         if fields.get(name) is None:
             raise InvalidField(f"{field}.{name}", "is missing: a role has a name and a size")
@@ -92,12 +95,26 @@ def _role(raw: object, field: str) -> MemberRole:
 
 
 def _name(raw: object, field: str) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise InvalidField(field, f"is {shown(raw)}, expected a name in quotes, such as 'worker'")
     return parse_name(raw, field, "the name of a role")
 
 
 def _size(raw: object, field: str) -> int:
     return parse_integer(raw, field, 1, MAX_GANG)
 
+
+_COUNTS = "is not a field; did you mean size?"
+_AMOUNTS = "is not a field; did you mean resources, as in {name: worker, size: 8, resources: {cpu: 2}}?"
+_COMMON = (
+    "is the same for all roles, and is given for the task: a role has its own resources, command and args"
+)
+_ADVICE = {
+    **dict.fromkeys(("count", "replicas", "members"), _COUNTS),
+    **dict.fromkeys(("cpu", "memory"), _AMOUNTS),
+    **dict.fromkeys(("image", "env", "working_dir", "labels", "retry", "deadlines", "pod_template"), _COMMON),
+}
+"""What is probably meant by a field that no role has."""
 
 _FIELDS: dict[str, Parse] = {
     "name": _name,
