@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from controller.core.model.array_records import Array
-from controller.core.model.gangs import Role, role_of
+from controller.core.model.gangs import MemberRole, role_of
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
@@ -81,5 +81,5 @@ def is_gang(spec: Spec | None) -> bool:
     return spec is not None and spec.array is not None and spec.array.gang
 
 
-def _roles(spec: Spec | None) -> tuple[Role, ...]:
+def _roles(spec: Spec | None) -> tuple[MemberRole, ...]:
     return spec.array.roles if spec is not None and spec.array is not None else ()
