@@ -9,8 +9,8 @@ import math
 import pytest
 
 from controller.core.model.task import Observation, Phase
-from controller.core.planning.events import EngineSilent
-from controller.core.planning.plan import Effect, Forget
+from controller.core.planning.events import EngineSilent, Started
+from controller.core.planning.plan import Effect, Forget, Start
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 AT_ONCE = 10
@@ -62,10 +62,10 @@ def test_a_pass_takes_in_a_part_of_a_list_and_admits_nothing_before_its_end(stag
 def test_nothing_is_kept_of_a_tombstone_but_its_number(stage: Stage) -> None:
     """No record of an attempt, and no timer of an hour: neither from the list, nor from the watch."""
     leader = stage.replica()
+    leader.see(*tombstones(stage))
     for _ in range(2):
         leader.list_engine(*tombstones(stage))
         passes(leader)
-    leader.see(*tombstones(stage))
     assert leader.run() == []
     assert leader.planner.intake.observations() == []
     assert leader.planner.next_wake() is None
@@ -75,15 +75,18 @@ def test_nothing_is_kept_of_a_tombstone_but_its_number(stage: Stage) -> None:
 
 
 def test_a_member_that_has_ended_leaves_nothing(stage: Stage) -> None:
-    """Also if its end is observed again once it is folded."""
+    """Also if its end is observed again, or its start is answered, once it is folded."""
     stage.submit("a", array={"size": 4})
     leader = stage.leader()
     leader.sync()
-    leader.acknowledge(leader.run())
+    begun = [effect for effect in leader.run() if isinstance(effect, Start)]
+    leader.acknowledge(begun)
     ends = [ended(f"a-i{index}", 1, stage.clock.now()) for index in range(4)]
     leader.see(*ends)
     leader.run()
     leader.see(*ends)
+    for effect, seen in zip(begun, ends, strict=True):
+        leader.reconciler.handle(Started(leader.leadership.epoch, effect, seen))
     leader.run()
     assert stage.state("a") == "Succeeded"
     assert leader.planner.intake.observations() == []
@@ -92,13 +95,16 @@ def test_a_member_that_has_ended_leaves_nothing(stage: Stage) -> None:
 
 
 def test_tombstones_are_forgotten_by_the_first_list_after_their_hour(stage: Stage) -> None:
-    """Each is asked for once in a list; those whose task is there again stay."""
+    """Each is asked for once; those whose task is there again by then stay."""
     leader = stage.replica()
     old = tombstones(stage, age=3600)
     leader.list_engine(*old, ended("young", 1, stage.clock.now() - 3599))
+    stage.submit("old-i3")
+    leader.sync()
     passes(leader)
-    effects = leader.effects + leader.run()
-    assert sorted(set(forgotten(effects))) == sorted(str(seen.attempt) for seen in old)
+    leader.run()
+    found = forgotten(leader.effects)
+    assert sorted(found) == sorted(str(seen.attempt) for seen in old if seen.attempt.task_id != "old-i3")
     stage.clock.move(1)
     stage.submit("young")
     leader.sync()

@@ -76,7 +76,6 @@ class Intake:
             case EngineSilent():
                 self.engine_answers = False
                 self._listing = self._next_list = None  # another list follows
-                self._attempts.end_list(is_complete=False)
             case Started():
                 self._started(event.effect.attempt, event.observation, now)
             case StartRefused():
@@ -205,7 +204,7 @@ class Intake:
                 self._agenda.look_at(attempt.id)
             else:
                 self._attempts.drop(attempt.id)
-        self._attempts.end_list(is_complete=True)
+        self._attempts.end_list()
         if is_back:
             for attempt in self._attempts:
                 if attempt.failures:

@@ -159,19 +159,18 @@ class Attempts:
         return self._highest.get(task_id, 0)
 
     def begin_list(self) -> None:
-        """A full list is taken in from now on: what is noted meanwhile is what the engine may have."""
+        """A full list is taken in from now on: what is noted until `end_list` is what the engine may have.
+
+        If the list is given up, nothing is forgotten until the end of another one.
+        """
         self._relisted = {}
 
-    def end_list(self, *, is_complete: bool) -> None:
-        """The full list was taken in: forget all names that are neither noted since nor known here.
-
-        Not `is_complete`: it was given up, so forget nothing.
-        """
-        if is_complete and self._relisted is not None:
-            for attempt in self:
-                self.note(attempt.id)
-            self._highest = self._relisted
-        self._relisted = None
+    def end_list(self) -> None:
+        """The full list was taken in: forget all names that are neither noted since nor known here."""
+        assert self._relisted is not None
+        for attempt in self:
+            self.note(attempt.id)
+        self._highest, self._relisted = self._relisted, None
 
     def drop(self, attempt: AttemptId) -> None:
         """Forget what is known of an attempt."""
