@@ -56,8 +56,8 @@ def published(core: Any, namespace: str, service: str) -> dict[str, str]:
     """The host names of the Service, and their pods: what a DNS server of the cluster answers from."""
     group, selector = "discovery.k8s.io", f"kubernetes.io/service-name={service}"
     api: Any = client.CustomObjectsApi(core.api_client)
-    versions = client.ApisApi(core.api_client).get_api_versions().groups
-    (version,) = [each.preferred_version.version for each in versions if each.name == group]
+    versions: Any = client.ApisApi(core.api_client).get_api_versions()
+    (version,) = [each.preferred_version.version for each in versions.groups if each.name == group]
     slices = api.list_namespaced_custom_object(
         group, version, namespace, "endpointslices", label_selector=selector
     )
@@ -114,13 +114,12 @@ def test_members_meet_by_name_also_in_the_round_after_one_has_failed(
         timeout=PATIENCE,
         poll=0.5,
     )
-    for pod in pods:
-        wait_until(
-            lambda pod=pod: in_pod(core, namespace, pod, "ls /work/met") == "/work/met\n",
-            f"{pod} having met all",
-            timeout=PATIENCE,
-            poll=0.5,
-        )
+    wait_until(
+        lambda: all(in_pod(core, namespace, pod, "ls /work/met") == "/work/met\n" for pod in pods),
+        "all having met all",
+        timeout=PATIENCE,
+        poll=0.5,
+    )
     for pod in pods:
         in_pod(core, namespace, pod, "touch /work/go")
     with tally.client() as users:
