@@ -18,7 +18,7 @@ def submit_gang(client: Client, name: str, owner: str = "default") -> None:
 
 
 def begin_gang(put_status: PutStatus, name: str, owner: str = "default") -> int:
-    """It is admitted: its launcher runs, a worker has begun, and the others have not. Returns the revision."""
+    """It is admitted: its launcher runs, one worker has begun, and two have not. Returns the revision."""
     left = (Reserved(0, Vector({"cpu": 100})), Reserved(2, Vector({"cpu": 50})))
     put_status(name, State.PENDING, reserved=left, owner=owner)
     put_status(f"{name}-i0", State.RUNNING, array=name, index=0, of_gang=True, node="n1", owner=owner)
