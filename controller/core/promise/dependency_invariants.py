@@ -41,7 +41,7 @@ def _unknown(task: Task, names: Sequence[str]) -> Finding:
 
 def _early(model: Model, task: Task) -> Iterator[Finding]:
     """A finding for each parent that had not ended as wanted when the task began for the first time."""
-    began = next((step.at for step in _whole_history(task) if step.event == Event.ADMITTED), None)
+    began = next((_when(step) for step in _whole_history(task) if step.event == Event.ADMITTED), None)
     if began is None or task.spec is None:
         return
     for dependency in task.spec.after:
@@ -70,10 +70,15 @@ def _whole_history(task: Task) -> list[Step]:
         return []
 
 
-def _states_at(steps: Sequence[Step], at: float) -> Iterator[State]:
-    """The states of a task at that time: several, if it changed in that very millisecond."""
+def _when(step: Step) -> tuple[int, float]:
+    """When a step was taken: by its epoch first, since the clock of the next leader may be behind."""
+    return step.epoch, step.at
+
+
+def _states_at(steps: Sequence[Step], when: tuple[int, float]) -> Iterator[State]:
+    """The states of a task then: several, if it changed in that very millisecond."""
     for step, following in pairwise(steps):
-        if step.at <= at <= following.at:
+        if _when(step) <= when <= _when(following):
             yield State(step.state)
-    if steps[-1].at <= at:
+    if _when(steps[-1]) <= when:
         yield State(steps[-1].state)
