@@ -24,13 +24,14 @@ Make = Callable[..., dict[str, Any]]
 SERVICE = Path(__file__).parents[2] / "deploy/kubernetes/components/gangs/service.yaml"
 SIZE = 3
 MEET = """
-cd /work && httpd -p "$BIND:$(echo $PORTS | cut -d ' ' -f $((TALLY_ARRAY_INDEX + 1)))"
 [ "$TALLY_ATTEMPT $TALLY_ARRAY_INDEX" != "1 2" ] || exit 7
+cd /work
 echo "$TALLY_ROLE $TALLY_ROLE_INDEX of $TALLY_ROLE_SIZE, led by $MASTER_ADDR" | tee index.html
+httpd -p "$BIND:$(echo $PORTS | cut -d ' ' -f $((TALLY_ARRAY_INDEX + 1)))" || exit 1
 for index in $(seq 0 $((TALLY_ARRAY_SIZE - 1))); do
   host=$(printf "$TALLY_ARRAY_HOSTS" $index)
   url="http://$host:$(echo $PORTS | cut -d ' ' -f $((index + 1)))/index.html"
-  until said=$(wget -q -O - "$url"); do sleep 0.2; done
+  until said=$(wget -q -O - "$url" 2>/dev/null); do sleep 0.2; done
   echo "$host says: $said"
 done
 touch met
