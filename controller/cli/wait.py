@@ -79,11 +79,19 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
             f"{len(missed)} of {len(views)} did not reach"
             f" {'succeeded' if target == 'finished' else target}: "
             f"{told}{' …' if len(missed) > 5 else ''}",
-            f"`tally describe task {first.id}` and `tally logs {first.id}` show more."
-            if first.attempt
-            else f"It never ran: `tally explain {first.id}` says why.",
+            _more(first),
         )
         raise typer.Exit(ERROR)
+
+
+def _more(view: TaskView) -> str:
+    """Where to read why the task has not come to that state."""
+    if view.spec is not None and view.spec.array is not None:
+        told = f"{view.message}: " if view.message else ""
+        return f"{told}`tally get task {view.id} --members` shows its members."
+    if view.attempt:
+        return f"`tally describe task {view.id}` and `tally logs {view.id}` show more."
+    return f"It never ran: `tally explain {view.id}` says why."
 
 
 @contextmanager

@@ -44,7 +44,13 @@ class Outputs:
         only on the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be
         read from this machine.
         """
-        number = self._reading.task(task_id).attempt if attempt is None else attempt
+        view = self._reading.task(task_id)
+        number = view.attempt if attempt is None else attempt
+        if view.spec is not None and view.spec.array is not None:
+            raise NotFound(
+                f"task {task_id!r} is an array, and has no output of its own: name a member, such as"
+                f" {task_id}-i0 (`tally get task {task_id} --members` lists them)"
+            )
         if number < 1:
             raise NotFound(
                 f"task {task_id!r} has not started yet, and has no output: see `tally explain {task_id}`"

@@ -301,9 +301,13 @@ def _folded(array: Array) -> dict[MemberOutcome, int]:
 
 
 def _within_unreadable(array: Array) -> int:
-    """How many members without a status have a block that cannot be read."""
+    """How many members have a status that cannot be read, or none, and a block that cannot be read."""
     under_way = sum(index // LENGTH in array.unreadable for index in array.members) if array.unreadable else 0
-    return sum(array.length(number) for number in array.unreadable) - under_way
+    hidden = (
+        index for index in array.hidden if index < array.size and index // LENGTH not in array.unreadable
+    )
+    own = sum(not array.fate(index).has_ended for index in hidden)
+    return sum(array.length(number) for number in array.unreadable) - under_way + own
 
 
 def _first_failed(array: Array) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controller.core.model.array_records import Array
-from controller.core.model.arrays import Ranges
+from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.blocks import KIND, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
@@ -50,6 +50,9 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
             " failed (fail_fast)"
         )
     index = _next(array)
+    if index is None and array.hidden:
+        name = MemberName(array.name, min(array.hidden))
+        return f"{sentence}; the status of {name} cannot be read: `tally audit` prints what to do"
     if index is None:
         return sentence
     limited = array.spec is not None and array.spec.array is not None and array.spec.array.max_running
@@ -141,9 +144,7 @@ def _have(number: int) -> str:
 
 
 def _next(array: Array) -> int | None:
-    return next(
-        (index for index in array.indexes((MemberOutcome.WAITING,)) if index not in array.members), None
-    )
+    return next((index for index in array.indexes((MemberOutcome.WAITING,)) if array.is_at_rest(index)), None)
 
 
 def _unreadable(array: Array) -> str:
@@ -188,4 +189,7 @@ def _again(found: MemberFacts) -> str:
         return ""
     if array.array is not None and (array.array.is_gang or not array.array.has_begun):
         return f"; `tally retry {array.id}` runs the whole {'gang' if array.array.is_gang else 'array'}"
-    return f"; `tally retry {array.id}[{found.member.index}]` runs it again"
+    if array.array is not None and array.array.fails:
+        again = f"`tally retry {array.id}` runs all that did not succeed"
+        return f"; nothing of it runs while one has failed (fail_fast): {again}"
+    return f"; `tally retry {found.member}` runs it again"

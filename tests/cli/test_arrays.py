@@ -112,3 +112,11 @@ def test_a_kept_log_of_a_folded_member(tally: Tally, render: str, put_raw: PutRa
     kept = kept_log.KeptLog(attempt=2, text="its last words\n", truncated=False, at=1.0)
     put_raw("logs/render-i1", kept_log.encode(kept, Op("a leader")))
     assert tally("logs", "render[1]", "--state-dir", str(tmp_path)).out == "its last words\n"
+
+
+def test_wait_and_logs_of_an_array_name_its_members(tally: Tally, render: str, put_status: PutStatus) -> None:
+    put_status(render, State.FAILED, message="1 of 100 members failed: 1")
+    told = tally("wait", render, "--timeout", "5")
+    assert "1 of 100 members failed: 1: `tally get task render --members`" in told.err.replace("\n", " ")
+    assert "never ran" not in told.err
+    assert "is an array, and has no output of its own: name a member" in tally("logs", render).err

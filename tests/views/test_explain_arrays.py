@@ -111,6 +111,15 @@ def test_a_block_cannot_be_read(stage: Stage, leader: StagedReplica) -> None:
     assert why(stage, "a-i1500") == f"What has become of a-i1500 cannot be read: {said}"
 
 
+def test_the_status_of_a_member_cannot_be_read(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("a", array={"size": 2})
+    stage.put(stage.keys.state("a-i1"), b"{")
+    step(leader)
+    end(leader, "a-i0-1")
+    told = explain(stage.model(), "a", stage.clock.now())
+    assert "1 cannot be read and 0 wait; the status of a-i1 cannot be read: `tally audit`" in told
+
+
 def test_the_phases_of_a_member(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 6}, retention_seconds=3600)
     step(leader)
@@ -124,7 +133,7 @@ def test_the_phases_of_a_member(stage: Stage, leader: StagedReplica) -> None:
     end(leader)
     assert why(stage, "a-i0") == (
         "a-i0, member 0 of a, ended as Failed, after 1 attempt: Failed (exit code 3); a has not ended, and it"
-        " is known until that is removed; `tally retry a[0]` runs it again."
+        " is known until that is removed; `tally retry a-i0` runs it again."
     )
     end(leader, 1, 2, 3, 4)
     end(leader, 5)
