@@ -21,7 +21,7 @@ def through(document: Any) -> Any:
     return json.loads(json.dumps(document))
 
 
-@pytest.fixture(scope="module", params=range(12))
+@pytest.fixture(scope="module", params=range(20, 32))
 def model(request: pytest.FixtureRequest) -> Model:
     """What a simulated installation has come to: tasks in all states, with their histories."""
     simulation = Simulation(Scenario(request.param, sharing=True, steps=700))

@@ -101,7 +101,8 @@ def test_a_failure_is_shown_whole_and_small() -> None:
     """The seed and how to run it again, the last events of a smaller run, and its task's history; the same
     each time.
     """
-    scenario = Scenario(seed=4, steps=2000, tasks=20, faults=frozenset({"crash", "removed-by-hand"}))
+    faults = frozenset({"crash", "removed-by-hand"})
+    scenario = Scenario(seed=4, steps=2000, tasks=20, faults=faults, arrays=False)
     with applied(next(mutant for mutant in MUTANTS if mutant.name == "a release is forgotten")):
         error = failure(scenario)
         assert error is not None
@@ -112,8 +113,8 @@ def test_a_failure_is_shown_whole_and_small() -> None:
     first, again, *_ = shown.splitlines()
     assert first.startswith("Violation: I1: ")
     sizes = f"STEPS={small.steps} REPLICAS={small.replicas} TASKS={small.tasks}"
-    faults = f"FAULTS={','.join(sorted(small.faults or ()))} DENSITY=1"
-    assert again == f"again: SEED=4 {sizes} {faults} make simulate"
+    told = f"FAULTS={','.join(sorted(small.faults or ()))} DENSITY=1"
+    assert again == f"again: SEED=4 {sizes} {told} make simulate"
     assert re.search(r"^ +\d+\.\d+ etcd commit ", shown, re.MULTILINE), "the trace"
     history = r"^t\d+(-i\d+)?: \w+\n.*Created --admitted--> Pending"
     assert re.search(history, shown, re.MULTILINE), "a task's history"
