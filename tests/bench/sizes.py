@@ -39,7 +39,7 @@ class Sizes:
     owners: int  # B14
     owned: int  # B14: waiting tasks, of all owners
     changed: int  # B15
-    waiting: int  # B17, B18
+    waiting: int  # B17, B18, B19
     peers: int  # 0: not run
 
 

@@ -12,6 +12,7 @@ from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As
 from tests.support.array_records import begin_array, submit_array
+from tests.support.gang_records import begin_gang, submit_gang
 
 
 @pytest.fixture
@@ -71,3 +72,28 @@ def test_members_are_asked_for(as_: As, at: str, client: Client) -> None:
     [request] = [each for each, _ in client._reading.tasks("render").tasks["render"].requests.values()]
     assert (request.members, request.by) == ("7-8", "alice")
     assert client.get("render").state is State.RUNNING
+
+
+def test_a_part_of_a_gang_is_refused_with_the_reason(as_: As, client: Client, put_status: PutStatus) -> None:
+    submit_gang(client, "train", owner="vision")
+    at = f"?min_revision={begin_gang(put_status, 'train', 'vision')}&wait=20"
+    alice = as_("alice")
+    found = alice.get(f"/v1/tasks/train/members{at}").json()
+    assert [each["role"] for each in found["items"]] == ["launcher", "worker", "worker", "worker"]
+    assert alice.get(f"/v1/tasks/train/members/runs{at}").json()["runs"] == [
+        [1, "Running"],
+        [1, "Pending"],
+        [2, "Waiting"],
+    ]
+    bodies: list[tuple[str, dict[str, object]]] = [
+        ("train/cancel", {"members": "3"}),
+        ("train/retry", {"only_failed": True}),
+        ("train-i3/cancel", {}),
+    ]
+    for path, body in bodies:
+        refused = alice.post(f"/v1/tasks/{path}", json=body)
+        assert refused.status_code == 409
+        assert "which runs and ends whole: ask for all of it, as train" in refused.json()["detail"]
+    assert not client._reading.tasks("train").tasks["train"].requests
+    assert as_("bob").post("/v1/tasks/train-i3/cancel", json={}).status_code == 404
+    assert alice.post("/v1/tasks/train/cancel", json={}).status_code in (200, 202)
