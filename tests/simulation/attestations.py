@@ -41,7 +41,8 @@ def wrong_step(
 
     `pool` is the task's pool, and `definition` its value; None if there is none.
     """
-    admits = new.state == "Pending" and (old is None or old.state in WAITING)
+    # a member of a gang is admitted with that, and takes over its part later
+    admits = new.state == "Pending" and (old is None or old.state in WAITING) and not new.of_gang
     refuses = new.reason == "Unattested" and new.state == "Failed" and (old is None or old.state in WAITING)
     if not admits and not refuses:
         return ""
