@@ -17,7 +17,7 @@ from controller.core.promise.invariants import check_model
 from tests.scenarios.test_array_audit import write_status
 from tests.scenarios.test_arrays import end, records, step
 from tests.scenarios.test_gangs import admit, runs
-from tests.support.bench import Stage, StagedReplica, observation
+from tests.support.bench import Stage, StagedReplica, observation, stops
 
 ATTEMPTS = ("g-i0-1", "g-i1-1", "g-i2-1")
 
@@ -123,16 +123,23 @@ def test_what_is_reserved_is_changed(stage: Stage, leader: StagedReplica) -> Non
 
 
 def test_the_gangs_status_is_deleted(stage: Stage, leader: StagedReplica) -> None:
-    """It begins anew once its members have ended, with an attempt that was never used."""
+    """Its members are stopped; it begins anew once they have ended, with an attempt that was never used."""
     step(leader)
     runs(leader, *ATTEMPTS)
     stage.delete(stage.keys.state("g"))
+    leader.sync()
+    effects = leader.run()
+    assert sorted(stops(effects)) == list(ATTEMPTS)
+    leader.acknowledge(effects)
+    stage.request("g", RequestKind.CANCEL)
     act(leader)
-    assert stage.state("g") == "Created"
+    assert stage.state("g") == "Created"  # it is cancelled when they have ended
     assert stage.held() == {"cpu": "3"}
     act(leader, *ATTEMPTS)
+    assert (stage.state("g"), stage.held()) == ("Cancelled", {})
+    stage.request("g", RequestKind.RETRY)
+    act(leader)
     assert stage.status("g").attempt == 2
-    assert records(stage, "states") == ["g", "g-i0", "g-i1", "g-i2"]
     assert stage.held() == {"cpu": "3"}
     stage.check()
 

@@ -16,7 +16,7 @@ from controller.core.model.arrays import MemberName, environment
 from controller.core.model.blocks import Block, Fate, MemberOutcome
 from controller.core.model.demand import of_role
 from controller.core.model.gangs import role_environment, role_of
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import HOLDING, WAITING, State
 from controller.core.model.records import Own, Task
 from controller.core.model.task import Deadlines, Spec
 from controller.errors import CorruptValue
@@ -213,6 +213,9 @@ class Arrays:
             self.busy[array.name] = None
         if array.name in self.logs:
             self.gone[array.name] = None
+        if array.is_gang and task.state not in HOLDING:
+            for member in array.members.values():  # if any is under way, somebody has written the status
+                self._touch(member.id)
         self.opening.pop(array.name, None)
         if is_one and task.status is not None and task.status.reserved and not task.status.stopping:
             self.opening[array.name] = None

@@ -81,7 +81,12 @@ def parse_stored_spec(raw: object) -> Spec:
     if fields.get("id") is None:
         parse_name(None, "id", "a task id")
     spec = Spec(**(_UNSAID | read_fields(fields, _SPEC)))
-    if not spec.command and not spec.image:
+    roles = spec.array.roles if spec.array is not None and spec.array.gang else ()
+    for number, role in enumerate(roles):
+        if not (spec.command if role.command is None else role.command) and not spec.image:
+            problem = "give a command to run, or an image that has one"
+            raise InvalidField(f"array.roles[{number}].command", problem)
+    if not spec.command and not spec.image and not roles:
         raise InvalidField("command", "give a command to run, or an image that has one")
     if spec.args and not spec.command and not spec.image:
         raise InvalidField("args", "needs a command, or an image that has one")

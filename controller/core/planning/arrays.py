@@ -39,6 +39,8 @@ def decide_any(
     if holds_as_gang(task):
         return decide_gang(task, others.array, moment)
     if task.array is not None and task.array.is_gang and task.state not in HOLDING:
+        if task.array.members and task.state in WAITING:
+            return None  # they are stopped first: somebody has deleted the status of the gang
         is_kept = others.is_kept or bool(task.array.members or task.array.hidden)
         refused = refused_part(task, moment) if not task.frozen else None
         return refused or decide(task, attempt, pool, moment, others._replace(is_kept=is_kept))
