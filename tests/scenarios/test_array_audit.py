@@ -210,3 +210,17 @@ def test_an_overwritten_spec_proves_nothing(stage: Stage, leader: StagedReplica)
     spec = stage.value(stage.keys.task("a"))
     stage.put(stage.keys.task("a"), spec.replace(b'"size":2', b'"size":3'))
     assert i15(stage) == []
+
+
+@pytest.mark.parametrize("array", [None, {"size": 1}, {"gang": True, "size": 2}])
+def test_a_spec_that_is_replaced_while_a_member_begins(
+    stage: Stage, leader: StagedReplica, array: dict[str, object] | None
+) -> None:
+    """A reload brings both at once, the member first."""
+    stage.submit("a", array={"size": 2})
+    follower = stage.replica()
+    follower.sync()
+    step(leader)
+    stage.submit("a", **({"array": array} if array else {}))
+    follower.sync()
+    assert (follower.model.tasks["a-i1"].spec is None) == (array != {"gang": True, "size": 2})

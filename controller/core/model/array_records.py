@@ -229,7 +229,9 @@ class Arrays:
         if task.own is None:
             task.own = Own(task.spec, task.spec_create, task.submitted_at, task.spec_error)
         source, index = array.task, task.status.index
-        if source is not None and source.spec is not None and index < array.size:
+        # records that come together are placed one by one: the array's spec may be another one already
+        spec = source.spec.array if source is not None and source.spec is not None else None
+        if source is not None and spec is not None and index < spec.size:
             task.source, task.spec, task.spec_error = source, member_spec(source, task.id, index), ""
             task.spec_create, task.submitted_at = source.spec_create, source.submitted_at
             return
