@@ -309,3 +309,31 @@ def test_a_cautious_leader_begins_a_member_with_each_plan(stage: Stage) -> None:
         leader.commit(plan)
     assert (["g-i0", "g"], "g") in changed
     assert all(subject for names, subject in changed if names)
+
+
+def test_what_is_asked_of_all_of_it_holds_beside_what_is_asked_of_a_part(
+    stage: Stage, leader: StagedReplica
+) -> None:
+    stage.submit("full", resources={"cpu": 4})
+    step(leader)
+    stage.submit("g", array={"gang": True, "size": 2})
+    stage.request("g", RequestKind.RETRY, members="1")
+    stage.change("g", on_hold=True)
+    step(leader)
+    assert stage.status("g").on_hold
+    stage.change("g", on_hold=False)
+    end(leader, "full-1")
+    assert stage.state("g") == "Pending"
+    stage.request("g", RequestKind.CONFIRM_STOPPED)
+    stage.request("g", RequestKind.CANCEL)
+    step(leader)
+    assert stage.status("g").stopping == "cancel"
+
+
+def test_a_confirmed_stop_of_a_member_carries_no_cancel_of_it(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("g", array={"gang": True, "size": 2})
+    step(leader)
+    stage.request("g-i1", RequestKind.CONFIRM_STOPPED)
+    stage.request("g-i1", RequestKind.CANCEL)
+    step(leader)
+    assert stage.status("g-i1").stopping == ""

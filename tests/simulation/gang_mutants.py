@@ -126,13 +126,13 @@ GANG_MUTANTS = (
     _mutant(
         "a part of a gang can be cancelled",
         f"{_GANGS}:refused_part",
-        "if any(request.members or request.only_failed for request, _ in task.requests.values()):",
-        "if False:",
+        "return _ignored(task, narrow, _WHOLE, moment) if narrow else None",
+        "return None",
     ),
     _mutant(
         "a member of a gang can be cancelled alone",
         f"{_GANGS}:refused_of_member",
-        "if not task.requests or RequestKind.CONFIRM_STOPPED in task.requests or task.status is None:",
+        "if not kinds or task.status is None:",
         "if True:",
     ),
     _mutant(

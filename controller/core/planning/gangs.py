@@ -8,6 +8,8 @@ the members under way are stopped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from controller.core.model.array_records import Array, fate_of
@@ -21,7 +23,7 @@ from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import AttemptId, Observation, Phase, Status, StopReason
 from controller.core.planning import transitions
-from controller.core.planning.decide import Decision, decide, ignored
+from controller.core.planning.decide import Decision, decide
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
 from controller.core.planning.transitions import Moment
@@ -45,7 +47,7 @@ def decide_gang(task: Task, array: Array | None, moment: Moment) -> Decision | N
     if task.frozen:
         return None
     if RequestKind.CONFIRM_STOPPED in task.requests:
-        return ignored(task, status, _CONFIRMS, moment)
+        return _ignored(task, [RequestKind.CONFIRM_STOPPED], _CONFIRMS, moment)
     if (refused := refused_part(task, moment)) is not None:
         return refused
     if array is not None and array.unreadable and task.spec is not None:
@@ -64,17 +66,26 @@ def decide_gang(task: Task, array: Array | None, moment: Moment) -> Decision | N
 
 
 def refused_part(task: Task, moment: Moment) -> Decision | None:
-    """What becomes of a request that names members of a gang; None if there is none."""
-    if any(request.members or request.only_failed for request, _ in task.requests.values()):
-        return ignored(task, task.status, _WHOLE, moment)
-    return None
+    """What becomes of requests that name members of a gang; None if there is none. The others stay."""
+    narrow = [kind for kind, (request, _) in task.requests.items() if request.members or request.only_failed]
+    return _ignored(task, narrow, _WHOLE, moment) if narrow else None
 
 
 def refused_of_member(task: Task, moment: Moment) -> Decision | None:
-    """What becomes of a request on a member alone; None if there is none. A stop may be confirmed."""
-    if not task.requests or RequestKind.CONFIRM_STOPPED in task.requests or task.status is None:
+    """What becomes of requests on a member alone; None if there is none. A stop may be confirmed."""
+    kinds = [kind for kind in task.requests if kind is not RequestKind.CONFIRM_STOPPED]
+    if not kinds or task.status is None:
         return None
-    return ignored(task, task.status, _OF_MEMBER.format(task.status.array), moment)
+    return _ignored(task, kinds, _OF_MEMBER.format(task.status.array), moment)
+
+
+def _ignored(task: Task, kinds: Sequence[RequestKind], why: str, moment: Moment) -> Decision:
+    status = task.status
+    for kind in kinds:
+        if status is None:
+            break
+        status = transitions.request_ignored(status, task.requests[kind][0], why, moment)
+    return Decision(status, tuple(kinds))
 
 
 def stop_of_member(task: Task) -> Request | None:
