@@ -28,7 +28,7 @@ from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
 from controller.core.model.task import Spec
-from controller.errors import InvalidField
+from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (
     MAX_OPERATIONS,
     MAX_REQUEST_BYTES,
@@ -45,6 +45,11 @@ from controller.store.keys import Keys
 _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
     " the leader has removed the status, or use another name"
+)
+
+_IS_MEMBER = (
+    "{} is the name of a member of an array that is under way: submit it again when that has ended, or use"
+    " another name"
 )
 
 
@@ -232,8 +237,8 @@ class Submission:
                 stored = answer.current.get(self._keys.task(task_id))
                 if stored is not None:
                     yield parents.refuse(compare(batch.pop(task_id), stored))
-                elif answer.current.get(self._keys.state(task_id)) is not None:
-                    left = batch.pop(task_id).result("conflict", _LEFT_BEHIND.format(task_id))
+                elif (status := answer.current.get(self._keys.state(task_id))) is not None:
+                    left = batch.pop(task_id).result("conflict", _why_taken(task_id, status))
                     yield parents.refuse(left)
             if any(self._is_outdated(answer, prepared) for prepared in batch.values()):
                 self._refresh()
@@ -295,3 +300,12 @@ class Submission:
             ),
             op=op,
         )
+
+
+def _why_taken(task_id: str, item: KeyValue) -> str:
+    """Why a task of this name cannot be created beside that status."""
+    try:
+        is_member = bool(codec.decode_status(item.value)[0].array)
+    except CorruptValue:
+        is_member = False
+    return (_IS_MEMBER if is_member else _LEFT_BEHIND).format(task_id)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from controller.client import Client
+from controller.client.errors import Conflict
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
@@ -103,3 +104,10 @@ def test_progress_of_a_wait(client: Client, put_raw: PutRaw, put_status: PutStat
         wait_until(lambda: seen == [3, 4], "the progress")
         put_status("render", State.FAILED, attempt=0)
         assert waiting.result()["render"].finished
+
+
+def test_the_name_of_a_member_under_way_is_refused_as_that(client: Client, put_status: PutStatus) -> None:
+    submit_array(client, "render", 2)
+    put_status("render-i1", State.RUNNING, array="render", index=1)
+    with pytest.raises(Conflict, match="is the name of a member of an array that is under way"):
+        client.submit({"id": "render-i1", "command": ["true"]})

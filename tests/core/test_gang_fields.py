@@ -121,3 +121,14 @@ def test_a_gang_has_a_start_deadline_unless_it_states_one() -> None:
     assert parsed("{gang: true, size: 2}").deadlines.start_seconds == 600
     assert parsed("{gang: true, size: 2}", deadlines={"start": 5}).deadlines.start_seconds == 5
     assert parsed("{size: 2}").deadlines.start_seconds is None
+
+
+@pytest.mark.parametrize("field", ["gang", "roles", "size", "max_running", "fail_fast"])
+def test_a_field_of_an_array_beside_it(field: str) -> None:
+    with pytest.raises(InvalidField, match=f"{field}: is a field of an array"):
+        parse_spec({"id": "a", "command": ["true"], "array": {"size": 2}, field: True})
+
+
+def test_a_gang_needs_no_fail_fast() -> None:
+    with pytest.raises(InvalidField, match="array.fail_fast: is what a gang does anyway"):
+        parse_spec({"id": "a", "command": ["true"], "array": {"size": 2, "gang": True, "fail_fast": True}})

@@ -88,6 +88,8 @@ def parse_array(raw: object, field: str) -> ArraySpec:
         raise InvalidField(f"{field}.roles", "are those of a gang: add `gang: true` beside them")
     if array.gang and array.max_running is not None:
         raise InvalidField(f"{field}.max_running", "means nothing for a gang, which runs whole: leave it out")
+    if array.gang and array.fail_fast:
+        raise InvalidField(f"{field}.fail_fast", "is what a gang does anyway: leave it out")
     if array.gang and array.size > MAX_GANG:
         problem = f"have {array.size:,} members in all, but a gang has at most {MAX_GANG:,}"
         raise InvalidField(f"{field}.roles", problem)

@@ -60,6 +60,7 @@ _LABEL_KEY = re.compile(
 )
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _ACTIONS = ("retry", "fail", "ignore")
+_OF_ARRAY = "fail_fast", "gang", "max_running", "roles", "size"
 
 
 def parse_spec(raw: object) -> Spec:
@@ -80,6 +81,8 @@ def parse_stored_spec(raw: object) -> Spec:
     fields = mapping(raw, "", "a task is a mapping with at least `id` and `command` or `image`")
     if fields.get("id") is None:
         parse_name(None, "id", "a task id")
+    if name := next((name for name in _OF_ARRAY if name in fields), ""):
+        raise InvalidField(name, f"is a field of an array: write `array: {{{name}: …}}`")
     spec = Spec(**(_UNSAID | read_fields(fields, _SPEC)))
     roles = spec.array.roles if spec.array is not None and spec.array.gang else ()
     for number, role in enumerate(roles):
