@@ -130,5 +130,5 @@ def test_a_field_of_an_array_beside_it(field: str) -> None:
 
 
 def test_a_gang_needs_no_fail_fast() -> None:
-    with pytest.raises(InvalidField, match="array.fail_fast: is what a gang does anyway"):
+    with pytest.raises(InvalidField, match=r"array\.fail_fast: is what a gang does anyway"):
         parse_spec({"id": "a", "command": ["true"], "array": {"size": 2, "gang": True, "fail_fast": True}})
