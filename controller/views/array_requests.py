@@ -106,7 +106,8 @@ def part_of(model: Model, view: _Shown, members: str, *, only_failed: bool = Fal
         raise UserError(_WHOLE.format(view.id, f"a member of the gang {array.id}", array.id))
     if view.progress is not None and is_gang(model.tasks[view.id].spec):
         if text or only_failed:
-            raise UserError(_WHOLE.format(f"{view.id}{asked if text else ''}", "part of a gang", view.id))
+            what = "part of a gang" if text else "a gang"
+            raise UserError(_WHOLE.format(f"{view.id}{asked if text else ''}", what, view.id))
         return None
     if member is not None and array is not None and array.array is not None and not text:
         return Part(member.array, str(member.index), only_failed)

@@ -66,7 +66,7 @@ def test_a_part_is_refused(tally: Tally, client: Client, train: str) -> None:
         refused = tally(verb, name)
         assert refused.exit_code == 1
         assert f"{name} is part of a gang, {whole}" in refused.err
-    assert f"train is part of a gang, {whole}" in tally("retry", "--failed", train).err
+    assert f"train is a gang, {whole}" in tally("retry", "--failed", train).err
     for verb in ("cancel", "retry"):
         refused = tally(verb, "train-i3")
         assert refused.exit_code == 1

@@ -74,9 +74,7 @@ def test_a_part_of_it_is_refused_at_once(ways: Ways, put_status: PutStatus) -> N
     member = f"NAME-i3 is a member of the gang NAME, {WHOLE}"
     assert told(lambda client, name: client.cancel(name, members="3")) == part
     assert told(lambda client, name: client.retry(name, members="3")) == part
-    assert (
-        told(lambda client, name: client.retry(name, only_failed=True)) == f"NAME is part of a gang, {WHOLE}"
-    )
+    assert told(lambda client, name: client.retry(name, only_failed=True)) == f"NAME is a gang, {WHOLE}"
     assert told(lambda client, name: client.cancel(f"{name}-i3")) == member
     assert told(lambda client, name: client.retry(f"{name}-i3")) == member
     assert told(lambda client, name: client.retry(f"{name}-i0")) == member.replace("i3", "i0")
