@@ -88,7 +88,7 @@ GANG_MUTANTS = (
     ),
     _mutant(
         "a member of a gang begins under the name of another task",
-        f"{_OPENING}._is_free",
+        "core.planning.members:Members.is_free",
         "if known is not None:",
         "if known is not None and known.member_of:",
     ),

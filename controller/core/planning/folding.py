@@ -22,6 +22,7 @@ from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.gangs import awaits_gang, holds_as_gang, tells_of
+from controller.core.planning.members import Members
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
 
@@ -76,19 +77,19 @@ class Folding:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._arrays = model.arrays
-        self._taken: tuple[dict[str, dict[int, None]], ...] = ()
+        self._taken: dict[str, dict[int, None]] = {}
         self._refused: dict[str, None] = {}
         self._broken: dict[str, None] = {}  # arrays that have raised an error
         self._at = ""
 
-    def take_from(self, *taken: dict[str, dict[int, None]]) -> None:
-        """Members whose names are taken end as well. They are removed from these, which are by array."""
-        self._taken = taken
+    def take_from(self, members: Members) -> None:
+        """Members whose names are taken end as well."""
+        self._taken = members.taken
 
     @property
     def is_due(self) -> bool:
         """Whether this does not wait until there is nothing else to do."""
-        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or any(self._taken) or self._refused)
+        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or self._taken or self._refused)
 
     def refuse(self, name: str) -> None:
         """The pool of this array refuses it, and members have begun: the others fail."""
@@ -167,11 +168,9 @@ class Folding:
                     return
 
     def _end_taken(self, room: _Room, moment: Moment) -> None:
-        taken = [(name, indexes) for row in self._taken for name, indexes in row.items()]
-        for row in self._taken:
-            row.clear()
-        for name, indexes in taken:
+        for name in list(self._taken):
             array = self._of(name)
+            indexes = self._taken.pop(name)
             if array is None or array.task is None:
                 continue
             for number in dict.fromkeys(index // LENGTH for index in indexes):

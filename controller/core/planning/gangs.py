@@ -26,6 +26,7 @@ from controller.core.planning import transitions
 from controller.core.planning.decide import Decision, decide
 from controller.core.planning.draft import Draft
 from controller.core.planning.driver import Driver
+from controller.core.planning.members import Members
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt, Attempts
 
@@ -210,11 +211,11 @@ def _taken_over(status: Status, left: tuple[Reserved, ...], moment: Moment) -> S
 class GangOpening:
     """Begins the members of admitted gangs: each takes over its part of what its gang holds."""
 
-    def __init__(self, model: Model, attempts: Attempts, driver: Driver) -> None:
+    def __init__(self, model: Model, attempts: Attempts, driver: Driver, members: Members) -> None:
         self._model = model
         self._attempts = attempts
         self._driver = driver
-        self.taken: dict[str, dict[int, None]] = {}
+        self._members = members
 
     def plan(self, draft: Draft) -> None:
         """Add to the draft the members that may begin, as many as it has room for."""
@@ -274,12 +275,5 @@ class GangOpening:
         return True
 
     def _is_free(self, task: Task, array: Array, index: int, draft: Draft) -> bool:
-        name = str(MemberName(array.name, index))
-        known = self._model.tasks.get(name)
-        if known is not None:  # another task of this name, or what cannot be read
-            if known.spec_mod and not known.member_of and not known.frozen:
-                self.taken.setdefault(array.name, {})[index] = None
-            return False
-        if draft.has_changed(name) or self._attempts.may_overlap(Task(name)):
-            return False
-        return self._attempts.highest(name) < task.attempt
+        highest = self._attempts.highest(str(MemberName(array.name, index)))
+        return self._members.is_free(array, index, draft) and highest < task.attempt

@@ -50,7 +50,7 @@ class Members:
         turn = self._turn(array, draft)
         if array.room(turn.begun) <= 0 or _fails_in(array, draft):
             return False
-        index = array.next_index(turn.start, lambda index: self._is_free(array, index, draft))
+        index = array.next_index(turn.start, lambda index: self.is_free(array, index, draft))
         turn.start = index if index is not None else array.size
         return index is not None
 
@@ -79,6 +79,16 @@ class Members:
         turn = self._turn(task.array, draft)
         turn.start, turn.begun = turn.start + 1, turn.begun + 1
 
+    def is_free(self, array: Array, index: int, draft: Draft) -> bool:
+        """Whether no task, no attempt and no change of the draft has the member's name. A task's is noted."""
+        name = str(MemberName(array.name, index))
+        known = self._model.tasks.get(name)
+        if known is not None:  # another task of this name, or what cannot be read
+            if known.spec_mod and not known.member_of and not known.frozen:
+                self.taken.setdefault(array.name, {})[index] = None
+            return False
+        return not draft.has_changed(name) and not self._attempts.may_overlap(Task(name))
+
     def _turn(self, array: Array, draft: Draft) -> _Turn:
         if self._draft is not draft:
             self._draft, self._turns = draft, {}
@@ -91,12 +101,3 @@ class Members:
                 if change.status is not None and change.status.array == array.name and not is_shown:
                     turn.begun += not change.status.is_finished
         return turn
-
-    def _is_free(self, array: Array, index: int, draft: Draft) -> bool:
-        name = str(MemberName(array.name, index))
-        known = self._model.tasks.get(name)
-        if known is not None:  # another task of this name, or what cannot be read
-            if known.spec_mod and not known.member_of and not known.frozen:
-                self.taken.setdefault(array.name, {})[index] = None
-            return False
-        return not draft.has_changed(name) and not self._attempts.may_overlap(Task(name))

@@ -66,8 +66,8 @@ class Planner:
         self.mending = Mending(model, self.intake, self._attempts)
         self._driver = Driver(model, self._agenda, self._attempts, term)
         members = Members(model, self._attempts)
-        opening = GangOpening(model, self._attempts, self._driver)
-        self.mending.folding.take_from(members.taken, opening.taken)
+        opening = GangOpening(model, self._attempts, self._driver, members)
+        self.mending.folding.take_from(members)
         self._admission = Admission(
             model, self._agenda, self._attempts, self._driver, members, opening, self._look
         )
