@@ -16,7 +16,7 @@ from controller.core.model.task import Phase, Status
 from controller.core.promise.finding import FindingSeverity, Mender
 from controller.core.promise.invariants import check_model
 from tests.scenarios.test_arrays import end, records, step
-from tests.support.bench import Stage, StagedReplica
+from tests.support.bench import Stage, StagedReplica, observation
 
 
 @pytest.fixture
@@ -192,6 +192,25 @@ def test_blocks_of_no_array_are_told_until_the_leader_has_deleted_them(
     assert i15(stage) == ["key/arrays/gone/3 tells of members of an array gone that is gone"]
     step(leader)
     assert records(stage, "arrays") == []
+
+
+def test_blocks_of_an_array_whose_spec_cannot_be_read_stay(stage: Stage, leader: StagedReplica) -> None:
+    """To a leader that has never read it, the array is not gone, or its members would run again."""
+    stage.submit("a", array={"size": 5})
+    step(leader)
+    end(leader, "a-i0-1")
+    spec = stage.value(stage.keys.task("a"))
+    stage.put(stage.keys.task("a"), b"rubbish")
+    under_way = [observation((f"a-i{index}", 1), Phase.RUNNING) for index in (1, 2, 3, 4)]
+    stage.elect()
+    after = stage.leader(*under_way)
+    step(after)
+    assert records(stage, "arrays") == ["a/0"]
+    assert i15(stage) == []
+    stage.put(stage.keys.task("a"), spec)
+    assert step(after) == []
+    assert end(after, *(f"a-i{index}-1" for index in (1, 2, 3, 4))) == []
+    assert stage.state("a") == "Succeeded"
 
 
 def test_a_hold_of_a_member_is_that_of_its_arrays_spec(stage: Stage, leader: StagedReplica) -> None:

@@ -22,15 +22,28 @@ class When(StrEnum):
     FINISHED = "finished"  # in whatever way
 
 
+class Index(StrEnum):
+    """Which part of an array another one waits for."""
+
+    ALL = "all"
+    SAME = "same"  # each member waits for the member of its own index, of an array of as many members
+
+
 class Dependency(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A task that must have ended in this way before."""
 
     task: str
     when: When = When.SUCCEEDED
+    index: Index = Index.ALL
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether each member waits for one member alone."""
+        return self.index is Index.SAME
 
 
 def parse_after(raw: object, field: str) -> tuple[Dependency, ...]:
-    """A list of names of tasks, or of mappings with `task` and `when`. Raises InvalidField."""
+    """A list of names of tasks, or of mappings with `task`, `when` and `index`. Raises InvalidField."""
     if isinstance(raw, str) or not isinstance(raw, list | tuple):
         raise InvalidField(field, "expected a list of tasks, such as [load, {task: check, when: finished}]")
     if len(raw) > MAX_PARENTS:
@@ -62,4 +75,4 @@ def _task(raw: object, field: str) -> str:
     return parse_name(raw, field, "the name of a task")
 
 
-_FIELDS: dict[str, Parse] = {"task": _task, "when": one_of(When)}
+_FIELDS: dict[str, Parse] = {"task": _task, "when": one_of(When), "index": one_of(Index)}

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
+from controller.core.model.paired import Paired
 from controller.core.model.task import Spec, Status
 
 OF_ENDS = {
@@ -51,6 +52,8 @@ class ArrayOf(Generic[T]):
         self.running = 0
         self.started = 0  # of `members`, those that are Running
         self.counts: Counter[MemberOutcome] = Counter()
+        self.paired: Paired | None = None  # what its members wait for, each for one alone
+        self.followers: dict[str, Paired] = {}  # arrays whose members wait for those of this one
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
         self._folded = 0
         self._own = 0  # blocks of its spec
@@ -97,12 +100,15 @@ class ArrayOf(Generic[T]):
         """Whether a member is to begin, as far as the array alone says. Of a gang: whether all may."""
         if self.is_gang and (self.members or self.hidden):
             return False  # of an earlier round
+        if self.paired is not None and not self.paired.ready:
+            return False
         return self.waiting > 0 and not self.unreadable and not self.fails
 
     @property
     def turn(self) -> tuple[bool, ...]:
         """What decides where its task is placed in the indexes."""
-        return self.may_begin, self.is_over, self.fails, self.has_begun
+        paired = self.paired.is_turned if self.paired is not None else ()
+        return self.may_begin, self.is_over, self.fails, self.has_begun, *paired
 
     def room(self, beyond: int) -> int:
         """How many more members may begin, if so many have begun that the model does not show.
@@ -145,6 +151,8 @@ class ArrayOf(Generic[T]):
 
     def next_index(self, start: int, may_begin: Callable[[int], bool]) -> int | None:
         """The first member at or after `start` that is to begin, and may; None if there is none."""
+        if self.paired is not None:
+            return next((index for index in self.paired.indexes(start) if may_begin(index)), None)
         index, is_lowest = max(start, self._lowest), start <= self._lowest
         while index < self.size:
             number, place = divmod(index, LENGTH)
@@ -192,3 +200,7 @@ class ArrayOf(Generic[T]):
         self.counts.update(after)
         self._folded += after.total() - before.total()
         self.look_from(number * LENGTH)
+        if self.paired is not None:
+            self.paired.refresh(number)
+        for follower in self.followers.values():
+            follower.refresh(number)

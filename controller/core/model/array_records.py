@@ -142,6 +142,8 @@ class Arrays:
             array.running -= before.holds
             array.started -= before.runs
             array.look_from(before.member.index)
+            if array.paired is not None:
+                array.paired.moved(before.member.index)
             if before.ending is not None:
                 array.counts[before.ending] -= 1
         if named is None:
@@ -153,6 +155,8 @@ class Arrays:
             runs = task.status.state is State.RUNNING
             self._places[task.id] = _Place(named, task.status.is_holding, runs, ending)
             array.members[named.index] = task
+            if array.paired is not None:
+                array.paired.moved(named.index)
             array.running += task.status.is_holding
             array.started += runs
             if ending is not None:
@@ -180,6 +184,8 @@ class Arrays:
         if is_hidden:
             self._hidden[task.id] = member
             array.hidden[member.index] = not task.spec_mod
+        if array.paired is not None:
+            array.paired.moved(member.index)
         self._drop_empty(array)
         return [array.task] if array.task is not None and array.turn != array.turned else []
 

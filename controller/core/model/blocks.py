@@ -124,6 +124,17 @@ class Block:
         if MemberOutcome.WAITING in wanted:
             yield from range(place, length)
 
+    def mask(self, wanted: Callable[[Fate], bool], length: int) -> int:
+        """The places of such members, as bits: the lowest is place 0."""
+        found = place = 0
+        for count, fate in self.runs:
+            if wanted(fate):
+                found |= ((1 << count) - 1) << place
+            place += count
+        if place < length and wanted(WAITS):
+            found |= ((1 << (length - place)) - 1) << place
+        return found & ((1 << length) - 1)
+
     def changed(self, fates: Mapping[int, Fate], length: int) -> Block:
         """The block with other fates, by place."""
         after = self.fates(length)

@@ -12,16 +12,22 @@ before it.
 Whoever submits a child puts `awaits/<parent>/<child>` in the transaction that creates it. A removal of the
 parent compares that no such key is new, so no parent is removed while a child is created. The leader deletes
 the key when the child has begun, or ended.
+
+With `index: same`, each member of an array waits for one of another array, and goes on to do so when others
+have begun: see `paired`. That array is kept until the one that waits has ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 from controller.core.model.after import Dependency
-from controller.core.model.gates import Gate, Parent
-from controller.core.model.lifecycle import State
+from controller.core.model.array import ArrayOf
+from controller.core.model.gates import UNREADABLE, Gate, Parent
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.paired import Former, Paired
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 
@@ -39,16 +45,31 @@ def parent_of(task: Task | None) -> Parent | None:
         return None
     status = task.status
     if task.frozen & {"tasks", "states"} or status is None or not status.is_finished:
-        return Parent(task.spec_create, task.submitted_at)
+        return parent_with(task, None)
     runs_again = (
         RequestKind.RETRY in task.requests
         and status.state in _RETRYABLE
         and task.spec is not None
         and not task.spec_error
     )
-    if runs_again:
-        return Parent(task.spec_create, task.submitted_at)
-    return Parent(task.spec_create, task.submitted_at, status.state, status.finished_at or 0.0)
+    return parent_with(task, None if runs_again else status.state, status.finished_at or 0.0)
+
+
+def parent_with(task: Task, ending: State | None, ended_at: float = 0.0) -> Parent:
+    """The task as those see it that wait for it, if it has ended so; None: it has not."""
+    ended_at = ended_at if ending is not None else 0.0
+    told, array = (task.spec_create, task.submitted_at, ending, ended_at), task.array
+    if array is None:
+        return Parent(*told, size=UNREADABLE if "tasks" in task.frozen else 0)
+    if array.is_gang:
+        return Parent(*told)
+    has_begun = ending is not None and array.has_begun
+    return Parent(*told, array.size, array.of, has_begun, RequestKind.RETRY in task.requests)
+
+
+def _if_older(task: Task, name: str, parent: Parent | None) -> Parent | None:
+    is_older = parent is not None and parent.is_before(name, (task.spec_create, task.submitted_at, task.id))
+    return parent if is_older else None
 
 
 def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
@@ -62,12 +83,24 @@ def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
 
 
 def _note(gate: Gate, task: Task, dependency: Dependency, parent: Parent | None) -> None:
-    name = dependency.task
-    is_older = parent is not None and parent.is_before(name, (task.spec_create, task.submitted_at, task.id))
-    if not is_older and task.attempt:
+    name, array = dependency.task, task.array
+    parent = _if_older(task, name, parent)
+    if parent is None and task.attempt:
         gate.forget(name)  # the task has begun once, so this one had ended as it should
+    elif dependency.is_paired and array is not None:
+        is_turned = array.paired is not None and any(array.paired.is_turned)
+        gate.note_array(name, dependency.when, parent, array.size, is_turned=is_turned)
     else:
-        gate.note(name, dependency.when, parent if is_older else None)
+        gate.note(name, dependency.when, parent)
+
+
+class _Pair(NamedTuple):
+    """What the members of an array wait for, each for one alone, and the array as it was then."""
+
+    array: ArrayOf[Task]
+    of: str
+    size: int
+    named: tuple[Dependency, ...]
 
 
 class Dependencies:
@@ -85,6 +118,9 @@ class Dependencies:
         self._closed: dict[str, str] = {}  # such a task → the pool for which it is counted
         self._awaits: dict[str, dict[str, int]] = {}  # parent → child → mod of the record
         self._awaiting: dict[str, dict[str, None]] = {}  # child → parents in such records
+        self._pairs: dict[str, _Pair] = {}  # array → what its members wait for
+        self._paired: dict[str, dict[str, None]] = {}  # array → those whose members wait for its own
+        self.never: dict[str, None] = {}  # arrays of which members are to end that never run
         self.stale: dict[tuple[str, str], None] = {}  # of these records, those that keep nothing any more
         # those of children that are not stored, and may be on their way; in order of arrival
         self.early: dict[tuple[str, str], None] = {}
@@ -131,6 +167,7 @@ class Dependencies:
             return []
         if after != self._after.get(task.id, ()):
             self._name(task.id, after)
+        self._pair(task)
         self._set_gate(task)
         for parent in self._awaiting.get(task.id, ()):
             self._sort((parent, task.id))
@@ -166,8 +203,8 @@ class Dependencies:
     def _set_gate(self, task: Task) -> None:
         task.gate = gate_of(task, self.parent)
         before, after = self._waiting.pop(task.id, {}), {}
-        if task.gate is not None and task.spec is not None:
-            after = self._waiting[task.id] = dict.fromkeys(each.task for each in task.spec.after)
+        if task.gate is not None or (task.id in self._pairs and task.state in WAITING):
+            after = self._waiting[task.id] = dict.fromkeys(task.follows)
         if after != before:
             for parent in after:
                 self._kept[parent] = self._kept.get(parent, 0) + 1
@@ -181,6 +218,47 @@ class Dependencies:
         if task.gate is not None and not task.gate.is_open:
             self._closed[task.id] = task.pool
             self.closed[task.pool] = self.closed.get(task.pool, 0) + 1
+        self.never.pop(task.id, None)
+        paired = task.array.paired if task.array is not None else None
+        is_free = task.state in WAITING and not (task.requests or task.frozen)
+        if paired is not None and paired.never and is_free and (task.gate is None or task.gate.is_open):
+            self.never[task.id] = None
+
+    def _pair(self, task: Task) -> None:
+        array, spec = task.array, task.spec
+        named = spec.after if array is not None and spec is not None else ()
+        named = tuple(each for each in named if each.is_paired)
+        if (known := self._pairs.get(task.id)) is not None:
+            if array is known.array and (array.of, array.size, named) == known[1:]:
+                return
+            del self._pairs[task.id]
+            known.array.paired = None
+            for each in known.named:
+                _discard(self._paired, each.task, task.id)
+                if (other := self._tasks.get(each.task)) is not None and other.array is not None:
+                    other.array.followers.pop(task.id, None)
+        if named and array is not None:
+            self._pairs[task.id] = _Pair(array, array.of, array.size, named)
+            for each in named:
+                self._paired.setdefault(each.task, {})[task.id] = None
+            self._follow(task, array, named)
+
+    def _follow(self, task: Task, array: ArrayOf[Task], named: tuple[Dependency, ...]) -> None:
+        """Find out anew what the members of an array wait for."""
+        formers = tuple(self._former(task, array.size, each) for each in named)
+        array.paired = Paired(array, formers, chain(array.members, array.hidden))
+        for former in formers:
+            if former.array is not None:
+                former.array.followers[task.id] = array.paired
+        array.turned = array.turn
+
+    def _former(self, task: Task, size: int, dependency: Dependency) -> Former:
+        name = dependency.task
+        parent, other = _if_older(task, name, self.parent(name)), self._tasks.get(name)
+        if parent is not None and parent.size not in (size, UNREADABLE):
+            parent = None
+        array = other.array if other is not None and parent is not None else None
+        return Former(name, dependency.when, parent, array)
 
     def _sort(self, pair: tuple[str, str]) -> None:
         parent, child = pair
@@ -195,18 +273,27 @@ class Dependencies:
 
     def _pass_on(self, task: Task) -> list[Task]:
         """Tell the task's children what has become of it."""
-        parent = parent_of(task)
-        if parent == self._parents.get(task.id):
+        parent, children = parent_of(task), self._children[task.id]
+        is_known = parent == self._parents.get(task.id)
+        if is_known and task.id not in self._paired:
             return []
         self._parents[task.id] = parent
         turned = []
-        for child_id, dependency in self._children[task.id].items():
+        for child_id in self._paired[task.id] if is_known else children:
             child = self._tasks.get(child_id)
-            if child is None or child.gate is None or not child.exists:  # it is about to be placed itself
+            if child is None or not child.exists:  # it is about to be placed itself
                 continue
-            before = child.gate.is_open, child.gate.is_decided
-            _note(child.gate, child, dependency, parent)
-            if before != (child.gate.is_open, child.gate.is_decided):
+            has_turned = False
+            if (pair := self._pairs.get(child_id)) is not None and children[child_id].is_paired:
+                before = pair.array.turned
+                if not is_known:
+                    self._follow(child, pair.array, pair.named)
+                has_turned = pair.array.turn != before
+            if child.gate is not None:
+                gated = child.gate.is_open, child.gate.is_decided
+                _note(child.gate, child, children[child_id], parent)
+                has_turned = has_turned or gated != (child.gate.is_open, child.gate.is_decided)
+            if has_turned:
                 turned.append(child)
         return turned
 

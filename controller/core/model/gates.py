@@ -19,18 +19,27 @@ def meets(state: State, when: When) -> bool:
     return state in _MEETS[when]
 
 
+UNREADABLE = -1
+
+
 class Parent(NamedTuple):
     """A task as those see it that wait for it.
 
     `create` and `told` are the create revision and the submission time of its spec; `create` is 0 if the spec
     is gone. `ending` is the state in which it has ended, at `ended_at` (seconds since the epoch); None if it
-    has not, as far as can be read, or is about to run again.
+    has not, as far as can be read, or is about to run again. `size` is how many members it has, if it is an
+    array, and not a gang; 0 if it is none, and UNREADABLE if that cannot be told. `of` tells its spec from
+    those of other arrays. `has_begun`: any of its members has. `is_retried`: a user asks for some again.
     """
 
     create: int
     told: float
     ending: State | None = None
     ended_at: float = 0.0
+    size: int = 0
+    of: str = ""
+    has_begun: bool = False
+    is_retried: bool = False
 
     def is_before(self, name: str, child: tuple[int, float, str]) -> bool:
         """Whether this task, of that name, is older than a child of these: create, told and name.
@@ -44,7 +53,8 @@ class Gate:
     """What the parents of a waiting task come to. Names are in the order of arrival.
 
     `unfinished` have not ended. `unmet` have ended in another way than the task wants. `unknown` do not
-    exist, or are not older than the task. It is open since `opened_at`, in seconds since the epoch.
+    exist, or are not older than the task; with them is how many members such an array must have, or 0. It is
+    open since `opened_at`, in seconds since the epoch.
     """
 
     __slots__ = ("opened_at", "unfinished", "unknown", "unmet")
@@ -52,7 +62,7 @@ class Gate:
     def __init__(self) -> None:
         self.unfinished: dict[str, None] = {}
         self.unmet: dict[str, tuple[When, State]] = {}  # as the task wants it, and as it is
-        self.unknown: dict[str, None] = {}
+        self.unknown: dict[str, int] = {}
         self.opened_at = 0.0
 
     @property
@@ -72,17 +82,33 @@ class Gate:
 
     def forget(self, name: str) -> None:
         """Nothing is to be waited for."""
-        for names in (self.unfinished, self.unmet, self.unknown):
-            names.pop(name, None)
+        self.unfinished.pop(name, None)
+        self.unmet.pop(name, None)
+        self.unknown.pop(name, None)
 
     def note(self, name: str, when: When, parent: Parent | None) -> None:
         """Take in what has become of one parent; None: there is no such task that is older."""
         self.forget(name)
         if parent is None:
-            self.unknown[name] = None
+            self.unknown[name] = 0
         elif parent.ending is None:
             self.unfinished[name] = None
         elif meets(parent.ending, when):
             self.opened_at = max(self.opened_at, parent.ended_at)
         else:
             self.unmet[name] = when, parent.ending
+
+    def note_array(self, name: str, when: When, parent: Parent | None, size: int, *, is_turned: bool) -> None:
+        """As `note`, of an array for whose members those of an array of this size wait, each for one.
+
+        `is_turned`: it is certain of some of them what becomes of them.
+        """
+        self.forget(name)
+        if parent is None or parent.size not in (size, UNREADABLE):
+            self.unknown[name] = size
+        elif parent.ending is None and not is_turned:
+            self.unfinished[name] = None
+        elif parent.ending is None or parent.has_begun:
+            self.opened_at = max(self.opened_at, parent.ended_at)
+        else:
+            self.note(name, when, parent)

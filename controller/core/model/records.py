@@ -166,6 +166,14 @@ class Task:
         return status is None or status.state is State.CREATED or (status.gated and status.state in WAITING)
 
     @property
+    def follows(self) -> tuple[str, ...]:
+        """The tasks on whose ends its next step rests: those that it waits for, or its next member does."""
+        if self.gate is not None and self.spec is not None:
+            return tuple(each.task for each in self.spec.after)
+        paired = self.array.paired if self.array is not None else None
+        return tuple(former.name for former in paired.formers) if paired is not None else ()
+
+    @property
     def attempt(self) -> int:
         """The number of the last attempt; 0 if there was none."""
         return self.status.attempt if self.status is not None else 0

@@ -95,12 +95,25 @@ def parse_stored_spec(raw: object) -> Spec:
         raise InvalidField("args", "needs a command, or an image that has one")
     if any(dependency.task == spec.id for dependency in spec.after):
         raise InvalidField("after", f"names {spec.id} itself: a task cannot wait for itself")
+    for number, dependency in enumerate(spec.after):
+        if dependency.is_paired:
+            _check_paired(spec, f"after[{number}].index")
     if spec.array is not None:
         parse_name(spec.id, "id", "the id of an array, from which its members are named,", MAX_ARRAY_ID)
         if spec.array.gang and spec.deadlines.start_seconds is None:
             deadlines = msgspec.structs.replace(spec.deadlines, start_seconds=START_SECONDS)
             spec = msgspec.structs.replace(spec, deadlines=deadlines)
     return spec
+
+
+def _check_paired(spec: Spec, field: str) -> None:
+    if spec.array is None:
+        raise InvalidField(field, "is `same`, but the task is no array: leave it out, or give it an `array`")
+    if spec.array.gang:
+        raise InvalidField(field, "is `same`, but a gang begins whole: leave it out, to wait for all members")
+    if spec.deadlines.queue_seconds is not None:
+        problem = "is `same`, so members begin one by one: leave out `deadlines.queue`"
+        raise InvalidField(field, problem)
 
 
 def parse_pool(raw: object) -> Pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from controller.core.model import quarantine
+from controller.core.model.blocks import LENGTH
 from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import Claimed, FairOrder, Turn
 from controller.core.model.model import Model
@@ -88,7 +89,7 @@ class Admission:
             if unattested(self._model, task, pool):
                 self._agenda.tasks[task_id] = None  # it is rejected, and leaves the queue
                 return False
-            if task.gate is not None and draft.kin.has_changed(task):
+            if task.follows and draft.kin.has_changed(task):
                 self._agenda.pools[pool.name] = None  # once that is committed
                 return False
             if task.array is not None and not task.array.is_gang:
@@ -160,19 +161,19 @@ class Admission:
         assert task.spec is not None
         self._looks_at(task.id)
         begins, claimant = task, task.id if draft.has_claim(task.pool, task.id) else ""
-        array = task.array
+        array, told = task.array, tuple[tuple[str, str], ...]()
         if array is not None and array.is_gang:
             number, pool = round_of(task, array, self._attempts), self._model.pools[task.pool]
             status = admitted(task, pool, number, draft.moment)
         elif array is not None:
             begins, index = self._members.next(task, draft)
             status = self._members.admitted(begins, index, pool_mod, draft.moment)
+            told = array.paired.blocks(index // LENGTH) if array.paired is not None else ()
         else:
             number = max(task.attempt, self._attempts.highest(task.id)) + 1
             status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
         start = self._driver.start(AttemptId(begins.id, status.attempt), begins, status.hold, repeated=False)
-        parents = tuple(each.task for each in task.spec.after) if task.gate is not None else ()
-        decision = Decision(status, compares_spec=True, compares_pool=True, parents=parents)
+        decision = Decision(status, compares_spec=True, compares_pool=True, parents=task.follows, blocks=told)
         if not draft.add(begins, decision, ends_claim_of=claimant):
             return False
         if array is not None and array.is_gang:

@@ -179,7 +179,8 @@ def _retry(task: Task, array: Array, request: Request, moment: Moment) -> Decisi
         return Decision(transitions.answered(task, "RetryRequested", request, moment), (RequestKind.RETRY,))
     after = task.spec.after if task.spec is not None and not array.has_begun else ()
     again = transitions.retry_requested(task.status, request, moment, gated=bool(after))
-    return Decision(again, (RequestKind.RETRY,), parents=tuple(each.task for each in after))
+    parents = tuple(each.task for each in after) or task.follows
+    return Decision(again, (RequestKind.RETRY,), parents=parents)
 
 
 def _end(task: Task, array: Array, moment: Moment) -> Decision:

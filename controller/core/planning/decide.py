@@ -44,6 +44,7 @@ class Decision(NamedTuple):
     compares_pool: bool = False
     compares_attested: bool = False
     parents: tuple[str, ...] = ()  # the tasks on whose ends it rests, which are compared as well
+    blocks: tuple[tuple[str, str], ...] = ()  # and so are these blocks of arrays
 
     def ends_waiting(self, task: Task) -> bool:
         """Whether a task that waits ends with this."""

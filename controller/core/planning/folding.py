@@ -16,12 +16,14 @@ from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
+from controller.core.model.paired import places
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
 from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.gangs import awaits_gang, holds_as_gang, tells_of
+from controller.core.planning.gating import COMPARED
 from controller.core.planning.members import Members
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -55,10 +57,12 @@ class _Room:
         """How many statuses can be deleted, beside one block and what is compared."""
         return self._operations - 2
 
-    def compare(self, kind: str, name: str) -> None:
+    def compare(self, kind: str, *names: str) -> None:
         """The transaction compares this record, on which it rests."""
-        self.compared.append((kind, (name,), self._mod_of(kind, (name,))))
-        self._operations -= 1
+        compared = kind, names, self._mod_of(kind, names)
+        if compared not in self.compared:
+            self.compared.append(compared)
+            self._operations -= 1
 
     def add(self, kind: str, names: tuple[str, ...], value: bytes | None = None) -> bool:
         """Add the next value of a record. False if there is no room for it."""
@@ -89,7 +93,8 @@ class Folding:
     @property
     def is_due(self) -> bool:
         """Whether this does not wait until there is nothing else to do."""
-        return len(self._arrays.ended) >= MANY or bool(self._arrays.busy or self._taken or self._refused)
+        asked = self._arrays.busy or self._taken or self._refused or self._model.dependencies.never
+        return len(self._arrays.ended) >= MANY or bool(asked)
 
     def refuse(self, name: str) -> None:
         """The pool of this array refuses it, and members have begun: the others fail."""
@@ -100,7 +105,8 @@ class Folding:
 
         An array that raises an error is set aside; the others are served.
         """
-        for step in (self._fold, self._change, self._end_taken, self._end_refused, self._clean):
+        steps = self._fold, self._change, self._end_taken, self._end_refused, self._end_never, self._clean
+        for step in steps:
             room = _Room(self._model, limits)
             try:
                 step(room, moment)
@@ -198,6 +204,28 @@ class Folding:
                 if not self._put(room, array, number, block, moment):
                     return
 
+    def _end_never(self, room: _Room, moment: Moment) -> None:
+        """End the members that never run, because of those that each of them waits for."""
+        for name in list(self._model.dependencies.never):
+            array = self._of(name)
+            if array is None or array.paired is None:
+                continue
+            paired = array.paired
+            for number, mask in list(paired.never.items()):
+                if room.room_for_members() < 2 * COMPARED:
+                    return
+                for former in paired.formers[:COMPARED]:
+                    room.compare("tasks" if former.parent is None else "states", former.name)
+                for block in paired.blocks(number)[:COMPARED]:
+                    room.compare(blocks.KIND, *block)
+                fates = {}
+                for place in places(mask):
+                    index = number * LENGTH + place
+                    fates[place] = paired.end_of(index, array.fate(index).attempts)
+                ended = array.block(number).changed(fates, array.length(number))
+                if not self._put(room, array, number, ended, moment):
+                    return
+
     def _is_refused(self, task: Task) -> bool:
         """Whether it still is, and what was asked of it before is done: a retry would undo this, for ever."""
         record = self._model.pools.get(task.pool)
@@ -210,10 +238,10 @@ class Folding:
     def _clean(self, room: _Room, _: Moment) -> None:
         """Delete what is left of arrays that are gone."""
         for name, number in self._arrays.stale:
-            self._at = name
             if room.is_full:
                 return
-            room.add(blocks.KIND, (name, str(number)))
+            if self._of(name) is not None:
+                room.add(blocks.KIND, (name, str(number)))
         for name in list(self._arrays.gone):
             if name not in self._model.tasks:
                 for log in self._arrays.logs.get(name, ()):

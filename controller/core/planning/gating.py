@@ -32,7 +32,12 @@ def refusal(gate: Gate) -> NeverRuns | None:
     if not gate.never_opens:
         return None
     if gate.unknown:
-        message = f"it waits for {_listed(gate.unknown)}: there is no such task that is older than this one"
+        tasks = [name for name, size in gate.unknown.items() if not size]
+        what = f"it waits for {_listed(tasks)}: there is no such task"
+        if not tasks:
+            names, size = _listed(gate.unknown), max(gate.unknown.values())
+            what = f"its members wait for those of {names}: there is no such array of {size:,} members"
+        message = f"{what} that is older than this one"
         return NeverRuns(Event.REJECTED, "DependencyUnknown", message, tuple(gate.unknown))
     missed = {name: state for name, (when, state) in gate.unmet.items() if when is not When.FAILED}
     if missed:

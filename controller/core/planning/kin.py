@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from controller.core.model import features
-from controller.core.model.dependencies import gate_of
+from controller.core.model import blocks, features
+from controller.core.model.dependencies import gate_of, parent_with
 from controller.core.model.gates import Gate, Parent
+from controller.core.model.lifecycle import WAITING
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
@@ -29,13 +30,12 @@ class Kin:
         self._relied_on: dict[str, None] = {}  # tasks on whose ends the plan rests, or the one before
         for task_id, change in before.items():
             task = model.tasks.get(task_id)
-            if (
-                change.status is not None
-                and change.status.gated
-                and task is not None
-                and task.spec is not None
-            ):
+            if change.status is None or task is None or task.spec is None:
+                continue
+            if change.status.gated:
                 self._relied_on |= dict.fromkeys(each.task for each in task.spec.after)
+            elif change.status.state in WAITING:
+                self._relied_on |= dict.fromkeys(task.follows)
         self.compared: Compared = {}
 
     def follows(self) -> None:
@@ -72,9 +72,7 @@ class Kin:
 
     def has_changed(self, task: Task) -> bool:
         """Whether the plan changes a task that this one waits for, or the plan before it does."""
-        after = task.spec.after if task.spec is not None and task.gate is not None else ()
-        changed = self._changed
-        return any(dependency.task in changed for dependency in after) or not self.is_known(task)
+        return any(name in self._changed for name in task.follows) or not self.is_known(task)
 
     def compared_by(self, task: Task, decision: Decision) -> Compared:
         """What the decision adds to `compared`."""
@@ -83,6 +81,7 @@ class Kin:
         ]
         unknown = task.gate.unknown if wanted and task.gate is not None else {}
         wanted += [("tasks", (name,)) for name in islice(unknown, COMPARED)]
+        wanted += [(blocks.KIND, names) for names in decision.blocks[:COMPARED]]
         if task.source is not None and (decision.compares_spec or not task.status_mod):
             wanted.append(("tasks", (task.source.id,)))  # a member's spec is its array's
         elif task.member_of and task.source is None:
@@ -103,9 +102,7 @@ class Kin:
             return
         runs_again = RequestKind.RETRY in task.requests and RequestKind.RETRY not in decision.consumed
         ending = status.state if status.is_finished and not runs_again else None
-        self._changed[task.id] = Parent(
-            task.spec_create, task.submitted_at, ending, status.finished_at or 0.0
-        )
+        self._changed[task.id] = parent_with(task, ending, status.finished_at or 0.0)
 
 
 def has_dependencies(model: Model) -> bool:

@@ -32,7 +32,8 @@ def check_arrays(model: Model) -> Iterator[Finding]:
         elif array.task is not None and not array.task.frozen:
             yield from _state(array, array.task)
     for name, number in model.arrays.stale:
-        yield _stale(model, name, number)
+        if name not in model.tasks or not model.tasks[name].frozen:  # else the array may be there
+            yield _stale(model, name, number)
 
 
 def check_steps(task: Task, steps: Sequence[Step]) -> Iterator[Finding]:
