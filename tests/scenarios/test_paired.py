@@ -295,3 +295,16 @@ def test_an_array_without_such_dependencies_is_stored_as_before() -> None:
     spec = parse_spec({"id": "b", "command": ["true"], "array": {"size": 2}, "after": ["a"]})
     assert b"index" not in codec.encode_spec(spec, 0.0, Op("o"))
     assert Block("", ()).mask(lambda fate: fate == Fate(MemberOutcome.WAITING), 3) == 0b111
+
+
+def test_it_is_refused_when_all_that_it_waits_for_have_ended(stage: Stage, leader: StagedReplica) -> None:
+    """Until then a user may retry the task that failed, although some members might have begun already."""
+    stage.submit("t")
+    stage.submit("a", array={"size": 3})
+    stage.submit("b", array={"size": 3}, after=["t", {"task": "a", "index": "same"}])
+    step(leader)
+    assert end(leader, "t-1", phase=Phase.FAILED) == []
+    assert end(leader, "a-i1-1") == []
+    assert stage.state("b") == "Created"
+    end(leader, "a-i2-1")
+    assert (stage.state("b"), stage.status("b").reason) == ("Failed", "DependencyFailed")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from controller.core.model import array as one_array
-from controller.core.model import blocks, codec
+from controller.core.model import blocks, codec, paired
 from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.blocks import KIND, WAITS, Block, Fate, MemberOutcome, decode_block
 from controller.core.model.requests import Request, RequestKind
@@ -21,6 +21,7 @@ from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
 from tests.simulation.attestations import is_attested
 from tests.simulation.gangs import GangJudge, fields_of_gang, is_gang
+from tests.simulation.pairs import PairJudge, follow
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -35,13 +36,14 @@ ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-c
 def small_blocks() -> Iterator[None]:
     """A block has three members, within this."""
     before = blocks.LENGTH, folding.MANY
-    for module in (blocks, one_array, array_invariants, folding):
+    modules = blocks, one_array, array_invariants, folding, paired
+    for module in modules:
         module.LENGTH = LENGTH  # type: ignore[attr-defined]
     folding.MANY = 4
     try:
         yield
     finally:
-        for module in (blocks, one_array, array_invariants, folding):
+        for module in modules:
             module.LENGTH = before[0]  # type: ignore[attr-defined]
         folding.MANY = before[1]
 
@@ -71,7 +73,11 @@ class ArrayUsers:
             fields.pop("pod_template", None)
         if rng.random() < 0.15:
             users.put_spec(str(MemberName(name, rng.randrange(size))))
-        if after := users.kin.after():
+        after = users.kin.after()
+        if not gang and users.kin.is_on and rng.random() < 0.5:
+            size = follow(users, after, array)
+            fields.pop("deadlines", None)
+        if after:
             users.kin.write(name, {"after": after, **fields})
         else:
             users._write_spec(name, fields)
@@ -149,6 +155,7 @@ class ArrayJudge:
         self._had: dict[str, tuple[int, int]] = {}  # member → its array's create revision, and its attempts
         self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
         self.gangs = GangJudge(oracle)
+        self.pairs = PairJudge(oracle)
         self.counts: dict[str, int] = {}  # how often each of its things happened
 
     # -- what stands in etcd
@@ -194,7 +201,7 @@ class ArrayJudge:
         op = str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
         return f"{op}/{self.gangs.round(name)}" if is_gang(self.spec(name)) else op
 
-    def _block(self, name: str, number: int, *, before: bool = False, of: str = "") -> Block | None:
+    def block(self, name: str, number: int, *, before: bool = False, of: str = "") -> Block | None:
         """A block of the array's spec as it stands, or stood before this revision; None if it is damaged."""
         of = of or self._op(name)
         key = f"{self._oracle.keys.prefix}{KIND}/{name}/{number}"
@@ -215,7 +222,7 @@ class ArrayJudge:
         """What the blocks say of its members, of these blocks alone; None if one is damaged."""
         found: list[Fate] = []
         for number in range((size + LENGTH - 1) // LENGTH):
-            block = self._block(name, number, of=of)
+            block = self.block(name, number, of=of)
             if block is None:
                 return None
             found += block.fates(min(LENGTH, size - number * LENGTH))
@@ -247,6 +254,13 @@ class ArrayJudge:
             and (row.gone is None or row.gone > known)
             and index in Ranges.parse(row.request.members)
         ]
+
+    def asked(self, name: str, kind: RequestKind, known: int) -> bool:
+        """Whether such a request on the array waits, and a writer knew of it that knew so much."""
+        return any(
+            row.gone is None and row.put <= known and row.request.kind is kind
+            for row in self._asked.get(name, ())
+        )
 
     def _fails(self, name: str) -> bool:
         spec = self.spec(name)
@@ -280,7 +294,7 @@ class ArrayJudge:
         """A block that a leader wrote or deleted."""
         name, _, text = rest.partition("/")
         number, spec = int(text), self.spec(name)
-        old = self._block(name, number, before=True)
+        old = self.block(name, number, before=True)
         if old is None:
             return "was written over, and cannot have been read"
         if event.item is None:
@@ -319,7 +333,7 @@ class ArrayJudge:
                 shown = self._oracle.statuses.get(member)
                 is_one = shown is not None and shown.array == name
                 return "cancels a member that is under way" if is_one else ""
-            return "cancels what nobody asked to"
+            return self.pairs.wrong_never(name, index, after)
         if after.outcome is MemberOutcome.WAITING and before.outcome in (
             MemberOutcome.FAILED,
             MemberOutcome.CANCELLED,
@@ -335,6 +349,8 @@ class ArrayJudge:
         if (before.outcome, after.reason) == (MemberOutcome.WAITING, "Unattested"):
             self._count("refused")
             return self._wrong_refusal(name)
+        if (before.outcome, after.outcome) == (MemberOutcome.WAITING, MemberOutcome.FAILED):
+            return self.pairs.wrong_never(name, index, after)
         return "changes a fate without a reason"
 
     def _wrong_refusal(self, name: str) -> str:
@@ -390,7 +406,7 @@ class ArrayJudge:
         if keys.task(task_id) in self._oracle.values:
             return "begins, and another task has its name"
         self._count("begun")
-        block = self._block(new.array, new.index // LENGTH)
+        block = self.block(new.array, new.index // LENGTH)
         fate = block.fate(new.index % LENGTH) if block is not None else WAITS
         if spec.array.gang != new.of_gang:
             return "begins as a member of a gang, or not, and its array is otherwise"
@@ -415,6 +431,8 @@ class ArrayJudge:
             return f"begins as one of {len(under_way)} under way, and {most} may be"
         if not self.has_begun(new.array) and self._oracle.dependents.is_closed(new.array):
             return "begins, and its array waits for others"
+        if wrong := self.pairs.wrong_begin(new.array, new.index, fate.attempts, known):
+            return wrong
         self.begun[new.array] = item.create
         return ""
 

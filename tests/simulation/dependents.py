@@ -45,10 +45,10 @@ class DependencyJudge:
             return None
         return stored.spec, (item.create, stored.submitted_at, task_id)
 
-    def _spec(self, task_id: str) -> tuple[Spec, tuple[int, float, str]] | None:
+    def spec(self, task_id: str) -> tuple[Spec, tuple[int, float, str]] | None:
         return self._read(task_id, self._oracle.etcd.get(self._oracle.keys.task(task_id)))
 
-    def _status(self, task_id: str) -> Status | None:
+    def status(self, task_id: str) -> Status | None:
         """As it stands now; None if there is none, or none that can be read."""
         item = self._oracle.etcd.get(self._oracle.keys.state(task_id))
         try:
@@ -68,11 +68,12 @@ class DependencyJudge:
 
     def waits_for(self, task_id: str) -> tuple[str, ...]:
         """The tasks that it waits for, if it has not begun since it was submitted or retried."""
-        found, status = self._spec(task_id), self._status(task_id)
+        found, status = self.spec(task_id), self.status(task_id)
         if found is None or (self._oracle.keys.state(task_id) in self._oracle.values and status is None):
             return ()
         if self._oracle.arrays.has_begun(task_id):
-            return ()
+            is_over = status is not None and status.state not in WAITING
+            return () if is_over else tuple(each.task for each in found[0].after if each.is_paired)
         is_gated = status is None or status.state == "Created" or (status.gated and status.state in WAITING)
         return tuple(each.task for each in found[0].after) if is_gated else ()
 
@@ -82,14 +83,14 @@ class DependencyJudge:
         """An admission, or a refusal for a dependency, that a leader wrote."""
         if not _must_wait(old) or new.state in WAITING:
             return ""
-        found = self._spec(task_id)
+        found = self.spec(task_id)
         if found is None or not found[0].after:
             return ""
         if new.state == "Pending":
             self._count("begun")
             return self._wrong_admission(found[0], old, changed)
         if new.reason == "QueueDeadlineExceeded":
-            statuses = [(each, self._status(each.task)) for each in found[0].after]
+            statuses = [(each, self.status(each.task)) for each in found[0].after]
             late = [
                 each.task for each, status in statuses if status is not None and status.state not in FINISHED
             ]
@@ -102,11 +103,11 @@ class DependencyJudge:
     def _wrong_admission(self, spec: Spec, old: Status | None, changed: set[str]) -> str:
         for dependency in spec.after:
             has_begun = old is not None and old.attempt > 0
-            if has_begun and self._is_another(dependency.task, spec.id):
+            if has_begun and self.is_another(dependency.task, spec.id):
                 continue  # its parent was removed since
             if self._oracle.keys.state(dependency.task) in changed:
                 return f"was admitted in the transaction that changes {dependency.task}"
-            status = self._status(dependency.task)
+            status = self.status(dependency.task)
             if status is None and has_begun:
                 continue
             if status is None or status.state not in WANTED[dependency.when]:
@@ -116,20 +117,22 @@ class DependencyJudge:
                 )
         return ""
 
-    def _is_another(self, parent: str, child: str) -> bool:
+    def is_another(self, parent: str, child: str) -> bool:
         """Whether a parent is no older task than its child, as far as can be read."""
         keys = self._oracle.keys
         this, that = self._oracle.etcd.get(keys.task(child)), self._oracle.etcd.get(keys.task(parent))
         if this is None or that is None or that.create != this.create:
             return this is not None and that is not None and that.create > this.create
-        younger, older = self._spec(child), self._spec(parent)
+        younger, older = self.spec(child), self.spec(parent)
         return younger is not None and older is not None and not older[1] < younger[1]
 
     def is_closed(self, task_id: str) -> bool:
         """Whether one that it waits for has not ended as it wants, or is to run again."""
-        found = self._spec(task_id)
+        found = self.spec(task_id)
         for dependency in found[0].after if found is not None and self.waits_for(task_id) else ():
-            status = self._status(dependency.task)
+            if dependency.is_paired:
+                continue  # its members wait, one by one: see `pairs`
+            status = self.status(dependency.task)
             retry = self._oracle.keys.request(dependency.task, RequestKind.RETRY)
             if status is None or status.state not in WANTED[dependency.when] or retry in self._oracle.values:
                 return True
@@ -140,19 +143,23 @@ class DependencyJudge:
             for dependency in spec.after:
                 keys = self._oracle.keys.task(dependency.task), self._oracle.keys.state(dependency.task)
                 is_there = any(self._oracle.etcd.get(key) is not None for key in keys)
-                status = self._status(dependency.task)
+                status = self.status(dependency.task)
                 is_there = is_there and not (status is not None and status.array)  # nobody waits for a member
-                if not is_there or self._is_another(dependency.task, spec.id):
+                if not is_there or self.is_another(dependency.task, spec.id):
+                    return ""
+                if dependency.is_paired and self._oracle.arrays.pairs.array_of(spec, dependency.task) is None:
                     return ""
             return "was refused for a task that is not there, and each of them is"
         unmet = []
         for dependency in spec.after:
-            status = self._status(dependency.task)
+            status = self.status(dependency.task)
             if status is None or status.state not in FINISHED:
                 if dependency.task in {*self._oracle.mended, *self._oracle.rubbish, *self._oracle.frozen}:
                     return ""  # somebody has just written over it, and only what is unmet is compared
                 what = status.state if status is not None else "not there"
                 return f"was refused while {dependency.task} is {what}"
+            if dependency.is_paired and self._oracle.arrays.has_begun(dependency.task):
+                continue
             if status.state not in WANTED[dependency.when]:
                 unmet.append(dependency.when.value)
         if not unmet:
@@ -170,7 +177,7 @@ class DependencyJudge:
         prefix = f"{oracle.keys.awaits}{task_id}/"
         for key in [key for key in oracle.values if key.startswith(prefix)]:
             child = key.removeprefix(prefix)
-            if task_id in self.waits_for(child) and not self._is_another(task_id, child):
+            if task_id in self.waits_for(child) and not self.is_another(task_id, child):
                 return f"was removed while {child} waits for it"
         return ""
 

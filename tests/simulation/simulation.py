@@ -495,6 +495,8 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
     for array in model.arrays:
         facts["array", array.name] = (array.size, array.waiting, array.running, array.turn, array.of)
         facts["members", array.name] = (sorted(array.members), +array.counts)
+        if (paired := array.paired) is not None:
+            facts["paired", array.name] = sorted(paired.ready.items()), sorted(paired.never.items())
     facts["unfolded", ""] = [
         sorted(model.arrays.ended),
         sorted(model.arrays.busy),
@@ -503,6 +505,7 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
     facts["holding", ""] = sorted(model.holding)
     facts["gated", ""] = sorted(item for item in model.dependencies.closed.items() if item[1])
     facts["awaits", ""] = [sorted(model.dependencies.stale), sorted(model.dependencies.early)]
+    facts["never", ""] = sorted(model.dependencies.never)
     # a leader alone hears that the time of those is over that are kept for others
     facts["attention", ""] = sorted(
         name

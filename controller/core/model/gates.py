@@ -52,15 +52,17 @@ class Parent(NamedTuple):
 class Gate:
     """What the parents of a waiting task come to. Names are in the order of arrival.
 
-    `unfinished` have not ended. `unmet` have ended in another way than the task wants. `unknown` do not
+    `unfinished` have not ended. `partly` are arrays that have not, and of their members those have for which
+    the first members of this array wait. `unmet` have ended in another way than the task wants. `unknown` do not
     exist, or are not older than the task; with them is how many members such an array must have, or 0. It is
     open since `opened_at`, in seconds since the epoch.
     """
 
-    __slots__ = ("opened_at", "unfinished", "unknown", "unmet")
+    __slots__ = ("opened_at", "partly", "unfinished", "unknown", "unmet")
 
     def __init__(self) -> None:
         self.unfinished: dict[str, None] = {}
+        self.partly: dict[str, None] = {}
         self.unmet: dict[str, tuple[When, State]] = {}  # as the task wants it, and as it is
         self.unknown: dict[str, int] = {}
         self.opened_at = 0.0
@@ -73,7 +75,7 @@ class Gate:
     @property
     def is_decided(self) -> bool:
         """Whether it is certain what becomes of the task: it may run, or never will."""
-        return bool(self.unknown) or not self.unfinished
+        return bool(self.unknown) or not (self.unfinished or self.partly)
 
     @property
     def never_opens(self) -> bool:
@@ -83,6 +85,7 @@ class Gate:
     def forget(self, name: str) -> None:
         """Nothing is to be waited for."""
         self.unfinished.pop(name, None)
+        self.partly.pop(name, None)
         self.unmet.pop(name, None)
         self.unknown.pop(name, None)
 
@@ -106,9 +109,9 @@ class Gate:
         self.forget(name)
         if parent is None or parent.size not in (size, UNREADABLE):
             self.unknown[name] = size
-        elif parent.ending is None and not is_turned:
-            self.unfinished[name] = None
-        elif parent.ending is None or parent.has_begun:
+        elif parent.ending is None:
+            (self.partly if is_turned else self.unfinished)[name] = None
+        elif parent.has_begun:
             self.opened_at = max(self.opened_at, parent.ended_at)
         else:
             self.note(name, when, parent)

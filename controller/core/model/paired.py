@@ -148,9 +148,10 @@ class Paired:
         """Whether any member may begin, and whether any never will."""
         return bool(self.ready), bool(self.never)
 
-    def blocks(self, number: int) -> tuple[tuple[str, str], ...]:
-        """The names of the blocks on which rests what becomes of the members of one."""
-        return tuple((former.name, str(number)) for former in self.formers if former.array is not None)
+    def blocks(self, index: int) -> tuple[tuple[str, str], ...]:
+        """The names of the blocks on which rests what becomes of this member."""
+        number = str(index // LENGTH)
+        return tuple((former.name, number) for former in self.formers if former.array is not None)
 
     def end_of(self, index: int, attempts: int) -> Fate:
         """The fate of a member that never runs."""

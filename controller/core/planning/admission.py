@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from controller.core.model import quarantine
-from controller.core.model.blocks import LENGTH
 from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import Claimed, FairOrder, Turn
 from controller.core.model.model import Model
@@ -168,7 +167,7 @@ class Admission:
         elif array is not None:
             begins, index = self._members.next(task, draft)
             status = self._members.admitted(begins, index, pool_mod, draft.moment)
-            told = array.paired.blocks(index // LENGTH) if array.paired is not None else ()
+            told = array.paired.blocks(index) if array.paired is not None else ()
         else:
             number = max(task.attempt, self._attempts.highest(task.id)) + 1
             status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)

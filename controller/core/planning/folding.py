@@ -216,7 +216,7 @@ class Folding:
                     return
                 for former in paired.formers[:COMPARED]:
                     room.compare("tasks" if former.parent is None else "states", former.name)
-                for block in paired.blocks(number)[:COMPARED]:
+                for block in paired.blocks(number * LENGTH)[:COMPARED]:
                     room.compare(blocks.KIND, *block)
                 fates = {}
                 for place in places(mask):
