@@ -56,6 +56,7 @@ class Tenure:
         inside, options = surroundings, surroundings.options
         inside.clock.anchor()
         self._surroundings = surroundings
+        self._model = model
         self.leadership = leadership
         # an unexpected error: nothing more is done in this term, which is being released
         self.has_failed = False
@@ -157,6 +158,8 @@ class Tenure:
         The term must have ended.
         """
         self.reconciler.close()
+        with self._surroundings.changing():
+            self._model.forget_unstored()
         self._observer.end()
         acted = self._actuator.close(TEARDOWN_SECONDS)
         acted = self._log_keeper.close(TEARDOWN_SECONDS) and acted

@@ -306,5 +306,5 @@ def test_it_is_refused_when_all_that_it_waits_for_have_ended(stage: Stage, leade
     assert end(leader, "t-1", phase=Phase.FAILED) == []
     assert end(leader, "a-i1-1") == []
     assert stage.state("b") == "Created"
-    end(leader, "a-i2-1")
+    end(leader, "a-i0-1", "a-i2-1")
     assert (stage.state("b"), stage.status("b").reason) == ("Failed", "DependencyFailed")

@@ -233,3 +233,28 @@ def test_who_ends_a_term_is_set_aside_by_its_leader_alone(
     assert leader.reconciler.blame(error) == "poison"
     assert stage.model().tasks["poison"].frozen == (set() if another_leads else {"quarantined"})
     assert not stage.model().tasks["a"].frozen
+
+
+def test_what_a_lost_term_had_set_aside_and_not_stored_is_looked_at_again(stage: Stage) -> None:
+    """A follower shows what stands in etcd: the next leader has to judge the task itself."""
+    stage.submit("bad")
+    leader = stage.leader()
+    leader.sync()
+    leader.planner.set_aside("bad", "planning", ValueError("boom"), stage.clock.now())
+    assert leader.model.tasks["bad"].frozen
+    leader.model.forget_unstored()
+    assert not leader.model.tasks["bad"].frozen
+    assert not leader.model.quarantine
+    assert leader.model.counts == stage.model().counts
+    assert starts(leader.run()) == ["bad-1"]
+
+
+def test_what_is_stored_as_set_aside_outlives_the_term(stage: Stage) -> None:
+    stage.submit("bad")
+    leader = stage.leader()
+    leader.sync()
+    leader.planner.set_aside("bad", "planning", ValueError("boom"), stage.clock.now())
+    leader.run()
+    leader.model.forget_unstored()
+    assert leader.model.tasks["bad"].frozen
+    assert stage.model().tasks["bad"].frozen

@@ -429,7 +429,7 @@ class ArrayJudge:
         most = spec.array.max_running
         if most is not None and len(under_way) > most and self._oracle.specs_put.get(new.array) == 1:
             return f"begins as one of {len(under_way)} under way, and {most} may be"
-        if not self.has_begun(new.array) and self._oracle.dependents.is_closed(new.array):
+        if not self.has_begun(new.array) and self._oracle.dependents.is_closed(new.array, known):
             return "begins, and its array waits for others"
         if wrong := self.pairs.wrong_begin(new.array, new.index, fate.attempts, known):
             return wrong

@@ -126,15 +126,24 @@ class DependencyJudge:
         younger, older = self.spec(child), self.spec(parent)
         return younger is not None and older is not None and not older[1] < younger[1]
 
-    def is_closed(self, task_id: str) -> bool:
-        """Whether one that it waits for has not ended as it wants, or is to run again."""
+    def is_closed(self, task_id: str, known: int | None = None) -> bool:
+        """Whether one that it waits for has not ended as it wants, or is to run again.
+
+        `known`: as far as a writer may have known that knew so much.
+        """
         found = self.spec(task_id)
         for dependency in found[0].after if found is not None and self.waits_for(task_id) else ():
             if dependency.is_paired:
                 continue  # its members wait, one by one: see `pairs`
             status = self.status(dependency.task)
+            if status is None or status.state not in WANTED[dependency.when]:
+                return True
             retry = self._oracle.keys.request(dependency.task, RequestKind.RETRY)
-            if status is None or status.state not in WANTED[dependency.when] or retry in self._oracle.values:
+            is_retried = retry in self._oracle.values
+            if known is not None:  # and a task whose spec is gone cannot be retried
+                is_retried = self._oracle.arrays.asked(dependency.task, RequestKind.RETRY, known)
+                is_retried = is_retried and self.spec(dependency.task) is not None
+            if is_retried:
                 return True
         return False
 

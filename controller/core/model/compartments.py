@@ -61,6 +61,15 @@ class Compartments(ABC):
             self._index(task)
         return self.indexes.take_touched()
 
+    def forget_unstored(self) -> None:
+        """The term has ended: what it set aside, and had not stored, is for the next one to judge."""
+        for task_id in [task_id for task_id, (_, is_stored) in self.asides.items() if not is_stored]:
+            if (quarantine.KIND, (task_id,)) not in self._mods:
+                del self.asides[task_id]
+                task = self._settle_aside(self.tasks.get(task_id))
+                if task is not None:
+                    self._index(task)
+
     def is_set_aside_unstored(self, task_id: str) -> bool:
         """Whether the task is set aside, and etcd does not say so yet."""
         task, (_, is_stored) = self.tasks.get(task_id), self.asides.get(task_id, (None, True))
