@@ -38,6 +38,7 @@ from controller.views.tasks import UNREADABLE
 
 SHOWN_PARENTS = 20
 _ORDER = (
+    ParentVerdict.PARTLY,
     ParentVerdict.UNKNOWN,
     ParentVerdict.UNMET,
     ParentVerdict.UNFINISHED,
@@ -175,7 +176,7 @@ def _print_parents(view: TaskView) -> None:
     say("After:")
     parents = sorted(view.after, key=lambda each: _ORDER.index(each.verdict))
     table = out.Table(("  NAME", "WHEN", "STATE", "VERDICT"))
-    table.print((f"  {each.task}", each.when, each.state, each.verdict) for each in parents[:SHOWN_PARENTS])
+    table.print((f"  {each.task}", each.wish, each.state, each.verdict) for each in parents[:SHOWN_PARENTS])
     if len(parents) > SHOWN_PARENTS:
         say(f"  and {len(parents) - SHOWN_PARENTS} more: tally get task {view.id} -o yaml")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.names import complete_pools
+from controller.core.model.after import Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,10 @@ class TaskFlags:
     ] = None
     after: Annotated[
         str | None,
-        typer.Option(help="Tasks that must have ended before, such as load,check:finished or :failed."),
+        typer.Option(
+            help="Tasks that must have ended before, such as load,check:finished or :failed. With :same, each"
+            " member of an array waits for the one of its own index: render:same, render:finished:same."
+        ),
     ] = None
     env: Annotated[
         list[str] | None, typer.Option(help="Environment variable NAME=VALUE; may be repeated.")
@@ -125,11 +129,15 @@ class TaskFlags:
 
 
 def _parse_after(text: str | None) -> list[dict[str, str]] | None:
-    """TASK, or TASK:WHEN, for each part of a list with commas."""
+    """TASK, TASK:WHEN, TASK:same or TASK:WHEN:same, for each part of a list with commas."""
     if text is None:
         return None
-    parts = (part.strip().partition(":") for part in text.split(","))
-    return [{"task": task, "when": when} if colon else {"task": task} for task, colon, when in parts]
+    found = []
+    for part in text.split(","):
+        task, *words = part.strip().split(":")
+        same = {"index": words.pop()} if words and words[-1] == Index.SAME else {}
+        found.append({"task": task, **({"when": ":".join(words)} if words else {}), **same})
+    return found
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:

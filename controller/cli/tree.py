@@ -70,4 +70,4 @@ def _branches(found: NeighboursView, *, up: bool) -> Iterator[Row]:
 
 def _row(node: NodeView, edge: EdgeView, name: str) -> Row:
     state = node.state or (UNREADABLE if node.exists else None)
-    return name, state, edge.when, edge.verdict, out.reason_text(node)
+    return name, state, edge.wish, edge.verdict, out.reason_text(node)

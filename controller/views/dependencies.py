@@ -13,7 +13,8 @@ from itertools import chain, zip_longest
 
 from msgspec import Struct, field
 
-from controller.core.model.after import Dependency, When
+from controller.core.model.after import Dependency, Index, When
+from controller.core.model.dependencies import gate_for
 from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
@@ -38,6 +39,7 @@ class ParentVerdict(StrEnum):
     """What has become of a parent, as its child wants it."""
 
     MET = "met"
+    PARTLY = "partly"  # it has not ended, but some of its members have, for which members wait each
     UNFINISHED = "unfinished"
     UNMET = "unmet"  # it has ended in another way
     UNKNOWN = "unknown"  # there is no such task that is older
@@ -53,12 +55,21 @@ class Direction(StrEnum):
 
 
 class ParentView(Struct, frozen=True, kw_only=True):
-    """A task that another one waits for. `state` is null if there is none, or if it cannot be read."""
+    """A task that another one waits for. `state` is null if there is none, or if it cannot be read.
+
+    `index` same: each member of the one waits for the member of its own index of the other.
+    """
 
     task: str
     when: When
     verdict: ParentVerdict
     state: State | None = None
+    index: Index = Index.ALL
+
+    @property
+    def wish(self) -> str:
+        """How it must end, as it is shown."""
+        return wish(self.when, self.index)
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
@@ -80,6 +91,17 @@ class EdgeView(Struct, frozen=True, kw_only=True):
     to: str
     when: When
     verdict: ParentVerdict
+    index: Index = Index.ALL
+
+    @property
+    def wish(self) -> str:
+        """How `from` must end, as it is shown."""
+        return wish(self.when, self.index)
+
+
+def wish(when: When, index: Index) -> str:
+    """How a task must end for another one to run, as it is shown."""
+    return f"{when} (same index)" if index is Index.SAME else str(when)
 
 
 class NeighboursView(Struct, frozen=True, kw_only=True):
@@ -108,6 +130,7 @@ def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[Pa
             when=each.when,
             verdict=verdict_of(model, task, each),
             state=_state(model.tasks.get(each.task), sees),
+            index=each.index,
         )
         for each in task.spec.after
     )
@@ -142,10 +165,9 @@ def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdic
     name, gate, status = dependency.task, task.gate, task.status
     if gate is not None:
         return _in_gate(gate, name)
-    gate, parent = Gate(), model.dependencies.parent(name)
-    is_older = parent is not None and parent.is_before(name, (task.spec_create, task.submitted_at, task.id))
-    gate.note(name, dependency.when, parent if is_older else None)
-    verdict = _in_gate(gate, name)
+    verdict = _in_gate(gate_for(task, dependency, model.dependencies.parent(name)), name)
+    if verdict is ParentVerdict.UNFINISHED and task.array is not None and task.array.has_begun:
+        return ParentVerdict.PARTLY
     was_refused = status is not None and status.is_finished and status.reason in REFUSALS
     has_begun = task.attempt and not was_refused and not (status is not None and status.gated)
     if has_begun or (task.attempt and verdict is ParentVerdict.UNKNOWN):  # it had begun once, with that one
@@ -156,6 +178,8 @@ def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdic
 def _in_gate(gate: Gate, name: str) -> ParentVerdict:
     if name in gate.unfinished:
         return ParentVerdict.UNFINISHED
+    if name in gate.partly:
+        return ParentVerdict.PARTLY
     if name in gate.unmet:
         return ParentVerdict.UNMET
     return ParentVerdict.UNKNOWN if name in gate.unknown else ParentVerdict.MET
@@ -259,7 +283,9 @@ class _Look:
                     self.is_cut = True
                     return edges
                 verdict = verdict_of(self._model, self._model.tasks[name], each)
-                edges.append(EdgeView(from_=each.task, to=name, when=each.when, verdict=verdict))
+                edges.append(
+                    EdgeView(from_=each.task, to=name, when=each.when, verdict=verdict, index=each.index)
+                )
         return edges
 
     def node(self, name: str) -> NodeView:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from controller.core.model.array_records import Array
 from controller.core.model.arrays import MemberName, Ranges
-from controller.core.model.blocks import KIND, MemberOutcome
+from controller.core.model.blocks import KIND, LENGTH, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
@@ -20,7 +20,7 @@ from controller.views.arrays import (
     member_without_status,
     progress_of,
 )
-from controller.views.words import span, words_of
+from controller.views.words import NAMED, span, words_of
 
 _CARRIED_OUT = (RequestKind.CANCEL, RequestKind.RETRY)
 
@@ -49,7 +49,10 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
             f"{sentence}; no other one begins, and those that run are stopped, since member {failed} has"
             " failed (fail_fast)"
         )
-    index = _next(array)
+    index = next(array.paired.indexes(), None) if array.paired is not None else _next(array)
+    if index is None and array.paired is not None and (held := _next(array)) is not None:
+        told = waits_of_pair(array, held) if array.has_begun else waits().removeprefix(f"{task.id} ")
+        return f"{sentence}; member {held}, the next one, {told}"
     if index is None and array.hidden:
         name = MemberName(array.name, min(array.hidden))
         return f"{sentence}; the status of {name} cannot be read: `tally audit` prints what to do"
@@ -98,7 +101,11 @@ def explain_folded(model: Model, name: str, now: float, of_array: Callable[[], s
     if found.state in FINISHED:
         return f"{who} {_fate(found)}{_kept(found.array, now)}{_again(found)}"
     again = f"is to run again, after {counted(found.status.attempt, 'attempt')}" if found.status else ""
-    return f"{who} {again or 'has not begun'}. {of_array()}".removesuffix(".")
+    array, index = found.array.array, found.member.index
+    pair = ""
+    if array is not None and array.paired is not None and array.is_at_rest(index):
+        pair = waits_of_pair(array, index)
+    return f"{who} {again or 'has not begun'}{f': it {pair}' if pair else ''}. {of_array()}".removesuffix(".")
 
 
 def explain_member_ended(task: Task, now: float) -> str:
@@ -111,6 +118,30 @@ def explain_member_ended(task: Task, now: float) -> str:
         f"{task.id}, member {status.index} of {source.id}, ended as {status.state}, after"
         f" {counted(status.attempt, 'attempt')}{f': {because}' if because else ''}{_kept(source, now)}"
     )
+
+
+def waits_of_pair(array: Array, index: int) -> str:
+    """For which members of other arrays one waits that has not begun; "" if it waits for none."""
+    waiting = []
+    for former in array.paired.formers if array.paired is not None else ():
+        if former.parent is None or former.is_met(index):
+            continue
+        other = former.array
+        state = former.ending(index) or "not ended"
+        if other is not None and index // LENGTH in other.unreadable:
+            state = "unreadable"
+        waiting.append(f"{MemberName(former.name, index)} ({state})")
+    return f"waits for {' and '.join(waiting[:NAMED])}, each for its own index" if waiting else ""
+
+
+def _never_ran(array: Array, index: int) -> str:
+    """Why a member ended before it began, as far as the members tell for which it waited."""
+    missed = [
+        f"{MemberName(former.name, index)} is {former.ending(index)}"
+        for former in (array.paired.formers if array.paired is not None else ())
+        if former.ending(index) is not None and not former.is_met(index)
+    ]
+    return f", since {' and '.join(missed[:NAMED])}" if missed else ""
 
 
 def _progress(progress: ArrayProgress) -> str:
@@ -169,7 +200,9 @@ def _fate(found: MemberFacts) -> str:
     if status.reason == NAME_TAKEN.reason and not status.attempt:
         return "did not run: another task had its name"
     if not status.attempt:
-        return f"ended as {status.state}, and never ran"
+        array = found.array.array
+        never = _never_ran(array, found.member.index) if array is not None and status.reason != "" else ""
+        return f"ended as {status.state}, and never ran{never}"
     code = f" (exit code {status.exit_code})" if status.exit_code is not None else ""
     because = f": {words_of(status.reason)}" if status.reason else ""
     return f"ended as {status.state}, after {counted(status.attempt, 'attempt')}{because}{code}"

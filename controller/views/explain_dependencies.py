@@ -85,6 +85,10 @@ def explain_gate(model: Model, task: Task, sees: Sees | None = None) -> str:
     if never is not None:
         return f"never runs, since {never.message}: the leader is about to mark it {_fate(never.event)}"
     of = f" of {len(task.spec.after)}" if len(task.spec.after) > len(gate.unfinished) else ""
+    pairs = [each.task for each in task.spec.after if each.is_paired and each.task in gate.unfinished]
+    if pairs and len(pairs) == len(gate.unfinished):
+        sentence = f"waits for members of {_with_states(model, pairs)} to end, each for that of its own index"
+        return f"{sentence}{_unmet(model, task, gate, sees)}" if gate.unmet else sentence
     sentence = (
         f"waits for {len(gate.unfinished)}{of} {_tasks(len(task.spec.after))} to end:"
         f" {_with_states(model, gate.unfinished)}"

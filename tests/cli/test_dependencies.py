@@ -49,8 +49,8 @@ def test_a_document_has_a_verdict_for_each(tally: Tally, put_status: PutStatus) 
     put_status("b", State.FAILED)
     told = json.loads(tally("get", "task", "d", "-o", "json").out)
     assert told["after"] == [
-        {"task": "b", "when": "succeeded", "verdict": "unmet", "state": "Failed"},
-        {"task": "c", "when": "finished", "verdict": "unfinished", "state": "Created"},
+        {"task": "b", "when": "succeeded", "verdict": "unmet", "state": "Failed", "index": "all"},
+        {"task": "c", "when": "finished", "verdict": "unfinished", "state": "Created", "index": "all"},
     ]
     assert told["reason"] == "WaitsForTasks"
     assert tally("get", "task", "d", "-o", "json", "--spec").document["after"][1]["when"] == "finished"

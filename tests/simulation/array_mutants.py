@@ -192,4 +192,16 @@ ARRAY_MUTANTS = (
         "waiting = task",
         "whatever ends or begins next in the pool puts it on the agenda, and so does each list of the engine",
     ),
+    _mutant(
+        "blocks are deleted of an array whose spec cannot be read",
+        f"{_FOLDING}._clean",
+        "if self._of(name) is not None:",
+        "if True:",
+    ),
+    _mutant(
+        "an array ends by a spec that was written over",
+        f"{_DECIDE}:_end",
+        "compares_spec=True",
+        "compares_spec=False",
+    ),
 )

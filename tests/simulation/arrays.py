@@ -16,7 +16,7 @@ from controller.core.model.blocks import KIND, WAITS, Block, Fate, MemberOutcome
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.task import Spec, Status, Step
 from controller.core.planning import folding
-from controller.core.promise import array_invariants
+from controller.core.promise import array_invariants, dependency_invariants
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
 from tests.simulation.attestations import is_attested
@@ -36,7 +36,7 @@ ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-c
 def small_blocks() -> Iterator[None]:
     """A block has three members, within this."""
     before = blocks.LENGTH, folding.MANY
-    modules = blocks, one_array, array_invariants, folding, paired
+    modules = blocks, one_array, array_invariants, dependency_invariants, folding, paired
     for module in modules:
         module.LENGTH = LENGTH  # type: ignore[attr-defined]
     folding.MANY = 4

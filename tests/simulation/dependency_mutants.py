@@ -9,6 +9,11 @@ _DEPENDENCIES = "core.model.dependencies:Dependencies"
 _PLANNER = "core.planning.planner:Planner"
 _KIN = "core.planning.kin:Kin"
 
+
+def _pair(name: str, where: str, old: str, new: str, harmless: str = "") -> Mutant:
+    return Mutant(name, (Edit(where, old, new),), harmless, sharing=False, arrays=True)
+
+
 DEPENDENCY_MUTANTS = (
     Mutant(
         "a task begins whatever has become of those that it waits for",
@@ -19,14 +24,14 @@ DEPENDENCY_MUTANTS = (
         (
             Edit(
                 f"{_DEPENDENCIES}._pass_on",
-                "if before != (child.gate.is_open, child.gate.is_decided):",
-                "if child.gate.is_decided:",
+                "has_turned = has_turned or gated != (child.gate.is_open, child.gate.is_decided)",
+                "has_turned = has_turned or child.gate.is_decided",
             ),
         ),
     ),
     Mutant(
         "a requested retry is overlooked while it waits for the leader",
-        (Edit("core.model.dependencies:parent_of", "if runs_again:", "if False:"),),
+        (Edit("core.model.dependencies:parent_of", "None if runs_again else status.state", "status.state"),),
     ),
     Mutant(
         "a cancelled parent counts as failed",
@@ -53,7 +58,7 @@ DEPENDENCY_MUTANTS = (
         (
             Edit(
                 "core.planning.admission:Admission._admit",
-                "if task.gate is not None and draft.kin.has_changed(task):",
+                "if task.follows and draft.kin.has_changed(task):",
                 "if False:",
             ),
         ),
@@ -93,8 +98,8 @@ DEPENDENCY_MUTANTS = (
         (
             Edit(
                 f"{_KIN}.__init__",
-                "and change.status.gated",
-                "and False",
+                "if change.status.gated:",
+                "if False:",
             ),
         ),
         density=2.0,
@@ -130,7 +135,7 @@ DEPENDENCY_MUTANTS = (
     ),
     Mutant(
         "a task hears nothing of what has become of its parents",
-        (Edit(f"{_DEPENDENCIES}._pass_on", "if parent == self._parents.get(task.id):", "if True:"),),
+        (Edit(f"{_DEPENDENCIES}._pass_on", "parent == self._parents.get(task.id)", "True"),),
     ),
     Mutant(
         "the time in which a task waits for others counts as its wait in the queue",
@@ -140,5 +145,77 @@ DEPENDENCY_MUTANTS = (
         "a parent is removed in the transaction that retries its child",
         (Edit(f"{_KIN}.is_known_for", "and not removed", ""),),
         harmless="the child is then refused, as it is if its parent was removed a moment before",
+    ),
+    _pair(
+        "a member begins whatever has become of the one for which it waits",
+        "core.model.paired:Paired.refresh",
+        "met &= former.met(number, length)",
+        "pass",
+    ),
+    _pair(
+        "a member waits for the one of another index",
+        "core.model.paired:Former.met",
+        "array.block(number).mask(is_met, length)",
+        "array.block(number).mask(is_met, length) >> 1",
+    ),
+    _pair(
+        "a member's beginning does not compare the block on which it rests",
+        "core.planning.kin:Kin.compared_by",
+        "for names in decision.blocks[:COMPARED]",
+        "for names in ()",
+    ),
+    _pair(
+        "a member never runs, and the other array has not ended",
+        "core.model.paired:Former.is_known",
+        "return self.parent.ending is not None",
+        "return True",
+    ),
+    _pair(
+        "a member that is skipped counts as failed",
+        "core.model.paired:Paired.end_of",
+        "return Fate(MemberOutcome.CANCELLED, attempts)",
+        "return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_FAILED)",
+    ),
+    _pair(
+        "members that never run are never ended",
+        "core.planning.folding:Folding._end_never",
+        "list(self._model.dependencies.never)",
+        "()",
+    ),
+    _pair(
+        "an array hears nothing of the blocks of the one that it follows",
+        "core.model.array:ArrayOf.put",
+        "follower.refresh(number)",
+        "pass",
+    ),
+    _pair(
+        "an array follows one of another size",
+        "core.model.dependencies:Dependencies._former",
+        "parent.size not in (size, UNREADABLE)",
+        "False",
+    ),
+    _pair(
+        "an array is removed while members of another one wait for its own",
+        f"{_DEPENDENCIES}._set_gate",
+        "or (task.id in self._pairs and task.state in WAITING)",
+        "",
+    ),
+    _pair(
+        "an array is refused while members of one that it follows run",
+        "core.model.gates:Gate.is_decided",
+        "(self.unfinished or self.partly)",
+        "self.unfinished",
+    ),
+    _pair(
+        "a member begins after a failure that is about to be retried",
+        "core.model.dependencies:parent_with",
+        "RequestKind.RETRY in task.requests",
+        "False",
+    ),
+    _pair(
+        "a block of another array that cannot be read counts as empty",
+        "core.model.paired:Former.is_known",
+        "or number in self.array.unreadable",
+        "",
     ),
 )

@@ -78,14 +78,21 @@ def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
         return None
     gate = Gate()
     for dependency in task.spec.after:
-        _note(gate, task, dependency, find(dependency.task))
+        _note(gate, task, dependency, find(dependency.task), has_begun=bool(task.attempt))
     return gate
 
 
-def _note(gate: Gate, task: Task, dependency: Dependency, parent: Parent | None) -> None:
+def gate_for(task: Task, dependency: Dependency, parent: Parent | None) -> Gate:
+    """What one parent alone comes to, for a task whether it waits or not, as if it had never begun."""
+    gate = Gate()
+    _note(gate, task, dependency, parent, has_begun=False)
+    return gate
+
+
+def _note(gate: Gate, task: Task, dependency: Dependency, parent: Parent | None, *, has_begun: bool) -> None:
     name, array = dependency.task, task.array
     parent = _if_older(task, name, parent)
-    if parent is None and task.attempt:
+    if parent is None and has_begun:
         gate.forget(name)  # the task has begun once, so this one had ended as it should
     elif dependency.is_paired and array is not None:
         is_turned = array.paired is not None and any(array.paired.is_turned)
@@ -291,7 +298,7 @@ class Dependencies:
                 has_turned = pair.array.turn != before
             if child.gate is not None:
                 gated = child.gate.is_open, child.gate.is_decided
-                _note(child.gate, child, children[child_id], parent)
+                _note(child.gate, child, children[child_id], parent, has_begun=bool(child.attempt))
                 has_turned = has_turned or gated != (child.gate.is_open, child.gate.is_decided)
             if has_turned:
                 turned.append(child)

@@ -52,10 +52,10 @@ class Parent(NamedTuple):
 class Gate:
     """What the parents of a waiting task come to. Names are in the order of arrival.
 
-    `unfinished` have not ended. `partly` are arrays that have not, and of their members those have for which
-    the first members of this array wait. `unmet` have ended in another way than the task wants. `unknown` do not
-    exist, or are not older than the task; with them is how many members such an array must have, or 0. It is
-    open since `opened_at`, in seconds since the epoch.
+    `unfinished` have not ended. `partly` are arrays that have not, and some of their members have, for which
+    members of this array wait. `unmet` have ended in another way than the task wants. `unknown` do not exist,
+    or are not older than the task; with them is how many members such an array must have, or 0. It is open
+    since `opened_at`, in seconds since the epoch.
     """
 
     __slots__ = ("opened_at", "partly", "unfinished", "unknown", "unmet")

@@ -71,6 +71,11 @@ class Former(NamedTuple):
         fate = self.array.block(index // LENGTH).fate(index % LENGTH)
         return _STATES.get(fate.outcome, self.parent.ending)
 
+    def is_met(self, index: int) -> bool:
+        """Whether the member of this index has ended as wanted."""
+        number, place = divmod(index, LENGTH)
+        return self.array is not None and bool(self.met(number, self.array.length(number)) >> place & 1)
+
     def met(self, number: int, length: int) -> int:
         """The places of a block at which members have ended as wanted."""
         array, parent = self.array, self.parent

@@ -197,7 +197,8 @@ def _end(task: Task, array: Array, moment: Moment) -> Decision:
         )
     else:
         event, reason, message = Event.MEMBERS_SUCCEEDED, "Succeeded", f"all {done:,} members succeeded"
-    return Decision(transitions.rejected(task, reason, message, moment, event))
+    # its size is the spec's
+    return Decision(transitions.rejected(task, reason, message, moment, event), compares_spec=True)
 
 
 def _named(array: Array, outcome: MemberOutcome) -> str:

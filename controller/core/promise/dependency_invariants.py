@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
+from controller.core.model.after import When
+from controller.core.model.array_records import Array
+from controller.core.model.blocks import LENGTH
 from controller.core.model.codec import decode_history
 from controller.core.model.gates import meets
 from controller.core.model.lifecycle import Event, State
@@ -18,6 +21,8 @@ from controller.errors import CorruptValue
 def check_dependencies(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]:
     """I13 for these tasks, as far as their histories and those of their parents tell."""
     for task in tasks:
+        if task.source is not None and task.source.array is not None and not task.frozen:
+            yield from _early_member(task, task.source.array)
         if task.spec is None or not task.spec.after or task.frozen:
             continue
         if task.gate is not None and task.gate.unknown:
@@ -56,6 +61,31 @@ def _early(model: Model, task: Task) -> Iterator[Finding]:
                 what=f"began before {parent.id} had {dependency.when}",
                 since_revision=task.status_mod,
                 likely_cause="something other than Tally wrote a status of one of them",
+                repair="none: cancel the task if it must not run",
+            )
+
+
+def _early_member(task: Task, array: Array) -> Iterator[Finding]:
+    """A finding for each array of which the member of this index had not ended as wanted when this one began.
+
+    Of one that is under way, since nothing else tells when a member began.
+    """
+    if array.paired is None or task.status is None or not task.spec_is_original:
+        return
+    index = task.status.index
+    for former in array.paired.formers:
+        other = former.array
+        if other is None or index // LENGTH in other.unreadable or former.is_met(index):
+            continue
+        fate = other.block(index // LENGTH).fate(index % LENGTH)
+        was_retried = former.when is not When.SUCCEEDED and (fate.attempts or fate.has_ended)
+        if not was_retried:
+            yield Finding(
+                invariant="I13",
+                subject=f"task/{task.id}",
+                what=f"began before member {index} of {former.name} had {former.when}",
+                since_revision=task.status_mod,
+                likely_cause="something other than Tally wrote a status, or a block",
                 repair="none: cancel the task if it must not run",
             )
 

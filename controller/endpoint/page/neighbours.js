@@ -6,7 +6,7 @@ import { el, plural } from "/static/format.js";
 const DRAWN = 60;
 const WIDTH = 168, HEIGHT = 40, GAP_X = 56, GAP_Y = 14, MARGIN = 4, LETTERS = 20;
 const SVG = "http://www.w3.org/2000/svg";
-const VERDICTS = { met: "has ended as wanted", unfinished: "has not ended", unmet: "has ended otherwise than wanted", unknown: "does not exist", "": "had ended as wanted when it began" };
+const VERDICTS = { met: "has ended as wanted", unfinished: "has not ended", partly: "has not ended, but members of it have", unmet: "has ended otherwise than wanted", unknown: "does not exist", "": "had ended as wanted when it began" };
 
 /** What is around a task, as far as it can be drawn; null if it waits for nothing and nothing waits for it. */
 export async function neighboursOf(id) {
@@ -60,7 +60,8 @@ export function drawing(found) {
 }
 
 function words(edge) {
-  return `${edge.to} runs after ${edge.from} ${edge.when === "finished" ? "has finished" : `has ${edge.when}`}: ${edge.from} ${VERDICTS[edge.verdict] ?? edge.verdict}.`;
+  const [each, its] = edge.index === "same" ? ["Each member of ", "the member of its index of "] : ["", ""];
+  return `${each}${edge.to} runs after ${its}${edge.from} ${edge.when === "finished" ? "has finished" : `has ${edge.when}`}: ${edge.from} ${VERDICTS[edge.verdict] ?? edge.verdict}.`;
 }
 
 function arrow(edge, from, to) {

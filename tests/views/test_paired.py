@@ -1,0 +1,86 @@
+"""What readers are told of arrays whose members each wait for one of another array (`index: same`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.model.blocks import Block
+from controller.core.model.op import Op
+from controller.core.model.task import Phase
+from controller.core.promise.invariants import check_model
+from controller.views.dependencies import ParentVerdict, neighbours, parents_of
+from controller.views.explain import explain
+from tests.scenarios.test_arrays import end, step
+from tests.support.bench import Stage, StagedReplica
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """An empty cluster with one pool of 4 cpus, an array, and one that follows it."""
+    stage = Stage()
+    stage.pool()
+    stage.submit("a", array={"size": 3})
+    stage.submit("b", array={"size": 3}, after=[{"task": "a", "index": "same"}])
+    return stage
+
+
+@pytest.fixture
+def leader(stage: Stage) -> StagedReplica:
+    leader = stage.leader()
+    step(leader)
+    return leader
+
+
+def why(stage: Stage, name: str = "b") -> str:
+    return explain(stage.model(), name, stage.clock.now())
+
+
+def verdict(stage: Stage) -> ParentVerdict:
+    (parent,) = parents_of(stage.model(), "b")
+    assert parent.wish == "succeeded (same index)"
+    return parent.verdict
+
+
+def test_none_may_begin(stage: Stage, leader: StagedReplica) -> None:
+    assert verdict(stage) is ParentVerdict.UNFINISHED
+    assert why(stage) == (
+        "b: 0 of 3 members have ended, 0 are under way and 3 wait; member 0, the next one, waits for members"
+        " of a (Running) to end, each for that of its own index."
+    )
+    assert why(stage, "b-i1").startswith(
+        "b-i1, member 1 of b, has not begun: it waits for a-i1 (not ended), each for its own index. b: 0 of 3"
+    )
+
+
+def test_some_have_begun(stage: Stage, leader: StagedReplica) -> None:
+    end(leader, "a-i1-1")
+    assert verdict(stage) is ParentVerdict.PARTLY
+    assert "member 0, the next one, waits for a-i0 (not ended), each for its own index." in why(stage)
+
+
+def test_one_will_never_run(stage: Stage, leader: StagedReplica) -> None:
+    end(leader, "a-i1-1", phase=Phase.FAILED)
+    assert "it waits for a-i1 (Failed)" in why(stage, "b-i1")
+    end(leader, "a-i0-1", "a-i2-1")
+    assert verdict(stage) is ParentVerdict.MET
+    assert "ended as Failed, and never ran, since a-i1 is Failed" in why(stage, "b-i1")
+    found = neighbours(stage.model(), "b")
+    assert found is not None
+    assert [edge.wish for edge in found.edges] == ["succeeded (same index)"]
+
+
+def test_an_array_of_another_size_is_no_such_array(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("c", array={"size": 4}, after=[{"task": "a", "index": "same"}])
+    assert "its members wait for those of a: there is no such array of 4 members" in why(stage, "c")
+    (parent,) = parents_of(stage.model(), "c")
+    assert parent.verdict is ParentVerdict.UNKNOWN
+
+
+def test_the_audit_tells_of_a_member_that_began_too_early(stage: Stage, leader: StagedReplica) -> None:
+    end(leader, "a-i1-1")
+    assert not [each for each in check_model(stage.model()) if each.invariant == "I13"]
+    stage.put(f"{stage.keys.prefix}arrays/a/0", Block("s/a", ()).encode(Op("x")))
+    found = [each for each in check_model(stage.model()) if each.invariant == "I13"]
+    assert [(each.subject, each.what) for each in found] == [
+        ("task/b-i1", "began before member 1 of a had succeeded")
+    ]
