@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from controller.core.model.array import ArrayOf
 from controller.core.model.array_records import Array
 from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.blocks import KIND, LENGTH, MemberOutcome
@@ -14,11 +15,13 @@ from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.planning.folding import NAME_TAKEN
 from controller.views.arrays import (
+    UNREADABLE,
     ArrayProgress,
     MemberFacts,
     is_hidden,
     member_without_status,
     progress_of,
+    shown_state,
 )
 from controller.views.words import NAMED, span, words_of
 
@@ -126,22 +129,26 @@ def waits_of_pair(array: Array, index: int) -> str:
     for former in array.paired.formers if array.paired is not None else ():
         if former.parent is None or former.is_met(index):
             continue
-        other = former.array
-        state = former.ending(index) or "not ended"
-        if other is not None and index // LENGTH in other.unreadable:
-            state = "unreadable"
-        waiting.append(f"{MemberName(former.name, index)} ({state})")
-    return f"waits for {' and '.join(waiting[:NAMED])}, each for its own index" if waiting else ""
+        other, told = former.array, str(UNREADABLE)
+        is_readable = other is not None and index // LENGTH not in other.unreadable
+        if is_readable and former.ending(index) is not None:
+            otherwise = "has ended otherwise than wanted, and may be retried until then"
+            waiting.append(f"{former.name} to end, of which member {index} {otherwise}")
+            continue
+        if is_readable and isinstance(other, ArrayOf) and other.task is not None:
+            told = shown_state(other.task)
+        waiting.append(f"member {index} of {former.name} ({told}) to end")
+    return f"waits for {' and '.join(waiting[:NAMED])}" if waiting else ""
 
 
 def _never_ran(array: Array, index: int) -> str:
     """Why a member ended before it began, as far as the members tell for which it waited."""
     missed = [
-        f"{MemberName(former.name, index)} is {former.ending(index)}"
+        f"member {index} of {former.name}, which is {former.ending(index)}"
         for former in (array.paired.formers if array.paired is not None else ())
         if former.ending(index) is not None and not former.is_met(index)
     ]
-    return f", since {' and '.join(missed[:NAMED])}" if missed else ""
+    return f": it was to run after {' and '.join(missed[:NAMED])}" if missed else ""
 
 
 def _progress(progress: ArrayProgress) -> str:

@@ -1,4 +1,4 @@
-"""deploy/examples/diamond.yaml, with a replica, an engine and attempts that run."""
+"""deploy/examples/diamond.yaml and stages.yaml, with a replica, an engine and attempts that run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from controller.client import Client, TaskView
 from controller.core.model.lifecycle import State
 from tests.support.local import QUICK, local_cluster
 
-DIAMOND = Path(__file__).parents[2] / "deploy" / "examples" / "diamond.yaml"
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
+DIAMOND, STAGES = EXAMPLES / "diamond.yaml", EXAMPLES / "stages.yaml"
 
 
 def _begun(view: TaskView) -> float:
@@ -48,3 +49,20 @@ def _what_fails_is_passed_on(client: Client) -> None:
     assert (last.state, last.reason) == (State.FAILED, "DependencyFailed")
     assert "`tally retry --downstream diamond-check`" in client.explain("behind-it")
     assert [each.verdict for each in client.get("behind-it").after] == ["unmet"]
+
+
+def test_arrays_go_on_member_by_member(tmp_path: Path) -> None:
+    """What fails in one stage is passed on to its own member of the next one, and to no other."""
+    with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 8, "memory": "1Gi"}})
+        for feature in ("arrays", "dependencies"):
+            client.features.enable(feature)
+        client.submit_many(yaml.safe_load(STAGES.read_text()))
+        assert client.wait(["film"], timeout_seconds=60)["film"].state is State.SUCCEEDED
+        ends = {name: [each.state for each in client.members(name)] for name in ("cut", "render", "check")}
+        failed = ["Succeeded", "Succeeded", "Failed", "Succeeded"]
+        assert ends == {"cut": failed, "render": failed, "check": ["Succeeded"] * 4}
+        assert list(client.members("render"))[2].reason == "DependencyFailed"
+        assert "after member 2 of cut, which is Failed" in client.explain("render-i2")
+        [before] = client.get("render").after
+        assert (before.wish, before.verdict) == ("succeeded (same index)", "met")

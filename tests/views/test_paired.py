@@ -8,6 +8,7 @@ from controller.core.model.blocks import Block
 from controller.core.model.op import Op
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_model
+from controller.gateway.veil import veiled
 from controller.views.dependencies import ParentVerdict, neighbours, parents_of
 from controller.views.explain import explain
 from tests.scenarios.test_arrays import end, step
@@ -48,22 +49,26 @@ def test_none_may_begin(stage: Stage, leader: StagedReplica) -> None:
         " of a (Running) to end, each for that of its own index."
     )
     assert why(stage, "b-i1").startswith(
-        "b-i1, member 1 of b, has not begun: it waits for a-i1 (not ended), each for its own index. b: 0 of 3"
+        "b-i1, member 1 of b, has not begun: it waits for member 1 of a (Running) to end. b: 0 of 3"
     )
 
 
 def test_some_have_begun(stage: Stage, leader: StagedReplica) -> None:
     end(leader, "a-i1-1")
     assert verdict(stage) is ParentVerdict.PARTLY
-    assert "member 0, the next one, waits for a-i0 (not ended), each for its own index." in why(stage)
+    assert "member 0, the next one, waits for member 0 of a (Running) to end." in why(stage)
 
 
 def test_one_will_never_run(stage: Stage, leader: StagedReplica) -> None:
     end(leader, "a-i1-1", phase=Phase.FAILED)
-    assert "it waits for a-i1 (Failed)" in why(stage, "b-i1")
+    assert "it waits for a to end, of which member 1 has ended otherwise than wanted" in why(stage, "b-i1")
+    hidden = veiled(why(stage, "b-i0"), lambda name: name != "a", lambda _: True)
+    assert "it waits for member 0 of a (of another owner) to end" in hidden
     end(leader, "a-i0-1", "a-i2-1")
     assert verdict(stage) is ParentVerdict.MET
-    assert "ended as Failed, and never ran, since a-i1 is Failed" in why(stage, "b-i1")
+    assert "ended as Failed, and never ran: it was to run after member 1 of a, which is Failed" in why(
+        stage, "b-i1"
+    )
     found = neighbours(stage.model(), "b")
     assert found is not None
     assert [edge.wish for edge in found.edges] == ["succeeded (same index)"]

@@ -176,9 +176,15 @@ class Folding:
     def _end_taken(self, room: _Room, moment: Moment) -> None:
         for name in list(self._taken):
             array = self._of(name)
-            indexes = self._taken.pop(name)
+            taken = self._taken.pop(name)
             if array is None or array.task is None:
                 continue
+            # one may have been cancelled since, or have begun, when its name was free again
+            indexes = [
+                index
+                for index in taken
+                if array.is_at_rest(index) and array.fate(index).outcome is MemberOutcome.WAITING
+            ]
             for number in dict.fromkeys(index // LENGTH for index in indexes):
                 fates = {
                     index % LENGTH: NAME_TAKEN._replace(attempts=array.fate(index).attempts)
