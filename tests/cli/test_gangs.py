@@ -15,9 +15,8 @@ from tests.support.gang_records import begin_gang, submit_gang
 @pytest.fixture(autouse=True)
 def _features(client: Client, put_raw: PutRaw) -> None:
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    for name in ("arrays", "gangs"):
-        put_raw("leader", release("r1", knows=["arrays", "gangs"]))
-        client.features.enable(name)
+    put_raw("leader", release("r1", knows=["arrays", "gangs", "owners"]))
+    client.features.enable("gangs")
 
 
 @pytest.fixture
@@ -86,3 +85,26 @@ def test_wait_and_logs_of_a_member(tally: Tally, train: str, put_status: PutStat
 def test_explain(tally: Tally, train: str) -> None:
     assert "1 of 4 members (1 launcher, 3 worker) runs" in tally("explain", train).out
     assert "it is member 0 of the gang train (launcher)" in tally("explain", "train[0]").out
+
+
+def test_the_feature_turns_on_what_it_requires(tally: Tally, put_raw: PutRaw) -> None:
+    """And says so; several are turned on at once."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["arrays", "gangs", "owners"]))
+    assert tally("features", "enable", "gangs", "owners").out.splitlines() == [
+        "feature/arrays turned on, since gangs requires it",
+        "feature/gangs turned on",
+        "feature/owners turned on",
+    ]
+    assert tally("features", "enable", "gangs", "arrays").out.splitlines() == [
+        "feature/gangs is already on",
+        "feature/arrays is already on",
+    ]
+    refused = tally("features", "drop", "arrays")
+    assert refused.exit_code == 1
+    assert "`tally features drop gangs` first" in refused.err
+    assert tally("features", "drop", "gangs", "arrays").out.splitlines() == [
+        "feature/gangs turned off",
+        "feature/arrays turned off",
+    ]
+    assert "give the NAMES of features" in tally("features", "enable").err
