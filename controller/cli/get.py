@@ -20,6 +20,7 @@ from controller.cli.names import (
     complete_pools,
     complete_states,
     parse_kind_and_names,
+    parse_members,
 )
 from controller.cli.schedules import print_schedules
 from controller.cli.session import Session, as_usage
@@ -60,7 +61,11 @@ def get(
     kind: KindName,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Show only these names.", show_default=False, autocompletion=complete_names),
+        typer.Argument(
+            help="Show only these names; members of an array as NAME[10-20].",
+            show_default=False,
+            autocompletion=complete_names,
+        ),
     ] = None,
     output: Annotated[
         str, typer.Option("-o", "--output", help="wide, json, yaml or name; also pid for replicas.")
@@ -98,10 +103,11 @@ def get(
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
-    what, only = parse_kind_and_names(kind, names or [])
-    if members:
+    part = parse_members(kind, names or [], alone=members)
+    what, only = (Kind.TASKS, [part[0]]) if part else parse_kind_and_names(kind, names or [])
+    if members or part:
         _check_members(what, only, others=watch or spec or tree)
-        print_members(session, only[0], state, output)
+        print_members(session, only[0], state, output, part[1] if part else "")
         return
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
         raise typer.BadParameter("--tree is for one task, without -w and --spec")
@@ -137,7 +143,7 @@ def _check_kind(what: Kind, **flags: str) -> None:
 
 def _check_members(what: Kind, names: list[str], *, others: bool) -> None:
     if what is not Kind.TASKS or len(names) != 1 or others:
-        raise typer.BadParameter("--members is for one array, without -w, --spec and --tree")
+        raise typer.BadParameter("members are listed of one array, without -w, --spec and --tree")
 
 
 def _check_spec(what: Kind, output: str, *, spec: bool, watch: bool) -> None:

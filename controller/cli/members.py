@@ -15,12 +15,12 @@ from controller.views.arrays import MAX_PAGE
 FORMS = ("json", "yaml", "name")
 
 
-def print_members(session: Session, array: str, state: str, output: str) -> None:
-    """Print the members in these states (""; all), a page at a time. Raises as `Client.members`."""
+def print_members(session: Session, array: str, state: str, output: str, ranges: str = "") -> None:
+    """Print the members of these ranges and states (""; all), page by page. Raises as `Client.members`."""
     out.check_form(output, FORMS)
     if state:
-        as_usage(lambda: checked(0, MAX_PAGE, state, ""))
-    found = session.client.members(array, state=state)
+        as_usage(lambda: checked(0, MAX_PAGE, state, ranges))
+    found = session.client.members(array, state=state, members=ranges)
     if output in ("json", "yaml"):
         out.print_document({"items": [to_builtins(view) for view in found]}, output)
         return
