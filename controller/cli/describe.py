@@ -143,16 +143,19 @@ def _members(view: TaskView) -> str:
 
 
 def _holds(view: TaskView) -> str:
-    """What it holds itself: of a gang, for its members that have not begun."""
-    status = view.status
+    """What it holds: of a gang, for its members that have not begun, beside what the others hold."""
+    status, progress = view.status, view.progress
     if status is None or not status.is_holding:
         return ""
     if not status.reserved:
         return str(status.hold)
     left = sum(one.left for one in status.reserved) if not status.stopping else 0
+    under_way = progress.pending + progress.running if progress is not None else 0
+    own = f"{counted(under_way, 'member')} under way {'holds' if under_way == 1 else 'hold'}"
     if not left:
-        return "nothing itself: its members under way hold for themselves"
-    return f"{status.hold}, for {counted(left, 'member')} that {'has' if left == 1 else 'have'} not begun"
+        return f"what {own}: the sum is told by Why" if under_way else "nothing: no member is under way"
+    waiting = f"{status.hold} for {counted(left, 'member')} that {'has' if left == 1 else 'have'} not begun"
+    return f"{waiting}, and what {own}: the sum is told by Why" if under_way else waiting
 
 
 def _first_failed(view: TaskView) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.client import Client
+from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_features import release
@@ -54,7 +56,13 @@ def test_get_and_describe(tally: Tally, train: str, put_status: PutStatus) -> No
     told = tally("describe", "task", train).out
     assert "0 of 4 have ended: 2 Waiting, 1 Pending, 1 Running" in told
     assert "launcher (0), worker (1-3)" in told
-    assert "cpu 100m, for 2 members that have not begun" in told
+    what = "2 members under way hold: the sum is told by Why"
+    assert f" cpu 100m for 2 members that have not begun, and what {what}\n" in told
+    left = (Reserved(0, Vector({"cpu": 100})), Reserved(0, Vector({"cpu": 50})))
+    put_status(train, State.RUNNING, reserved=left)
+    told = tally("describe", "task", train).out
+    assert "0 of 4 members have ended, and it holds cpu " in told
+    assert f" what {what}\n" in told
     put_status(train, State.RUNNING, reserved=())
     assert "0/4" in tally("get", "tasks").out
 
