@@ -104,7 +104,9 @@ def _describe_task(session: Session, name: str) -> None:
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
-                f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
+                f"{status.failures}, failed starts {status.start_failures}"
+                if status is not None and not _is_folded(view)
+                else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),
@@ -130,6 +132,12 @@ def _describe_task(session: Session, name: str) -> None:
         _print_steps(steps, "  ")
     if status is not None and status.attempt:
         _print_events(session, AttemptId(view.id, status.attempt))
+
+
+def _is_folded(view: TaskView) -> bool:
+    """Whether it is a member that has ended, of which its outcome alone is kept."""
+    status = view.status
+    return bool(view.member_of) and status is not None and not (status.history or status.is_holding)
 
 
 def _members(view: TaskView) -> str:
@@ -340,8 +348,7 @@ def history(
     out.check_form(output, ("json", "yaml"))
     with hinting_at_schedule(session, name):
         view = session.client.get(name)
-    is_folded = bool(view.member_of) and view.status is not None and not view.status.history
-    problems = replay(view.status) if verify and view.status is not None and not is_folded else []
+    problems = replay(view.status) if verify and view.status is not None and not _is_folded(view) else []
     try:
         steps = view.history()
     except CorruptValue:
@@ -354,7 +361,7 @@ def history(
         )
     elif steps:
         _print_steps(steps, "")
-    elif is_folded and view.status is not None:
+    elif _is_folded(view) and view.status is not None:
         code = f", exit code {view.status.exit_code}" if view.status.exit_code is not None else ""
         say(
             f"{name} is {view.state} after {counted(view.attempt, 'attempt')}{code}. The steps of a member"

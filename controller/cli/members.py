@@ -15,7 +15,7 @@ from controller.views.arrays import MAX_PAGE
 FORMS = ("json", "yaml", "name")
 
 
-def print_members(session: Session, array: str, state: str, output: str, ranges: str = "") -> None:
+def print_members(session: Session, array: str, ranges: str, state: str, output: str) -> None:
     """Print the members of these ranges and states (""; all), page by page. Raises as `Client.members`."""
     out.check_form(output, FORMS)
     if state:
@@ -25,6 +25,7 @@ def print_members(session: Session, array: str, state: str, output: str, ranges:
         out.print_document({"items": [to_builtins(view) for view in found]}, output)
         return
     table: out.Table | None = None
+    columns: tuple[str, ...] = ()
     printed = 0
     while page := list(islice(found, MAX_PAGE)):
         printed += len(page)
@@ -32,7 +33,8 @@ def print_members(session: Session, array: str, state: str, output: str, ranges:
             for view in page:
                 say(f"task/{view.name}")
         else:
-            table = table or out.Table(out.member_columns(page[0]))
-            table.print(out.member_row(view, time.time()) for view in page)
+            columns = columns or out.member_columns(page, are_all=len(page) < MAX_PAGE)
+            table = table or out.Table(columns)
+            table.print(out.member_rows(page, time.time(), columns))
     if not printed:
         say("No members found.", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -140,17 +140,31 @@ def progress_text(progress: ArrayProgress) -> str:
     return ", ".join([f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)])
 
 
-def member_row(view: MemberView, now: float) -> tuple[object, ...]:
-    """A member's row."""
-    age = span(now - view.started_at) if view.started_at else ""
-    role = (view.role,) if view.role else ()
-    more = view.state, view.attempts, view.exit_code, view.reason, view.node, age
-    return (view.index, view.name, *role, *more)
+def member_rows(
+    views: list[MemberView], now: float, columns: tuple[str, ...]
+) -> Iterator[tuple[object, ...]]:
+    """The members' values for these columns."""
+    for view in views:
+        age = span(now - view.started_at) if view.started_at else ""
+        more = view.state, view.attempts, view.exit_code, view.reason, view.node, age
+        row = dict(
+            zip(
+                (*MEMBER_COLUMNS[:2], "ROLE", *MEMBER_COLUMNS[2:]),
+                (view.index, view.name, view.role, *more),
+                strict=True,
+            )
+        )
+        yield tuple(row[column] for column in columns)
 
 
-def member_columns(first: MemberView) -> tuple[str, ...]:
-    """The columns of a table of members, of which this is one: with ROLE if they have roles."""
-    return (*MEMBER_COLUMNS[:2], *(["ROLE"] if first.role else []), *MEMBER_COLUMNS[2:])
+def member_columns(views: list[MemberView], *, are_all: bool) -> tuple[str, ...]:
+    """The columns of a table that begins with these members: with ROLE if they have roles.
+
+    NODE and AGE are known of members under way. They are left out if these are all, and none of them is.
+    """
+    known = any(view.node or view.started_at for view in views) or not are_all
+    role = ["ROLE"] if views[0].role else []
+    return (*MEMBER_COLUMNS[:2], *role, *(MEMBER_COLUMNS[2:] if known else MEMBER_COLUMNS[2:-2]))
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:

@@ -190,3 +190,16 @@ def test_a_limit_that_is_given_twice_or_is_none(tally: Tally) -> None:
     assert "array.max_running" in tally("submit", "frames", "--array", "10%0", "--", "true").err
     gang = tally("submit", "frames", "--array", "10%3", "--gang", "--", "true")
     assert "means nothing for a gang" in gang.err
+
+
+def test_what_is_not_kept_of_members_that_ended(tally: Tally, render: str) -> None:
+    """Their nodes and times have no column, and their failures no number."""
+    ended = tally("get", "task", render, "--members", "--state", "finished").out
+    assert ended.split()[:6] == ["INDEX", "NAME", "STATE", "ATTEMPTS", "EXIT", "REASON"]
+    assert "NODE" not in ended
+    assert "AGE" not in ended
+    assert "NODE   AGE" in tally("get", "task", render, "--members").out
+    told = tally("describe", "task", "render[1]").out
+    assert "Attempt:   2\n" in told
+    assert "Failures" not in told
+    assert "Failures" in tally("describe", "task", "render[3]").out
