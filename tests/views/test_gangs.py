@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from controller.core.model import features
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
@@ -19,19 +17,6 @@ from tests.support.bench import Stage, StagedReplica, observation
 
 ROLES = [{"name": "launcher", "size": 1}, {"name": "worker", "size": 3, "resources": {"cpu": "500m"}}]
 OF_ROLES = "4 members (1 launcher, 3 worker)"
-
-
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
 
 
 def submit(stage: Stage, name: str = "g", **more: object) -> None:
