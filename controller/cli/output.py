@@ -135,9 +135,16 @@ def reason_text(view: TaskView | NodeView) -> str:
 
 
 def progress_text(progress: ArrayProgress) -> str:
-    """How many members have ended, of all, and how many of these did not succeed: `12/100, 3 failed`."""
+    """How many members have ended, of all, and how many of these did not succeed: `12/100, 3 failed`.
+
+    And how many of them are all that is under way, in back-off: the array is Running, though none runs.
+    """
     ends = ((progress.failed, "failed"), (progress.cancelled, "cancelled"))
-    return ", ".join([f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)])
+    told = [f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)]
+    if progress.retrying and not progress.running + progress.pending:
+        one = progress.retrying == 1
+        told.append(f"{progress.retrying} {'waits for its' if one else 'wait for their'} next attempt")
+    return ", ".join(told)
 
 
 def member_rows(

@@ -203,3 +203,16 @@ def test_what_is_not_kept_of_members_that_ended(tally: Tally, render: str) -> No
     assert "Attempt:   2\n" in told
     assert "Failures" not in told
     assert "Failures" in tally("describe", "task", "render[3]").out
+
+
+def test_all_that_is_under_way_is_in_back_off(tally: Tally, render: str, put_status: PutStatus) -> None:
+    """The array is Running then, though none of its members runs."""
+    back_off = {"array": render, "retry_at": 9e9, "attempt": 1}
+    put_status("render-i3", State.WAITING_RETRY, index=3, **back_off)
+    [row] = tally("get", "tasks").rows()
+    assert row[:2] == ["render", "Running"]
+    assert "3/100, 1 failed, 1 cancelled, 1 waits for its next attempt" in " ".join(row)
+    put_status("render-i4", State.WAITING_RETRY, index=4, **back_off)
+    assert "1 cancelled, 2 wait for their next attempt" in tally("get", "tasks").out
+    put_status("render-i4", State.RUNNING, array=render, index=4)
+    assert "next attempt" not in tally("get", "tasks").out
