@@ -78,6 +78,21 @@ def test_cancel_a_part(tally: Tally, client: Client, render: str) -> None:
     assert "only the whole array" in tally("hold", "render[3]").err
 
 
+def test_how_many_ranges_and_characters_at_once(tally: Tally, client: Client) -> None:
+    """Of six digits, the characters are what is used up first."""
+    submit_array(client, "large", 1_000_000)
+
+    def ranges(number: int, first: int) -> str:
+        return ",".join(f"{first + 10 * n}-{first + 10 * n + 1}" for n in range(number))
+
+    assert tally("cancel", f"large[{ranges(100, 10)}]").exit_code == 0
+    many = tally("cancel", f"large[{ranges(101, 10)}]")
+    assert (many.exit_code, "has 101 ranges, but at most 100" in many.err.replace("\n", " ")) == (2, True)
+    long = tally("cancel", f"large[{ranges(74, 100_000)}]")
+    assert (long.exit_code, "characters, but at most 1,024" in long.err) == (1, True)
+    assert tally("get", "task", f"large[{ranges(100, 100_000)}]").exit_code == 0
+
+
 def test_retry(tally: Tally, client: Client, render: str) -> None:
     assert tally("retry", render, "--failed").exit_code == 0
     assert request(client, RequestKind.RETRY) == ("", True)

@@ -229,6 +229,26 @@ def test_what_it_used_is_counted_once(stage: Stage, leader: StagedReplica) -> No
     assert [line.used for line in told.items] == [{"cpu": str(240_000 * 2500 + 300_000 * 1000)}]
 
 
+def test_usage_by_label_says_that_it_lacks_members_that_ended(stage: Stage, leader: StagedReplica) -> None:
+    """Their times are in no block. A gang is counted by its own history."""
+    submit(stage, labels={"team": "a"})
+    step(leader)
+    for member in range(4):
+        end(leader, f"g-i{member}-1")
+
+    def notes(pool: str = "") -> str:
+        now = round(stage.clock.now() * 1000)
+        return " ".join(usage.by_label(stage.model(), "team", pool, (None, None), now).notes)
+
+    assert "members of arrays" not in notes()
+    stage.submit("a", array={"size": 2}, labels={"team": "a"})
+    step(leader)
+    assert "members of arrays" not in notes()
+    end(leader, "a-i0-1")
+    assert "members of arrays that have ended are left out" in notes()
+    assert "members of arrays" not in notes("other")
+
+
 def test_what_keeps_the_feature_on(stage: Stage, leader: StagedReplica) -> None:
     submit(stage)
     stage.submit("array", array={"size": 2}, resources={})
