@@ -238,7 +238,7 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
             task.array is not None
             and not task.array.is_gang
             and task.array.ended > 0
-            and (pool in ("", task.pool))
+            and pool in ("", task.pool)
         )
         if task.status is None or task.frozen or (pool and task.pool != pool) or _is_of_gang(task):
             continue
