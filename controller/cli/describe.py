@@ -105,7 +105,9 @@ def _describe_task(session: Session, name: str) -> None:
             "Priority": _priority(view),
             "Attempt": view.attempt,
             "Failures": (
-                f"{status.failures}, failed starts {status.start_failures}" if status is not None else ""
+                f"{status.failures}, failed starts {status.start_failures}"
+                if status is not None and not _is_folded(view)
+                else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
             "Kept log": _kept_log(session, name),
@@ -133,6 +135,12 @@ def _describe_task(session: Session, name: str) -> None:
         _print_events(session, AttemptId(view.id, status.attempt))
 
 
+def _is_folded(view: TaskView) -> bool:
+    """Whether it is a member that has ended, of which its outcome alone is kept."""
+    status = view.status
+    return bool(view.member_of) and status is not None and not (status.history or status.is_holding)
+
+
 def _members(view: TaskView) -> str:
     """How far an array has come; "" if it is none."""
     progress = view.progress
@@ -144,16 +152,19 @@ def _members(view: TaskView) -> str:
 
 
 def _holds(view: TaskView) -> str:
-    """What it holds itself: of a gang, for its members that have not begun."""
-    status = view.status
+    """What it holds: of a gang, for its members that have not begun, beside what the others hold."""
+    status, progress = view.status, view.progress
     if status is None or not status.is_holding:
         return ""
     if not status.reserved:
         return str(status.hold)
     left = sum(one.left for one in status.reserved) if not status.stopping else 0
+    under_way = progress.pending + progress.running if progress is not None else 0
+    own = f"{counted(under_way, 'member')} under way {'holds' if under_way == 1 else 'hold'}"
     if not left:
-        return "nothing itself: its members under way hold for themselves"
-    return f"{status.hold}, for {counted(left, 'member')} that {'has' if left == 1 else 'have'} not begun"
+        return f"what {own}: the sum is told by Why" if under_way else "nothing: no member is under way"
+    waiting = f"{status.hold} for {counted(left, 'member')} that {'has' if left == 1 else 'have'} not begun"
+    return f"{waiting}, and what {own}: the sum is told by Why" if under_way else waiting
 
 
 def _first_failed(view: TaskView) -> str:
@@ -338,8 +349,7 @@ def history(
     out.check_form(output, ("json", "yaml"))
     with hinting_at_schedule(session, name):
         view = session.client.get(name)
-    is_folded = bool(view.member_of) and view.status is not None and not view.status.history
-    problems = replay(view.status) if verify and view.status is not None and not is_folded else []
+    problems = replay(view.status) if verify and view.status is not None and not _is_folded(view) else []
     try:
         steps = view.history()
     except CorruptValue:
@@ -352,7 +362,7 @@ def history(
         )
     elif steps:
         _print_steps(steps, "")
-    elif is_folded and view.status is not None:
+    elif _is_folded(view) and view.status is not None:
         code = f", exit code {view.status.exit_code}" if view.status.exit_code is not None else ""
         say(
             f"{name} is {view.state} after {counted(view.attempt, 'attempt')}{code}. The steps of a member"

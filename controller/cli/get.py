@@ -20,6 +20,7 @@ from controller.cli.names import (
     complete_pools,
     complete_states,
     parse_kind_and_names,
+    parse_members,
 )
 from controller.cli.schedules import print_schedules
 from controller.cli.session import Session, as_usage
@@ -60,7 +61,7 @@ def get(
     kind: KindName,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Show only these names.", show_default=False, autocompletion=complete_names),
+        typer.Argument(help="Only these; NAME[7-9].", show_default=False, autocompletion=complete_names),
     ] = None,
     output: Annotated[
         str, typer.Option("-o", "--output", help="wide, json, yaml or name; also pid for replicas.")
@@ -98,11 +99,10 @@ def get(
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
-    what, only = parse_kind_and_names(kind, names or [])
-    if members:
-        _check_members(what, only, others=watch or spec or tree)
-        print_members(session, only[0], state, output)
+    if found := _members_asked(kind, names or [], members, others=watch or spec or tree):
+        print_members(session, *found, state, output)
         return
+    what, only = parse_kind_and_names(kind, names or [])
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
         raise typer.BadParameter("--tree is for one task, without -w and --spec")
     out.check_form(output, ("json", "yaml") if tree else FORMS[what])
@@ -135,9 +135,15 @@ def _check_kind(what: Kind, **flags: str) -> None:
             raise typer.BadParameter(f"--{name.replace('_', '-')} does not select {what}")
 
 
-def _check_members(what: Kind, names: list[str], *, others: bool) -> None:
-    if what is not Kind.TASKS or len(names) != 1 or others:
-        raise typer.BadParameter("--members is for one array, without -w, --spec and --tree")
+def _members_asked(kind: str, names: list[str], flag: bool, *, others: bool) -> tuple[str, str] | None:
+    """The array and the ranges whose members are to be listed; None if tasks are."""
+    part = parse_members(kind, names, alone=flag)
+    if part is None and flag:
+        what, only = parse_kind_and_names(kind, names)
+        part = (only[0], "") if what is Kind.TASKS and len(only) == 1 else None
+    if (flag and part is None) or (part is not None and others):
+        raise typer.BadParameter("members are listed of one array, without -w, --spec and --tree")
+    return part
 
 
 def _check_spec(what: Kind, output: str, *, spec: bool, watch: bool) -> None:

@@ -15,16 +15,17 @@ from controller.views.arrays import MAX_PAGE
 FORMS = ("json", "yaml", "name")
 
 
-def print_members(session: Session, array: str, state: str, output: str) -> None:
-    """Print the members in these states (""; all), a page at a time. Raises as `Client.members`."""
+def print_members(session: Session, array: str, ranges: str, state: str, output: str) -> None:
+    """Print the members of these ranges and states (""; all), page by page. Raises as `Client.members`."""
     out.check_form(output, FORMS)
     if state:
-        as_usage(lambda: checked(0, MAX_PAGE, state, ""))
-    found = session.client.members(array, state=state)
+        as_usage(lambda: checked(0, MAX_PAGE, state, ranges))
+    found = session.client.members(array, state=state, members=ranges)
     if output in ("json", "yaml"):
         out.print_document({"items": [to_builtins(view) for view in found]}, output)
         return
     table: out.Table | None = None
+    columns: tuple[str, ...] = ()
     printed = 0
     while page := list(islice(found, MAX_PAGE)):
         printed += len(page)
@@ -32,7 +33,8 @@ def print_members(session: Session, array: str, state: str, output: str) -> None
             for view in page:
                 say(f"task/{view.name}")
         else:
-            table = table or out.Table(out.member_columns(page[0]))
-            table.print(out.member_row(view, time.time()) for view in page)
+            columns = columns or out.member_columns(page, are_all=len(page) < MAX_PAGE)
+            table = table or out.Table(columns)
+            table.print(out.member_rows(page, time.time(), columns))
     if not printed:
         say("No members found.", err=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.session import CONNECTION, Session
-from controller.core.model.arrays import MemberName, split_member
+from controller.core.model.arrays import MAX_SIZE, MemberName, Ranges, split_member
 from controller.core.model.lifecycle import State
 from controller.errors import InvalidField, TallyError
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
@@ -27,6 +27,7 @@ OF_SCHEDULE = (
     "A schedule has tasks: `tally get tasks -l tally.dev/schedule={name}` lists them, and"
     " `tally describe schedule {name}` tells of its ticks"
 )
+MAX_NAMED = 10_000  # members, one by one
 SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
 
 
@@ -82,6 +83,45 @@ def named(text: str) -> str:
     if not members.isdigit():
         raise typer.BadParameter(f"{text!r} names several members: name one, as in {name}[7]")
     return str(MemberName(name, int(members)))
+
+
+def parse_members(kind: str, names: list[str], *, alone: bool) -> tuple[str, str] | None:
+    """The array and the ranges that `task 'render[10-20]'` names; None if no members are named so.
+
+    `alone`: one member, which is a task like others, is also meant as a part of its array. Raises
+    BadParameter for ranges among other names.
+    """
+    word, slash, name = kind.partition("/")
+    if parse_kind(word) is not Kind.TASKS:
+        return None
+    texts = ([name] if slash else []) + names
+    parts = [split_members(text) for text in texts]
+    found = [part for part in parts if part[1] and (alone or not part[1].isdigit())]
+    if found and len(parts) > 1:
+        raise typer.BadParameter(f"{found[0][0]}[{found[0][1]}] is listed alone: leave the other names out")
+    return found[0] if found else None
+
+
+def _each_member(texts: list[str]) -> list[str]:
+    """The names of tasks, and of all members that are named in brackets, each as a task.
+
+    Raises BadParameter for more than MAX_NAMED members.
+    """
+    names: list[str] = []
+    for text in texts:
+        name, members = split_members(text)
+        if not members:
+            names.append(name)
+            continue
+        ranges = Ranges.parse(members)
+        if (count := ranges.count(MAX_SIZE)) > MAX_NAMED:
+            raise typer.BadParameter(
+                f"{text!r} names {count:,} members, but at most {MAX_NAMED:,} at once can be named: name"
+                f" fewer, or the whole array, {name}"
+            )
+        for first, last in ranges.within(MAX_SIZE):
+            names += (str(MemberName(name, index)) for index in range(first, last + 1))
+    return names
 
 
 def split_members(text: str) -> tuple[str, str]:
@@ -188,6 +228,14 @@ TaskName = Annotated[
 ]
 TaskNames = Annotated[
     list[str], typer.Argument(help="The tasks.", callback=_tasks, autocompletion=complete_tasks)
+]
+MemberNames = Annotated[
+    list[str],
+    typer.Argument(
+        help="The tasks, or members of an array as NAME[5-9].",
+        callback=_each_member,
+        autocompletion=complete_tasks,
+    ),
 ]
 PoolNames = Annotated[
     list[str],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -135,22 +135,43 @@ def reason_text(view: TaskView | NodeView) -> str:
 
 
 def progress_text(progress: ArrayProgress) -> str:
-    """How many members have ended, of all, and how many of these did not succeed: `12/100, 3 failed`."""
+    """How many members have ended, of all, and how many of these did not succeed: `12/100, 3 failed`.
+
+    And how many of them are all that is under way, in back-off: the array is Running, though none runs.
+    """
     ends = ((progress.failed, "failed"), (progress.cancelled, "cancelled"))
-    return ", ".join([f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)])
+    told = [f"{progress.ended}/{progress.size}", *(f"{n} {word}" for n, word in ends if n)]
+    if progress.retrying and not progress.running + progress.pending:
+        one = progress.retrying == 1
+        told.append(f"{progress.retrying} {'waits for its' if one else 'wait for their'} next attempt")
+    return ", ".join(told)
 
 
-def member_row(view: MemberView, now: float) -> tuple[object, ...]:
-    """A member's row."""
-    age = span(now - view.started_at) if view.started_at else ""
-    role = (view.role,) if view.role else ()
-    more = view.state, view.attempts, view.exit_code, view.reason, view.node, age
-    return (view.index, view.name, *role, *more)
+def member_rows(
+    views: list[MemberView], now: float, columns: tuple[str, ...]
+) -> Iterator[tuple[object, ...]]:
+    """The members' values for these columns."""
+    for view in views:
+        age = span(now - view.started_at) if view.started_at else ""
+        more = view.state, view.attempts, view.exit_code, view.reason, view.node, age
+        row = dict(
+            zip(
+                (*MEMBER_COLUMNS[:2], "ROLE", *MEMBER_COLUMNS[2:]),
+                (view.index, view.name, view.role, *more),
+                strict=True,
+            )
+        )
+        yield tuple(row[column] for column in columns)
 
 
-def member_columns(first: MemberView) -> tuple[str, ...]:
-    """The columns of a table of members, of which this is one: with ROLE if they have roles."""
-    return (*MEMBER_COLUMNS[:2], *(["ROLE"] if first.role else []), *MEMBER_COLUMNS[2:])
+def member_columns(views: list[MemberView], *, are_all: bool) -> tuple[str, ...]:
+    """The columns of a table that begins with these members: with ROLE if they have roles.
+
+    NODE and AGE are known of members under way. They are left out if these are all, and none of them is.
+    """
+    known = any(view.node or view.started_at for view in views) or not are_all
+    role = ["ROLE"] if views[0].role else []
+    return (*MEMBER_COLUMNS[:2], *role, *(MEMBER_COLUMNS[2:] if known else MEMBER_COLUMNS[2:-2]))
 
 
 def task_row(view: TaskView, now: float, *, wide: bool) -> tuple[object, ...]:

@@ -104,7 +104,11 @@ class Selection:
         if not self.names or self._filters:
             raise typer.BadParameter("--downstream goes with names of tasks, and with no flag that selects")
         code, named = 0, list[TaskView]()
-        for name in dict.fromkeys(bare(text, Kind.TASKS) for text in self.names):
+        for name, members in dict.fromkeys(split_members(text) for text in self.names):
+            if members:
+                raise typer.BadParameter(
+                    f"--downstream is for whole tasks, since others wait for these: leave [{members}] out"
+                )
             try:
                 named.append(session.client.get(name))
             except NotFound as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -74,7 +75,11 @@ class TaskFlags:
     ] = None
 
     array: Annotated[
-        int | None, typer.Option(help="Make it an array of so many members, which differ in their index.")
+        str | None,
+        typer.Option(
+            help="Make it an array of so many members, which differ in their index; 1000%20: at most 20 run"
+            " at once."
+        ),
     ] = None
     max_running: Annotated[
         int | None, typer.Option(help="How many members of the array may run at once (default: all).")
@@ -94,13 +99,16 @@ class TaskFlags:
         """The fields of a task, from the flags; None if not given."""
         if self.array is None and (self.max_running is not None or self.fail_fast or self.gang):
             raise typer.BadParameter("--max-running, --fail-fast and --gang go with --array SIZE")
+        size, max_running = _parse_size(self.array)
+        if max_running is not None and self.max_running is not None:
+            raise typer.BadParameter(f"--array {self.array} says it already: leave --max-running out")
         return {
             "pool": self.pool,
             "owner": self.owner,
             "array": without_none(
                 {
-                    "size": self.array,
-                    "max_running": self.max_running,
+                    "size": size,
+                    "max_running": self.max_running if max_running is None else max_running,
                     "fail_fast": self.fail_fast or None,
                     "gang": self.gang or None,
                 }
@@ -126,6 +134,23 @@ class TaskFlags:
             "retention_seconds": self.retention,
             "on_lost": self.on_lost if self.on_lost in (None, "hold") else {"replace_after": self.on_lost},
         }
+
+
+def _parse_size(text: str | None) -> tuple[int | None, int | None]:
+    """SIZE, or SIZE%MAX_RUNNING."""
+    if text is None:
+        return None, None
+    size, percent, most = text.partition("%")
+    if not _is_number(size) or (percent and not _is_number(most)):
+        raise typer.BadParameter(
+            f"--array: {text!r} is not SIZE, such as 10, nor SIZE%MAX_RUNNING, such as 10%3. Members are"
+            " numbered from 0"
+        )
+    return int(size), int(most) if percent else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(sys.maxsize))
 
 
 def _parse_after(text: str | None) -> list[dict[str, str]] | None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.names import TaskNames, complete_of
+from controller.cli.names import MemberNames, complete_of
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
 from controller.client import Client, TaskView
 from controller.client.reading import parse_state
@@ -30,7 +30,7 @@ PASSED_BY_SUCCESS = (State.CREATED, State.PENDING, State.RUNNING)  # a Succeeded
 
 def wait(
     session: Session,
-    names: TaskNames,
+    names: MemberNames,
     for_: Annotated[
         str,
         typer.Option(

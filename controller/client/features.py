@@ -64,13 +64,13 @@ class Features:
         engine's key at this mod.
         """
         now = self._look("engine")
-        for name, field in needed.items():
-            if (state := now.state(name)) != "on":
-                raise InvalidField(
-                    field,
-                    f"needs the feature {name}, which is {state}: an admin turns it on with"
-                    f" `tally features enable {name}`",
-                )
+        lacking = [name for name in needed if now.state(name) != "on"]
+        for name in lacking:
+            raise InvalidField(
+                needed[name],
+                f"needs the feature {name}, which is {now.state(name)}: an admin turns it on with"
+                f" `tally features enable {' '.join(lacking)}`",
+            )
         return now.engine_mod
 
     def ensure(self, needed: Mapping[str, str]) -> tuple[int, list[str]]:
@@ -81,25 +81,29 @@ class Features:
             self._turn_on(off)
         return self.check(needed), off
 
-    def enable(self, name: str) -> bool:
-        """Turn the feature on, in a new term. False if it was on.
+    def enable(self, *names: str) -> tuple[str, ...]:
+        """Turn these features on, and what they require, in one new term: all or none.
 
-        Raises UserError if a registered replica or the leader does not know it, or no replica has led yet.
+        Returns those that were not on, a required one before what requires it. Raises UserError if a
+        registered replica or the leader does not know one of them, or no replica has led yet.
         """
-        _check_known(name)
-        return self._turn_on([name])
+        for name in names:
+            _check_known(name)
+        required = ((features.REQUIRES.get(name), name) for name in names)
+        return self._turn_on(list(dict.fromkeys(each for pair in required for each in pair if each)))
 
     def drop(self, name: str) -> bool:
         """Turn the feature off, once no stored data uses it. False if it was off.
 
-        New uses are refused meanwhile. Raises UserError that names what uses it; the feature is then on, as
-        before.
+        New uses are refused meanwhile. Raises UserError that names what uses it, or the feature that requires
+        it; the feature is then on, as before.
         """
         _check_known(name)
         for _ in range(TRIES):
             now = self._look("engine")
             if now.state(name) == "off":
                 return False
+            _check_not_required(now, name)
             if self._write(now, {name: features.DROPPING}):
                 break
         else:
@@ -127,18 +131,19 @@ class Features:
             )
         return now
 
-    def _turn_on(self, names: Sequence[str]) -> bool:
+    def _turn_on(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Turn on those that are not on, and return them."""
         for _ in range(TRIES):
             now = self._look()
-            off = [name for name in names if now.state(name) != "on"]
+            off = tuple(name for name in names if now.state(name) != "on")
             if not off:
-                return False
+                return ()
             _check_all_know(now, off)
             guards = [Guard(self._keys.replica(each.name), each.mod) for each in now.replicas]
             guards.append(Guard(self._keys.leader, now.leader.mod if now.leader is not None else 0))
             ends = [Delete(self._keys.leader)] if now.leader is not None else []
             if self._write(now, dict.fromkeys(off, ""), guards, ends):
-                return True
+                return off
         raise UserError(_BUSY)
 
     def _write(
@@ -179,6 +184,15 @@ def _with(item: KeyValue, values: Mapping[str, str | None], op: Op) -> bytes:
 def _check_known(name: str) -> None:
     if name not in features.KNOWN:
         raise UserError(f"this release knows no feature {name!r}; it knows {', '.join(features.KNOWN)}")
+
+
+def _check_not_required(now: Fence, name: str) -> None:
+    for other, required in features.REQUIRES.items():
+        if required == name and now.state(other) != "off":
+            raise UserError(
+                f"the feature {name} stays on, since the feature {other} requires it, which is"
+                f" {now.state(other)}: run `tally features drop {other}` first"
+            )
 
 
 def _check_all_know(now: Fence, names: Iterable[str]) -> None:

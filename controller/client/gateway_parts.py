@@ -239,8 +239,10 @@ class GatewayFeatures(Features):
     def all(self) -> list[FeatureView]:
         return [view_of(FeatureView, document) for document in self._http.get("/v1/features")["items"]]
 
-    def enable(self, name: str) -> bool:
-        return bool(self._http.post(f"/v1/features/{part(name)}/enable")["changed"])
+    def enable(self, *names: str) -> tuple[str, ...]:
+        answered = self._http.post(f"/v1/features/{part(','.join(names))}/enable")
+        # a gateway of a release that takes one name, and turns on nothing else, says only whether it has
+        return tuple(answered.get("turned_on", names if answered["changed"] else ()))
 
     def drop(self, name: str) -> bool:
         return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from controller.core.model import codec
-from controller.core.model.default_resources import default_resources
+from controller.core.model.default_resources import default_resources, with_origin
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
@@ -95,10 +95,14 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
         )
         raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
     named = frozenset(given.get("resources") or ())
-    spec = msgspec.structs.replace(spec, resources=spec.resources + default_resources(named, record.pool))
+    filled = default_resources(named, record.pool)
+    spec = msgspec.structs.replace(spec, resources=spec.resources + filled)
     asked = demand(spec, record.pool)
-    check_satisfiable(spec, record.pool, asked)
-    check_limit(record.pool, spec.owner, asked)
+    try:
+        check_satisfiable(spec, record.pool, asked)
+        check_limit(record.pool, spec.owner, asked)
+    except InvalidField as error:
+        raise with_origin(error, spec, filled, record.pool) from None
     return Prepared(spec, named, raw, record.mod, position)
 
 

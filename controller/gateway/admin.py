@@ -44,8 +44,9 @@ def features(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 def enable(api: GatewayApi, ask: CallerRequest) -> Response:
-    """Turn a feature on."""
-    return answer({"changed": api.writing.admin(ask.caller, "features").features.enable(ask.path["name"])})
+    """Turn features on: all or none."""
+    turned_on = api.writing.admin(ask.caller, "features").features.enable(*ask.path["name"].split(","))
+    return answer({"changed": bool(turned_on), "turned_on": turned_on})
 
 
 def drop(api: GatewayApi, ask: CallerRequest) -> Response:

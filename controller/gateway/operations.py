@@ -365,6 +365,12 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),
     _admin("POST", "/v1/leader/step-down", "stepDown", "End the current term.", admin.step_down),
     _admin("GET", "/v1/features", "listFeatures", "The features of the installation.", admin.features),
-    _admin("POST", "/v1/features/{name}/enable", "enableFeature", "Turn a feature on.", admin.enable),
+    _admin(
+        "POST",
+        "/v1/features/{name}/enable",
+        "enableFeature",
+        "Turn on features: one, or several with commas.",
+        admin.enable,
+    ),
     _admin("POST", "/v1/features/{name}/drop", "dropFeature", "Turn a feature off.", admin.drop),
 )

@@ -12,7 +12,7 @@ from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Status
-from controller.views.explain_holding import because_of, why_stopped
+from controller.views.explain_holding import because_of, stopped_in, why_stopped
 from controller.views.gangs import GangFacts, gang_facts, role_name
 from controller.views.words import NAMED, at, listed, span
 
@@ -39,13 +39,13 @@ def explain_gang_holding(model: Model, task: Task, status: Status, now: float) -
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
         limit = deadlines.run_seconds if deadlines is not None else None
-        ends = f"; it is stopped in {span(since + limit - now)} if it has not ended by then" if limit else ""
+        ends = stopped_in(since, limit, now, unless="it has not ended")
         ended = f"{facts.ended:,} of {counted(facts.size, 'member')} {_have(facts.ended)} ended"
         running = f"{attempt} has been running since {at(since)} ({span(now - since)})"
         return f"{running}: {ended}, and it {holds}{ends}"
     since = status.admitted_at or now
     limit = deadlines.start_seconds if deadlines is not None else None
-    ends = f"; it is stopped in {span(since + limit - now)} if not all run by then" if limit else ""
+    ends = stopped_in(since, limit, now, unless="not all run")
     return f"{attempt} was admitted {span(now - since)} ago and {holds}: {_started(task, facts)}{ends}"
 
 

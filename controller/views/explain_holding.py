@@ -59,19 +59,11 @@ def explain_holding(task: Task, status: Status, now: float) -> str:
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
-        ends = (
-            f"; it is stopped in {span(since + limit - now)} if it has not ended by then"
-            if limit is not None
-            else ""
-        )
+        ends = stopped_in(since, limit, now, unless="it has not ended")
         return f"{attempt} has been running since {at(since)} ({span(now - since)}), and {holds}{ends}"
     since = status.admitted_at or now
     limit = task.spec.deadlines.start_seconds if task.spec is not None else None
-    ends = (
-        f"; it is stopped in {span(since + limit - now)} if it is not running by then"
-        if limit is not None
-        else ""
-    )
+    ends = stopped_in(since, limit, now, unless="it is not running")
     admitted = f"{attempt} was admitted {span(now - since)} ago, {holds}"
     if status.reason == START_DELAYED:
         return (
@@ -80,6 +72,11 @@ def explain_holding(task: Task, status: Status, now: float) -> str:
         )
     said = f"; the engine says: {because}" if (because := because_of(status)) else ""
     return f"{admitted} and has not been seen running yet{said}{ends}"
+
+
+def stopped_in(since: float, limit: float | None, now: float, *, unless: str) -> str:
+    """When a deadline, seconds from `since` on, ends the attempt; "" without one."""
+    return f"; it is stopped in {span(since + limit - now)} if {unless} by then" if limit is not None else ""
 
 
 def _lost(task: Task, status: Status, held: str, now: float) -> str:

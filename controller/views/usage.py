@@ -225,7 +225,7 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
     """
     now = time_after(model.charged_at, now)
     totals: dict[str, Used] = {}
-    is_cut = is_gone = has_gangs = False
+    is_cut = is_gone = has_gangs = has_folded = False
     notes = [
         "tasks that were removed after their retention are not counted, and an attempt that has ended is"
         " counted with what its task asks for"
@@ -234,6 +234,12 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
         notes.append("what an attempt was lost or being stopped is counted as if it had been at its end")
     begin, until = span[0] or 0, now if span[1] is None else span[1]
     for task in model.tasks.values():
+        has_folded |= (
+            task.array is not None
+            and not task.array.is_gang
+            and task.array.ended > 0
+            and pool in ("", task.pool)
+        )
         if task.status is None or task.frozen or (pool and task.pool != pool) or _is_of_gang(task):
             continue
         if task.spec is None:
@@ -258,6 +264,11 @@ def by_label(model: Model, key: str, pool: str, span: tuple[int | None, int | No
     if has_gangs:
         notes.append(
             "a gang is counted whole until all of its members have ended, as if none had ended before"
+        )
+    if has_folded:
+        notes.append(
+            "members of arrays that have ended are left out, since their times are not stored: of a pool with"
+            " `sharing`, the usage by owner has them"
         )
     if is_cut:
         notes.append("the oldest steps of some tasks are no longer stored: what they held then is left out")

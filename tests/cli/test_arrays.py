@@ -56,7 +56,6 @@ def test_get_and_describe(tally: Tally, render: str) -> None:
     assert "3 of 100 have ended: 96 Waiting, 1 Running, 1 Succeeded, 1 Failed, 1 Cancelled" in told
     assert "First failed" in told
     assert tally("get", "task", "render[1]").rows()[0][:2] == ["render-i1", "Failed"]
-    assert "several members" in tally("get", "task", "render[1-2]").err
     assert "Member of" in tally("describe", "task", "render[1]").out
 
 
@@ -77,6 +76,21 @@ def test_cancel_a_part(tally: Tally, client: Client, render: str) -> None:
     assert "render has 100 members, 0 to 99: it has no 99-100" in beyond.err
     assert tally("cancel", "render[").exit_code == 2
     assert "only the whole array" in tally("hold", "render[3]").err
+
+
+def test_how_many_ranges_and_characters_at_once(tally: Tally, client: Client) -> None:
+    """Of six digits, the characters are what is used up first."""
+    submit_array(client, "large", 1_000_000)
+
+    def ranges(number: int, first: int) -> str:
+        return ",".join(f"{first + 10 * n}-{first + 10 * n + 1}" for n in range(number))
+
+    assert tally("cancel", f"large[{ranges(100, 10)}]").exit_code == 0
+    many = tally("cancel", f"large[{ranges(101, 10)}]")
+    assert (many.exit_code, "has 101 ranges, but at most 100" in many.err.replace("\n", " ")) == (2, True)
+    long = tally("cancel", f"large[{ranges(74, 100_000)}]")
+    assert (long.exit_code, "characters, but at most 1,024" in long.err) == (1, True)
+    assert tally("get", "task", f"large[{ranges(100, 100_000)}]").exit_code == 0
 
 
 def test_retry(tally: Tally, client: Client, render: str) -> None:
@@ -120,3 +134,100 @@ def test_wait_and_logs_of_an_array_name_its_members(tally: Tally, render: str, p
     assert "1 of 100 members failed: 1: `tally get task render --members`" in told.err.replace("\n", " ")
     assert "never ran" not in told.err
     assert "is an array, and has no output of its own: name a member" in tally("logs", render).err
+
+
+def test_ranges_of_members(tally: Tally, client: Client, render: str) -> None:
+    """As cancel and retry take them."""
+    rows = tally("get", "task", "render[0-2,4]").rows()
+    assert [row[:3] for row in rows] == [
+        ["0", "render-i0", "Succeeded"],
+        ["1", "render-i1", "Failed"],
+        ["2", "render-i2", "Cancelled"],
+        ["4", "render-i4", "Waiting"],
+    ]
+    named = tally("get", "task/render[0-2,4]", "--state", "failed", "-o", "name")
+    assert named.out == "task/render-i1\n"
+    assert [row[0] for row in tally("get", "task", "render[7]", "--members").rows()] == ["7"]
+    assert "No members found" in tally("get", "task", "render[100-200]").err
+    assert "is no array" in tally("get", "task", "render-i1[1-2]").err
+    for asked in (("render[1-2]", "-w"), ("render[1-2]", "--tree"), ("render[1-2]", "render")):
+        refused = tally("get", "tasks", *asked)
+        assert refused.exit_code == 2, refused.err
+    for verb in ("logs", "explain", "history", "describe task"):
+        refused = tally(*verb.split(), "render[1-2]")
+        assert refused.exit_code == 2
+        assert "names several members: name one, as in render[7]" in refused.err.replace("\n", " ")
+
+
+def test_a_downstream_retry_takes_no_members(tally: Tally, render: str) -> None:
+    refused = tally("retry", "render[1]", "--downstream")
+    assert refused.exit_code == 2
+    assert "--downstream" in refused.err
+    assert "whole" in refused.err
+
+
+def test_wait_for_ranges(tally: Tally, render: str) -> None:
+    ended = tally("wait", "render[0-2]")
+    assert ended.exit_code == 1
+    assert "2 of 3 did not reach succeeded: render-i1 is Failed, render-i2 is Cancelled" in ended.err
+    assert "task/render-i0 Succeeded" in ended.out
+    assert tally("wait", "render[0]", "render-i0").exit_code == 0
+    assert tally("wait", "render[0-2,50]", "--timeout", "0.1s").exit_code == 4
+    beyond = tally("wait", "render[99-100]")
+    assert (beyond.exit_code, "render-i100" in beyond.err) == (5, True)
+    many = tally("wait", "render[0-10000]")
+    assert (many.exit_code, "10,001 members, but at most 10,000" in many.err.replace("\n", " ")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "max_running"), [("10%3", 10, 3), ("10", 10, None)], ids=["with a limit", "without"]
+)
+def test_size_and_limit_in_one(
+    tally: Tally, client: Client, text: str, size: int, max_running: int | None
+) -> None:
+    assert tally("submit", "frames", "--array", text, "--", "true").exit_code == 0
+    spec = client.get("frames").spec
+    assert spec is not None
+    assert spec.array is not None
+    assert (spec.array.size, spec.array.max_running) == (size, max_running)
+
+
+@pytest.mark.parametrize("text", ["0-9", "10%", "%3", "10%3%3", "ten", "-1", "1.5", "", "²"])
+def test_odd_sizes(tally: Tally, text: str) -> None:
+    refused = tally("submit", "frames", f"--array={text}", "--", "true")
+    assert refused.exit_code == 2
+    assert "is not SIZE, such as 10, nor SIZE%MAX_RUNNING" in refused.err.replace("\n", " ")
+
+
+def test_a_limit_that_is_given_twice_or_is_none(tally: Tally) -> None:
+    twice = tally("submit", "frames", "--array", "10%3", "--max-running", "3", "--", "true")
+    assert "leave --max-running out" in twice.err
+    assert "array.max_running" in tally("submit", "frames", "--array", "10%0", "--", "true").err
+    gang = tally("submit", "frames", "--array", "10%3", "--gang", "--", "true")
+    assert "means nothing for a gang" in gang.err
+
+
+def test_what_is_not_kept_of_members_that_ended(tally: Tally, render: str) -> None:
+    """Their nodes and times have no column, and their failures no number."""
+    ended = tally("get", "task", render, "--members", "--state", "finished").out
+    assert ended.split()[:6] == ["INDEX", "NAME", "STATE", "ATTEMPTS", "EXIT", "REASON"]
+    assert "NODE" not in ended
+    assert "AGE" not in ended
+    assert "NODE   AGE" in tally("get", "task", render, "--members").out
+    told = tally("describe", "task", "render[1]").out
+    assert "Attempt:   2\n" in told
+    assert "Failures" not in told
+    assert "Failures" in tally("describe", "task", "render[3]").out
+
+
+def test_all_that_is_under_way_is_in_back_off(tally: Tally, render: str, put_status: PutStatus) -> None:
+    """The array is Running then, though none of its members runs."""
+    back_off = {"array": render, "retry_at": 9e9, "attempt": 1}
+    put_status("render-i3", State.WAITING_RETRY, index=3, **back_off)
+    [row] = tally("get", "tasks").rows()
+    assert row[:2] == ["render", "Running"]
+    assert "3/100, 1 failed, 1 cancelled, 1 waits for its next attempt" in " ".join(row)
+    put_status("render-i4", State.WAITING_RETRY, index=4, **back_off)
+    assert "1 cancelled, 2 wait for their next attempt" in tally("get", "tasks").out
+    put_status("render-i4", State.RUNNING, array=render, index=4)
+    assert "next attempt" not in tally("get", "tasks").out

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.client import Client
+from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import State
+from controller.core.model.resources import Vector
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_features import release
@@ -15,9 +17,8 @@ from tests.support.gang_records import begin_gang, submit_gang
 @pytest.fixture(autouse=True)
 def _features(client: Client, put_raw: PutRaw) -> None:
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    for name in ("arrays", "gangs"):
-        put_raw("leader", release("r1", knows=["arrays", "gangs"]))
-        client.features.enable(name)
+    put_raw("leader", release("r1", knows=["arrays", "gangs", "owners"]))
+    client.features.enable("gangs")
 
 
 @pytest.fixture
@@ -55,7 +56,13 @@ def test_get_and_describe(tally: Tally, train: str, put_status: PutStatus) -> No
     told = tally("describe", "task", train).out
     assert "0 of 4 have ended: 2 Waiting, 1 Pending, 1 Running" in told
     assert "launcher (0), worker (1-3)" in told
-    assert "cpu 100m, for 2 members that have not begun" in told
+    what = "2 members under way hold: the sum is told by Why"
+    assert f" cpu 100m for 2 members that have not begun, and what {what}\n" in told
+    left = (Reserved(0, Vector({"cpu": 100})), Reserved(0, Vector({"cpu": 50})))
+    put_status(train, State.RUNNING, reserved=left)
+    told = tally("describe", "task", train).out
+    assert "0 of 4 members have ended, and it holds cpu " in told
+    assert f" what {what}\n" in told
     put_status(train, State.RUNNING, reserved=())
     assert "0/4" in tally("get", "tasks").out
 
@@ -86,3 +93,26 @@ def test_wait_and_logs_of_a_member(tally: Tally, train: str, put_status: PutStat
 def test_explain(tally: Tally, train: str) -> None:
     assert "1 of 4 members (1 launcher, 3 worker) runs" in tally("explain", train).out
     assert "it is member 0 of the gang train (launcher)" in tally("explain", "train[0]").out
+
+
+def test_the_feature_turns_on_what_it_requires(tally: Tally, put_raw: PutRaw) -> None:
+    """And says so; several are turned on at once."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=["arrays", "gangs", "owners"]))
+    assert tally("features", "enable", "gangs", "owners").out.splitlines() == [
+        "feature/arrays turned on, since gangs requires it",
+        "feature/gangs turned on",
+        "feature/owners turned on",
+    ]
+    assert tally("features", "enable", "gangs", "arrays").out.splitlines() == [
+        "feature/gangs is already on",
+        "feature/arrays is already on",
+    ]
+    refused = tally("features", "drop", "arrays")
+    assert refused.exit_code == 1
+    assert "`tally features drop gangs` first" in refused.err
+    assert tally("features", "drop", "gangs", "arrays").out.splitlines() == [
+        "feature/gangs turned off",
+        "feature/arrays turned off",
+    ]
+    assert "give the NAMES of features" in tally("features", "enable").err

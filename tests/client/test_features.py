@@ -145,6 +145,35 @@ def test_a_spec_with_an_owner_needs_the_feature(led: Client) -> None:
     assert led.submit({"id": "a", "owner": "vision", "command": ["true"]}).outcome == "created"
 
 
+def test_what_a_feature_requires_is_turned_on_with_it(led: Client, put_raw: PutRaw) -> None:
+    """In one term; and it is dropped after it."""
+    put_raw("leader", release("r1", knows=["arrays", "gangs"]))
+    put_raw("replicas/r1", release("r1", knows=["arrays", "gangs"]))
+    put_raw("replicas/r2", release("r2", knows=["gangs"]))
+    with pytest.raises(UserError, match=r"feature arrays cannot be turned on: .* replica r2"):
+        led.features.enable("gangs")
+    put_raw("replicas/r2", release("r2", knows=["arrays", "gangs"]))
+    gang = {"id": "train", "command": ["true"], "array": {"gang": True, "size": 2}}
+    with pytest.raises(InvalidField, match="`tally features enable arrays gangs`"):
+        led.submit(gang)
+    assert led.features.enable("gangs") == ("arrays", "gangs")
+    assert led.submit(gang).outcome == "created"
+    with pytest.raises(UserError, match="gangs requires it, which is on: run `tally features drop gangs`"):
+        led.features.drop("arrays")
+
+
+def test_several_are_turned_on_in_one_term_or_none(led: Client, put_raw: PutRaw) -> None:
+    with pytest.raises(UserError, match="knows no feature 'tides'"):
+        led.features.enable("owners", "tides")
+    with pytest.raises(UserError, match="notify cannot be turned on"):
+        led.features.enable("owners", "notify")
+    assert states(led)["owners"] == "off"
+    led.features.enable("changes")
+    put_raw("leader", release("r1", knows=KNOWS))
+    assert led.features.enable("claims", "changes", "owners") == ("owners", "claims")
+    assert states(led) == {"changes": "on", "claims": "on", "owners": "on"}
+
+
 def test_no_spec_and_no_pool_is_stored_after_its_feature_was_dropped(led: Client) -> None:
     """It was checked before; the guard on the record refuses it."""
     led.features.enable("owners")

@@ -144,6 +144,46 @@ def test_unknown_pools_and_impossible_requests_are_refused_with_names_and_number
     assert client.tasks() == []
 
 
+def test_an_amount_that_is_a_default_says_so(client: Client, put_raw: PutRaw) -> None:
+    """Whoever has named no memory looks for it in vain."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    small = {"name": "small", "capacity": {"cpu": 100, "memory": "16Gi"}}
+    gang = task("a", pool="small", array={"gang": True, "size": 1000}, resources={"cpu": "1m"})
+
+    def told(**more: Any) -> str:
+        return client.submit_many([gang | more], dry_run=True)[0].message
+
+    client.apply_pool(small | {"default_resources": {"memory": "64Mi"}})
+    of_pool = (
+        "resources.memory: asks for 64000Mi for its 1,000 members together, which run at once, but pool"
+        " 'small' has 16Gi in all: the task could never run. The task does not name memory: 64Mi for each of"
+        " 1,000 members comes from `default_resources` of the pool; name less, or 0 for none"
+    )
+    assert told() == of_pool
+    own = [
+        {"name": "a", "size": 1, "resources": {"memory": "17Gi"}},
+        {"name": "b", "size": 500, "resources": {"cpu": "1m"}},
+    ]
+    assert told(array={"gang": True, "roles": own}).endswith("the task could never run")
+    part = [{"name": "a", "size": 1}, {"name": "b", "size": 1, "resources": {"memory": "17Gi"}}]
+    assert "64Mi for 1 member comes from" in told(array={"gang": True, "roles": part})
+    assert told(resources={"cpu": "1m", "memory": "65Mi"}).endswith("the task could never run")
+    client.apply_pool(small)
+    assert "64Mi for each of 1,000 members comes from Tally's own default" in told(resources={})
+    tiny = {"name": "tiny", "capacity": {"cpu": "50m"}}
+    client.apply_pool(tiny)
+    [alone] = client.submit_many([task("a", pool="tiny")], dry_run=True)
+    assert alone.message.endswith(
+        "The task does not name cpu: 100m comes from Tally's own default; name less, or 0 for none"
+    )
+    client.apply_pool(
+        tiny | {"capacity": {"cpu": 1}, "sharing": {"owners": {"default": {"limit": {"cpu": "50m"}}}}}
+    )
+    [alone] = client.submit_many([task("a", pool="tiny")], dry_run=True)
+    assert "owner 'default' may hold at most 50m" in alone.message
+    assert "100m comes from Tally's own default" in alone.message
+
+
 def test_one_batch_with_everything_in_it(client: Client) -> None:
     """Conflicts, invalid ones, doubles and what exists never keep the others from being submitted."""
     client.submit_many([task("same"), task("other")])

@@ -133,7 +133,18 @@ def test_reading(ways: Ways, put_status: PutStatus) -> None:
     ways.both(lambda client: client.replicas.all())
     assert ways.both(lambda client: client.replicas.leader())
     assert ways.both(lambda client: client.features.all())
+    assert ways.both(lambda client: client.features.enable("gangs", "owners")) == ()
+    assert "no feature 'tides'" in ways.both(lambda client: client.features.enable("gangs", "tides"))
     assert ways.both(lambda client: client.outputs.kept_log("t1")) is None
+
+
+def test_features_are_turned_on_by_both(ways: Ways, put_raw: PutRaw) -> None:
+    """Several at once, and what they require; the first that is turned on ends the term."""
+    for way in (ways.direct, ways.gateway):
+        put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+        put_raw("leader", release("r1", knows=list(KNOWN)))
+        assert way.features.enable("gangs", "owners") == ("arrays", "gangs", "owners")
+        assert ways.direct.replicas.leader() is None
 
 
 def test_what_a_task_waits_for(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:

@@ -108,9 +108,11 @@ def test_requests_on_members_of_what_is_no_array(ways: Ways) -> None:
 
 def test_wait(ways: Ways, array: str, put_raw: PutRaw, put_status: PutStatus) -> None:
     assert ways.both(lambda client: client.wait([f"{array}-i0"], timeout_seconds=20))
+    ended = [f"{array}-i{index}" for index in range(3)]
+    assert len(ways.both(lambda client: client.wait(ended, timeout_seconds=20))) == 3
+    assert "no task" in ways.both(lambda client: client.wait([f"{array}-i2000"], timeout_seconds=20))
     assert f"{array}-i5" in ways.both(lambda client: client.wait([f"{array}-i5"], timeout_seconds=0.2))
     revision = put_block(ways.direct, put_raw, array)
     ways.gateway._http._written = revision
-    ended = put_status(array, State.SUCCEEDED, attempt=0)
-    ways.gateway._http._written = ended
+    ways.gateway._http._written = put_status(array, State.SUCCEEDED, attempt=0)
     assert ways.both(lambda client: client.wait([array], timeout_seconds=20))[array].finished

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.client.prepared import prepare
 from controller.core.model import codec
-from controller.core.model.validation import parse_spec
+from controller.core.model.demand import demand, reserved
+from controller.core.model.records import PoolRecord
+from controller.core.model.resources import Vector
+from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import InvalidField
 
 WRONG = {
@@ -132,3 +136,22 @@ def test_a_field_of_an_array_beside_it(field: str) -> None:
 def test_a_gang_needs_no_fail_fast() -> None:
     with pytest.raises(InvalidField, match=r"array\.fail_fast: is what a gang does anyway"):
         parse_spec({"id": "a", "command": ["true"], "array": {"size": 2, "gang": True, "fail_fast": True}})
+
+
+def test_the_resources_of_a_role_replace_those_of_the_task() -> None:
+    """All of them: what a role leaves out it does not ask for, and no default of the pool is filled in."""
+    roles = "[{name: launcher, size: 1, resources: {cpu: 1}}, {name: worker, size: 2}]"
+    spec = parsed(f"{{gang: true, roles: {roles}}}", resources={"cpu": "4", "memory": "1Gi"})
+    assert [one.hold for one in reserved(spec, lambda each: demand(each, None))] == [
+        Vector.parse({"cpu": "1"}),
+        Vector.parse({"cpu": "4", "memory": "1Gi"}),
+    ]
+    pool = parse_pool({"name": "p", "capacity": {"cpu": 9}, "default_resources": {"memory": "64Mi"}})
+    asked = {
+        "id": "g",
+        "command": ["true"],
+        "pool": "p",
+        "array": yaml.safe_load(f"{{gang: true, roles: {roles}}}"),
+    }
+    with pytest.raises(InvalidField, match="asks for 128Mi for its 3 members"):
+        prepare(asked, {"p": PoolRecord(pool, 1)})

@@ -197,8 +197,8 @@ def running(client: Client, name: str) -> int:
 
 def way_back(cluster: LocalCluster, client: Client, versions: Versions, owned: list[str]) -> None:
     """What keeps a feature on is named. Once all of it is gone, the older release leads again."""
-    for name in ("claims", "owners"):
-        with pytest.raises(UserError, match="pool/shared"):
+    for name, kept_by in (("claims", "pool/shared"), ("owners", "the feature claims requires it")):
+        with pytest.raises(UserError, match=kept_by):
             client.features.drop(name)
     client.apply_pool(PLAIN)
     assert client.features.drop("claims")

@@ -16,8 +16,7 @@ def test_all_members_run_at_once_and_are_retried_together(tmp_path: Path) -> Non
     """One fails at the first attempt: all are stopped, and run again."""
     with local_cluster(tmp_path / "data", replicas=1, settings=QUICK) as cluster, cluster.client() as client:
         client.apply_pool({"name": "default", "capacity": {"cpu": 4, "memory": "1Gi"}})
-        client.features.enable("arrays")
-        client.features.enable("gangs")
+        assert client.features.enable("gangs") == ("arrays", "gangs")
         client.submit(yaml.safe_load(GANG.read_text()))
         gang = client.wait(["train"], timeout_seconds=60)["train"]
         assert (gang.state, gang.message, gang.attempt) == (State.SUCCEEDED, "all 4 members succeeded", 2)

@@ -14,19 +14,6 @@ from tests.support.bench import Stage, StagedReplica
 from tests.views.test_arrays import end, progress, step
 
 
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
-
-
 def runs(stage: Stage) -> MemberRuns:
     """Those of the array a. They are what the list of members has, and what the progress counts."""
     model = stage.model()

@@ -26,19 +26,6 @@ from controller.views.tasks import find_task, matching, tasks_by_state
 from tests.support.bench import Stage, StagedReplica, observation
 
 
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
-
-
 def step(leader: StagedReplica) -> None:
     leader.sync()
     leader.acknowledge(leader.run())

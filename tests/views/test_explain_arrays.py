@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.gateway.veil import veiled
 from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation
 from tests.views.test_arrays import end, step
-
-
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
 
 
 def why(stage: Stage, name: str = "a") -> str:

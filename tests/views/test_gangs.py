@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from controller.core.model import features
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
@@ -19,19 +17,6 @@ from tests.support.bench import Stage, StagedReplica, observation
 
 ROLES = [{"name": "launcher", "size": 1}, {"name": "worker", "size": 3, "resources": {"cpu": "500m"}}]
 OF_ROLES = "4 members (1 launcher, 3 worker)"
-
-
-@pytest.fixture
-def stage() -> Stage:
-    """An empty cluster with one pool of 4 cpus."""
-    stage = Stage()
-    stage.pool()
-    return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
 
 
 def submit(stage: Stage, name: str = "g", **more: object) -> None:
@@ -242,6 +227,26 @@ def test_what_it_used_is_counted_once(stage: Stage, leader: StagedReplica) -> No
     step(leader)
     told = usage.by_label(stage.model(), "team", "", (None, None), round(stage.clock.now() * 1000))
     assert [line.used for line in told.items] == [{"cpu": str(240_000 * 2500 + 300_000 * 1000)}]
+
+
+def test_usage_by_label_says_that_it_lacks_members_that_ended(stage: Stage, leader: StagedReplica) -> None:
+    """Their times are in no block. A gang is counted by its own history."""
+    submit(stage, labels={"team": "a"})
+    step(leader)
+    for member in range(4):
+        end(leader, f"g-i{member}-1")
+
+    def notes(pool: str = "") -> str:
+        now = round(stage.clock.now() * 1000)
+        return " ".join(usage.by_label(stage.model(), "team", pool, (None, None), now).notes)
+
+    assert "members of arrays" not in notes()
+    stage.submit("a", array={"size": 2}, labels={"team": "a"})
+    step(leader)
+    assert "members of arrays" not in notes()
+    end(leader, "a-i0-1")
+    assert "members of arrays that have ended are left out" in notes()
+    assert "members of arrays" not in notes("other")
 
 
 def test_what_keeps_the_feature_on(stage: Stage, leader: StagedReplica) -> None:

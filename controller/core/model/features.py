@@ -50,6 +50,9 @@ GANGS = "gangs"
 KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, GANGS, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
+REQUIRES = {CLAIMS: OWNERS, GANGS: ARRAYS}
+"""Features that mean nothing without another one: it is turned on with them, and dropped after them."""
+
 
 def recorded(parts: Mapping[str, str]) -> dict[str, str]:
     """The features among the parts of an engine, with their values."""
