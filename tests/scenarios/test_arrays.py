@@ -413,3 +413,17 @@ def test_a_request_on_members_of_a_plain_task_is_ignored_alone(stage: Stage, lea
     step(leader)
     assert records(stage, "requests") == []
     assert stage.status("a").on_hold
+
+
+def test_a_taken_name_of_a_member_that_was_cancelled_is_not_told(stage: Stage, leader: StagedReplica) -> None:
+    """The leader notes that the name is taken, and before it writes that down, the cancel is carried out."""
+    stage.submit("a-i0")
+    stage.submit("a", array={"size": 2})
+    leader.sync()
+    leader.planner.plan(stage.clock.now())
+    assert leader.planner.mending.folding._taken == {"a": {0: None}}
+    stage.request("a", RequestKind.CANCEL, members="0")
+    step(leader)
+    array = stage.model().arrays.of("a")
+    assert array is not None
+    assert array.fate(0).outcome is MemberOutcome.CANCELLED
