@@ -119,10 +119,13 @@ class ArrayUsers:
             users.soon(rng.random() ** 2 * 3, lambda: users._write_spec(name, fields))
 
     def meddle(self) -> None:
-        """Somebody damages a block, and restores it after a while."""
+        """Somebody damages a block, or now and then the spec of an array, and restores it after a while."""
         users, rng = self._users, self._users.scheduler.rng
         prefix, damaged = f"{users.keys.prefix}{KIND}/", users.oracle.arrays.damaged
         found = [key for key in users.oracle.values if key.startswith(prefix) and key not in damaged]
+        if rng.random() < 0.25:
+            keys = [users.keys.task(name) for name in users.oracle.arrays.known()[-4:]]
+            found = [key for key in keys if key not in damaged]
         if not found:
             return
         key = rng.choice(found)

@@ -163,6 +163,8 @@ DEPENDENCY_MUTANTS = (
         "core.planning.kin:Kin.compared_by",
         "for names in decision.blocks[:COMPARED]",
         "for names in ()",
+        "one leader alone writes blocks, and has seen what it wrote before; a hand that damages one in that"
+        " moment changes nothing of how the member has ended",
     ),
     _pair(
         "a member never runs, and the other array has not ended",
