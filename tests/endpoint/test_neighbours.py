@@ -54,8 +54,8 @@ def test_the_graph_around_a_task(http: httpx.Client, view: ModelView) -> None:
             },
         ],
         "edges": [
-            {"from": "a", "to": "b", "when": "succeeded", "verdict": "met"},
-            {"from": "b", "to": "c", "when": "succeeded", "verdict": "unfinished"},
+            {"from": "a", "to": "b", "when": "succeeded", "verdict": "met", "index": "all"},
+            {"from": "b", "to": "c", "when": "succeeded", "verdict": "unfinished", "index": "all"},
         ],
         "truncated": False,
         "deeper": False,
@@ -72,7 +72,9 @@ def test_a_task_tells_for_how_many_it_waits(http: httpx.Client, view: ModelView)
     listed = {task["id"]: task for task in http.get("/v1/tasks").json()["items"]}
     assert [listed[name]["waits_for"] for name in "abc"] == [0, 1, 1]
     told = http.get("/v1/tasks/c").json()
-    assert told["after"] == [{"task": "b", "when": "succeeded", "verdict": "unfinished", "state": "Created"}]
+    assert told["after"] == [
+        {"task": "b", "when": "succeeded", "verdict": "unfinished", "state": "Created", "index": "all"}
+    ]
     assert (told["waits_for"], told["reason"]) == (1, "WaitsForTasks")
 
 

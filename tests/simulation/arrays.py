@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.simulation.users import Users
 
 LENGTH = 3
+DAMAGED_SPEC = b"\xff damaged"
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-cancelled": "Cancelled"}
 
@@ -131,7 +132,9 @@ class ArrayUsers:
         key = rng.choice(found)
         value = users.oracle.values[key]
         damaged[key] = value
-        users.put_bytes(key, rng.choice((b"{", b"", b'{"members":[[1,"lost"]]}', b"\xff")))
+        is_spec = key.startswith(users.keys.task(""))
+        rubbish = (b"{", b"", b'{"members":[[1,"lost"]]}', b"\xff")
+        users.put_bytes(key, DAMAGED_SPEC if is_spec else rng.choice(rubbish))
         users.scheduler.after(rng.random() * 3, lambda: self._restore(key))
 
     def _restore(self, key: str) -> None:
@@ -201,7 +204,10 @@ class ArrayJudge:
 
     def _op(self, name: str) -> str:
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
-        op = str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
+        try:
+            op = str(codec.decode_mapping(item.value).get("op", "")) if item is not None else ""
+        except CorruptValue:
+            return ""
         return f"{op}/{self.gangs.round(name)}" if is_gang(self.spec(name)) else op
 
     def block(self, name: str, number: int, *, before: bool = False, of: str = "") -> Block | None:

@@ -26,7 +26,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Batch, KeyEvent
 from controller.store.keys import Keys
 from controller.store.records import changes_of
-from tests.simulation.arrays import ArrayJudge
+from tests.simulation.arrays import DAMAGED_SPEC, ArrayJudge
 from tests.simulation.attestations import wrong_step
 from tests.simulation.changes import asked_for, contradiction, steps_since
 from tests.simulation.dependents import DependencyJudge
@@ -287,7 +287,8 @@ class Oracle:
                 self.values.pop(event.key, None)
                 self.creates.pop(event.key, None)
             else:
-                self.values[event.key] = event.item.value
+                if event.item.value != DAMAGED_SPEC:  # what it said before is what counts
+                    self.values[event.key] = event.item.value
                 self.creates[event.key] = event.item.create
         if not self.schedules.is_off:
             self.schedules.on_revision(batch.events, writer)
