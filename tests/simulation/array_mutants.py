@@ -56,9 +56,9 @@ ARRAY_MUTANTS = (
     _mutant(
         "a member begins while a task of its name is created",
         "core.planning.draft:Draft.add",
-        "or task.status_mod == 0",
-        "or (task.status_mod == 0 and task.source is None)",
-    ),
+        "compares_spec = (rests_on_spec and not task.member_of) or task.status_mod == 0",
+        "compares_spec = not task.source and (rests_on_spec or not task.status_mod)",
+    )._replace(faults=frozenset()),
     _mutant(
         "a member begins while the spec of its array is deleted",
         "core.planning.kin:Kin.compared_by",

@@ -378,7 +378,9 @@ class ArrayJudge:
             return wrong
         if old is None:
             return ""
-        return "changes its array" if (old.array, old.index) != (new.array, new.index) else ""
+        if (old.array, old.index) != (new.array, new.index):
+            return "changes its array"
+        return self.gangs.wrong_member(old, new)
 
     def _wrong_begin(self, task_id: str, new: Status, changed: set[str]) -> str:
         spec, keys = self.spec(new.array), self._oracle.keys
@@ -394,6 +396,10 @@ class ArrayJudge:
         fate = block.fate(new.index % LENGTH) if block is not None else WAITS
         if spec.array.gang != new.of_gang:
             return "begins as a member of a gang, or not, and its array is otherwise"
+        known, _ = self._oracle.sent[new.op]
+        for row in self._asked.get(new.array, ()):
+            if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):
+                return f"begins while a {row.request.kind} of its array waits"
         if new.of_gang:
             return self.gangs.wrong_begin(task_id, new, fate, changed)
         if fate.has_ended:
@@ -403,10 +409,6 @@ class ArrayJudge:
         )
         if new.attempt <= max(fate.attempts, had):
             return f"begins attempt {new.attempt}, and has had {max(fate.attempts, had)}"
-        known, _ = self._oracle.sent[new.op]
-        for row in self._asked.get(new.array, ()):
-            if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):
-                return f"begins while a {row.request.kind} of its array waits"
         if self._fails(new.array):
             return "begins, and another member has failed"
         under_way = [status for status in self.members(new.array).values() if status.state not in FINISHED]
