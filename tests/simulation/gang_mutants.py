@@ -103,6 +103,7 @@ GANG_MUTANTS = (
         f"{_OPENING}.plan",
         "or task.requests",
         "",
+        harmless="what is asked is planned before they begin; put off by a plan, the next one stops them",
     ),
     _mutant(
         "a gang that is admitted is forgotten before its members begin",

@@ -905,6 +905,9 @@ class Oracle:
                 wrong = self.arrays.gangs.wrong_answer(task_id, old, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I16", f"{task_id} {wrong}", task_id)
+                wrong = self.arrays.wrong_answer(task_id, step, new, requests[task_id, kind])
+                if wrong:
+                    raise Violation("I15", f"{task_id}: {wrong}", task_id)
             if new.abandoned > old.abandoned:
                 by_policy = old.lost_since is not None and self._replaces_lost_after(task_id) is not None
                 if not by_policy or "confirm-stopped" in deleted.get(task_id, []):
