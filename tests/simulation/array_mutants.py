@@ -12,6 +12,14 @@ _FOLDING = "core.planning.folding:Folding"
 _MEMBERS = "core.planning.members:Members"
 
 
+# Blocks change when there is nothing else to do: else they nearly always change before a request is consumed.
+_LATE = Edit(f"{_FOLDING}.is_due", "self._arrays.busy or ", "")
+
+
+def _late(mutant: Mutant) -> Mutant:
+    return mutant._replace(edits=(*mutant.edits, _LATE))
+
+
 def _mutant(name: str, where: str, old: str, new: str, harmless: str = "") -> Mutant:
     return Mutant(name, (Edit(where, old, new),), harmless, sharing=False, arrays=True)
 
@@ -56,9 +64,9 @@ ARRAY_MUTANTS = (
     _mutant(
         "a member begins while a task of its name is created",
         "core.planning.draft:Draft.add",
-        "or task.status_mod == 0",
-        "or (task.status_mod == 0 and task.source is None)",
-    ),
+        "compares_spec = (rests_on_spec and not task.member_of) or task.status_mod == 0",
+        "compares_spec = not task.source and (rests_on_spec or not task.status_mod)",
+    )._replace(faults=frozenset()),
     _mutant(
         "a member begins while the spec of its array is deleted",
         "core.planning.kin:Kin.compared_by",
@@ -77,29 +85,33 @@ ARRAY_MUTANTS = (
         "- self.under_way - beyond",
         "- self.running - beyond",
     ),
-    _mutant(
-        "members begin after one has failed (fail_fast)",
-        f"{_ARRAY}.may_begin",
-        "and not self.fails",
-        "",
+    _late(
+        _mutant(
+            "members begin after one has failed (fail_fast)",
+            f"{_ARRAY}.may_begin",
+            "and not self.fails",
+            "",
+        )
     ),
     _mutant(
         "a failure does not stop the others (fail_fast)",
         f"{_DECIDE}:stop_of",
         "if array.fails and RequestKind.RETRY not in task.requests:",
         "if False:",
-    ),
+    )._replace(faults=frozenset({"etcd-late"}), density=10.0),
     _mutant(
         "a cancel is consumed before the members under way show it",
         f"{_DECIDE}:_cancel",
         "or unsettled(array, request)",
         "",
     ),
-    _mutant(
-        "a cancel is consumed before the members that wait are cancelled",
-        f"{_DECIDE}:_cancel",
-        "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request)",
-        "unsettled(array, request)",
+    _late(
+        _mutant(
+            "a cancel is consumed before the members that wait are cancelled",
+            f"{_DECIDE}:_cancel",
+            "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request)",
+            "unsettled(array, request)",
+        )
     ),
     _mutant(
         "a cancel of some members stops others, too",
@@ -107,11 +119,13 @@ ARRAY_MUTANTS = (
         "task.status.index in Ranges.parse(stop.members)",
         "True",
     ),
-    _mutant(
-        "a retry is consumed before its members wait again",
-        f"{_DECIDE}:_retry",
-        "if _any_ended(array, retried(request), Ranges.parse(request.members)):",
-        "if False:",
+    _late(
+        _mutant(
+            "a retry is consumed before its members wait again",
+            f"{_DECIDE}:_retry",
+            "if _any_ended(array, retried(request), Ranges.parse(request.members)):",
+            "if False:",
+        )
     ),
     _mutant(
         "a retry of what has failed takes what was cancelled, too",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LENGTH = 3
 DAMAGED_SPEC = b"\xff damaged"
 FINISHED = ("Succeeded", "Failed", "Cancelled")
+ENDED = ("succeeded", "failed", "cancelled")
 ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-cancelled": "Cancelled"}
 
 
@@ -403,7 +404,9 @@ class ArrayJudge:
             return wrong
         if old is None:
             return ""
-        return "changes its array" if (old.array, old.index) != (new.array, new.index) else ""
+        if (old.array, old.index) != (new.array, new.index):
+            return "changes its array"
+        return self.gangs.wrong_member(old, new)
 
     def _wrong_begin(self, task_id: str, new: Status, changed: set[str]) -> str:
         spec, keys = self.spec(new.array), self._oracle.keys
@@ -462,6 +465,35 @@ class ArrayJudge:
         due = "Failed" if MemberOutcome.FAILED in outcomes else "Succeeded"
         due = "Cancelled" if due == "Succeeded" and MemberOutcome.CANCELLED in outcomes else due
         return "" if new.state == due else f"ends {new.state}, and its members have {outcomes}"
+
+    def wrong_answer(self, name: str, step: Step, new: Status, request: Request) -> str:
+        """What is wrong with a request on an array that was consumed: it is not carried out yet."""
+        spec = self.spec(name)
+        if spec is None or spec.array is None or spec.array.gang or self._oracle.specs_put.get(name) != 1:
+            return ""
+        fates, members = self.fates(name, spec.array.size), self.members(name)
+        known, _ = self._oracle.sent[new.op]
+        for index, fate in enumerate(fates or ()):
+            item = self._oracle.etcd.get(self._oracle.keys.state(f"{name}-i{index}"))
+            status = members.get(index)
+            is_unsure = item is not None and (status is None or item.mod > known)
+            if index not in Ranges.parse(request.members) or is_unsure or self._is_odd(f"{name}-i{index}"):
+                continue
+            state = status.state.lower() if status is not None else str(fate.outcome)
+            is_over = state in ENDED or (
+                status is not None and (status.cancelling or bool(status.stopping and status.exit_code == 0))
+            )
+            is_again = state == "failed" or (state == "cancelled" and not request.only_failed)
+            wrong = not is_over if step.event == "noted" and request.kind is RequestKind.CANCEL else False
+            if wrong or (request.kind is RequestKind.RETRY and is_again):
+                return f"{request.kind} was consumed, and member {index} is {state}"
+        return ""
+
+    def _is_odd(self, member: str) -> bool:
+        """Whether there may be more to it: it is set aside, or something is asked of it alone."""
+        prefix = self._oracle.keys.prefix
+        odd = (f"{prefix}quarantined/{member}", f"{prefix}requests/{member}/")
+        return any(key.startswith(odd) for key in self._oracle.values)
 
     def left(self) -> list[str]:
         """Blocks of no array, and members that are not folded, once all has settled."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from controller.core.model import codec
 from controller.core.model.claims import Claim, decode_claim
 from controller.core.model.demand import demand
+from controller.core.model.gangs import total
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool, Spec, Status
 from controller.errors import CorruptValue
@@ -387,7 +388,7 @@ class ClaimJudge:
             return "it is of another owner"
         guarantee = _guarantee(pool, move.new.owner)
         left = self._left(pool, move.new.owner) + self._own_victims(pool, move)
-        hold = self._hold(move.task_id, move.new)
+        hold = self._given_up(move.task_id, move.new)
         if any(left.get(each) < guarantee[each] for each in guarantee if each in hold):
             return f"{move.new.owner} would hold {left}, below its guarantee of {guarantee}"
         return ""
@@ -402,7 +403,7 @@ class ClaimJudge:
         guarantee, left = _guarantee(pool, owner), self._left(pool, owner)
         # what it held as the last was chosen that this transaction stops; each claim has them in order
         stopped = self._last_stopped(pool, move)
-        named = [each for each in claim.short if each in self._hold(move.task_id, move.new)]
+        named = [each for each in claim.short if each in self._given_up(move.task_id, move.new)]
         if not any((left + hold).get(each) > guarantee.get(each) for hold in stopped for each in named):
             return f"{owner} held {left} and one of {stopped}, within its guarantee of {guarantee}"
         ahead = [
@@ -435,6 +436,10 @@ class ClaimJudge:
             hold += member.hold if is_one else ZERO
         return hold
 
+    def _given_up(self, task_id: str, status: Status) -> Vector:
+        """What it held until it was stopped: a gang releases at once what no member has taken over."""
+        return self._hold(task_id, status) + total(status.reserved)
+
     def _left(self, pool: Pool, owner: str) -> Vector:
         """The most that an owner may take itself to hold then: with all that it waits for."""
         held = self._still_held(pool, owner)
@@ -452,13 +457,13 @@ class ClaimJudge:
         ]
         victims = {name for claim in own for name in claim.victims}
         for name, status in self._stopped_with(move):
-            holds += self._hold(name.rpartition("-")[0], status) if name in victims else ZERO
+            holds += self._given_up(name.rpartition("-")[0], status) if name in victims else ZERO
         return holds
 
     def _last_stopped(self, pool: Pool, move: Move) -> list[Vector]:
         """What those hold of which one must have been chosen last."""
         holds = {
-            name: self._hold(name.rpartition("-")[0], status) for name, status in self._stopped_with(move)
+            name: self._given_up(name.rpartition("-")[0], status) for name, status in self._stopped_with(move)
         }
         claims = [claim.victims for (of, _), claim in self.claims.items() if of == pool.name]
         orders = [[name for name in victims if name in holds] for victims in claims]

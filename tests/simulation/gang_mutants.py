@@ -73,7 +73,7 @@ GANG_MUTANTS = (
         f"{_GANGS}:stop_of_member",
         "if not gang.status.stopping:",
         "if gang.status:",
-    ),
+    )._replace(faults=frozenset()),
     _mutant(
         "what was told of an earlier round counts in the next one",
         f"{_ARRAYS}:_of",
@@ -103,13 +103,14 @@ GANG_MUTANTS = (
         f"{_OPENING}.plan",
         "or task.requests",
         "",
+        harmless="what is asked is planned before they begin; put off by a plan, the next one stops them",
     ),
     _mutant(
         "a gang that is admitted is forgotten before its members begin",
         f"{_ARRAYS}:Arrays._place_array",
         "self.opening[array.name] = None",
         "pass",
-    ),
+    )._replace(sharing=True),
     _mutant(
         "a gang that has failed waits for no back-off",
         "core.model.records:Task.waits_at_once",

@@ -9,14 +9,18 @@ from controller.core.model import codec
 from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import Fate, MemberOutcome
 from controller.core.model.demand import demand
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Spec, Status
 from controller.errors import CorruptValue
+from tests.simulation.changes import steps_since
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
 
 HOLDING, WAITING = ("Pending", "Running"), ("Created", "WaitingRetry")
+IDLE_SECONDS = 3.0
+"""Where nothing goes wrong, a member is asked to end within so many seconds after its gang."""
 
 
 def fields_of_gang(rng: random.Random) -> dict[str, Any]:
@@ -54,6 +58,7 @@ class GangJudge:
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
         self.counts: dict[str, int] = {}
+        self._running_on: dict[str, float] = {}  # members of gangs that are being stopped: since when
 
     def status(self, name: str) -> Status | None:
         """The status of a task, as it stands in etcd now."""
@@ -86,7 +91,7 @@ class GangJudge:
             return self._wrong_end(name, old, new) if held and old is not None and old.reserved else ""
         spec = self._spec(name)
         if not held:
-            return self._wrong_admission(name, new, spec)
+            return self._wrong_admission(name, old, new, spec)
         assert old is not None
         if bool(new.reserved) != bool(old.reserved):
             return "becomes a gang, or ceases to be one, while it holds"
@@ -123,6 +128,31 @@ class GangJudge:
         self._count("begun")
         return ""
 
+    @staticmethod
+    def wrong_member(old: Status, new: Status) -> str:
+        """What is wrong with a step of a member that has begun."""
+        waits = new.of_gang and any(step.state == "WaitingRetry" for step in steps_since(old, new))
+        return "is to be retried, and its gang is not" if waits else ""
+
+    def wrong_answer(self, name: str, old: Status, new: Status, request: Request) -> str:
+        """What is wrong with a request that took effect: a gang is asked as a whole, or not at all."""
+        if new.of_gang and request.kind is not RequestKind.CONFIRM_STOPPED:
+            return f"is a member of a gang, and {request.kind} took effect for it alone"
+        is_sure = is_gang(self._spec(name)) and self._oracle.specs_put.get(name) == 1
+        if (request.members or request.only_failed) and (is_sure or old.reserved):
+            return f"is a gang, and {request.kind} of a part of it took effect"
+        return ""
+
+    def running_on(self) -> str:
+        """Where nothing goes wrong: the member that runs on though its gang is being stopped; "" if none."""
+        now, found = self._oracle.scheduler.now, dict[str, float]()
+        for name, status in self._oracle.statuses.items():
+            gang = self._oracle.statuses.get(status.array) if status.of_gang else None
+            if gang is not None and gang.stopping and status.state in HOLDING and not status.stopping:
+                found[name] = self._running_on.get(name, now)
+        self._running_on = found
+        return next((name for name, since in found.items() if now - since > IDLE_SECONDS), "")
+
     def left(self) -> list[str]:
         """Gangs that are admitted, and of which members never begin, once all has settled."""
         return [
@@ -133,7 +163,10 @@ class GangJudge:
 
     # -- details
 
-    def _wrong_admission(self, name: str, new: Status, spec: Spec | None) -> str:
+    def _wrong_admission(self, name: str, old: Status | None, new: Status, spec: Spec | None) -> str:
+        ready_at = (old.retry_at or 0.0) if old is not None and old.state == "WaitingRetry" else 0.0
+        if codec.decode_history(new)[-1].at + 0.001 + self._oracle.wall_spread < ready_at:
+            return "was admitted before its back-off was over"
         if spec is None or self._oracle.specs_put.get(name) != 1 or not is_gang(spec):
             return ""
         assert spec.array is not None
@@ -158,11 +191,18 @@ class GangJudge:
             return ""
         members = self._members(name)
         for index, fate in enumerate(fates):
-            runs = index in members and members[index].state in ("Running", "Succeeded")
+            status = members.get(index, Status())
+            runs = status.state in ("Running", "Succeeded") or self._has_just_run(new, status)
             if not runs and fate.outcome is not MemberOutcome.SUCCEEDED:
                 return f"runs, and member {index} does not"
         self._count("run")
         return ""
+
+    def _has_just_run(self, new: Status, member: Status) -> bool:
+        """Whether this member has run, and the end of that is news to the plan that writes this status."""
+        known, _ = self._oracle.sent[new.op]
+        item = self._oracle.etcd.get(self._oracle.keys.state(f"{member.array}-i{member.index}"))
+        return member.started_at is not None and item is not None and item.mod > known
 
     def _wrong_end(self, name: str, old: Status, new: Status) -> str:
         if members := self._members(name):

@@ -16,7 +16,7 @@ from controller.core.model.arrays import MemberName
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.installation import decode_engine, decode_installation
 from controller.core.model.model import Model
-from controller.core.model.requests import RequestKind
+from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import AttemptId, Status, Step
 from controller.core.promise.finding import FindingSeverity
@@ -863,6 +863,7 @@ class Oracle:
         """
         deleted: dict[str, list[str]] = {}
         askers: dict[tuple[str, str], str] = {}
+        requests: dict[tuple[str, str], Request] = {}
         kind: str | None
         for event in batch.events:
             if event.key.startswith(f"{self.keys.prefix}requests/") and event.item is None:
@@ -870,7 +871,8 @@ class Oracle:
                 deleted.setdefault(task_id, []).append(kind)
                 value = before[event.key]
                 assert value is not None
-                askers[task_id, kind] = codec.decode_request(kind, value).by
+                requests[task_id, kind] = codec.decode_request(kind, value)
+                askers[task_id, kind] = requests[task_id, kind].by
         for event in batch.events:
             if not event.key.startswith(f"{self.keys.prefix}states/") or event.item is None:
                 continue
@@ -892,18 +894,21 @@ class Oracle:
                 asked.remove("cancel")
             for step in steps:
                 kind = _request_of(step)
-                if (
-                    kind is not None
-                    and step not in inherited
-                    and step.reason != "RequestIgnored"
-                    and askers.get((task_id, kind), "") not in step.message.replace(":", "").split()
-                ):
+                if kind is None or step in inherited or step.reason == "RequestIgnored":
+                    continue
+                if askers.get((task_id, kind), "") not in step.message.replace(":", "").split():
                     raise Violation(
                         "I8",
                         f"{task_id}: {step.message!r} took effect, that of {askers.get((task_id, kind))} was"
                         " consumed",
                         task_id,
                     )
+                wrong = self.arrays.gangs.wrong_answer(task_id, old, new, requests[task_id, kind])
+                if wrong:
+                    raise Violation("I16", f"{task_id} {wrong}", task_id)
+                wrong = self.arrays.wrong_answer(task_id, step, new, requests[task_id, kind])
+                if wrong:
+                    raise Violation("I15", f"{task_id}: {wrong}", task_id)
             if new.abandoned > old.abandoned:
                 by_policy = old.lost_since is not None and self._replaces_lost_after(task_id) is not None
                 if not by_policy or "confirm-stopped" in deleted.get(task_id, []):

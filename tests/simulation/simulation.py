@@ -281,6 +281,9 @@ class Simulation:
                 self.oracle.claims.check_idle()
             if scheduler.steps % 50 == 0 and not self.oracle.schedules.is_off and not self.faults.names:
                 self.oracle.schedules.check_idle()
+            is_calm = scheduler.steps % 50 == 0 and not self.faults.names
+            if is_calm and (member := self.oracle.arrays.gangs.running_on()):
+                raise Violation("I16", f"{member} runs on, and its gang is being stopped", member)
             if scheduler.steps % CHECK_EVERY == 0:
                 self.oracle.check_records(settled=False)
                 self._check_models()
