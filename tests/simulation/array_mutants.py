@@ -207,14 +207,6 @@ ARRAY_MUTANTS = (
         "whatever ends or begins next in the pool puts it on the agenda, and so does each list of the engine",
     ),
     Mutant(
-        "blocks are deleted of an array whose spec cannot be read",
-        (Edit(f"{_FOLDING}._clean", "if self._of(name) is not None:", "if True:"),),
-        faults=frozenset({"crash", "crash-leader-on-write"}),
-        density=2.0,
-        sharing=False,
-        arrays=True,
-    ),
-    Mutant(
         "an array ends by a spec that was written over",
         (Edit(f"{_DECIDE}:_end", "compares_spec=True", "compares_spec=False"),),
         faults=frozenset({"etcd-late", "etcd-late-commit"}),

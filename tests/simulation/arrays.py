@@ -308,6 +308,10 @@ class ArrayJudge:
         if old is None:
             return "was written over, and cannot have been read"
         if event.item is None:
+            spec_key = self._oracle.keys.task(name)
+            if spec_key in self.damaged and spec_key in self._oracle.values:
+                said = codec.decode_mapping(self._oracle.values[spec_key])
+                return "was deleted, and its array cannot be read" if old.of == said.get("op") else ""
             if spec is None or old.of != self._op(name) or not old.runs:
                 return ""
             return "was deleted, and its array is there"

@@ -214,10 +214,4 @@ DEPENDENCY_MUTANTS = (
         "RequestKind.RETRY in task.requests",
         "False",
     ),
-    _pair(
-        "a block of another array that cannot be read counts as empty",
-        "core.model.paired:Former.is_known",
-        "or number in self.array.unreadable",
-        "",
-    ),
 )
