@@ -17,7 +17,7 @@ _MOVES = flags.MOVED_FROM | flags.MOVED_TO
 def changes_in(
     folder: Path, stop: threading.Event, *, timeout_ms: int = 1000, first: bool = False
 ) -> Iterator[set[str]]:
-    """Yield the names that change in the folder as they do, and an empty set at first and after each time-out.
+    """Yield the names that change in the folder, as they do; an empty set at first, and after each time-out.
 
     Raises OSError if the folder cannot be watched, or if events were lost.
     """
