@@ -208,10 +208,4 @@ DEPENDENCY_MUTANTS = (
         "(self.unfinished or self.partly)",
         "self.unfinished",
     ),
-    _pair(
-        "a member begins after a failure that is about to be retried",
-        "core.model.dependencies:parent_with",
-        "RequestKind.RETRY in task.requests",
-        "False",
-    ),
 )
