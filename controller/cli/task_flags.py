@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.names import complete_pools
-from controller.core.model.after import Index
+from controller.core.model.after import Index, When
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +161,11 @@ def _parse_after(text: str | None) -> list[dict[str, str]] | None:
     for part in text.split(","):
         task, *words = part.strip().split(":")
         same = {"index": words.pop()} if words and words[-1] == Index.SAME else {}
+        if len(words) > 1:
+            raise typer.BadParameter(
+                f"--after: {part.strip()!r}: write TASK, TASK:WHEN, TASK:same or TASK:WHEN:same, where WHEN"
+                f" is one of {', '.join(When)}"
+            )
         found.append({"task": task, **({"when": ":".join(words)} if words else {}), **same})
     return found
 

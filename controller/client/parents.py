@@ -16,7 +16,7 @@ from controller.client.ordering import behind_refused
 from controller.client.prepared import Prepared, SubmitResult, compare
 from controller.core.model import codec
 from controller.core.model.op import Op
-from controller.core.model.task import SCHEMA_VERSION
+from controller.core.model.task import SCHEMA_VERSION, Spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
@@ -60,6 +60,7 @@ class Parents:
         self._refused: set[str] = set()  # tasks that were to be created, and were not
         # tasks that a dry run would have created, with their owners; not more than MOST_IMAGINED
         self.imagined: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}  # of those that are known: how many members they have; 0: no array
         self._kept: set[str] = set()  # children whose parents are kept by transactions before
 
     def refuse(self, result: SubmitResult) -> SubmitResult:
@@ -80,6 +81,7 @@ class Parents:
                 yield self.refuse(result)
             else:
                 earlier[task_id] = prepared.spec.owner
+                self._note_size(prepared.spec)
 
     def keys(self, prepared: Prepared, batch: Mapping[str, Prepared]) -> set[str]:
         """The keys of parents that are compared when the task is created with the batch."""
@@ -107,6 +109,7 @@ class Parents:
         """Note what a dry run would have created."""
         if len(self.imagined) < MOST_IMAGINED:
             self.imagined[prepared.spec.id] = prepared.spec.owner
+            self._note_size(prepared.spec)
 
     def learn(self, batch: Mapping[str, Prepared], answer: Refused) -> None:
         """Forget what a refusal shows to be otherwise: it is read again."""
@@ -139,14 +142,34 @@ class Parents:
                 item = found.get(asked[name])
                 if item is None or not self._sight.task(name, item.mod):
                     absent.append(index)
-                elif problem := _problem(name, item):
-                    text = f"the spec of {name} cannot be read ({problem}): replace it"
+                elif isinstance(known := _read(name, item), str):
+                    text = f"the spec of {name} cannot be read ({known}): replace it"
                     return InvalidField(f"after[{index}].task", text)
                 else:
                     self._mods[name] = item.mod
-        return _no_tasks(names, absent) if absent else None
+                    self._note_size(known)
+        return _no_tasks(names, absent) if absent else self._unequal(prepared.spec)
 
     # -- details
+
+    def _note_size(self, spec: Spec) -> None:
+        if len(self._sizes) > MOST_IMAGINED:
+            self._sizes.clear()  # what is not known is not checked here: the leader does
+        self._sizes[spec.id] = spec.array.size if spec.array is not None and not spec.array.gang else 0
+
+    def _unequal(self, spec: Spec) -> InvalidField | None:
+        """Why members cannot wait each for one of an array, as far as its size is known; None if they can."""
+        for index, dependency in enumerate(spec.after):
+            size = self._sizes.get(dependency.task) if dependency.is_paired else None
+            if size is None or spec.array is None or size == spec.array.size:
+                continue
+            what = f"has {size:,} members" if size else "is no array, or a gang"
+            text = (
+                f"is `same`, but {dependency.task} {what}, and this array has {spec.array.size:,}: leave it"
+                " out, to wait for all of it, or give both as many members"
+            )
+            return InvalidField(f"after[{index}].index", text)
+        return None
 
     def _judge(self, prepared: Prepared, earlier: Mapping[str, str], commit: Commit) -> SubmitResult | None:
         task_id, has_many = prepared.spec.id, len(prepared.spec.after) > AT_ONCE
@@ -210,12 +233,13 @@ def _first(prepared: Prepared) -> list[str]:
     return [dependency.task for dependency in prepared.spec.after[:AT_ONCE]]
 
 
-def _problem(name: str, item: KeyValue) -> str:
-    """Why the stored spec cannot be read; "" if it can."""
+def _read(name: str, item: KeyValue) -> Spec | str:
+    """The stored spec; if it cannot be read, why."""
     try:
-        return codec.decode_spec(name, item.value).error
+        stored = codec.decode_spec(name, item.value)
     except CorruptValue as error:
         return str(error)
+    return stored.error or stored.spec
 
 
 def _no_tasks(names: list[str], absent: list[int]) -> InvalidField:

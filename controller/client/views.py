@@ -13,11 +13,12 @@ from controller.core.model import codec
 from controller.core.model.fair_order import dominant
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
+from controller.core.model.paired import SKIPPED
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
 from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
 from controller.views.arrays import ArrayProgress
-from controller.views.dependencies import SKIPPED, ParentView, Sees, parents_of, waits_for
+from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
 from controller.views.gangs import is_gang
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.step import StepView, step_views

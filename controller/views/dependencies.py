@@ -15,9 +15,10 @@ from msgspec import Struct, field
 
 from controller.core.model.after import Dependency, Index, When
 from controller.core.model.dependencies import gate_for
-from controller.core.model.gates import Gate
+from controller.core.model.gates import Gate, meets
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
+from controller.core.model.paired import OUTCOMES, REFUSALS
 from controller.core.model.records import Task
 from controller.views.tasks import find_task, is_listed, state_of
 
@@ -27,9 +28,6 @@ NODES = 200
 MAX_NODES = 2000
 EDGES_PER_NODE = 10  # of the limit: so many edges are returned at most
 MAX_HIDDEN = 2000  # tasks that a reader may not see, after which a look ends
-DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED = "DependencyFailed", "DependencyUnknown", "Skipped"
-REFUSALS = (DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED)
-"""The reasons of tasks that never ran, because of others."""
 
 Sees = Callable[[Task], bool]
 """Whether the reader may see a task."""
@@ -39,7 +37,7 @@ class ParentVerdict(StrEnum):
     """What has become of a parent, as its child wants it."""
 
     MET = "met"
-    PARTLY = "partly"  # it has not ended, but some of its members have, for which members wait each
+    PARTLY = "partly"  # `index: same`: some of its members have ended as wanted, and not all have, so far
     UNFINISHED = "unfinished"
     UNMET = "unmet"  # it has ended in another way
     UNKNOWN = "unknown"  # there is no such task that is older
@@ -164,15 +162,33 @@ def verdict_of(model: Model, task: Task, dependency: Dependency) -> ParentVerdic
     """
     name, gate, status = dependency.task, task.gate, task.status
     if gate is not None:
-        return _in_gate(gate, name)
+        verdict = _in_gate(gate, name)
+        is_told = verdict is not ParentVerdict.MET or not dependency.is_paired
+        return verdict if is_told else _of_pair(model, task, dependency, verdict)
     verdict = _in_gate(gate_for(task, dependency, model.dependencies.parent(name)), name)
-    if verdict is ParentVerdict.UNFINISHED and task.array is not None and task.array.has_begun:
-        return ParentVerdict.PARTLY
+    if dependency.is_paired and verdict is not ParentVerdict.UNKNOWN:
+        return _of_pair(model, task, dependency, verdict)
+    begun = bool(task.attempt) or (task.array is not None and task.array.has_begun)
     was_refused = status is not None and status.is_finished and status.reason in REFUSALS
-    has_begun = task.attempt and not was_refused and not (status is not None and status.gated)
-    if has_begun or (task.attempt and verdict is ParentVerdict.UNKNOWN):  # it had begun once, with that one
+    has_begun = begun and not was_refused and not (status is not None and status.gated)
+    if has_begun or (begun and verdict is ParentVerdict.UNKNOWN):  # it had begun once, with that one
         return verdict if verdict is ParentVerdict.MET else ParentVerdict.PAST
     return verdict
+
+
+def _of_pair(model: Model, task: Task, dependency: Dependency, whole: ParentVerdict) -> ParentVerdict:
+    """The verdict of an array for whose members others wait, each for one. `whole`: as of a task."""
+    parent, other = model.dependencies.parent(dependency.task), model.tasks.get(dependency.task)
+    array = other.array if other is not None else None
+    if parent is None or array is None or (parent.ending is not None and not parent.has_begun):
+        return whole
+    met = sum(count for one, count in array.counts.items() if meets(OUTCOMES[one], dependency.when))
+    if parent.ending is None:
+        is_begun = met or (task.array is not None and task.array.has_begun)
+        return ParentVerdict.PARTLY if is_begun else ParentVerdict.UNFINISHED
+    if met == array.size:
+        return ParentVerdict.MET
+    return ParentVerdict.PARTLY if met else ParentVerdict.UNMET
 
 
 def _in_gate(gate: Gate, name: str) -> ParentVerdict:

@@ -42,7 +42,7 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
     task = model.tasks.get(task_id)
     member = MemberName.parse(task_id)
     if member is not None and (
-        told := explain_folded(model, task_id, now, lambda: explain(model, member.array, now, sees))
+        told := explain_folded(model, task_id, now, lambda: explain(model, member.array, now, sees), sees)
     ):
         return f"{told}."
     if task is None or not task.exists:

@@ -10,6 +10,7 @@ from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.blocks import KIND, LENGTH, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
+from controller.core.model.paired import REFUSALS, SKIPPED
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
@@ -23,6 +24,8 @@ from controller.views.arrays import (
     progress_of,
     shown_state,
 )
+from controller.views.dependencies import Sees
+from controller.views.explain_dependencies import retry_from
 from controller.views.words import NAMED, span, words_of
 
 _CARRIED_OUT = (RequestKind.CANCEL, RequestKind.RETRY)
@@ -86,7 +89,9 @@ def explain_ended(array: Array) -> str:
     )
 
 
-def explain_folded(model: Model, name: str, now: float, of_array: Callable[[], str]) -> str:
+def explain_folded(
+    model: Model, name: str, now: float, of_array: Callable[[], str], sees: Sees | None = None
+) -> str:
     """Why a member that has no status has not begun, or how it ended; "" if there is no such member.
 
     `of_array` explains its array.
@@ -102,7 +107,8 @@ def explain_folded(model: Model, name: str, now: float, of_array: Callable[[], s
         assert found.array.array is not None
         return f"What has become of {name} cannot be read: {_unreadable(found.array.array)}"
     if found.state in FINISHED:
-        return f"{who} {_fate(found)}{_kept(found.array, now)}{_again(found)}"
+        first = retry_from(model, found.array, sees).rstrip(",")
+        return f"{who} {_fate(found)}{_kept(found.array, now)}{_again(found, first)}"
     again = f"is to run again, after {counted(found.status.attempt, 'attempt')}" if found.status else ""
     array, index = found.array.array, found.member.index
     pair = ""
@@ -148,7 +154,9 @@ def _never_ran(array: Array, index: int) -> str:
         for former in (array.paired.formers if array.paired is not None else ())
         if former.ending(index) is not None and not former.is_met(index)
     ]
-    return f": it was to run after {' and '.join(missed[:NAMED])}" if missed else ""
+    only = "only " if array.fate(index).outcome is MemberOutcome.CANCELLED else ""
+    how = "the failure" if only else "the success"
+    return f": it was to run {only}after {how} of {' and '.join(missed[:NAMED])}" if missed else ""
 
 
 def _progress(progress: ArrayProgress) -> str:
@@ -208,7 +216,9 @@ def _fate(found: MemberFacts) -> str:
         return "did not run: another task had its name"
     if not status.attempt:
         array = found.array.array
-        never = _never_ran(array, found.member.index) if array is not None and status.reason != "" else ""
+        never = (
+            _never_ran(array, found.member.index) if array is not None and status.reason in REFUSALS else ""
+        )
         return f"ended as {status.state}, and never ran{never}"
     code = f" (exit code {status.exit_code})" if status.exit_code is not None else ""
     because = f": {words_of(status.reason)}" if status.reason else ""
@@ -223,12 +233,14 @@ def _kept(array: Task, now: float) -> str:
     return f"; it is known until {array.id} is removed, {f'in {span(left)}' if left > 0 else 'which is due'}"
 
 
-def _again(found: MemberFacts) -> str:
-    array = found.array
+def _again(found: MemberFacts, first: str) -> str:
+    array, reason = found.array, found.status.reason if found.status is not None else ""
     if found.state is State.SUCCEEDED or array.state is State.SUCCEEDED:
         return ""
     if array.array is not None and (array.array.is_gang or not array.array.has_begun):
         return f"; `tally retry {array.id}` runs the whole {'gang' if array.array.is_gang else 'array'}"
+    if reason in REFUSALS and array.array is not None and array.array.paired is not None:
+        return "; it is not needed" if reason == SKIPPED else f"; {first}" if first else ""
     if array.array is not None and array.array.fails:
         again = f"`tally retry {array.id}` runs all that did not succeed"
         return f"; nothing of it runs while one has failed (fail_fast): {again}"

@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from controller.core.model.after import When
+from controller.core.model.after import Dependency, When
+from controller.core.model.array_records import Array
+from controller.core.model.blocks import MemberOutcome
 from controller.core.model.gates import Gate
-from controller.core.model.lifecycle import Event, State
+from controller.core.model.lifecycle import WAITING, Event, State
 from controller.core.model.model import Model
+from controller.core.model.paired import DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.planning.gating import refusal
 from controller.views.dependencies import (
-    DEPENDENCY_FAILED,
-    DEPENDENCY_UNKNOWN,
-    SKIPPED,
     ParentVerdict,
     Sees,
     verdict_of,
@@ -56,9 +56,13 @@ def roots_of(model: Model, task: Task, sees: Sees | None) -> Roots:
             looks += 1
             seen.add(each)
             reason = parent.status.reason if parent.status is not None else ""
+            above = _missed(model, parent)
+            is_passed_on = reason == DEPENDENCY_FAILED or (
+                parent.array is not None and not _any_ran(parent.array)
+            )
             if sees is not None and not sees(parent):
                 found.hidden.append(each if child is task else "a task of another owner")
-            elif reason == DEPENDENCY_FAILED and _missed(model, parent):
+            elif above and is_passed_on:
                 rest.append(parent)
             elif reason in (SKIPPED, DEPENDENCY_UNKNOWN):
                 found.stuck.append(f"{each} is {parent.state} ({reason})")
@@ -72,8 +76,21 @@ def _missed(model: Model, task: Task) -> list[str]:
     return [
         each.task
         for each in (task.spec.after if task.spec is not None else ())
-        if each.when is not When.FAILED and verdict_of(model, task, each) is ParentVerdict.UNMET
+        if each.when is not When.FAILED and _is_unmet(model, task, each)
     ]
+
+
+def _is_unmet(model: Model, task: Task, dependency: Dependency) -> bool:
+    """Whether a parent has ended otherwise than wanted; of `index: same`, whether any of its members has."""
+    verdict, parent = verdict_of(model, task, dependency), model.dependencies.parent(dependency.task)
+    if verdict is ParentVerdict.PARTLY:
+        return parent is not None and parent.ending is not None
+    return verdict is ParentVerdict.UNMET
+
+
+def _any_ran(array: Array) -> bool:
+    """Whether any member has failed that has run."""
+    return any(array.fate(index).attempts for index in array.indexes((MemberOutcome.FAILED,)))
 
 
 def explain_gate(model: Model, task: Task, sees: Sees | None = None) -> str:
@@ -132,16 +149,23 @@ def explain_kept(model: Model, task: Task) -> str:
     waiting = [
         child
         for child in dependencies.children(task.id)
-        if child in model.tasks and model.tasks[child].gate is not None
+        if child in model.tasks and _waits(model.tasks[child])
     ]
     if not waiting:
         return "since a task is being submitted that waits for it"
     return f"since {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it"
 
 
+def _waits(task: Task) -> bool:
+    """Whether it, or a member of it, waits for others."""
+    is_paired = task.array is not None and task.array.paired is not None
+    return task.gate is not None or (is_paired and task.state in WAITING)
+
+
 def retry_from(model: Model, task: Task, sees: Sees | None = None) -> str:
     """The command that runs again what has failed before this task, and then it; "" if nothing has."""
-    if task.status is None or task.status.reason != DEPENDENCY_FAILED:
+    is_array = task.array is not None and task.array.paired is not None
+    if task.status is None or not (is_array or task.status.reason == DEPENDENCY_FAILED):
         return ""
     names = roots_of(model, task, sees).retryable
     again = names[0] if len(names) == 1 else "them"

@@ -75,7 +75,7 @@ def _run(client: Client, name: str, size: int) -> float:
 
 
 def _run_pair(client: Client, name: str, size: int) -> float:
-    """Two arrays, of which each member of the second one waits for the member of its index (`index: same`)."""
+    """Two arrays: each member of the second one waits for the member of its index (`index: same`)."""
     began = CLOCK.boottime()
     client.submit(_array(f"{name}-a", size))
     client.submit({**_array(f"{name}-b", size), "after": [{"task": f"{name}-a", "index": "same"}]})

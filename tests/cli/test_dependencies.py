@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,10 @@ def test_a_flag_names_what_a_task_waits_for(tally: Tally, client: Client) -> Non
     ):
         answer = tally("submit", "f", "--after", text, "--", "true")
         assert (answer.exit_code, answer.out, told in answer.err) == (1, "", True), answer.err
+    for text in ("b:same:failed", "b:failed:never:same"):
+        answer = tally("submit", "f", "--after", text, "--", "true")
+        assert answer.exit_code == 2
+        assert "write TASK, TASK:WHEN, TASK:same or TASK:WHEN:same" in " ".join(answer.err.split())
     assert tally("submit", "-f", "x", "--after", "b").exit_code == 2
 
 
@@ -177,3 +182,33 @@ def test_to_wait_for_the_last_tells_what_failed(tally: Tally, put_status: PutSta
     assert "task/d Failed (DependencyFailed)" in answer.out
     assert "It never ran: `tally explain d` says why." in answer.err
     assert words in tally("explain", "d").out
+
+
+def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Client) -> None:
+    """By what is stored, and by what comes before it in the same file."""
+    client.features.enable("arrays")
+    submit = partial(tally, "submit")
+    assert submit("three", "--array", "3", "--", "true").exit_code == 0
+    assert submit("follows", "--array", "3", "--after", "three:finished:same", "--", "true").exit_code == 0
+    (dependency,) = client.get("follows").after
+    assert dependency.wish == "finished (same index)"
+    answer = submit("four", "--array", "4", "--after", "three:same", "--", "true")
+    assert "after[0].index: is `same`, but three has 3 members, and this array has 4" in answer.err
+    assert (
+        "after[0].index: is `same`, but the task is no array"
+        in submit("e", "--after", "three:same", "--", "x").err
+    )
+    answer = submit("more", "--array", "3", "--after", "b:same", "--dry-run", "--", "true")
+    assert "after[0].index: is `same`, but b is no array, or a gang" in answer.err
+    results = client.submit_many(
+        [
+            {"id": "first", "command": ["true"], "array": {"size": 2}},
+            {
+                "id": "next",
+                "command": ["true"],
+                "array": {"size": 3},
+                "after": [{"task": "first", "index": "same"}],
+            },
+        ]
+    )
+    assert {each.id: each.outcome for each in results} == {"first": "created", "next": "invalid"}

@@ -112,8 +112,9 @@ def test_members_that_are_not_needed_are_cancelled(stage: Stage, leader: StagedR
     assert end(leader, "a-i0-1", phase=Phase.FAILED) == ["b-i0-1"]
     assert end(leader, "a-i1-1", "a-i2-1") == []
     assert outcomes(stage, "b") == {"cancelled": 2}
+    assert failed(stage, 2) == ("cancelled", "Skipped")
     end(leader, "b-i0-1")
-    assert stage.state("b") == "Cancelled"
+    assert (stage.state("b"), stage.status("b").reason) == ("Cancelled", "Skipped")
 
 
 @pytest.mark.parametrize("when", ["succeeded", "finished"])

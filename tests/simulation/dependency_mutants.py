@@ -175,7 +175,7 @@ DEPENDENCY_MUTANTS = (
     _pair(
         "a member that is skipped counts as failed",
         "core.model.paired:Paired.end_of",
-        "return Fate(MemberOutcome.CANCELLED, attempts)",
+        "return Fate(MemberOutcome.CANCELLED, attempts, reason=SKIPPED)",
         "return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_FAILED)",
     ),
     _pair(

@@ -95,7 +95,7 @@ class DependencyJudge:
                 each.task for each, status in statuses if status is not None and status.state not in FINISHED
             ]
             return f"has waited too long in the queue, and waits for {late}" if late else ""
-        if new.reason in REFUSALS:
+        if new.reason in REFUSALS and codec.decode_history(new)[-1].event != "members-cancelled":
             self._count(new.reason)
             return self._wrong_refusal(found[0], new)
         return ""

@@ -110,7 +110,7 @@ class PairJudge:
                 return f"never runs, and {each.task} is {what}, its member {state}"
             unmet += [each.when.value] if state not in WANTED[each.when] else []
         is_skipped = bool(unmet) and all(when == "failed" for when in unmet)
-        due = ("cancelled", "") if is_skipped else ("failed", "DependencyFailed")
+        due = ("cancelled", "Skipped") if is_skipped else ("failed", "DependencyFailed")
         if not unmet or (after.outcome, after.reason) != due:
             return f"never runs, as {after.outcome} {after.reason}; unmet are: {unmet}"
         self._count(f"never, {after.outcome}")

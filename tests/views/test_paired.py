@@ -65,10 +65,12 @@ def test_one_will_never_run(stage: Stage, leader: StagedReplica) -> None:
     hidden = veiled(why(stage, "b-i0"), lambda name: name != "a", lambda _: True)
     assert "it waits for member 0 of a (of another owner) to end" in hidden
     end(leader, "a-i0-1", "a-i2-1")
-    assert verdict(stage) is ParentVerdict.MET
-    assert "ended as Failed, and never ran: it was to run after member 1 of a, which is Failed" in why(
-        stage, "b-i1"
-    )
+    assert verdict(stage) is ParentVerdict.PARTLY
+    told = why(stage, "b-i1")
+    assert "never ran: it was to run after the success of member 1 of a, which is Failed" in told
+    end(leader, "b-i0-1", "b-i2-1")
+    assert why(stage, "b-i1").endswith("; `tally retry --downstream a` runs a again, and then it.")
+    assert "`tally retry --downstream a` runs a again, and then it, before that" in why(stage)
     found = neighbours(stage.model(), "b")
     assert found is not None
     assert [edge.wish for edge in found.edges] == ["succeeded (same index)"]
@@ -89,3 +91,32 @@ def test_the_audit_tells_of_a_member_that_began_too_early(stage: Stage, leader: 
     assert [(each.subject, each.what) for each in found] == [
         ("task/b-i1", "began before member 1 of a had succeeded")
     ]
+
+
+def test_members_that_are_not_needed_say_why() -> None:
+    stage = Stage()
+    stage.pool()
+    stage.submit("a", array={"size": 2})
+    stage.submit("b", array={"size": 2}, after=[{"task": "a", "when": "failed", "index": "same"}])
+    leader = stage.leader()
+    step(leader)
+    end(leader, "a-i0-1", "a-i1-1")
+    assert (stage.state("b"), stage.status("b").reason) == ("Cancelled", "Skipped")
+    told = why(stage, "b-i1")
+    assert "never ran: it was to run only after the failure of member 1 of a, which is Succeeded" in told
+    assert told.endswith("; it is not needed.")
+    (parent,) = parents_of(stage.model(), "b")
+    assert parent.verdict is ParentVerdict.UNMET
+
+
+def test_the_first_that_failed_is_named_however_far_up(stage: Stage, leader: StagedReplica) -> None:
+    stage.submit("c", array={"size": 3}, after=[{"task": "b", "index": "same"}])
+    end(leader, "a-i0-1", "a-i1-1", "a-i2-1", phase=Phase.FAILED)
+    assert (stage.state("b"), stage.state("c")) == ("Failed", "Failed")
+    assert "`tally retry --downstream a` runs a again" in why(stage, "c")
+    assert "`tally retry --downstream a` runs a again" in why(stage, "c-i2")
+
+
+def test_what_keeps_an_array_is_told(stage: Stage, leader: StagedReplica) -> None:
+    end(leader, "a-i0-1", "a-i1-1", "a-i2-1")
+    assert "it will be removed in 1d, or later, since 1 task (b) waits for it" in why(stage, "a")

@@ -20,13 +20,16 @@ from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
 from controller.core.model.gates import Parent, meets
 from controller.core.model.lifecycle import State
 
-_STATES = {
+OUTCOMES = {
     MemberOutcome.SUCCEEDED: State.SUCCEEDED,
     MemberOutcome.FAILED: State.FAILED,
     MemberOutcome.CANCELLED: State.CANCELLED,
 }
+"""The state in which a member has ended that has this outcome."""
 
-DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN = "DependencyFailed", "DependencyUnknown"
+DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED = "DependencyFailed", "DependencyUnknown", "Skipped"
+REFUSALS = (DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED)
+"""The reasons of tasks, and of members, that never ran because of others."""
 
 
 class HasBlocks(Protocol):
@@ -69,7 +72,7 @@ class Former(NamedTuple):
         if self.array is None or self.parent is None:
             return None
         fate = self.array.block(index // LENGTH).fate(index % LENGTH)
-        return _STATES.get(fate.outcome, self.parent.ending)
+        return OUTCOMES.get(fate.outcome, self.parent.ending)
 
     def is_met(self, index: int) -> bool:
         """Whether the member of this index has ended as wanted."""
@@ -83,7 +86,7 @@ class Former(NamedTuple):
             return 0
 
         def is_met(fate: Fate) -> bool:
-            state = _STATES.get(fate.outcome, parent.ending)
+            state = OUTCOMES.get(fate.outcome, parent.ending)
             # what has not succeeded may be about to run again
             return (
                 state is not None
@@ -169,7 +172,7 @@ class Paired:
         ]
         if any(each.when is not When.FAILED for each in missed):
             return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_FAILED)
-        return Fate(MemberOutcome.CANCELLED, attempts)
+        return Fate(MemberOutcome.CANCELLED, attempts, reason=SKIPPED)
 
 
 def places(mask: int) -> Iterator[int]:

@@ -13,6 +13,7 @@ from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
 from controller.core.model.blocks import MemberOutcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State
+from controller.core.model.paired import SKIPPED
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
 from controller.core.planning import transitions
@@ -190,11 +191,10 @@ def _end(task: Task, array: Array, moment: Moment) -> Decision:
     if failed:
         event, reason, message = Event.MEMBERS_FAILED, "MembersFailed", _named(array, MemberOutcome.FAILED)
     elif cancelled:
-        event, reason, message = (
-            Event.MEMBERS_CANCELLED,
-            "MembersCancelled",
-            _named(array, MemberOutcome.CANCELLED),
-        )
+        event, reason = Event.MEMBERS_CANCELLED, "MembersCancelled"
+        if all(array.fate(index).reason == SKIPPED for index in array.indexes((MemberOutcome.CANCELLED,))):
+            reason = SKIPPED  # as a task that is not needed
+        message = _named(array, MemberOutcome.CANCELLED)
     else:
         event, reason, message = Event.MEMBERS_SUCCEEDED, "Succeeded", f"all {done:,} members succeeded"
     # its size is the spec's

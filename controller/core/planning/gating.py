@@ -9,6 +9,7 @@ from typing import NamedTuple
 from controller.core.model.after import When
 from controller.core.model.gates import Gate
 from controller.core.model.lifecycle import Event
+from controller.core.model.paired import DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED
 
 NAMED = 5  # parents that a message names
 COMPARED = 30
@@ -38,15 +39,15 @@ def refusal(gate: Gate) -> NeverRuns | None:
             names, size = _listed(gate.unknown), max(gate.unknown.values())
             what = f"its members wait for those of {names}: there is no such array of {size:,} members"
         message = f"{what} that is older than this one"
-        return NeverRuns(Event.REJECTED, "DependencyUnknown", message, tuple(gate.unknown))
+        return NeverRuns(Event.REJECTED, DEPENDENCY_UNKNOWN, message, tuple(gate.unknown))
     missed = {name: state for name, (when, state) in gate.unmet.items() if when is not When.FAILED}
     if missed:
         told = [f"{name}, which is {state}" for name, state in missed.items()]
         message = f"it was to run after the success of {_listed(told)}"
-        return NeverRuns(Event.REJECTED, "DependencyFailed", message, tuple(missed))
+        return NeverRuns(Event.REJECTED, DEPENDENCY_FAILED, message, tuple(missed))
     told = [f"{name}, which is {state}" for name, (_, state) in gate.unmet.items()]
     message = f"it was to run only after the failure of {_listed(told)}"
-    return NeverRuns(Event.SKIPPED, "Skipped", message, tuple(gate.unmet))
+    return NeverRuns(Event.SKIPPED, SKIPPED, message, tuple(gate.unmet))
 
 
 def _listed(names: Collection[str]) -> str:
