@@ -16,7 +16,7 @@ from controller.dev.etcd import EtcdProcess
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
-LIMIT = 26_000_000  # bytes
+LIMIT = 25_000_000  # bytes
 BLOCK = 4096  # what the smallest file takes of most disks
 UNREACHABLE = ("error sending request", "Failed to fetch", "Network connectivity is disabled", "dns error")
 

@@ -227,12 +227,11 @@ class ProcessEngine:
         sweep_at = 0.0
         with _os_errors_mean_unavailable():
             attempts, watched = self._attempts, os.stat(self._attempts)
-            for changes in changes_in(attempts, stop):
+            for names in changes_in(attempts, stop):
                 if self._attempts != attempts or not os.path.samestat(watched, os.stat(attempts)):
                     # A folder that was moved away or mounted over sends no more events.
                     raise EngineUnavailable(f"{attempts} is now another folder: the watch starts again", 0.0)
                 is_first = not sweep_at
-                names = {os.path.basename(path) for _, path in changes}
                 if self._clock.boottime() >= sweep_at:
                     live = [name for name, seen in known.items() if not seen.stopped]
                     enforce_memory(attempts / name for name in live)
