@@ -120,10 +120,10 @@ def run(
                 mix.__exit__()
                 mix.end_schedules()
             load.settle(destroyed)
-            _judge(installation, recorder, attempts, load, mix, report)
+            recorder.catch_up(installation.store)
             if mix is not None:
                 mix.judge(destroyed)
-                report.summary += f"\n{mix.summary()}"
+            _judge(installation, recorder, attempts, load, mix, report)
     except BaseException as error:
         error.add_note(f"{report.schedule()}\nlogs: {path}")
         raise
@@ -138,7 +138,7 @@ def _started(
         factory = EtcdFactory(etcd, path)
         stack.callback(factory.close)
         members = factory.start_cluster(
-            quota_backend_bytes=QUOTA_BYTES * (4 if mixed else 1),
+            quota_backend_bytes=QUOTA_BYTES * (2 if mixed else 1),
             extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4"),
         )
         installation = Installation(path / "data", members, replicas, users + mixed, engine)
@@ -249,7 +249,6 @@ def _judge(
     mix: Mix | None,
     report: Report,
 ) -> None:
-    recorder.catch_up(installation.store)
     acknowledged = load.acknowledged | (mix.acknowledged.keys() if mix is not None else set())
     check_promise(
         installation, attempts, acknowledged, engine=installation.engine(), history=recorder.history
@@ -269,3 +268,5 @@ def _judge(
         f" {len(acknowledged)} tasks, {len(attempts.starts())} attempts, {len(load.calls)} answers to"
         f" users, {len(installation.exits)} deaths of replicas"
     )
+    if mix is not None:
+        report.summary += f"\n{mix.summary()}"
