@@ -46,7 +46,14 @@ POOL = {
     },
     "preemption": {"reclaim": True, "by_priority": True, "min_run": 0, "per_minute": 40},
 }
-SCHEDULES = {"each-latest": ("latest", "allow"), "each-all": ("all", "allow")}
+SCHEDULES = {
+    "each-latest": ("latest", "allow", "true"),
+    "each-all": ("all", "allow", "true"),
+    "each-forbid": ("latest", "forbid", "sleep 70"),
+    "each-replace": ("latest", "replace", "sleep 75"),
+}
+"""Each is due each minute: `catch_up`, `concurrency`, and what its tasks do."""
+
 SUCCEEDED, FAILED, CANCELLED = ENDED
 
 Task = dict[str, Any]
@@ -105,8 +112,8 @@ class Mix:
         with self._installation.client() as client:
             client.features.enable(*KNOWN)
             client.apply_pool(POOL)
-            for name, (catch_up, concurrency) in SCHEDULES.items():
-                task = {**self._task("true"), "retention_seconds": 300}
+            for name, (catch_up, concurrency, body) in SCHEDULES.items():
+                task = {**self._task(body), "retention_seconds": 300}
                 del task["id"]
                 client.schedules.apply(
                     {
@@ -135,6 +142,9 @@ class Mix:
         with self._installation.client() as client:
             for name in SCHEDULES:
                 client.schedules.suspend(name)
+            for view in client.tasks():
+                if view.id.startswith("each-") and not view.finished:
+                    client.cancel(view.id)
 
     def judge(self, destroyed: set[str]) -> None:
         """Once all has finished, and the recorder has heard of it."""
@@ -170,7 +180,7 @@ class Mix:
             with self._installation.client(self._user) as client:
                 while not self._stop.wait(self._rng.uniform(*PAUSE_SECONDS)):
                     self._submit(client)
-                    if self._rng.random() < 0.6:
+                    if self._rng.random() < 0.8:
                         self._ask(client)
         except BaseException as error:  # noqa: BLE001  # told at the end
             self._errors.append(error)
@@ -190,6 +200,7 @@ class Mix:
         piece = self._rng.choice(self._recent)
         task, size = self._rng.choice(list(piece.parts.items()))
         ways: list[Callable[[], object]] = [lambda: client.cancel(task), lambda: client.retry(task)]
+        ways.append(lambda: client.downstream.retry(task))
         if size:
             first = self._rng.randrange(size)
             some = f"{first}-{self._rng.randrange(first, size)}"
@@ -197,8 +208,8 @@ class Mix:
                 lambda: client.cancel(task, members=some),
                 lambda: client.cancel(task, members=some),
                 lambda: client.retry(task, members=some),
-                lambda: client.retry(task, only_failed=True),
-                lambda: client.retry(task, only_failed=True),
+                *[lambda: client.retry(task, only_failed=True)] * 3,
+                lambda: client.retry(task, members=some),
             ]
         self._touched.add(piece.name)
         self.asked += 1

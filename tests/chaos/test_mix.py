@@ -194,6 +194,13 @@ def _tick_missed(revisions: list[Revision]) -> None:
     revisions[21]["schedule-states/s"]["cursor"] += 60
 
 
+def _tick_beside_another(revisions: list[Revision]) -> None:
+    revisions[20]["schedules/s"]["concurrency"] = "forbid"
+    state = {"cursor": TICK + 120, "create": 1, "counts": {"made": 2}}
+    tick = {"op": "t", "labels": {"tally.dev/schedule": "s"}}
+    revisions.append({"tasks/s-202611261753": tick, "schedule-states/s": state})
+
+
 def _tick_without_its_cursor(revisions: list[Revision]) -> None:
     del revisions[21]["schedule-states/s"]
 
@@ -218,6 +225,7 @@ def _tick_without_its_cursor(revisions: list[Revision]) -> None:
         (_tick_twice, "tick"),
         (_tick_missed, "tick"),
         (_tick_without_its_cursor, "tick"),
+        (_tick_beside_another, "tick"),
     ],
 )
 def test_a_planted_fault_is_seen(fault: Callable[[list[Revision]], None], check: str) -> None:

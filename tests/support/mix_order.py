@@ -118,7 +118,8 @@ class Ticks:
 
     - the task of a tick is made once, by a transaction that moves the cursor to its time
     - the cursor never goes back, nor beyond the present, and each minute that it passes is counted once
-    - with `catch_up: latest` the minute at which the cursor stands is made; with `all` each minute is
+    - with `catch_up: latest` the minute at which the cursor stands is made; with `all` each minute is;
+      but with `concurrency: forbid` and `replace`, none is made while an earlier task has not ended
     """
 
     def __init__(self, records: Records) -> None:
@@ -164,17 +165,30 @@ class Ticks:
             self._wrong(name, f"its cursor went from {was} to {now}, at {self._records.heard:.0f}")
         earlier, later = before.get("counts", {}), after.get("counts", {})
         counts = {result: count - earlier.get(result, 0) for result, count in later.items()}
-        passed = now // MINUTE - was // MINUTE
-        if sum(counts.values()) != passed:
+        passed, held_up = now // MINUTE - was // MINUTE, before.get("waiting", 0)
+        if sum(counts.values()) + bool(after.get("waiting")) - bool(held_up) != passed:
             self._wrong(name, f"its cursor passed {passed} minutes, and it counts {counts}")
         self.skipped += counts.get("skipped", 0)
-        if counts.get("made", 0) != len(made) or any(not was < tick <= now for tick in made):
+        count = counts.get("made", 0) + counts.get("replaced", 0)
+        if count != len(made) or any(not was < tick <= now and tick != held_up for tick in made):
             self._wrong(name, f"from {was} to {now} it made {made}, and counts {counts}")
-        catch_up = (self._records.was("schedules", name) or {}).get("catch_up", "latest")
+        schedule = self._records.was("schedules", name) or {}
+        catch_up = schedule.get("catch_up", "latest")
+        if schedule.get("concurrency", "allow") != "allow":
+            self._check_alone(name, made)
+            return
         if passed and catch_up == "latest" and made != [now // MINUTE * MINUTE]:
             self._wrong(name, f"its cursor is at {now}, and it made {made}: the latest is missing")
         if catch_up == "all" and counts.get("skipped", 0):
             self._wrong(name, f"skips {counts['skipped']} ticks from {was} to {now}, and is to make all")
+
+    def _check_alone(self, name: str, made: list[int]) -> None:
+        for task, tick in self.made.items():
+            if not task.startswith(f"{name}-") or not made or tick in made:
+                continue
+            state = state_of(self._records.was("states", task))
+            if self._records.was("tasks", task) is not None and state not in ENDED:
+                self._wrong(name, f"makes {made}, and {task} is {state}")
 
     def _wrong(self, name: str, what: str) -> None:
         self._records.wrong("tick", f"schedule-states/{name}", what)
