@@ -28,7 +28,7 @@ from tests.support.mix_records import ENDED
 from tests.support.share_records import Event
 
 PAUSE_SECONDS = (0.3, 2.5)
-RECENT = 8  # pieces of which parts are cancelled and retried
+RECENT = 14  # pieces of which parts are cancelled and retried
 OWNERS = ("vision", "speech", "search", "maps")
 POOL = {
     "name": "default",
@@ -223,7 +223,7 @@ class Mix:
         array: Task = {"size": size}
         if self._rng.random() < 0.6:
             array["max_running"] = self._rng.randint(1, 3)
-        bad = self._rng.random() < 0.3
+        bad = self._rng.random() < 0.4
         array["fail_fast"] = bad and self._rng.random() < 0.6
         body = self._body(*(f'"$TALLY_ARRAY_INDEX" != {self._rng.randrange(size)}' for _ in range(bad)))
         return self._piece(name, [self._task(body, name, array=array)], {name: FAILED if bad else SUCCEEDED})
@@ -274,7 +274,7 @@ class Mix:
         """Three arrays in a row, member by member, and what waits for the last as a whole."""
         name, size = self._name("stages"), self._rng.randint(3, 8)
         cut, draw, check, film = (f"{name}-{part}" for part in ("cut", "draw", "check", "film"))
-        bad = self._rng.random() < 0.3
+        bad = self._rng.random() < 0.4
         body = self._body(*(f'"$TALLY_ARRAY_INDEX" != {self._rng.randrange(size)}' for _ in range(bad)))
         array: Task = {"size": size}
         same = [{"task": cut, "index": "same"}]
