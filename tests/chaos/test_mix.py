@@ -35,6 +35,7 @@ def test_a_mix_of_all_keeps_the_promise(etcd_binary: EtcdBinary, tmp_path: Path)
     assert " 0 members begun," not in report.summary
     assert " 0 rounds of gangs" not in report.summary
     assert " 0 children begun" not in report.summary
+    assert " 0 shares compared" not in report.summary
 
 
 # -- a history in small, and what may be wrong with it

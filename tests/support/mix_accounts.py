@@ -25,7 +25,7 @@ class Accounts:
         self._held: dict[str, Amounts] = {}
         self._owned: dict[Owner, Account] = {}
         self.spans: dict[tuple[str, int], list[float]] = {}
-        self.admissions = self.preemptions = 0
+        self.admissions = self.preemptions = self.shares = 0
 
     def judge(self) -> None:
         """See the class."""
@@ -99,6 +99,7 @@ class Accounts:
         shares = {n[1]: _account(v) for n, v in self._records.all("shares").items() if n[0] == pool}
         for owner in {**shares, **{of: None for of_pool, of in self._owned if of_pool == pool}}:
             share, owned = shares.get(owner, Account()), self._owned.get((pool, owner), Account())
+            self.shares += 1
             total.held, total.used = added(total.held, share.held), added(total.used, share.base)
             if (share.held, share.running) != (owned.held, owned.running):
                 here = f"holds {text_of(share.held)} in {share.running} tasks"

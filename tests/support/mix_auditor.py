@@ -155,6 +155,7 @@ class MixAuditor:
             "ticks skipped": self.ticks.skipped,
             "admissions": self.accounts.admissions,
             "preemptions": self.accounts.preemptions,
+            "shares compared": self.accounts.shares,
         }
         told = ", ".join(f"{count} {what}" for what, count in counts.items())
         return f"{self.revisions} revisions: {told}"
