@@ -100,7 +100,7 @@ nightly: install ## 1,000 seeds of 2,000 steps, then all mutants: half an hour
 	@STEPS=2000 $(BIN)/python -m tests.simulation
 	@$(BIN)/python -m tests.simulation.mutants
 
-chaos: install ## kill, stop and cut off real processes for MINUTES=5, from a SEED (ENGINE=kubernetes, FAULTS="leader killed,…", REPLICAS, USERS)
+chaos: install ## kill, stop and cut off real processes for MINUTES=5, from a SEED (MIX=1, ENGINE=kubernetes, FAULTS="leader killed,…", REPLICAS, USERS)
 	@$(BIN)/python -m tests.chaos
 
 bench: install ## measure all rows in a few minutes, or ROWS=B2,B7; print a table, and assert nothing

@@ -2,6 +2,7 @@
 3).
 
 FAULTS="leader killed,user cut off" injects only those; USERS (default 3) says how many call at once;
+MIX=1, or `--mix`, adds arrays, gangs, dependencies and schedules in a shared pool (process engine only).
 ENGINE=kubernetes runs the attempts on the fake cluster instead of as processes. The data and logs of a run
 that fails are kept, and named.
 """
@@ -34,9 +35,12 @@ def main() -> int:
     if unknown := set(faults) - FAULTS.keys():
         print(f"FAULTS: {', '.join(sorted(unknown))} is none of {', '.join(FAULTS)}", file=sys.stderr)
         return 2
-    print(
-        f"seed {seed}, {minutes:g} minutes, {replicas} replicas, {users} users, {engine} engine", flush=True
-    )
+    mixed = os.environ.get("MIX", "0") not in ("", "0") or "--mix" in sys.argv[1:]
+    if mixed and engine != "process":
+        print("MIX: its tasks are processes, so ENGINE must be process", file=sys.stderr)
+        return 2
+    what = f"{replicas} replicas, {users} users, {engine} engine{', a mix of all' if mixed else ''}"
+    print(f"seed {seed}, {minutes:g} minutes, {what}", flush=True)
     path = Path(tempfile.mkdtemp(prefix="tally-chaos-"))
     try:
         report = run(
@@ -48,6 +52,7 @@ def main() -> int:
             users=users,
             engine=engine,
             faults=faults,
+            mixed=mixed,
         )
     except Exception:  # noqa: BLE001  # whatever it is, it is the finding
         traceback.print_exc()

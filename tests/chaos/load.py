@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -35,7 +35,9 @@ WEIGHTS = {"submit": 5, "again": 2, "cancel": 4, "retry": 4, "get": 2, "read": 4
 class Users:
     """All users; they call until the block's end."""
 
-    def __init__(self, installation: Installation, attempts: Attempts, seed: int) -> None:
+    def __init__(
+        self, installation: Installation, attempts: Attempts, seed: int, names: Iterable[str]
+    ) -> None:
         self._installation = installation
         self._attempts = attempts
         self._clock = SystemClock()
@@ -48,7 +50,7 @@ class Users:
             threading.Thread(
                 target=self._run, args=(name, random.Random(f"{seed}/{name}")), name=name, daemon=True
             )
-            for name in installation.users
+            for name in names
         ]
 
     @property
@@ -91,8 +93,9 @@ class Users:
                     return views
                 return [TaskView(id="unknown", pool="", state=State.CREATED)]
 
-            self._installation.until(lambda: not unfinished(), "the end of all tasks", timeout=120.0)
-            ends = {view.id: view.state for view in client.tasks()}
+            self._installation.until(lambda: not unfinished(), "the end of all tasks", timeout=240.0)
+            views = client.tasks()
+            ends = {view.id: view.state for view in views if view.id.split("-")[0] in ENDS}
         cancelled = {
             call.task
             for call in self.calls

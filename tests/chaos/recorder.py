@@ -12,7 +12,7 @@ import itertools
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from controller.clock import SystemClock
@@ -42,6 +42,8 @@ class Recorder:
     """Records from its creation, which comes before the first replica, until `close`."""
 
     def __init__(self, members: Iterable[GatewayOptions], cluster: str = "default") -> None:
+        self.tell: Callable[[int, list[KeyEvent]], None] = lambda revision, changes: None
+        """Is told of each revision; set before the first replica starts."""
         self.history = History(Keys(cluster))
         self.versions: dict[str, list[Version]] = defaultdict(list)
         # (task, kind) → revisions at which it was put
@@ -106,6 +108,7 @@ class Recorder:
             if revision <= self.applied:
                 return
             self.history.apply(revision, changes)
+            self.tell(revision, changes)
             for change in changes:
                 if not change.key.startswith(self.history.keys.prefix):
                     (self.foreign.discard if change.item is None else self.foreign.add)(change.key)

@@ -29,6 +29,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.installation import EXPECTED_EXITS, Installation
 from tests.chaos.linearizability import violations
 from tests.chaos.load import Users
+from tests.chaos.mix import LockedProcesses, Mix
 from tests.chaos.recorder import Recorder
 from tests.support.etcd import EtcdFactory
 from tests.support.local import check_promise, logged
@@ -98,18 +99,31 @@ def run(
     users: int = 3,
     engine: str = "process",
     faults: Iterable[str] = (),
+    mixed: bool = False,
 ) -> Report:
     """Inject these faults (none: all that this engine can have) for so long (None: until each came once),
     then heal all and judge. A failure tells the seed and what had been done."""
     names = list(faults) or [fault.name for fault in FAULTS.values() if fault.engine in ("", engine)]
     report = Report(seed)
     try:
-        with _started(path, etcd, seed, replicas, users, engine) as (installation, recorder, attempts, load):
+        with _started(path, etcd, seed, replicas, users, engine, mixed=mixed) as (
+            installation,
+            recorder,
+            attempts,
+            load,
+            mix,
+        ):
             schedule = _draw(random.Random(seed), [FAULTS[name] for name in names])
             destroyed = _strike(installation, recorder, schedule, report, seconds)
             load.__exit__()
+            if mix is not None:
+                mix.__exit__()
+                mix.end_schedules()
             load.settle(destroyed)
-            _judge(installation, recorder, attempts, load, report)
+            recorder.catch_up(installation.store)
+            if mix is not None:
+                mix.judge(destroyed)
+            _judge(installation, recorder, attempts, load, mix, report)
     except BaseException as error:
         error.add_note(f"{report.schedule()}\nlogs: {path}")
         raise
@@ -118,26 +132,35 @@ def run(
 
 @contextmanager
 def _started(
-    path: Path, etcd: EtcdBinary, seed: int, replicas: int, users: int, engine: str
-) -> Iterator[tuple[Installation, Recorder, Attempts, Users]]:
+    path: Path, etcd: EtcdBinary, seed: int, replicas: int, users: int, engine: str, *, mixed: bool
+) -> Iterator[tuple[Installation, Recorder, Attempts, Users, Mix | None]]:
     with ExitStack() as stack:
         factory = EtcdFactory(etcd, path)
         stack.callback(factory.close)
         members = factory.start_cluster(
-            quota_backend_bytes=QUOTA_BYTES, extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4")
+            quota_backend_bytes=QUOTA_BYTES * (2 if mixed else 1),
+            extra_args=("--auth-token-ttl=2", "--bcrypt-cost=4"),
         )
-        installation = Installation(path / "data", members, replicas, users, engine)
+        installation = Installation(path / "data", members, replicas, users + mixed, engine)
         stack.callback(installation.stop)
         recorder = Recorder(installation.as_root(member.url) for member in members)
         stack.callback(recorder.close)
+        cluster, mix = installation.fake_cluster, None
+        attempts: Attempts = Processes(path / "journal") if cluster is None else Pods(cluster)
+        if mixed:
+            attempts = locked = LockedProcesses(path / "journal")
+            mix = Mix(installation, locked, seed, installation.users[-1])
+            recorder.tell = mix.take
         installation.start()
-        with installation.client() as client:
-            client.apply_pool(POOL)
-        cluster = installation.fake_cluster
-        attempts = Processes(path / "journal") if cluster is None else Pods(cluster)
-        load = stack.enter_context(Users(installation, attempts, seed))
+        if mix is not None:
+            mix.set_up()
+            stack.enter_context(mix)
+        else:
+            with installation.client() as client:
+                client.apply_pool(POOL)
+        load = stack.enter_context(Users(installation, attempts, seed, installation.users[:users]))
         installation.until(lambda: recorder.commits, "the first commit")
-        yield installation, recorder, attempts, load
+        yield installation, recorder, attempts, load, mix
 
 
 def _strike(
@@ -219,11 +242,16 @@ def _depositions(installation: Installation, replica: ReplicaProcess) -> list[da
 
 
 def _judge(
-    installation: Installation, recorder: Recorder, attempts: Attempts, load: Users, report: Report
+    installation: Installation,
+    recorder: Recorder,
+    attempts: Attempts,
+    load: Users,
+    mix: Mix | None,
+    report: Report,
 ) -> None:
-    recorder.catch_up(installation.store)
+    acknowledged = load.acknowledged | (mix.acknowledged.keys() if mix is not None else set())
     check_promise(
-        installation, attempts, load.acknowledged, engine=installation.engine(), history=recorder.history
+        installation, attempts, acknowledged, engine=installation.engine(), history=recorder.history
     )
     untrue = violations(load.calls, recorder.versions, recorder.requested)
     assert not untrue, "users were told what was not so:\n" + "\n".join(untrue)
@@ -237,6 +265,8 @@ def _judge(
     history = recorder.history
     report.summary = (
         f"{len(report.steps)} steps, {len(history.terms)} terms, {history.revisions} revisions,"
-        f" {len(load.acknowledged)} tasks, {len(attempts.starts())} attempts, {len(load.calls)} answers to"
+        f" {len(acknowledged)} tasks, {len(attempts.starts())} attempts, {len(load.calls)} answers to"
         f" users, {len(installation.exits)} deaths of replicas"
     )
+    if mix is not None:
+        report.summary += f"\n{mix.summary()}"

@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, State, is_path
@@ -130,6 +132,13 @@ class History:
 
     def _check_steps(self, revision: int, task_id: str, before: Status | None, status: Status) -> None:
         count = status.steps - (before.steps if before is not None else 0)
+        if count == 0 and before is not None and status.reserved != before.reserved:
+            # members of a gang take parts of its hold over: their own histories tell of it
+            kept = {"reserved": (), "hold": ZERO, "epoch": 0, "op": ""}
+            one, other = (msgspec.structs.replace(each, **kept) for each in (before, status))
+            if one != other:
+                self._wrong(revision, "I3", f"{task_id} changed by more than what its members took over")
+            return
         steps = codec.decode_history(status)[-count:] if count > 0 else []
         if len(steps) != count or count == 0:
             self._wrong(revision, "I3", f"{task_id}: {count} steps were taken, {len(steps)} are told")
