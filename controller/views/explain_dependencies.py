@@ -156,6 +156,14 @@ def explain_kept(model: Model, task: Task) -> str:
     return f"since {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it"
 
 
+def _all_unknown(array: Array | None) -> bool:
+    """Whether all members that have failed did so since those that they waited for are gone."""
+    if array is None or array.paired is None or not array.counts[MemberOutcome.FAILED]:
+        return False
+    failed = array.indexes((MemberOutcome.FAILED,))
+    return all(array.fate(index).reason == DEPENDENCY_UNKNOWN for index in failed)
+
+
 def _waits(task: Task) -> bool:
     """Whether it, or a member of it, waits for others."""
     is_paired = task.array is not None and task.array.paired is not None
@@ -177,7 +185,7 @@ def never_again(model: Model, task: Task, sees: Sees | None = None) -> str:
     status, spec = task.status, task.spec
     if status is None or spec is None:
         return ""
-    if status.reason == DEPENDENCY_UNKNOWN:
+    if status.reason == DEPENDENCY_UNKNOWN or _all_unknown(task.array):
         return "submit it under another name, after tasks that exist"
     if status.reason == SKIPPED:
         wanted = [

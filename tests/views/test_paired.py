@@ -120,3 +120,13 @@ def test_the_first_that_failed_is_named_however_far_up(stage: Stage, leader: Sta
 def test_what_keeps_an_array_is_told(stage: Stage, leader: StagedReplica) -> None:
     end(leader, "a-i0-1", "a-i1-1", "a-i2-1")
     assert "it will be removed in 1d, or later, since 1 task (b) waits for it" in why(stage, "a")
+
+
+def test_an_array_that_was_deleted_by_hand(stage: Stage, leader: StagedReplica) -> None:
+    end(leader, "a-i0-1")
+    stage.delete(stage.keys.task("a"))
+    step(leader)
+    end(leader, "b-i0-1")
+    assert stage.state("b") == "Failed"
+    assert why(stage).endswith("; submit it under another name, after tasks that exist.")
+    assert "ended as Failed, and never ran" in why(stage, "b-i1")
