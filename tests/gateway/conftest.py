@@ -66,9 +66,8 @@ def _features(client: Client, put_raw: PutRaw) -> None:
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
     known = ["arrays", "changes", "dependencies", "gangs", "owners"]
     put_raw("leader", release("r1", knows=known))
-    for name in known:
-        client.features.enable(name)
-        put_raw("leader", release("r1", knows=known))
+    client.features.enable(*known)
+    put_raw("leader", release("r1", knows=known))
 
 
 class Served:
