@@ -70,6 +70,7 @@ class Report:
     seed: int
     steps: list[Step] = field(default_factory=list)
     summary: str = ""
+    found: list[str] = field(default_factory=list)  # by the auditor of the mix
 
     def schedule(self) -> str:
         """The steps, one a line."""
@@ -114,6 +115,8 @@ def run(
             mix,
         ):
             schedule = _draw(random.Random(seed), [FAULTS[name] for name in names])
+            if mix is not None:
+                report.found = mix.auditor.findings
             destroyed = _strike(installation, recorder, schedule, report, seconds)
             load.__exit__()
             if mix is not None:
@@ -125,7 +128,8 @@ def run(
                 mix.judge(destroyed)
             _judge(installation, recorder, attempts, load, mix, report)
     except BaseException as error:
-        error.add_note(f"{report.schedule()}\nlogs: {path}")
+        found = "\n".join(report.found[:50])
+        error.add_note(f"{report.schedule()}\nlogs: {path}\nthe auditor found {len(report.found)}: {found}")
         raise
     return report
 
