@@ -218,7 +218,7 @@ class Folding:
                 continue
             paired = array.paired
             for number, mask in list(paired.never.items()):
-                if room.room_for_members() < 2 * COMPARED:
+                if room.records and room.room_for_members() < 2 * min(len(paired.formers), COMPARED):
                     return
                 for former in paired.formers[:COMPARED]:
                     room.compare("tasks" if former.parent is None else "states", former.name)
