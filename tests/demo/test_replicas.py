@@ -51,6 +51,10 @@ def test_a_lease_that_expires_by_itself_is_told(
             leader = f"{prefix}{course.design}/leader"
             clock = SystemClock()
             store.commit(Transaction((), (Delete(leader),), new_op()), deadline=clock.boottime() + 10.0)
+            # the run must not be over before another one leads
+            deadline = clock.boottime() + 10.0
+            while store.get(leader, deadline=deadline)[0] is None:
+                assert clock.boottime() < deadline, "no other replica leads"
 
     with NaiveReplicas(GatewayOptions((etcd.url,)), tmp_path / "log") as replicas:
         naive = Naive(replicas, store, SystemClock(), depose, prefix)
