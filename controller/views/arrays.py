@@ -17,7 +17,7 @@ from msgspec import Struct
 from controller.core.model import blocks
 from controller.core.model.array_records import Array, fate_of, member_spec
 from controller.core.model.arrays import ALL, MemberName, Ranges
-from controller.core.model.blocks import LENGTH, Fate, MemberOutcome
+from controller.core.model.blocks import LENGTH, STATES, Fate, MemberOutcome
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -46,12 +46,7 @@ SHOWN = {
     MemberOutcome.CANCELLED: State.CANCELLED.value,
 }
 _OUTCOMES = {shown: outcome for outcome, shown in SHOWN.items()}
-_STATES = {
-    MemberOutcome.WAITING: State.CREATED,
-    MemberOutcome.SUCCEEDED: State.SUCCEEDED,
-    MemberOutcome.FAILED: State.FAILED,
-    MemberOutcome.CANCELLED: State.CANCELLED,
-}
+_STATES = {MemberOutcome.WAITING: State.CREATED, **STATES}
 
 
 class ArrayProgress(Struct, frozen=True, kw_only=True):

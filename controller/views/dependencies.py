@@ -14,11 +14,12 @@ from itertools import chain, zip_longest
 from msgspec import Struct, field
 
 from controller.core.model.after import Dependency, Index, When
+from controller.core.model.blocks import STATES
 from controller.core.model.dependencies import gate_for
 from controller.core.model.gates import Gate, meets
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.paired import OUTCOMES, REFUSALS
+from controller.core.model.paired import REFUSALS
 from controller.core.model.records import Task
 from controller.views.tasks import find_task, is_listed, state_of
 
@@ -182,7 +183,7 @@ def _of_pair(model: Model, task: Task, dependency: Dependency, whole: ParentVerd
     array = other.array if other is not None else None
     if parent is None or array is None or (parent.ending is not None and not parent.has_begun):
         return whole
-    met = sum(count for one, count in array.counts.items() if meets(OUTCOMES[one], dependency.when))
+    met = sum(count for one, count in array.counts.items() if meets(STATES[one], dependency.when))
     if parent.ending is None:
         is_begun = met or (task.array is not None and task.array.has_begun)
         return ParentVerdict.PARTLY if is_begun else ParentVerdict.UNFINISHED

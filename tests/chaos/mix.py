@@ -23,6 +23,7 @@ from controller.errors import UserError
 from controller.store.base import KeyEvent, StoreError
 from tests.chaos.attempts import Processes
 from tests.chaos.installation import Installation
+from tests.chaos.pools import shared_pool
 from tests.support.mix_auditor import MixAuditor, Ran
 from tests.support.mix_records import ENDED
 from tests.support.share_records import Event
@@ -30,22 +31,7 @@ from tests.support.share_records import Event
 PAUSE_SECONDS = (0.3, 2.5)
 RECENT = 14  # pieces of which parts are cancelled and retried
 OWNERS = ("vision", "speech", "search", "maps")
-POOL = {
-    "name": "default",
-    "capacity": {"cpu": 6},
-    "policy": "backfill",
-    "sharing": {
-        "half_life": "1m",
-        "priority": "across-owners",
-        "owners": {
-            "vision": {"weight": 2, "guarantee": {"cpu": 2}},
-            "speech": {"guarantee": {"cpu": 1}},
-            "search": {},
-            "*": {"limit": {"cpu": 4}},
-        },
-    },
-    "preemption": {"reclaim": True, "by_priority": True, "min_run": 0, "per_minute": 40},
-}
+POOL = shared_pool(cpu=6, limit=4)
 SCHEDULES = {
     "each-latest": ("latest", "allow", "true"),
     "each-all": ("all", "allow", "true"),

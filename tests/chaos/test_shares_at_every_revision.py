@@ -12,6 +12,7 @@ import pytest
 
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from tests.chaos.pools import shared_pool
 from tests.support.local import (
     QUICK,
     Journal,
@@ -30,22 +31,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.xdist_group("chaos")
 
 KILLS = 3
-POOL = {
-    "name": "default",
-    "capacity": {"cpu": 4},
-    "policy": "backfill",
-    "sharing": {
-        "half_life": "1m",
-        "priority": "across-owners",
-        "owners": {
-            "vision": {"weight": 2, "guarantee": {"cpu": 2}},
-            "speech": {"guarantee": {"cpu": 1}},
-            "search": {},
-            "*": {"limit": {"cpu": 3}},
-        },
-    },
-    "preemption": {"reclaim": True, "by_priority": True, "min_run": 0, "per_minute": 40},
-}
+POOL = shared_pool(cpu=4, limit=3)
 
 
 @pytest.mark.timeout(120)

@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from controller.core.model.arrays import ALL, Ranges
-from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
-from controller.core.model.lifecycle import State
+from controller.core.model.blocks import LENGTH, STATES, Block, Fate, MemberOutcome
 from controller.core.model.paired import Paired
 from controller.core.model.task import Spec, Status
 
-OF_ENDS = {
-    State.SUCCEEDED: MemberOutcome.SUCCEEDED,
-    State.FAILED: MemberOutcome.FAILED,
-    State.CANCELLED: MemberOutcome.CANCELLED,
-}
+OF_ENDS = {state: outcome for outcome, state in STATES.items()}
 """What becomes of a member that ends in this state."""
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from controller.core.model.lifecycle import State
 from controller.core.model.op import NO_OP, Op
 from controller.errors import CorruptValue
 
@@ -34,6 +35,14 @@ class MemberOutcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+STATES = {
+    MemberOutcome.SUCCEEDED: State.SUCCEEDED,
+    MemberOutcome.FAILED: State.FAILED,
+    MemberOutcome.CANCELLED: State.CANCELLED,
+}
+"""The state in which a member has ended that has this outcome."""
 
 
 class Fate(NamedTuple):

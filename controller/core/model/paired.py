@@ -16,16 +16,9 @@ from typing import NamedTuple, Protocol
 from sortedcontainers import SortedDict
 
 from controller.core.model.after import When
-from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
+from controller.core.model.blocks import LENGTH, STATES, Block, Fate, MemberOutcome
 from controller.core.model.gates import Parent, meets
 from controller.core.model.lifecycle import State
-
-OUTCOMES = {
-    MemberOutcome.SUCCEEDED: State.SUCCEEDED,
-    MemberOutcome.FAILED: State.FAILED,
-    MemberOutcome.CANCELLED: State.CANCELLED,
-}
-"""The state in which a member has ended that has this outcome."""
 
 DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED = "DependencyFailed", "DependencyUnknown", "Skipped"
 REFUSALS = (DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED)
@@ -72,7 +65,7 @@ class Former(NamedTuple):
         if self.array is None or self.parent is None:
             return None
         fate = self.array.block(index // LENGTH).fate(index % LENGTH)
-        return OUTCOMES.get(fate.outcome, self.parent.ending)
+        return STATES.get(fate.outcome, self.parent.ending)
 
     def is_met(self, index: int) -> bool:
         """Whether the member of this index has ended as wanted."""
@@ -86,7 +79,7 @@ class Former(NamedTuple):
             return 0
 
         def is_met(fate: Fate) -> bool:
-            state = OUTCOMES.get(fate.outcome, parent.ending)
+            state = STATES.get(fate.outcome, parent.ending)
             # what has not succeeded may be about to run again
             return (
                 state is not None
@@ -138,7 +131,8 @@ class Paired:
         away, bit = self._away.get(number, 0), 1 << place
         if self._own.is_at_rest(index):
             _set(self._away, number, away & ~bit)
-            self.refresh(number)
+            if not self._own.block(number).fate(place).has_ended:  # else it is folded, and counts no more
+                self.refresh(number)
         else:
             self._away[number] = away | bit
             for table in (self.ready, self.never):
