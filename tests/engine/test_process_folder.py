@@ -193,6 +193,26 @@ def test_one_folder_is_no_others_trouble(
         os.kill(supervisor, signal.SIGTERM)
 
 
+@pytest.mark.parametrize("follow", [True, False])
+def test_output_is_not_over_before_the_attempt_is_claimed(
+    engine: ProcessEngine, tmp_path: Path, follow: bool
+) -> None:
+    """A reader who comes while the attempt is being started is told that there is none, and may ask again;
+    an output that ends at once would say that the attempt has ended.
+    """
+    given = launch("sh", "-c", "echo said")
+    folder = folder_of(tmp_path, given.attempt)
+    folder.mkdir()
+    lock = files.Lock.take(folder)
+    assert lock is not None
+    with pytest.raises(AttemptUnknown):
+        engine.logs(given.attempt, follow=follow)
+    lock.release()
+    engine.start(given)
+    wait_stopped(engine, given.attempt)
+    assert b"".join(engine.logs(given.attempt, follow=follow)) == b"said\n"
+
+
 @settings(max_examples=examples(100), deadline=None)
 @given(content=CONTENTS)
 def test_any_content_is_a_record_and_a_result_or_none(content: bytes) -> None:

@@ -61,11 +61,11 @@ class GatewayPage:
             self.browser.one(f"#{name.replace('_', '-')}").send_keys(text)
 
     def shows(self, selector: str, text: str) -> None:
-        self.browser.wait(
-            lambda: text in self.browser.text(selector),
-            f"{text!r} in {selector}",
-            timeout=30.0,
-        )
+        try:
+            self.browser.wait(lambda: text in self.browser.text(selector), f"{text!r} in {selector}")
+        except AssertionError as error:
+            output = self.browser.text("#output-state")
+            raise AssertionError(f"{error}: it is {self.browser.text(selector)!r}; {output}") from error
 
 
 @pytest.fixture
