@@ -261,7 +261,7 @@ class ProcessEngine:
         options.check(self.name, "tail")
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
-            # a folder alone is no attempt: it is made before the attempt is claimed, and nothing has ended then
+            # a folder alone is no attempt: it is made before the claim, and nothing has ended then
             if self._sight.observe_one(folder.name) is None:
                 raise AttemptUnknown(f"the process engine has no attempt {attempt}")
         return self._read_log(folder, follow, stop or threading.Event(), options.tail)
