@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.records import Task
 
 
@@ -20,9 +21,12 @@ class Timers:
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         self._tasks = tasks
         self._heap: list[tuple[float, str]] = []
+        self.keeps_finished = False  # a look ahead removes nothing
 
     def schedule(self, task: Task, due: float | None) -> None:
         """Set the task's timer to `due` (None: never), in place of its earlier time."""
+        if self.keeps_finished and task.state in FINISHED:
+            due = None
         if task.due == due:
             return
         task.due = due

@@ -1,0 +1,224 @@
+"""The planner run ahead: when what waits will begin, if all that runs takes as long as is expected.
+
+It is the planner that admits, on a model of its own, with an engine that runs nothing: an attempt ends once its
+expected duration has passed, and well. What no one knows ahead is left out: submissions, failures, requests.
+An attempt of which nothing tells how long it takes runs on to the end of the forecast.
+
+Ends that are near to each other, as seen from now, are taken for one: 0.5 % of the time ahead, and a second at least.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import NamedTuple
+
+from controller.core.forecast.durations import Basis, Durations
+from controller.core.model.lifecycle import FINISHED
+from controller.core.model.model import Model
+from controller.core.model.records import Task
+from controller.core.model.task import AttemptId, Observation, Phase
+from controller.core.planning.draft import Limits
+from controller.core.planning.events import EngineEvent, Found, Listed, LogKept, Observed, Started, StopSent
+from controller.core.planning.plan import Effect, KeepLog, Plan, Prove, Start, Stop, Term
+from controller.core.planning.planner import Planner
+
+HORIZON_SECONDS = 7 * 86400.0
+_LIMITS = Limits(10**9, 10**9)  # no store: a plan may be of any size
+_STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
+_NEAR_SECONDS, _NEAR_SHARE = 1.0, 0.005
+_NEVER = float("inf")
+
+
+class Coming(NamedTuple):
+    """What is to become of a task. Times are seconds since the epoch; None: not within the forecast.
+
+    `rests_on`: how many attempts are expected to end before it begins, by what their durations rest on.
+    """
+
+    begins_at: float | None
+    ends_at: float | None
+    rests_on: Mapping[Basis, int]
+
+
+class Forecast(NamedTuple):
+    """What is to come of a model at `revision`, as seen at `now`, up to the time `until`.
+
+    `tasks` has all that wait or run; of an array, its first member's beginning and its last one's end.
+    `endless`: tasks that run and hold resources of their pools, and of which nothing tells how long they take.
+    """
+
+    revision: int
+    now: float
+    until: float
+    tasks: Mapping[str, Coming]
+    endless: Mapping[str, str]  # the task, and its pool
+
+
+class _Engine:
+    """Runs nothing: attempts end when their time has come."""
+
+    def __init__(self, durations: Durations, epoch: int) -> None:
+        self._durations = durations
+        self._epoch = epoch
+        self._ends: list[tuple[float, AttemptId, bool]] = []  # a heap; with whether it ends well
+        self._runs: dict[AttemptId, Basis | None] = {}
+        self.ended: dict[Basis, int] = {}
+        self.endless: dict[str, str] = {}
+
+    def next_end(self) -> float:
+        return self._ends[0][0] if self._ends else _NEVER
+
+    def begin(self, attempt: AttemptId, task: Task, now: float, started_at: float | None = None) -> None:
+        elapsed = max(0.0, now - started_at) if started_at is not None else 0.0
+        expected = self._durations.expected(task, elapsed)
+        self._runs[attempt] = expected.basis if expected is not None else None
+        if expected is None:
+            self.endless[task.id] = task.pool
+            return
+        heapq.heappush(self._ends, (max(now, now - elapsed + expected.seconds), attempt, True))
+
+    def stop(self, attempt: AttemptId, at: float) -> None:
+        if attempt in self._runs:
+            heapq.heappush(self._ends, (at, attempt, False))
+
+    def take_ends(self, now: float) -> list[Observation]:
+        """What has ended by then."""
+        found = []
+        while self._ends and self._ends[0][0] <= now:
+            at, attempt, is_well = heapq.heappop(self._ends)
+            if attempt not in self._runs:
+                continue  # it was stopped before
+            basis = self._runs.pop(attempt)
+            self.endless.pop(attempt.task_id, None)
+            if basis is not None:
+                self.ended = {**self.ended, basis: self.ended.get(basis, 0) + 1}
+            phase, exit_code, reason = (
+                (Phase.SUCCEEDED, 0, "Completed") if is_well else (Phase.FAILED, None, "Stopped")
+            )
+            found.append(
+                Observation(
+                    attempt=attempt, phase=phase, stopped=True, exit_code=exit_code, reason=reason, finished_at=at
+                )
+            )
+        return found
+
+
+class Ahead:
+    """One look ahead. It uses up the model: give it one of its own."""
+
+    def __init__(self, model: Model, durations: Durations, now: float, epoch: int) -> None:
+        self._model = model
+        self._revision = model.revision
+        self._begun: dict[str, tuple[float, Mapping[Basis, int]]] = {}
+        self._ended: dict[str, float] = {}
+        self._began_at = self._now = now
+        self._epoch = epoch
+        self._engine = _Engine(durations, epoch)
+        model.timers.keeps_finished = True
+        for task in model.tasks.values():
+            if task.state in FINISHED:
+                model.timers.schedule(task, None)
+        # a term of no leader: what it plans is written nowhere
+        self._planner = Planner(model, Term(0, epoch, "forecast", "forecast"), _LIMITS)
+        self._list()
+
+    def run(
+        self,
+        *,
+        horizon_seconds: float = HORIZON_SECONDS,
+        wanted: frozenset[str] = frozenset(),
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> Forecast:
+        """Look ahead until nothing more happens, `wanted` (if any) have begun and ended, or `goes_on` is false."""
+        left, until = set(wanted), self._began_at + horizon_seconds
+        while True:
+            self._settle()
+            left -= self._ended.keys()
+            at = min(self._engine.next_end(), self._wake())
+            if at > until or (wanted and not left) or not goes_on():
+                break
+            near = max(_NEAR_SECONDS, _NEAR_SHARE * (at - self._began_at))
+            ends = self._engine.take_ends(at + near)
+            # in their middle: always at the last of them, each generation of tasks would begin later
+            self._now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
+            for seen in ends:
+                self._hear(Observed(self._epoch, seen))
+        reached = until if at > until else self._now
+        return Forecast(self._revision, self._began_at, reached, self._coming(), dict(self._engine.endless))
+
+    # -- details
+
+    def _list(self) -> None:
+        """What the engine has: the attempts that hold something, as their statuses say."""
+        running = []
+        for task in self._model.holding.values():
+            status = task.status
+            assert status is not None
+            self._begun[task.id] = (status.started_at or self._now, {})
+            if status.reserved:
+                continue
+            attempt = AttemptId(task.id, status.attempt)
+            self._engine.begin(attempt, task, self._now, status.started_at)
+            phase = Phase.RUNNING if status.started_at is not None else Phase.PENDING
+            running.append(
+                Observation(attempt=attempt, phase=phase, uid=status.uid, node=status.node, started_at=status.started_at)
+            )
+        self._hear(Listed(self._epoch, running, self._now))
+
+    def _hear(self, event: EngineEvent) -> None:
+        self._planner.intake.hear(event, self._now)
+
+    def _wake(self) -> float:
+        wake = self._planner.next_wake()
+        return wake if wake is not None else _NEVER
+
+    def _settle(self) -> None:
+        """Plan and carry out, until nothing is left to do at this time."""
+        while plan := self._planner.plan(self._now):
+            self._revision_of(plan)
+            for effect in plan.effects:
+                self._carry_out(effect)
+
+    def _revision_of(self, plan: Plan) -> None:
+        self._planner.committed(plan, self._model.revision + 1)
+        self._model.advance_revision(self._model.revision + 1)
+        for change in plan.changes:
+            if change.status is not None and change.status.is_finished:
+                self._ended.setdefault(change.task_id, self._now)
+
+    def _carry_out(self, effect: Effect) -> None:
+        now = self._now
+        match effect:
+            case Start():
+                task = self._model.tasks[effect.attempt.task_id]
+                for name in dict.fromkeys((task.id, task.member_of)):
+                    if name:
+                        self._begun.setdefault(name, (now, self._engine.ended))
+                self._engine.begin(effect.attempt, task, now)
+                limited = task.spec is not None and task.spec.deadlines.start_seconds is not None
+                is_seen = limited or (task.status is not None and task.status.of_gang)
+                seen = Observation(
+                    attempt=effect.attempt, phase=Phase.RUNNING if is_seen else Phase.PENDING, started_at=now if is_seen else None
+                )
+                self._hear(Started(self._epoch, effect, seen))
+            case Stop():
+                self._engine.stop(effect.attempt, now + min(effect.grace_seconds, _STOP_SECONDS))
+                self._hear(StopSent(self._epoch, effect, None))
+            case KeepLog():
+                self._hear(LogKept(self._epoch, effect, 0))
+            case Prove():
+                gone = Observation(attempt=effect.attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone")
+                self._hear(Found(self._epoch, effect, gone))
+            case _:
+                pass  # what is settled or forgotten is over
+
+    def _coming(self) -> dict[str, Coming]:
+        waiting = (name for queue in self._model.queues.values() for name in queue)
+        names = dict.fromkeys([*self._begun, *waiting])
+        found = {}
+        for name in names:
+            begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))
+            found[name] = Coming(begins_at, self._ended.get(name), rests_on)
+        return found

@@ -1,0 +1,120 @@
+"""How long tasks run, as those of their kind have run.
+
+The runs of tasks that have succeeded count: those of the same array, of the same owner and name (the label
+`app.kubernetes.io/name`), with the same image, command and arguments, or of the same pool. The first of these that has enough runs tells. If
+none has, the run deadline does, as a bound.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator
+from enum import StrEnum
+from statistics import median
+from typing import NamedTuple
+
+from controller.core.model.lifecycle import State
+from controller.core.model.records import Task
+
+NAME_LABEL = "app.kubernetes.io/name"
+"""The label by which tasks of one kind are known: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/."""
+
+KINDS = 4_096  # kinds of which runs are kept; the one that was heard of least recently gives way
+RUNS = 64  # the newest runs of a kind that are kept
+_OVERRUN = 0.1  # a run that is longer than all before is expected to last so much of its time longer
+
+
+class Basis(StrEnum):
+    """What an expected duration rests on, from the best to the weakest."""
+
+    ARRAY = "array"
+    NAME = "name"
+    COMMAND = "command"
+    POOL = "pool"
+    DEADLINE = "run deadline"
+
+
+_FEWEST = {Basis.ARRAY: 3, Basis.NAME: 3, Basis.COMMAND: 1, Basis.POOL: 10}
+
+
+class Expected(NamedTuple):
+    """The expected duration of a run in seconds, and what it rests on: so many runs of its kind."""
+
+    seconds: float
+    basis: Basis
+    runs: int
+
+
+class _Kind:
+    """The newest runs of one kind, in seconds."""
+
+    __slots__ = ("_ordered", "_runs")
+
+    def __init__(self) -> None:
+        self._runs = deque[float](maxlen=RUNS)
+        self._ordered: list[float] | None = None
+
+    def add(self, seconds: float) -> None:
+        self._runs.append(seconds)
+        self._ordered = None
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def expected(self, elapsed: float) -> float:
+        """The median of the runs that took longer than what has elapsed."""
+        if self._ordered is None:
+            self._ordered = sorted(self._runs)
+        longer = self._ordered[bisect_right(self._ordered, elapsed) :] if elapsed > 0 else self._ordered
+        return median(longer) if longer else elapsed * (1 + _OVERRUN)
+
+
+class Durations:
+    """See the module's docstring. Its memory is bounded."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+
+    def hear(self, task: Task) -> None:
+        """Count the run of a task, or member, that has succeeded. Others are passed over."""
+        status = task.status
+        if status is None or status.state is not State.SUCCEEDED:
+            return
+        if status.started_at is None or status.finished_at is None or status.finished_at < status.started_at:
+            return
+        for _, kind in _kinds_of(task):
+            known = self._kinds.get(kind)
+            if known is None:
+                known = self._kinds[kind] = _Kind()
+                if len(self._kinds) > KINDS:
+                    self._kinds.popitem(last=False)
+            else:
+                self._kinds.move_to_end(kind)
+            known.add(status.finished_at - status.started_at)
+
+    def expected(self, task: Task, elapsed: float = 0.0) -> Expected | None:
+        """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells it."""
+        limit = task.spec.deadlines.run_seconds if task.spec is not None else None
+        for basis, kind in _kinds_of(task):
+            known = self._kinds.get(kind)
+            if known is not None and len(known) >= _FEWEST[basis]:
+                seconds = known.expected(elapsed)
+                return Expected(seconds if limit is None else min(seconds, limit), basis, len(known))
+        return Expected(limit, Basis.DEADLINE, 0) if limit is not None else None
+
+
+def _kinds_of(task: Task) -> Iterator[tuple[Basis, Hashable]]:
+    spec = task.spec
+    if spec is None:
+        return
+    if task.source is not None:
+        yield Basis.ARRAY, ("array", task.source.id, task.source.spec_create)
+    elif spec.array is not None:
+        yield Basis.ARRAY, ("array", task.id, task.spec_create)
+    name = spec.labels.get(NAME_LABEL)
+    if name:
+        yield Basis.NAME, ("name", spec.owner, name)
+    if spec.image or spec.command or spec.args:
+        yield Basis.COMMAND, ("command", spec.image, spec.command, spec.args)
+    yield Basis.POOL, ("pool", task.pool)
