@@ -4,7 +4,8 @@ It is the planner that admits, on a model of its own, with an engine that runs n
 expected duration has passed, and well. What no one knows ahead is left out: submissions, failures, requests.
 An attempt of which nothing tells how long it takes runs on to the end of the forecast.
 
-Ends that are near to each other, as seen from now, are taken for one: 0.5 % of the time ahead, and a second at least.
+Ends that are near to each other, as seen from now, are taken together: those within 0.5 % of the time ahead, and within
+a second.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from controller.core.forecast.durations import Basis, Durations
-from controller.core.model.lifecycle import FINISHED
+from controller.core.model.lifecycle import FINISHED, WAITING
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation, Phase
@@ -27,7 +28,7 @@ from controller.core.planning.planner import Planner
 HORIZON_SECONDS = 7 * 86400.0
 _LIMITS = Limits(10**9, 10**9)  # no store: a plan may be of any size
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
-_NEAR_SECONDS, _NEAR_SHARE = 1.0, 0.005
+NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
 
 
@@ -45,7 +46,8 @@ class Coming(NamedTuple):
 class Forecast(NamedTuple):
     """What is to come of a model at `revision`, as seen at `now`, up to the time `until`.
 
-    `tasks` has all that wait or run; of an array, its first member's beginning and its last one's end.
+    `tasks` has all that wait or run; of an array, the beginning of the first member that it has not forgotten, and its
+    last one's end.
     `endless`: tasks that run and hold resources of their pools, and of which nothing tells how long they take.
     """
 
@@ -99,7 +101,12 @@ class _Engine:
             )
             found.append(
                 Observation(
-                    attempt=attempt, phase=phase, stopped=True, exit_code=exit_code, reason=reason, finished_at=at
+                    attempt=attempt,
+                    phase=phase,
+                    stopped=True,
+                    exit_code=exit_code,
+                    reason=reason,
+                    finished_at=at,
                 )
             )
         return found
@@ -108,8 +115,17 @@ class _Engine:
 class Ahead:
     """One look ahead. It uses up the model: give it one of its own."""
 
-    def __init__(self, model: Model, durations: Durations, now: float, epoch: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        durations: Durations,
+        now: float,
+        epoch: int,
+        near: tuple[float, float] = NEAR,
+    ) -> None:
+        """`near`: ends within so many seconds, or this share of the time ahead, are taken together."""
         self._model = model
+        self._near = near
         self._revision = model.revision
         self._begun: dict[str, tuple[float, Mapping[Basis, int]]] = {}
         self._ended: dict[str, float] = {}
@@ -117,11 +133,18 @@ class Ahead:
         self._epoch = epoch
         self._engine = _Engine(durations, epoch)
         model.timers.keeps_finished = True
+        model.sight(now)
         for task in model.tasks.values():
             if task.state in FINISHED:
                 model.timers.schedule(task, None)
+            elif task.status is None and task.seen_at is not None:
+                # who leads has seen it long ago, and counts its wait from then
+                task.seen_at = min(task.seen_at, task.submitted_at)
         # a term of no leader: what it plans is written nowhere
         self._planner = Planner(model, Term(0, epoch, "forecast", "forecast"), _LIMITS)
+        self._waiting = [
+            name for name, task in model.tasks.items() if task.state in WAITING and not task.member_of
+        ]
         self._list()
 
     def run(
@@ -139,7 +162,7 @@ class Ahead:
             at = min(self._engine.next_end(), self._wake())
             if at > until or (wanted and not left) or not goes_on():
                 break
-            near = max(_NEAR_SECONDS, _NEAR_SHARE * (at - self._began_at))
+            near = max(self._near[0], self._near[1] * (at - self._began_at))
             ends = self._engine.take_ends(at + near)
             # in their middle: always at the last of them, each generation of tasks would begin later
             self._now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
@@ -156,14 +179,23 @@ class Ahead:
         for task in self._model.holding.values():
             status = task.status
             assert status is not None
-            self._begun[task.id] = (status.started_at or self._now, {})
+            begun_at = status.started_at or self._now
+            for name in (task.id, task.member_of):
+                if name and (name not in self._begun or begun_at < self._begun[name][0]):
+                    self._begun[name] = (begun_at, {})
             if status.reserved:
-                continue
+                continue  # a gang, which has members in place of an attempt
             attempt = AttemptId(task.id, status.attempt)
             self._engine.begin(attempt, task, self._now, status.started_at)
             phase = Phase.RUNNING if status.started_at is not None else Phase.PENDING
             running.append(
-                Observation(attempt=attempt, phase=phase, uid=status.uid, node=status.node, started_at=status.started_at)
+                Observation(
+                    attempt=attempt,
+                    phase=phase,
+                    uid=status.uid,
+                    node=status.node,
+                    started_at=status.started_at,
+                )
             )
         self._hear(Listed(self._epoch, running, self._now))
 
@@ -200,7 +232,9 @@ class Ahead:
                 limited = task.spec is not None and task.spec.deadlines.start_seconds is not None
                 is_seen = limited or (task.status is not None and task.status.of_gang)
                 seen = Observation(
-                    attempt=effect.attempt, phase=Phase.RUNNING if is_seen else Phase.PENDING, started_at=now if is_seen else None
+                    attempt=effect.attempt,
+                    phase=Phase.RUNNING if is_seen else Phase.PENDING,
+                    started_at=now if is_seen else None,
                 )
                 self._hear(Started(self._epoch, effect, seen))
             case Stop():
@@ -209,14 +243,15 @@ class Ahead:
             case KeepLog():
                 self._hear(LogKept(self._epoch, effect, 0))
             case Prove():
-                gone = Observation(attempt=effect.attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone")
+                gone = Observation(
+                    attempt=effect.attempt, phase=Phase.FAILED, stopped=True, gone=True, reason="Gone"
+                )
                 self._hear(Found(self._epoch, effect, gone))
             case _:
                 pass  # what is settled or forgotten is over
 
     def _coming(self) -> dict[str, Coming]:
-        waiting = (name for queue in self._model.queues.values() for name in queue)
-        names = dict.fromkeys([*self._begun, *waiting])
+        names = dict.fromkeys([*self._begun, *self._waiting])
         found = {}
         for name in names:
             begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))

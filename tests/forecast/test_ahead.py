@@ -1,0 +1,193 @@
+"""What is forecast is what then comes, if all runs take as long as was expected."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
+from controller.core.forecast.ahead import Ahead, Forecast
+from controller.core.forecast.durations import Basis, Durations, Expected
+from controller.core.model.task import AttemptId, Phase
+from controller.core.planning.plan import Effect, Start, Stop
+from tests.support.bench import Stage, StagedReplica, observation
+from tests.support.examples import examples
+
+NEVER = float("inf")
+EXACTLY = (0.0, 0.0)
+
+
+class Reality:
+    """The stage's own leader, and an engine whose attempts take exactly `seconds[task]`."""
+
+    def __init__(self, stage: Stage, seconds: dict[str, float]) -> None:
+        self.stage = stage
+        self.seconds = seconds
+        self.leader: StagedReplica = stage.leader()
+        self.ends: list[tuple[float, AttemptId]] = []
+        self.began: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+        self.settle()
+
+    def settle(self) -> None:
+        """All that is to be done at this time."""
+        self.leader.sync()
+        while effects := self.leader.run():
+            for effect in effects:
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        now = self.stage.clock.now()
+        if isinstance(effect, Start):
+            self.began.setdefault(effect.attempt.task_id, now)
+            name = self.leader.model.tasks[effect.attempt.task_id].spec_id
+            heapq.heappush(self.ends, (now + self.seconds[name], effect.attempt))
+            self.leader.acknowledge([effect])
+            self.leader.see(observation(effect.attempt, Phase.RUNNING, started_at=now))
+        elif isinstance(effect, Stop):
+            self.leader.acknowledge([effect])
+
+    def go_on(self, seconds: float = NEVER) -> None:
+        """Until so much later, or until all has ended."""
+        until = self.stage.clock.now() + seconds
+        while self.ends and self.ends[0][0] <= until:
+            at, attempt = heapq.heappop(self.ends)
+            self.stage.clock.seconds = at
+            self.ended[attempt.task_id] = at
+            self.leader.see(observation(attempt, Phase.SUCCEEDED, finished_at=at, exit_code=0))
+            if not self.ends or self.ends[0][0] > at:
+                self.settle()
+        if until < NEVER:
+            self.stage.clock.seconds = until
+            self.settle()
+
+    def of(self, name: str) -> tuple[float, float]:
+        """When it has begun and ended; of an array, its first member and its last one."""
+        of_it = [each for each in self.began if each == name or re.fullmatch(f"{name}-i[0-9]+", each)]
+        return min(self.began[each] for each in of_it), max(self.ended[each] for each in of_it)
+
+    def forecast(self, **options: Any) -> Forecast:
+        """From what is stored now, and what is known of all durations."""
+        model = self.stage.model()
+        model.advance(self.stage.clock.now())
+        ahead = Ahead(model, Known(self.seconds), self.stage.clock.now(), self.stage.epoch, EXACTLY)
+        return ahead.run(**options)
+
+
+class Known(Durations):
+    """Knows each task's duration."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def expected(self, task: Any, elapsed: float = 0.0) -> Any:
+        known = self._seconds.get(task.spec_id)
+        return None if known is None else Expected(max(known, elapsed), Basis.COMMAND, 1)
+
+
+TASKS = st.fixed_dictionaries(
+    {"cpu": st.integers(1, 4), "priority": st.integers(0, 2), "seconds": st.integers(5, 200)},
+    optional={
+        "owner": st.sampled_from(["a", "b", "c"]),
+        "size": st.integers(1, 6),
+        "gang": st.booleans(),
+        "after": st.booleans(),
+    },
+)
+POOLS = st.sampled_from(
+    [
+        {},
+        {"policy": "backfill", "backfill_seconds": 60},
+        {"policy": "backfill", "backfill_seconds": 0, "reserve": "lacking"},
+        {"sharing": {}, "policy": "backfill"},
+    ]
+)
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(tasks=st.lists(TASKS, min_size=1, max_size=12), pool=POOLS, later=st.integers(0, 150))
+def test_what_is_forecast_comes(tasks: list[dict[str, Any]], pool: dict[str, Any], later: int) -> None:
+    """To the second, at whatever moment it is asked for: priorities, backfill, shares, arrays, gangs, parents."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 8}, **pool)
+    seconds: dict[str, float] = {}
+    for number, task in enumerate(tasks):
+        name, fields = f"t{number}", {"priority": task["priority"], "owner": task.get("owner", "default")}
+        if "size" in task:
+            gang = task.get("gang", False)
+            fields["array"] = {"size": min(task["size"], 8 // task["cpu"]) if gang else task["size"]}
+            fields["array"] |= {"gang": True} if gang else {}
+        if task.get("after") and number:
+            fields["after"] = (f"t{number - 1}",)
+        stage.submit(name, resources={"cpu": task["cpu"]}, **fields)
+        seconds[name] = float(task["seconds"])
+    reality = Reality(stage, seconds)
+    reality.go_on(later)
+    unfinished = {name for name in seconds if stage.state(name) not in ("Succeeded", "Failed")}
+    told = reality.forecast()
+    reality.go_on()
+    stage.check()
+    assert unfinished <= told.tasks.keys()
+    assert told.endless == {}
+    wrong = [
+        f"{name}: {coming.begins_at} to {coming.ends_at} was told, and it was {began} to {ended}"
+        for name, coming in told.tasks.items()
+        for began, ended in [reality.of(name)]
+        if coming.ends_at != ended
+        or (coming.begins_at != began and max(coming.begins_at or ended, began) > told.now)
+    ]
+    assert wrong == [], (told.now, wrong)
+
+
+def test_what_no_one_can_know_is_not_said() -> None:
+    """A task of which nothing tells how long it runs: what waits for it has no beginning, and it is named."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 4})
+    stage.submit("endless", resources={"cpu": 4}, priority=2)
+    stage.submit("behind", resources={"cpu": 1})
+    reality = Reality(stage, {"behind": 5.0, "endless": 9.0})
+    told = reality.forecast()
+    assert told.tasks["behind"].begins_at == stage.clock.now() + 9
+    del reality.seconds["endless"]
+    told = reality.forecast(horizon_seconds=100.0)
+    assert told.tasks["behind"][:2] == (None, None)
+    assert told.tasks["endless"].ends_at is None
+    assert (told.endless, told.until) == ({"endless": "default"}, stage.clock.now() + 100.0)
+
+
+def test_a_look_ends_when_it_has_what_was_asked_for() -> None:
+    """Or when whoever asks has no more time."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 1})
+    for number in range(5):
+        stage.submit(f"t{number}")
+    reality = Reality(stage, {f"t{number}": 10.0 for number in range(5)})
+    told = reality.forecast(wanted=frozenset({"t1"}))
+    begins = [told.tasks[f"t{number}"].begins_at for number in range(5)]
+    assert begins[1] == stage.clock.now() + 10
+    assert begins[3:] == [None, None]
+    looks = iter([True, True, False])
+    told = reality.forecast(goes_on=lambda: next(looks))
+    assert told.until < stage.clock.now() + 50
+    assert told.tasks["t4"].begins_at is None
+
+
+def test_a_forecast_is_coarse_without_being_late() -> None:
+    """Ends near to each other are taken together; the last of 3,000 begins when it does, but for three hundredths."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 20})
+    seconds = {f"t{number}": 60.0 + number * 7 % 600 for number in range(3000)}
+    for name in seconds:
+        stage.submit(name)
+    model, now = stage.model(), stage.clock.now()
+    exact = Ahead(stage.model(), Known(seconds), now, 1, EXACTLY).run()
+    coarse = Ahead(model, Known(seconds), now, 1).run()
+    for name, coming in exact.tasks.items():
+        begins_at = coarse.tasks[name].begins_at
+        assert begins_at is not None
+        assert coming.begins_at is not None
+        assert abs(begins_at - coming.begins_at) <= 10 + (coming.begins_at - now) * 0.03
