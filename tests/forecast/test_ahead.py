@@ -11,7 +11,10 @@ from hypothesis import given, settings
 
 from controller.core.forecast.ahead import Ahead, Forecast
 from controller.core.forecast.durations import Basis, Durations, Expected
+from controller.core.forecast.supposed import Supposed, cancel, change
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import AttemptId, Phase
+from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.plan import Effect, Start, Stop
 from tests.support.bench import Stage, StagedReplica, observation
 from tests.support.examples import examples
@@ -111,7 +114,7 @@ POOLS = st.sampled_from(
 @settings(max_examples=examples(100), deadline=None)
 @given(tasks=st.lists(TASKS, min_size=1, max_size=12), pool=POOLS, later=st.integers(0, 150))
 def test_what_is_forecast_comes(tasks: list[dict[str, Any]], pool: dict[str, Any], later: int) -> None:
-    """To the second, at whatever moment it is asked for: priorities, backfill, shares, arrays, gangs, parents."""
+    """To the second, at whatever moment it is asked for: by priority, backfill, shares, parents, arrays."""
     stage = Stage()
     stage.pool(capacity={"cpu": 8}, **pool)
     seconds: dict[str, float] = {}
@@ -177,7 +180,7 @@ def test_a_look_ends_when_it_has_what_was_asked_for() -> None:
 
 
 def test_a_forecast_is_coarse_without_being_late() -> None:
-    """Ends near to each other are taken together; the last of 3,000 begins when it does, but for three hundredths."""
+    """Ends near to each other are taken together; each of 3,000 begins when it does, to three hundredths."""
     stage = Stage()
     stage.pool(capacity={"cpu": 20})
     seconds = {f"t{number}": 60.0 + number * 7 % 600 for number in range(3000)}
@@ -191,3 +194,34 @@ def test_a_forecast_is_coarse_without_being_late() -> None:
         assert begins_at is not None
         assert coming.begins_at is not None
         assert abs(begins_at - coming.begins_at) <= 10 + (coming.begins_at - now) * 0.03
+
+
+def test_what_is_supposed_is_as_if_somebody_had_done_it() -> None:
+    """Another pool, a submission, a cancel, another priority: then the same forecast as after the deed."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 2})
+    for number in range(4):
+        stage.submit(f"t{number}", resources={"cpu": 2})
+    seconds = dict.fromkeys(("t0", "t1", "t2", "t3", "new"), 10.0)
+    reality = Reality(stage, seconds)
+    now = stage.clock.now()
+    wider = parse_pool({"name": "default", "capacity": {"cpu": 4}})
+    new = parse_spec({"id": "new", "command": ["true"], "resources": {"cpu": 1}, "priority": 9})
+    requests = cancel("t2", now), change("t3", now, priority=5)
+
+    def begins(supposed: Supposed) -> dict[str, float | None]:
+        model = stage.model()
+        supposed.apply(model, now)
+        told = Ahead(model, Known(seconds), now, stage.epoch, EXACTLY).run().tasks
+        return {name: None if each.begins_at is None else each.begins_at - now for name, each in told.items()}
+
+    assert begins(Supposed()) == {"t0": 0, "t1": 10, "t2": 20, "t3": 30}
+    assert begins(Supposed(pools=(wider,))) == {"t0": 0, "t1": 0, "t2": 10, "t3": 10}
+    assert begins(Supposed(tasks=(new,))) == {"t0": 0, "new": 10, "t1": 20, "t2": 30, "t3": 40}
+    assert begins(Supposed(requests=requests)) == {"t0": 0, "t3": 10, "t1": 20, "t2": None}
+    stage.pool(capacity={"cpu": 4})
+    stage.request("t2", RequestKind.CANCEL)
+    reality.settle()
+    done = {name: each.begins_at for name, each in reality.forecast().tasks.items()}
+    both = begins(Supposed(pools=(wider,), requests=requests[:1]))
+    assert {name: now + at for name, at in both.items() if at is not None} == done

@@ -65,7 +65,7 @@ def test_what_runs_already_is_expected_to_run_as_the_longer_ones_did() -> None:
 
 
 def test_the_run_deadline_is_a_bound() -> None:
-    limited = {"deadlines": {"run_seconds": 15}}
+    limited: dict[str, Any] = {"deadlines": {"run_seconds": 15}}
     assert heard().expected(task(**limited)) == Expected(15, Basis.DEADLINE, 0)
     assert heard(task(seconds=100)).expected(task(**limited)) == Expected(15, Basis.COMMAND, 1)
     assert heard(task(seconds=10)).expected(task(**limited)) == Expected(10, Basis.COMMAND, 1)

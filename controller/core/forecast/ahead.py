@@ -1,11 +1,11 @@
 """The planner run ahead: when what waits will begin, if all that runs takes as long as is expected.
 
-It is the planner that admits, on a model of its own, with an engine that runs nothing: an attempt ends once its
-expected duration has passed, and well. What no one knows ahead is left out: submissions, failures, requests.
+It is the planner that admits, on a model of its own, with an engine that runs nothing: an attempt ends once
+its expected duration has passed, and well. What nobody knows ahead is left out, such as submissions.
 An attempt of which nothing tells how long it takes runs on to the end of the forecast.
 
-Ends that are near to each other, as seen from now, are taken together: those within 0.5 % of the time ahead, and within
-a second.
+Ends that are near to each other, as seen from now, are taken together: those within 0.5 % of the time ahead,
+and within a second.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Coming(NamedTuple):
 class Forecast(NamedTuple):
     """What is to come of a model at `revision`, as seen at `now`, up to the time `until`.
 
-    `tasks` has all that wait or run; of an array, the beginning of the first member that it has not forgotten, and its
-    last one's end.
-    `endless`: tasks that run and hold resources of their pools, and of which nothing tells how long they take.
+    `tasks` has all that wait or run; of an array, the beginning of the first member that it has not
+    forgotten, and its last one's end. `endless`: tasks that run and hold resources of their pools, and of
+    which nothing tells how long they take.
     """
 
     revision: int
@@ -154,7 +154,7 @@ class Ahead:
         wanted: frozenset[str] = frozenset(),
         goes_on: Callable[[], bool] = lambda: True,
     ) -> Forecast:
-        """Look ahead until nothing more happens, `wanted` (if any) have begun and ended, or `goes_on` is false."""
+        """Look ahead until nothing more happens, `wanted` (if any) have ended, or `goes_on` is false."""
         left, until = set(wanted), self._began_at + horizon_seconds
         while True:
             self._settle()

@@ -1,8 +1,8 @@
 """How long tasks run, as those of their kind have run.
 
 The runs of tasks that have succeeded count: those of the same array, of the same owner and name (the label
-`app.kubernetes.io/name`), with the same image, command and arguments, or of the same pool. The first of these that has enough runs tells. If
-none has, the run deadline does, as a bound.
+`app.kubernetes.io/name`), with the same image, command and arguments, or of the same pool. The first of these
+that has enough runs tells. If none has, the run deadline does, as a bound.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Durations:
             known.add(status.finished_at - status.started_at)
 
     def expected(self, task: Task, elapsed: float = 0.0) -> Expected | None:
-        """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells it."""
+        """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells."""
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
         for basis, kind in _kinds_of(task):
             known = self._kinds.get(kind)
