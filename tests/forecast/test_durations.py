@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.core.forecast.durations import KINDS, NAME_LABEL, RUNS, Basis, Durations, Expected
+from controller.core.forecast.durations import KINDS, NAME_LABEL, RUNS, Basis, Durations, Error, Expected
 from controller.core.model.lifecycle import State
 from controller.core.model.records import Task
 from controller.core.model.task import Status
@@ -79,3 +79,11 @@ def test_memory_is_bounded() -> None:
         known.hear(task(seconds=1, command=[str(number)]))
     assert known.expected(task(command=["5"])) == Expected(1, Basis.POOL, RUNS), "its kind gave way"
     assert known.expected(task(command=[str(KINDS)])) == Expected(1, Basis.COMMAND, 1)
+
+
+def test_past_expectations_are_judged_by_what_came() -> None:
+    """Each by the runs before it alone; with few, nothing is said."""
+    known = heard(*(task(seconds=each) for each in (10, 10, 10, 20, 5)))
+    assert known.error is None, "four runs were expected"
+    known.hear(task(seconds=10))
+    assert known.error == Error(0, 1, 5), "10, 10, 20 (half of it), 5 (twice as long), 10"

@@ -36,11 +36,16 @@ class Coming(NamedTuple):
     """What is to become of a task. Times are seconds since the epoch; None: not within the forecast.
 
     `rests_on`: how many attempts are expected to end before it begins, by what their durations rest on.
+    `by`: what its own duration rests on, and `runs`: how many runs of its kind that is; None: on nothing.
+    `has_begun`: that was before the forecast.
     """
 
+    has_begun: bool
     begins_at: float | None
     ends_at: float | None
     rests_on: Mapping[Basis, int]
+    by: Basis | None
+    runs: int
 
 
 class Forecast(NamedTuple):
@@ -48,12 +53,13 @@ class Forecast(NamedTuple):
 
     `tasks` has all that wait or run; of an array, the beginning of the first member that it has not
     forgotten, and its last one's end. `endless`: tasks that run and hold resources of their pools, and of
-    which nothing tells how long they take.
+    which nothing tells how long they take. `is_whole`: the look went on to its horizon.
     """
 
     revision: int
     now: float
     until: float
+    is_whole: bool
     tasks: Mapping[str, Coming]
     endless: Mapping[str, str]  # the task, and its pool
 
@@ -125,6 +131,7 @@ class Ahead:
     ) -> None:
         """`near`: ends within so many seconds, or this share of the time ahead, are taken together."""
         self._model = model
+        self._durations = durations
         self._near = near
         self._revision = model.revision
         self._begun: dict[str, tuple[float, Mapping[Basis, int]]] = {}
@@ -168,8 +175,8 @@ class Ahead:
             self._now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
             for seen in ends:
                 self._hear(Observed(self._epoch, seen))
-        reached = until if at > until else self._now
-        return Forecast(self._revision, self._began_at, reached, self._coming(), dict(self._engine.endless))
+        reached, endless = until if at > until else self._now, dict(self._engine.endless)
+        return Forecast(self._revision, self._began_at, reached, at > until, self._coming(), endless)
 
     # -- details
 
@@ -197,6 +204,7 @@ class Ahead:
                     started_at=status.started_at,
                 )
             )
+        self._had = frozenset(self._begun)
         self._hear(Listed(self._epoch, running, self._now))
 
     def _hear(self, event: EngineEvent) -> None:
@@ -255,5 +263,8 @@ class Ahead:
         found = {}
         for name in names:
             begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))
-            found[name] = Coming(begins_at, self._ended.get(name), rests_on)
+            task = self._model.tasks.get(name)
+            expected = self._durations.expected(task) if task is not None else None
+            by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
+            found[name] = Coming(name in self._had, begins_at, self._ended.get(name), rests_on, by, runs)
         return found

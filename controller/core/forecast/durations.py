@@ -15,6 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
 from controller.core.model.records import Task
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -22,6 +23,7 @@ NAME_LABEL = "app.kubernetes.io/name"
 
 KINDS = 4_096  # kinds of which runs are kept; the one that was heard of least recently gives way
 RUNS = 64  # the newest runs of a kind that are kept
+JUDGED, FEWEST_JUDGED = 1_000, 5  # runs whose expectations are judged
 _OVERRUN = 0.1  # a run that is longer than all before is expected to last so much of its time longer
 
 
@@ -44,6 +46,14 @@ class Expected(NamedTuple):
     seconds: float
     basis: Basis
     runs: int
+
+
+class Error(NamedTuple):
+    """By how much past expectations were wrong, as a share of what came: median and 90th percentile."""
+
+    median: float
+    p90: float
+    of: int  # the newest runs that were expected when they began to be known
 
 
 class _Kind:
@@ -75,6 +85,24 @@ class Durations:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._errors = deque[float](maxlen=JUDGED)
+
+    @classmethod
+    def of_model(cls, model: Model) -> Durations:
+        """What the tasks tell that have ended and are still stored, in the order of their ends."""
+        durations = cls()
+        ended = [task for task in model.tasks.values() if task.state is State.SUCCEEDED]
+        for task in sorted(ended, key=lambda task: task.status.finished_at or 0.0 if task.status else 0.0):
+            durations.hear(task)
+        return durations
+
+    @property
+    def error(self) -> Error | None:
+        """How far off expectations of the newest runs were, each by the runs before it; None if unknown."""
+        ordered = sorted(self._errors)
+        if len(ordered) < FEWEST_JUDGED:
+            return None
+        return Error(median(ordered), ordered[int(len(ordered) * 0.9)], len(ordered))
 
     def hear(self, task: Task) -> None:
         """Count the run of a task, or member, that has succeeded. Others are passed over."""
@@ -83,6 +111,10 @@ class Durations:
             return
         if status.started_at is None or status.finished_at is None or status.finished_at < status.started_at:
             return
+        seconds = status.finished_at - status.started_at
+        told = self.expected(task)
+        if told is not None and told.runs and seconds:
+            self._errors.append(abs(told.seconds - seconds) / seconds)
         for _, kind in _kinds_of(task):
             known = self._kinds.get(kind)
             if known is None:
@@ -91,7 +123,7 @@ class Durations:
                     self._kinds.popitem(last=False)
             else:
                 self._kinds.move_to_end(kind)
-            known.add(status.finished_at - status.started_at)
+            known.add(seconds)
 
     def expected(self, task: Task, elapsed: float = 0.0) -> Expected | None:
         """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells."""
