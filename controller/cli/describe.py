@@ -31,6 +31,7 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
+from controller.views.forecast import explain_coming
 from controller.views.gangs import roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
@@ -327,11 +328,18 @@ def _indented(value: Any) -> None:
 def why(
     session: Session,
     names: TaskNames,
+    eta: Annotated[
+        bool, typer.Option("--eta", help="Look ahead: when it is expected to begin and to end, and why.")
+    ] = False,
 ) -> None:
     """Explain why a task waits, runs or ended, with numbers."""
     for name in names:
         with hinting_at_schedule(session, name):
-            say(session.client.explain(name))
+            said = session.client.explain(name)
+        if eta:
+            told = session.client.forecasts.of(name)
+            said += f" {explain_coming(told, name, session.client.get(name).pool)}"
+        say(said)
 
 
 def history(

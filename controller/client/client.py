@@ -12,6 +12,7 @@ from controller.client.calls import FEW, Calls
 from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
+from controller.client.forecasts import Forecasts
 from controller.client.members import ArrayMembers
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
@@ -81,6 +82,8 @@ class Client:
     """Notices about ended tasks: `all` that are kept, `retry` and `drop` those that were given up."""
     schedules: Schedules
     """Tasks that are made at the times of a cron expression: `apply`, `all`, `get`, `delete`, `suspend`."""
+    forecasts: Forecasts
+    """What is to come: `of` tasks, and what would come if one `suppose`s something."""
     features: Features
     """The features that data may use: `all`, `enable`, `drop`."""
 
@@ -142,6 +145,7 @@ class Client:
         self.owners = Owners(calls, self._reading)
         self.notices = Notices(calls, self._reading)
         self.schedules = Schedules(calls, self._reading, self.features)
+        self.forecasts = Forecasts(self._reading, calls.clock)
         self.usage = self.owners.usage
         self.neighbours = Neighbours(self._reading).of
         self.hold, self.release = self._requests.hold, self._requests.release

@@ -11,6 +11,7 @@ from controller.clock import Clock
 from controller.core.forecast.ahead import HORIZON_SECONDS, Ahead, Forecast
 from controller.core.forecast.durations import Durations
 from controller.core.forecast.supposed import Supposed, cancel, change
+from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.requests import Request
 from controller.core.model.task import Pool, Spec
@@ -44,7 +45,7 @@ class Forecasts:
         loaded, now = self._reading.everything(), self._clock.now()
         model = _model(loaded)
         for task_id in task_ids:
-            self._reading.check_exists(model, task_id)
+            self._check(model, task_id)
         return self._look(model, now, task_ids, horizon_seconds)
 
     def suppose(
@@ -56,10 +57,11 @@ class Forecasts:
         priorities: Mapping[str, int] | None = None,
         horizon_seconds: float = HORIZON_SECONDS,
     ) -> Compared:
-        """What would come if these tasks were submitted now, in this order, pools were otherwise (`name`, and
-        the fields that differ), tasks were cancelled, or had these priorities. Nothing is written.
+        """What would come if all this were done now: nothing is written.
 
-        Raises InvalidField for what could not be submitted or applied, NotFound for tasks and pools that do not exist.
+        `tasks` are submitted, in this order. `pools` have a `name`, and the fields that differ. `cancelled`
+        tasks are cancelled, and others get these `priorities`. Raises InvalidField for what could not be
+        submitted or applied, and NotFound for tasks that do not exist.
         """
         loaded, now = self._reading.everything(), self._clock.now()
         model, other = _model(loaded), _model(loaded)
@@ -68,20 +70,28 @@ class Forecasts:
         specs = tuple(prepare(task, other.pools, number).spec for number, task in enumerate(tasks))
         asked: list[tuple[str, Request]] = []
         for task_id in cancelled:
-            self._reading.check_exists(model, task_id)
+            self._check(model, task_id)
             asked.append(cancel(task_id, now))
         for task_id, priority in (priorities or {}).items():
-            self._reading.check_exists(model, task_id)
+            self._check(model, task_id)
             asked.append(change(task_id, now, priority=priority))
         for spec in specs:
             if spec.id in model.tasks:
-                raise InvalidField("id", f"there is a task {spec.id!r} already: suppose it under another name")
+                raise InvalidField(
+                    "id", f"there is a task {spec.id!r} already: suppose it under another name"
+                )
         Supposed(tasks=specs, requests=tuple(asked)).apply(other, now)
-        return Compared(self._look(model, now, (), horizon_seconds), self._look(other, now, (), horizon_seconds))
+        return Compared(
+            self._look(model, now, (), horizon_seconds), self._look(other, now, (), horizon_seconds)
+        )
+
+    def _check(self, model: Model, task_id: str) -> None:
+        if task_id not in model.tasks:
+            raise self._reading.no_task(task_id)
 
     def _look(self, model: Model, now: float, names: tuple[str, ...], horizon_seconds: float) -> ForecastView:
         durations, ends_at = Durations.of_model(model), self._clock.boottime() + LOOK_SECONDS
-        epoch = max((int(epoch) for epoch in model.terms), default=0) + 1
+        epoch = max((int(each) for each in model.terms if each.isdecimal()), default=0) + 1
         told: Forecast = Ahead(model, durations, now, epoch).run(
             horizon_seconds=horizon_seconds,
             wanted=frozenset(names),
@@ -102,4 +112,4 @@ def _redefined(model: Model, definition: Mapping[str, Any]) -> Pool:
     record = model.pools.get(name) if isinstance(name, str) else None
     if record is None:
         return parse_pool(dict(definition))
-    return parse_pool({**fields_of_pool(record.pool), **definition})
+    return parse_pool({**codec.to_builtins(record.pool), **definition})

@@ -50,6 +50,11 @@ class Reading:
         """The deadline of a call that begins now, on the boottime clock."""
         return self._clock.boottime() + self._timeout_seconds
 
+    def everything(self) -> Loaded:
+        """All records of the cluster, at one revision, for models that are used up."""
+        snapshot = self._store.load(self._keys.prefix, deadline=self.deadline())
+        return Loaded(list(changes_of(self._keys, snapshot.items)), snapshot.revision)
+
     def model(self, *parts: str) -> Model:
         """The records under these parts of the cluster's prefix, at one revision."""
         while True:

@@ -136,9 +136,7 @@ def _begins(view: ForecastView, coming: ComingView, pool: str) -> str:
 
 def _ends(view: ForecastView, coming: ComingView) -> str:
     if not coming.by:
-        return (
-            f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run deadline."
-        )
+        return f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run deadline."
     if coming.ends_at is None:
         return ""
     rests = (
