@@ -102,15 +102,15 @@ ARRAY_MUTANTS = (
     _mutant(
         "a cancel is consumed before the members under way show it",
         f"{_DECIDE}:_cancel",
-        "or unsettled(array, request)",
+        "or unsettled(array, request.members)",
         "",
     ),
     _late(
         _mutant(
             "a cancel is consumed before the members that wait are cancelled",
             f"{_DECIDE}:_cancel",
-            "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request)",
-            "unsettled(array, request)",
+            "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request.members)",
+            "unsettled(array, request.members)",
         )
     ),
     _mutant(

@@ -98,9 +98,9 @@ def refusal(task: Task, array: Array, request: Request) -> str:
     return ""
 
 
-def unsettled(array: Array, request: Request) -> list[Task]:
-    """The members under way that this cancel is about, and that do not show it yet."""
-    ranges = Ranges.parse(request.members)
+def unsettled(array: Array, members: str = "") -> list[Task]:
+    """The members under way that a cancel of these ("": all) is about, and that do not show it yet."""
+    ranges = Ranges.parse(members)
     return [
         member
         for index, member in array.members.items()
@@ -112,7 +112,7 @@ def pass_on_stop(task: Task, agenda: Agenda) -> None:
     """What stops an array stops its members that are under way."""
     stop = stop_of(task.array) if task.array is not None else None
     if stop is not None and task.array is not None:
-        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop))
+        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop.members))
 
 
 def _is_settled(member: Task) -> bool:
@@ -164,7 +164,7 @@ def _cancel(task: Task, array: Array, request: Request, moment: Moment) -> Decis
         why = f"it has no members {request.members}: its size is {array.size}"
         status = transitions.request_ignored(transitions.status_of(task), request, why, moment)
         return Decision(status, (RequestKind.CANCEL,))
-    if array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request):
+    if array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request.members):
         return None
     return Decision(transitions.answered(task, "Cancelled", request, moment), (RequestKind.CANCEL,))
 

@@ -38,6 +38,7 @@ from controller.core.model.schedules import (
     task_id_of,
 )
 from controller.core.model.touched import Touched
+from controller.core.planning.arrays import unsettled
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -240,10 +241,13 @@ class Ticks:
         return self._write(record, replace(state, live=live), moment, cancels)
 
     def _must_ask(self, task_id: str) -> bool:
-        """Whether nobody has asked it to end, and it does not end anyway."""
-        status = self._model.tasks[task_id].status
+        """Whether nobody has asked it to end, and it does not end anyway: a cancel would change something."""
+        task = self._model.tasks[task_id]
+        status, array = task.status, task.array
         if self._model.mod_of("requests", (task_id, RequestKind.CANCEL.value)):
             return False
+        if array is not None and not array.is_gang and array.has_begun:
+            return array.waiting > 0 or bool(unsettled(array))
         return status is None or not (status.cancelling or (status.stopping and status.exit_code == 0))
 
     def _may_run(self, task_id: str) -> bool:
