@@ -1,11 +1,11 @@
-"""Arrays in the simulation: who submits them and asks for parts, and the judge of their members (I15).
+"""Arrays in the simulation: the judge of their members (I15). Who submits them: see `array_users`.
 
 A block has three members here, so that arrays of a few members have several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,12 +20,11 @@ from controller.core.promise import array_invariants, dependency_invariants
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
 from tests.simulation.attestations import is_attested
-from tests.simulation.gangs import GangJudge, fields_of_gang, is_gang
-from tests.simulation.pairs import PairJudge, follow
+from tests.simulation.gangs import GangJudge, is_gang
+from tests.simulation.pairs import PairJudge
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
-    from tests.simulation.users import Users
 
 LENGTH = 3
 DAMAGED_SPEC = b"\xff damaged"
@@ -50,98 +49,9 @@ def small_blocks() -> Iterator[None]:
         folding.MANY = before[1]
 
 
-class ArrayUsers:
-    """Users with arrays."""
-
-    def __init__(self, users: Users) -> None:
-        self._users = users
-        self.is_on = False
-
-    def submit(self) -> None:
-        """A new array, now and then one whose member's name is taken."""
-        users, rng = self._users, self._users.scheduler.rng
-        if users._submitted >= users._tasks:
-            return
-        users._submitted += 1
-        name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
-        gang = fields_of_gang(rng) if users._shares or rng.random() < 0.45 else {}
-        array = {"size": size, "fail_fast": rng.random() < 0.25}
-        if rng.random() < 0.4:
-            array["max_running"] = rng.choice((1, 2))
-        fields = {**users._fields(), "array": array}
-        fields["resources"] = {"cpu": rng.choice(("250m", "250m", "500m", 1))}
-        if gang:  # it fits the pools as they are in the end
-            fields |= {**gang, "resources": {"cpu": "250m"}}
-            fields.pop("pod_template", None)
-        if rng.random() < 0.15:
-            users.put_spec(str(MemberName(name, rng.randrange(size))))
-        after = users.kin.after()
-        if not gang and users.kin.is_on and rng.random() < 0.5:
-            size = follow(users, after, array)
-            fields.pop("deadlines", None)
-        if after:
-            users.kin.write(name, {"after": after, **fields})
-        else:
-            users._write_spec(name, fields)
-        taken, chance = str(MemberName(name, rng.randrange(size))), rng.random()
-        if chance < 0.05:  # when it may be under way, or has ended
-            users.soon(rng.random() * 5, lambda: users.put_spec(taken))
-        elif chance < 0.15:  # while it is about to be admitted
-            users.soon(rng.random() * 0.05, lambda: users.put_spec(taken))
-        elif chance < 0.2:
-            users.soon(rng.random() * 0.05, lambda: users.delete(users.keys.task(name)))
-
-    def ask(self) -> None:
-        """Somebody cancels or retries a part of one, or the whole."""
-        users, rng = self._users, self._users.scheduler.rng
-        names = [name for name in users.oracle.arrays.known() if rng.random() < 0.7]
-        if not names:
-            return
-        name = rng.choice(names[-4:])
-        kind = rng.choice((RequestKind.RETRY, RequestKind.RETRY, RequestKind.CANCEL))
-        first = rng.randrange(5)
-        members = rng.choice(("", "", str(first), f"{first}-{first + rng.randrange(3)}", "0,2"))
-        request = Request(
-            kind=kind,
-            by=users._op(),
-            at=users.now(),
-            members=members,
-            only_failed=kind is RequestKind.RETRY and rng.random() < 0.3,
-        )
-        users.put_bytes(users.keys.request(name, kind), codec.encode(request))
-
-    def make_again(self) -> None:
-        """Somebody deletes one around the client, and submits another one of its name."""
-        users, rng = self._users, self._users.scheduler.rng
-        names = users.oracle.arrays.known()
-        if names:
-            name, array = rng.choice(names), {"size": rng.choice((2, 4)), "gang": bool(users._shares)}
-            fields = {**users._fields(), "array": array, "resources": {"cpu": "250m"}}
-            users.delete(users.keys.task(name))
-            users.soon(rng.random() ** 2 * 3, lambda: users._write_spec(name, fields))
-
-    def meddle(self) -> None:
-        """Somebody damages a block, or now and then the spec of an array, and restores it after a while."""
-        users, rng = self._users, self._users.scheduler.rng
-        prefix, damaged = f"{users.keys.prefix}{KIND}/", users.oracle.arrays.damaged
-        found = [key for key in users.oracle.values if key.startswith(prefix) and key not in damaged]
-        if rng.random() < 0.25:
-            keys = [users.keys.task(name) for name in users.oracle.arrays.known()[-4:]]
-            found = [key for key in keys if key not in damaged]
-        if not found:
-            return
-        key = rng.choice(found)
-        value = users.oracle.values[key]
-        damaged[key] = value
-        is_spec = key.startswith(users.keys.task(""))
-        rubbish = (b"{", b"", b'{"members":[[1,"lost"]]}', b"\xff")
-        users.put_bytes(key, DAMAGED_SPEC if is_spec else rng.choice(rubbish))
-        users.scheduler.after(rng.random() * 3, lambda: self._restore(key))
-
-    def _restore(self, key: str) -> None:
-        value = self._users.oracle.arrays.damaged.pop(key, None)
-        if value is not None and key in self._users.oracle.values:
-            self._users.put_bytes(key, value)
+def _is_retried(status: Status | None) -> bool:
+    """Whether its last step is a retry, as somebody may have asked for one of a member alone."""
+    return status is not None and codec.decode_history(status)[-1].event == "retry-requested"
 
 
 class _Asked(NamedTuple):
@@ -164,6 +74,8 @@ class ArrayJudge:
         self.gangs = GangJudge(oracle)
         self.pairs = PairJudge(oracle)
         self.counts: dict[str, int] = {}  # how often each of its things happened
+        # called with what happens to members of an array, and its name: users look at it
+        self.tell: Callable[[str, str], None] = lambda what, name: None
 
     # -- what stands in etcd
 
@@ -196,6 +108,12 @@ class ArrayJudge:
         """Those that have a status."""
         return {status.index: status for status in self._oracle.statuses.values() if status.array == name}
 
+    def waits(self, name: str) -> bool:
+        """Whether a member is still to begin."""
+        spec, members = self.spec(name), self.members(name)
+        size = spec.array.size if spec is not None and spec.array is not None else 0
+        return any(index not in members and not self._fate(name, index).has_ended for index in range(size))
+
     def has_begun(self, name: str) -> bool:
         """Whether a member of the array has begun, or has ended before it began."""
         if is_gang(self.spec(name)):
@@ -227,6 +145,15 @@ class ArrayJudge:
         except CorruptValue:
             return None
         return found if found.of == of else Block(of, ())
+
+    def _fate(self, name: str, index: int) -> Fate:
+        """What its block says of a member, or said before somebody damaged it."""
+        number, place = divmod(index, LENGTH)
+        block = self.block(name, number)
+        if block is None:
+            told = self.damaged.get(f"{self._oracle.keys.prefix}{KIND}/{name}/{number}")
+            block = decode_block(told) if told is not None else None
+        return block.fate(place) if block is not None and block.of == self._op(name) else WAITS
 
     def fates(self, name: str, size: int, of: str = "") -> list[Fate] | None:
         """What the blocks say of its members, of these blocks alone; None if one is damaged."""
@@ -276,7 +203,7 @@ class ArrayJudge:
         spec = self.spec(name)
         if spec is None or spec.array is None or not spec.array.fail_fast or spec.array.gang:
             return False
-        fates = self.fates(name, spec.array.size) or []
+        fates = [self._fate(name, index) for index in range(spec.array.size)]
         ended = [status.state for status in self.members(name).values()]
         return "Failed" in ended or any(fate.outcome is MemberOutcome.FAILED for fate in fates)
 
@@ -317,7 +244,7 @@ class ArrayJudge:
             return "was deleted, and its array is there"
         new = decode_block(event.item.value)
         if spec is None or spec.array is None or new.of != self._op(name):
-            return ""  # the spec was deleted meanwhile; it is removed again
+            return self._wrong_array(name, spec, op)
         length = min(LENGTH, spec.array.size - number * LENGTH)
         known, _ = self._oracle.sent[op]
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
@@ -330,6 +257,12 @@ class ArrayJudge:
                     return f"{wrong}: member {number * LENGTH + place} from {before} to {after}"
         return ""
 
+    def _wrong_array(self, name: str, spec: Spec | None, op: str) -> str:
+        """A block of another array than there is: its spec was deleted meanwhile. It is removed again."""
+        item, (known, _) = self._oracle.etcd.get(self._oracle.keys.task(name)), self._oracle.sent[op]
+        is_known = spec is not None and not is_gang(spec) and item is not None and item.mod <= known
+        return "tells of an earlier array of its name" if is_known else ""
+
     def _wrong_fate(self, name: str, index: int, before: Fate, after: Fate, known: int) -> str:
         member, keys = str(MemberName(name, index)), self._oracle.keys
         key = keys.state(member)
@@ -339,7 +272,7 @@ class ArrayJudge:
             value = self._oracle.before[key]
             status = codec.decode_status(value)[0] if value is not None else Status()
             told = Fate(MemberOutcome(status.state.lower()), status.attempt, status.exit_code)
-            self._count("folded")
+            self._count("folded", name)
             return "folds another end than there was" if after[:3] != told[:3] else ""
         if before.outcome is MemberOutcome.WAITING and after.outcome is MemberOutcome.CANCELLED:
             self._count("cancelled")
@@ -352,7 +285,7 @@ class ArrayJudge:
             MemberOutcome.FAILED,
             MemberOutcome.CANCELLED,
         ):
-            self._count("again")
+            self._count("again", name)
             asked = self._covering(name, RequestKind.RETRY, index, known)
             if before.outcome is MemberOutcome.CANCELLED:
                 asked = [request for request in asked if not request.only_failed]
@@ -408,6 +341,8 @@ class ArrayJudge:
             return wrong
         if old is None:
             return ""
+        if new.state in FINISHED:
+            self._count("over", new.array)
         if (old.array, old.index) != (new.array, new.index):
             return "changes its array"
         return self.gangs.wrong_member(old, new)
@@ -422,12 +357,12 @@ class ArrayJudge:
         if keys.task(task_id) in self._oracle.values:
             return "begins, and another task has its name"
         self._count("begun")
-        block = self.block(new.array, new.index // LENGTH)
-        fate = block.fate(new.index % LENGTH) if block is not None else WAITS
+        fate = self._fate(new.array, new.index)
         if spec.array.gang != new.of_gang:
             return "begins as a member of a gang, or not, and its array is otherwise"
         if new.of_gang:
             return self.gangs.wrong_begin(task_id, new, fate, changed)
+        self.tell("begun", new.array)
         if fate.has_ended:
             return f"begins again: it has {fate.outcome}"
         _, had = (
@@ -436,6 +371,10 @@ class ArrayJudge:
         if new.attempt <= max(fate.attempts, had):
             return f"begins attempt {new.attempt}, and has had {max(fate.attempts, had)}"
         known, _ = self._oracle.sent[new.op]
+        for number in range((spec.array.size + LENGTH - 1) // LENGTH):
+            stored = self._oracle.etcd.get(f"{keys.prefix}{KIND}/{new.array}/{number}")
+            if stored is not None and stored.mod <= known and self.block(new.array, number) is None:
+                return f"begins, and block {number} of its array cannot be read"
         for row in self._asked.get(new.array, ()):
             if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):
                 return f"begins while a {row.request.kind} of its array waits"
@@ -464,7 +403,7 @@ class ArrayJudge:
         waiting = [index for index, fate in enumerate(fates) if not fate.has_ended]
         if waiting:
             return f"ends while member {waiting[0]} waits"
-        self._count("ended")
+        self._count("ended", name)
         outcomes = {fate.outcome for fate in fates}
         due = "Failed" if MemberOutcome.FAILED in outcomes else "Succeeded"
         due = "Cancelled" if due == "Succeeded" and MemberOutcome.CANCELLED in outcomes else due
@@ -478,10 +417,13 @@ class ArrayJudge:
         fates, members = self.fates(name, spec.array.size), self.members(name)
         known, _ = self._oracle.sent[new.op]
         for index, fate in enumerate(fates or ()):
-            item = self._oracle.etcd.get(self._oracle.keys.state(f"{name}-i{index}"))
-            status = members.get(index)
-            is_unsure = item is not None and (status is None or item.mod > known)
-            if index not in Ranges.parse(request.members) or is_unsure or self._is_odd(f"{name}-i{index}"):
+            member = str(MemberName(name, index))
+            item, status = self._oracle.etcd.get(self._oracle.keys.state(member)), members.get(index)
+            at = item.mod if item is not None else 0  # it may end just before its retry is answered
+            if request.kind is RequestKind.CANCEL and not _is_retried(status):
+                at = self._oracle.mended_at(member)  # and never begins just before its cancel is
+            is_unsure = item is not None and (status is None or at > known)
+            if index not in Ranges.parse(request.members) or is_unsure or self._is_odd(member):
                 continue
             state = status.state.lower() if status is not None else str(fate.outcome)
             is_over = state in ENDED or (
@@ -491,6 +433,22 @@ class ArrayJudge:
             wrong = not is_over if step.event == "noted" and request.kind is RequestKind.CANCEL else False
             if wrong or (request.kind is RequestKind.RETRY and is_again):
                 return f"{request.kind} was consumed, and member {index} is {state}"
+        return ""
+
+    def wrong_no(self, name: str, old: Status, step: Step) -> str:
+        """What is wrong with a request on an array that was refused."""
+        spec = self.spec(name)
+        if spec is None or spec.array is None or spec.array.gang or self._oracle.specs_put.get(name) != 1:
+            return ""
+        if old.state not in ("Failed", "Cancelled") or not step.message.startswith("retry"):
+            return ""
+        prefix, names = f"{self._oracle.keys.prefix}{KIND}/{name}/", range(spec.array.size)
+        if not any(key.startswith(prefix) for key in self._oracle.values):
+            return ""  # it has never begun
+        for index, fate in zip(names, self.fates(name, spec.array.size) or (), strict=False):
+            state = self._oracle.keys.state(str(MemberName(name, index)))
+            if not fate.has_ended and self._oracle.etcd.get(state) is None:
+                return f"retry was refused, and member {index} waits"
         return ""
 
     def _is_odd(self, member: str) -> bool:
@@ -513,5 +471,7 @@ class ArrayJudge:
             if status.array and status.state in FINISHED
         ]
 
-    def _count(self, what: str) -> None:
+    def _count(self, what: str, name: str = "") -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+        if name:
+            self.tell(what, name)
