@@ -1,4 +1,6 @@
-"""Arrays in the simulation: the judge of their members (I15). Who submits them: see `array_users`.
+"""The judge of arrays in the simulation, and of their members (I15).
+
+Who submits them: see `array_users`. What is asked of them, and the answers: see `array_requests`.
 
 A block has three members here, so that arrays of a few members have several.
 """
@@ -7,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from controller.core.model import array as one_array
 from controller.core.model import blocks, codec, paired
-from controller.core.model.arrays import MemberName, Ranges
+from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import KIND, WAITS, Block, Fate, MemberOutcome, decode_block
-from controller.core.model.requests import Request, RequestKind
-from controller.core.model.task import Spec, Status, Step
+from controller.core.model.requests import RequestKind
+from controller.core.model.task import Spec, Status
 from controller.core.planning import folding
 from controller.core.promise import array_invariants, dependency_invariants
 from controller.errors import CorruptValue
 from controller.store.base import KeyEvent
+from tests.simulation.array_requests import ArrayRequests
 from tests.simulation.attestations import is_attested
 from tests.simulation.gangs import GangJudge, is_gang
 from tests.simulation.pairs import PairJudge
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 LENGTH = 3
 DAMAGED_SPEC = b"\xff damaged"
 FINISHED = ("Succeeded", "Failed", "Cancelled")
-ENDED = ("succeeded", "failed", "cancelled")
 ENDS = {"members-succeeded": "Succeeded", "members-failed": "Failed", "members-cancelled": "Cancelled"}
 
 
@@ -49,25 +51,12 @@ def small_blocks() -> Iterator[None]:
         folding.MANY = before[1]
 
 
-def _is_retried(status: Status | None) -> bool:
-    """Whether its last step is a retry, as somebody may have asked for one of a member alone."""
-    return status is not None and codec.decode_history(status)[-1].event == "retry-requested"
-
-
-class _Asked(NamedTuple):
-    """A request on an array: when it was put, and when it was gone."""
-
-    request: Request
-    put: int
-    gone: int | None
-
-
 class ArrayJudge:
     """It looks at what stands in etcd, block by block, and keeps no index."""
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
-        self._asked: dict[str, list[_Asked]] = {}
+        self.requests = ArrayRequests(oracle, self)
         self.damaged: dict[str, bytes] = {}  # blocks: what stood there
         self._had: dict[str, tuple[int, int]] = {}  # member → its array's create revision, and its attempts
         self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
@@ -165,40 +154,6 @@ class ArrayJudge:
             found += block.fates(min(LENGTH, size - number * LENGTH))
         return found
 
-    # -- requests
-
-    def on_request(self, event: KeyEvent) -> None:
-        """Note what is asked of arrays."""
-        name, kind = event.key.rsplit("/", 2)[1:]
-        rows = self._asked.setdefault(name, [])
-        if (rows and rows[-1].gone is None) or any(row.gone is None for row in rows):
-            rows[:] = [
-                row._replace(gone=event.mod) if row.gone is None and row.request.kind == kind else row
-                for row in rows
-            ]
-        if event.item is not None:
-            try:
-                rows.append(_Asked(codec.decode_request(kind, event.item.value), event.mod, None))
-            except CorruptValue:
-                return
-
-    def _covering(self, name: str, kind: RequestKind, index: int, known: int) -> list[Request]:
-        """What was asked of this member, as a writer may have seen it that knew so much."""
-        return [
-            row.request
-            for row in self._asked.get(name, ())
-            if row.request.kind is kind
-            and (row.gone is None or row.gone > known)
-            and index in Ranges.parse(row.request.members)
-        ]
-
-    def asked(self, name: str, kind: RequestKind, known: int) -> bool:
-        """Whether such a request on the array waits, and a writer knew of it that knew so much."""
-        return any(
-            row.gone is None and row.put <= known and row.request.kind is kind
-            for row in self._asked.get(name, ())
-        )
-
     def _fails(self, name: str) -> bool:
         spec = self.spec(name)
         if spec is None or spec.array is None or not spec.array.fail_fast or spec.array.gang:
@@ -206,24 +161,6 @@ class ArrayJudge:
         fates = [self._fate(name, index) for index in range(spec.array.size)]
         ended = [status.state for status in self.members(name).values()]
         return "Failed" in ended or any(fate.outcome is MemberOutcome.FAILED for fate in fates)
-
-    def inherits(self, task_id: str, step: Step) -> bool:
-        """Whether this step of a member carries out a cancel of its array."""
-        member = MemberName.parse(task_id)
-        if member is None:
-            return False
-        words = step.message.replace(":", "").split()
-        if "fail_fast" in words:
-            return True
-        if "by its gang" in step.message:
-            gang = self.gangs.status(member.array)
-            return gang is None or bool(gang.stopping) or gang.attempt != step.attempt
-        rows = self._asked.get(member.array, ())
-        return any(
-            row.request.by in words and member.index in Ranges.parse(row.request.members)
-            for row in rows
-            if row.request.kind is RequestKind.CANCEL
-        )
 
     # -- what is judged: each says what is wrong; "" if nothing is
 
@@ -276,7 +213,7 @@ class ArrayJudge:
             return "folds another end than there was" if after[:3] != told[:3] else ""
         if before.outcome is MemberOutcome.WAITING and after.outcome is MemberOutcome.CANCELLED:
             self._count("cancelled")
-            if self._covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
+            if self.requests.covering(name, RequestKind.CANCEL, index, known) or self._fails(name):
                 shown = self._oracle.statuses.get(member)
                 is_one = shown is not None and shown.array == name
                 return "cancels a member that is under way" if is_one else ""
@@ -286,7 +223,7 @@ class ArrayJudge:
             MemberOutcome.CANCELLED,
         ):
             self._count("again", name)
-            asked = self._covering(name, RequestKind.RETRY, index, known)
+            asked = self.requests.covering(name, RequestKind.RETRY, index, known)
             if before.outcome is MemberOutcome.CANCELLED:
                 asked = [request for request in asked if not request.only_failed]
             return "" if asked else "lets run again what nobody asked for"
@@ -375,9 +312,9 @@ class ArrayJudge:
             stored = self._oracle.etcd.get(f"{keys.prefix}{KIND}/{new.array}/{number}")
             if stored is not None and stored.mod <= known and self.block(new.array, number) is None:
                 return f"begins, and block {number} of its array cannot be read"
-        for row in self._asked.get(new.array, ()):
-            if row.gone is None and row.put <= known and row.request.kind in ("cancel", "retry"):
-                return f"begins while a {row.request.kind} of its array waits"
+        for kind in (RequestKind.CANCEL, RequestKind.RETRY):
+            if self.requests.asked(new.array, kind, known):
+                return f"begins while a {kind} of its array waits"
         if self._fails(new.array):
             return "begins, and another member has failed"
         under_way = [status for status in self.members(new.array).values() if status.state not in FINISHED]
@@ -408,54 +345,6 @@ class ArrayJudge:
         due = "Failed" if MemberOutcome.FAILED in outcomes else "Succeeded"
         due = "Cancelled" if due == "Succeeded" and MemberOutcome.CANCELLED in outcomes else due
         return "" if new.state == due else f"ends {new.state}, and its members have {outcomes}"
-
-    def wrong_answer(self, name: str, step: Step, new: Status, request: Request) -> str:
-        """What is wrong with a request on an array that was consumed: it is not carried out yet."""
-        spec = self.spec(name)
-        if spec is None or spec.array is None or spec.array.gang or self._oracle.specs_put.get(name) != 1:
-            return ""
-        fates, members = self.fates(name, spec.array.size), self.members(name)
-        known, _ = self._oracle.sent[new.op]
-        for index, fate in enumerate(fates or ()):
-            member = str(MemberName(name, index))
-            item, status = self._oracle.etcd.get(self._oracle.keys.state(member)), members.get(index)
-            at = item.mod if item is not None else 0  # it may end just before its retry is answered
-            if request.kind is RequestKind.CANCEL and not _is_retried(status):
-                at = self._oracle.mended_at(member)  # and never begins just before its cancel is
-            is_unsure = item is not None and (status is None or at > known)
-            if index not in Ranges.parse(request.members) or is_unsure or self._is_odd(member):
-                continue
-            state = status.state.lower() if status is not None else str(fate.outcome)
-            is_over = state in ENDED or (
-                status is not None and (status.cancelling or bool(status.stopping and status.exit_code == 0))
-            )
-            is_again = state == "failed" or (state == "cancelled" and not request.only_failed)
-            wrong = not is_over if step.event == "noted" and request.kind is RequestKind.CANCEL else False
-            if wrong or (request.kind is RequestKind.RETRY and is_again):
-                return f"{request.kind} was consumed, and member {index} is {state}"
-        return ""
-
-    def wrong_no(self, name: str, old: Status, step: Step) -> str:
-        """What is wrong with a request on an array that was refused."""
-        spec = self.spec(name)
-        if spec is None or spec.array is None or spec.array.gang or self._oracle.specs_put.get(name) != 1:
-            return ""
-        if old.state not in ("Failed", "Cancelled") or not step.message.startswith("retry"):
-            return ""
-        prefix, names = f"{self._oracle.keys.prefix}{KIND}/{name}/", range(spec.array.size)
-        if not any(key.startswith(prefix) for key in self._oracle.values):
-            return ""  # it has never begun
-        for index, fate in zip(names, self.fates(name, spec.array.size) or (), strict=False):
-            state = self._oracle.keys.state(str(MemberName(name, index)))
-            if not fate.has_ended and self._oracle.etcd.get(state) is None:
-                return f"retry was refused, and member {index} waits"
-        return ""
-
-    def _is_odd(self, member: str) -> bool:
-        """Whether there may be more to it: it is set aside, or something is asked of it alone."""
-        prefix = self._oracle.keys.prefix
-        odd = (f"{prefix}quarantined/{member}", f"{prefix}requests/{member}/")
-        return any(key.startswith(odd) for key in self._oracle.values)
 
     def left(self) -> list[str]:
         """Blocks of no array, and members that are not folded, once all has settled."""

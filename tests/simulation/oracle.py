@@ -603,7 +603,7 @@ class Oracle:
             raise Violation("I15", f"block {rest} {wrong}", rest.partition("/")[0])
 
     def _on_requests(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
-        self.arrays.on_request(event)
+        self.arrays.requests.on_request(event)
 
     def _on_awaits(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and writer != USER:
@@ -892,14 +892,16 @@ class Oracle:
                 for step in steps
                 if new.array
                 and _request_of(step) == "cancel"
-                and self.arrays.inherits(task_id, step)
+                and self.arrays.requests.inherits(task_id, step)
                 and askers.get((task_id, "cancel"), "") not in step.message.replace(":", "").split()
             ]
             for _ in inherited:
                 asked.remove("cancel")
             for step in steps:
                 kind = _request_of(step)
-                if step.reason == "RequestIgnored" and (wrong := self.arrays.wrong_no(task_id, old, step)):
+                if step.reason == "RequestIgnored" and (
+                    wrong := self.arrays.requests.wrong_refusal(task_id, old, step)
+                ):
                     raise Violation("I15", f"{task_id}: {wrong}", task_id)
                 if kind is None or step in inherited or step.reason == "RequestIgnored":
                     continue
@@ -913,7 +915,7 @@ class Oracle:
                 wrong = self.arrays.gangs.wrong_answer(task_id, old, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I16", f"{task_id} {wrong}", task_id)
-                wrong = self.arrays.wrong_answer(task_id, step, new, requests[task_id, kind])
+                wrong = self.arrays.requests.wrong_answer(task_id, step, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I15", f"{task_id}: {wrong}", task_id)
             if new.abandoned > old.abandoned:
