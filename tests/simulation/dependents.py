@@ -141,7 +141,7 @@ class DependencyJudge:
             retry = self._oracle.keys.request(dependency.task, RequestKind.RETRY)
             is_retried = retry in self._oracle.values
             if known is not None:  # and a task whose spec is gone cannot be retried
-                is_retried = self._oracle.arrays.asked(dependency.task, RequestKind.RETRY, known)
+                is_retried = self._oracle.arrays.requests.asked(dependency.task, RequestKind.RETRY, known)
                 is_retried = is_retried and self.spec(dependency.task) is not None
             if is_retried:
                 return True

@@ -88,7 +88,9 @@ class PairJudge:
                 continue
             if state is None or state not in WANTED[each.when]:
                 return f"begins, and member {index} of {each.task} is {state}: {each.when} was asked for"
-            if state != "Succeeded" and self._oracle.arrays.asked(each.task, RequestKind.RETRY, known):
+            if state != "Succeeded" and self._oracle.arrays.requests.asked(
+                each.task, RequestKind.RETRY, known
+            ):
                 return f"begins while a retry of {each.task} waits"
             self._count(f"begun after {state}")
         return ""

@@ -24,7 +24,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
-from tests.simulation.arrays import ArrayUsers
+from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle

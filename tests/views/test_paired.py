@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.model.blocks import Block
 from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_model
 from controller.gateway.veil import veiled
@@ -91,6 +92,22 @@ def test_the_audit_tells_of_a_member_that_began_too_early(stage: Stage, leader: 
     assert [(each.subject, each.what) for each in found] == [
         ("task/b-i1", "began before member 1 of a had succeeded")
     ]
+
+
+def test_the_audit_knows_that_an_array_had_ended_before_it_was_retried() -> None:
+    stage = Stage()
+    stage.pool(paused=True)
+    stage.submit("a", array={"size": 2})
+    stage.submit("b", array={"size": 2}, after=[{"task": "a", "when": "finished", "index": "same"}])
+    leader = stage.leader()
+    stage.request("a", RequestKind.CANCEL)
+    stage.pool(capacity={"cpu": 2})
+    assert step(leader) == ["b-i0-1", "b-i1-1"]
+    stage.clock.move(1)
+    stage.request("a", RequestKind.RETRY)
+    step(leader)
+    assert stage.state("a") == "WaitingRetry"
+    assert not [each for each in check_model(stage.model()) if each.invariant == "I13"]
 
 
 def test_members_that_are_not_needed_say_why() -> None:
