@@ -24,7 +24,9 @@ _LEFT = Edit(
 
 # A cancel waits for the ends of its members: else it is consumed before there is room for others.
 _SLOW = Edit(
-    f"{_DECIDE}:_cancel", "unsettled(array, request.members)", "any(index in ranges for index in array.members)"
+    f"{_DECIDE}:_cancel",
+    "unsettled(array, request.members)",
+    "any(index in ranges for index in array.members)",
 )
 
 
