@@ -153,13 +153,15 @@ ARRAY_MUTANTS = (
     ),
     _beside(
         _SLOW,
-        _mutant(
-            "members begin while a request on their array waits",
-            "core.planning.admission:Admission._admit",
-            "if draft.has_changed(task_id) or task.requests:",
-            "if draft.has_changed(task_id) or (task.requests and task.array is None):",
-        )._replace(faults=frozenset(), seeds=60),
-    ),
+        _late(
+            _mutant(
+                "members begin while a request on their array waits",
+                "core.planning.admission:Admission._admit",
+                "if draft.has_changed(task_id) or task.requests:",
+                "if draft.has_changed(task_id) or (task.requests and task.array is None):",
+            )
+        ),
+    )._replace(faults=frozenset(), seeds=60),
     _mutant(
         "an array ends before its members are folded",
         f"{_ARRAY}.is_over",

@@ -116,6 +116,8 @@ class ArrayUsers:
             users.soon(rng.random() ** 2 * 0.02, lambda: users.delete(users.keys.task(name)))
         elif what == "again" and rng.random() < 0.5:  # of a retry that is half carried out
             self._ask_soon(name, RequestKind.RETRY, rng.choice(("0", "7-9")), rng.random() ** 2 * 0.02)
+        elif what == "refused" and rng.random() < 0.5:
+            self._ask_soon(name, RequestKind.RETRY, rng.choice(("", "0-2")), rng.random())
         elif what == "ended" and rng.random() < 0.3:
             self._ask_soon(name, RequestKind.RETRY, rng.choice(("", "0", "0,2")), rng.random())
         elif what == "begun" and rng.random() < 0.08:  # and others are still to begin

@@ -231,7 +231,11 @@ class ArrayJudge:
             self._count("taken")
             return "" if self._oracle.specs_put.get(member) else "says that a name is taken which is not"
         if (before.outcome, after.reason) == (MemberOutcome.WAITING, "Unattested"):
-            self._count("refused")
+            self._count("refused", name)
+            if any(
+                self.requests.asked(name, kind, known) for kind in (RequestKind.CANCEL, RequestKind.RETRY)
+            ):
+                return "refuses members while something is asked of their array"
             return self._wrong_refusal(name)
         if (before.outcome, after.outcome) == (MemberOutcome.WAITING, MemberOutcome.FAILED):
             return self.pairs.wrong_never(name, index, after)
