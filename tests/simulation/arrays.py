@@ -59,6 +59,7 @@ class ArrayJudge:
         self.requests = ArrayRequests(oracle, self)
         self.damaged: dict[str, bytes] = {}  # blocks: what stood there
         self._had: dict[str, tuple[int, int]] = {}  # member → its array's create revision, and its attempts
+        self._run: dict[str, int] = {}  # the same of those of which one has run
         self.begun: dict[str, int] = {}  # array → create revision of the spec of which a member has begun
         self.gangs = GangJudge(oracle)
         self.pairs = PairJudge(oracle)
@@ -109,6 +110,11 @@ class ArrayJudge:
             return False  # it waits again before each round
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
         return item is not None and self.begun.get(name) == item.create
+
+    def has_run(self, name: str) -> bool:
+        """Whether a member of the array has begun."""
+        item = self._oracle.etcd.get(self._oracle.keys.task(name))
+        return item is not None and self._run.get(name) == item.create
 
     def _op(self, name: str) -> str:
         item = self._oracle.etcd.get(self._oracle.keys.task(name))
@@ -325,11 +331,11 @@ class ArrayJudge:
         most = spec.array.max_running
         if most is not None and len(under_way) > most and self._oracle.specs_put.get(new.array) == 1:
             return f"begins as one of {len(under_way)} under way, and {most} may be"
-        if not self.has_begun(new.array) and self._oracle.dependents.is_closed(new.array, known):
+        if self._oracle.dependents.is_closed(new.array, known):
             return "begins, and its array waits for others"
         if wrong := self.pairs.wrong_begin(new.array, new.index, fate.attempts, known):
             return wrong
-        self.begun[new.array] = item.create
+        self.begun[new.array] = self._run[new.array] = item.create
         return ""
 
     def _wrong_end(self, name: str, new: Status) -> str:

@@ -203,7 +203,10 @@ class ScheduleJudge:
                 self._fail(f"a tick of {name} waits, and nothing is done: {state}")
 
     def _is_asked(self, task_id: str) -> bool:
-        """Whether it is to end: its cancel is asked for, or it is being stopped."""
+        """Whether it is to end: its cancel is asked for, or it, or each of its members, is being stopped."""
+        members = self._oracle.arrays.members(task_id).values()
+        if members and all(each.stopping or each.state in FINISHED for each in members):
+            return True
         status = self._oracle.statuses.get(task_id)
         asked = self._keys.request(task_id, "cancel") in self._oracle.values
         return asked or (status is not None and bool(status.stopping))

@@ -51,7 +51,7 @@ class ArrayOf(Generic[T]):
         self.followers: dict[str, Paired] = {}  # arrays whose members wait for those of this one
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
         self._folded = 0
-        self._own = 0  # blocks of its spec
+        self._own = self._ran = 0  # blocks of its spec, and those of them that tell of an attempt
         self._lowest = 0  # no member below is to begin
 
     @property
@@ -74,6 +74,11 @@ class ArrayOf(Generic[T]):
     def has_begun(self) -> bool:
         """Whether any member has ever begun, or was cancelled before."""
         return self.task is not None and bool(self.members or self._own or any(self.hidden.values()))
+
+    @property
+    def has_run(self) -> bool:
+        """Whether any member has ever had an attempt."""
+        return self.task is not None and bool(self.members or self._ran or any(self.hidden.values()))
 
     @property
     def is_over(self) -> bool:
@@ -103,7 +108,7 @@ class ArrayOf(Generic[T]):
     def turn(self) -> tuple[bool, ...]:
         """What decides where its task is placed in the indexes."""
         paired = self.paired.is_turned if self.paired is not None else ()
-        return self.may_begin, self.is_over, self.fails, self.has_begun, *paired
+        return self.may_begin, self.is_over, self.fails, self.has_begun, self.has_run, *paired
 
     def room(self, beyond: int) -> int:
         """How many more members may begin, if so many have begun that the model does not show.
@@ -178,6 +183,7 @@ class ArrayOf(Generic[T]):
             self.counts += self.block(number).ended_within(self.length(number))
         self._folded = sum(self.counts.values())
         self._own = sum(block.of == self.of for block in self.blocks.values())
+        self._ran = sum(block.of == self.of and block.has_run for block in self.blocks.values())
         for task in self.members.values():
             if task.status is not None and (outcome := OF_ENDS.get(task.status.state)):
                 self.counts[outcome] += 1
@@ -186,10 +192,13 @@ class ArrayOf(Generic[T]):
         """Take in a block; None: it is gone."""
         before = self.block(number).ended_within(self.length(number))
         known = self.blocks.pop(number, None)
-        self._own -= known is not None and known.of == self.of
+        if known is not None and known.of == self.of:
+            self._own -= 1
+            self._ran -= known.has_run
         if block is not None:
             self.blocks[number] = block
             self._own += block.of == self.of
+            self._ran += block.of == self.of and block.has_run
         after = self.block(number).ended_within(self.length(number))
         self.counts.subtract(before)
         self.counts.update(after)

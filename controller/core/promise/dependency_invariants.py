@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from controller.core.model.after import When
+from controller.core.model.after import Dependency, When
 from controller.core.model.array_records import Array
 from controller.core.model.blocks import LENGTH
 from controller.core.model.codec import decode_history
@@ -23,12 +23,16 @@ def check_dependencies(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]
     for task in tasks:
         if task.source is not None and task.source.array is not None and not task.frozen:
             yield from _early_member(model, task, task.source.array)
+            if task.source.spec is not None and task.spec_is_original and not task.source.array.is_gang:
+                yield from _early(
+                    model, task, [each for each in task.source.spec.after if not each.is_paired]
+                )
         if task.spec is None or not task.spec.after or task.frozen:
             continue
         if task.gate is not None and task.gate.unknown:
             yield _unknown(task, list(task.gate.unknown))
         if task.spec_is_original:
-            yield from _early(model, task)
+            yield from _early(model, task, task.spec.after)
 
 
 def _unknown(task: Task, names: Sequence[str]) -> Finding:
@@ -44,12 +48,15 @@ def _unknown(task: Task, names: Sequence[str]) -> Finding:
     )
 
 
-def _early(model: Model, task: Task) -> Iterator[Finding]:
-    """A finding for each parent that had not ended as wanted when the task began for the first time."""
+def _early(model: Model, task: Task, after: Iterable[Dependency]) -> Iterator[Finding]:
+    """A finding for each parent that had not ended as wanted when the task began for the first time.
+
+    Of a member, while it is under way: nothing else tells when it began.
+    """
     began = _began(task)
-    if began is None or task.spec is None:
+    if began is None:
         return
-    for dependency in task.spec.after:
+    for dependency in after:
         parent = model.tasks.get(dependency.task)
         if parent is None or parent.frozen or not 0 < parent.spec_create < task.spec_create:
             continue  # it is gone, or made again, or the order within a transaction decides
