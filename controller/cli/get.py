@@ -11,19 +11,19 @@ import typer
 from controller.cli import output as out
 from controller.cli.members import print_members
 from controller.cli.names import (
-    STATES_HELP,
     Kind,
     KindName,
+    Selectors,
+    States,
     bare,
     complete_names,
     complete_of,
     complete_pools,
-    complete_states,
     parse_kind_and_names,
     parse_members,
 )
 from controller.cli.schedules import print_schedules
-from controller.cli.session import Session, as_usage
+from controller.cli.session import Session, as_usage, joined
 from controller.cli.tree import print_tree
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import wanted_states
@@ -71,13 +71,8 @@ def get(
         str, typer.Option(help="Only tasks or owners of this pool.", autocompletion=complete_pools)
     ] = "",
     owner: Annotated[str, typer.Option(help="Only tasks of this owner.")] = "",
-    state: Annotated[str, typer.Option(help=STATES_HELP, autocompletion=complete_states)] = "",
-    selector: Annotated[
-        str,
-        typer.Option(
-            "-l", "--selector", help="Only tasks with these labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
-        ),
-    ] = "",
+    states: States = None,
+    selectors: Selectors = None,
     sort_by: Annotated[
         str,
         typer.Option(
@@ -99,6 +94,7 @@ def get(
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
+    state, selector = joined(states), joined(selectors)
     if found := _members_asked(kind, names or [], members, others=watch or spec or tree):
         print_members(session, *found, state, output)
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli.session import CONNECTION, Session
+from controller.cli.session import CONNECTION, Session, settings_given
 from controller.core.model.arrays import MAX_SIZE, MemberName, Ranges, split_member
 from controller.core.model.lifecycle import State
 from controller.errors import InvalidField, TallyError
@@ -177,8 +177,23 @@ def complete_of(*words: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
 
 
-STATES_HELP = "Tasks in these states, separated by commas; also waiting, holding, finished, on-hold."
-complete_states = complete_of(*State, *STATE_GROUPS, HELD_BACK)
+States = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        help="Tasks in these states, separated by commas or repeated; also waiting, holding, finished,"
+        " on-hold.",
+        autocompletion=complete_of(*State, *STATE_GROUPS, HELD_BACK),
+    ),
+]
+Selectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--selector",
+        "-l",
+        help="Tasks with these labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e. Repeated: all must hold.",
+    ),
+]
 
 
 def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
@@ -186,11 +201,7 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
     with suppress(TallyError, OSError, ValueError):
         flags: dict[str, Any] = {}
         for each in filter(None, (context.parent, context)):
-            flags |= {
-                name: value
-                for name in ("config", *CONNECTION)
-                if (value := each.params.get(name)) is not None
-            }
+            flags |= settings_given({name: each.params.get(name) for name in ("config", *CONNECTION)})
         session = Session({**flags, "request_timeout_seconds": str(COMPLETION_SECONDS)})
         try:
             client = session.client
