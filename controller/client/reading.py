@@ -21,6 +21,7 @@ from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
 from controller.views.array_changes import is_array_or_member, names_of
+from controller.views.pairs import around
 from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
@@ -128,7 +129,9 @@ class Reading:
         """One task, with what it waits for. Raises NotFound."""
         model = self.tasks(task_id)
         view = self.found(model, task_id, alone=True)
-        parents = [each.task for each in view.spec.after] if view.spec is not None else []
+        member = around(model, task_id)
+        spec = member.array.spec if member is not None else view.spec
+        parents = [each.task for each in spec.after] if spec is not None else []
         if not parents:
             return view
         model = self.tasks(task_id, *parents) if len(parents) < FEW else self.model(*OF_TASKS)

@@ -212,3 +212,20 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
         ]
     )
     assert {each.id: each.outcome for each in results} == {"first": "created", "next": "invalid"}
+
+
+def test_a_member_tells_what_it_waits_for(tally: Tally, client: Client) -> None:
+    """By its own index; what is around it is what is around its array, and so it says."""
+    client.features.enable("arrays")
+    for given in (("cut",), ("render", "--after", "cut:same")):
+        assert tally("submit", *given, "--array", "3", "--", "true").exit_code == 0
+    [after] = tally("get", "task", "render[2]", "-o", "json").document["after"]
+    assert (after["task"], after["index"], after["verdict"]) == ("cut-i2", "same", "unfinished")
+    page = tally("describe", "task", "render-i2").out
+    assert "Waits for: 1 of 1 task" in page
+    [row] = [line.split() for line in page.partition("After:\n")[2].splitlines()[1:]]
+    assert row == ["cut-i2", "succeeded", "(same", "index)", "Created", "unfinished"]
+    tree = tally("get", "task", "render-i2", "--tree")
+    assert (tree.exit_code, tree.out) == (0, tally("get", "task", "render", "--tree").out)
+    assert "└── cut " in tree.out
+    assert "render-i2 is a member of render, whose tree this is" in tree.err

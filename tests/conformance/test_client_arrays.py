@@ -116,3 +116,18 @@ def test_wait(ways: Ways, array: str, put_raw: PutRaw, put_status: PutStatus) ->
     ways.gateway._http._written = revision
     ways.gateway._http._written = put_status(array, State.SUCCEEDED, attempt=0)
     assert ways.both(lambda client: client.wait([array], timeout_seconds=20))[array].finished
+
+
+def test_what_a_member_waits_for(ways: Ways, array: str, put_raw: PutRaw) -> None:
+    ways.direct.features.enable("dependencies")
+    same = {"task": array, "index": "same"}
+    ways.direct.submit(
+        {"id": "film", "command": ["true"], "array": {"size": 2000}, "after": [same]},
+    )
+    for index, verdict in ((0, "met"), (1, "unmet"), (3, "unfinished"), (1999, "unfinished")):
+        view = ways.both(lambda client: client.get(f"film-i{index}"))
+        assert [(each.task, each.verdict) for each in view.after] == [(f"{array}-i{index}", verdict)]
+    found = ways.both(lambda client: client.neighbours("film-i3"))
+    assert (found.id, found.member, len(found.nodes)) == ("film", "film-i3", 2)
+    assert ways.both(lambda client: client.neighbours(f"{array}-i3")).id == array
+    assert "no task" in ways.both(lambda client: client.neighbours("film-i2000"))

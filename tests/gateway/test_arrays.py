@@ -27,7 +27,7 @@ def at(client: Client, put_raw: PutRaw, put_status: PutStatus) -> str:
 def test_what_may_not_be_read_does_not_exist(as_: As, at: str, name: str) -> None:
     none = as_("bob").get(f"/v1/tasks/nobody{at}")
     assert none.status_code == 404
-    for path in ("", "/members", "/explain", "/logs", "/log"):
+    for path in ("", "/members", "/neighbours", "/explain", "/logs", "/log"):
         assert as_("bob").get(f"/v1/tasks/{name}{path}{at}").status_code == 404
     told = as_("bob").get(f"/v1/tasks/{name}{at}").json()["detail"]
     assert told.replace(name, "nobody") == none.json()["detail"]
@@ -35,6 +35,7 @@ def test_what_may_not_be_read_does_not_exist(as_: As, at: str, name: str) -> Non
         assert as_("bob").post(f"/v1/tasks/{name}/{verb}", json={"members": ""}).status_code == 404
         assert as_("watcher").post(f"/v1/tasks/{name}/{verb}", json={}).status_code == 403
     assert as_("alice").get(f"/v1/tasks/{name}{at}").status_code == 200
+    assert as_("alice").get(f"/v1/tasks/{name}/neighbours{at}").json()["id"] == "render"
 
 
 def test_members_of_an_array(as_: As, at: str) -> None:
