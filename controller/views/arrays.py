@@ -124,9 +124,9 @@ class MemberFacts(NamedTuple):
 
 
 def shown_state(task: Task) -> State:
-    """The state in which a task is shown. An array is Running while any of its members is under way."""
+    """The state in which a task is shown. An array is Running from its first attempt to its end."""
     array = task.array
-    if array is not None and task.state in WAITING and _is_any_under_way(array):
+    if array is not None and task.state in WAITING and _has_run(array):
         return State.RUNNING
     return task.state
 
@@ -282,8 +282,13 @@ def counts_of(array: Array) -> dict[str, int]:
 # -- details
 
 
-def _is_any_under_way(array: Array) -> bool:
-    return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
+def _has_run(array: Array) -> bool:
+    """Whether any member has begun an attempt; of a gang, whether any is under way."""
+    if array.running > 0 or any(member.state not in FINISHED for member in array.members.values()):
+        return True
+    if array.is_gang:
+        return False  # the attempts of its earlier rounds are over
+    return any(fate.attempts for number in array.blocks for _, fate in array.block(number).runs)
 
 
 def _folded(array: Array) -> dict[MemberOutcome, int]:

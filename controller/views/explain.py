@@ -23,7 +23,13 @@ from controller.views.explain_arrays import (
     explain_folded,
     explain_member_ended,
 )
-from controller.views.explain_dependencies import explain_gate, explain_kept, never_again, retry_from
+from controller.views.explain_dependencies import (
+    explain_gate,
+    explain_kept,
+    failed_after,
+    never_again,
+    retry_from,
+)
 from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
 from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
@@ -113,9 +119,12 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         return sentence
     if never := never_again(model, task, sees):
         return f"{sentence}; {never}"
-    again = retry_from(model, task, sees) or (explain_ended(task.array) if task.array is not None else "")
+    first = retry_from(model, task, sees)
+    again = first or (explain_ended(task.array) if task.array is not None else "")
     again = again or f"`tally retry {task.id}` runs it again"
-    return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
+    after = failed_after(model, task, sees) if not first else ""  # `first` goes down to all of them
+    sentence = f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
+    return f"{sentence}; {after}" if after else sentence
 
 
 # -- waiting

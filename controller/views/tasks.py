@@ -91,7 +91,7 @@ def is_listed(task: Task) -> bool:
 def state_of(task: Task) -> State | None:
     """The task's state, as all readers show it; None if its status cannot be read.
 
-    An array is Running while any of its members is under way.
+    An array is Running from its first attempt to its end.
     """
     return None if "states" in task.frozen else arrays.shown_state(task)
 
