@@ -15,6 +15,7 @@ from controller.cli.names import (
     TaskNames,
     complete_names,
     complete_of,
+    note_taken,
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
@@ -349,6 +350,7 @@ def history(
     out.check_form(output, ("json", "yaml"))
     with hinting_at_schedule(session, name):
         view = session.client.get(name)
+    note_taken(session, view)
     problems = replay(view.status) if verify and view.status is not None and not _is_folded(view) else []
     try:
         steps = view.history()

@@ -19,6 +19,7 @@ from controller.cli.names import (
     complete_names,
     complete_of,
     complete_pools,
+    note_taken,
     parse_kind_and_names,
     parse_members,
 )
@@ -45,6 +46,10 @@ FORMS = {
 }
 
 
+_ALONE = (
+    "members are listed alone, of one array, without --spec and --tree; nor can they be watched:"
+    " `tally wait 'NAME[0-9]'` prints their changes"
+)
 Sort = Callable[[TaskView], Any]
 SORTS: dict[str, Sort] = {
     "name": lambda view: view.id,
@@ -117,6 +122,8 @@ def get(
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
         (_print_specs if spec else _print_tasks)(views, output, alone=len(only) == 1)
+        for view in views if only else ():
+            note_taken(session, view)
     elif what is Kind.OWNERS:
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
@@ -138,7 +145,7 @@ def _members_asked(kind: str, names: list[str], flag: bool, *, others: bool) -> 
         what, only = parse_kind_and_names(kind, names)
         part = (only[0], "") if what is Kind.TASKS and len(only) == 1 else None
     if (flag and part is None) or (part is not None and others):
-        raise typer.BadParameter("members are listed of one array, without -w, --spec and --tree")
+        raise typer.BadParameter(_ALONE)
     return part
 
 

@@ -16,11 +16,12 @@ import typer
 from controller.cli.session import CONNECTION, Session, settings_given
 from controller.core.model.arrays import MAX_SIZE, MemberName, Ranges, split_member
 from controller.core.model.lifecycle import State
-from controller.errors import InvalidField, TallyError
+from controller.errors import InvalidField, TallyError, UserError
+from controller.terminal import say
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
 
 if TYPE_CHECKING:
-    from controller.client import Client
+    from controller.client import Client, TaskView
 
 COMPLETION_SECONDS = 1.0
 OF_SCHEDULE = (
@@ -133,6 +134,21 @@ def split_members(text: str) -> tuple[str, str]:
         return split_member(bare(text, Kind.TASKS))
     except InvalidField as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def note_taken(session: Session, view: TaskView) -> None:
+    """Say so if a member of an array has the name of this task, and never ran since the task has it."""
+    name, member = view.id, MemberName.parse(view.id)
+    if member is None or view.member_of:
+        return
+    with suppress(UserError):  # there is no such array
+        found = session.client.members.page(member.array, members=str(member.index)).items
+        if found and found[0].reason == "NameTaken" and not found[0].attempts:
+            say(
+                f"{name} is a task of its own, and this is told of it. Member {member.index} of"
+                f" {member.array} never ran, since that task has its name.",
+                err=True,
+            )
 
 
 def _is_schedule(text: str) -> bool:

@@ -105,7 +105,13 @@ class Selection:
                     f"--downstream is for whole tasks, since others wait for these: leave [{members}] out"
                 )
             try:
-                named.append(session.client.get(name))
+                view = session.client.get(name)
+                if view.member_of:
+                    raise typer.BadParameter(
+                        "--downstream is for whole tasks, since others wait for these: name"
+                        f" {view.member_of}, of which {name} is a member"
+                    )
+                named.append(view)
             except NotFound as error:
                 complain(str(error))
                 code = NOT_FOUND

@@ -16,6 +16,7 @@ from controller.core.model.requests import ON_HOLD, RequestKind
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status
 from controller.core.planning.attestation import is_unreadable, unattested
+from controller.views.absent import why_taken
 from controller.views.dependencies import Sees
 from controller.views.explain_arrays import (
     explain_array,
@@ -90,7 +91,9 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
         sentence = f"{sentence}{explain_preempted(task)}{_engineless(model, now)}"
     else:
         sentence = f"{_waiting(model, task, now, sees)}{explain_preempted(task)}{_engineless(model, now)}"
-    return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
+    taken = why_taken(model, task_id, sees) if not task.member_of else ""
+    besides = f"; {taken}" if taken else ""
+    return f"{sentence}{_requests(task)}{_leaderless(model, task)}{besides}."
 
 
 # -- finished

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,9 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
         in submit("e", "--after", "three:same", "--", "x").err
     )
     answer = submit("more", "--array", "3", "--after", "b:same", "--dry-run", "--", "true")
-    assert "after[0].index: is `same`, but b is no array, or a gang" in answer.err
+    assert (
+        "after[0].index: is `same`, but b is no array: leave it out, to wait for the end of b" in answer.err
+    )
     results = client.submit_many(
         [
             {"id": "first", "command": ["true"], "array": {"size": 2}},
@@ -229,3 +232,24 @@ def test_a_member_tells_what_it_waits_for(tally: Tally, client: Client) -> None:
     assert (tree.exit_code, tree.out) == (0, tally("get", "task", "render", "--tree").out)
     assert "└── cut " in tree.out
     assert "render-i2 is a member of render, whose tree this is" in tree.err
+
+
+def test_a_task_cannot_wait_for_a_member(tally: Tally, client: Client) -> None:
+    """And is told what it can wait for; of a gang, `same` means nothing."""
+    client.features.enable("arrays")
+    client.features.enable("gangs")
+    assert tally("submit", "cut", "--array", "3", "--", "true").exit_code == 0
+    assert tally("submit", "mpi", "--array", "3", "--gang", "--", "true").exit_code == 0
+    told = " ".join(tally("submit", "w", "--after", "cut-i2", "--", "true").err.split())
+    assert "after[0].task: cut-i2 is a member of the array cut, and a task cannot wait for one member" in told
+    assert "there is no task cut-i3" in tally("submit", "w", "--after", "cut-i3", "--", "true").err
+    told = tally("submit", "w", "--array", "3", "--after", "mpi:same", "--", "true").err
+    assert "mpi is a gang, whose members end together: leave it out" in " ".join(told.split())
+    both: list[dict[str, Any]] = [
+        {"id": "new", "command": ["x"], "array": {"size": 2}},
+        {"id": "w", "command": ["x"], "after": ["new-i0"]},
+    ]
+    results = client.submit_many(both, dry_run=True)
+    assert next(each.message for each in results if not each.accepted).startswith(
+        "after[0].task: new-i0 is a member"
+    )

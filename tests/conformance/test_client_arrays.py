@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client
+from controller.core.model.blocks import WAITS, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
@@ -35,7 +36,9 @@ def test_a_member_has_a_name_in_each_phase(ways: Ways, array: str) -> None:
         ways.both(lambda client: client.get(f"{array}-i{index}"))
     assert ways.direct.get(f"{array}-i1").state is State.FAILED
     assert ways.direct.get(f"{array}-i4").state is State.CREATED
-    assert "no task" in ways.both(lambda client: client.get(f"{array}-i2000"))
+    beyond = ways.both(lambda client: client.get(f"{array}-i2000"))
+    assert "no task" in beyond
+    assert "render has 2,000 members, 0 to 1999: it has no 2000" in beyond
     view = ways.both(lambda client: client.get(array))
     assert (view.state, view.progress.running, view.progress.first_failed) == (State.RUNNING, 1, (1,))
     assert [each.id for each in ways.both(lambda client: client.tasks())] == [array]
@@ -130,4 +133,20 @@ def test_what_a_member_waits_for(ways: Ways, array: str, put_raw: PutRaw) -> Non
     found = ways.both(lambda client: client.neighbours("film-i3"))
     assert (found.id, found.member, len(found.nodes)) == ("film", "film-i3", 2)
     assert ways.both(lambda client: client.neighbours(f"{array}-i3")).id == array
-    assert "no task" in ways.both(lambda client: client.neighbours("film-i2000"))
+    for verb in ("get", "cancel", "explain", "neighbours"):
+        told = ways.both(lambda client: getattr(client, verb)("film-i2000"))
+        assert "film has 2,000 members, 0 to 1999: it has no 2000" in told
+
+
+def test_a_member_whose_name_is_taken(ways: Ways, put_raw: PutRaw) -> None:
+    submit_array(ways.direct, "col", 3)
+    ways.direct.submit({"id": "col-i1", "command": ["true"]})
+    taken = Fate(MemberOutcome.FAILED, reason="NameTaken")
+    ways.gateway._http._written = put_block(ways.direct, put_raw, "col", WAITS, taken)
+    told = ways.both(lambda client: client.explain("col-i1"))
+    assert told.startswith("col-i1 would fit")
+    assert told.endswith(
+        "; member 1 of col never ran, since another task has its name: rename or remove that one, and run"
+        " `tally retry 'col[1]'`."
+    )
+    assert "never ran" not in ways.both(lambda client: client.explain("col-i0"))
