@@ -20,8 +20,8 @@ from controller.cli.names import (
 )
 from controller.cli.owners import print_sharing
 from controller.cli.schedules import hinting_at_schedule, outcome_rows
-from controller.cli.session import ERROR, Session, complain
-from controller.client import TaskView
+from controller.cli.session import ERROR, NOT_FOUND, Session, complain
+from controller.client import NotFound, TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.notify_url import shown_receiver
@@ -330,9 +330,18 @@ def why(
     names: TaskNames,
 ) -> None:
     """Explain why a task waits, runs or ended, with numbers."""
+    missing = False
     for name in names:
-        with hinting_at_schedule(session, name):
-            say(session.client.explain(name))
+        try:
+            with hinting_at_schedule(session, name):
+                say(session.client.explain(name))
+        except NotFound as error:
+            if len(names) == 1:
+                raise
+            complain(str(error))
+            missing = True
+    if missing:
+        raise typer.Exit(NOT_FOUND)
 
 
 def history(

@@ -89,7 +89,7 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
 def _more(view: TaskView) -> str:
     """Where to read why the task has not come to that state."""
     if view.spec is not None and view.spec.array is not None:
-        told = f"{view.message}: " if view.message else ""
+        told = f"{view.id}: {view.message}: " if view.message else ""
         return f"{told}`tally get task {view.id} --members` shows its members."
     if view.attempt:
         return f"`tally describe task {view.id}` and `tally logs {view.id}` show more."

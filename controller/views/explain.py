@@ -107,7 +107,8 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         return told
     sentence = f"{task.id} ended as {status.state} at {at(status.finished_at)}"
     if task.array is None or task.array.is_gang:
-        sentence += f", after {counted(status.attempt, 'attempt')}"
+        ran = f"after {counted(status.attempt, 'attempt')}" if status.attempt else "and never ran"
+        sentence += f", {ran}"
     if because := because_of(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
