@@ -22,7 +22,7 @@ from controller.cli.names import (
 )
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm, joined
 from controller.client import NotFound, RequestResult, TaskAct, TaskView
-from controller.client.downstream import parents_first
+from controller.client.downstream import check_whole, parents_first
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
@@ -106,11 +106,7 @@ class Selection:
                 )
             try:
                 view = session.client.get(name)
-                if view.member_of:
-                    raise typer.BadParameter(
-                        "--downstream is for whole tasks, since others wait for these: name"
-                        f" {view.member_of}, of which {name} is a member"
-                    )
+                as_usage(partial(check_whole, view))
                 named.append(view)
             except NotFound as error:
                 complain(str(error))

@@ -150,3 +150,9 @@ def test_a_member_whose_name_is_taken(ways: Ways, put_raw: PutRaw) -> None:
         " `tally retry 'col[1]'`."
     )
     assert "never ran" not in ways.both(lambda client: client.explain("col-i0"))
+
+
+def test_a_retry_downstream_is_one_of_whole_tasks(ways: Ways, array: str) -> None:
+    told = ways.both(lambda client: client.downstream.retry(f"{array}-i1"))
+    assert "name render, of which render-i1 is a member" in told
+    assert not ways.direct._reading.tasks(array).tasks[array].requests
