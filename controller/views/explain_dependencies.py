@@ -159,7 +159,7 @@ def explain_kept(model: Model, task: Task) -> str:
         if child in model.tasks and _waits(model.tasks[child])
     ]
     if not waiting:
-        return "since a task is being submitted that waits for it"
+        return "since a task that waits for it is being submitted, or was refused within the last minute"
     return f"since {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it"
 
 
