@@ -32,7 +32,7 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
-from controller.views.gangs import roles_text
+from controller.views.gangs import is_gang, roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 from controller.views.tasks import UNREADABLE
@@ -89,6 +89,7 @@ def _describe_task(session: Session, name: str) -> None:
         if status is None
         else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
     )
+    attempts = view.progress is None or is_gang(view.spec)  # those of another array are its members'
     _fields(
         {
             "Name": view.id,
@@ -104,10 +105,10 @@ def _describe_task(session: Session, name: str) -> None:
             "Roles": roles_text(view.spec),
             "First failed": _first_failed(view),
             "Priority": _priority(view),
-            "Attempt": view.attempt,
+            "Attempt": view.attempt if attempts else "",
             "Failures": (
                 f"{status.failures}, failed starts {status.start_failures}"
-                if status is not None and not _is_folded(view)
+                if status is not None and attempts and not _is_folded(view)
                 else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
@@ -336,8 +337,6 @@ def why(
             with hinting_at_schedule(session, name):
                 say(session.client.explain(name))
         except NotFound as error:
-            if len(names) == 1:
-                raise
             complain(str(error))
             missing = True
     if missing:

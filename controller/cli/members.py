@@ -12,7 +12,7 @@ from controller.core.model.codec import to_builtins
 from controller.terminal import say
 from controller.views.arrays import MAX_PAGE
 
-FORMS = ("json", "yaml", "name")
+FORMS = ("wide", "json", "yaml", "name")  # wide is the same table: it has all columns
 
 
 def print_members(session: Session, array: str, ranges: str, state: str, output: str) -> None:

@@ -166,6 +166,7 @@ def _parse_after(texts: list[str] | None) -> list[dict[str, str]] | None:
     found = []
     for part in ",".join(texts).split(","):
         task, *words = part.strip().split(":")
+        words = [word.lower() for word in words]
         same = {"index": words.pop()} if words and words[-1] == Index.SAME else {}
         if len(words) > 1:
             raise typer.BadParameter(

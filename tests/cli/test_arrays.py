@@ -56,6 +56,8 @@ def test_get_and_describe(tally: Tally, render: str) -> None:
     told = tally("describe", "task", render).out
     assert "3 of 100 have ended: 96 Waiting, 1 Running, 1 Succeeded, 1 Failed, 1 Cancelled" in told
     assert "First failed" in told
+    assert "Attempt" not in told, "it has none of its own"
+    assert tally("get", "task", render, "--members", "-o", "wide").out.split()[0] == "INDEX"
     assert tally("get", "task", "render[1]").rows()[0][:2] == ["render-i1", "Failed"]
     assert "Member of" in tally("describe", "task", "render[1]").out
 

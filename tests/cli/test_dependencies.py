@@ -190,7 +190,7 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
     client.features.enable("arrays")
     submit = partial(tally, "submit")
     assert submit("three", "--array", "3", "--", "true").exit_code == 0
-    assert submit("follows", "--array", "3", "--after", "three:finished:same", "--", "true").exit_code == 0
+    assert submit("follows", "--array", "3", "--after", "three:Finished:Same", "--", "true").exit_code == 0
     (dependency,) = client.get("follows").after
     assert dependency.wish == "finished (same index)"
     answer = submit("four", "--array", "4", "--after", "three:same", "--", "true")
