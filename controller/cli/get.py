@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
-from controller.cli.members import print_members
+from controller.cli.members import print_members, watch_members
 from controller.cli.names import (
     Kind,
     KindName,
@@ -46,10 +46,7 @@ FORMS = {
 }
 
 
-_ALONE = (
-    "members are listed alone, of one array, without --spec and --tree; nor can they be watched:"
-    " `tally wait 'NAME[0-9]'` prints their changes"
-)
+_ALONE = "members are listed alone, of one array, without --spec and --tree"
 Sort = Callable[[TaskView], Any]
 SORTS: dict[str, Sort] = {
     "name": lambda view: view.id,
@@ -100,8 +97,8 @@ def get(
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
     state, selector = joined(states), joined(selectors)
-    if found := _members_asked(kind, names or [], members, others=watch or spec or tree):
-        print_members(session, *found, state, output)
+    if found := _members_asked(kind, names or [], members, others=spec or tree):
+        (watch_members if watch else print_members)(session, *found, state, output)
         return
     what, only = parse_kind_and_names(kind, names or [])
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):

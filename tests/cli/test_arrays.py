@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_array_requests import _feature as _feature
 from tests.support.array_records import begin_array, put_block, submit_array
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -153,7 +158,7 @@ def test_ranges_of_members(tally: Tally, client: Client, render: str) -> None:
     assert [row[0] for row in tally("get", "task", "render[7]", "--members").rows()] == ["7"]
     assert "No members found" in tally("get", "task", "render[100-200]").err
     assert "is no array" in tally("get", "task", "render-i1[1-2]").err
-    for asked in (("render[1-2]", "-w"), ("render[1-2]", "--tree"), ("render[1-2]", "render")):
+    for asked in (("render[1-2]", "--spec"), ("render[1-2]", "--tree"), ("render[1-2]", "render")):
         refused = tally("get", "tasks", *asked)
         assert refused.exit_code == 2, refused.err
     for verb in ("logs", "explain", "history", "describe task"):
@@ -263,3 +268,43 @@ def test_another_task_has_the_name_of_a_member(tally: Tally, client: Client, put
     client.submit({"id": "plain-i1", "command": ["true"]})
     assert "never ran" not in tally("get", "task", "plain-i1").err
     assert "never ran" not in tally("get", "task", "col-i0").err
+
+
+def test_members_are_watched(
+    environment: dict[str, str], executable: list[str], tally: Tally, render: str, put_status: PutStatus
+) -> None:
+    """Those that are named, each when it changes."""
+    process = subprocess.Popen(
+        [*executable, "get", "task", "render[2-4]", "-w"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    lines: list[str] = []
+    assert process.stdout is not None
+    read = process.stdout.readline
+    reader = threading.Thread(target=lambda: lines.extend(iter(read, "")), name="reader")
+    reader.start()
+    try:
+        wait_until(lambda: len(lines) == 4, "the header and the members are printed")
+        put_status("render-i9", State.RUNNING, array=render, index=9)
+        put_status("render-i4", State.RUNNING, array=render, index=4, node="n7")
+        wait_until(lambda: len(lines) == 5, "the change is printed, and no other")
+        assert lines[4].split()[:3] == ["4", "render-i4", "Running"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+    assert "is no array" in tally("get", "task", "render-i1", "--members", "-w").err
+    assert tally("get", "task", "nobody", "--members", "-w").exit_code == 5
+
+
+def test_how_many_members_are_watched_at_once(tally: Tally, client: Client) -> None:
+    submit_array(client, "large", 1001)
+    many = tally("get", "task", "large", "--members", "-w")
+    assert (many.exit_code, "at most 1,000 members can be watched" in many.err.replace("\n", " ")) == (
+        1,
+        True,
+    )
