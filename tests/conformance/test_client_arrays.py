@@ -156,3 +156,13 @@ def test_a_retry_downstream_is_one_of_whole_tasks(ways: Ways, array: str) -> Non
     told = ways.both(lambda client: client.downstream.retry(f"{array}-i1"))
     assert "name render, of which render-i1 is a member" in told
     assert not ways.direct._reading.tasks(array).tasks[array].requests
+
+
+def test_a_watch_of_an_array_tells_of_its_members(ways: Ways, array: str, put_status: PutStatus) -> None:
+    """One step for each change of a member, by which `tally get task 'NAME[0-9]' -w` lists them again."""
+    for way in (ways.direct, ways.gateway):
+        steps = way.watch_tasks(task_id=array)
+        assert [view.id for view in next(steps)] == [array]
+        put_status(f"{array}-i7", State.RUNNING, array=array, index=7, uid=str(type(way)))
+        assert [view.id for view in next(steps)] == [array]
+        steps.close()
