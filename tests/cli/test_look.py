@@ -565,3 +565,10 @@ def test_a_flag_that_selects_nothing_of_this_kind_is_refused(tally: Tally) -> No
     for words in (("owners", "--owner", "red"), ("pools", "-l", "a=b"), ("replicas", "--state", "waiting")):
         answer = tally("get", *words)
         assert (answer.exit_code, "does not select" in answer.err) == (2, True), words
+
+
+def test_explain_goes_on_after_a_task_that_does_not_exist(tally: Tally) -> None:
+    answer = tally("explain", "a", "nope", "b")
+    assert answer.exit_code == 5
+    assert [line.split()[0] for line in answer.out.splitlines()] == ["a", "b"]
+    assert "there is no task 'nope'" in answer.err

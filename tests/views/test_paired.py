@@ -70,8 +70,13 @@ def test_one_will_never_run(stage: Stage, leader: StagedReplica) -> None:
     told = why(stage, "b-i1")
     assert "never ran: it was to run after the success of member 1 of a, which is Failed" in told
     end(leader, "b-i0-1", "b-i2-1")
-    assert why(stage, "b-i1").endswith("; `tally retry --downstream a` runs a again, and then it.")
-    assert "`tally retry --downstream a` runs a again, and then it, before that" in why(stage)
+    assert why(stage, "b-i1").endswith(
+        "; `tally retry --downstream a` runs what did not succeed of a again, and then it."
+    )
+    assert (
+        "`tally retry --downstream a` runs what did not succeed of a again, and then it, before that"
+        in why(stage)
+    )
     found = neighbours(stage.model(), "b")
     assert found is not None
     assert [edge.wish for edge in found.edges] == ["succeeded (same index)"]
@@ -130,8 +135,8 @@ def test_the_first_that_failed_is_named_however_far_up(stage: Stage, leader: Sta
     stage.submit("c", array={"size": 3}, after=[{"task": "b", "index": "same"}])
     end(leader, "a-i0-1", "a-i1-1", "a-i2-1", phase=Phase.FAILED)
     assert (stage.state("b"), stage.state("c")) == ("Failed", "Failed")
-    assert "`tally retry --downstream a` runs a again" in why(stage, "c")
-    assert "`tally retry --downstream a` runs a again" in why(stage, "c-i2")
+    assert "`tally retry --downstream a` runs what did not succeed of a again" in why(stage, "c")
+    assert "`tally retry --downstream a` runs what did not succeed of a again" in why(stage, "c-i2")
 
 
 def test_what_keeps_an_array_is_told(stage: Stage, leader: StagedReplica) -> None:

@@ -208,3 +208,13 @@ class ArrayOf(Generic[T]):
             self.paired.refresh(number)
         for follower in self.followers.values():
             follower.refresh(number)
+
+
+def ended_runs(array: ArrayOf[T], outcome: MemberOutcome) -> Iterator[tuple[int, int, Fate]]:
+    """Neighbours that have ended alike, with this outcome, as blocks have it: (first index, count, fate)."""
+    for number in sorted(array.blocks):
+        place, length = 0, array.length(number)
+        for count, fate in array.block(number).runs:
+            if fate.outcome is outcome and place < length:
+                yield number * LENGTH + place, min(count, length - place), fate
+            place += count

@@ -7,8 +7,10 @@ Until then no member begins.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
+from controller.core.model.array import ended_runs
 from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
 from controller.core.model.blocks import MemberOutcome
@@ -29,7 +31,8 @@ from controller.core.planning.gangs import (
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt
 
-NAMED = 5  # members that a message names
+NAMED = 5  # members that a message names, and reasons
+_ORDINARY = {"", "Failed"}  # reasons that say no more than the outcome
 _RETRYABLE = (MemberOutcome.FAILED, MemberOutcome.CANCELLED)
 
 
@@ -202,10 +205,19 @@ def _end(task: Task, array: Array, moment: Moment) -> Decision:
 
 
 def _named(array: Array, outcome: MemberOutcome) -> str:
-    count = array.counts[outcome]
-    first = ", ".join(str(index) for index in islice(array.indexes((outcome,)), NAMED))
-    more = f" and {count - NAMED:,} more" if count > NAMED else ""
-    return f"{count:,} of {array.size:,} members {outcome}: {first}{more}"
+    """How many have ended so, for which reasons, and the first of each."""
+    counts, first = Counter[str](), dict[str, list[int]]()
+    for index, count, fate in ended_runs(array, outcome):
+        counts[fate.reason] += count
+        shown = first.setdefault(fate.reason, [])
+        shown += range(index, index + min(count, NAMED - len(shown)))
+    told, is_plain = [], not first.keys() - _ORDINARY
+    for reason, indexes in islice(first.items(), NAMED):
+        more = f" and {counts[reason] - NAMED:,} more" if counts[reason] > NAMED else ""
+        which = "" if is_plain else f"{counts[reason]:,} {reason or 'otherwise'}: "
+        told.append(f"{which}{', '.join(map(str, indexes))}{more}")
+    rest = "; and others" if len(first) > NAMED else ""
+    return f"{array.counts[outcome]:,} of {array.size:,} members {outcome}: {'; '.join(told)}{rest}"
 
 
 def _member(
