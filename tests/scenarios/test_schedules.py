@@ -243,6 +243,26 @@ def test_replace_cancels_an_array_once_and_waits_for_all_its_members(
     stage.check()
 
 
+def test_a_member_that_is_retried_while_its_array_is_replaced_is_cancelled_again(stage: Stage) -> None:
+    """Else the tick would wait until it has run."""
+    leader = begin(stage, concurrency="replace", task={**TASK, "array": {"size": 2}})
+    stage.clock.move(20)
+    first = "nightly-197001121347"
+    leader.acknowledge(leader.run())
+    leader.see(*(observation((f"{first}-i{index}", 1), Phase.RUNNING) for index in range(2)))
+    leader.run()
+    stage.clock.move(60)
+    leader.acknowledge(leader.run())
+    stage.request(f"{first}-i0", RequestKind.RETRY)
+    leader.sync()
+    leader.see(observation((f"{first}-i0", 1), Phase.FAILED))
+    leader.run()
+    leader.see(observation((f"{first}-i1", 1), Phase.FAILED))
+    leader.run()
+    assert stage.state(first) == "Cancelled"
+    assert made(stage)[-1] == "nightly-197001121348"
+
+
 def test_a_later_tick_takes_the_place_of_one_that_waits(stage: Stage) -> None:
     """The one that waited is recorded as skipped."""
     leader = begin(stage, concurrency="replace")

@@ -77,11 +77,13 @@ class Ticks:
         self._looks_at: dict[str, None] = dict.fromkeys([*known.defined, *known.states, *known.attested])
 
     def note(self, touched: Touched) -> None:
-        """Look again at the schedules whose ticks wait for one of these tasks."""
+        """Look again at the schedules whose ticks wait for one of these tasks, or for the array of one."""
         if self._awaited:
             for task_id in touched.tasks:
-                if task_id in self._awaited:
-                    self._looks_at[self._awaited[task_id]] = None
+                task = self._model.tasks.get(task_id)
+                name = (task.member_of if task is not None else "") or task_id
+                if name in self._awaited:
+                    self._looks_at[self._awaited[name]] = None
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to look at."""
