@@ -226,6 +226,18 @@ ARRAY_MUTANTS = (
         "if False:",
     )._replace(seeds=60),
     _mutant(
+        "an array that has an entry in a block waits for nobody any more",
+        "core.model.records:Task.is_gated",
+        "and self.state in WAITING:\n        return True",
+        "and self.state in WAITING:\n        return not self.array.has_begun",
+    ),
+    _mutant(
+        "members that are left when the gate of their array never opens are never ended",
+        f"{_FOLDING}._end_never",
+        "if array is not None and gate is not None and never is not None:",
+        "if never is not None:\n            continue\n        if False:",
+    ),
+    _mutant(
         "the end of a folded member's attempt lets nobody begin",
         "core.planning.driver:Driver.clear",
         "waiting = task if task is not None else self._model.arrays.task_of(attempt_id.task_id)",
