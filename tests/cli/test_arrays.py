@@ -254,8 +254,8 @@ def test_a_member_that_ended_unrun_has_no_output(tally: Tally, client: Client, r
 
 
 def test_another_task_has_the_name_of_a_member(tally: Tally, client: Client, put_raw: PutRaw) -> None:
-    submit_array(client, "col", 3)
     client.submit({"id": "col-i1", "command": ["true"]})
+    submit_array(client, "col", 3)
     put_block(client, put_raw, "col", WAITS, Fate(MemberOutcome.FAILED, reason="NameTaken"))
     words = "Member 1 of col never ran, since that task has its name."
     for verb in ("get task", "get task -o json", "history"):

@@ -139,12 +139,12 @@ def test_what_a_member_waits_for(ways: Ways, array: str, put_raw: PutRaw) -> Non
 
 
 def test_a_member_whose_name_is_taken(ways: Ways, put_raw: PutRaw) -> None:
-    submit_array(ways.direct, "col", 3)
     ways.direct.submit({"id": "col-i1", "command": ["true"]})
+    submit_array(ways.direct, "col", 3)
     taken = Fate(MemberOutcome.FAILED, reason="NameTaken")
     ways.gateway._http._written = put_block(ways.direct, put_raw, "col", WAITS, taken)
     told = ways.both(lambda client: client.explain("col-i1"))
-    assert told.startswith("col-i1 would fit")
+    assert told.startswith("col-i1 is next in pool default")
     assert told.endswith(
         "; member 1 of col never ran, since another task has its name: rename or remove that one, and run"
         " `tally retry 'col[1]'`."

@@ -101,16 +101,26 @@ def test_a_part_of_a_gang_is_refused_with_the_reason(as_: As, client: Client, pu
     assert alice.post("/v1/tasks/train/cancel", json={}).status_code in (200, 202)
 
 
-def test_a_task_of_others_has_the_name_of_a_member(as_: As, at: str, client: Client, put_raw: PutRaw) -> None:
+def test_a_task_of_others_has_the_name_of_a_member(as_: As, client: Client, put_raw: PutRaw) -> None:
     """The owner of the array is told why the member never ran, and nothing of that task."""
-    client.submit({"id": "render-i1", "command": ["true"], "owner": "speech"})
+    client.submit({"id": "col-i1", "command": ["true"], "owner": "speech"})
+    submit_array(client, "col", owner="vision")
     taken = Fate(MemberOutcome.FAILED, reason="NameTaken")
-    seen = f"?min_revision={put_block(client, put_raw, 'render', WAITS, taken)}&wait=20"
+    seen = f"?min_revision={put_block(client, put_raw, 'col', WAITS, taken)}&wait=20"
     for path in ("", "/explain", "/neighbours", "/log"):
-        answer = as_("alice").get(f"/v1/tasks/render-i1{path}{seen}")
+        answer = as_("alice").get(f"/v1/tasks/col-i1{path}{seen}")
         assert answer.status_code == 404
         told = answer.json()["detail"]
-        assert "member 1 of render never ran, since another task has its name" in told, path
+        assert "member 1 of col never ran, since another task has its name" in told, path
         assert "speech" not in told
-    theirs = as_("bob").get(f"/v1/tasks/render-i1/explain{seen}").json()["text"]
-    assert "render" not in theirs.replace("render-i1", "")
+    theirs = as_("bob").get(f"/v1/tasks/col-i1/explain{seen}").json()["text"]
+    assert "col" not in theirs.replace("col-i1", "")
+
+
+def test_nobody_fails_an_array_of_others_by_the_name_of_a_member(as_: As, at: str) -> None:
+    """The name is taken, as that of any task."""
+    task = {"id": "render-i1", "command": ["true"], "owner": "speech"}
+    for parameters in ({"dry_run": "true"}, {}):
+        answer = as_("bob").post("/v1/tasks", json=task, params=parameters)
+        assert answer.status_code == 409, answer.text
+    assert as_("bob").post("/v1/tasks", json={**task, "id": "render-i99"}).status_code == 201

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, STATES, Block, Fate, MemberOutcome
@@ -51,7 +51,8 @@ class ArrayOf(Generic[T]):
         self.followers: dict[str, Paired] = {}  # arrays whose members wait for those of this one
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
         self._folded = 0
-        self._own = self._ran = 0  # blocks of its spec, and those of them that tell of an attempt
+        self._own = 0  # blocks of its spec
+        self.ran = 0  # of these, those that tell of an attempt
         self._lowest = 0  # no member below is to begin
 
     @property
@@ -74,11 +75,6 @@ class ArrayOf(Generic[T]):
     def has_begun(self) -> bool:
         """Whether any member has ever begun, or was cancelled before."""
         return self.task is not None and bool(self.members or self._own or any(self.hidden.values()))
-
-    @property
-    def has_run(self) -> bool:
-        """Whether any member has ever had an attempt."""
-        return self.task is not None and bool(self.members or self._ran or any(self.hidden.values()))
 
     @property
     def is_over(self) -> bool:
@@ -108,7 +104,7 @@ class ArrayOf(Generic[T]):
     def turn(self) -> tuple[bool, ...]:
         """What decides where its task is placed in the indexes."""
         paired = self.paired.is_turned if self.paired is not None else ()
-        return self.may_begin, self.is_over, self.fails, self.has_begun, self.has_run, *paired
+        return self.may_begin, self.is_over, self.fails, self.has_begun, has_run(self), *paired
 
     def room(self, beyond: int) -> int:
         """How many more members may begin, if so many have begun that the model does not show.
@@ -183,7 +179,7 @@ class ArrayOf(Generic[T]):
             self.counts += self.block(number).ended_within(self.length(number))
         self._folded = sum(self.counts.values())
         self._own = sum(block.of == self.of for block in self.blocks.values())
-        self._ran = sum(block.of == self.of and block.has_run for block in self.blocks.values())
+        self.ran = sum(block.of == self.of and block.has_run for block in self.blocks.values())
         for task in self.members.values():
             if task.status is not None and (outcome := OF_ENDS.get(task.status.state)):
                 self.counts[outcome] += 1
@@ -194,11 +190,11 @@ class ArrayOf(Generic[T]):
         known = self.blocks.pop(number, None)
         if known is not None and known.of == self.of:
             self._own -= 1
-            self._ran -= known.has_run
+            self.ran -= known.has_run
         if block is not None:
             self.blocks[number] = block
             self._own += block.of == self.of
-            self._ran += block.of == self.of and block.has_run
+            self.ran += block.of == self.of and block.has_run
         after = self.block(number).ended_within(self.length(number))
         self.counts.subtract(before)
         self.counts.update(after)
@@ -218,3 +214,8 @@ def ended_runs(array: ArrayOf[T], outcome: MemberOutcome) -> Iterator[tuple[int,
             if fate.outcome is outcome and place < length:
                 yield number * LENGTH + place, min(count, length - place), fate
             place += count
+
+
+def has_run(array: ArrayOf[Any]) -> bool:
+    """Whether any member has ever had an attempt."""
+    return array.task is not None and bool(array.members or array.ran or any(array.hidden.values()))

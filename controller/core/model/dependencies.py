@@ -24,7 +24,7 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from controller.core.model.after import Dependency
-from controller.core.model.array import ArrayOf
+from controller.core.model.array import ArrayOf, has_run
 from controller.core.model.gates import UNREADABLE, Gate, Parent
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.paired import Former, Paired
@@ -84,7 +84,7 @@ def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
 
 def _has_begun(task: Task) -> bool:
     """Whether the task, or a member of this array, has ever begun, so that its parents were there."""
-    return bool(task.attempt) or (task.array is not None and task.array.has_run)
+    return bool(task.attempt) or (task.array is not None and has_run(task.array))
 
 
 def gate_for(task: Task, dependency: Dependency, parent: Parent | None) -> Gate:
