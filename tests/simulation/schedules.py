@@ -90,6 +90,7 @@ class ScheduleUsers:
             limits = {"gang": True} if gang else {"max_running": rng.choice((1, 2))}
             task["array"] = {"size": 4, **limits}
             task["resources"] = {"cpu": "250m"}  # as a gang it fits the pools as they are in the end
+            task.pop("pod_template", None)
         raw = {
             "name": rng.choice(NAMES),
             "cron": f"*/{rng.choice((1, 2, 2, 3, 5, 20))} * * * *",
