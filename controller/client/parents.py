@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from controller.client.ordering import behind_refused
-from controller.client.prepared import Prepared, SubmitResult, compare
+from controller.client.prepared import Prepared, SubmitResult, compare, has_member
 from controller.core.model import codec
 from controller.core.model.arrays import MemberName
 from controller.core.model.op import Op
@@ -162,15 +162,14 @@ class Parents:
         member = MemberName.parse(name)
         if member is None:
             return None
-        size = self._sizes.get(member.array, 0)
-        if member.array not in self._sizes:
+        if member.array in self._sizes:
+            is_one = member.index < self._sizes[member.array]
+        else:
             key = self._keys.task(member.array)
             item = read(frozenset([key])).get(key)
-            if item is None or not self._sight.task(member.array, item.mod):
-                return None
-            spec = _read(member.array, item)
-            size = spec.array.size if not isinstance(spec, str) and spec.array is not None else 0
-        if member.index >= size:
+            is_one = has_member(item, member)
+            is_one = is_one and item is not None and self._sight.task(member.array, item.mod)
+        if not is_one:
             return None
         text = (
             f"{name} is a member of the array {member.array}, and a task cannot wait for one member: name"

@@ -19,7 +19,7 @@ import msgspec
 
 from controller.client.newcomers import Newcomers
 from controller.client.parents import AT_ONCE, Parents, Read
-from controller.client.prepared import Prepared, SubmitResult, compare, prepare
+from controller.client.prepared import Prepared, SubmitResult, compare, has_member, prepare
 from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
@@ -189,7 +189,7 @@ class Submission:
             member = members.get(task.spec.id)
             if (found := stored.get(key)) is not None:
                 yield parents.refuse(compare(task, found))
-            elif member is not None and _has_member(stored.get(self._keys.task(member.array)), member):
+            elif member is not None and has_member(stored.get(self._keys.task(member.array)), member):
                 yield parents.refuse(task.result("conflict", _of_array(member)))
             elif task.spec.after and (problem := parents.missing(task, parents.imagined, lambda _: there)):
                 yield parents.refuse(task.invalid(problem))
@@ -277,7 +277,7 @@ class Submission:
             return None
         found = answer.current[key]
         self._seen[key] = found.mod if found is not None else 0
-        return prepared.result("conflict", _of_array(member)) if _has_member(found, member) else None
+        return prepared.result("conflict", _of_array(member)) if has_member(found, member) else None
 
     def _created(self, prepared: Prepared) -> SubmitResult:
         result, note = prepared.result("created"), self._newcomers.tell(prepared.spec)
@@ -336,15 +336,6 @@ class Submission:
 
 def _of_array(member: MemberName) -> str:
     return _OF_ARRAY.format(member, member.array)
-
-
-def _has_member(stored: KeyValue | None, member: MemberName) -> bool:
-    """Whether the stored task is an array that has this member."""
-    try:
-        spec = codec.decode_spec(member.array, stored.value).spec if stored is not None else None
-    except CorruptValue:
-        return False
-    return spec is not None and spec.array is not None and member.index < spec.array.size
 
 
 def _why_taken(task_id: str, item: KeyValue) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from controller.core.model import blocks
+from controller.core.model.array import has_run
 from controller.core.model.array_records import Array, fate_of, member_spec
 from controller.core.model.arrays import ALL, MemberName, Ranges
 from controller.core.model.blocks import LENGTH, STATES, Fate, MemberOutcome
@@ -124,7 +125,7 @@ class MemberFacts(NamedTuple):
 
 def shown_state(task: Task) -> State:
     """The state in which a task is shown. An array is Running from its first attempt to its end."""
-    runs = task.array is not None and task.state in WAITING and _has_run(task.array)
+    runs = task.array is not None and task.state in WAITING and _runs(task.array)
     return State.RUNNING if runs else task.state
 
 
@@ -286,13 +287,11 @@ def counts_of(array: Array) -> dict[str, int]:
 # -- details
 
 
-def _has_run(array: Array) -> bool:
-    """Whether any member has begun an attempt; of a gang, whether any is under way."""
-    if array.running > 0 or any(member.state not in FINISHED for member in array.members.values()):
-        return True
-    if array.is_gang:
-        return False  # the attempts of its earlier rounds are over
-    return any(fate.attempts for number in array.blocks for _, fate in array.block(number).runs)
+def _runs(array: Array) -> bool:
+    """Whether any member has begun an attempt; of a gang, whose earlier rounds are over, is any under way."""
+    if not array.is_gang:
+        return has_run(array)
+    return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
 
 
 def _folded(array: Array) -> dict[MemberOutcome, int]:

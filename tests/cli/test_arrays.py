@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from controller.client import Client
 from controller.core.model.blocks import WAITS, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from controller.core.model.requests import RequestKind
-from tests.cli.conftest import Tally
+from tests.cli.conftest import Tally, reading
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_array_requests import _feature as _feature
 from tests.support.array_records import begin_array, put_block, submit_array
@@ -274,18 +271,7 @@ def test_members_are_watched(
     environment: dict[str, str], executable: list[str], tally: Tally, render: str, put_status: PutStatus
 ) -> None:
     """Those that are named, each when it changes."""
-    process = subprocess.Popen(
-        [*executable, "get", "task", "render[2-4]", "-w"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    lines: list[str] = []
-    assert process.stdout is not None
-    read = process.stdout.readline
-    reader = threading.Thread(target=lambda: lines.extend(iter(read, "")), name="reader")
-    reader.start()
-    try:
+    with reading([*executable, "get", "task", "render[2-4]", "-w"], environment) as (process, lines):
         wait_until(lambda: len(lines) == 4, "the header and the members are printed")
         put_status("render-i9", State.RUNNING, array=render, index=9)
         put_status("render-i4", State.RUNNING, array=render, index=4, node="n7")
@@ -293,10 +279,6 @@ def test_members_are_watched(
         assert lines[4].split()[:3] == ["4", "render-i4", "Running"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
     assert "is no array" in tally("get", "task", "render-i1", "--members", "-w").err
     assert tally("get", "task", "nobody", "--members", "-w").exit_code == 5
 

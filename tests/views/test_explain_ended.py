@@ -27,11 +27,6 @@ def stage() -> Stage:
     return stage
 
 
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
-
-
 def why(stage: Stage, name: str) -> str:
     return explain(stage.model(), name, stage.clock.now())
 

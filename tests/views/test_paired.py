@@ -26,13 +26,6 @@ def stage() -> Stage:
     return stage
 
 
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    leader = stage.leader()
-    step(leader)
-    return leader
-
-
 def why(stage: Stage, name: str = "b") -> str:
     return explain(stage.model(), name, stage.clock.now())
 

@@ -25,13 +25,6 @@ def stage() -> Stage:
     return stage
 
 
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    leader = stage.leader()
-    step(leader)
-    return leader
-
-
 def waits(stage: Stage, name: str) -> list[tuple[str, str, str | None]]:
     return [(each.task, each.verdict, each.state) for each in parents_of(stage.model(), name)]
 
