@@ -15,12 +15,13 @@ from controller.cli.names import (
     TaskNames,
     complete_names,
     complete_of,
+    note_taken,
     parse_kind_and_names,
 )
 from controller.cli.owners import print_sharing
 from controller.cli.schedules import hinting_at_schedule, outcome_rows
-from controller.cli.session import ERROR, Session, complain
-from controller.client import TaskView
+from controller.cli.session import ERROR, NOT_FOUND, Session, complain
+from controller.client import NotFound, TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.notify_url import shown_receiver
@@ -32,7 +33,7 @@ from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
 from controller.views.forecast import explain_coming
-from controller.views.gangs import roles_text
+from controller.views.gangs import is_gang, roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 from controller.views.tasks import UNREADABLE
@@ -89,6 +90,7 @@ def _describe_task(session: Session, name: str) -> None:
         if status is None
         else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
     )
+    attempts = view.progress is None or is_gang(view.spec)  # those of another array are its members'
     _fields(
         {
             "Name": view.id,
@@ -104,10 +106,10 @@ def _describe_task(session: Session, name: str) -> None:
             "Roles": roles_text(view.spec),
             "First failed": _first_failed(view),
             "Priority": _priority(view),
-            "Attempt": view.attempt,
+            "Attempt": view.attempt if attempts else "",
             "Failures": (
                 f"{status.failures}, failed starts {status.start_failures}"
-                if status is not None and not _is_folded(view)
+                if status is not None and attempts and not _is_folded(view)
                 else ""
             ),
             "Exit code": status.exit_code if status is not None else None,
@@ -333,13 +335,18 @@ def why(
     ] = False,
 ) -> None:
     """Explain why a task waits, runs or ended, with numbers."""
+    missing = False
     for name in names:
-        with hinting_at_schedule(session, name):
-            said = session.client.explain(name)
-        if eta:
-            told = session.client.forecasts.of(name)
-            said += f" {explain_coming(told, name, session.client.get(name).pool)}"
-        say(said)
+        try:
+            with hinting_at_schedule(session, name):
+                said = session.client.explain(name)
+            if eta:
+                told = session.client.forecasts.of(name)
+                said += f" {explain_coming(told, name, session.client.get(name).pool)}"
+            say(said)
+        except NotFound as error:
+            complain(str(error))
+            missing = True
 
 
 def history(
@@ -357,6 +364,7 @@ def history(
     out.check_form(output, ("json", "yaml"))
     with hinting_at_schedule(session, name):
         view = session.client.get(name)
+    note_taken(session, view)
     problems = replay(view.status) if verify and view.status is not None and not _is_folded(view) else []
     try:
         steps = view.history()

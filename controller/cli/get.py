@@ -9,21 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli import output as out
-from controller.cli.members import print_members
+from controller.cli.members import print_members, watch_members
 from controller.cli.names import (
-    STATES_HELP,
     Kind,
     KindName,
+    Selectors,
+    States,
     bare,
     complete_names,
     complete_of,
     complete_pools,
-    complete_states,
+    note_taken,
     parse_kind_and_names,
     parse_members,
 )
 from controller.cli.schedules import print_schedules
-from controller.cli.session import Session, as_usage
+from controller.cli.session import Session, as_usage, joined
 from controller.cli.tree import print_tree
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import wanted_states
@@ -45,6 +46,7 @@ FORMS = {
 }
 
 
+_ALONE = "members are listed alone, of one array, without --spec and --tree"
 Sort = Callable[[TaskView], Any]
 SORTS: dict[str, Sort] = {
     "name": lambda view: view.id,
@@ -71,13 +73,8 @@ def get(
         str, typer.Option(help="Only tasks or owners of this pool.", autocompletion=complete_pools)
     ] = "",
     owner: Annotated[str, typer.Option(help="Only tasks of this owner.")] = "",
-    state: Annotated[str, typer.Option(help=STATES_HELP, autocompletion=complete_states)] = "",
-    selector: Annotated[
-        str,
-        typer.Option(
-            "-l", "--selector", help="Only tasks with these labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e."
-        ),
-    ] = "",
+    states: States = None,
+    selectors: Selectors = None,
     sort_by: Annotated[
         str,
         typer.Option(
@@ -99,8 +96,9 @@ def get(
     `tally get tasks -w`, `tally get pools`, `tally get replicas -o wide`, `tally get task NAME -o yaml`,
     `tally get task NAME -o yaml --spec | tally submit -f -`.
     """
-    if found := _members_asked(kind, names or [], members, others=watch or spec or tree):
-        print_members(session, *found, state, output)
+    state, selector = joined(states), joined(selectors)
+    if found := _members_asked(kind, names or [], members, others=spec or tree):
+        (watch_members if watch else print_members)(session, *found, state, output)
         return
     what, only = parse_kind_and_names(kind, names or [])
     if tree and (what is not Kind.TASKS or len(only) != 1 or watch or spec):
@@ -121,6 +119,8 @@ def get(
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
         (_print_specs if spec else _print_tasks)(views, output, alone=len(only) == 1)
+        for view in views if only else ():
+            note_taken(session, view)
     elif what is Kind.OWNERS:
         _print_owners(_owners(session, filters["pool"], only), output)
     else:
@@ -142,7 +142,7 @@ def _members_asked(kind: str, names: list[str], flag: bool, *, others: bool) -> 
         what, only = parse_kind_and_names(kind, names)
         part = (only[0], "") if what is Kind.TASKS and len(only) == 1 else None
     if (flag and part is None) or (part is not None and others):
-        raise typer.BadParameter("members are listed of one array, without -w, --spec and --tree")
+        raise typer.BadParameter(_ALONE)
     return part
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli.names import TaskName
+from controller.cli.names import TaskName, note_taken
 from controller.cli.schedules import hinting_at_schedule
 from controller.cli.session import Session
 from controller.client import NotFound, TaskView
+from controller.core.model.arrays import MemberName
 from controller.core.model.kept_log import LIMIT_BYTES, KeptLog
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.task import AttemptId
@@ -66,6 +67,8 @@ def logs(
         sys.stdout.buffer.flush()
     if is_silent and tail != 0:
         say(_silence(session.client.get(name), attempt, options, has_ended=follow), err=True)
+    if MemberName.parse(name) is not None:
+        note_taken(session, session.client.get(name))
 
 
 def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_ended: bool) -> str:
@@ -78,7 +81,8 @@ def _silence(view: TaskView, attempt: int | None, options: LogOptions, *, has_en
     )
     when = f" in the last {span(options.since_seconds)}" if options.since_seconds is not None else ""
     if has_ended or number != view.attempt or view.state not in HOLDING:
-        return f"{who} has printed nothing{when}, and has ended"
+        is_last = number == view.attempt and view.finished and view.reason not in ("", view.state)
+        return f"{who} has printed nothing{when}, and has ended{f' ({view.reason})' if is_last else ''}"
     more = "runs" if view.state is State.RUNNING else f"does not run yet: `tally explain {view.id}` says why"
     return f"{who} has printed nothing{when}, and {more}"
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli.session import CONNECTION, Session
+from controller.cli.session import CONNECTION, Session, settings_given
 from controller.core.model.arrays import MAX_SIZE, MemberName, Ranges, split_member
 from controller.core.model.lifecycle import State
-from controller.errors import InvalidField, TallyError
+from controller.errors import InvalidField, TallyError, UserError
+from controller.terminal import say
 from controller.views.tasks import HELD_BACK, STATE_GROUPS
 
 if TYPE_CHECKING:
-    from controller.client import Client
+    from controller.client import Client, TaskView
 
 COMPLETION_SECONDS = 1.0
 OF_SCHEDULE = (
@@ -135,6 +136,21 @@ def split_members(text: str) -> tuple[str, str]:
         raise typer.BadParameter(str(error)) from None
 
 
+def note_taken(session: Session, view: TaskView) -> None:
+    """Say so if a member of an array has the name of this task, and never ran since the task has it."""
+    name, member = view.id, MemberName.parse(view.id)
+    if member is None or view.member_of:
+        return
+    with suppress(UserError):  # there is no such array
+        found = session.client.members.page(member.array, members=str(member.index)).items
+        if found and found[0].reason == "NameTaken" and not found[0].attempts:
+            say(
+                f"{name} is a task of its own, and this is told of it. Member {member.index} of"
+                f" {member.array} never ran, since that task has its name.",
+                err=True,
+            )
+
+
 def _is_schedule(text: str) -> bool:
     word, slash, name = text.partition("/")
     return bool(slash and name) and word.lower() in (Kind.SCHEDULES, Kind.SCHEDULES.removesuffix("s"))
@@ -177,8 +193,23 @@ def complete_of(*words: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
 
 
-STATES_HELP = "Tasks in these states, separated by commas; also waiting, holding, finished, on-hold."
-complete_states = complete_of(*State, *STATE_GROUPS, HELD_BACK)
+States = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        help="Tasks in these states, separated by commas or repeated; also waiting, holding, finished,"
+        " on-hold.",
+        autocompletion=complete_of(*State, *STATE_GROUPS, HELD_BACK),
+    ),
+]
+Selectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--selector",
+        "-l",
+        help="Tasks with these labels, as for kubectl: a=1,b!=2,c in (3,4),d,!e. Repeated: all must hold.",
+    ),
+]
 
 
 def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
@@ -186,11 +217,7 @@ def _stored(context: typer.Context, part: str, begin: str) -> list[str]:
     with suppress(TallyError, OSError, ValueError):
         flags: dict[str, Any] = {}
         for each in filter(None, (context.parent, context)):
-            flags |= {
-                name: value
-                for name in ("config", *CONNECTION)
-                if (value := each.params.get(name)) is not None
-            }
+            flags |= settings_given({name: each.params.get(name) for name in ("config", *CONNECTION)})
         session = Session({**flags, "request_timeout_seconds": str(COMPLETION_SECONDS)})
         try:
             client = session.client

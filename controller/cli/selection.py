@@ -12,17 +12,17 @@ from typing import Annotated
 import typer
 
 from controller.cli.names import (
-    STATES_HELP,
     Kind,
+    Selectors,
+    States,
     bare,
     complete_pools,
-    complete_states,
     complete_tasks,
     split_members,
 )
-from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm
+from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain, confirm, joined
 from controller.client import NotFound, RequestResult, TaskAct, TaskView
-from controller.client.downstream import parents_first
+from controller.client.downstream import check_whole, parents_first
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
@@ -46,15 +46,10 @@ class Selection:
             autocompletion=complete_tasks,
         ),
     ] = None
-    selector: Annotated[
-        str, typer.Option("-l", "--selector", help="All tasks with these labels, as for `tally get`.")
-    ] = ""
+    selector: Selectors = None
     pool: Annotated[str, typer.Option(help="All tasks of this pool.", autocompletion=complete_pools)] = ""
     owner: Annotated[str, typer.Option(help="All tasks of this owner.")] = ""
-    state: Annotated[
-        str,
-        typer.Option(help=STATES_HELP, autocompletion=complete_states),
-    ] = ""
+    state: States = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show which tasks these are, and at which revision.")
     ] = False
@@ -110,7 +105,9 @@ class Selection:
                     f"--downstream is for whole tasks, since others wait for these: leave [{members}] out"
                 )
             try:
-                named.append(session.client.get(name))
+                view = session.client.get(name)
+                as_usage(partial(check_whole, view))
+                named.append(view)
             except NotFound as error:
                 complain(str(error))
                 code = NOT_FOUND
@@ -131,7 +128,7 @@ class Selection:
 
     @property
     def _filters(self) -> bool:
-        return bool(self.selector or self.pool or self.owner or self.state)
+        return bool(joined(self.selector) or self.pool or self.owner or joined(self.state))
 
     def _named(self, session: Session, verb: str, ask_members: AskMembers, ask: Ask) -> None:
         code = 0
@@ -152,13 +149,14 @@ class Selection:
             raise typer.Exit(code)
 
     def _matching(self, session: Session, verb: str, may: Callable[[TaskView], bool], ask: Ask) -> None:
-        as_usage(lambda: parse_selector(self.selector) if self.selector else ())
-        as_usage(lambda: wanted_states(self.state))
+        selector, state = joined(self.selector), joined(self.state)
+        as_usage(lambda: parse_selector(selector) if selector else ())
+        as_usage(lambda: wanted_states(state))
         found = session.client.tasks(
             pool=bare(self.pool, Kind.POOLS),
             owner=bare(self.owner, Kind.OWNERS),
-            state=self.state,
-            selector=self.selector,
+            state=state,
+            selector=selector,
         )
         views = [view for view in found if may(view)]
         many = counted(len(views), "task")

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -125,9 +125,8 @@ def command(
 
         @functools.wraps(function)
         def run(context: typer.Context, **arguments: Any) -> None:
-            given = {flag.name: arguments.pop(flag.name) for flag in flags}
+            flags_given = settings_given({flag.name: arguments.pop(flag.name) for flag in flags})
             before_the_verb = context.obj or {}
-            flags_given = {name: value for name, value in given.items() if value is not None}
             if context.invoked_subcommand is not None:
                 context.obj = {**before_the_verb, **flags_given}
                 return
@@ -173,7 +172,7 @@ def root_flags(app: typer.Typer) -> None:
             raise typer.Exit
         if context.invoked_subcommand is None:
             context.fail("a command is missing")
-        context.obj = {name: value for name, value in given.items() if value is not None}
+        context.obj = settings_given(given)
 
     version = inspect.Parameter(
         "version",
@@ -189,10 +188,28 @@ def root_flags(app: typer.Typer) -> None:
     app.callback(invoke_without_command=True)(remember)  # without a command, for --version
 
 
+def settings_given(flags: Mapping[str, str | Sequence[str] | None]) -> dict[str, Any]:
+    """The settings that were given, each as one text: a flag that was repeated is a list with commas."""
+    return {
+        name: value if isinstance(value, str) else joined(value)
+        for name, value in flags.items()
+        if isinstance(value, str) or value
+    }
+
+
+def joined(texts: Iterable[str] | None) -> str:
+    """The values of a flag that may be repeated, as one list with commas; "" if it was not given."""
+    return ",".join(filter(None, texts or ()))
+
+
 def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
-    """An optional string parameter for each setting, and `--config`. `load_settings` parses the values."""
+    """An optional parameter for each setting, and `--config`. `load_settings` parses the values.
+
+    It is a text, or a list of texts if the setting has several values.
+    """
     from controller.config import Settings, flag_of
 
+    lists = {spec.name for spec in dataclasses.fields(Settings) if str(spec.type).startswith("tuple")}
     about = {spec.name: spec.metadata["about"] for spec in dataclasses.fields(Settings)}
     about["config"] = "TOML file of settings (default ~/.config/tally/tally.toml, then /etc/tally/tally.toml)"
     return [
@@ -201,7 +218,7 @@ def flag_parameters(settings: Iterable[str]) -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None,
+                (list[str] if name in lists else str) | None,
                 typer.Option(
                     flag_of(name), help=about[name], show_default=False, rich_help_panel=_panel_of(name)
                 ),

@@ -47,10 +47,11 @@ class TaskFlags:
         str | None, typer.Option(help="Stop an attempt that is not running within this time.")
     ] = None
     after: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Tasks that must have ended before, such as load,check:finished or :failed. With :same, each"
-            " member of an array waits for the one of its own index: render:same, render:finished:same."
+            " member of an array waits for the one of its own index: render:same, render:finished:same. May"
+            " be repeated."
         ),
     ] = None
     env: Annotated[
@@ -102,6 +103,7 @@ class TaskFlags:
         size, max_running = _parse_size(self.array)
         if max_running is not None and self.max_running is not None:
             raise typer.BadParameter(f"--array {self.array} says it already: leave --max-running out")
+        own = {"cpu": self.cpu, "memory": self.memory}
         return {
             "pool": self.pool,
             "owner": self.owner,
@@ -116,8 +118,12 @@ class TaskFlags:
             or None,
             "image": self.image,
             "priority": self.priority,
-            "resources": without_none(
-                {"cpu": self.cpu, "memory": self.memory, **parse_pairs(self.resource, "resource")}
+            "resources": parse_pairs(
+                [
+                    *(f"{name}={value}" for name, value in own.items() if value is not None),
+                    *(self.resource or ()),
+                ],
+                "resource",
             )
             or None,
             "retry": without_none({"max_attempts": self.max_attempts, "backoff_seconds": self.backoff})
@@ -153,13 +159,14 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(sys.maxsize))
 
 
-def _parse_after(text: str | None) -> list[dict[str, str]] | None:
-    """TASK, TASK:WHEN, TASK:same or TASK:WHEN:same, for each part of a list with commas."""
-    if text is None:
+def _parse_after(texts: list[str] | None) -> list[dict[str, str]] | None:
+    """TASK, TASK:WHEN, TASK:same or TASK:WHEN:same, for each part of these lists with commas."""
+    if not texts:
         return None
     found = []
-    for part in text.split(","):
+    for part in ",".join(texts).split(","):
         task, *words = part.strip().split(":")
+        words = [word.lower() for word in words]
         same = {"index": words.pop()} if words and words[-1] == Index.SAME else {}
         if len(words) > 1:
             raise typer.BadParameter(
@@ -171,13 +178,14 @@ def _parse_after(text: str | None) -> list[dict[str, str]] | None:
 
 
 def parse_pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """A mapping of NAME=VALUE texts."""
-    pairs = {}
+    """A mapping of NAME=VALUE texts. Raises BadParameter for a name with two values."""
+    pairs: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise typer.BadParameter(f"--{option}: {text!r} is not NAME=VALUE")
-        pairs[name] = value
+        if pairs.setdefault(name, value) != value:
+            raise typer.BadParameter(f"--{option}: {name} is given as {pairs[name]!r} and as {value!r}")
     return pairs
 
 

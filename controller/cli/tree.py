@@ -23,6 +23,13 @@ def print_tree(session: Session, name: str, output: str) -> None:
     if output:
         out.print_document(to_builtins(found), output)
         return
+    if found.member:
+        say(
+            f"{found.member} is a member of {found.id}, whose tree this is. Where it says (same index), each"
+            f" member waits for that of its own index: `tally describe task {found.member}` names these.",
+            err=True,
+        )
+        name = found.id
     above, below = list(_branches(found, up=True)), list(_branches(found, up=False))
     table = out.Table(COLUMNS)
     for rows, words in ((above, f"{name} waits for:"), (below, f"These wait for {name}:")):

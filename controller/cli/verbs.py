@@ -26,6 +26,11 @@ class Verbs(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "suggest_commands": False})
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """See the base class. Raises its usage error for a flag that is repeated and takes one value."""
+        _refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See the base class, which may take words out of `args` before it raises."""
         word = args[0]
@@ -66,8 +71,9 @@ class Verb(TyperCommand):
                 )
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """See the base class."""
+        """See the base class. Raises its usage error for a flag that is repeated and takes one value."""
         try:
+            _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
         except _UsageError as error:
             if getattr(error, "possibilities", None):
@@ -75,6 +81,20 @@ class Verb(TyperCommand):
                     error.option_name, error.possibilities, 2, SIMILAR
                 )
             raise
+
+
+def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
+    """Refuse a flag that is given twice and keeps one value, since the first would be lost in silence."""
+    if ctx.resilient_parsing:  # the shell completes a line that may be changed still
+        return
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    for parameter in dict.fromkeys(order):
+        if parameter.param_type_name != "option" or parameter.multiple or parameter.count:
+            continue
+        means_one_thing = parameter.is_flag and not parameter.secondary_opts
+        if order.count(parameter) > 1 and not means_one_thing:
+            flags = "/".join((*parameter.opts, *parameter.secondary_opts))
+            raise typer.BadParameter(f"{flags} is given more than once, and takes one value: give it once")
 
 
 def _parameters(command: Any, ctx: Any) -> Iterable[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.names import MemberNames, complete_of
+from controller.cli.names import MemberNames, complete_of, note_taken
 from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
 from controller.client import Client, TaskView
 from controller.client.reading import parse_state
@@ -71,6 +71,8 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
             show(view)
 
         views = session.client.wait(names, for_=target, timeout_seconds=timeout_seconds, on_change=note)
+    for view in views.values():
+        note_taken(session, view)
     missed = [view for view in views.values() if not _came_to(view, target)]
     if missed:
         first = missed[0]
@@ -87,7 +89,7 @@ def wait_for(session: Session, names: list[str], target: str, timeout_seconds: f
 def _more(view: TaskView) -> str:
     """Where to read why the task has not come to that state."""
     if view.spec is not None and view.spec.array is not None:
-        told = f"{view.message}: " if view.message else ""
+        told = f"{view.id}: {view.message}: " if view.message else ""
         return f"{told}`tally get task {view.id} --members` shows its members."
     if view.attempt:
         return f"`tally describe task {view.id}` and `tally logs {view.id}` show more."

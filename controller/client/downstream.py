@@ -38,9 +38,11 @@ class Downstream:
         The tasks themselves come first, if they are Failed or Cancelled, and none is behind another one. Of
         those that wait for them, directly or not, it has the ones that are Failed, or Cancelled as Skipped.
         What waits only for a task that somebody cancelled is left out, since that one keeps it from running.
-        Raises NotFound, and UserError for more than MOST_DOWNSTREAM tasks.
+        Raises NotFound, and UserError for a member of an array, and for more than MOST_DOWNSTREAM tasks.
         """
         roots = [self._get(task) if isinstance(task, str) else task for task in tasks]
+        for root in roots:
+            check_whole(root)
         task_ids = [root.id for root in roots]
         views = {view.id: view for view in self._tasks()}
         found = _behind(task_ids, views)
@@ -71,6 +73,15 @@ class Downstream:
             if len(task_ids) == 1 and refused == [*task_ids]:
                 break
         return asked
+
+
+def check_whole(view: TaskView) -> None:
+    """Raises UserError for a member of an array, which no task waits for."""
+    if view.member_of:
+        raise UserError(
+            f"a retry downstream is one of whole tasks, since others wait for these: name {view.member_of},"
+            f" of which {view.id} is a member"
+        )
 
 
 def _behind(task_ids: Sequence[str], views: dict[str, TaskView]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.client.reading import OF_TASKS, Reading
 from controller.core.model.scalars import parse_name
 from controller.errors import InvalidField
+from controller.views.absent import why_absent
 from controller.views.dependencies import (
     DEPTH,
     MAX_DEPTH,
@@ -34,7 +35,7 @@ class Neighbours:
         model = self._reading.model(*OF_TASKS)
         found = neighbours(model, task_id, direction=way, depth=depth, limit=limit)
         if found is None:
-            raise self._reading.no_task(task_id)
+            raise self._reading.no_task(task_id, why_absent(model, task_id))
         return found
 
 

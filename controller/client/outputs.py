@@ -51,6 +51,12 @@ class Outputs:
                 f"task {task_id!r} is an array, and has no output of its own: name a member, such as"
                 f" {task_id}-i0 (`tally get task {task_id} --members` lists them)"
             )
+        if number < 1 and view.finished:
+            why = f" ({view.reason})" if view.reason else ""
+            raise NotFound(
+                f"task {task_id!r} ended as {view.state}{why} without an attempt, and has no output: see"
+                f" `tally explain {task_id}`"
+            )
         if number < 1:
             raise NotFound(
                 f"task {task_id!r} has not started yet, and has no output: see `tally explain {task_id}`"

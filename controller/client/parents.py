@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from controller.client.ordering import behind_refused
-from controller.client.prepared import Prepared, SubmitResult, compare
+from controller.client.prepared import Prepared, SubmitResult, compare, has_member
 from controller.core.model import codec
+from controller.core.model.arrays import MemberName
 from controller.core.model.op import Op
 from controller.core.model.task import SCHEMA_VERSION, Spec
 from controller.errors import CorruptValue, InvalidField
@@ -30,6 +31,7 @@ AHEAD = 60
 MOST_KNOWN = 10_000
 MOST_IMAGINED = 100_000
 SHOWN = 5
+GANG = -1  # in place of a number of members: they end together
 
 Read = Callable[[Collection[str]], Mapping[str, KeyValue]]
 """The stored values by key, of these keys of tasks."""
@@ -60,7 +62,8 @@ class Parents:
         self._refused: set[str] = set()  # tasks that were to be created, and were not
         # tasks that a dry run would have created, with their owners; not more than MOST_IMAGINED
         self.imagined: dict[str, str] = {}
-        self._sizes: dict[str, int] = {}  # of those that are known: how many members they have; 0: no array
+        # of those that are known: how many members they have; 0: no array; or GANG
+        self._sizes: dict[str, int] = {}
         self._kept: set[str] = set()  # children whose parents are kept by transactions before
 
     def refuse(self, result: SubmitResult) -> SubmitResult:
@@ -148,14 +151,37 @@ class Parents:
                 else:
                     self._mods[name] = item.mod
                     self._note_size(known)
+        if absent and (problem := self._member(absent[0], names[absent[0]], read or self._read)):
+            return problem
         return _no_tasks(names, absent) if absent else self._unequal(prepared.spec)
 
     # -- details
 
+    def _member(self, index: int, name: str, read: Read) -> InvalidField | None:
+        """Why the task cannot wait for a member of an array by its name; None if no array has such a one."""
+        member = MemberName.parse(name)
+        if member is None:
+            return None
+        if member.array in self._sizes:
+            is_one = member.index < self._sizes[member.array]
+        else:
+            key = self._keys.task(member.array)
+            item = read(frozenset([key])).get(key)
+            is_one = has_member(item, member)
+            is_one = is_one and item is not None and self._sight.task(member.array, item.mod)
+        if not is_one:
+            return None
+        text = (
+            f"{name} is a member of the array {member.array}, and a task cannot wait for one member: name"
+            f" {member.array}, to wait for all of it, or in another array {member.array} with `index: same`"
+        )
+        return InvalidField(f"after[{index}].task", text)
+
     def _note_size(self, spec: Spec) -> None:
         if len(self._sizes) > MOST_IMAGINED:
             self._sizes.clear()  # what is not known is not checked here: the leader does
-        self._sizes[spec.id] = spec.array.size if spec.array is not None and not spec.array.gang else 0
+        array = spec.array
+        self._sizes[spec.id] = 0 if array is None else GANG if array.gang else array.size
 
     def _unequal(self, spec: Spec) -> InvalidField | None:
         """Why members cannot wait each for one of an array, as far as its size is known; None if they can."""
@@ -163,11 +189,15 @@ class Parents:
             size = self._sizes.get(dependency.task) if dependency.is_paired else None
             if size is None or spec.array is None or size == spec.array.size:
                 continue
-            what = f"has {size:,} members" if size else "is no array, or a gang"
-            text = (
-                f"is `same`, but {dependency.task} {what}, and this array has {spec.array.size:,}: leave it"
-                " out, to wait for all of it, or give both as many members"
-            )
+            text = f"is `same`, but {dependency.task}"
+            if size > 0:
+                text += (
+                    f" has {size:,} members, and this array has {spec.array.size:,}: leave it out, to wait"
+                    " for all of it, or give both as many members"
+                )
+            else:
+                what = "a gang, whose members end together" if size == GANG else "no array"
+                text += f" is {what}: leave it out, to wait for the end of {dependency.task}"
             return InvalidField(f"after[{index}].index", text)
         return None
 

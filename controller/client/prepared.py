@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from controller.core.model import codec
+from controller.core.model.arrays import MemberName
 from controller.core.model.default_resources import default_resources, with_origin
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.op import NO_OP, Op
@@ -104,6 +105,15 @@ def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> 
     except InvalidField as error:
         raise with_origin(error, spec, filled, record.pool) from None
     return Prepared(spec, named, raw, record.mod, position)
+
+
+def has_member(stored: KeyValue | None, member: MemberName) -> bool:
+    """Whether the stored task of that name is an array that has this member."""
+    try:
+        spec = codec.decode_spec(member.array, stored.value).spec if stored is not None else None
+    except CorruptValue:
+        return False
+    return spec is not None and spec.array is not None and member.index < spec.array.size
 
 
 def compare(new: Prepared, stored: KeyValue) -> SubmitResult:

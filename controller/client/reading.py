@@ -20,7 +20,9 @@ from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
+from controller.views.absent import why_absent
 from controller.views.array_changes import is_array_or_member, names_of
+from controller.views.pairs import around
 from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
@@ -133,7 +135,9 @@ class Reading:
         """One task, with what it waits for. Raises NotFound."""
         model = self.tasks(task_id)
         view = self.found(model, task_id, alone=True)
-        parents = [each.task for each in view.spec.after] if view.spec is not None else []
+        member = around(model, task_id)
+        spec = member.array.spec if member is not None else view.spec
+        parents = [each.task for each in spec.after] if spec is not None else []
         if not parents:
             return view
         model = self.tasks(task_id, *parents) if len(parents) < FEW else self.model(*OF_TASKS)
@@ -143,14 +147,14 @@ class Reading:
         """The task in this model, which has no other tasks if it is `alone`. Raises NotFound."""
         view = task_view(model, task_id, alone=alone)
         if view is None:
-            raise self.no_task(task_id)
+            raise self.no_task(task_id, why_absent(model, task_id))
         return view
 
-    def no_task(self, task_id: str) -> NotFound:
-        """The error for a task that does not exist."""
-        return NotFound(
-            f"there is no task {task_id!r} in cluster {self._keys.cluster!r}: see `tally get tasks`"
-        )
+    def no_task(self, task_id: str, why: str = "") -> NotFound:
+        """The error for a task that does not exist, and why, if that is known."""
+        cluster = self._keys.cluster
+        why = why or "see `tally get tasks`"
+        return NotFound(f"there is no task {task_id!r} in cluster {cluster!r}: {why}")
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Outputs.kept_log`."""

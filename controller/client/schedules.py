@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from controller.client.calls import Calls
+from controller.client.calls import FEW, Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
 from controller.client.prepared import prepare
 from controller.client.reading import Reading
 from controller.client.submission import ONLY_ATTESTED
 from controller.client.views import ApplyResult
-from controller.core.model import attested, codec, schedules
+from controller.core.model import attested, blocks, codec, schedules
 from controller.core.model.attested import Attestation
 from controller.core.model.features import SCHEDULES, needed_by_spec
 from controller.core.model.scalars import parse_name
@@ -41,7 +41,7 @@ from controller.store.base import (
     Write,
     new_op,
 )
-from controller.views.schedules import ScheduleView, foreseen_by, schedule_view, schedule_views
+from controller.views.schedules import ScheduleView, named_live, schedule_view, schedule_views
 
 PARTS = tuple(f"{kind}/" for kind in (KIND, STATES, ATTESTED))
 May = Callable[[Schedule | None, bool], None]
@@ -77,14 +77,17 @@ class Schedules:
 
     def all(self) -> list[ScheduleView]:
         """All schedules, sorted by name."""
-        return schedule_views(self._reading.model(*PARTS), self._calls.clock.wall())
+        model = self._reading.model(*PARTS)
+        live = named_live(model)
+        tasks = self._reading.tasks(*live) if len(live) <= FEW else self._reading.model("tasks/", "states/")
+        return schedule_views(model, self._calls.clock.wall(), tasks)
 
     def get(self, name: str) -> ScheduleView:
         """One schedule. Raises NotFound, InvalidField."""
         parts = [f"{kind}/{parse_schedule_name(name)}" for kind in (KIND, STATES, ATTESTED)]
         model = self._reading.model(*parts)
-        live = foreseen_by(model, name)
-        tasks = (f"{kind}/{task_id}" for task_id in live for kind in ("tasks", "states"))
+        live = named_live(model)
+        tasks = (f"{kind}/{task_id}" for task_id in live for kind in ("tasks", "states", blocks.KIND))
         model = self._reading.model(*parts, "pools/", *tasks)
         view = schedule_view(model, name, self._calls.clock.wall(), foresee=True)
         if view is None:

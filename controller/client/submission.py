@@ -19,10 +19,11 @@ import msgspec
 
 from controller.client.newcomers import Newcomers
 from controller.client.parents import AT_ONCE, Parents, Read
-from controller.client.prepared import Prepared, SubmitResult, compare, prepare
+from controller.client.prepared import Prepared, SubmitResult, compare, has_member, prepare
 from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
+from controller.core.model.arrays import MemberName
 from controller.core.model.attested import Attestation
 from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
@@ -51,6 +52,7 @@ _IS_MEMBER = (
     "{} is the name of a member of an array that is under way: submit it again when that has ended, or use"
     " another name"
 )
+_OF_ARRAY = "{} is the name of a member of the array {}: use another name"
 
 
 ONLY_ATTESTED = (
@@ -127,6 +129,7 @@ class Submission:
         self._newcomers = newcomers
         self._allows = allows
         self._parents = Parents(keys, lambda _: {})
+        self._seen: dict[str, int] = {}  # key of the task of which one may be a member by its name → its mod
 
     def run(self, tasks: Iterable[object], parents: Parents) -> Iterator[SubmitResult]:
         """Submit each task. Invalid tasks and conflicts are results; they do not stop the others.
@@ -143,6 +146,10 @@ class Submission:
                 yield parents.refuse(prepared)
                 continue
             task_id, after = prepared.spec.id, len(prepared.spec.after)
+            member = MemberName.parse(task_id)
+            if member is not None and member.array in batch:  # what it is shows once it is stored
+                yield from self._create(batch)
+                batch, compared, size, awaits = {}, set(), 0, 0
             bytes_needed = 3 * len(self._keys.task(task_id)) + 256 + len(codec.encode(prepared.spec))
             bytes_needed += (512 + len(self._attests)) if prepared.attests else 0
             bytes_needed += 512 * min(after, AT_ONCE)
@@ -170,15 +177,20 @@ class Submission:
         checked = [self._check(raw, index) for index, raw in enumerate(tasks)]
         specs = [task.spec for task in checked if isinstance(task, Prepared)]
         named = {self._keys.task(each.task) for spec in specs for each in spec.after}
-        there = read({self._keys.task(spec.id) for spec in specs} | named)
+        members = {spec.id: each for spec in specs if (each := MemberName.parse(spec.id)) is not None}
+        arrays = {self._keys.task(each.array) for each in members.values()}
+        there = read({self._keys.task(spec.id) for spec in specs} | named | arrays)
         stored = dict(there)
         for task in checked:
             if isinstance(task, SubmitResult):
                 yield parents.refuse(task)
                 continue
             key = self._keys.task(task.spec.id)
+            member = members.get(task.spec.id)
             if (found := stored.get(key)) is not None:
                 yield parents.refuse(compare(task, found))
+            elif member is not None and has_member(stored.get(self._keys.task(member.array)), member):
+                yield parents.refuse(task.result("conflict", _of_array(member)))
             elif task.spec.after and (problem := parents.missing(task, parents.imagined, lambda _: there)):
                 yield parents.refuse(task.invalid(problem))
             else:
@@ -237,6 +249,9 @@ class Submission:
                 stored = answer.current.get(self._keys.task(task_id))
                 if stored is not None:
                     yield parents.refuse(compare(batch.pop(task_id), stored))
+                elif refused := self._learn_array(batch[task_id], answer):
+                    del batch[task_id]
+                    yield parents.refuse(refused)
                 elif (status := answer.current.get(self._keys.state(task_id))) is not None:
                     left = batch.pop(task_id).result("conflict", _why_taken(task_id, status))
                     yield parents.refuse(left)
@@ -250,6 +265,19 @@ class Submission:
                 batch = {
                     task_id: prepared for task_id, prepared in again.items() if isinstance(prepared, Prepared)
                 }
+
+    def _learn_array(self, prepared: Prepared, answer: Refused) -> SubmitResult | None:
+        """Note what has the name of the array of which the task would be a member by its own name.
+
+        Returns why the task is refused, if that array has such a member: it would fail for the taken name.
+        """
+        member = MemberName.parse(prepared.spec.id)
+        key = self._keys.task(member.array) if member is not None else ""
+        if member is None or key not in answer.current:
+            return None
+        found = answer.current[key]
+        self._seen[key] = found.mod if found is not None else 0
+        return prepared.result("conflict", _of_array(member)) if has_member(found, member) else None
 
     def _created(self, prepared: Prepared) -> SubmitResult:
         result, note = prepared.result("created"), self._newcomers.tell(prepared.spec)
@@ -269,8 +297,12 @@ class Submission:
 
     def _checked(self, prepared: Prepared) -> dict[str, int]:
         """The keys that the spec was checked against, with their mods."""
-        features = {self._keys.engine: prepared.engine_mod} if prepared.engine_mod else {}
-        return {self._keys.pool(prepared.spec.pool): prepared.pool_mod, **features}
+        more = {self._keys.engine: prepared.engine_mod} if prepared.engine_mod else {}
+        member = MemberName.parse(prepared.spec.id)
+        if member is not None:
+            key = self._keys.task(member.array)
+            more[key] = self._seen.get(key, 0)
+        return {self._keys.pool(prepared.spec.pool): prepared.pool_mod, **more}
 
     def _creation(self, batch: Mapping[str, Prepared]) -> Transaction:
         op, now = new_op(), self._clock.now()
@@ -300,6 +332,10 @@ class Submission:
             ),
             op=op,
         )
+
+
+def _of_array(member: MemberName) -> str:
+    return _OF_ARRAY.format(member, member.array)
 
 
 def _why_taken(task_id: str, item: KeyValue) -> str:

@@ -25,6 +25,7 @@ from controller.endpoint.route import Ask, Route
 from controller.endpoint.sharing_documents import OwnerList, owner_document
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
+from controller.views.absent import why_absent
 from controller.views.dependencies import neighbours, parents_of
 from controller.views.freshness import Freshness
 from controller.views.pools import (
@@ -145,9 +146,9 @@ class ReadApi:
         name = ask.path["id"]
         with self.view.reading() as model:
             task = find_task(model, name)
-            after = parents_of(model, name)
+            after, why = parents_of(model, name), why_absent(model, name)
         if task is None:
-            raise _no_task(name)
+            raise _no_task(name, why)
         return _json(documents.document(task, after))
 
     def neighbours(self, ask: Ask) -> Response:
@@ -157,8 +158,9 @@ class ReadApi:
             found = neighbours(
                 model, name, direction=wanted["direction"], depth=wanted["depth"], limit=wanted["limit"]
             )
+            why = why_absent(model, name)
         if found is None:
-            raise _no_task(name)
+            raise _no_task(name, why)
         return _json(found)
 
     def pools(self, _: Ask) -> Response:
@@ -279,8 +281,9 @@ def _too_many_streams() -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
-def _no_task(name: str) -> Problem:
-    detail = f"there is no task {name[:80]!r}; it may have been removed after its retention"
+def _no_task(name: str, why: str = "") -> Problem:
+    why = why or "it may have been removed after its retention"
+    detail = f"there is no task {name[:80]!r}; {why}"
     return Problem(HTTPStatus.NOT_FOUND, detail)
 
 

@@ -219,7 +219,8 @@ ROUTES: tuple[Route, ...] = (
         "/v1/events",
         "streamEvents",
         "Changes of tasks as server-sent events: submitted, status, removed, quarantined; array, when members"
-        " of one have changed; leader; gap when events were missed.",
+        " of one have changed; leader; gap when events were missed. The state in `status` is that of the"
+        " record: an array has begun without a change of it, and /v1/tasks/{id} tells how it is shown.",
         ReadApi.events,
         "text/event-stream",
         parameters=(query.AFTER,),

@@ -172,7 +172,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
         documents.Waited(
             revision=revision,
             items=[documents.task_document(view, ask.caller) for view in views.values()],
-            missing={task_id: api.service.no_task(task_id) for task_id in sorted(ids - views.keys())},
+            missing=api.service.no_tasks(ask.caller, sorted(ids - views.keys())),
         )
     )
 

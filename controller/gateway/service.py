@@ -39,6 +39,7 @@ from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
+from controller.views.absent import why_absent
 from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
@@ -78,21 +79,23 @@ class Service:
 
     # -- reading
 
-    def no_task(self, task_id: str) -> str:
-        """What is told of a task that does not exist, as far as the caller may know."""
-        return str(self._reading.no_task(task_id))
+    def no_tasks(self, caller: Caller, task_ids: Iterable[str]) -> dict[str, str]:
+        """What is told of each of these, which do not exist, as far as the caller may know."""
+        with self._standby.reading() as model:
+            found = {name: why_absent(model, name, caller.sees) for name in task_ids}
+        return {name: str(self._reading.no_task(name, why)) for name, why in found.items()}
 
     def task(self, caller: Caller, task_id: str) -> TaskView:
         """One task. Raises NotFound, and InvalidField for what cannot be a task's name."""
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
-            return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id)
+            return self.found(caller, task_view(model, task_id, sees=caller.sees), task_id, model)
 
     def of_array(self, caller: Caller, task_id: str, look: Callable[[Model], T | None]) -> T:
         """What `look` finds of an array's members; None: it is none. Raises as `task`, and UserError."""
         parse_name(task_id, "id", "a task id")
         with self._standby.reading() as model:
-            self.found(caller, task_view(model, task_id, alone=True), task_id)
+            self.found(caller, task_view(model, task_id, alone=True), task_id, model)
             found = look(model)
         if found is None:
             raise no_array(task_id)
@@ -107,8 +110,9 @@ class Service:
             found = neighbours(
                 model, task_id, direction=direction, depth=depth, limit=limit, sees=caller.sees
             )
+            why = why_absent(model, task_id, caller.sees)
         if found is None:
-            raise self._reading.no_task(task_id)
+            raise self._reading.no_task(task_id, why)
         return found
 
     def task_ids(
@@ -142,7 +146,7 @@ class Service:
     def explain(self, caller: Caller, task_id: str) -> str:
         """Why the task waits, runs or ended, in one sentence. Raises NotFound."""
         with self._standby.reading() as model:
-            view = self.found(caller, task_view(model, task_id), task_id)
+            view = self.found(caller, task_view(model, task_id), task_id, model)
             text = explain(model, task_id, self._calls.clock.now(), caller.sees)
             if caller.rights.may_read_all:
                 return text
@@ -246,10 +250,10 @@ class Service:
 
     # -- details
 
-    def found(self, caller: Caller, view: TaskView | None, task_id: str) -> TaskView:
-        """The view of the task, as the caller may read it. Raises NotFound."""
+    def found(self, caller: Caller, view: TaskView | None, task_id: str, model: Model) -> TaskView:
+        """The view of the task, which is of this model, as the caller may read it. Raises NotFound."""
         if view is None or not caller.rights.allows(Right.READ, view.owner):
-            raise self._reading.no_task(task_id)
+            raise self._reading.no_task(task_id, why_absent(model, task_id, caller.sees))
         return view
 
 

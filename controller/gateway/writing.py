@@ -22,7 +22,7 @@ from controller.client.reading import Reading
 from controller.client.requests import Requests
 from controller.client.schedules import Schedules
 from controller.client.submission import Denied, KnownPools, Submission
-from controller.client.views import RequestResult, TaskView
+from controller.client.views import RequestResult, TaskView, task_view
 from controller.core.model.features import ATTESTED
 from controller.core.model.model import Model
 from controller.core.model.schedules import Schedule
@@ -201,7 +201,8 @@ class Writing:
         `create` is the create revision of its spec as the caller knows it; 0 if it does not say.
         """
         # of the store, since the model may be behind: what is authorised is compared in the transaction
-        view = self._service.found(caller, self._stored(task_id), task_id)
+        model = self._reading.tasks(task_id)
+        view = self._service.found(caller, task_view(model, task_id, alone=True), task_id, model)
         if create not in (0, view.create_revision):
             raise self._reading.no_task(task_id)
         if not caller.rights.allows(Right.CANCEL, view.owner):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from controller.core.model import blocks
+from controller.core.model.array import has_run
 from controller.core.model.array_records import Array, fate_of, member_spec
 from controller.core.model.arrays import ALL, MemberName, Ranges
 from controller.core.model.blocks import LENGTH, STATES, Fate, MemberOutcome
@@ -29,7 +30,6 @@ UNREADABLE = "Unreadable"
 
 WAITING_MEMBER = "Waiting"
 """The state of a member that has not begun, or is to run again."""
-
 MEMBER_STATES = (WAITING_MEMBER, *(state.value for state in State if state is not State.CREATED))
 FIRST_FAILED = 5  # failed members that a progress names
 PAGE = 100  # members of a page, unless the reader asks for more or fewer
@@ -124,11 +124,9 @@ class MemberFacts(NamedTuple):
 
 
 def shown_state(task: Task) -> State:
-    """The state in which a task is shown. An array is Running while any of its members is under way."""
-    array = task.array
-    if array is not None and task.state in WAITING and _is_any_under_way(array):
-        return State.RUNNING
-    return task.state
+    """The state in which a task is shown. An array is Running from its first attempt to its end."""
+    runs = task.array is not None and task.state in WAITING and _runs(task.array)
+    return State.RUNNING if runs else task.state
 
 
 def is_hidden(task: Task) -> bool:
@@ -233,7 +231,8 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
     never_ran = fate.outcome is MemberOutcome.WAITING and never_begin(array)
     state = State.CANCELLED if never_ran else _STATES[fate.outcome]
     reason = array.task.status.reason if never_ran and array.task.status else fate.reason
-    if state is State.CREATED and fate.attempts:
+    so_far = _so_far(array, fate)
+    if state is State.CREATED and so_far:
         state = State.WAITING_RETRY
     status = None
     if state is not State.CREATED:
@@ -243,11 +242,17 @@ def member_without_status(model: Model, name: str) -> MemberFacts | None:
             index=member.index,
             pool=array.spec.pool,
             owner=array.spec.owner,
-            attempt=fate.attempts,
+            attempt=so_far,
             exit_code=fate.exit_code,
             reason=reason,
         )
     return MemberFacts(member, array.task, spec, state, status, revision)
+
+
+def _so_far(array: Array, fate: Fate) -> int:
+    """How many attempts a member had that is not under way. Of a gang that waits, as many as the gang."""
+    gang = array.task if array.is_gang else None
+    return gang.attempt if gang is not None and gang.state in WAITING else fate.attempts
 
 
 def never_begin(array: Array) -> bool:
@@ -282,7 +287,10 @@ def counts_of(array: Array) -> dict[str, int]:
 # -- details
 
 
-def _is_any_under_way(array: Array) -> bool:
+def _runs(array: Array) -> bool:
+    """Whether any member has begun an attempt; of a gang, whose earlier rounds are over, is any under way."""
+    if not array.is_gang:
+        return has_run(array)
     return array.running > 0 or any(member.state not in FINISHED for member in array.members.values())
 
 
@@ -375,7 +383,7 @@ def _of_block(array: Array, index: int, fate: Fate) -> MemberView:
         assert array.task is not None
         reason = array.task.status.reason if array.task.status is not None else ""
         return MemberView(index=index, name=name, role=role, state=State.CANCELLED, reason=reason)
-    return _of_fate(index, name, role, fate)
+    return _of_fate(index, name, role, fate._replace(attempts=_so_far(array, fate)))
 
 
 def _of_fate(index: int, name: str, role: str, fate: Fate) -> MemberView:

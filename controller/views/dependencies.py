@@ -14,13 +14,16 @@ from itertools import chain, zip_longest
 from msgspec import Struct, field
 
 from controller.core.model.after import Dependency, Index, When
+from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import STATES
 from controller.core.model.dependencies import gate_for
 from controller.core.model.gates import Gate, meets
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.paired import REFUSALS
+from controller.core.model.paired import REFUSALS, Former
 from controller.core.model.records import Task
+from controller.views import pairs
+from controller.views.pairs import Around
 from controller.views.tasks import find_task, is_listed, state_of
 
 DEPTH = 2
@@ -106,6 +109,7 @@ def wish(when: When, index: Index) -> str:
 class NeighboursView(Struct, frozen=True, kw_only=True):
     """A task, what it waits for and what waits for it, over so many steps; the nearest nodes come first.
 
+    Of a member of an array, it is that of its array, whose name is then `id`, and `member` is its own name.
     `truncated`: the limit was reached, and there is more. `deeper`: there is more beyond the last step.
     `hidden` is how many tasks the reader may not see; from these the look went no further.
     """
@@ -116,10 +120,16 @@ class NeighboursView(Struct, frozen=True, kw_only=True):
     truncated: bool = False
     deeper: bool = False
     hidden: int = 0
+    member: str = ""
 
 
 def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[ParentView, ...]:
-    """What the task waits for, in the order of its spec. Parents that cannot be seen have no state."""
+    """What the task waits for, in the order of its spec. Parents that cannot be seen have no state.
+
+    A member of an array waits for what its array does; with `index: same`, for the member of its index.
+    """
+    if (member := pairs.around(model, task_id)) is not None:
+        return tuple(_of_member(model, member, each, former, sees) for each, former in member.pairs())
     task = model.tasks.get(task_id)
     if task is None or task.spec is None or "tasks" in task.frozen:
         return ()
@@ -133,6 +143,32 @@ def parents_of(model: Model, task_id: str, sees: Sees | None = None) -> tuple[Pa
         )
         for each in task.spec.after
     )
+
+
+def _of_member(
+    model: Model, member: Around, dependency: Dependency, former: Former | None, sees: Sees | None
+) -> ParentView:
+    """What a member waits for: a task, or the member of its index of an array."""
+    name, index = dependency.task, member.index
+    other = model.tasks.get(name)
+    if former is None:
+        verdict, state = verdict_of(model, member.array, dependency), _state(other, sees)
+    else:
+        verdict, state = _of_index(former, index), None
+        if other is not None and (sees is None or sees(other)):
+            state = pairs.state_of_pair(model, name, index)
+        name = str(MemberName(name, index))
+    if member.has_begun and verdict is not ParentVerdict.MET:
+        verdict = ParentVerdict.PAST
+    return ParentView(task=name, when=dependency.when, verdict=verdict, state=state, index=dependency.index)
+
+
+def _of_index(former: Former, index: int) -> ParentVerdict:
+    if former.parent is None:
+        return ParentVerdict.UNKNOWN
+    if former.is_met(index):
+        return ParentVerdict.MET
+    return ParentVerdict.UNFINISHED if pairs.is_unfinished(former, index) else ParentVerdict.UNMET
 
 
 def waits_for(parents: Iterable[ParentView], state: State | None) -> int:
@@ -217,7 +253,12 @@ def neighbours(
     limit: int = NODES,
     sees: Sees | None = None,
 ) -> NeighboursView | None:
-    """The neighbourhood of a task; None if there is no such task, as far as the reader may see."""
+    """The neighbourhood of a task; None if there is no such task, as far as the reader may see.
+
+    Of a member, it is that of its array: others name the array alone.
+    """
+    around = pairs.around(model, task_id)
+    member, task_id = (task_id, around.array.id) if around is not None else ("", task_id)
     task = model.tasks.get(task_id)
     if task is None or not is_listed(task) or (sees is not None and not sees(task)):
         return None
@@ -231,6 +272,7 @@ def neighbours(
         truncated=look.is_cut,
         deeper=look.is_deeper,
         hidden=len(look.hidden),
+        member=member,
     )
 
 

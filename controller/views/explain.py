@@ -16,6 +16,7 @@ from controller.core.model.requests import ON_HOLD, RequestKind
 from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status
 from controller.core.planning.attestation import is_unreadable, unattested
+from controller.views.absent import why_taken
 from controller.views.dependencies import Sees
 from controller.views.explain_arrays import (
     explain_array,
@@ -23,7 +24,13 @@ from controller.views.explain_arrays import (
     explain_folded,
     explain_member_ended,
 )
-from controller.views.explain_dependencies import explain_gate, explain_kept, never_again, retry_from
+from controller.views.explain_dependencies import (
+    explain_gate,
+    explain_kept,
+    failed_after,
+    never_again,
+    retry_from,
+)
 from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
 from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
@@ -84,7 +91,9 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
         sentence = f"{sentence}{explain_preempted(task)}{_engineless(model, now)}"
     else:
         sentence = f"{_waiting(model, task, now, sees)}{explain_preempted(task)}{_engineless(model, now)}"
-    return f"{sentence}{_requests(task)}{_leaderless(model, task)}."
+    taken = why_taken(model, task_id, sees) if not task.member_of else ""
+    besides = f"; {taken}" if taken else ""
+    return f"{sentence}{_requests(task)}{_leaderless(model, task)}{besides}."
 
 
 # -- finished
@@ -98,7 +107,8 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         return told
     sentence = f"{task.id} ended as {status.state} at {at(status.finished_at)}"
     if task.array is None or task.array.is_gang:
-        sentence += f", after {counted(status.attempt, 'attempt')}"
+        ran = f"after {counted(status.attempt, 'attempt')}" if status.attempt else "and never ran"
+        sentence += f", {ran}"
     if because := because_of(status):
         sentence += f": {because}"
     left = status.finished_at + task.retention_seconds - now
@@ -113,9 +123,12 @@ def _finished(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         return sentence
     if never := never_again(model, task, sees):
         return f"{sentence}; {never}"
-    again = retry_from(model, task, sees) or (explain_ended(task.array) if task.array is not None else "")
+    first = retry_from(model, task, sees)
+    again = first or (explain_ended(task.array) if task.array is not None else "")
     again = again or f"`tally retry {task.id}` runs it again"
-    return f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
+    after = failed_after(model, task, sees) if not first else ""  # `first` goes down to all of them
+    sentence = f"{sentence}, and {again}{'' if kept and left <= 0 else ' before that'}"
+    return f"{sentence}; {after}" if after else sentence
 
 
 # -- waiting

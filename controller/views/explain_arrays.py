@@ -14,6 +14,7 @@ from controller.core.model.paired import REFUSALS, SKIPPED
 from controller.core.model.printable import counted
 from controller.core.model.records import Task
 from controller.core.model.requests import Request, RequestKind
+from controller.core.planning.arrays import refusal
 from controller.core.planning.folding import NAME_TAKEN
 from controller.views.arrays import (
     UNREADABLE,
@@ -25,7 +26,7 @@ from controller.views.arrays import (
     shown_state,
 )
 from controller.views.dependencies import Sees
-from controller.views.explain_dependencies import retry_from
+from controller.views.explain_dependencies import failed_after, retry_from, skipped_of
 from controller.views.words import NAMED, span, words_of
 
 _CARRIED_OUT = (RequestKind.CANCEL, RequestKind.RETRY)
@@ -77,15 +78,17 @@ def explain_array(task: Task, array: Array, waits: Callable[[], str]) -> str:
 def explain_ended(array: Array) -> str:
     """The command that runs again what has not succeeded in an array that has ended."""
     failed, cancelled = array.counts[MemberOutcome.FAILED], array.counts[MemberOutcome.CANCELLED]
-    name = array.name
+    name, skipped = array.name, skipped_of(array)
     if array.is_gang:
         return f"`tally retry {name}` runs all of its members again"
-    if not failed or not cancelled:
+    rest = f", and skips again the {skipped:,} that {'was' if skipped == 1 else 'were'} not needed"
+    rest = rest if skipped else ""
+    if not failed or cancelled == skipped:
         which = "the failed" if failed else "the cancelled"
-        return f"`tally retry {name}` runs {which} members again" if failed or cancelled else ""
+        return f"`tally retry {name}` runs {which} members again{rest}" if failed or cancelled else ""
     return (
-        f"`tally retry {name}` runs the failed and the cancelled members again (`--failed`: the failed ones"
-        " alone)"
+        f"`tally retry {name}` runs the failed and the cancelled members again{rest} (`--failed`: the failed"
+        " ones alone)"
     )
 
 
@@ -108,7 +111,8 @@ def explain_folded(
         return f"What has become of {name} cannot be read: {_unreadable(found.array.array)}"
     if found.state in FINISHED:
         first = retry_from(model, found.array, sees).rstrip(",")
-        return f"{who} {_fate(found)}{_kept(found.array, now)}{_again(found, first)}"
+        after = failed_after(model, found.array, sees)
+        return f"{who} {_fate(found)}{_kept(found.array, now)}{_again(found, first, after)}"
     again = f"is to run again, after {counted(found.status.attempt, 'attempt')}" if found.status else ""
     array, index = found.array.array, found.member.index
     pair = ""
@@ -233,7 +237,7 @@ def _kept(array: Task, now: float) -> str:
     return f"; it is known until {array.id} is removed, {f'in {span(left)}' if left > 0 else 'which is due'}"
 
 
-def _again(found: MemberFacts, first: str) -> str:
+def _again(found: MemberFacts, first: str, after: str) -> str:
     array, reason = found.array, found.status.reason if found.status is not None else ""
     if found.state is State.SUCCEEDED or array.state is State.SUCCEEDED:
         return ""
@@ -241,7 +245,8 @@ def _again(found: MemberFacts, first: str) -> str:
         return f"; `tally retry {array.id}` runs the whole {'gang' if array.array.is_gang else 'array'}"
     if reason in REFUSALS and array.array is not None and array.array.paired is not None:
         return "; it is not needed" if reason == SKIPPED else f"; {first}" if first else ""
-    if array.array is not None and array.array.fails:
+    request = Request(kind=RequestKind.RETRY, members=str(found.member.index))
+    if array.array is not None and array.array.fails and refusal(array, array.array, request):
         again = f"`tally retry {array.id}` runs all that did not succeed"
-        return f"; nothing of it runs while one has failed (fail_fast): {again}"
-    return f"; `tally retry {found.member}` runs it again"
+        return f"; nothing of it runs while another one has failed (fail_fast): {again}"
+    return f"; `tally retry '{array.id}[{found.member.index}]'` runs it again{f'; {after}' if after else ''}"

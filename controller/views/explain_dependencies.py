@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from controller.core.model.after import Dependency, When
+from controller.core.model.array import ended_runs
 from controller.core.model.array_records import Array
 from controller.core.model.blocks import MemberOutcome
 from controller.core.model.gates import Gate
@@ -90,7 +91,13 @@ def _is_unmet(model: Model, task: Task, dependency: Dependency) -> bool:
 
 def _any_ran(array: Array) -> bool:
     """Whether any member has failed that has run."""
-    return any(array.fate(index).attempts for index in array.indexes((MemberOutcome.FAILED,)))
+    return any(fate.attempts for _, _, fate in ended_runs(array, MemberOutcome.FAILED))
+
+
+def skipped_of(array: Array) -> int:
+    """How many members have ended that were not needed."""
+    runs = ended_runs(array, MemberOutcome.CANCELLED)
+    return sum(count for _, count, fate in runs if fate.reason == SKIPPED)
 
 
 def explain_gate(model: Model, task: Task, sees: Sees | None = None) -> str:
@@ -152,7 +159,7 @@ def explain_kept(model: Model, task: Task) -> str:
         if child in model.tasks and _waits(model.tasks[child])
     ]
     if not waiting:
-        return "since a task is being submitted that waits for it"
+        return "since a task that waits for it is being submitted, or was refused within the last minute"
     return f"since {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it"
 
 
@@ -160,8 +167,8 @@ def _all_unknown(array: Array | None) -> bool:
     """Whether all members that have failed did so since those that they waited for are gone."""
     if array is None or array.paired is None or not array.counts[MemberOutcome.FAILED]:
         return False
-    failed = array.indexes((MemberOutcome.FAILED,))
-    return all(array.fate(index).reason == DEPENDENCY_UNKNOWN for index in failed)
+    failed = ended_runs(array, MemberOutcome.FAILED)
+    return all(fate.reason == DEPENDENCY_UNKNOWN for _, _, fate in failed)
 
 
 def _waits(task: Task) -> bool:
@@ -176,8 +183,36 @@ def retry_from(model: Model, task: Task, sees: Sees | None = None) -> str:
     if task.status is None or not (is_array or task.status.reason == DEPENDENCY_FAILED):
         return ""
     names = roots_of(model, task, sees).retryable
-    again = names[0] if len(names) == 1 else "them"
-    return f"{_command(names, ' --downstream')} runs {again} again, and then it," if names else ""
+    if not names:
+        return ""
+    first = model.tasks[names[0]].array
+    of = "what did not succeed of " if first is not None and not first.is_gang and first.has_begun else ""
+    again = f"{of}{names[0]}" if len(names) == 1 else "them"
+    return f"{_command(names, ' --downstream')} runs {again} again, and then it,"
+
+
+def failed_after(model: Model, task: Task, sees: Sees | None = None) -> str:
+    """The command that also runs what never ran because of this task; "" if there is no such task."""
+    failed = [
+        child
+        for child in model.dependencies.children(task.id)
+        if (found := model.tasks.get(child)) is not None
+        and (sees is None or sees(found))
+        and _never_ran(found)
+    ]
+    if not failed:
+        return ""
+    return f"`tally retry --downstream {task.id}` also runs what never ran because of it: {listed(failed)}"
+
+
+def _never_ran(task: Task) -> bool:
+    """Whether it has ended, and it or members of it never ran since another one failed."""
+    status, array = task.status, task.array
+    if status is None or not status.is_finished:
+        return False
+    if array is None or not array.has_begun:
+        return status.reason == DEPENDENCY_FAILED
+    return any(fate.reason == DEPENDENCY_FAILED for _, _, fate in ended_runs(array, MemberOutcome.FAILED))
 
 
 def never_again(model: Model, task: Task, sees: Sees | None = None) -> str:
@@ -194,6 +229,9 @@ def never_again(model: Model, task: Task, sees: Sees | None = None) -> str:
             if each.when is When.FAILED and verdict_of(model, task, each) is ParentVerdict.UNMET
         ]
         more = f" and {len(wanted) - 1} more fail" if len(wanted) > 1 else " fails"
+        if task.array is not None and task.array.has_begun and (skipped := skipped_of(task.array)):
+            were, them = ("member was", "it") if skipped == 1 else ("members were", "them")
+            return f"{skipped:,} {were} not needed, and a retry would skip {them} again"
         return f"it is not needed unless {wanted[0]}{more}" if wanted else ""
     if status.reason != DEPENDENCY_FAILED:
         return ""

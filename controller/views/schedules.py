@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from controller.core.model.cron import ticks_after
-from controller.core.model.lifecycle import State
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.schedules import (
@@ -25,6 +25,7 @@ from controller.core.model.schedules import (
     task_id_of,
 )
 from controller.core.model.task import Spec
+from controller.views.tasks import UNREADABLE, is_listed, state_of
 
 UPCOMING = 5
 AHEAD_SECONDS = 60
@@ -36,7 +37,7 @@ class ScheduleView(Struct, frozen=True, kw_only=True):
 
     `definition` is as `tally apply` takes it; None if it cannot be read, and `problem` then says why.
     `upcoming` are the next ticks, none while it is suspended, or its state cannot be read. `live` are its
-    tasks that had not ended at its last tick, and `waiting` is the tick that waits for their end; 0 for none.
+    tasks of its ticks that have not ended, and `waiting` is the tick that waits for their end; 0 for none.
     `outlook` says, if it is asked for, what keeps the next tick from making a task that can run, as things
     stand; "" for nothing. `recent` are the last outcomes, oldest first, and `counts` all ticks by result,
     since `since`, when the leader first saw the schedule.
@@ -97,11 +98,12 @@ def schedule_view(
     *,
     upcoming: int = UPCOMING,
     foresee: bool = False,
+    tasks: Model | None = None,
 ) -> ScheduleView | None:
     """One schedule, with so many of its next ticks; None if there is none.
 
     `shown`: its definition, as whoever asks may see it. `foresee`: with its outlook; the model then has its
-    pool, and the tasks that its state names as live.
+    pool. `tasks` has the tasks that its state names as live; None: so has the model.
     """
     records = model.schedules
     record, state = records.defined.get(name), records.states.get(name)
@@ -112,7 +114,7 @@ def schedule_view(
     if state is not None:
         facts |= {
             "waiting": state.waiting,
-            "live": state.live,
+            "live": live_tasks(tasks or model, state.live),
             "recent": state.recent,
             "counts": {result.value: count for result, count in sorted(state.counts.items())},
             "cursor": state.cursor,
@@ -136,6 +138,17 @@ def schedule_view(
     return ScheduleView(**facts)
 
 
+def live_tasks(model: Model, names: Iterable[str]) -> tuple[str, ...]:
+    """Of these tasks, those that there are and that have not ended."""
+    found = ((name, model.tasks.get(name)) for name in names)
+    return tuple(name for name, task in found if task and is_listed(task) and state_of(task) not in FINISHED)
+
+
+def named_live(model: Model) -> list[str]:
+    """The tasks that the states of schedules name as live; some may have ended since."""
+    return [name for state in model.schedules.states.values() for name in state.live]
+
+
 def foreseen_by(model: Model, name: str) -> tuple[str, ...]:
     """The tasks on which the outlook of a schedule rests."""
     record, state = model.schedules.defined.get(name), model.schedules.states.get(name)
@@ -154,7 +167,7 @@ def _outlook(model: Model, schedule: Schedule) -> str:
     told = [f"its pool {pool!r} is not defined"] if pool not in model.pools else []
     if live:
         first = live[0]
-        state = first.status.state if first.status is not None else State.CREATED
+        state = state_of(first) or UNREADABLE
         more = f" and {counted(len(live) - 1, 'other')}" if live[1:] else ""
         until = f"{first.id} ({state}){more}"
         if schedule.concurrency is Concurrency.REPLACE:
@@ -166,9 +179,9 @@ def _outlook(model: Model, schedule: Schedule) -> str:
     return "; ".join(told)
 
 
-def schedule_views(model: Model, now: float) -> list[ScheduleView]:
-    """All schedules, sorted by name."""
-    views = (schedule_view(model, name, now) for name in schedule_names(model))
+def schedule_views(model: Model, now: float, tasks: Model) -> list[ScheduleView]:
+    """All schedules, sorted by name; `tasks` has the tasks that their states name as live."""
+    views = (schedule_view(model, name, now, tasks=tasks) for name in schedule_names(model))
     return [view for view in views if view is not None]
 
 
@@ -218,6 +231,8 @@ def explain_schedule(view: ScheduleView, now: float) -> str:
         return f"{view.name} was deleted, and a leader has yet to remove its state"
     if view.suspended:
         return f"{view.name} makes nothing: it is suspended, until `tally resume schedule/{view.name}`"
+    if view.waiting and not view.live:
+        return f"{view.name} makes the tick of {tick_time(view.waiting)} in the leader's next pass"
     if view.waiting:
         waits = f"the tick of {tick_time(view.waiting)} waits until {', '.join(view.live[:3])}"
         more = f" and {len(view.live) - 3} others have" if len(view.live) > 3 else " has"

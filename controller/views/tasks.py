@@ -16,6 +16,7 @@ from controller.core.model.requests import ON_HOLD, Request, RequestKind
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
 from controller.views import arrays
 from controller.views.arrays import ArrayProgress, MemberFacts
+from controller.views.pairs import Around, around, unfinished
 from controller.views.selector import Requirement, selects
 
 UNREADABLE = arrays.UNREADABLE
@@ -90,7 +91,7 @@ def is_listed(task: Task) -> bool:
 def state_of(task: Task) -> State | None:
     """The task's state, as all readers show it; None if its status cannot be read.
 
-    An array is Running while any of its members is under way.
+    An array is Running from its first attempt to its end.
     """
     return None if "states" in task.frozen else arrays.shown_state(task)
 
@@ -144,7 +145,7 @@ def task_facts(model: Model, task: Task) -> TaskFacts:
         ),
         kept_log_revision=model.mod_of(kept_log.KIND, (task.id,)),
         attested_by=attestation.by if attestation is not None else "",
-        waits_for=_unfinished(task),
+        waits_for=_unfinished(model, task),
         progress=arrays.progress_of(task) if "tasks" not in task.frozen else None,
         member_of=task.member_of if "states" not in task.frozen else "",
     )
@@ -169,12 +170,18 @@ def _member_facts(model: Model, found: MemberFacts) -> TaskFacts:
         broken=(),
         kept_log_revision=model.mod_of(kept_log.KIND, (name,)),
         attested_by=attestation.by if attestation is not None else "",
-        waits_for=0,
+        waits_for=_for_member(Around(found.array, found.member.index, status), found.state),
         member_of=found.member.array,
     )
 
 
-def _unfinished(task: Task) -> int:
+def _for_member(member: Around, state: State | None) -> int:
+    return unfinished(member) if state in WAITING else 0
+
+
+def _unfinished(model: Model, task: Task) -> int:
+    if task.member_of and task.state in WAITING and (member := around(model, task.id)) is not None:
+        return unfinished(member)
     gate = task.gate if not task.frozen & {"tasks", "states"} else None
     return len(gate.unfinished) if gate is not None else 0
 

@@ -32,13 +32,15 @@ PAUSE_SECONDS = (0.3, 2.5)
 RECENT = 14  # pieces of which parts are cancelled and retried
 OWNERS = ("vision", "speech", "search", "maps")
 POOL = shared_pool(cpu=6, limit=4)
-SCHEDULES = {
-    "each-latest": ("latest", "allow", "true"),
-    "each-all": ("all", "allow", "true"),
-    "each-forbid": ("latest", "forbid", "sleep 70"),
-    "each-replace": ("latest", "replace", "sleep 75"),
+SCHEDULES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "each-latest": ("latest", "allow", "true", {}),
+    "each-all": ("all", "allow", "true", {}),
+    "each-forbid": ("latest", "forbid", "sleep 70", {}),
+    "each-replace": ("latest", "replace", "sleep 75", {}),
+    "each-array": ("latest", "replace", "sleep 40", {"array": {"size": 5, "max_running": 2}}),
+    "each-gang": ("latest", "replace", "sleep 75", {"array": {"size": 2, "gang": True}}),
 }
-"""Each is due each minute: `catch_up`, `concurrency`, and what its tasks do."""
+"""Each is due each minute: `catch_up`, `concurrency`, what its tasks do, and further fields of them."""
 
 SUCCEEDED, FAILED, CANCELLED = ENDED
 
@@ -98,8 +100,8 @@ class Mix:
         with self._installation.client() as client:
             client.features.enable(*KNOWN)
             client.apply_pool(POOL)
-            for name, (catch_up, concurrency, body) in SCHEDULES.items():
-                task = {**self._task(body), "retention_seconds": 300}
+            for name, (catch_up, concurrency, body, more) in SCHEDULES.items():
+                task = {**self._task(body), "retention_seconds": 300, **more}
                 del task["id"]
                 client.schedules.apply(
                     {
@@ -129,7 +131,7 @@ class Mix:
             for name in SCHEDULES:
                 client.schedules.suspend(name)
             for view in client.tasks():
-                if view.id.startswith("each-") and not view.finished:
+                if view.id.rpartition("-")[0] in SCHEDULES and not view.finished:
                     client.cancel(view.id)
 
     def judge(self, destroyed: set[str]) -> None:

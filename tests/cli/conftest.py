@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -59,6 +63,23 @@ def tally(environment: dict[str, str]) -> Tally:
         return Answer(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@contextmanager
+def reading(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[Popen[str], list[str]]]:
+    """A command as a process of its own, and the lines that it has printed so far."""
+    process = Popen(command, stdout=PIPE, stderr=PIPE, text=True, env={**os.environ, **environment})
+    lines: list[str] = []
+    assert process.stdout is not None
+    read = process.stdout.readline
+    reader = threading.Thread(target=lambda: lines.extend(iter(read, "")), name="reader")
+    reader.start()
+    try:
+        yield process, lines
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
 
 
 @pytest.fixture

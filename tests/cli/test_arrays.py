@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from controller.client import Client
+from controller.core.model.blocks import WAITS, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from controller.core.model.requests import RequestKind
-from tests.cli.conftest import Tally
+from tests.cli.conftest import Tally, reading
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_array_requests import _feature as _feature
-from tests.support.array_records import begin_array, submit_array
+from tests.support.array_records import begin_array, put_block, submit_array
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -55,6 +58,8 @@ def test_get_and_describe(tally: Tally, render: str) -> None:
     told = tally("describe", "task", render).out
     assert "3 of 100 have ended: 96 Waiting, 1 Running, 1 Succeeded, 1 Failed, 1 Cancelled" in told
     assert "First failed" in told
+    assert "Attempt" not in told, "it has none of its own"
+    assert tally("get", "task", render, "--members", "-o", "wide").out.split()[0] == "INDEX"
     assert tally("get", "task", "render[1]").rows()[0][:2] == ["render-i1", "Failed"]
     assert "Member of" in tally("describe", "task", "render[1]").out
 
@@ -150,7 +155,7 @@ def test_ranges_of_members(tally: Tally, client: Client, render: str) -> None:
     assert [row[0] for row in tally("get", "task", "render[7]", "--members").rows()] == ["7"]
     assert "No members found" in tally("get", "task", "render[100-200]").err
     assert "is no array" in tally("get", "task", "render-i1[1-2]").err
-    for asked in (("render[1-2]", "-w"), ("render[1-2]", "--tree"), ("render[1-2]", "render")):
+    for asked in (("render[1-2]", "--spec"), ("render[1-2]", "--tree"), ("render[1-2]", "render")):
         refused = tally("get", "tasks", *asked)
         assert refused.exit_code == 2, refused.err
     for verb in ("logs", "explain", "history", "describe task"):
@@ -164,6 +169,9 @@ def test_a_downstream_retry_takes_no_members(tally: Tally, render: str) -> None:
     assert refused.exit_code == 2
     assert "--downstream" in refused.err
     assert "whole" in refused.err
+    by_name = tally("retry", "render-i1", "--downstream")
+    assert by_name.exit_code == 2
+    assert "name render, of which render-i1 is a member" in " ".join(by_name.err.split())
 
 
 def test_wait_for_ranges(tally: Tally, render: str) -> None:
@@ -174,7 +182,8 @@ def test_wait_for_ranges(tally: Tally, render: str) -> None:
     assert tally("wait", "render[0]", "render-i0").exit_code == 0
     assert tally("wait", "render[0-2,50]", "--timeout", "0.1s").exit_code == 4
     beyond = tally("wait", "render[99-100]")
-    assert (beyond.exit_code, "render-i100" in beyond.err) == (5, True)
+    assert beyond.exit_code == 5
+    assert "render has 100 members, 0 to 99: it has no 100" in " ".join(beyond.err.split())
     many = tally("wait", "render[0-10000]")
     assert (many.exit_code, "10,001 members, but at most 10,000" in many.err.replace("\n", " ")) == (2, True)
 
@@ -231,3 +240,53 @@ def test_all_that_is_under_way_is_in_back_off(tally: Tally, render: str, put_sta
     assert "1 cancelled, 2 wait for their next attempt" in tally("get", "tasks").out
     put_status("render-i4", State.RUNNING, array=render, index=4)
     assert "next attempt" not in tally("get", "tasks").out
+
+
+def test_a_member_that_ended_unrun_has_no_output(tally: Tally, client: Client, render: str) -> None:
+    """As any task that did; and one that has not begun may have some later."""
+    ended = tally("logs", "render[2]")
+    assert ended.exit_code == 5
+    assert "'render-i2' ended as Cancelled without an attempt, and has no output" in ended.err
+    assert "'render-i50' has not started yet" in tally("logs", "render[50]").err
+
+
+def test_another_task_has_the_name_of_a_member(tally: Tally, client: Client, put_raw: PutRaw) -> None:
+    client.submit({"id": "col-i1", "command": ["true"]})
+    submit_array(client, "col", 3)
+    put_block(client, put_raw, "col", WAITS, Fate(MemberOutcome.FAILED, reason="NameTaken"))
+    words = "Member 1 of col never ran, since that task has its name."
+    for verb in ("get task", "get task -o json", "history"):
+        told = tally(*verb.split(), "col[1]")
+        assert (told.exit_code, words in " ".join(told.err.split())) == (0, True), verb
+    for verb in ("explain", "describe task"):
+        assert (
+            "member 1 of col never ran, since another task has its name" in tally(*verb.split(), "col[1]").out
+        )
+    client.submit({"id": "plain-i1", "command": ["true"]})
+    assert "never ran" not in tally("get", "task", "plain-i1").err
+    assert "never ran" not in tally("get", "task", "col-i0").err
+
+
+def test_members_are_watched(
+    environment: dict[str, str], executable: list[str], tally: Tally, render: str, put_status: PutStatus
+) -> None:
+    """Those that are named, each when it changes."""
+    with reading([*executable, "get", "task", "render[2-4]", "-w"], environment) as (process, lines):
+        wait_until(lambda: len(lines) == 4, "the header and the members are printed")
+        put_status("render-i9", State.RUNNING, array=render, index=9)
+        put_status("render-i4", State.RUNNING, array=render, index=4, node="n7")
+        wait_until(lambda: len(lines) == 5, "the change is printed, and no other")
+        assert lines[4].split()[:3] == ["4", "render-i4", "Running"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert "is no array" in tally("get", "task", "render-i1", "--members", "-w").err
+    assert tally("get", "task", "nobody", "--members", "-w").exit_code == 5
+
+
+def test_how_many_members_are_watched_at_once(tally: Tally, client: Client) -> None:
+    submit_array(client, "large", 1001)
+    many = tally("get", "task", "large", "--members", "-w")
+    assert (many.exit_code, "at most 1,000 members can be watched" in many.err.replace("\n", " ")) == (
+        1,
+        True,
+    )

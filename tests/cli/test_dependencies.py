@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
     client.features.enable("arrays")
     submit = partial(tally, "submit")
     assert submit("three", "--array", "3", "--", "true").exit_code == 0
-    assert submit("follows", "--array", "3", "--after", "three:finished:same", "--", "true").exit_code == 0
+    assert submit("follows", "--array", "3", "--after", "three:Finished:Same", "--", "true").exit_code == 0
     (dependency,) = client.get("follows").after
     assert dependency.wish == "finished (same index)"
     answer = submit("four", "--array", "4", "--after", "three:same", "--", "true")
@@ -199,7 +200,9 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
         in submit("e", "--after", "three:same", "--", "x").err
     )
     answer = submit("more", "--array", "3", "--after", "b:same", "--dry-run", "--", "true")
-    assert "after[0].index: is `same`, but b is no array, or a gang" in answer.err
+    assert (
+        "after[0].index: is `same`, but b is no array: leave it out, to wait for the end of b" in answer.err
+    )
     results = client.submit_many(
         [
             {"id": "first", "command": ["true"], "array": {"size": 2}},
@@ -212,3 +215,41 @@ def test_an_array_that_cannot_follow_another_is_refused(tally: Tally, client: Cl
         ]
     )
     assert {each.id: each.outcome for each in results} == {"first": "created", "next": "invalid"}
+
+
+def test_a_member_tells_what_it_waits_for(tally: Tally, client: Client) -> None:
+    """By its own index; what is around it is what is around its array, and so it says."""
+    client.features.enable("arrays")
+    for given in (("cut",), ("render", "--after", "cut:same")):
+        assert tally("submit", *given, "--array", "3", "--", "true").exit_code == 0
+    [after] = tally("get", "task", "render[2]", "-o", "json").document["after"]
+    assert (after["task"], after["index"], after["verdict"]) == ("cut-i2", "same", "unfinished")
+    page = tally("describe", "task", "render-i2").out
+    assert "Waits for: 1 of 1 task" in page
+    [row] = [line.split() for line in page.partition("After:\n")[2].splitlines()[1:]]
+    assert row == ["cut-i2", "succeeded", "(same", "index)", "Created", "unfinished"]
+    tree = tally("get", "task", "render-i2", "--tree")
+    assert (tree.exit_code, tree.out) == (0, tally("get", "task", "render", "--tree").out)
+    assert "└── cut " in tree.out
+    assert "render-i2 is a member of render, whose tree this is" in tree.err
+
+
+def test_a_task_cannot_wait_for_a_member(tally: Tally, client: Client) -> None:
+    """And is told what it can wait for; of a gang, `same` means nothing."""
+    client.features.enable("arrays")
+    client.features.enable("gangs")
+    assert tally("submit", "cut", "--array", "3", "--", "true").exit_code == 0
+    assert tally("submit", "mpi", "--array", "3", "--gang", "--", "true").exit_code == 0
+    told = " ".join(tally("submit", "w", "--after", "cut-i2", "--", "true").err.split())
+    assert "after[0].task: cut-i2 is a member of the array cut, and a task cannot wait for one member" in told
+    assert "there is no task cut-i3" in tally("submit", "w", "--after", "cut-i3", "--", "true").err
+    told = tally("submit", "w", "--array", "3", "--after", "mpi:same", "--", "true").err
+    assert "mpi is a gang, whose members end together: leave it out" in " ".join(told.split())
+    both: list[dict[str, Any]] = [
+        {"id": "new", "command": ["x"], "array": {"size": 2}},
+        {"id": "w", "command": ["x"], "after": ["new-i0"]},
+    ]
+    results = client.submit_many(both, dry_run=True)
+    assert next(each.message for each in results if not each.accepted).startswith(
+        "after[0].task: new-i0 is a member"
+    )

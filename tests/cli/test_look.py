@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Pool, Step
 from controller.engine.process.engine import ProcessEngine
-from tests.cli.conftest import Tally
+from tests.cli.conftest import Tally, reading
 from tests.client.conftest import PutRaw, PutStatus
 from tests.support.waiting import wait_until
 
@@ -310,19 +309,7 @@ def test_watching_ends_quietly_with_ctrl_c(
     environment: dict[str, str], executable: list[str], put_status: PutStatus
 ) -> None:
     """`get tasks -w` prints changes as rows, if the row is another; Ctrl-C is exit 130 without a word."""
-    process = subprocess.Popen(
-        [*executable, "get", "tasks", "-w"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    lines: list[str] = []
-    assert process.stdout is not None
-    read = process.stdout.readline
-    reader = threading.Thread(target=lambda: lines.extend(iter(read, "")), name="reader")
-    reader.start()
-    try:
+    with reading([*executable, "get", "tasks", "-w"], environment) as (process, lines):
         wait_until(lambda: len(lines) == 3, "the header and the tasks are printed")
         put_status("b", State.RUNNING)
         wait_until(lambda: len(lines) == 4, "the change is printed")
@@ -335,10 +322,6 @@ def test_watching_ends_quietly_with_ctrl_c(
         assert process.wait(30) == 130
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
 
 
 def test_a_ctrl_c_while_the_process_ends_is_not_heard() -> None:
@@ -565,3 +548,10 @@ def test_a_flag_that_selects_nothing_of_this_kind_is_refused(tally: Tally) -> No
     for words in (("owners", "--owner", "red"), ("pools", "-l", "a=b"), ("replicas", "--state", "waiting")):
         answer = tally("get", *words)
         assert (answer.exit_code, "does not select" in answer.err) == (2, True), words
+
+
+def test_explain_goes_on_after_a_task_that_does_not_exist(tally: Tally) -> None:
+    answer = tally("explain", "a", "nope", "b")
+    assert answer.exit_code == 5
+    assert [line.split()[0] for line in answer.out.splitlines()] == ["a", "b"]
+    assert "there is no task 'nope'" in answer.err

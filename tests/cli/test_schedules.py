@@ -87,6 +87,7 @@ def test_a_schedule_is_shown_with_its_ticks(tally: Tally, put_raw: PutRaw) -> No
         counts={TickResult.MADE: 1, TickResult.SKIPPED: 7},
         since=1.0,
     )
+    put_raw("tasks/nightly-197001010001", b'{"command":["x"],"pool":"default"}')
     put_raw(f"{STATES}/nightly", encode_state(state, Op("x")))
     (row,) = tally("get", "schedules", "-o", "wide").out.splitlines()[1:]
     assert row.split()[:8] == ["nightly", "30", "2", "*", "*", "*", "Europe/Berlin", "no"]

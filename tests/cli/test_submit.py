@@ -43,9 +43,9 @@ def test_every_flag_reaches_the_spec(tally: Tally, client: Client) -> None:
     """What is given on the command line is what is stored."""
     answer = tally(
         *shlex.split(
-            "submit train-1 --cpu 500m --memory 64Mi --image img:1 --priority 7 --max-attempts 3 --backoff 1m"
+            "submit train-1 --cpu 500m --memory 32Mi --image img:1 --priority 7 --max-attempts 3 --backoff 1m"
             " --deadline 1h --queue-deadline 2h --start-deadline 5m --env A=1 --env B=x=y --label team=ml"
-            " --working-dir /tmp --grace 5s --retention 2d --on-lost 10m --resource memory=32Mi -- sh -c"
+            " --working-dir /tmp --grace 5s --retention 2d --on-lost 10m --resource cpu=500m -- sh -c"
         ),
         "echo $HOME",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -109,5 +110,48 @@ def test_progress_of_a_wait(client: Client, put_raw: PutRaw, put_status: PutStat
 def test_the_name_of_a_member_under_way_is_refused_as_that(client: Client, put_status: PutStatus) -> None:
     submit_array(client, "render", 2)
     put_status("render-i1", State.RUNNING, array="render", index=1)
-    with pytest.raises(Conflict, match="is the name of a member of an array that is under way"):
+    with pytest.raises(Conflict, match="is the name of a member of "):
         client.submit({"id": "render-i1", "command": ["true"]})
+
+
+def test_nobody_takes_the_name_of_a_member_of_a_stored_array(client: Client) -> None:
+    """That member would fail, and by `fail_fast` the array: whoever knows its name could do that."""
+    client.submit({"id": "wide", "command": ["true"], "array": {"size": 3}})
+    client.submit({"id": "plain", "command": ["true"]})
+    for dry_run in (True, False):
+        taken, beyond, beside = client.submit_many(
+            [{"id": name, "command": ["true"]} for name in ("wide-i2", "wide-i3", "plain-i0")],
+            dry_run=dry_run,
+        )
+        assert (taken.outcome, taken.message) == (
+            "conflict",
+            "wide-i2 is the name of a member of the array wide: use another name",
+        )
+        assert (beyond.outcome, beside.outcome) == ("created", "created")
+    both = client.submit_many(
+        [
+            {"id": "new", "command": ["true"], "array": {"size": 2}},
+            {"id": "new-i1", "command": ["true"]},
+            {"id": "new-i2", "command": ["true"]},
+        ]
+    )
+    assert [each.outcome for each in both] == ["created", "conflict", "created"]
+    again = client.submit_many([{"id": "wide-i3", "command": ["true"]}])
+    assert [each.outcome for each in again] == ["unchanged"]
+
+
+def test_an_array_that_is_submitted_meanwhile_is_seen(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its name and the creation."""
+    commit, met = client.store.commit, list[bool]()
+
+    def late(transaction: Any, **more: Any) -> Any:
+        if not met:
+            met.append(True)
+            client.submit({"id": "wide", "command": ["true"], "array": {"size": 3}})
+        return commit(transaction, **more)
+
+    monkeypatch.setattr(client.store, "commit", late)
+    with pytest.raises(Conflict, match="is the name of a member of the array wide"):
+        client.submit({"id": "wide-i1", "command": ["true"]})

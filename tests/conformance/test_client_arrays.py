@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client
+from controller.core.model.blocks import WAITS, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
@@ -35,7 +36,9 @@ def test_a_member_has_a_name_in_each_phase(ways: Ways, array: str) -> None:
         ways.both(lambda client: client.get(f"{array}-i{index}"))
     assert ways.direct.get(f"{array}-i1").state is State.FAILED
     assert ways.direct.get(f"{array}-i4").state is State.CREATED
-    assert "no task" in ways.both(lambda client: client.get(f"{array}-i2000"))
+    beyond = ways.both(lambda client: client.get(f"{array}-i2000"))
+    assert "no task" in beyond
+    assert "render has 2,000 members, 0 to 1999: it has no 2000" in beyond
     view = ways.both(lambda client: client.get(array))
     assert (view.state, view.progress.running, view.progress.first_failed) == (State.RUNNING, 1, (1,))
     assert [each.id for each in ways.both(lambda client: client.tasks())] == [array]
@@ -116,3 +119,50 @@ def test_wait(ways: Ways, array: str, put_raw: PutRaw, put_status: PutStatus) ->
     ways.gateway._http._written = revision
     ways.gateway._http._written = put_status(array, State.SUCCEEDED, attempt=0)
     assert ways.both(lambda client: client.wait([array], timeout_seconds=20))[array].finished
+
+
+def test_what_a_member_waits_for(ways: Ways, array: str, put_raw: PutRaw) -> None:
+    ways.direct.features.enable("dependencies")
+    same = {"task": array, "index": "same"}
+    ways.direct.submit(
+        {"id": "film", "command": ["true"], "array": {"size": 2000}, "after": [same]},
+    )
+    for index, verdict in ((0, "met"), (1, "unmet"), (3, "unfinished"), (1999, "unfinished")):
+        view = ways.both(lambda client: client.get(f"film-i{index}"))
+        assert [(each.task, each.verdict) for each in view.after] == [(f"{array}-i{index}", verdict)]
+    found = ways.both(lambda client: client.neighbours("film-i3"))
+    assert (found.id, found.member, len(found.nodes)) == ("film", "film-i3", 2)
+    assert ways.both(lambda client: client.neighbours(f"{array}-i3")).id == array
+    for verb in ("get", "cancel", "explain", "neighbours"):
+        told = ways.both(lambda client: getattr(client, verb)("film-i2000"))
+        assert "film has 2,000 members, 0 to 1999: it has no 2000" in told
+
+
+def test_a_member_whose_name_is_taken(ways: Ways, put_raw: PutRaw) -> None:
+    ways.direct.submit({"id": "col-i1", "command": ["true"]})
+    submit_array(ways.direct, "col", 3)
+    taken = Fate(MemberOutcome.FAILED, reason="NameTaken")
+    ways.gateway._http._written = put_block(ways.direct, put_raw, "col", WAITS, taken)
+    told = ways.both(lambda client: client.explain("col-i1"))
+    assert told.startswith("col-i1 is next in pool default")
+    assert told.endswith(
+        "; member 1 of col never ran, since another task has its name: rename or remove that one, and run"
+        " `tally retry 'col[1]'`."
+    )
+    assert "never ran" not in ways.both(lambda client: client.explain("col-i0"))
+
+
+def test_a_retry_downstream_is_one_of_whole_tasks(ways: Ways, array: str) -> None:
+    told = ways.both(lambda client: client.downstream.retry(f"{array}-i1"))
+    assert "name render, of which render-i1 is a member" in told
+    assert not ways.direct._reading.tasks(array).tasks[array].requests
+
+
+def test_a_watch_of_an_array_tells_of_its_members(ways: Ways, array: str, put_status: PutStatus) -> None:
+    """One step for each change of a member, by which `tally get task 'NAME[0-9]' -w` lists them again."""
+    for way in (ways.direct, ways.gateway):
+        steps = way.watch_tasks(task_id=array)
+        assert [view.id for view in next(steps)] == [array]
+        put_status(f"{array}-i7", State.RUNNING, array=array, index=7, uid=str(type(way)))
+        assert [view.id for view in next(steps)] == [array]
+        steps.close()

@@ -141,13 +141,23 @@ def test_what_a_newer_release_has_stored_stays(ways: Ways, put_raw: PutRaw) -> N
     assert ways.direct.schedules.get("nightly").problem == ""
 
 
-def test_the_state_is_shown(ways: Ways, put_raw: PutRaw) -> None:
+def test_the_state_is_shown(ways: Ways, put_raw: PutRaw, put_status: PutStatus) -> None:
     """With what became of its last ticks."""
     ways.direct.schedules.apply(nightly())
-    value = encode_state(ScheduleState(cursor=60, create=1, live=("nightly-197001010001",)), Op("x"))
+    names = tuple(f"nightly-19700101000{n}" for n in range(4))
+    value = encode_state(ScheduleState(cursor=60, create=1, live=names), Op("x"))
+    for name in names[:3]:
+        put_raw(f"tasks/{name}", b'{"command":["x"],"pool":"default","resources":{"cpu":"1"}}')
+    put_status(names[0], State.SUCCEEDED)
+    put_status(names[1], State.RUNNING)
     ways.gateway._http._written = put_raw(f"{STATES}/nightly", value)
-    view = ways.both(lambda c: c.schedules.get("nightly"))
-    assert view.live == ("nightly-197001010001",)
+    for suspended in (False, True):
+        view = ways.both(lambda c: c.schedules.get("nightly"))
+        assert view.live == names[1:3], "without what has ended, and what was removed"
+        (listed,) = ways.both(lambda c: c.schedules.all())
+        assert (listed.live, listed.suspended) == (names[1:3], suspended)
+        ways.direct.schedules.suspend("nightly")
+        ways.gateway._http._written = ways.direct.store.get("x", deadline=float("inf"))[1]
 
 
 def test_the_next_ticks_are_those_after_the_time_of_the_calendar(

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.core.model import codec
+from controller.core.model.arrays import MAX_ARRAY_ID
 from controller.core.model.cron import (
     MOST_KEPT,
     due_between,
@@ -306,3 +307,16 @@ def test_a_schedule_that_comes_in_pages_or_twice_is_known_once() -> None:
     found.apply(Change(STATES, ("s",), b"{", 13, 13))
     assert not found.schedules.names
     assert (STATES, ("s",)) in found.quarantine
+
+
+def test_a_schedule_of_arrays_has_a_shorter_name() -> None:
+    """The error names the field that the user wrote, and how long it may be."""
+    fields = {"cron": "* * * * *", "task": {**TASK, "array": {"size": 2}}}
+    for length in range(30, 40):
+        if length <= 31:
+            schedule = parse_schedule({"name": "n" * length, **fields})
+            assert len(spec_of(schedule, 60).id) <= MAX_ARRAY_ID
+            continue
+        with pytest.raises(InvalidField, match=f"has {length} characters, but at most 31") as refused:
+            parse_schedule({"name": "n" * length, **fields})
+        assert refused.value.field == "name"

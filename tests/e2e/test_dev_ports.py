@@ -135,8 +135,8 @@ OTHERS = {"TALLY_ETCD": "http://127.0.0.1:1", "TALLY_CLUSTER": "other"}
 @pytest.mark.parametrize(
     ("data_dir", "set_by_user"),
     [
-        (".tally", {}),
         ("else where", OTHERS),
+        pytest.param(".tally", {}, marks=pytest.mark.slow),
         pytest.param(".tally", OTHERS, marks=pytest.mark.slow),
         pytest.param("else where", {}, marks=pytest.mark.slow),
     ],

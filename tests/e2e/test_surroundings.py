@@ -24,7 +24,7 @@ Start = Callable[..., "Controller"]
 class Controller:
     """One `tally controller` process and what it says."""
 
-    def __init__(self, log: Path, *flags: str, **environment: str) -> None:
+    def __init__(self, log: Path, *flags: str, status: str = "127.0.0.1:0", **environment: str) -> None:
         self._log = log
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TALLY_")}
         with log.open("wb") as output:
@@ -37,7 +37,7 @@ class Controller:
                     "--engine",
                     "null",
                     "--status",
-                    "127.0.0.1:0",
+                    status,
                     *flags,
                 ],
                 stdout=output,
@@ -97,7 +97,7 @@ def test_wrong_settings_end_it_at_once(start: Start) -> None:
 def test_a_status_address_in_use_is_named(start: Start, etcd_factory: EtcdFactory) -> None:
     etcd = etcd_factory.start()
     taken = f"127.0.0.1:{etcd.config.client_port}"
-    assert taken in start("--etcd", etcd.url, "--status", taken).exits(1)
+    assert taken in start("--etcd", etcd.url, status=taken).exits(1)
 
 
 def test_it_waits_for_an_etcd_that_does_not_answer_yet(start: Start, etcd_factory: EtcdFactory) -> None:

@@ -60,6 +60,7 @@ def test_the_graph_around_a_task(http: httpx.Client, view: ModelView) -> None:
         "truncated": False,
         "deeper": False,
         "hidden": 0,
+        "member": "",
     }
     up = http.get("/v1/tasks/c/neighbours?direction=up&depth=1").json()
     assert ([node["id"] for node in up["nodes"]], up["deeper"]) == (["c", "b"], True)

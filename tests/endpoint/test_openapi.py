@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,6 +38,16 @@ def test_the_document_describes_every_route_and_nothing_else(http: httpx.Client)
         assert {"200", *(str(int(status)) for status in route.problems)} <= set(answers)
         assert (answers.pop("401", None) is None) is route.is_probe
         assert all(set(answer["headers"]) == set(HEADERS) for answer in answers.values())
+
+
+def test_the_reference_names_every_path() -> None:
+    """In its section about HTTP, as `tasks/NAME/members`."""
+    text = (Path(__file__).parents[2] / "deploy" / "reference.md").read_text()
+    section = text.partition("## HTTP API")[2].partition("\n## ")[0]
+    for route in ROUTES:
+        if route.path.startswith("/v1/"):
+            path = re.sub(r"\{[a-z_]+\}", "NAME", route.path.removeprefix("/v1/"))
+            assert f"`{path}`" in section
 
 
 def test_every_route_answers_as_described(http: httpx.Client, view: ModelView) -> None:

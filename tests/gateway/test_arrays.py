@@ -7,11 +7,12 @@ import json
 import pytest
 
 from controller.client import Client
+from controller.core.model.blocks import WAITS, Fate, MemberOutcome
 from controller.core.model.lifecycle import State
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As
-from tests.support.array_records import begin_array, submit_array
+from tests.support.array_records import begin_array, put_block, submit_array
 from tests.support.gang_records import begin_gang, submit_gang
 
 
@@ -27,7 +28,7 @@ def at(client: Client, put_raw: PutRaw, put_status: PutStatus) -> str:
 def test_what_may_not_be_read_does_not_exist(as_: As, at: str, name: str) -> None:
     none = as_("bob").get(f"/v1/tasks/nobody{at}")
     assert none.status_code == 404
-    for path in ("", "/members", "/explain", "/logs", "/log"):
+    for path in ("", "/members", "/neighbours", "/explain", "/logs", "/log"):
         assert as_("bob").get(f"/v1/tasks/{name}{path}{at}").status_code == 404
     told = as_("bob").get(f"/v1/tasks/{name}{at}").json()["detail"]
     assert told.replace(name, "nobody") == none.json()["detail"]
@@ -35,6 +36,7 @@ def test_what_may_not_be_read_does_not_exist(as_: As, at: str, name: str) -> Non
         assert as_("bob").post(f"/v1/tasks/{name}/{verb}", json={"members": ""}).status_code == 404
         assert as_("watcher").post(f"/v1/tasks/{name}/{verb}", json={}).status_code == 403
     assert as_("alice").get(f"/v1/tasks/{name}{at}").status_code == 200
+    assert as_("alice").get(f"/v1/tasks/{name}/neighbours{at}").json()["id"] == "render"
 
 
 def test_members_of_an_array(as_: As, at: str) -> None:
@@ -97,3 +99,28 @@ def test_a_part_of_a_gang_is_refused_with_the_reason(as_: As, client: Client, pu
     assert not client._reading.tasks("train").tasks["train"].requests
     assert as_("bob").post("/v1/tasks/train-i3/cancel", json={}).status_code == 404
     assert alice.post("/v1/tasks/train/cancel", json={}).status_code in (200, 202)
+
+
+def test_a_task_of_others_has_the_name_of_a_member(as_: As, client: Client, put_raw: PutRaw) -> None:
+    """The owner of the array is told why the member never ran, and nothing of that task."""
+    client.submit({"id": "col-i1", "command": ["true"], "owner": "speech"})
+    submit_array(client, "col", owner="vision")
+    taken = Fate(MemberOutcome.FAILED, reason="NameTaken")
+    seen = f"?min_revision={put_block(client, put_raw, 'col', WAITS, taken)}&wait=20"
+    for path in ("", "/explain", "/neighbours", "/log"):
+        answer = as_("alice").get(f"/v1/tasks/col-i1{path}{seen}")
+        assert answer.status_code == 404
+        told = answer.json()["detail"]
+        assert "member 1 of col never ran, since another task has its name" in told, path
+        assert "speech" not in told
+    theirs = as_("bob").get(f"/v1/tasks/col-i1/explain{seen}").json()["text"]
+    assert "col" not in theirs.replace("col-i1", "")
+
+
+def test_nobody_fails_an_array_of_others_by_the_name_of_a_member(as_: As, at: str) -> None:
+    """The name is taken, as that of any task."""
+    task = {"id": "render-i1", "command": ["true"], "owner": "speech"}
+    for parameters in ({"dry_run": "true"}, {}):
+        answer = as_("bob").post("/v1/tasks", json=task, params=parameters)
+        assert answer.status_code == 409, answer.text
+    assert as_("bob").post("/v1/tasks", json={**task, "id": "render-i99"}).status_code == 201

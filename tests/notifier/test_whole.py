@@ -52,16 +52,16 @@ class Notifying:
                 [*command, "--notifier-allow-http", "true", *flags], stdout=output, stderr=subprocess.STDOUT
             )
 
-    def wait_on_duty(self) -> None:
-        """Until it delivers."""
+    def wait_on_duty(self, *, is_on: bool = True) -> None:
+        """Until it is up, and delivers or not."""
 
-        def is_on_duty() -> bool:
+        def is_as_wanted() -> bool:
             try:
-                return "tally_notifier_on_duty 1.0" in self.metrics()
+                return f"tally_notifier_on_duty {float(is_on)}" in self.metrics()
             except httpx.HTTPError:
                 return False
 
-        wait_until(is_on_duty, "the notifier's turn of duty")
+        wait_until(is_as_wanted, f"a notifier with {is_on=}")
 
     def metrics(self) -> str:
         """What Prometheus would read."""

@@ -8,6 +8,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from controller.core.model.after import Dependency, When
+from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
 from tests.page.browser import Browser
 from tests.page.scenes import NOW, Scene, busy, spec_of, status_of
@@ -172,3 +173,15 @@ def test_the_drawing_can_be_read(browser: Browser, serve: Any, dark: bool) -> No
     assert browser.js(CONTRASTS) == []
     assert browser.js(NAMELESS) == []
     assert browser.js("const e = document.querySelector('#task'); return e.scrollWidth - e.clientWidth") == 0
+
+
+def test_around_a_member_is_what_is_around_its_array(browser: Browser, serve: Any) -> None:
+    """And it says whose neighbourhood it is."""
+    scene = busy()
+    _add(scene, "cut")
+    after = (Dependency(task="cut"),)
+    scene.write(("tasks", ("render",), spec_of("render", NOW - 50, array=ArraySpec(size=3), after=after)))
+    _open(browser, serve(scene).url, "render-i1")
+    assert set(browser.js(NODES)) == {"cut", "render"}
+    words = browser.one(".neighbours").text
+    assert "This is the neighbourhood of render, of which render-i1 is a member." in words

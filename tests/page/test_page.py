@@ -107,6 +107,7 @@ def test_schedules_are_shown_where_there_are_some(browser: Browser, serve: Any) 
     scene.write(
         ("schedules", ("nightly",), encode_schedule(schedule, Op("x"))),
         ("schedule-states", ("nightly",), encode_state(state, Op("x"))),
+        ("tasks", ("nightly-197001010001",), spec_of("nightly-197001010001", NOW - 50)),
         ("schedules", ("odd",), b'{"<b>": 1}'),
     )
     browser.wait(lambda: browser.one("#schedules-card").is_displayed(), "the section")

@@ -38,9 +38,9 @@ def test_a_late_comer_has_its_part_within_one_task_s_length() -> None:
 def test_a_half_life_remembers_who_had_little() -> None:
     """`b` had nothing for a while: with a half-life it has more than its half then; without, its half."""
     weights = {"a": 1.0, "b": 1.0}
-    active = {"b": (200.0, 800.0)}
-    found = compete(weights, 800, half_life=100, active=active)
-    assert found.part("b", 250, 330) > 0.6
-    assert found.part("b", 600, 800) == pytest.approx(0.5, rel=0.1)
-    forgets = compete(weights, 350, active=active)
-    assert forgets.part("b", 250, 330) == pytest.approx(0.5, rel=0.05)
+    active = {"b": (100.0, 400.0)}
+    found = compete(weights, 400, half_life=50, active=active)
+    assert found.part("b", 125, 165) > 0.6
+    assert found.part("b", 300, 400) == pytest.approx(0.5, rel=0.1)
+    forgets = compete(weights, 175, active=active)
+    assert forgets.part("b", 125, 165) == pytest.approx(0.5, rel=0.05)

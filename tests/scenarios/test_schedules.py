@@ -210,6 +210,59 @@ def test_replace_waits_for_the_proof_that_the_earlier_task_has_stopped(stage: St
     assert state_of(stage).waiting == 0
 
 
+@pytest.mark.parametrize("take_over", [False, True])
+@pytest.mark.parametrize("gang", [False, True])
+def test_replace_cancels_an_array_once_and_waits_for_all_its_members(
+    stage: Stage, gang: bool, take_over: bool
+) -> None:
+    """The array has not ended when its cancel is consumed, and is not asked again: that would never end."""
+    array = {"size": 3, "gang": True} if gang else {"size": 3, "max_running": 2}
+    leader = begin(stage, concurrency="replace", task={**TASK, "array": array})
+    stage.clock.move(20)
+    first, second = "nightly-197001121347", "nightly-197001121348"
+    begun = [f"{first}-i{index}" for index in range(3 if gang else 2)]
+    leader.acknowledge(leader.run())
+    leader.see(*(observation((member, 1), Phase.RUNNING) for member in begun))
+    leader.run()
+    stage.clock.move(60)
+    assert sorted(stops(leader.run())) == [f"{member}-1" for member in begun]
+    for member in begun:
+        if take_over:
+            stage.elect()
+            leader = stage.leader(*(observation((each, 1), Phase.RUNNING) for each in begun))
+            leader.run()
+        assert made(stage) == [first]
+        leader.see(observation((member, 1), Phase.FAILED))
+        leader.run()
+        begun = [each for each in begun if each != member]
+    assert stage.state(first) == "Cancelled"
+    assert made(stage) == [first, second]
+    assert results(stage) == [("made", 1), ("replaced", 1)]
+    asked = [step for step in codec.decode_history(stage.status(first)) if step.request == "cancel"]
+    assert len(asked) == 1
+    stage.check()
+
+
+def test_a_member_that_is_retried_while_its_array_is_replaced_is_cancelled_again(stage: Stage) -> None:
+    """Else the tick would wait until it has run."""
+    leader = begin(stage, concurrency="replace", task={**TASK, "array": {"size": 2}})
+    stage.clock.move(20)
+    first = "nightly-197001121347"
+    leader.acknowledge(leader.run())
+    leader.see(*(observation((f"{first}-i{index}", 1), Phase.RUNNING) for index in range(2)))
+    leader.run()
+    stage.clock.move(60)
+    leader.acknowledge(leader.run())
+    stage.request(f"{first}-i0", RequestKind.RETRY)
+    leader.sync()
+    leader.see(observation((f"{first}-i0", 1), Phase.FAILED))
+    leader.run()
+    leader.see(observation((f"{first}-i1", 1), Phase.FAILED))
+    leader.run()
+    assert stage.state(first) == "Cancelled"
+    assert made(stage)[-1] == "nightly-197001121348"
+
+
 def test_a_later_tick_takes_the_place_of_one_that_waits(stage: Stage) -> None:
     """The one that waited is recorded as skipped."""
     leader = begin(stage, concurrency="replace")

@@ -15,9 +15,27 @@ _MEMBERS = "core.planning.members:Members"
 # Blocks change when there is nothing else to do: else they nearly always change before a request is consumed.
 _LATE = Edit(f"{_FOLDING}.is_due", "self._arrays.busy or ", "")
 
+# What an earlier array of the name has left stays there: else it goes before a member of the later one ends.
+_LEFT = Edit(
+    f"{_FOLDING}._clean",
+    "if self._of(name) is not None:",
+    "if (array := self._of(name)) is not None and array.task is None:",
+)
+
+# A cancel waits for the ends of its members: else it is consumed before there is room for others.
+_SLOW = Edit(
+    f"{_DECIDE}:_cancel",
+    "unsettled(array, request.members)",
+    "any(index in ranges for index in array.members)",
+)
+
 
 def _late(mutant: Mutant) -> Mutant:
-    return mutant._replace(edits=(*mutant.edits, _LATE))
+    return _beside(_LATE, mutant)
+
+
+def _beside(edit: Edit, mutant: Mutant) -> Mutant:
+    return mutant._replace(edits=(*mutant.edits, edit))
 
 
 def _mutant(name: str, where: str, old: str, new: str, harmless: str = "") -> Mutant:
@@ -72,7 +90,7 @@ ARRAY_MUTANTS = (
         "core.planning.kin:Kin.compared_by",
         "if task.source is not None and (",
         "if False and (",
-    ),
+    )._replace(faults=frozenset(), seeds=60),
     _mutant(
         "more members begin in one plan than may",
         f"{_ARRAY}.room",
@@ -102,15 +120,15 @@ ARRAY_MUTANTS = (
     _mutant(
         "a cancel is consumed before the members under way show it",
         f"{_DECIDE}:_cancel",
-        "or unsettled(array, request)",
+        "or unsettled(array, request.members)",
         "",
-    ),
+    )._replace(faults=frozenset({"etcd-late-commit"}), density=3.0, seeds=60),
     _late(
         _mutant(
             "a cancel is consumed before the members that wait are cancelled",
             f"{_DECIDE}:_cancel",
-            "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request)",
-            "unsettled(array, request)",
+            "array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request.members)",
+            "unsettled(array, request.members)",
         )
     ),
     _mutant(
@@ -133,12 +151,17 @@ ARRAY_MUTANTS = (
         "if request.only_failed else _RETRYABLE",
         "if False else _RETRYABLE",
     ),
-    _mutant(
-        "members begin while a request on their array waits",
-        "core.planning.admission:Admission._admit",
-        "if draft.has_changed(task_id) or task.requests:",
-        "if draft.has_changed(task_id) or (task.requests and task.array is None):",
-    ),
+    _beside(
+        _SLOW,
+        _late(
+            _mutant(
+                "members begin while a request on their array waits",
+                "core.planning.admission:Admission._admit",
+                "if draft.has_changed(task_id) or task.requests:",
+                "if draft.has_changed(task_id) or (task.requests and task.array is None):",
+            )
+        ),
+    )._replace(faults=frozenset(), seeds=60),
     _mutant(
         "an array ends before its members are folded",
         f"{_ARRAY}.is_over",
@@ -157,18 +180,21 @@ ARRAY_MUTANTS = (
         "elif cancelled:",
         "elif False:",
     ),
-    _mutant(
-        "what has become of an array counts for a later one of its name",
-        f"{_ARRAY}.block",
-        "if found is not None and found.of == self.of",
-        "if found is not None",
+    _beside(
+        _LEFT,
+        _mutant(
+            "what has become of an array counts for a later one of its name",
+            f"{_ARRAY}.block",
+            "if found is not None and found.of == self.of",
+            "if found is not None",
+        )._replace(faults=frozenset(), seeds=60),
     ),
     _mutant(
         "a block that cannot be read counts as one of members that wait",
         f"{_ARRAY}.may_begin",
         "and not self.unreadable",
         "",
-    ),
+    )._replace(faults=frozenset(), seeds=60),
     _mutant(
         "the blocks of an array that is gone are left",
         f"{_FOLDING}._clean",
@@ -180,7 +206,7 @@ ARRAY_MUTANTS = (
         f"{_DECIDE}:refusal",
         "if task.state in FINISHED and array.has_begun and array.waiting:",
         "if False:",
-    ),
+    )._replace(faults=frozenset(), seeds=60),
     _mutant(
         "a retry and the refusal of an array undo each other",
         f"{_FOLDING}._is_refused",
@@ -198,6 +224,18 @@ ARRAY_MUTANTS = (
         "core.planning.beside:notice_of_end",
         "if task.member_of:",
         "if False:",
+    )._replace(seeds=60),
+    _mutant(
+        "an array that has an entry in a block waits for nobody any more",
+        "core.model.records:Task.is_gated",
+        "and self.state in WAITING:\n        return True",
+        "and self.state in WAITING:\n        return not self.array.has_begun",
+    ),
+    _mutant(
+        "members that are left when the gate of their array never opens are never ended",
+        f"{_FOLDING}._end_never",
+        "if array is not None and gate is not None and never is not None:",
+        "if never is not None:\n            continue\n        if False:",
     ),
     _mutant(
         "the end of a folded member's attempt lets nobody begin",

@@ -71,9 +71,10 @@ class DependencyJudge:
         found, status = self.spec(task_id), self.status(task_id)
         if found is None or (self._oracle.keys.state(task_id) in self._oracle.values and status is None):
             return ()
-        if self._oracle.arrays.has_begun(task_id):
+        array = found[0].array
+        if array is not None and not array.gang:  # each of its members waits for them
             is_over = status is not None and status.state not in WAITING
-            return () if is_over else tuple(each.task for each in found[0].after if each.is_paired)
+            return () if is_over else tuple(each.task for each in found[0].after)
         is_gated = status is None or status.state == "Created" or (status.gated and status.state in WAITING)
         return tuple(each.task for each in found[0].after) if is_gated else ()
 
@@ -126,6 +127,12 @@ class DependencyJudge:
         younger, older = self.spec(child), self.spec(parent)
         return younger is not None and older is not None and not older[1] < younger[1]
 
+    def is_gone(self, parent: str, child: str) -> bool:
+        """Whether there is no parent of this name that is older than its child, as far as can be read."""
+        keys = self._oracle.keys.task(parent), self._oracle.keys.state(parent)
+        is_there = any(self._oracle.etcd.get(key) is not None for key in keys)
+        return not is_there or self.is_another(parent, child)
+
     def is_closed(self, task_id: str, known: int | None = None) -> bool:
         """Whether one that it waits for has not ended as it wants, or is to run again.
 
@@ -136,12 +143,14 @@ class DependencyJudge:
             if dependency.is_paired:
                 continue  # its members wait, one by one: see `pairs`
             status = self.status(dependency.task)
+            if self.is_gone(dependency.task, task_id) and self._oracle.arrays.has_run(task_id):
+                continue  # it had ended when the first member began
             if status is None or status.state not in WANTED[dependency.when]:
                 return True
             retry = self._oracle.keys.request(dependency.task, RequestKind.RETRY)
             is_retried = retry in self._oracle.values
             if known is not None:  # and a task whose spec is gone cannot be retried
-                is_retried = self._oracle.arrays.asked(dependency.task, RequestKind.RETRY, known)
+                is_retried = self._oracle.arrays.requests.asked(dependency.task, RequestKind.RETRY, known)
                 is_retried = is_retried and self.spec(dependency.task) is not None
             if is_retried:
                 return True

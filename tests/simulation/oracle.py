@@ -159,6 +159,10 @@ class Oracle:
         self._last_sent: dict[str, int] = {}
         self._moves: list[Move] = []
 
+    def mended_at(self, task_id: str) -> int:
+        """The revision at which somebody wrote the task's status by hand last; 0 if nobody has."""
+        return self._mended_at.get(task_id, 0)
+
     def now(self) -> float:
         """What a right wall clock shows."""
         return self.scheduler.wall + self.scheduler.now
@@ -561,7 +565,8 @@ class Oracle:
     def _check_notices(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> None:
         """The notices that come with a step are those that its pool asks for, as the writer knows it."""
         known, _ = self.sent[new.op]
-        pool, spec = map(self.etcd.get, (self.keys.pool(new.pool), self.keys.task(task_id)))
+        spec_id = new.array or task_id
+        pool, spec = map(self.etcd.get, (self.keys.pool(new.pool), self.keys.task(spec_id)))
         if pool is None or pool.mod > known or spec is None or spec.mod > known:
             return
         wanted = not new.array and is_due(task_id, spec.value, old, new, pool.value)
@@ -598,7 +603,7 @@ class Oracle:
             raise Violation("I15", f"block {rest} {wrong}", rest.partition("/")[0])
 
     def _on_requests(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
-        self.arrays.on_request(event)
+        self.arrays.requests.on_request(event)
 
     def _on_awaits(self, event: KeyEvent, rest: str, changed: set[str], writer: str) -> None:
         if event.item is None and writer != USER:
@@ -887,13 +892,17 @@ class Oracle:
                 for step in steps
                 if new.array
                 and _request_of(step) == "cancel"
-                and self.arrays.inherits(task_id, step)
+                and self.arrays.requests.inherits(task_id, step)
                 and askers.get((task_id, "cancel"), "") not in step.message.replace(":", "").split()
             ]
             for _ in inherited:
                 asked.remove("cancel")
             for step in steps:
                 kind = _request_of(step)
+                if step.reason == "RequestIgnored" and (
+                    wrong := self.arrays.requests.wrong_refusal(task_id, old, step)
+                ):
+                    raise Violation("I15", f"{task_id}: {wrong}", task_id)
                 if kind is None or step in inherited or step.reason == "RequestIgnored":
                     continue
                 if askers.get((task_id, kind), "") not in step.message.replace(":", "").split():
@@ -906,7 +915,7 @@ class Oracle:
                 wrong = self.arrays.gangs.wrong_answer(task_id, old, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I16", f"{task_id} {wrong}", task_id)
-                wrong = self.arrays.wrong_answer(task_id, step, new, requests[task_id, kind])
+                wrong = self.arrays.requests.wrong_answer(task_id, step, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I15", f"{task_id}: {wrong}", task_id)
             if new.abandoned > old.abandoned:

@@ -88,27 +88,38 @@ class PairJudge:
                 continue
             if state is None or state not in WANTED[each.when]:
                 return f"begins, and member {index} of {each.task} is {state}: {each.when} was asked for"
-            if state != "Succeeded" and self._oracle.arrays.asked(each.task, RequestKind.RETRY, known):
+            if state != "Succeeded" and self._oracle.arrays.requests.asked(
+                each.task, RequestKind.RETRY, known
+            ):
                 return f"begins while a retry of {each.task} waits"
             self._count(f"begun after {state}")
         return ""
 
     def wrong_never(self, name: str, index: int, after: Fate) -> str:
         """A member that has ended, and never ran, for what it waited for."""
-        child, unmet = self._oracle.arrays.spec(name), list[str]()
-        if child is None or not any(each.is_paired for each in child.after):
+        child, unmet, of_all = self._oracle.arrays.spec(name), list[str](), list[str]()
+        if child is None or not child.after:
             return "changes a fate without a reason"
         for each in child.after:
-            if not each.is_paired:
-                continue
-            state = self._state(child, each.task, index)
+            if each.is_paired:
+                state = self._state(child, each.task, index)
+            elif self._oracle.dependents.is_gone(each.task, name):
+                if self._oracle.arrays.has_run(name):
+                    continue
+                state = ABSENT
+            else:
+                status = self._oracle.dependents.status(each.task)
+                state = status.state.value if status is not None else None
             if state == ABSENT:
                 return ""
             status = self._oracle.dependents.status(each.task)
             if state is None or status is None or status.state not in WANTED["finished"]:
                 what = status.state if status is not None else "not there"
                 return f"never runs, and {each.task} is {what}, its member {state}"
-            unmet += [each.when.value] if state not in WANTED[each.when] else []
+            if state not in WANTED[each.when]:
+                of_all += [each.when.value] if not each.is_paired else []
+                unmet.append(each.when.value)
+        unmet = of_all or unmet
         is_skipped = bool(unmet) and all(when == "failed" for when in unmet)
         due = ("cancelled", "Skipped") if is_skipped else ("failed", "DependencyFailed")
         if not unmet or (after.outcome, after.reason) != due:

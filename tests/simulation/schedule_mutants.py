@@ -95,6 +95,12 @@ SCHEDULE_MUTANTS = (
         faults=frozenset(),
     ),
     Mutant(
+        "an array that is to be replaced is cancelled again until it has ended",
+        (Edit(f"{_TICKS}._must_ask", "return array.waiting > 0 or bool(unsettled(array))", "return True"),),
+        arrays=True,
+        sharing=False,
+    ),
+    Mutant(
         "what is made is not among the schedule's tasks",
         (Edit(f"{_TICKS}._decide_tick", "live=(*live, task_id)", "live=live"),),
     ),

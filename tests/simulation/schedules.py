@@ -85,6 +85,12 @@ class ScheduleUsers:
         rng = self._rng
         task = {"command": ["true"], **self._fields(), "resources": {"cpu": rng.choice(("250m", "500m"))}}
         task["retention_seconds"] = rng.choice((1, 10))
+        if self._users.arrays.is_on and rng.random() < 0.7:
+            gang = bool(self._users._shares) or rng.random() < 0.2
+            limits = {"gang": True} if gang else {"max_running": rng.choice((1, 2))}
+            task["array"] = {"size": 4, **limits}
+            task["resources"] = {"cpu": "250m"}  # as a gang it fits the pools as they are in the end
+            task.pop("pod_template", None)
         raw = {
             "name": rng.choice(NAMES),
             "cron": f"*/{rng.choice((1, 2, 2, 3, 5, 20))} * * * *",
@@ -198,7 +204,10 @@ class ScheduleJudge:
                 self._fail(f"a tick of {name} waits, and nothing is done: {state}")
 
     def _is_asked(self, task_id: str) -> bool:
-        """Whether it is to end: its cancel is asked for, or it is being stopped."""
+        """Whether it is to end: its cancel is asked for, or it, or each of its members, is being stopped."""
+        members = self._oracle.arrays.members(task_id).values()
+        if members and all(each.stopping or each.state in FINISHED for each in members):
+            return True
         status = self._oracle.statuses.get(task_id)
         asked = self._keys.request(task_id, "cancel") in self._oracle.values
         return asked or (status is not None and bool(status.stopping))

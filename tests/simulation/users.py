@@ -24,7 +24,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
-from tests.simulation.arrays import ArrayUsers
+from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
@@ -118,7 +118,8 @@ class Users:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
             deeds[self.arrays.make_again] = 0.5
         if self._schedules is not None:
-            deeds.update({self._schedules.apply: 1.5, self._schedules.meddle: 0.7})
+            often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
+            deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})
         if self._shares:  # they want more than there is
             deeds.update({self.submit: 10, self.cancel: 1.5, self.retry: 4, self.retry_late: 1})
             self._burst = rng.choice(OWNERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.scenarios.test_arrays import step
 from tests.support.bench import Stage, StagedReplica
 
 
@@ -17,4 +18,7 @@ def stage() -> Stage:
 
 @pytest.fixture
 def leader(stage: Stage) -> StagedReplica:
-    return stage.leader()
+    """It has begun what may begin at once of the tasks that the stage has."""
+    leader = stage.leader()
+    step(leader)
+    return leader

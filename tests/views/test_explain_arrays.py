@@ -118,7 +118,7 @@ def test_the_phases_of_a_member(stage: Stage, leader: StagedReplica) -> None:
     end(leader)
     assert why(stage, "a-i0") == (
         "a-i0, member 0 of a, ended as Failed, after 1 attempt: Failed (exit code 3); a has not ended, and it"
-        " is known until that is removed; `tally retry a-i0` runs it again."
+        " is known until that is removed; `tally retry 'a[0]'` runs it again."
     )
     end(leader, 1, 2, 3, 4)
     end(leader, 5)

@@ -11,6 +11,7 @@ from controller.views.arrays import members_of, progress_of
 from controller.views.explain import explain
 from controller.views.features import uses
 from controller.views.gangs import roles_text
+from controller.views.tasks import find_task
 from tests.scenarios.test_arrays import end, step
 from tests.scenarios.test_gangs import admit, runs
 from tests.support.bench import Stage, StagedReplica, observation
@@ -179,6 +180,13 @@ def test_a_gang_that_is_retried_tells_what_it_asks_for(stage: Stage, leader: Sta
         f"g is a gang of {OF_ROLES}, which begin together or not at all, and ask for"
     )
     assert "cpu 2500m in all: g is in back-off after Error: g-i1 failed" in why(stage)
+    assert why(stage, "g-i2") == f"g-i2, member 2 of g, is to run again, after 1 attempt. {why(stage)}"
+    found = members_of(stage.model(), "g")
+    assert found is not None
+    assert [(each.state, each.attempts) for each in found.items] == [("Waiting", 1)] * 4
+    facts = find_task(stage.model(), "g-i2")
+    assert facts is not None
+    assert (facts.state, facts.attempt) == ("WaitingRetry", 1)
     assert states(stage) == [(4, "Waiting")]
 
 

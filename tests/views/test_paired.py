@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.model.blocks import Block
 from controller.core.model.op import Op
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.promise.invariants import check_model
 from controller.gateway.veil import veiled
@@ -23,13 +24,6 @@ def stage() -> Stage:
     stage.submit("a", array={"size": 3})
     stage.submit("b", array={"size": 3}, after=[{"task": "a", "index": "same"}])
     return stage
-
-
-@pytest.fixture
-def leader(stage: Stage) -> StagedReplica:
-    leader = stage.leader()
-    step(leader)
-    return leader
 
 
 def why(stage: Stage, name: str = "b") -> str:
@@ -69,8 +63,13 @@ def test_one_will_never_run(stage: Stage, leader: StagedReplica) -> None:
     told = why(stage, "b-i1")
     assert "never ran: it was to run after the success of member 1 of a, which is Failed" in told
     end(leader, "b-i0-1", "b-i2-1")
-    assert why(stage, "b-i1").endswith("; `tally retry --downstream a` runs a again, and then it.")
-    assert "`tally retry --downstream a` runs a again, and then it, before that" in why(stage)
+    assert why(stage, "b-i1").endswith(
+        "; `tally retry --downstream a` runs what did not succeed of a again, and then it."
+    )
+    assert (
+        "`tally retry --downstream a` runs what did not succeed of a again, and then it, before that"
+        in why(stage)
+    )
     found = neighbours(stage.model(), "b")
     assert found is not None
     assert [edge.wish for edge in found.edges] == ["succeeded (same index)"]
@@ -93,6 +92,22 @@ def test_the_audit_tells_of_a_member_that_began_too_early(stage: Stage, leader: 
     ]
 
 
+def test_the_audit_knows_that_an_array_had_ended_before_it_was_retried() -> None:
+    stage = Stage()
+    stage.pool(paused=True)
+    stage.submit("a", array={"size": 2})
+    stage.submit("b", array={"size": 2}, after=[{"task": "a", "when": "finished", "index": "same"}])
+    leader = stage.leader()
+    stage.request("a", RequestKind.CANCEL)
+    stage.pool(capacity={"cpu": 2})
+    assert step(leader) == ["b-i0-1", "b-i1-1"]
+    stage.clock.move(1)
+    stage.request("a", RequestKind.RETRY)
+    step(leader)
+    assert stage.state("a") == "WaitingRetry"
+    assert not [each for each in check_model(stage.model()) if each.invariant == "I13"]
+
+
 def test_members_that_are_not_needed_say_why() -> None:
     stage = Stage()
     stage.pool()
@@ -113,8 +128,8 @@ def test_the_first_that_failed_is_named_however_far_up(stage: Stage, leader: Sta
     stage.submit("c", array={"size": 3}, after=[{"task": "b", "index": "same"}])
     end(leader, "a-i0-1", "a-i1-1", "a-i2-1", phase=Phase.FAILED)
     assert (stage.state("b"), stage.state("c")) == ("Failed", "Failed")
-    assert "`tally retry --downstream a` runs a again" in why(stage, "c")
-    assert "`tally retry --downstream a` runs a again" in why(stage, "c-i2")
+    assert "`tally retry --downstream a` runs what did not succeed of a again" in why(stage, "c")
+    assert "`tally retry --downstream a` runs what did not succeed of a again" in why(stage, "c-i2")
 
 
 def test_what_keeps_an_array_is_told(stage: Stage, leader: StagedReplica) -> None:

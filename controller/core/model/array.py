@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, STATES, Block, Fate, MemberOutcome
@@ -52,6 +52,7 @@ class ArrayOf(Generic[T]):
         self.turned: tuple[bool, ...] = ()  # `turn`, as its task was placed last
         self._folded = 0
         self._own = 0  # blocks of its spec
+        self.ran = 0  # of these, those that tell of an attempt
         self._lowest = 0  # no member below is to begin
 
     @property
@@ -103,7 +104,7 @@ class ArrayOf(Generic[T]):
     def turn(self) -> tuple[bool, ...]:
         """What decides where its task is placed in the indexes."""
         paired = self.paired.is_turned if self.paired is not None else ()
-        return self.may_begin, self.is_over, self.fails, self.has_begun, *paired
+        return self.may_begin, self.is_over, self.fails, self.has_begun, has_run(self), *paired
 
     def room(self, beyond: int) -> int:
         """How many more members may begin, if so many have begun that the model does not show.
@@ -178,6 +179,7 @@ class ArrayOf(Generic[T]):
             self.counts += self.block(number).ended_within(self.length(number))
         self._folded = sum(self.counts.values())
         self._own = sum(block.of == self.of for block in self.blocks.values())
+        self.ran = sum(block.of == self.of and block.has_run for block in self.blocks.values())
         for task in self.members.values():
             if task.status is not None and (outcome := OF_ENDS.get(task.status.state)):
                 self.counts[outcome] += 1
@@ -186,10 +188,13 @@ class ArrayOf(Generic[T]):
         """Take in a block; None: it is gone."""
         before = self.block(number).ended_within(self.length(number))
         known = self.blocks.pop(number, None)
-        self._own -= known is not None and known.of == self.of
+        if known is not None and known.of == self.of:
+            self._own -= 1
+            self.ran -= known.has_run
         if block is not None:
             self.blocks[number] = block
             self._own += block.of == self.of
+            self.ran += block.of == self.of and block.has_run
         after = self.block(number).ended_within(self.length(number))
         self.counts.subtract(before)
         self.counts.update(after)
@@ -199,3 +204,18 @@ class ArrayOf(Generic[T]):
             self.paired.refresh(number)
         for follower in self.followers.values():
             follower.refresh(number)
+
+
+def ended_runs(array: ArrayOf[T], outcome: MemberOutcome) -> Iterator[tuple[int, int, Fate]]:
+    """Neighbours that have ended alike, with this outcome, as blocks have it: (first index, count, fate)."""
+    for number in sorted(array.blocks):
+        place, length = 0, array.length(number)
+        for count, fate in array.block(number).runs:
+            if fate.outcome is outcome and place < length:
+                yield number * LENGTH + place, min(count, length - place), fate
+            place += count
+
+
+def has_run(array: ArrayOf[Any]) -> bool:
+    """Whether any member has ever had an attempt."""
+    return array.task is not None and bool(array.members or array.ran or any(array.hidden.values()))

@@ -90,12 +90,13 @@ _decoder = msgspec.json.Decoder(_Stored)
 class Block:
     """One block. `runs` are (how many, their fate), in the order of the members. Nothing changes it."""
 
-    __slots__ = ("counts", "of", "runs")
+    __slots__ = ("counts", "has_run", "of", "runs")
 
     def __init__(self, of: str, runs: tuple[tuple[int, Fate], ...]) -> None:
         self.of = of
         self.runs = runs
         self.counts: Counter[MemberOutcome] = Counter()
+        self.has_run = any(fate.attempts for _, fate in runs)  # a member has had an attempt
         for count, fate in runs:
             self.counts[fate.outcome] += count
 

@@ -24,7 +24,7 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from controller.core.model.after import Dependency
-from controller.core.model.array import ArrayOf
+from controller.core.model.array import ArrayOf, has_run
 from controller.core.model.gates import UNREADABLE, Gate, Parent
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.paired import Former, Paired
@@ -76,16 +76,25 @@ def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
     """The gate of a task whose parents `find` finds; None if it has none."""
     if task.spec is None or not task.is_gated:
         return None
-    gate = Gate()
+    gate, has_begun = Gate(), _has_begun(task)
     for dependency in task.spec.after:
-        _note(gate, task, dependency, find(dependency.task), has_begun=bool(task.attempt))
+        _note(gate, task, dependency, find(dependency.task), has_begun=has_begun)
     return gate
+
+
+def _has_begun(task: Task) -> bool:
+    """Whether the task, or a member of this array, has ever begun, so that its parents were there."""
+    return bool(task.attempt) or (task.array is not None and has_run(task.array))
 
 
 def gate_for(task: Task, dependency: Dependency, parent: Parent | None) -> Gate:
     """What one parent alone comes to, for a task whether it waits or not, as if it had never begun."""
-    gate = Gate()
-    _note(gate, task, dependency, parent, has_begun=False)
+    gate, array = Gate(), task.array
+    parent = _if_older(task, dependency.task, parent)
+    if dependency.is_paired and array is not None:
+        gate.note_array(dependency.task, dependency.when, parent, array.size, is_turned=array.has_begun)
+    else:
+        gate.note(dependency.task, dependency.when, parent)
     return gate
 
 
@@ -94,6 +103,8 @@ def _note(gate: Gate, task: Task, dependency: Dependency, parent: Parent | None,
     parent = _if_older(task, name, parent)
     if parent is None and has_begun:
         gate.forget(name)  # the task has begun once, so this one had ended as it should
+    elif dependency.is_paired and array is not None and array.has_begun:
+        gate.note_members(name, parent)
     elif dependency.is_paired and array is not None:
         is_turned = array.paired is not None and any(array.paired.is_turned)
         gate.note_array(name, dependency.when, parent, array.size, is_turned=is_turned)
@@ -226,9 +237,15 @@ class Dependencies:
             self._closed[task.id] = task.pool
             self.closed[task.pool] = self.closed.get(task.pool, 0) + 1
         self.never.pop(task.id, None)
-        paired = task.array.paired if task.array is not None else None
-        is_free = task.state in WAITING and not (task.requests or task.frozen)
-        if paired is not None and paired.never and is_free and (task.gate is None or task.gate.is_open):
+        array, gate = task.array, task.gate
+        if array is None or array.is_gang or task.state not in WAITING or task.requests or task.frozen:
+            return
+        if gate is not None and gate.never_opens:  # if no member has begun, the array ends as a whole
+            is_never = array.has_begun and array.waiting > 0 and not array.unreadable
+        else:
+            is_never = array.paired is not None and bool(array.paired.never)
+            is_never = is_never and (gate is None or gate.is_open)
+        if is_never:
             self.never[task.id] = None
 
     def _pair(self, task: Task) -> None:
@@ -298,7 +315,7 @@ class Dependencies:
                 has_turned = pair.array.turn != before
             if child.gate is not None:
                 gated = child.gate.is_open, child.gate.is_decided
-                _note(child.gate, child, children[child_id], parent, has_begun=bool(child.attempt))
+                _note(child.gate, child, children[child_id], parent, has_begun=_has_begun(child))
                 has_turned = has_turned or gated != (child.gate.is_open, child.gate.is_decided)
             if has_turned:
                 turned.append(child)

@@ -101,6 +101,15 @@ class Gate:
         else:
             self.unmet[name] = when, parent.ending
 
+    def note_members(self, name: str, parent: Parent | None) -> None:
+        """As `note_array`, once members have begun, or ended: each waits for itself, and closes no gate.
+
+        What is left of them is decided when that array has ended.
+        """
+        self.forget(name)
+        if parent is not None and parent.ending is None:
+            self.partly[name] = None
+
     def note_array(self, name: str, when: When, parent: Parent | None, size: int, *, is_turned: bool) -> None:
         """As `note`, of an array for whose members those of an array of this size wait, each for one.
 

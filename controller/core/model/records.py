@@ -156,13 +156,13 @@ class Task:
     def is_gated(self) -> bool:
         """Whether it waits for the tasks that its spec names in `after`, ended or not.
 
-        An array waits for them until its first member begins; a gang before each round.
+        An array waits for them until it has ended, since each of its members does; a gang before each round.
         """
         status, spec = self.status, self.spec
         if spec is None or not spec.after or self.spec_error:
             return False
-        if self.array is not None and self.array.has_begun and not self.array.is_gang:
-            return False
+        if self.array is not None and not self.array.is_gang and self.state in WAITING:
+            return True
         return status is None or status.state is State.CREATED or (status.gated and status.state in WAITING)
 
     @property

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controller.core.model import codec
+from controller.core.model.arrays import MAX_ARRAY_ID
 from controller.core.model.cron import parse_cron, parse_zone
 from controller.core.model.fields import Parse, mapping, not_a_field, one_of, read_fields
 from controller.core.model.op import NO_OP, Op
@@ -32,6 +33,7 @@ STATES = "schedule-states"
 ATTESTED = "attested-schedules"
 
 MAX_NAME = 39  # with "-YYYYMMDDhhmm", it is a task's id
+MAX_NAME_OF_ARRAYS = MAX_ARRAY_ID - (52 - MAX_NAME)
 MAX_LIVE = 100
 """Unfinished tasks of one schedule. While there are so many, its ticks are skipped."""
 MOST_CAUGHT_UP = 100
@@ -158,11 +160,18 @@ def _task(raw: object, name: str) -> Spec:
     if fields.get("after"):
         raise InvalidField(
             f"{field}.after",
-            "cannot be given: by the time of a tick, the tasks that it names may be gone; remove it",
+            "cannot be given: by the time of a tick, the tasks that it names may be gone; remove it, and let"
+            " the task of the schedule submit those that are to wait for each other",
         )
     try:
         spec = parse_spec({**fields, "id": f"{name}-{_NO_TIME}"})
     except InvalidField as error:
+        if error.field == "id":
+            raise InvalidField(
+                "name",
+                f"has {len(name)} characters, but at most {MAX_NAME_OF_ARRAYS} are allowed for a schedule of"
+                " arrays: behind it, the names of their members have the tick and the index",
+            ) from None
         raise InvalidField(f"{field}.{error.field}" if error.field else field, error.problem) from None
     if len(codec.encode(spec)) > MAX_SPEC_BYTES - _RESERVE:
         raise InvalidField(field, f"is larger than {MAX_SPEC_BYTES - _RESERVE:,} bytes: shorten env or args")

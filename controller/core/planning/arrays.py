@@ -7,8 +7,10 @@ Until then no member begins.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
+from controller.core.model.array import ended_runs
 from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
 from controller.core.model.blocks import MemberOutcome
@@ -29,7 +31,8 @@ from controller.core.planning.gangs import (
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt
 
-NAMED = 5  # members that a message names
+NAMED = 5  # members that a message names, and reasons
+_ORDINARY = {"", "Failed"}  # reasons that say no more than the outcome
 _RETRYABLE = (MemberOutcome.FAILED, MemberOutcome.CANCELLED)
 
 
@@ -98,9 +101,9 @@ def refusal(task: Task, array: Array, request: Request) -> str:
     return ""
 
 
-def unsettled(array: Array, request: Request) -> list[Task]:
-    """The members under way that this cancel is about, and that do not show it yet."""
-    ranges = Ranges.parse(request.members)
+def unsettled(array: Array, members: str = "") -> list[Task]:
+    """The members under way that a cancel of these ("": all) is about, and that do not show it yet."""
+    ranges = Ranges.parse(members)
     return [
         member
         for index, member in array.members.items()
@@ -112,7 +115,7 @@ def pass_on_stop(task: Task, agenda: Agenda) -> None:
     """What stops an array stops its members that are under way."""
     stop = stop_of(task.array) if task.array is not None else None
     if stop is not None and task.array is not None:
-        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop))
+        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop.members))
 
 
 def _is_settled(member: Task) -> bool:
@@ -164,7 +167,7 @@ def _cancel(task: Task, array: Array, request: Request, moment: Moment) -> Decis
         why = f"it has no members {request.members}: its size is {array.size}"
         status = transitions.request_ignored(transitions.status_of(task), request, why, moment)
         return Decision(status, (RequestKind.CANCEL,))
-    if array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request):
+    if array.any_within((MemberOutcome.WAITING,), ranges) or unsettled(array, request.members):
         return None
     return Decision(transitions.answered(task, "Cancelled", request, moment), (RequestKind.CANCEL,))
 
@@ -202,10 +205,19 @@ def _end(task: Task, array: Array, moment: Moment) -> Decision:
 
 
 def _named(array: Array, outcome: MemberOutcome) -> str:
-    count = array.counts[outcome]
-    first = ", ".join(str(index) for index in islice(array.indexes((outcome,)), NAMED))
-    more = f" and {count - NAMED:,} more" if count > NAMED else ""
-    return f"{count:,} of {array.size:,} members {outcome}: {first}{more}"
+    """How many have ended so, for which reasons, and the first of each."""
+    counts, first = Counter[str](), dict[str, list[int]]()
+    for index, count, fate in ended_runs(array, outcome):
+        counts[fate.reason] += count
+        shown = first.setdefault(fate.reason, [])
+        shown += range(index, index + min(count, NAMED - len(shown)))
+    told, is_plain = [], not first.keys() - _ORDINARY
+    for reason, indexes in islice(first.items(), NAMED):
+        more = f" and {counts[reason] - NAMED:,} more" if counts[reason] > NAMED else ""
+        which = "" if is_plain else f"{counts[reason]:,} {reason or 'otherwise'}: "
+        told.append(f"{which}{', '.join(map(str, indexes))}{more}")
+    rest = "; and others" if len(first) > NAMED else ""
+    return f"{array.counts[outcome]:,} of {array.size:,} members {outcome}: {'; '.join(told)}{rest}"
 
 
 def _member(

@@ -14,7 +14,8 @@ from controller.core.model import attested, blocks, kept_log, quarantine
 from controller.core.model.array_records import Array, fate_of
 from controller.core.model.arrays import ALL, Ranges
 from controller.core.model.blocks import LENGTH, Block, Fate, MemberOutcome
-from controller.core.model.lifecycle import FINISHED
+from controller.core.model.gates import Gate
+from controller.core.model.lifecycle import FINISHED, Event
 from controller.core.model.model import Model
 from controller.core.model.paired import places
 from controller.core.model.records import Task
@@ -23,7 +24,8 @@ from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.gangs import awaits_gang, holds_as_gang, tells_of
-from controller.core.planning.gating import COMPARED
+from controller.core.planning.gating import COMPARED, NeverRuns
+from controller.core.planning.gating import refusal as refusal_by
 from controller.core.planning.members import Members
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -211,9 +213,15 @@ class Folding:
                     return
 
     def _end_never(self, room: _Room, moment: Moment) -> None:
-        """End the members that never run, because of those that each of them waits for."""
+        """End the members that never run, because of those that each of them waits for, or all of them."""
         for name in list(self._model.dependencies.never):
             array = self._of(name)
+            gate = array.task.gate if array is not None and array.task is not None else None
+            never = refusal_by(gate) if gate is not None else None
+            if array is not None and gate is not None and never is not None:
+                if not self._end_left(room, array, gate, never, moment):
+                    return
+                continue
             if array is None or array.paired is None:
                 continue
             paired = array.paired
@@ -231,6 +239,23 @@ class Folding:
                 ended = array.block(number).changed(fates, array.length(number))
                 if not self._put(room, array, number, ended, moment):
                     return
+
+    def _end_left(self, room: _Room, array: Array, gate: Gate, never: NeverRuns, moment: Moment) -> bool:
+        """End the members that wait, of an array whose gate never opens. False if the room is too small."""
+        if room.records and room.room_for_members() < 2 * COMPARED:
+            return False
+        for parent in never.parents[:COMPARED]:
+            room.compare("states", parent)
+            if parent in gate.unknown:
+                room.compare("tasks", parent)
+        outcome = MemberOutcome.CANCELLED if never.event is Event.SKIPPED else MemberOutcome.FAILED
+        found = _changed(
+            array,
+            ALL,
+            (MemberOutcome.WAITING,),
+            lambda fate: Fate(outcome, fate.attempts, reason=never.reason),
+        )
+        return all(self._put(room, array, number, block, moment) for number, block in found)
 
     def _is_refused(self, task: Task) -> bool:
         """Whether it still is, and what was asked of it before is done: a retry would undo this, for ever."""

@@ -38,6 +38,7 @@ from controller.core.model.schedules import (
     task_id_of,
 )
 from controller.core.model.touched import Touched
+from controller.core.planning.arrays import unsettled
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
 from controller.core.planning.plan import Plan, RecordChange
 from controller.core.planning.transitions import Moment
@@ -76,11 +77,13 @@ class Ticks:
         self._looks_at: dict[str, None] = dict.fromkeys([*known.defined, *known.states, *known.attested])
 
     def note(self, touched: Touched) -> None:
-        """Look again at the schedules whose ticks wait for one of these tasks."""
+        """Look again at the schedules whose ticks wait for one of these tasks, or for the array of one."""
         if self._awaited:
             for task_id in touched.tasks:
-                if task_id in self._awaited:
-                    self._looks_at[self._awaited[task_id]] = None
+                task = self._model.tasks.get(task_id)
+                name = (task.member_of if task is not None else "") or task_id
+                if name in self._awaited:
+                    self._looks_at[self._awaited[name]] = None
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to look at."""
@@ -240,10 +243,13 @@ class Ticks:
         return self._write(record, replace(state, live=live), moment, cancels)
 
     def _must_ask(self, task_id: str) -> bool:
-        """Whether nobody has asked it to end, and it does not end anyway."""
-        status = self._model.tasks[task_id].status
+        """Whether nobody has asked it to end, and it does not end anyway: a cancel would change something."""
+        task = self._model.tasks[task_id]
+        status, array = task.status, task.array
         if self._model.mod_of("requests", (task_id, RequestKind.CANCEL.value)):
             return False
+        if array is not None and not array.is_gang and array.has_begun:
+            return array.waiting > 0 or bool(unsettled(array))
         return status is None or not (status.cancelling or (status.stopping and status.exit_code == 0))
 
     def _may_run(self, task_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from controller.core.model.after import When
+from controller.core.model.after import Dependency, When
 from controller.core.model.array_records import Array
 from controller.core.model.blocks import LENGTH
 from controller.core.model.codec import decode_history
@@ -22,13 +22,17 @@ def check_dependencies(model: Model, tasks: Iterable[Task]) -> Iterator[Finding]
     """I13 for these tasks, as far as their histories and those of their parents tell."""
     for task in tasks:
         if task.source is not None and task.source.array is not None and not task.frozen:
-            yield from _early_member(task, task.source.array)
+            yield from _early_member(model, task, task.source.array)
+            if task.source.spec is not None and task.spec_is_original and not task.source.array.is_gang:
+                yield from _early(
+                    model, task, [each for each in task.source.spec.after if not each.is_paired]
+                )
         if task.spec is None or not task.spec.after or task.frozen:
             continue
         if task.gate is not None and task.gate.unknown:
             yield _unknown(task, list(task.gate.unknown))
         if task.spec_is_original:
-            yield from _early(model, task)
+            yield from _early(model, task, task.spec.after)
 
 
 def _unknown(task: Task, names: Sequence[str]) -> Finding:
@@ -44,12 +48,15 @@ def _unknown(task: Task, names: Sequence[str]) -> Finding:
     )
 
 
-def _early(model: Model, task: Task) -> Iterator[Finding]:
-    """A finding for each parent that had not ended as wanted when the task began for the first time."""
-    began = next((_when(step) for step in _whole_history(task) if step.event == Event.ADMITTED), None)
-    if began is None or task.spec is None:
+def _early(model: Model, task: Task, after: Iterable[Dependency]) -> Iterator[Finding]:
+    """A finding for each parent that had not ended as wanted when the task began for the first time.
+
+    Of a member, while it is under way: nothing else tells when it began.
+    """
+    began = _began(task)
+    if began is None:
         return
-    for dependency in task.spec.after:
+    for dependency in after:
         parent = model.tasks.get(dependency.task)
         if parent is None or parent.frozen or not 0 < parent.spec_create < task.spec_create:
             continue  # it is gone, or made again, or the order within a transaction decides
@@ -65,21 +72,21 @@ def _early(model: Model, task: Task) -> Iterator[Finding]:
             )
 
 
-def _early_member(task: Task, array: Array) -> Iterator[Finding]:
+def _early_member(model: Model, task: Task, array: Array) -> Iterator[Finding]:
     """A finding for each array of which the member of this index had not ended as wanted when this one began.
 
     Of one that is under way, since nothing else tells when a member began.
     """
     if array.paired is None or task.status is None or not task.spec_is_original:
         return
-    index = task.status.index
+    index, began = task.status.index, _began(task)
     for former in array.paired.formers:
         other = former.array
         if other is None or index // LENGTH in other.unreadable or former.is_met(index):
             continue
         fate = other.block(index // LENGTH).fate(index % LENGTH)
         was_retried = former.when is not When.SUCCEEDED and (fate.attempts or fate.has_ended)
-        if not was_retried:
+        if not was_retried and not _had_ended(model.tasks.get(former.name), former.when, began):
             yield Finding(
                 invariant="I13",
                 subject=f"task/{task.id}",
@@ -88,6 +95,19 @@ def _early_member(task: Task, array: Array) -> Iterator[Finding]:
                 likely_cause="something other than Tally wrote a status, or a block",
                 repair="none: cancel the task if it must not run",
             )
+
+
+def _had_ended(task: Task | None, wanted: When, began: tuple[int, float] | None) -> bool:
+    """Whether the whole array may have ended so at that time: members of it that had not begun had, too."""
+    if task is None or task.status is None:
+        return False
+    steps = _whole_history(task)
+    return not steps or began is None or any(meets(state, wanted) for state in _states_at(steps, began))
+
+
+def _began(task: Task) -> tuple[int, float] | None:
+    """When the task began for the first time; None if it has not, or that is no longer told."""
+    return next((_when(step) for step in _whole_history(task) if step.event == Event.ADMITTED), None)
 
 
 def _whole_history(task: Task) -> list[Step]:

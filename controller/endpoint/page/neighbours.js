@@ -50,6 +50,7 @@ export function drawing(found) {
     ...found.edges.map((edge) => arrow(edge, places.get(edge.from), places.get(edge.to))),
     ...found.nodes.map((node) => box(node, places.get(node.id), node.id === found.id)));
   const more = [
+    found.member ? `This is the neighbourhood of ${found.id}, of which ${found.member} is a member.` : "",
     found.truncated ? `These are the nearest ${DRAWN}, and there are more.` : found.deeper ? "There are more behind these." : "",
     found.hidden ? `${plural(found.hidden, "task")} that you may not read ${found.hidden === 1 ? "is" : "are"} left out.` : "",
   ].filter(Boolean).join(" ");

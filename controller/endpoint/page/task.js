@@ -59,7 +59,7 @@ export class TaskDialog {
       return;
     }
     const kept = this.#own ? null : await this.#keptLog(id, task.kept_log_revision);
-    const around = task.member_of ? null : await this.#around(id); // members wait for nothing, and nothing for them
+    const around = await this.#around(id);
     const members = task.spec?.array ? await membersOf(id) : null;
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
