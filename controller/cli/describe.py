@@ -335,18 +335,21 @@ def why(
     ] = False,
 ) -> None:
     """Explain why a task waits, runs or ended, with numbers."""
-    missing = False
+    said = dict[str, str]()
     for name in names:
         try:
             with hinting_at_schedule(session, name):
-                said = session.client.explain(name)
-            if eta:
-                told = session.client.forecasts.of(name)
-                said += f" {explain_coming(told, name, session.client.get(name).pool)}"
-            say(said)
+                said[name] = session.client.explain(name)
         except NotFound as error:
             complain(str(error))
-            missing = True
+    if eta and said:
+        told = session.client.forecasts.of(*said)
+        for name in said:
+            said[name] += f" {explain_coming(told, name)}"
+    for text in said.values():
+        say(text)
+    if len(said) < len(dict.fromkeys(names)):
+        raise typer.Exit(NOT_FOUND)
 
 
 def history(

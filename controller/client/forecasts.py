@@ -97,7 +97,7 @@ class Forecasts:
             wanted=frozenset(names),
             goes_on=lambda: self._clock.boottime() < ends_at,
         )
-        return forecast_view(told, durations.error, dict.fromkeys(names) if names else None)
+        return forecast_view(told, durations.error, model.pools, dict.fromkeys(names) if names else None)
 
 
 def _model(loaded: Loaded) -> Model:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from controller.core.forecast.ahead import Coming, Forecast
+from controller.core.forecast.course import Point
 from controller.core.forecast.durations import NAME_LABEL, Basis, Error
 from controller.core.model.printable import counted
+from controller.core.model.records import PoolRecord
+from controller.core.model.resources import ZERO, Vector
+from controller.core.model.task import Pool
 from controller.views.words import at, listed, span
 
 _OF_ITS = {
@@ -28,12 +32,29 @@ class ComingView(Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    pool: str
     has_begun: bool
     begins_at: float | None = None
     ends_at: float | None = None
     before: dict[str, int] = {}
     by: str = ""
     runs: int = 0
+
+
+class CourseView(Struct, frozen=True, kw_only=True):
+    """What a pool is expected to hold from each time of `at` on, in seconds since the epoch.
+
+    `running` is of attempts that have begun before the forecast, `planned` of those that begin in it: by
+    resource, an amount in units (milli-cpu, bytes, counts) for each time. `waiting`: tasks in its queue then.
+    `guaranteed`: of its capacity, what is guaranteed to owners.
+    """
+
+    at: list[float]
+    running: dict[str, list[int]]
+    planned: dict[str, list[int]]
+    waiting: list[int]
+    capacity: dict[str, int]
+    guaranteed: dict[str, int] = {}
 
 
 class ErrorView(Struct, frozen=True, kw_only=True):
@@ -59,12 +80,16 @@ class ForecastView(Struct, frozen=True, kw_only=True):
     tasks: dict[str, ComingView]
     endless: dict[str, list[str]] = {}
     error: ErrorView | None = None
+    pools: dict[str, CourseView] = {}
 
 
 def forecast_view(
-    forecast: Forecast, error: Error | None, names: Mapping[str, object] | None = None
+    forecast: Forecast,
+    error: Error | None,
+    pools: Mapping[str, PoolRecord],
+    names: Mapping[str, object] | None = None,
 ) -> ForecastView:
-    """The forecast of these tasks; None: of all."""
+    """The forecast of these tasks; None: of all. `pools` as they are in it."""
     chosen = forecast.tasks if names is None else {n: forecast.tasks[n] for n in names if n in forecast.tasks}
     endless = dict[str, list[str]]()
     for task_id, pool in forecast.endless.items():
@@ -74,15 +99,35 @@ def forecast_view(
         now=forecast.now,
         until=forecast.until,
         is_whole=forecast.is_whole,
-        tasks={name: _coming(name, coming, forecast.now) for name, coming in chosen.items()},
+        tasks={name: _coming(name, coming) for name, coming in chosen.items()},
         endless=endless,
         error=ErrorView(median=error.median, p90=error.p90, of=error.of) if error is not None else None,
+        pools={name: _course(points, pools[name].pool) for name, points in forecast.pools.items()},
     )
 
 
-def _coming(name: str, coming: Coming, now: float) -> ComingView:
+def _course(points: Sequence[Point], pool: Pool) -> CourseView:
+    guaranteed = pool.sharing.guaranteed if pool.sharing is not None else ZERO
+    names = dict.fromkeys(name for vector in (pool.capacity, *_vectors(points)) for name in vector)
+    return CourseView(
+        at=[point.at for point in points],
+        running={name: [point.running.get(name) for point in points] for name in names},
+        planned={name: [point.planned.get(name) for point in points] for name in names},
+        waiting=[point.waiting for point in points],
+        capacity=dict(pool.capacity.items()),
+        guaranteed={name: min(amount, pool.capacity.get(name)) for name, amount in guaranteed.items()},
+    )
+
+
+def _vectors(points: Sequence[Point]) -> Iterator[Vector]:
+    for point in points:
+        yield from (point.running, point.planned)
+
+
+def _coming(name: str, coming: Coming) -> ComingView:
     return ComingView(
         id=name,
+        pool=coming.pool,
         has_begun=coming.has_begun,
         begins_at=coming.begins_at,
         ends_at=coming.ends_at,
@@ -92,14 +137,14 @@ def _coming(name: str, coming: Coming, now: float) -> ComingView:
     )
 
 
-def explain_coming(view: ForecastView, task_id: str, pool: str) -> str:
+def explain_coming(view: ForecastView, task_id: str) -> str:
     """When the task is expected to begin and to end, and what that rests on, in a few sentences."""
     coming = view.tasks.get(task_id)
     if coming is None:
         return f"Nothing is to come of {task_id}: it neither waits nor runs."
     parts = []
     if not coming.has_begun:
-        parts.append(_begins(view, coming, pool))
+        parts.append(_begins(view, coming))
     parts.append(_ends(view, coming))
     if coming.before and not coming.has_begun:
         number = sum(coming.before.values())
@@ -117,16 +162,16 @@ def explain_coming(view: ForecastView, task_id: str, pool: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _begins(view: ForecastView, coming: ComingView, pool: str) -> str:
+def _begins(view: ForecastView, coming: ComingView) -> str:
     name = coming.id
     if coming.begins_at is not None:
         return (
             f"{name} is expected to begin at {at(coming.begins_at)}, in {span(coming.begins_at - view.now)}."
         )
-    endless = view.endless.get(pool, [])
+    endless = view.endless.get(coming.pool, [])
     if endless:
         return (
-            f"When {name} begins is not known: nothing tells how long {listed(endless)} of pool {pool}"
+            f"When {name} begins is not known: nothing tells how long {listed(endless)} of pool {coming.pool}"
             f" will run. A run deadline, or the label {NAME_LABEL} on tasks of one kind, would."
         )
     if not view.is_whole:
@@ -136,7 +181,10 @@ def _begins(view: ForecastView, coming: ComingView, pool: str) -> str:
 
 def _ends(view: ForecastView, coming: ComingView) -> str:
     if not coming.by:
-        return f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run deadline."
+        return (
+            f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run"
+            " deadline."
+        )
     if coming.ends_at is None:
         return ""
     rests = (

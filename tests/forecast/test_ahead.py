@@ -157,7 +157,7 @@ def test_what_no_one_can_know_is_not_said() -> None:
     assert told.tasks["behind"].begins_at == stage.clock.now() + 9
     del reality.seconds["endless"]
     told = reality.forecast(horizon_seconds=100.0)
-    assert told.tasks["behind"][:3] == (False, None, None)
+    assert told.tasks["behind"][:4] == ("default", False, None, None)
     assert told.tasks["endless"].ends_at is None
     assert (told.endless, told.until) == ({"endless": "default"}, stage.clock.now() + 100.0)
 

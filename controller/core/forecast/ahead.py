@@ -11,10 +11,11 @@ and within a second.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from controller.core.forecast.course import Course, Point
 from controller.core.forecast.durations import Basis, Durations
 from controller.core.model.lifecycle import FINISHED, WAITING
 from controller.core.model.model import Model
@@ -40,6 +41,7 @@ class Coming(NamedTuple):
     `has_begun`: that was before the forecast.
     """
 
+    pool: str
     has_begun: bool
     begins_at: float | None
     ends_at: float | None
@@ -53,7 +55,8 @@ class Forecast(NamedTuple):
 
     `tasks` has all that wait or run; of an array, the beginning of the first member that it has not
     forgotten, and its last one's end. `endless`: tasks that run and hold resources of their pools, and of
-    which nothing tells how long they take. `is_whole`: the look went on to its horizon.
+    which nothing tells how long they take. `is_whole`: the look went on to its horizon. `pools`: what each
+    is expected to hold over time.
     """
 
     revision: int
@@ -62,6 +65,7 @@ class Forecast(NamedTuple):
     is_whole: bool
     tasks: Mapping[str, Coming]
     endless: Mapping[str, str]  # the task, and its pool
+    pools: Mapping[str, Sequence[Point]]
 
 
 class _Engine:
@@ -152,6 +156,7 @@ class Ahead:
         self._waiting = [
             name for name, task in model.tasks.items() if task.state in WAITING and not task.member_of
         ]
+        self._course = Course(model, now)
         self._list()
 
     def run(
@@ -165,6 +170,7 @@ class Ahead:
         left, until = set(wanted), self._began_at + horizon_seconds
         while True:
             self._settle()
+            self._course.note(self._now)
             left -= self._ended.keys()
             at = min(self._engine.next_end(), self._wake())
             if at > until or (wanted and not left) or not goes_on():
@@ -176,7 +182,9 @@ class Ahead:
             for seen in ends:
                 self._hear(Observed(self._epoch, seen))
         reached, endless = until if at > until else self._now, dict(self._engine.endless)
-        return Forecast(self._revision, self._began_at, reached, at > until, self._coming(), endless)
+        return Forecast(
+            self._revision, self._began_at, reached, at > until, self._coming(), endless, self._course.points
+        )
 
     # -- details
 
@@ -266,5 +274,8 @@ class Ahead:
             task = self._model.tasks.get(name)
             expected = self._durations.expected(task) if task is not None else None
             by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
-            found[name] = Coming(name in self._had, begins_at, self._ended.get(name), rests_on, by, runs)
+            pool = task.pool if task is not None else ""
+            found[name] = Coming(
+                pool, name in self._had, begins_at, self._ended.get(name), rests_on, by, runs
+            )
         return found

@@ -1,0 +1,60 @@
+"""What a pool is expected to hold over time, while one looks ahead: what runs already, what is to begin."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from controller.core.model.model import Model
+from controller.core.model.resources import ZERO, Vector
+
+FINEST = 30.0  # seconds between two points
+COARSEST = 0.05  # of the time ahead: a week has some 150 points
+
+
+class Point(NamedTuple):
+    """A pool from the time `at` on: what the attempts hold that have begun before, and the others."""
+
+    at: float
+    running: Vector
+    planned: Vector
+    waiting: int  # tasks in the queue
+
+
+class Course:
+    """The points of all pools that are defined. Their distance grows with the time ahead."""
+
+    def __init__(self, model: Model, now: float) -> None:
+        self._model = model
+        self._began_at = now
+        self._next = now
+        self._old = {
+            task.id: task.status.attempt for task in model.holding.values() if task.status is not None
+        }
+        self.points: dict[str, list[Point]] = {name: [] for name in model.pools}
+
+    def note(self, now: float) -> None:
+        """What the pools hold now, unless that is too near to the last point."""
+        if now < self._next:
+            return
+        self._next = now + max(FINEST, COARSEST * (now - self._began_at))
+        running = self._running()
+        for name, points in self.points.items():
+            old = running.get(name, ZERO)
+            planned = self._model.ledger(name).held.without(old)
+            points.append(Point(now, old, planned, len(self._model.queue(name))))
+
+    def _running(self) -> dict[str, Vector]:
+        """What those hold that held at the beginning and still do, by pool."""
+        sums = dict[str, dict[str, int]]()
+        ended = []
+        for name, attempt in self._old.items():
+            task = self._model.holding.get(name)
+            if task is None or task.status is None or task.status.attempt != attempt:
+                ended.append(name)
+                continue
+            amounts = sums.setdefault(task.pool, {})
+            for resource, amount in task.status.hold.items():
+                amounts[resource] = amounts.get(resource, 0) + amount
+        for name in ended:
+            del self._old[name]
+        return {pool: Vector(amounts) for pool, amounts in sums.items()}
