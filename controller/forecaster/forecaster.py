@@ -28,6 +28,10 @@ class NoForecast(TallyError):
     """Nothing can be told of what is to come now. The error says why, and what to do."""
 
 
+class _Ended(NoForecast):
+    """The process has ended before it answered."""
+
+
 class Meter(Protocol):
     """Hears of looks ahead, from any thread."""
 
@@ -106,14 +110,20 @@ class Forecaster:
 
     def _ask(self, question: Question) -> Answer:
         if self._process is not None:
-            with contextlib.suppress(NoForecast):  # it had nothing to do for long, or was killed
+            with contextlib.suppress(_Ended):  # it had nothing to do for long, or was killed
                 return self._ask_of(self._process, question)
         return self._ask_of(self._begin(), question)
 
     def _ask_of(self, process: subprocess.Popen[bytes], question: Question) -> Answer:
         assert process.stdin is not None
         assert process.stdout is not None
-        limit = threading.Timer(ANSWER_SECONDS, process.kill)
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            process.kill()
+
+        limit = threading.Timer(ANSWER_SECONDS, give_up)
         limit.daemon = True
         limit.start()
         try:
@@ -122,12 +132,12 @@ class Forecaster:
             return msgspec.json.decode(process.stdout.readline(), type=Answer)
         except (OSError, ValueError) as error:  # ValueError: closed, or no JSON, since it was killed
             self._end()
-            why = (
-                "this replica ends"
-                if self._closed
-                else "its process has ended: ask again; the log may say why"
-            )
-            raise NoForecast(f"no look ahead was possible: {why}") from error
+            if self._closed.is_set():
+                raise NoForecast("no look ahead was possible: this replica ends") from error
+            if is_late.is_set():
+                why = f"it took longer than {ANSWER_SECONDS:g} s: ask again; the log may say why"
+                raise NoForecast(f"no look ahead was possible: {why}") from error
+            raise _Ended("no look ahead was possible: its process has ended; the log may say why") from error
         finally:
             limit.cancel()
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -23,6 +24,7 @@ from controller import bulkhead
 from controller.clock import SystemClock
 from controller.core.forecast.ahead import Ahead
 from controller.core.forecast.durations import Durations
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.errors import TallyError
 from controller.forecaster.experience import Experience
@@ -31,7 +33,7 @@ from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
-from controller.views.forecast import ForecastView, error_view, forecast_view
+from controller.views.forecast import ComingView, ForecastView, error_view, forecast_view
 from controller.views.freshness import RULE
 
 NICENESS = 10  # whoever asks comes first: a replica that leads may be on this machine
@@ -41,6 +43,8 @@ LOOK_SECONDS = 10.0  # of computing; a look that is not done by then ends where 
 _GRACE_SECONDS = 20.0  # beyond that, to begin and to tell: a fork that takes longer is ended
 FRESH_SECONDS = 5.0  # an answer is told again for so long, and for as long as it took REST times
 REST = 4.0
+UNCHANGED_SECONDS = 30.0  # the same, if nothing has changed since
+IDLE_SECONDS = 300.0  # without a question, after which the process ends
 
 
 class LookFailed(TallyError):
@@ -55,7 +59,7 @@ class Looker:
         store = EtcdStore(installation.options, self._clock)
         keys = Keys(installation.cluster)
         self._standby = Standby(store, keys, self._clock, RULE, installation.silence_seconds)
-        self._experience = Experience(self._standby.reading, self._clock)
+        self._experience = Experience(self._standby.reading)
         self._standby.subscribe(self._experience)
         self._last: ForecastView | None = None
         self._asked_at = 0.0  # boottime
@@ -69,26 +73,21 @@ class Looker:
         """The answer. A fault of this question alone is told in it."""
         before = self._last
         try:
-            view = self._whole(question.revision)
+            view = self._whole(question)
         except LookFailed as error:
             return Answer(problem=str(error), starts=self._experience.take_news())
-        names = [name for name in question.tasks if name in view.tasks]
-        chosen = msgspec.structs.replace(view, tasks={name: view.tasks[name] for name in names})
+        chosen = msgspec.structs.replace(view, tasks=_chosen(view, question.tasks))
         return Answer(forecast=chosen, is_new=view is not before, starts=self._experience.take_news())
 
-    def _whole(self, revision: int) -> ForecastView:
-        """What is to come of all tasks, as of the asker's revision or newer; or what was told just now."""
-        last = self._last
-        if last is not None:
-            age = self._clock.boottime() - self._asked_at
-            if age < max(FRESH_SECONDS, REST * last.computed_seconds):
-                return last
+    def _whole(self, question: Question) -> ForecastView:
+        """What is to come of all tasks, or what was told of them just now."""
         if not self._is_loaded and not self._experience.wait_for(1, LOAD_SECONDS):
             raise LookFailed("its model could not be loaded from etcd: see the log")
         self._is_loaded = True
         # a replica's model may be at a revision at which nothing of this installation has changed
-        self._experience.wait_for(revision, CATCH_UP_SECONDS)
-        if last is not None and last.revision == self._standby.revision and age < LOOK_SECONDS * REST:
+        self._experience.wait_for(question.revision, CATCH_UP_SECONDS)
+        last = self._last
+        if last is not None and self._is_fresh(last) and not self._lacks(last, question.tasks):
             return last
         self._asked_at = self._clock.boottime()
         found = self._look()
@@ -96,6 +95,19 @@ class Looker:
         self._experience.note(found)
         self._last = found
         return found
+
+    def _is_fresh(self, view: ForecastView) -> bool:
+        age = self._clock.boottime() - self._asked_at
+        if view.revision == self._standby.revision:  # only time has passed
+            return age < UNCHANGED_SECONDS
+        return age < max(FRESH_SECONDS, REST * view.computed_seconds)
+
+    def _lacks(self, view: ForecastView, names: list[str]) -> bool:
+        """Whether the view does not know of one of these tasks, which waits or runs by now."""
+        unknown = [name for name in names if name not in view.tasks]
+        with self._standby.reading() as model:
+            found = [model.tasks.get(name) for name in unknown]
+            return any(task is not None and task.state not in FINISHED for task in found)
 
     def _look(self) -> ForecastView:
         """A look of a fork of this process, from the model as it is now. Raises LookFailed."""
@@ -140,6 +152,10 @@ class Looker:
             os._exit(status)
 
 
+def _chosen(view: ForecastView, names: list[str]) -> dict[str, ComingView]:
+    return {name: view.tasks[name] for name in names if name in view.tasks}
+
+
 def look(model: Model, durations: Durations, now: float, parent: int) -> ForecastView:
     """A whole look, which uses up the model. It ends with the process `parent`."""
     begun = time.monotonic()
@@ -164,21 +180,30 @@ def _read(pipe: int, until: float) -> bytes:
     return b"".join(parts)
 
 
-def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+def _lines(source: int, idle_seconds: float) -> Iterator[bytes]:
+    """The lines that come, until the source ends, or none has come for so long."""
+    waiting = b""
+    while select.select([source], [], [], idle_seconds)[0]:
+        part = os.read(source, 1 << 20)
+        if not part:
+            return
+        *lines, waiting = (waiting + part).split(b"\n")
+        yield from lines
+
+
+def serve(source: int, answers: BinaryIO) -> None:
     """Answer until nobody is left who asks, or nobody has asked for long."""
-    installation = msgspec.json.decode(questions.readline(), type=Installation)
+    lines = _lines(source, IDLE_SECONDS)
+    installation = msgspec.json.decode(next(lines), type=Installation)
     configure_logs(replica=f"{installation.name}/forecaster", cluster=installation.cluster)
     os.nice(NICENESS)
     looker = Looker(installation)
     looker.start()
-    while select.select([questions], [], [], installation.idle_seconds)[0]:
-        line = questions.readline()
-        if not line:
-            break
+    for line in lines:
         answers.write(msgspec.json.encode(looker.answer(msgspec.json.decode(line, type=Question))) + b"\n")
         answers.flush()
 
 
 def main() -> None:
     """See the module's docstring."""
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve(sys.stdin.fileno(), sys.stdout.buffer)

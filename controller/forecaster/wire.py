@@ -15,7 +15,6 @@ class Installation(Struct, frozen=True, kw_only=True):
     options: GatewayOptions
     silence_seconds: float
     name: str  # of whoever asks, for the log
-    idle_seconds: float = 300.0  # the process ends if nobody asks for so long
 
 
 class Question(Struct, frozen=True, kw_only=True):

@@ -170,9 +170,9 @@ class Ahead:
         left, until = set(wanted), self._began_at + horizon_seconds
         while True:
             self._settle()
-            self._course.note(self._now)
             left -= self._ended.keys()
             at = min(self._engine.next_end(), self._wake())
+            self._course.note(self._now, at)
             if at > until or (wanted and not left) or not goes_on():
                 break
             near = max(self._near[0], self._near[1] * (at - self._began_at))

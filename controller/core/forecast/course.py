@@ -7,8 +7,8 @@ from typing import NamedTuple
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 
-FINEST = 30.0  # seconds between two points
-COARSEST = 0.05  # of the time ahead: a week has some 150 points
+FINEST = 1.0  # seconds
+COARSEST = 0.05  # of the time ahead: a week has at most 460 points
 
 
 class Point(NamedTuple):
@@ -21,7 +21,10 @@ class Point(NamedTuple):
 
 
 class Course:
-    """The points of all pools that are defined. Their distance grows with the time ahead."""
+    """The points of all pools that are defined. Their distance grows with the time ahead.
+
+    What lasts is a point: what is over before the next point is due is left out.
+    """
 
     def __init__(self, model: Model, now: float) -> None:
         self._model = model
@@ -32,9 +35,9 @@ class Course:
         }
         self.points: dict[str, list[Point]] = {name: [] for name in model.pools}
 
-    def note(self, now: float) -> None:
-        """What the pools hold now, unless that is too near to the last point."""
-        if now < self._next:
+    def note(self, now: float, until: float) -> None:
+        """What the pools hold from now on, until then."""
+        if until < self._next:
             return
         self._next = now + max(FINEST, COARSEST * (now - self._began_at))
         running = self._running()
