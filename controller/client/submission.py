@@ -20,7 +20,6 @@ import msgspec
 from controller.client.newcomers import Newcomers
 from controller.client.parents import AT_ONCE, Parents, Read
 from controller.client.prepared import Prepared, SubmitResult, compare, has_member, prepare
-from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
 from controller.core.model.arrays import MemberName
@@ -28,6 +27,7 @@ from controller.core.model.attested import Attestation
 from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
+from controller.core.model.submitted import ONLY_ATTESTED
 from controller.core.model.task import Spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (
@@ -42,6 +42,7 @@ from controller.store.base import (
     new_op,
 )
 from controller.store.keys import Keys
+from controller.views.queue_room import QueueRoom
 
 _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
@@ -53,12 +54,6 @@ _IS_MEMBER = (
     " another name"
 )
 _OF_ARRAY = "{} is the name of a member of the array {}: use another name"
-
-
-ONLY_ATTESTED = (
-    "{} takes only tasks that a gateway has attested (require_attested): submit it through a gateway"
-    " (`--server`)"
-)
 
 
 class Denied(InvalidField):

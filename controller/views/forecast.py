@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from controller.core.forecast.ahead import Coming, Forecast
-from controller.core.forecast.course import Point
+from controller.core.forecast.course import PoolPoint
 from controller.core.forecast.durations import NAME_LABEL, Basis, Error
 from controller.core.model.printable import counted
 from controller.core.model.records import PoolRecord
@@ -106,7 +106,7 @@ def forecast_view(
     )
 
 
-def _course(points: Sequence[Point], pool: Pool) -> CourseView:
+def _course(points: Sequence[PoolPoint], pool: Pool) -> CourseView:
     guaranteed = pool.sharing.guaranteed if pool.sharing is not None else ZERO
     names = dict.fromkeys(name for vector in (pool.capacity, *_vectors(points)) for name in vector)
     return CourseView(
@@ -119,7 +119,7 @@ def _course(points: Sequence[Point], pool: Pool) -> CourseView:
     )
 
 
-def _vectors(points: Sequence[Point]) -> Iterator[Vector]:
+def _vectors(points: Sequence[PoolPoint]) -> Iterator[Vector]:
     for point in points:
         yield from (point.running, point.planned)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.client.newcomers import Newcomers
 from controller.client.prepared import prepare
-from controller.client.queue_room import QueueRoom
+from controller.views.queue_room import QueueRoom
 from controller.client.submission import KnownPools, Submission
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from controller.core.forecast.course import Course, Point
+from controller.core.forecast.course import PoolCourse, PoolPoint
 from controller.core.forecast.durations import Basis, Durations
 from controller.core.model.lifecycle import FINISHED, WAITING
 from controller.core.model.model import Model
@@ -65,7 +65,7 @@ class Forecast(NamedTuple):
     is_whole: bool
     tasks: Mapping[str, Coming]
     endless: Mapping[str, str]  # the task, and its pool
-    pools: Mapping[str, Sequence[Point]]
+    pools: Mapping[str, Sequence[PoolPoint]]
 
 
 class _Engine:
@@ -156,7 +156,7 @@ class Ahead:
         self._waiting = [
             name for name, task in model.tasks.items() if task.state in WAITING and not task.member_of
         ]
-        self._course = Course(model, now)
+        self._course = PoolCourse(model, now)
         self._list()
 
     def run(
