@@ -11,12 +11,13 @@ from typing import NamedTuple
 import msgspec
 
 from controller.core.model import codec
+from controller.core.model.arrays import MemberName
 from controller.core.model.default_resources import default_resources, with_origin
 from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.records import PoolRecord
-from controller.core.model.sharing_fields import check_limit
-from controller.core.model.task import Spec
-from controller.core.model.validation import parse_spec
+from controller.core.model.sharing_fields import check_guarantees, check_limit
+from controller.core.model.task import Pool, Spec
+from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import InvalidField
 
 ONLY_ATTESTED = (
@@ -31,6 +32,21 @@ class Filled(NamedTuple):
     spec: Spec
     named: frozenset[str]
     pool_mod: int
+
+
+def parse_definition(raw: object) -> Pool:
+    """The pool that somebody applies. Raises InvalidField, also for what means nothing or cannot be kept."""
+    pool = parse_pool(raw)
+    if pool.sharing is not None:
+        check_guarantees(pool.sharing, pool.capacity)
+    if pool.preemption is not None and not (pool.preemption.reclaim or pool.preemption.by_priority):
+        raise InvalidField("preemption", "stops nothing: set reclaim or by_priority to true, or leave it out")
+    return pool
+
+
+def of_array(member: MemberName) -> str:
+    """Why a task of this name is refused."""
+    return f"{member} is the name of a member of the array {member.array}: use another name"
 
 
 def fill_in(raw: object, pools: Mapping[str, PoolRecord]) -> Filled:

@@ -1,0 +1,145 @@
+"""What is to come, in sentences, as `tally explain --eta`, `tally plan` and `tally what-if` print it."""
+
+from __future__ import annotations
+
+from controller.core.forecast.ahead import Kept
+from controller.core.forecast.durations import NAME_LABEL, Basis
+from controller.core.model.arrays import MemberName
+from controller.core.model.printable import counted
+from controller.views.forecast import ComingView, ForecastView
+from controller.views.words import at, listed, span
+
+_OF_ITS = {
+    Basis.ARRAY: "of its array",
+    Basis.NAME: f"of its owner's of the same {NAME_LABEL}",
+    Basis.COMMAND: "of the same command",
+    Basis.POOL: "of its pool",
+}
+
+
+def explain_coming(view: ForecastView, task_id: str) -> str:
+    """When the task is expected to begin and to end, and what that rests on, in a few sentences."""
+    coming = view.tasks.get(task_id)
+    if coming is None:
+        member = MemberName.parse(task_id)
+        if member is not None and member.array in view.tasks:
+            return f"Of its array: {explain_coming(view, member.array)}"
+        return f"Nothing is to come of {task_id}: it neither waits nor runs."
+    parts = [_begins(view, coming) if not coming.has_begun else "", _members(view, coming)]
+    if coming.begins_at is None and coming.ends_as:
+        return " ".join(part for part in parts if part)
+    if coming.kept in ("", Kept.TASKS) or coming.has_begun:
+        parts.append(_ends(view, coming))
+    if coming.before and coming.begins_at is not None and not coming.has_begun:
+        number = sum(coming.before.values())
+        by = ", ".join(f"{count:,} by {basis}" for basis, count in coming.before.items())
+        parts.append(
+            f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
+        )
+    if coming.begins_at is not None or coming.kept == "":
+        parts.append(explain_error(view))
+    return " ".join(part for part in parts if part)
+
+
+def explain_error(view: ForecastView) -> str:
+    """How far off such times have been, as far as that is known."""
+    error = view.error
+    if error is None or not any(each.runs for each in view.tasks.values()):
+        return "How far off such times are is not known yet."
+    return (
+        f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten), of"
+        f" {counted(error.of, 'run')}."
+    )
+
+
+def rests_on(coming: ComingView) -> str:
+    """What its own duration rests on: `12 runs of its array`, `its run deadline`; "" for nothing."""
+    if not coming.by:
+        return ""
+    if coming.by == Basis.DEADLINE:
+        return "its run deadline"
+    return f"{counted(coming.runs, 'run')} {_OF_ITS[Basis(coming.by)]}"
+
+
+def _begins(view: ForecastView, coming: ComingView) -> str:
+    name, after = coming.id, _after(coming)
+    if coming.begins_at is not None:
+        what = f"The first member of {name}" if coming.left else name
+        when = f"{at(coming.begins_at)}, in {span(coming.begins_at - view.now)}"
+        return f"{what} is expected to begin at {when}{f', after {after}' if after else ''}."
+    if coming.ends_as and coming.ends_at is not None:
+        return (
+            f"{name} is not expected to begin: it is expected to end as {coming.ends_as} at"
+            f" {at(coming.ends_at)}, in {span(coming.ends_at - view.now)}{f', after {after}' if after else ''}."
+        )
+    return _never(view, coming, f"{name} begins", f"{name} does not begin", f"{name} is")
+
+
+def _members(view: ForecastView, coming: ComingView) -> str:
+    """Of an array, when the last one begins of the members that have not begun."""
+    if not coming.left or coming.begins_at is None:
+        return ""
+    yet = counted(coming.left, "member")
+    begins = (
+        f"Of {coming.id}, {yet} {'has' if coming.left == 1 else 'have'} not begun" if coming.has_begun else ""
+    )
+    if coming.last_at is not None:
+        last = f"is expected to begin at {at(coming.last_at)}, in {span(coming.last_at - view.now)}"
+        return f"{begins}; the last one {last}." if begins else f"Its last one {last}."
+    told = _never(
+        view, coming, f"the last of {coming.id} begins", "not all of its members begin", f"{coming.id} is"
+    )
+    return f"{begins}. {told}" if begins else told
+
+
+def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str, subject: str) -> str:
+    """Why no beginning is told."""
+    until = at(view.until)
+    if coming.kept == Kept.HOLD:
+        return f"{_upper(does_not)} as long as it is on hold."
+    if coming.kept == Kept.POOL:
+        return f"{_upper(does_not)} as long as its pool {coming.pool} admits nothing."
+    if coming.kept == Kept.SIZE:
+        return f"{_upper(does_not)}: it asks for more than pool {coming.pool} has."
+    further = "" if view.is_whole else "; no further was looked ahead"
+    if coming.kept == Kept.TASKS:
+        after = _after(coming) or "others"
+        return (
+            f"When {begins} is not known: {subject.removesuffix(' is')} waits for {after}, and not all of that"
+            f" is expected to end before {until}{further}."
+        )
+    endless = view.endless.get(coming.pool, [])
+    if endless:
+        return (
+            f"When {begins} is not known: nothing tells how long {listed(endless)} of pool {coming.pool}"
+            f" will run. A run deadline, or the label {NAME_LABEL} on tasks of one kind, would."
+        )
+    if not view.is_whole:
+        return f"{_upper(does_not)} before {until}, as far as is expected; no further was looked ahead."
+    return f"As things stand, {does_not} before {until}."
+
+
+def _upper(text: str) -> str:
+    """A name keeps its first letter, which is never upper case."""
+    return text if " does not " in text else text[:1].upper() + text[1:]
+
+
+def _after(coming: ComingView) -> str:
+    rest = coming.waits_for - len(coming.after)
+    return ", ".join(coming.after) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _ends(view: ForecastView, coming: ComingView) -> str:
+    if not coming.by:
+        return (
+            f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run"
+            " deadline."
+        )
+    if coming.ends_at is None:
+        return ""
+    rests = (
+        "by its run deadline at the latest"
+        if coming.by == Basis.DEADLINE
+        else f"as {counted(coming.runs, 'run')} {_OF_ITS[Basis(coming.by)]} did"
+    )
+    return f"It is expected to end at {at(coming.ends_at)}, in {span(coming.ends_at - view.now)}, {rests}."
