@@ -62,52 +62,47 @@ def rests_on(coming: ComingView) -> str:
 
 
 def _begins(view: ForecastView, coming: ComingView) -> str:
-    name, after = coming.id, _after(coming)
+    name, after = coming.id, f", after {_after(coming)}" if coming.after else ""
     if coming.begins_at is not None:
         what = f"The first member of {name}" if coming.left else name
-        when = f"{at(coming.begins_at)}, in {span(coming.begins_at - view.now)}"
-        return f"{what} is expected to begin at {when}{f', after {after}' if after else ''}."
+        return f"{what} is expected to begin at {_when(view, coming.begins_at)}{after}."
     if coming.ends_as and coming.ends_at is not None:
         return (
             f"{name} is not expected to begin: it is expected to end as {coming.ends_as} at"
-            f" {at(coming.ends_at)}, in {span(coming.ends_at - view.now)}{f', after {after}' if after else ''}."
+            f" {_when(view, coming.ends_at)}{after}."
         )
-    return _never(view, coming, f"{name} begins", f"{name} does not begin", f"{name} is")
+    return _never(view, coming, f"{name} begins", f"{name} does not begin")
 
 
 def _members(view: ForecastView, coming: ComingView) -> str:
     """Of an array, when the last one begins of the members that have not begun."""
     if not coming.left or coming.begins_at is None:
         return ""
-    yet = counted(coming.left, "member")
-    begins = (
-        f"Of {coming.id}, {yet} {'has' if coming.left == 1 else 'have'} not begun" if coming.has_begun else ""
-    )
+    have = "has" if coming.left == 1 else "have"
+    yet = f"Of {coming.id}, {counted(coming.left, 'member')} {have} not begun"
     if coming.last_at is not None:
-        last = f"is expected to begin at {at(coming.last_at)}, in {span(coming.last_at - view.now)}"
-        return f"{begins}; the last one {last}." if begins else f"Its last one {last}."
-    told = _never(
-        view, coming, f"the last of {coming.id} begins", "not all of its members begin", f"{coming.id} is"
-    )
-    return f"{begins}. {told}" if begins else told
+        last = f"is expected to begin at {_when(view, coming.last_at)}"
+        return f"{yet}; the last one {last}." if coming.has_begun else f"Its last member {last}."
+    told = _never(view, coming, f"the last of {coming.id} begins", "the last of them does not begin")
+    return f"{yet}. {told}" if coming.has_begun else told
 
 
-def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str, subject: str) -> str:
+def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str) -> str:
     """Why no beginning is told."""
-    until = at(view.until)
-    if coming.kept == Kept.HOLD:
-        return f"{_upper(does_not)} as long as it is on hold."
-    if coming.kept == Kept.POOL:
-        return f"{_upper(does_not)} as long as its pool {coming.pool} admits nothing."
-    if coming.kept == Kept.SIZE:
-        return f"{_upper(does_not)}: it asks for more than pool {coming.pool} has."
-    further = "" if view.is_whole else "; no further was looked ahead"
-    if coming.kept == Kept.TASKS:
-        after = _after(coming) or "others"
-        return (
-            f"When {begins} is not known: {subject.removesuffix(' is')} waits for {after}, and not all of that"
-            f" is expected to end before {until}{further}."
-        )
+    until, further = at(view.until), "" if view.is_whole else "; no further was looked ahead"
+    what = does_not if does_not.startswith(coming.id) else does_not[0].upper() + does_not[1:]
+    match coming.kept:
+        case Kept.HOLD:
+            return f"{what} as long as {coming.id} is on hold."
+        case Kept.POOL:
+            return f"{what} as long as pool {coming.pool} admits nothing."
+        case Kept.SIZE:
+            return f"{what}: {coming.id} asks for more than pool {coming.pool} has."
+        case Kept.TASKS:
+            return (
+                f"When {begins} is not known: {coming.id} waits for {_after(coming) or 'others'}, and not all"
+                f" of that is expected to end before {until}{further}."
+            )
     endless = view.endless.get(coming.pool, [])
     if endless:
         return (
@@ -115,13 +110,12 @@ def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str, s
             f" will run. A run deadline, or the label {NAME_LABEL} on tasks of one kind, would."
         )
     if not view.is_whole:
-        return f"{_upper(does_not)} before {until}, as far as is expected; no further was looked ahead."
+        return f"{what} before {until}, as far as is expected; no further was looked ahead."
     return f"As things stand, {does_not} before {until}."
 
 
-def _upper(text: str) -> str:
-    """A name keeps its first letter, which is never upper case."""
-    return text if " does not " in text else text[:1].upper() + text[1:]
+def _when(view: ForecastView, time: float) -> str:
+    return f"{at(time)}, in {span(time - view.now)}"
 
 
 def _after(coming: ComingView) -> str:
@@ -142,4 +136,4 @@ def _ends(view: ForecastView, coming: ComingView) -> str:
         if coming.by == Basis.DEADLINE
         else f"as {counted(coming.runs, 'run')} {_OF_ITS[Basis(coming.by)]} did"
     )
-    return f"It is expected to end at {at(coming.ends_at)}, in {span(coming.ends_at - view.now)}, {rests}."
+    return f"It is expected to end at {_when(view, coming.ends_at)}, {rests}."
