@@ -159,7 +159,7 @@ def look_as_supposed(
 
 
 def compare(now: ForecastView, then: ForecastView, supposed: Iterable[str] = ()) -> ComparedView:
-    """What differs between two looks at all tasks, from the same time. `supposed` tasks are only in `then`."""
+    """What differs between two looks at all tasks, from one time. `supposed` tasks are only in `then`."""
     names = dict.fromkeys(supposed)
     pairs = [
         _Pair(coming, then.tasks.get(name), now, then)

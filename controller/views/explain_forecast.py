@@ -6,7 +6,8 @@ from controller.core.forecast.ahead import Kept
 from controller.core.forecast.durations import NAME_LABEL, Basis
 from controller.core.model.arrays import MemberName
 from controller.core.model.printable import counted
-from controller.views.forecast import ComingView, ForecastView
+from controller.views.ahead import ChangedView, ComparedView
+from controller.views.forecast import ComingView, ErrorView, ForecastView
 from controller.views.words import at, listed, span
 
 _OF_ITS = {
@@ -37,19 +38,45 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
             f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
         )
     if coming.begins_at is not None or coming.kept == "":
-        parts.append(explain_error(view))
+        parts.append(explain_error(view.error if any(each.runs for each in view.tasks.values()) else None))
     return " ".join(part for part in parts if part)
 
 
-def explain_error(view: ForecastView) -> str:
+def explain_error(error: ErrorView | None) -> str:
     """How far off such times have been, as far as that is known."""
-    error = view.error
-    if error is None or not any(each.runs for each in view.tasks.values()):
+    if error is None:
         return "How far off such times are is not known yet."
     return (
         f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten), of"
         f" {counted(error.of, 'run')}."
     )
+
+
+def explain_compared(view: ComparedView) -> str:
+    """What it does to other tasks that wait, in a few sentences."""
+    waiting = [each for each in view.changed if not each.has_begun]
+    parts = [
+        _moved(view.later, "later", [each for each in waiting if (each.later_seconds or 0) > 0]),
+        _moved(view.sooner, "sooner", [each for each in waiting if (each.later_seconds or 0) < 0]),
+    ]
+    if view.never:
+        never = listed([each.id for each in view.changed if each.never], count=view.never)
+        parts.append(f"{never} {'does' if view.never == 1 else 'do'} not begin any more")
+    told = "; ".join(part for part in parts if part)
+    told = f"Of those that wait, {told}." if told else "No task that waits begins sooner or later."
+    return told if view.is_whole else f"{told} No further than {at(view.until)} was looked ahead."
+
+
+def _moved(number: int, word: str, known: list[ChangedView]) -> str:
+    if not number:
+        return ""
+    most = max(known, key=lambda each: abs(each.later_seconds or 0), default=None)
+    by = (
+        f", {'' if number == 1 else 'the most '}{most.id}: by {span(abs(most.later_seconds or 0))}"
+        if most
+        else ""
+    )
+    return f"{counted(number, 'task')} {'begins' if number == 1 else 'begin'} {word}{by}"
 
 
 def rests_on(coming: ComingView) -> str:
