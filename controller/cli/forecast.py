@@ -33,6 +33,7 @@ _PLACE = re.compile(r"(tasks|pools)\[(\d+)\]\.?")
 Horizon = Annotated[str, typer.Option(help="Look ahead so far, such as 12h or 30d.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="json or yaml.")]
 SEVEN_DAYS = "7d"
+_OF_POOLS = ("name", "capacity")
 
 
 def plan(
@@ -42,7 +43,7 @@ def plan(
         typer.Option(
             "--file",
             "-f",
-            help="File of tasks, and of pools that differ: YAML, JSON or JSON lines; - for standard input.",
+            help="Tasks, and pools that differ: YAML, JSON or JSON lines; - for standard input.",
         ),
     ],
     horizon: Horizon = SEVEN_DAYS,
@@ -70,7 +71,7 @@ def what_if(
         typer.Option(
             "--pool",
             metavar="POOL:RESOURCE=AMOUNT,…",
-            help="A pool has so much, such as default:cpu=16,memory=64Gi.",
+            help="A pool has so much: default:cpu=16,memory=64Gi.",
         ),
     ] = None,
     cancel: Annotated[
@@ -90,9 +91,7 @@ def what_if(
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option(
-            "--file", "-f", help="File of tasks that are submitted, and of pools, as for `tally plan`."
-        ),
+        typer.Option("--file", "-f", help="Tasks that are submitted, and pools, as for `tally plan`."),
     ] = None,
     horizon: Horizon = SEVEN_DAYS,
     output: Output = "",
@@ -105,9 +104,7 @@ def what_if(
     """
     out.check_form(output, ("json", "yaml"))
     if not any((pools, cancel, priority, hold, release, file)):
-        raise typer.BadParameter(
-            "say what is otherwise: --pool, --cancel, --priority, --hold, --release or -f"
-        )
+        raise typer.BadParameter("give --pool, --cancel, --priority, --hold, --release or -f")
     given = _File.read(file) if file is not None else _File()
     found = given.suppose(
         session,
@@ -157,9 +154,7 @@ class _File:
         except UserError as error:
             field = error.field if isinstance(error, InvalidField) else ""
             raise UserError(f"{document.place_of(field)}: {error}") from None
-        is_pool = (
-            isinstance(value, Mapping) and "id" not in value and ("name" in value or "capacity" in value)
-        )
+        is_pool = isinstance(value, Mapping) and "id" not in value and not value.keys().isdisjoint(_OF_POOLS)
         self._documents["pools" if is_pool else "tasks"].append(document)
 
     def suppose(self, session: Session, horizon: str, **more: Any) -> ComparedView:

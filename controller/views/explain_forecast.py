@@ -70,12 +70,9 @@ def explain_compared(view: ComparedView) -> str:
 def _moved(number: int, word: str, known: list[ChangedView]) -> str:
     if not number:
         return ""
-    most = max(known, key=lambda each: abs(each.later_seconds or 0), default=None)
-    by = (
-        f", {'' if number == 1 else 'the most '}{most.id}: by {span(abs(most.later_seconds or 0))}"
-        if most
-        else ""
-    )
+    most, by = max(known, key=lambda each: abs(each.later_seconds or 0), default=None), ""
+    if most is not None:
+        by = f", {'' if number == 1 else 'the most '}{most.id}: by {span(abs(most.later_seconds or 0))}"
     return f"{counted(number, 'task')} {'begins' if number == 1 else 'begin'} {word}{by}"
 
 
