@@ -22,7 +22,7 @@ from controller.core.model.fields import mapping, read_fields
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.records import PoolRecord
-from controller.core.model.requests import MOST_PRIORITY, Request
+from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
 from controller.core.model.scalars import parse_integer, parse_name
 from controller.core.model.submitted import ONLY_ATTESTED, fill_in, of_array, parse_definition
 from controller.core.model.task import Pool, Reserve, Spec
@@ -195,6 +195,12 @@ def _requests(
             yield cancel(member.array, now, str(member.index))
         else:
             yield cancel(name, now)
+    yield from _changed(model, supposition, state, now)
+
+
+def _changed(
+    model: Model, supposition: Supposition, state: Callable[[str], FeatureState], now: float
+) -> Iterator[tuple[str, Request]]:
     changes: dict[str, dict[str, Any]] = {}
     cancelled = frozenset(supposition.cancelled)
     for field, name, fields in _changes(supposition):
@@ -209,7 +215,10 @@ def _requests(
             raise InvalidField(field, f"{name} is named twice: leave one out")
         changes[name] = {**changes.get(name, {}), **fields}
     for name, fields in changes.items():
-        yield change(name, now, **fields)
+        facts = _found(model, name, name)
+        is_asked = any(each.kind is RequestKind.CHANGE for each in facts.requests)
+        if is_asked or any(getattr(facts, field) != value for field, value in fields.items()):
+            yield change(name, now, **fields)  # who asks for what is so already asks for nothing
 
 
 def _changes(supposition: Supposition) -> Iterator[tuple[str, str, dict[str, Any]]]:
