@@ -16,7 +16,7 @@ from controller.core.model.task import AttemptId
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster import forecaster
 from controller.forecaster.forecaster import Forecaster, NoForecast
-from controller.forecaster.wire import Installation
+from controller.forecaster.wire import Subject
 from controller.store.etcd.connection import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from tests.client.conftest import client as client
@@ -45,8 +45,8 @@ def told() -> Told:
     return Told()
 
 
-def installation(etcd: EtcdProcess, client: Client) -> Installation:
-    return Installation(
+def subject(etcd: EtcdProcess, client: Client) -> Subject:
+    return Subject(
         cluster=client.keys.cluster,
         options=GatewayOptions((etcd.url,)),
         silence_seconds=10.0,
@@ -56,7 +56,7 @@ def installation(etcd: EtcdProcess, client: Client) -> Installation:
 
 @pytest.fixture
 def asked(etcd: EtcdProcess, client: Client, told: Told) -> Iterator[Forecaster]:
-    made = Forecaster(installation(etcd, client), told)
+    made = Forecaster(subject(etcd, client), told)
     yield made
     made.close()
 
@@ -145,15 +145,15 @@ def test_it_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> None:
     asks = (
         "import msgspec, sys, time\n"
         "from controller.forecaster.forecaster import Forecaster\n"
-        "from controller.forecaster.wire import Installation\n"
+        "from controller.forecaster.wire import Subject\n"
         "from controller.telemetry.metrics import Metrics\n"
         "from controller.clock import SystemClock\n"
-        "made = Forecaster(msgspec.json.decode(sys.argv[1], type=Installation), Metrics(SystemClock()))\n"
+        "made = Forecaster(msgspec.json.decode(sys.argv[1], type=Subject), Metrics(SystemClock()))\n"
         "made.ask((), 0)\n"
         "print(made._process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    about = msgspec_json(installation(etcd, client))
+    about = msgspec_json(subject(etcd, client))
     with subprocess.Popen([sys.executable, "-c", asks, about], stdout=subprocess.PIPE, text=True) as asker:
         assert asker.stdout is not None
         pid = next(line for line in asker.stdout if line.strip().isdigit())  # after the log
