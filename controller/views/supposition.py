@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from controller.core.forecast.supposed import Supposed, cancel, change
 from controller.core.model import codec
-from controller.core.model.arrays import MemberName
+from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.awaited import in_order, no_tasks, one_member, size_of, unequal
 from controller.core.model.features import CHANGES, needed_by_pool, needed_by_spec
 from controller.core.model.fields import mapping, read_fields
@@ -203,15 +203,19 @@ def _requests(
     known: _Known, supposition: Supposition, state: Callable[[str], FeatureState], now: float
 ) -> Iterator[tuple[str, Request]]:
     _check_once(supposition.cancelled, "cancelled")
+    members = dict[str, list[int]]()  # that have not begun, by array
     for number, name in enumerate(supposition.cancelled):
         facts = _found(known, name, f"cancelled[{number}]")
         if facts.state in FINISHED:
             raise InvalidField(f"cancelled[{number}]", f"{name} is already {facts.state}")
         member = MemberName.parse(name) if facts.member_of else None
         if member is not None and facts.status is None:
-            yield cancel(member.array, now, str(member.index))
+            members.setdefault(member.array, []).append(member.index)
         else:
             yield cancel(name, now)
+    for array, indexes in members.items():
+        if array not in supposition.cancelled:
+            yield cancel(array, now, _ranges(indexes))
     yield from _changed(known, supposition, state, now)
 
 
@@ -245,6 +249,17 @@ def _changes(supposition: Supposition) -> Iterator[tuple[str, str, dict[str, Any
         yield f"released[{number}]", name, {"on_hold": False}
     for name, priority in supposition.priorities.items():
         yield f"priorities.{name}", name, {"priority": priority}
+
+
+def _ranges(indexes: list[int]) -> str:
+    """As one request has them. Raises InvalidField for too many ranges."""
+    found: list[tuple[int, int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index - 1:
+            found[-1] = found[-1][0], index
+        else:
+            found.append((index, index))
+    return str(Ranges.parse(",".join(f"{first}-{last}" for first, last in found), "cancelled"))
 
 
 def _found(known: _Known, name: str, field: str) -> TaskFacts:
