@@ -179,15 +179,8 @@ def run_controller(settings: Settings) -> int:
     own.start()
     forecaster = Forecaster(make_subject(settings, store), metrics, settings.forecast_seconds)
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(
-        replica,
-        host.strip("[]"),
-        int(port),
-        metrics.exposition,
-        access,
-        reading.kept_log,
-        forecaster.ask,
-    )
+    shown = metrics.exposition, access, reading.kept_log, forecaster.ask
+    server = StatusServer(replica, host.strip("[]"), int(port), *shown)
     server.start()
     forecaster.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)

@@ -28,7 +28,7 @@ from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
-from controller.forecaster.wire import Question, Refusal, Reply, Subject
+from controller.forecaster.wire import Question, RefusedSupposition, Reply, Subject
 from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -80,9 +80,9 @@ class Looker:
             else:
                 view, then = self._told(question), None
         except NoSuchTask as error:
-            return Reply(refused=Refusal(error.field, error.problem, is_missing=True))
+            return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=True))
         except InvalidField as error:
-            return Reply(refused=Refusal(error.field, error.problem, is_missing=False))
+            return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=False))
         except (LookFailed, OSError) as error:  # OSError: no more processes or files
             return Reply(problem=str(error), starts=self._experience.take_news())
         return Reply(

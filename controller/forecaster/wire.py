@@ -39,7 +39,7 @@ class StartError(Struct, frozen=True, array_like=True):
     share: float
 
 
-class Refusal(Struct, frozen=True):
+class RefusedSupposition(Struct, frozen=True):
     """What is supposed cannot be done: the field, and why. `is_missing`: it names no task that there is."""
 
     field: str
@@ -55,7 +55,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     forecast: ForecastView | None = None
     then: ForecastView | None = None
-    refused: Refusal | None = None
+    refused: RefusedSupposition | None = None
     problem: str = ""
     is_new: bool = False
     starts: list[StartError] = []
