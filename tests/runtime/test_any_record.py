@@ -109,6 +109,7 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     client.replicas.gateways()
     client.tasks()
     client.pools()
+    client.forecasts.of()
     with replica.replica.reading() as model:
         encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now(), CLOCK.wall()))
 
