@@ -24,6 +24,8 @@ from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_u
 from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
+from controller.forecaster.forecaster import Forecaster, Meter
+from controller.forecaster.wire import Installation
 from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
@@ -96,6 +98,17 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
     raise InvalidField("engine", f"{name!r} is not built into this version: set it to process")
 
 
+def make_forecaster(settings: Settings, options: GatewayOptions, meter: Meter) -> Forecaster:
+    """What looks ahead for a replica or a gateway. Its process begins with the first question."""
+    installation = Installation(
+        cluster=settings.cluster,
+        options=options,
+        silence_seconds=settings.silence_seconds,
+        name=settings.replica,
+    )
+    return Forecaster(installation, meter, settings.forecast_seconds)
+
+
 def describe_engine(settings: Settings) -> dict[str, Any]:
     """What a replica registers about its engine, so that clients on its machine find attempts' output."""
     engine: dict[str, Any] = {"name": settings.engine}
@@ -165,15 +178,26 @@ def run_controller(settings: Settings) -> int:
     size.start()
     own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, audits.made)
     own.start()
+    forecaster = make_forecaster(settings, store.gateway.options, metrics)
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(replica, host.strip("[]"), int(port), metrics.exposition, access, reading.kept_log)
+    server = StatusServer(
+        replica,
+        host.strip("[]"),
+        int(port),
+        metrics.exposition,
+        access,
+        reading.kept_log,
+        forecaster.ask,
+    )
     server.start()
+    forecaster.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)
     call_at_end(replica.stop)
     log.info("replica starts", status=server.url, etcd=",".join(settings.etcd), **identity["engine"])
     try:
         replica.run()
     finally:
+        forecaster.close()
         server.stop()
         own.close()
         size.close()

@@ -252,6 +252,12 @@ class Settings:
         positive_seconds,
         "a watch that is silent for longer than this is considered dead, and connects again",
     )
+    forecast_seconds: float = _setting(
+        0.0,
+        seconds_or_never,
+        "how often a replica or gateway looks ahead unasked, so that the error of its forecasts is measured;"
+        " 0: only when asked",
+    )
     audit_interval_seconds: float = _setting(
         60.0,
         seconds_or_never,

@@ -27,6 +27,7 @@ from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.absent import why_absent
 from controller.views.dependencies import neighbours, parents_of
+from controller.views.forecast import ForecastView
 from controller.views.freshness import Freshness
 from controller.views.pools import (
     all_owners,
@@ -42,6 +43,7 @@ from controller.views.tasks import find_task, task_facts
 
 MAX_STREAMS = 256
 LOG_READERS = 2
+LOOKERS = 4  # threads that wait for a forecast
 MAX_LOGS_ASKED = 16  # concurrent requests for logs
 READERS = 4  # threads that read the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +51,14 @@ METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 ReadLog = Callable[[str], KeptLog | None]
 """Reads a task's kept log from the store, within seconds. Raises TallyError if the store does not answer."""
+
+Look = Callable[[Sequence[str], int], ForecastView]
+"""What is to come of these tasks, as of this revision or a newer one. It takes seconds. Raises TallyError."""
+
+
+def look_nowhere(_: Sequence[str], __: int) -> ForecastView:
+    """Of an endpoint that has nobody who looks ahead."""
+    raise TallyError("this endpoint does not look ahead: run `tally explain --eta`")
 
 
 class ReadApi:
@@ -61,6 +71,7 @@ class ReadApi:
         routes: Sequence[Route],
         exposition: Callable[[], bytes],
         kept_log: ReadLog,
+        look: Look = look_nowhere,
     ) -> None:
         self.view = view
         self.feed = feed
@@ -69,18 +80,20 @@ class ReadApi:
         self.routes = routes
         self._exposition = exposition
         self._kept_log = kept_log
+        self.look = look
         self._assets = load_assets()
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
         # a pool of its own: these threads wait for the store, and must not delay the readers
         self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")
+        self.lookers = ThreadPoolExecutor(LOOKERS, "tally-status-look")
         self._logs_asked = 0
         self.streams = 0  # open streams of changes
         self._last_audit = LastAudit(view)
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
-        for executor in (self.readers, self._log_readers):
+        for executor in (self.readers, self._log_readers, self.lookers):
             executor.shutdown(wait=False, cancel_futures=True)
         self._last_audit.close()
 
@@ -148,7 +161,7 @@ class ReadApi:
             task = find_task(model, name)
             after, why = parents_of(model, name), why_absent(model, name)
         if task is None:
-            raise _no_task(name, why)
+            raise no_task(name, why)
         return _json(documents.document(task, after))
 
     def neighbours(self, ask: Ask) -> Response:
@@ -160,7 +173,7 @@ class ReadApi:
             )
             why = why_absent(model, name)
         if found is None:
-            raise _no_task(name, why)
+            raise no_task(name, why)
         return _json(found)
 
     def pools(self, _: Ask) -> Response:
@@ -281,7 +294,8 @@ def _too_many_streams() -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
-def _no_task(name: str, why: str = "") -> Problem:
+def no_task(name: str, why: str = "") -> Problem:
+    """There is no such task, and why, if that is known."""
     why = why or "it may have been removed after its retention"
     detail = f"there is no task {name[:80]!r}; {why}"
     return Problem(HTTPStatus.NOT_FOUND, detail)

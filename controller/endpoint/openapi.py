@@ -96,12 +96,15 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
         problems[HTTPStatus.BAD_REQUEST] = "A parameter is unknown or invalid; `parameter` names it."
     if route.reads_model:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
-        problems[HTTPStatus.SERVICE_UNAVAILABLE] = "The replica has not loaded the records yet."
+        problems.setdefault(HTTPStatus.SERVICE_UNAVAILABLE, "The replica has not loaded the records yet.")
     responses = {
         "200": response_object("The requested document.", route.content_type, schema or {"type": "string"})
     }
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = response_object(text, CONTENT_TYPE, PROBLEM)
+    if route.moves:
+        location = {"description": "Where to ask.", "schema": {"type": "string"}}
+        responses["307"] = {"description": route.moves, "headers": {"Location": location}}
     if not route.is_probe:
         responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
     return {

@@ -22,6 +22,7 @@ from controller.views.tasks import parse_states
 MAX_LIMIT = 500
 MAX_WAIT_SECONDS = 30.0
 MAX_REVISION = 2**63 - 1
+MAX_NAMES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,14 @@ def _text(text: str) -> str:
     return text
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names of tasks."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if len(names) > MAX_NAMES or not all(1 <= len(name) <= 253 for name in names):
+        raise ValueError(f"expected up to {MAX_NAMES} names of tasks, separated by commas")
+    return names
+
+
 VERBOSE = Parameter(
     "verbose",
     "List every check.",
@@ -205,6 +214,20 @@ AFTER = Parameter(
     " now.",
     {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
     integer(0, MAX_REVISION),
+)
+TASKS = Parameter(
+    "tasks",
+    f"Up to {MAX_NAMES} names of tasks of which to tell what is to come, separated by commas.",
+    {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 253}, "maxItems": MAX_NAMES},
+    parse_names,
+    default=(),
+)
+HERE = Parameter(
+    "here",
+    "Answer here, also if this replica leads: it would send you to a follower.",
+    {"type": "string", "enum": ["", "1", "true", "0", "false"]},
+    parse_flag,
+    default=False,
 )
 MEMBERS = (
     Parameter(

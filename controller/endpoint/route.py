@@ -40,6 +40,7 @@ class Route:
     answer: Any = None
     parameters: tuple[Parameter, ...] = ()
     problems: Mapping[HTTPStatus, str] = field(default_factory=dict)
+    moves: str = ""  # when it answers 307, and whereto
     in_loop: bool = False
     reads_model: bool = False  # also takes the parameters min_revision and wait
     is_probe: bool = False  # needs no credentials (kubelet has none); without them, no details are shown

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from controller.endpoint import (
     array_documents,
     documents,
+    forecasts,
     query,
     schedule_documents,
     sharing_documents,
@@ -20,6 +21,7 @@ from controller.endpoint.api import ReadApi
 from controller.endpoint.route import Ask, Route
 from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
+from controller.views.forecast import ForecastView
 from controller.views.schedules import ScheduleView
 
 _TEXT = "text/plain; charset=utf-8"
@@ -152,6 +154,37 @@ ROUTES: tuple[Route, ...] = (
             _UNAVAILABLE: "The store does not answer, or too many logs are being read.",
         },
         in_loop=True,
+    ),
+    Route(
+        "/v1/tasks/{id}/forecast",
+        "getTaskForecast",
+        "When a task is expected to begin and to end, also in words. The look may be some seconds old; see"
+        " `now`.",
+        forecasts.task_forecast,
+        answer=forecasts.TaskForecast,
+        parameters=(query.HERE,),
+        moves="This replica leads, and sends you to a follower.",
+        problems={
+            HTTPStatus.NOT_FOUND: "There is no such task.",
+            _UNAVAILABLE: "No look ahead was possible now.",
+        },
+        in_loop=True,
+        reads_model=True,
+    ),
+    Route(
+        "/v1/forecast",
+        "getForecast",
+        "What pools are expected to hold in the next hours, and when these tasks are expected to begin and to"
+        " end. The look may be some seconds old; see `now`.",
+        forecasts.forecast,
+        answer=ForecastView,
+        parameters=(query.TASKS, query.HERE),
+        moves="This replica leads, and sends you to a follower.",
+        problems={
+            _UNAVAILABLE: "No look ahead was possible now.",
+        },
+        in_loop=True,
+        reads_model=True,
     ),
     Route("/v1/pools", "listPools", "All pools.", ReadApi.pools, answer=documents.PoolList, reads_model=True),
     Route(

@@ -26,7 +26,7 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.endpoint.access import EndpointAccess, is_loopback
-from controller.endpoint.api import ReadApi, ReadLog
+from controller.endpoint.api import Look, ReadApi, ReadLog, look_nowhere
 from controller.endpoint.connections import (
     CERTIFIED,
     MAX_CONNECTIONS,
@@ -60,7 +60,7 @@ class StatusAddressUnavailable(TallyError):
 class StatusServer:
     """Serves `view` on host:port (port 0: a free one) between `start` and `stop`.
 
-    `exposition` returns the body of /metrics, and `kept_log` a task's kept log.
+    `exposition` returns the body of /metrics, `kept_log` a task's kept log, and `look` what is to come.
     """
 
     def __init__(
@@ -71,12 +71,13 @@ class StatusServer:
         exposition: Callable[[], bytes] = bytes,
         access: EndpointAccess | None = None,
         kept_log: ReadLog = lambda _: None,
+        look: Look = look_nowhere,
     ) -> None:
         self._view = view
         self._access = access or EndpointAccess()
         self._address = (host, port)
         self._feed = Feed()
-        self._api = ReadApi(view, self._feed, ROUTES, exposition, kept_log)
+        self._api = ReadApi(view, self._feed, ROUTES, exposition, kept_log, look)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Callable[[], None]] = []

@@ -32,9 +32,9 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import Provider, SignIn, policy_file
-from controller.gateway.standby import Standby
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.writing import Writing
+from controller.runtime.standby import Standby
 from controller.signals import call_at_end
 from controller.store.base import Store, new_lease
 from controller.store.keys import Keys

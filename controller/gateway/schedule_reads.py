@@ -8,7 +8,7 @@ from controller.core.model.model import Model
 from controller.endpoint.documents import masked_spec
 from controller.gateway.caller import Caller
 from controller.gateway.policy import Right
-from controller.gateway.standby import Standby
+from controller.runtime.standby import Standby
 from controller.views.schedules import (
     ScheduleView,
     masked_task,

@@ -42,7 +42,7 @@ from controller.gateway.rates import Rates
 from controller.gateway.session_calls import SESSION, SET_COOKIE
 from controller.gateway.sessions import BrowserSession, SentCookie, ending_header, sent_cookie
 from controller.gateway.sign_in import SignIn
-from controller.gateway.standby import Standby
+from controller.runtime.standby import Standby
 
 # also to a caller to whom no rule gives anything
 OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")

@@ -37,8 +37,8 @@ from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import PolicyVerb, Right, Rights, needed
 from controller.gateway.schedule_reads import ShownSchedules
-from controller.gateway.standby import Standby
 from controller.gateway.veil import veiled
+from controller.runtime.standby import Standby
 from controller.views.absent import why_absent
 from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain

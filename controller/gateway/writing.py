@@ -31,7 +31,7 @@ from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Right
 from controller.gateway.service import Forbidden, Service
-from controller.gateway.standby import Standby
+from controller.runtime.standby import Standby
 from controller.views import features
 from controller.views.tasks import owner_of
 

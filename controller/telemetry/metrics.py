@@ -130,6 +130,15 @@ class Metrics:
         self.outside.audit = (report["at"], found)
         self.outside.audited_at = self._clock.boottime()
 
+    def looked_ahead(self, seconds: float) -> None:
+        """See Meter."""
+        self.time("tally_forecast_seconds", seconds)
+
+    def begun_as_told(self, seconds: float, share: float) -> None:
+        """See Meter."""
+        self.time("tally_forecast_start_error_seconds", seconds)
+        self.time("tally_forecast_start_error_ratio", share)
+
     def sized(self, size: StoreSize) -> None:
         """etcd reported its size."""
         self.outside.size = size

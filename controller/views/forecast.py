@@ -58,7 +58,7 @@ class CourseView(Struct, frozen=True, kw_only=True):
 
 
 class ErrorView(Struct, frozen=True, kw_only=True):
-    """By how much expected durations were wrong, as a share of what came; `of`: so many runs were judged."""
+    """By how much what was expected was wrong, as a share of what came; `of`: so many were judged."""
 
     median: float
     p90: float
@@ -70,7 +70,8 @@ class ForecastView(Struct, frozen=True, kw_only=True):
 
     `endless`: the tasks that run, and of which nothing tells how long they take, by their pools. `error`
     None: it is not known how far off expectations are. `is_whole`: the look went on to its horizon; else it
-    ended at `until`, since it had what was asked for, or took too long.
+    ended at `until`, since it had what was asked for, or took too long. `starts`: how far off beginnings were
+    that were told before; None: not known. `computed_seconds`: what the look took.
     """
 
     revision: int
@@ -80,6 +81,8 @@ class ForecastView(Struct, frozen=True, kw_only=True):
     tasks: dict[str, ComingView]
     endless: dict[str, list[str]] = {}
     error: ErrorView | None = None
+    starts: ErrorView | None = None
+    computed_seconds: float = 0.0
     pools: dict[str, CourseView] = {}
 
 
@@ -101,9 +104,14 @@ def forecast_view(
         is_whole=forecast.is_whole,
         tasks={name: _coming(name, coming) for name, coming in chosen.items()},
         endless=endless,
-        error=ErrorView(median=error.median, p90=error.p90, of=error.of) if error is not None else None,
+        error=error_view(error),
         pools={name: _course(points, pools[name].pool) for name, points in forecast.pools.items()},
     )
+
+
+def error_view(error: Error | None) -> ErrorView | None:
+    """As it is told."""
+    return ErrorView(median=error.median, p90=error.p90, of=error.of) if error is not None else None
 
 
 def _course(points: Sequence[Point], pool: Pool) -> CourseView:

@@ -163,7 +163,7 @@ NO_COPY_KEPT = {
         "election/sentinel.py::Sentinel._acted_at",
         "engine/kubernetes/api.py::RateLimit",
         "gateway/rates.py::Rates._buckets",
-        "gateway/standby.py::Standby._beat",
+        "runtime/standby.py::Standby._beat",
         "notifier/receivers.py::Receiver.busy",
         "notifier/receivers.py::Receiver.host",
         "notifier/receivers.py::Receiver.not_before",

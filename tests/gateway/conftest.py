@@ -24,7 +24,7 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import SignIn, policy_file
-from controller.gateway.standby import Standby
+from controller.runtime.standby import Standby
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.tokens import digest, new_token
 from controller.gateway.writing import Writing

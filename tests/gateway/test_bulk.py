@@ -17,7 +17,7 @@ from controller.core.model.lifecycle import State
 from controller.endpoint.problems import CONTENT_TYPE
 from controller.gateway import bulk
 from controller.gateway.openings import LIMITS, Limit, Opening, Openings
-from controller.gateway.standby import Standby
+from controller.runtime.standby import Standby
 from controller.gateway.writing import Writing
 from controller.store.base import OutcomeUnknown, StoreUnavailable
 from controller.store.etcd.store import EtcdStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from enum import StrEnum
 from statistics import median
 from typing import NamedTuple
@@ -56,6 +56,14 @@ class Error(NamedTuple):
     of: int  # the newest runs that were expected when they began to be known
 
 
+def error_of(shares: Collection[float]) -> Error | None:
+    """Median and 90th percentile of these errors; None if they are too few to tell."""
+    if len(shares) < FEWEST_JUDGED:
+        return None
+    ordered = sorted(shares)
+    return Error(median(ordered), ordered[int(len(ordered) * 0.9)], len(ordered))
+
+
 class _Kind:
     """The newest runs of one kind, in seconds."""
 
@@ -99,10 +107,7 @@ class Durations:
     @property
     def error(self) -> Error | None:
         """How far off expectations of the newest runs were, each by the runs before it; None if unknown."""
-        ordered = sorted(self._errors)
-        if len(ordered) < FEWEST_JUDGED:
-            return None
-        return Error(median(ordered), ordered[int(len(ordered) * 0.9)], len(ordered))
+        return error_of(self._errors)
 
     def hear(self, task: Task) -> None:
         """Count the run of a task, or member, that has succeeded. Others are passed over."""

@@ -1,4 +1,4 @@
-"""The gateway's own model of the installation: loaded once, and then kept as the store is by a watch."""
+"""A model of the installation for whoever is no replica: loaded once, then kept current by a watch."""
 
 from __future__ import annotations
 

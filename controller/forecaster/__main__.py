@@ -1,0 +1,5 @@
+"""See `controller.forecaster.process`."""
+
+from controller.forecaster.process import main
+
+main()

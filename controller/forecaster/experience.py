@@ -1,0 +1,106 @@
+"""What a forecaster learns while it lives: how long tasks run, and how far off its told beginnings were."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from controller.clock import Clock
+from controller.core.forecast.durations import JUDGED, Durations, Error, error_of
+from controller.core.model.lifecycle import HOLDING, WAITING
+from controller.core.model.model import Model
+from controller.core.model.records import Change
+from controller.forecaster.wire import StartError
+from controller.views.forecast import ForecastView
+
+MOST_TOLD = 20_000  # tasks of which it is kept what was told; of the others, nothing is judged
+_SHORTEST = 1.0  # seconds; a wait that is shorter counts as so long
+
+
+class _Told(NamedTuple):
+    at: float
+    begins_at: float
+
+
+class Experience:
+    """See the module's docstring. A Listener of the model that `reading` gives; its memory is bounded.
+
+    Of each task, the first beginning that was told counts: it looked furthest ahead.
+    """
+
+    def __init__(self, reading: Callable[[], AbstractContextManager[Model]], clock: Clock) -> None:
+        self._reading = reading
+        self._clock = clock
+        self._told: dict[str, _Told] = {}
+        self._shares = deque[float](maxlen=JUDGED)
+        self._news: list[StartError] = []
+        self._revision = 0
+        self._moved = threading.Condition()
+        self.durations = Durations()
+
+    def reloaded(self, revision: int) -> None:
+        """See Listener. What was told of tasks that changed meanwhile cannot be judged."""
+        with self._reading() as model:
+            self.durations = Durations.of_model(model)
+            self._told = {
+                name: told
+                for name, told in self._told.items()
+                if (task := model.tasks.get(name)) is not None and task.state in WAITING
+            }
+        self._moved_to(revision)
+
+    def changed(self, changes: Sequence[Change], revision: int) -> None:
+        """See Listener."""
+        with self._reading() as model:
+            for name in dict.fromkeys(change.names[0] for change in changes if change.kind == "states"):
+                task = model.tasks.get(name)
+                if task is not None:
+                    self.durations.hear(task)
+                if name in self._told and (task is None or task.state not in WAITING):
+                    told = self._told.pop(name)
+                    if task is not None and task.state in HOLDING:
+                        self._judge(told)
+        self._moved_to(revision)
+
+    def note(self, view: ForecastView) -> None:
+        """That was told."""
+        with self._reading() as model:
+            for name, coming in view.tasks.items():
+                if coming.begins_at is None or coming.has_begun or len(self._told) >= MOST_TOLD:
+                    continue
+                task = model.tasks.get(name)
+                if task is not None and task.state in WAITING:
+                    self._told.setdefault(name, _Told(view.now, coming.begins_at))
+
+    @property
+    def error(self) -> Error | None:
+        """By how much told beginnings were off, as a share of the wait; None: too few are known."""
+        with self._moved:
+            return error_of(self._shares)
+
+    def take_news(self) -> list[StartError]:
+        """The errors since the last call."""
+        with self._moved:
+            news, self._news = self._news, []
+        return news
+
+    def wait_for(self, revision: int, seconds: float) -> bool:
+        """Wait until the model is loaded and at that revision, or so many seconds have passed: then False."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self._revision >= max(1, revision), seconds)
+
+    def _moved_to(self, revision: int) -> None:
+        with self._moved:
+            self._revision = revision
+            self._moved.notify_all()
+
+    def _judge(self, told: _Told) -> None:
+        now = self._clock.now()
+        seconds = abs(now - told.begins_at)
+        error = StartError(seconds, seconds / max(now - told.at, _SHORTEST))
+        with self._moved:
+            self._shares.append(error.share)
+            self._news = [*self._news[-JUDGED:], error]

@@ -1,0 +1,164 @@
+"""The asker's end of a process that looks ahead: the first question begins it, and again if it has died."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from controller.errors import TallyError
+from controller.forecaster.wire import Answer, Installation, Question
+from controller.views.forecast import ForecastView
+
+MOST_ASKERS = 16  # that wait at a time
+ANSWER_SECONDS = 100.0  # a process that takes longer to load and to look is ended
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # the folder that has the package `controller`
+log = structlog.get_logger(__name__)
+
+
+class NoForecast(TallyError):
+    """Nothing can be told of what is to come now. The error says why, and what to do."""
+
+
+class Meter(Protocol):
+    """Hears of looks ahead, from any thread."""
+
+    def looked_ahead(self, seconds: float) -> None:
+        """A look took so many seconds to compute."""
+
+    def begun_as_told(self, seconds: float, share: float) -> None:
+        """A task has begun, so many seconds from what was told of it; and what share of its wait that is."""
+
+
+class Forecaster:
+    """Looks ahead for whoever asks. Safe to use from several threads; questions are answered one by one.
+
+    If `every_seconds` is not 0, it also asks itself so often, between `start` and `close`.
+    """
+
+    def __init__(self, installation: Installation, meter: Meter, every_seconds: float = 0.0) -> None:
+        self._installation = installation
+        self._meter = meter
+        self._every_seconds = every_seconds
+        self._habit = threading.Thread(target=self._ask_again, name="forecasts", daemon=True)
+        self._lock = threading.Lock()
+        self._askers = threading.Semaphore(MOST_ASKERS)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Begin to ask as often as is set, if at all."""
+        if self._every_seconds:
+            self._habit.start()
+
+    def ask(self, tasks: Iterable[str], revision: int) -> ForecastView:
+        """What is to come of these tasks, and of all pools, as of this revision or a newer one.
+
+        It may be some seconds old; its `now` says. Raises NoForecast.
+        """
+        question = Question(tasks=[*tasks], revision=revision)
+        if not self._askers.acquire(blocking=False):
+            raise NoForecast(f"{MOST_ASKERS} others wait for a forecast: try again")
+        try:
+            with self._lock:
+                answer = self._ask(question)
+        finally:
+            self._askers.release()
+        for error in answer.starts:
+            self._meter.begun_as_told(error.seconds, error.share)
+        if answer.forecast is None:
+            raise NoForecast(f"no look ahead was possible: {answer.problem}")
+        if answer.is_new:
+            self._meter.looked_ahead(answer.forecast.computed_seconds)
+        return answer.forecast
+
+    def close(self) -> None:
+        """End the process, also while it computes. Idempotent."""
+        self._closed.set()
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._lock:
+            self._end()
+        if self._habit.ident is not None:
+            self._habit.join(5.0)
+
+    def _ask_again(self) -> None:
+        told = ""
+        while not self._closed.wait(self._every_seconds):
+            try:
+                self.ask((), 0)
+                told = ""
+            except NoForecast as error:
+                if str(error) != told:
+                    log.warning("no look ahead was possible", why=str(error))
+                told = str(error)
+
+    # -- details; the caller holds the lock
+
+    def _ask(self, question: Question) -> Answer:
+        if self._process is not None:
+            with contextlib.suppress(NoForecast):  # it had nothing to do for long, or was killed
+                return self._ask_of(self._process, question)
+        return self._ask_of(self._begin(), question)
+
+    def _ask_of(self, process: subprocess.Popen[bytes], question: Question) -> Answer:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        limit = threading.Timer(ANSWER_SECONDS, process.kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
+            return msgspec.json.decode(process.stdout.readline(), type=Answer)
+        except (OSError, ValueError) as error:  # ValueError: closed, or no JSON, since it was killed
+            self._end()
+            why = (
+                "this replica ends"
+                if self._closed
+                else "its process has ended: ask again; the log may say why"
+            )
+            raise NoForecast(f"no look ahead was possible: {why}") from error
+        finally:
+            limit.cancel()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        if self._closed.is_set():
+            raise NoForecast("this replica ends")
+        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "controller.forecaster"],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the asker, whose end ends it
+            )
+            self._process = process
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(self._installation) + b"\n")
+        except OSError as error:
+            self._end()
+            raise NoForecast(f"no process could be begun that looks ahead: {error}") from error
+        log.info("forecaster begun", pid=process.pid)
+        return process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        process.wait()
