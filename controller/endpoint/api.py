@@ -29,6 +29,7 @@ from controller.views.absent import why_absent
 from controller.views.dependencies import neighbours, parents_of
 from controller.views.forecast import ForecastView
 from controller.views.freshness import Freshness
+from controller.views.history import LastHour
 from controller.views.pools import (
     all_owners,
     all_pools,
@@ -75,6 +76,7 @@ class ReadApi:
     ) -> None:
         self.view = view
         self.feed = feed
+        self.hour = LastHour(view.reading, view.now)
         self._pages = TaskPages(view.reading)
         self.indexes = self._pages.indexes
         self.routes = routes
@@ -215,6 +217,12 @@ class ReadApi:
         with self.view.reading() as model:
             leader = leader_of(model)
         return _json(documents.leader_document(leader, ask.facts.epoch))
+
+    def history(self, _: Ask) -> Response:
+        """What happened in the last hour."""
+        with self.view.reading() as model:
+            found = self.hour.view(model)
+        return _json(found)
 
     # -- what takes longer
 

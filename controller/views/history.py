@@ -271,11 +271,11 @@ def _waits(pool: _Pool, found: Iterable[_Minute], minutes: range) -> Iterable[Ow
             )
 
 
-def hour_of_owners(view: HourView, owners: Container[str], pools: Container[str]) -> HourView:
+def hour_of_owners(view: HourView, owners: Container[str]) -> HourView:
     """What somebody may know who may read the tasks of these owners only: their waits, and no sums."""
     shown = {}
     for name, pool in view.pools.items():
         waits = [each for each in pool.waits if each.owner != OTHERS and each.owner in owners]
-        if waits and name in pools:
+        if waits:
             shown[name] = PoolHour(queued=[], begun=[], ended={}, waits=waits)
     return msgspec.structs.replace(view, pools=shown, left_out=0)
