@@ -201,7 +201,7 @@ class Service:
         )
 
     def history(self, caller: Caller) -> HourView:
-        """The last hour: the waits of owners whose tasks the caller may read, and sums to who may read all."""
+        """The last hour: waits of owners whose tasks the caller may read, and sums to who may read all."""
         with self._standby.reading() as model:
             found = self.hour.view(model)
         owners = caller.rights.readable

@@ -89,8 +89,10 @@ class Registrations:
                 known = self._heard.pop(name, None)
                 if change.value is not None:
                     self._heard[name] = _Heard(change.mod, now, change)
-                elif known is not None:
-                    ended = EndedRegistration(name, decode_or_empty(known.change), known.at, now)
+                else:  # of one that was loaded, and never heard since, no more is known
+                    record = decode_or_empty(known.change) if known is not None else {}
+                    heard_at = known.at if known is not None else self._reloaded_at
+                    ended = EndedRegistration(name, record, heard_at, now)
                     self._ended = dict([*self._ended.items(), (name, ended)][-MAX_ENDED:])
 
     def ages(self, registered: Mapping[str, Change]) -> dict[str, float]:
