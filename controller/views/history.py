@@ -20,6 +20,7 @@ from msgspec import Struct
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
 from controller.core.model.records import Change
+from controller.core.model.task import DEFAULT_OWNER
 from controller.views.pools import pool_names
 from controller.views.tasks import pool_of
 
@@ -79,7 +80,7 @@ class _Told(Struct, frozen=True):
 
     state: State = State.CREATED
     pool: str = ""
-    owner: str = ""
+    owner: str = DEFAULT_OWNER
     queued_at: float = 0.0
     admitted_at: float | None = None
     history: tuple[msgspec.Raw, ...] = ()
@@ -159,13 +160,13 @@ class LastHour:
         self._now = now
         self._since = now()
         self._missed_at: float | None = None
-        self._revision: int | None = None  # all changes up to here are counted, or were missed
+        self._revision = 0  # all changes up to here are counted, or were missed
         self._pools: dict[str, _Pool] = {}
         self._left_out = 0
 
     def reloaded(self, revision: int) -> None:
         """See Listener. What led there is not known, and is not counted when it is told again."""
-        if self._revision is None:
+        if not self._revision:  # the first load
             self._since = self._now()
         elif revision != self._revision:
             self._missed_at = self._now()
@@ -173,7 +174,7 @@ class LastHour:
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
-        known = self._revision or 0
+        known = self._revision
         for change in changes:
             if change.kind == "states" and change.value is not None and change.mod > known:
                 self._take(change.names[0], change.value)
