@@ -25,7 +25,7 @@ from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
 from controller.forecaster.forecaster import Forecaster, Meter
-from controller.forecaster.wire import Installation
+from controller.forecaster.wire import Subject
 from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
@@ -100,13 +100,13 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
 
 def make_forecaster(settings: Settings, options: GatewayOptions, meter: Meter) -> Forecaster:
     """What looks ahead for a replica or a gateway. Its process begins with the first question."""
-    installation = Installation(
+    subject = Subject(
         cluster=settings.cluster,
         options=options,
         silence_seconds=settings.silence_seconds,
         name=settings.replica,
     )
-    return Forecaster(installation, meter, settings.forecast_seconds)
+    return Forecaster(subject, meter, settings.forecast_seconds)
 
 
 def describe_engine(settings: Settings) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
-from controller.views.forecast import explain_coming
+from controller.views.explain_forecast import explain_coming
 from controller.views.gangs import is_gang, roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView

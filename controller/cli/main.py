@@ -14,6 +14,7 @@ from controller.cli import (
     change,
     describe,
     engine,
+    forecast,
     gateway,
     get,
     notifier,
@@ -68,6 +69,8 @@ command(app, "wait", rich_help_panel=TASKS)(wait)
 command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
 command(app, "history", rich_help_panel=TASKS)(describe.history)
 command(app, "explain", rich_help_panel=TASKS)(describe.why)
+command(app, "plan", rich_help_panel=TASKS)(forecast.plan)
+command(app, "what-if", rich_help_panel=TASKS)(forecast.what_if)
 command(app, "top", rich_help_panel=TASKS)(top.top)
 command(app, "usage", rich_help_panel=TASKS)(owners.usage)
 command(app, "cancel", rich_help_panel=TASKS)(change.cancel)

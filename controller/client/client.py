@@ -23,7 +23,6 @@ from controller.client.owners import Owners
 from controller.client.parents import Parents
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warning_of
 from controller.client.prepared import SubmitResult
-from controller.client.queue_room import QueueRoom
 from controller.client.reading import (
     OF_TASKS,
     Reading,
@@ -44,6 +43,7 @@ from controller.store.base import Store
 from controller.store.keys import Keys
 from controller.views.array_changes import is_array_or_member, listed_among, named_among
 from controller.views.explain import explain
+from controller.views.queue_room import QueueRoom
 from controller.views.tasks import is_asked_again
 
 if TYPE_CHECKING:

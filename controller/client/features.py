@@ -16,9 +16,9 @@ from controller.client.calls import Calls
 from controller.client.reading import Reading
 from controller.core.model import codec, features
 from controller.core.model.op import Op
-from controller.errors import InvalidField, UserError
+from controller.errors import UserError
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction, Write, new_op
-from controller.views.features import FeatureState, Fence, fence, uses
+from controller.views.features import FeatureState, Fence, check_on, fence, uses
 
 TRIES = 20  # a registration is renewed every few seconds, and a refusal takes milliseconds
 SHOWN = 5
@@ -64,13 +64,7 @@ class Features:
         engine's key at this mod.
         """
         now = self._look("engine")
-        lacking = [name for name in needed if now.state(name) != "on"]
-        for name in lacking:
-            raise InvalidField(
-                needed[name],
-                f"needs the feature {name}, which is {now.state(name)}: an admin turns it on with"
-                f" `tally features enable {' '.join(lacking)}`",
-            )
+        check_on(now.state, needed)
         return now.engine_mod
 
     def ensure(self, needed: Mapping[str, str]) -> tuple[int, list[str]]:

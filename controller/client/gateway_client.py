@@ -18,6 +18,7 @@ from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
     GatewayFeatures,
+    GatewayForecasts,
     GatewayMembers,
     GatewayNeighbours,
     GatewayOutputs,
@@ -71,6 +72,7 @@ class GatewayClient(Client):
         self.neighbours = GatewayNeighbours(calls).of
         self.features = GatewayFeatures(calls)
         self.schedules = GatewaySchedules(calls)
+        self.forecasts = GatewayForecasts(calls)
 
     def __getattr__(self, name: str) -> Any:
         """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""

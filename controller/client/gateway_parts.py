@@ -10,6 +10,7 @@ from typing import Any
 
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
+from controller.client.forecasts import Forecasts
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
@@ -22,14 +23,19 @@ from controller.client.replicas import Replicas
 from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
+from controller.core.forecast.ahead import HORIZON_SECONDS
+from controller.core.model import codec
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
-from controller.errors import UserError
+from controller.errors import CorruptValue, UserError
+from controller.views.ahead import LOOK_SECONDS, ComparedView, LookAnswer, LookQuestion
 from controller.views.arrays import MAX_PAGE, PAGE, MemberPage, MemberView
 from controller.views.dependencies import DEPTH, NODES, NeighboursView
+from controller.views.forecast import ForecastView
 from controller.views.gateways import GatewayView
 from controller.views.schedules import ScheduleView
+from controller.views.supposition import Supposition
 from controller.views.usage import Usage
 
 MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
@@ -230,6 +236,33 @@ class GatewaySchedules(Schedules):
     def _switch(self, name: str, verb: str) -> bool:
         path = f"/v1/schedules/{part(parse_schedule_name(name))}/{verb}"
         return bool(self._http.post(path)["changed"])
+
+
+class GatewayForecasts(Forecasts):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def of(self, *task_ids: str, horizon_seconds: float = HORIZON_SECONDS) -> ForecastView:
+        return self._ask(LookQuestion(tasks=[*task_ids], horizon_seconds=horizon_seconds)).now
+
+    def _suppose(self, supposition: Supposition, horizon_seconds: float) -> ComparedView:
+        answer = self._ask(LookQuestion(horizon_seconds=horizon_seconds, supposed=supposition))
+        if answer.then is None:
+            raise CorruptValue("the gateway's answer does not tell what would come")
+        return answer.then
+
+    def _ask(self, question: LookQuestion) -> LookAnswer:
+        path = "/v1/forecast"
+        try:
+            told = self._http.ask(path, codec.to_builtins(question), timeout_seconds=4 * LOOK_SECONDS)
+        except NotFound as error:
+            if f"nothing at {path!r}" not in str(error):
+                raise
+            raise UserError(
+                "this gateway cannot look ahead: upgrade it, or give --etcd, in place of --server or of the"
+                " gateway that `tally login` has kept"
+            ) from None
+        return view_of(LookAnswer, told)
 
 
 class GatewayFeatures(Features):

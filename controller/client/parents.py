@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from controller.client.ordering import behind_refused
 from controller.client.prepared import Prepared, SubmitResult, compare, has_member
 from controller.core.model import codec
 from controller.core.model.arrays import MemberName
+from controller.core.model.awaited import behind_refused, no_tasks, one_member, size_of, unequal
 from controller.core.model.op import Op
 from controller.core.model.task import SCHEMA_VERSION, Spec
 from controller.errors import CorruptValue, InvalidField
@@ -30,8 +30,6 @@ AHEAD = 60
 
 MOST_KNOWN = 10_000
 MOST_IMAGINED = 100_000
-SHOWN = 5
-GANG = -1  # in place of a number of members: they end together
 
 Read = Callable[[Collection[str]], Mapping[str, KeyValue]]
 """The stored values by key, of these keys of tasks."""
@@ -153,7 +151,7 @@ class Parents:
                     self._note_size(known)
         if absent and (problem := self._member(absent[0], names[absent[0]], read or self._read)):
             return problem
-        return _no_tasks(names, absent) if absent else self._unequal(prepared.spec)
+        return no_tasks(names, absent) if absent else unequal(prepared.spec, self._sizes.get)
 
     # -- details
 
@@ -171,35 +169,12 @@ class Parents:
             is_one = is_one and item is not None and self._sight.task(member.array, item.mod)
         if not is_one:
             return None
-        text = (
-            f"{name} is a member of the array {member.array}, and a task cannot wait for one member: name"
-            f" {member.array}, to wait for all of it, or in another array {member.array} with `index: same`"
-        )
-        return InvalidField(f"after[{index}].task", text)
+        return one_member(index, member)
 
     def _note_size(self, spec: Spec) -> None:
         if len(self._sizes) > MOST_IMAGINED:
             self._sizes.clear()  # what is not known is not checked here: the leader does
-        array = spec.array
-        self._sizes[spec.id] = 0 if array is None else GANG if array.gang else array.size
-
-    def _unequal(self, spec: Spec) -> InvalidField | None:
-        """Why members cannot wait each for one of an array, as far as its size is known; None if they can."""
-        for index, dependency in enumerate(spec.after):
-            size = self._sizes.get(dependency.task) if dependency.is_paired else None
-            if size is None or spec.array is None or size == spec.array.size:
-                continue
-            text = f"is `same`, but {dependency.task}"
-            if size > 0:
-                text += (
-                    f" has {size:,} members, and this array has {spec.array.size:,}: leave it out, to wait"
-                    " for all of it, or give both as many members"
-                )
-            else:
-                what = "a gang, whose members end together" if size == GANG else "no array"
-                text += f" is {what}: leave it out, to wait for the end of {dependency.task}"
-            return InvalidField(f"after[{index}].index", text)
-        return None
+        self._sizes[spec.id] = size_of(spec)
 
     def _judge(self, prepared: Prepared, earlier: Mapping[str, str], commit: Commit) -> SubmitResult | None:
         task_id, has_many = prepared.spec.id, len(prepared.spec.after) > AT_ONCE
@@ -270,13 +245,3 @@ def _read(name: str, item: KeyValue) -> Spec | str:
     except CorruptValue as error:
         return str(error)
     return stored.error or stored.spec
-
-
-def _no_tasks(names: list[str], absent: list[int]) -> InvalidField:
-    others = [names[index] for index in absent[1:]]
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    nor = f", nor {', '.join(others[:SHOWN])}{more}" if others else ""
-    return InvalidField(
-        f"after[{absent[0]}].task",
-        f"there is no task {names[absent[0]]}{nor}: submit what it waits for first, or correct the name",
-    )

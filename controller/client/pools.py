@@ -15,10 +15,9 @@ from controller.core.model import attested, codec
 from controller.core.model.features import needed_by_pool
 from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
-from controller.core.model.sharing_fields import check_guarantees
+from controller.core.model.submitted import parse_definition
 from controller.core.model.task import Pool, Reserve
-from controller.core.model.validation import parse_pool
-from controller.errors import CorruptValue, InvalidField
+from controller.errors import CorruptValue
 from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
 from controller.store.keys import Keys
 from controller.views.pools import pool_facts, queued_unattested
@@ -45,11 +44,7 @@ def apply_pool(
 
     Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
-    pool = parse_pool(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
-    if pool.sharing is not None:
-        check_guarantees(pool.sharing, pool.capacity)
-    if pool.preemption is not None and not (pool.preemption.reclaim or pool.preemption.by_priority):
-        raise InvalidField("preemption", "stops nothing: set reclaim or by_priority to true, or leave it out")
+    pool = parse_definition(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     says_reserve = isinstance(definition, Pool) or "reserve" in definition
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()

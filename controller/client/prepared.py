@@ -9,13 +9,10 @@ import msgspec
 
 from controller.core.model import codec
 from controller.core.model.arrays import MemberName
-from controller.core.model.default_resources import default_resources, with_origin
-from controller.core.model.demand import check_satisfiable, demand
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
-from controller.core.model.sharing_fields import check_limit
+from controller.core.model.submitted import fill_in
 from controller.core.model.task import Spec
-from controller.core.model.validation import parse_spec
 from controller.core.planning.reasons import unknown_reasons
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import KeyValue
@@ -81,30 +78,9 @@ class Prepared(NamedTuple):
 
 
 def prepare(raw: object, pools: Mapping[str, PoolRecord], position: int = 0) -> Prepared:
-    """Validate the input, a mapping or a Spec, and fill in the default resources of its pool.
-
-    Raises InvalidField for an invalid value, an unknown pool, and resources that the pool can never provide,
-    or that are above the limit of the task's owner.
-    """
-    given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
-    spec = parse_spec(given)
-    assert isinstance(given, Mapping)  # parse_spec accepts nothing else
-    record = pools.get(spec.pool)
-    if record is None:
-        known = (
-            f"the pools are {', '.join(sorted(pools))}" if pools else "create one: `tally apply -f pool.yaml`"
-        )
-        raise InvalidField("pool", f"there is no pool {spec.pool!r}; {known}")
-    named = frozenset(given.get("resources") or ())
-    filled = default_resources(named, record.pool)
-    spec = msgspec.structs.replace(spec, resources=spec.resources + filled)
-    asked = demand(spec, record.pool)
-    try:
-        check_satisfiable(spec, record.pool, asked)
-        check_limit(record.pool, spec.owner, asked)
-    except InvalidField as error:
-        raise with_origin(error, spec, filled, record.pool) from None
-    return Prepared(spec, named, raw, record.mod, position)
+    """As `fill_in`. Raises InvalidField."""
+    found = fill_in(raw, pools)
+    return Prepared(found.spec, found.named, raw, found.pool_mod, position)
 
 
 def has_member(stored: KeyValue | None, member: MemberName) -> bool:

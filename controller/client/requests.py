@@ -21,7 +21,7 @@ from controller.core.model.scalars import parse_text
 from controller.errors import InvalidField, UserError
 from controller.store.base import Guard
 from controller.views.array_requests import CANCELLABLE, Part, part_of
-from controller.views.tasks import UNREADABLE
+from controller.views.tasks import UNREADABLE, why_unchangeable
 
 MAX_REASON = 2000  # characters: it stands in the task's history, and in sentences
 
@@ -163,16 +163,8 @@ class Requests:
         priority: int | None = None,
     ) -> RequestResult:
         view = self._shown(task_id, of)
-        if view.member_of:
-            raise UserError(
-                f"{task_id} is a member of the array {view.member_of}: only the whole array can be put on"
-                " hold, released, or given another priority"
-            )
-        if not view.can_be_changed:
-            raise UserError(
-                f"{task_id} is {view.state or UNREADABLE}: only a task that waits can be put on hold,"
-                f" released, or given another priority; see `tally explain {task_id}`"
-            )
+        if why := why_unchangeable(task_id, view.state, view.member_of, can_be=view.can_be_changed):
+            raise UserError(why)
         is_so = on_hold in (None, view.on_hold) and priority in (None, view.priority)
         if is_so and RequestKind.CHANGE not in view.requests:
             held = f"is {'already' if view.on_hold else 'not'} on hold"

@@ -12,7 +12,6 @@ from controller.client.errors import NotFound
 from controller.client.features import Features
 from controller.client.prepared import prepare
 from controller.client.reading import Reading
-from controller.client.submission import ONLY_ATTESTED
 from controller.client.views import ApplyResult
 from controller.core.model import attested, blocks, codec, schedules
 from controller.core.model.attested import Attestation
@@ -28,6 +27,7 @@ from controller.core.model.schedules import (
     encode_schedule,
     parse_schedule,
 )
+from controller.core.model.submitted import ONLY_ATTESTED
 from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (

@@ -20,7 +20,6 @@ import msgspec
 from controller.client.newcomers import Newcomers
 from controller.client.parents import AT_ONCE, Parents, Read
 from controller.client.prepared import Prepared, SubmitResult, compare, has_member, prepare
-from controller.client.queue_room import QueueRoom
 from controller.clock import Clock
 from controller.core.model import attested, codec
 from controller.core.model.arrays import MemberName
@@ -28,6 +27,7 @@ from controller.core.model.attested import Attestation
 from controller.core.model.features import needed_by_spec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.records import PoolRecord
+from controller.core.model.submitted import ONLY_ATTESTED, of_array
 from controller.core.model.task import Spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import (
@@ -42,6 +42,7 @@ from controller.store.base import (
     new_op,
 )
 from controller.store.keys import Keys
+from controller.views.queue_room import QueueRoom
 
 _LEFT_BEHIND = (
     "the spec of an earlier task {} was deleted by hand, and its status is still there: submit it again when"
@@ -51,13 +52,6 @@ _LEFT_BEHIND = (
 _IS_MEMBER = (
     "{} is the name of a member of an array that is under way: submit it again when that has ended, or use"
     " another name"
-)
-_OF_ARRAY = "{} is the name of a member of the array {}: use another name"
-
-
-ONLY_ATTESTED = (
-    "{} takes only tasks that a gateway has attested (require_attested): submit it through a gateway"
-    " (`--server`)"
 )
 
 
@@ -190,7 +184,7 @@ class Submission:
             if (found := stored.get(key)) is not None:
                 yield parents.refuse(compare(task, found))
             elif member is not None and has_member(stored.get(self._keys.task(member.array)), member):
-                yield parents.refuse(task.result("conflict", _of_array(member)))
+                yield parents.refuse(task.result("conflict", of_array(member)))
             elif task.spec.after and (problem := parents.missing(task, parents.imagined, lambda _: there)):
                 yield parents.refuse(task.invalid(problem))
             else:
@@ -277,7 +271,7 @@ class Submission:
             return None
         found = answer.current[key]
         self._seen[key] = found.mod if found is not None else 0
-        return prepared.result("conflict", _of_array(member)) if has_member(found, member) else None
+        return prepared.result("conflict", of_array(member)) if has_member(found, member) else None
 
     def _created(self, prepared: Prepared) -> SubmitResult:
         result, note = prepared.result("created"), self._newcomers.tell(prepared.spec)
@@ -332,10 +326,6 @@ class Submission:
             ),
             op=op,
         )
-
-
-def _of_array(member: MemberName) -> str:
-    return _OF_ARRAY.format(member, member.array)
 
 
 def _why_taken(task_id: str, item: KeyValue) -> str:

@@ -11,18 +11,17 @@ import msgspec
 
 from controller.core.model import codec
 from controller.core.model.fair_order import dominant
-from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.paired import SKIPPED
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
-from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status, StopReason
+from controller.core.model.task import DEFAULT_OWNER, Pool, Spec, Status
 from controller.views.arrays import ArrayProgress
 from controller.views.dependencies import ParentView, Sees, parents_of, waits_for
-from controller.views.gangs import is_gang
 from controller.views.pools import ClaimFacts, OwnerFacts, SharingFacts, all_pools
 from controller.views.step import StepView, step_views
-from controller.views.tasks import find_task
+from controller.views.tasks import can_be_changed, find_task
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +73,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
         An array waits until its last member has ended, and a gang until all of them begin.
         """
-        is_victim = self.status is not None and self.status.stopping == StopReason.PREEMPTED
-        is_array = self.progress is not None and not is_gang(self.spec)
-        waits = self.state in WAITING or (is_array and not self.finished)
-        return waits or is_victim
+        return can_be_changed(self.state, self.spec, self.status, self.progress)
 
     @property
     def waits_for(self) -> int:

@@ -20,7 +20,8 @@ from controller.endpoint.problems import Problem
 from controller.endpoint.route import Ask
 from controller.errors import TallyError
 from controller.views.absent import why_absent
-from controller.views.forecast import ForecastView, explain_coming
+from controller.views.explain_forecast import explain_coming
+from controller.views.forecast import ForecastView
 from controller.views.freshness import Freshness
 from controller.views.replica import Facts
 from controller.views.replicas import all_replicas

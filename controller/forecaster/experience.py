@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from controller.clock import Clock
 from controller.core.forecast.durations import JUDGED, Durations, Error, error_of
-from controller.core.model.lifecycle import HOLDING, WAITING
+from controller.core.model.lifecycle import WAITING
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.forecaster.wire import StartError
@@ -31,9 +30,8 @@ class Experience:
     Of each task, the first beginning that was told counts: it looked furthest ahead.
     """
 
-    def __init__(self, reading: Callable[[], AbstractContextManager[Model]], clock: Clock) -> None:
+    def __init__(self, reading: Callable[[], AbstractContextManager[Model]]) -> None:
         self._reading = reading
-        self._clock = clock
         self._told: dict[str, _Told] = {}
         self._shares = deque[float](maxlen=JUDGED)
         self._news: list[StartError] = []
@@ -59,10 +57,15 @@ class Experience:
                 task = model.tasks.get(name)
                 if task is not None:
                     self.durations.hear(task)
-                if name in self._told and (task is None or task.state not in WAITING):
-                    told = self._told.pop(name)
-                    if task is not None and task.state in HOLDING:
-                        self._judge(told)
+                told = self._told.get(name)
+                if told is None:
+                    continue
+                begun_at = task.status.admitted_at if task is not None and task.status is not None else None
+                if begun_at is not None and begun_at > told.at:
+                    self._judge(told, begun_at)
+                elif task is not None and task.state in WAITING:
+                    continue
+                del self._told[name]
         self._moved_to(revision)
 
     def note(self, view: ForecastView) -> None:
@@ -97,10 +100,9 @@ class Experience:
             self._revision = revision
             self._moved.notify_all()
 
-    def _judge(self, told: _Told) -> None:
-        now = self._clock.now()
-        seconds = abs(now - told.begins_at)
-        error = StartError(seconds, seconds / max(now - told.at, _SHORTEST))
+    def _judge(self, told: _Told, begun_at: float) -> None:
+        seconds = abs(begun_at - told.begins_at)
+        error = StartError(seconds, seconds / max(begun_at - told.at, _SHORTEST))
         with self._moved:
             self._shares.append(error.share)
             self._news = [*self._news[-JUDGED:], error]

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from controller.errors import TallyError
-from controller.forecaster.wire import Answer, Installation, Question
+from controller.forecaster.wire import Question, Reply, Subject
 from controller.views.forecast import ForecastView
 
 MOST_ASKERS = 16  # that wait at a time
@@ -26,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 class NoForecast(TallyError):
     """Nothing can be told of what is to come now. The error says why, and what to do."""
+
+
+class _Ended(NoForecast):
+    """The process has ended before it answered."""
 
 
 class Meter(Protocol):
@@ -44,8 +48,8 @@ class Forecaster:
     If `every_seconds` is not 0, it also asks itself so often, between `start` and `close`.
     """
 
-    def __init__(self, installation: Installation, meter: Meter, every_seconds: float = 0.0) -> None:
-        self._installation = installation
+    def __init__(self, subject: Subject, meter: Meter, every_seconds: float = 0.0) -> None:
+        self._subject = subject
         self._meter = meter
         self._every_seconds = every_seconds
         self._habit = threading.Thread(target=self._ask_again, name="forecasts", daemon=True)
@@ -64,21 +68,27 @@ class Forecaster:
 
         It may be some seconds old; its `now` says. Raises NoForecast.
         """
-        question = Question(tasks=[*tasks], revision=revision)
+        reply = self.answer(Question(tasks=[*tasks], revision=revision))
+        assert reply.forecast is not None
+        return reply.forecast
+
+    def answer(self, question: Question) -> Reply:
+        """The answer: it has a forecast, or says what was refused. Raises NoForecast."""
         if not self._askers.acquire(blocking=False):
             raise NoForecast(f"{MOST_ASKERS} others wait for a forecast: try again")
         try:
             with self._lock:
-                answer = self._ask(question)
+                reply = self._ask(question)
         finally:
             self._askers.release()
-        for error in answer.starts:
+        for error in reply.starts:
             self._meter.begun_as_told(error.seconds, error.share)
-        if answer.forecast is None:
-            raise NoForecast(f"no look ahead was possible: {answer.problem}")
-        if answer.is_new:
-            self._meter.looked_ahead(answer.forecast.computed_seconds)
-        return answer.forecast
+        if reply.forecast is not None:
+            if reply.is_new:
+                self._meter.looked_ahead(reply.forecast.computed_seconds)
+        elif reply.refused is None:
+            raise NoForecast(f"no look ahead was possible: {reply.problem}")
+        return reply
 
     def close(self) -> None:
         """End the process, also while it computes. Idempotent."""
@@ -104,30 +114,36 @@ class Forecaster:
 
     # -- details; the caller holds the lock
 
-    def _ask(self, question: Question) -> Answer:
+    def _ask(self, question: Question) -> Reply:
         if self._process is not None:
-            with contextlib.suppress(NoForecast):  # it had nothing to do for long, or was killed
+            with contextlib.suppress(_Ended):  # it had nothing to do for long, or was killed
                 return self._ask_of(self._process, question)
         return self._ask_of(self._begin(), question)
 
-    def _ask_of(self, process: subprocess.Popen[bytes], question: Question) -> Answer:
+    def _ask_of(self, process: subprocess.Popen[bytes], question: Question) -> Reply:
         assert process.stdin is not None
         assert process.stdout is not None
-        limit = threading.Timer(ANSWER_SECONDS, process.kill)
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            process.kill()
+
+        limit = threading.Timer(ANSWER_SECONDS, give_up)
         limit.daemon = True
         limit.start()
         try:
             process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.flush()
-            return msgspec.json.decode(process.stdout.readline(), type=Answer)
+            return msgspec.json.decode(process.stdout.readline(), type=Reply)
         except (OSError, ValueError) as error:  # ValueError: closed, or no JSON, since it was killed
             self._end()
-            why = (
-                "this replica ends"
-                if self._closed
-                else "its process has ended: ask again; the log may say why"
-            )
-            raise NoForecast(f"no look ahead was possible: {why}") from error
+            if self._closed.is_set():
+                raise NoForecast("no look ahead was possible: this replica ends") from error
+            if is_late.is_set():
+                why = f"it took longer than {ANSWER_SECONDS:g} s: ask again; the log may say why"
+                raise NoForecast(f"no look ahead was possible: {why}") from error
+            raise _Ended("no look ahead was possible: its process has ended; the log may say why") from error
         finally:
             limit.cancel()
 
@@ -145,7 +161,7 @@ class Forecaster:
             )
             self._process = process
             assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(self._installation) + b"\n")
+            process.stdin.write(msgspec.json.encode(self._subject) + b"\n")
         except OSError as error:
             self._end()
             raise NoForecast(f"no process could be begun that looks ahead: {error}") from error

@@ -1,4 +1,4 @@
-"""The process that looks ahead. `python -m controller.forecaster` reads an Installation and then Questions.
+"""The process that looks ahead. `python -m controller.forecaster` reads an Subject and then Questions.
 
 It keeps a model of its own. Each look needs one that it may use up: a fork of this process has it, for the
 time of the look. The fork has one thread, which computes, writes its answer to a pipe, and ends; it touches
@@ -15,32 +15,37 @@ import signal
 import sys
 import time
 import warnings
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from controller import bulkhead
 from controller.clock import SystemClock
-from controller.core.forecast.ahead import Ahead
-from controller.core.forecast.durations import Durations
+from controller.core.forecast.ahead import HORIZON_SECONDS
+from controller.core.forecast.supposed import Supposed
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
-from controller.errors import TallyError
+from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
-from controller.forecaster.wire import Answer, Installation, Question
+from controller.forecaster.wire import Question, Refusal, Reply, Subject
 from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
-from controller.views.forecast import ForecastView, error_view, forecast_view
+from controller.views.ahead import LOOK_SECONDS, ComparedView, compare, look, look_as_supposed
+from controller.views.forecast import ForecastView, error_view
 from controller.views.freshness import RULE
+from controller.views.supposition import NoSuchTask, Supposition, judge
 
 NICENESS = 10  # whoever asks comes first: a replica that leads may be on this machine
 LOAD_SECONDS = 60.0  # until the model must be loaded
 CATCH_UP_SECONDS = 2.0  # until the model has what the asker has seen
-LOOK_SECONDS = 10.0  # of computing; a look that is not done by then ends where it is
 _GRACE_SECONDS = 20.0  # beyond that, to begin and to tell: a fork that takes longer is ended
 FRESH_SECONDS = 5.0  # an answer is told again for so long, and for as long as it took REST times
 REST = 4.0
+UNCHANGED_SECONDS = 30.0  # the same, if nothing has changed since
+IDLE_SECONDS = 300.0  # without a question, after which the process ends
 
 
 class LookFailed(TallyError):
@@ -50,12 +55,12 @@ class LookFailed(TallyError):
 class Looker:
     """Answers questions about one installation, one at a time."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._clock = SystemClock()
-        store = EtcdStore(installation.options, self._clock)
-        keys = Keys(installation.cluster)
-        self._standby = Standby(store, keys, self._clock, RULE, installation.silence_seconds)
-        self._experience = Experience(self._standby.reading, self._clock)
+        store = EtcdStore(subject.options, self._clock)
+        keys = Keys(subject.cluster)
+        self._standby = Standby(store, keys, self._clock, RULE, subject.silence_seconds)
+        self._experience = Experience(self._standby.reading)
         self._standby.subscribe(self._experience)
         self._last: ForecastView | None = None
         self._asked_at = 0.0  # boottime
@@ -65,92 +70,142 @@ class Looker:
         """Begin to load the model."""
         self._standby.start()
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> Reply:
         """The answer. A fault of this question alone is told in it."""
         before = self._last
         try:
-            view = self._whole(question.revision)
-        except LookFailed as error:
-            return Answer(problem=str(error), starts=self._experience.take_news())
-        names = [name for name in question.tasks if name in view.tasks]
-        chosen = msgspec.structs.replace(view, tasks={name: view.tasks[name] for name in names})
-        return Answer(forecast=chosen, is_new=view is not before, starts=self._experience.take_news())
+            self._catch_up(question)
+            if question.supposed is not None:
+                view, compared = self._compare(question, question.supposed)
+            else:
+                view, compared = self._told(question), None
+        except NoSuchTask as error:
+            return Reply(refused=Refusal(error.field, error.problem, is_missing=True))
+        except InvalidField as error:
+            return Reply(refused=Refusal(error.field, error.problem, is_missing=False))
+        except (LookFailed, OSError) as error:  # OSError: no more processes or files
+            return Reply(problem=str(error), starts=self._experience.take_news())
+        chosen = {name: view.tasks[name] for name in question.tasks if name in view.tasks}
+        return Reply(
+            forecast=msgspec.structs.replace(view, tasks=chosen),
+            compared=compared,
+            is_new=view is not before,
+            starts=self._experience.take_news(),
+        )
 
-    def _whole(self, revision: int) -> ForecastView:
-        """What is to come of all tasks, as of the asker's revision or newer; or what was told just now."""
-        last = self._last
-        if last is not None:
-            age = self._clock.boottime() - self._asked_at
-            if age < max(FRESH_SECONDS, REST * last.computed_seconds):
-                return last
+    def _catch_up(self, question: Question) -> None:
         if not self._is_loaded and not self._experience.wait_for(1, LOAD_SECONDS):
             raise LookFailed("its model could not be loaded from etcd: see the log")
         self._is_loaded = True
-        # a replica's model may be at a revision at which nothing of this installation has changed
-        self._experience.wait_for(revision, CATCH_UP_SECONDS)
-        if last is not None and last.revision == self._standby.revision and age < LOOK_SECONDS * REST:
-            return last
-        self._asked_at = self._clock.boottime()
-        found = self._look()
-        found = msgspec.structs.replace(found, starts=error_view(self._experience.error))
-        self._experience.note(found)
-        self._last = found
-        return found
+        # a replica's model may be at a revision at which nothing of this subject has changed
+        self._experience.wait_for(question.revision, CATCH_UP_SECONDS)
 
-    def _look(self) -> ForecastView:
-        """A look of a fork of this process, from the model as it is now. Raises LookFailed."""
+    def _told(self, question: Question) -> ForecastView:
+        """What is to come of all tasks, or what was told of them just now."""
+        if question.horizon_seconds != HORIZON_SECONDS:
+            with self._standby.reading() as model:
+                fork = self._fork(model, self._looking(question.horizon_seconds))
+            return fork.told()
+        last = self._last
+        if last is not None and self._is_fresh(last) and not self._lacks(last, question.tasks):
+            return last
+        asked_at = self._clock.boottime()
+        with self._standby.reading() as model:
+            fork = self._fork(model, self._looking(HORIZON_SECONDS))
+        return self._note(fork.told(), asked_at)
+
+    def _compare(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ComparedView]:
+        """Two looks from one time. Raises InvalidField for what cannot be done."""
+        horizon, asked_at, now = question.horizon_seconds, self._clock.boottime(), self._clock.now()
+        with self._standby.reading() as model:
+            judged = judge(model, supposed, now, question.by)
+            before = self._fork(model, self._looking(horizon, now))
+            after = self._fork(model, self._looking(horizon, now, judged))
+        view, other = before.told(), after.told()
+        if horizon == HORIZON_SECONDS:
+            view = self._note(view, asked_at)
+        return view, compare(view, other, [spec.id for spec in judged.tasks])
+
+    def _note(self, view: ForecastView, asked_at: float) -> ForecastView:
+        """It is told again for a while, and it is judged what becomes of it."""
+        view = msgspec.structs.replace(view, starts=error_view(self._experience.error))
+        self._experience.note(view)
+        self._last, self._asked_at = view, asked_at
+        return view
+
+    def _looking(
+        self, horizon_seconds: float, now: float | None = None, supposed: Supposed | None = None
+    ) -> Callable[[Model, Callable[[], bool]], ForecastView]:
+        durations, at = self._experience.durations, now if now is not None else self._clock.now()
+        if supposed is not None:
+            return lambda model, goes_on: look_as_supposed(
+                model, supposed, at, goes_on, horizon_seconds=horizon_seconds, durations=durations
+            )
+        return lambda model, goes_on: look(
+            model, at, goes_on, horizon_seconds=horizon_seconds, durations=durations
+        )
+
+    def _is_fresh(self, view: ForecastView) -> bool:
+        age = self._clock.boottime() - self._asked_at
+        if view.revision == self._standby.revision:  # only time has passed
+            return age < UNCHANGED_SECONDS
+        return age < max(FRESH_SECONDS, REST * view.computed_seconds)
+
+    def _lacks(self, view: ForecastView, names: list[str]) -> bool:
+        """Whether the view does not know of one of these tasks, which waits or runs by now."""
+        unknown = [name for name in names if name not in view.tasks]
+        with self._standby.reading() as model:
+            found = [model.tasks.get(name) for name in unknown]
+            return any(task is not None and task.state not in FINISHED for task in found)
+
+    def _fork(self, model: Model, looks: Callable[[Model, Callable[[], bool]], ForecastView]) -> _Fork:
+        """A fork of this process that looks ahead. The caller holds the model: the copy is whole."""
         reading, writing = os.pipe()
-        with self._standby.reading() as model, warnings.catch_warnings():
+        parent, begun = os.getpid(), time.monotonic()
+        with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; see the module's docstring
             warnings.simplefilter("ignore", DeprecationWarning)
             fork = os.fork()
-            if not fork:
-                self._compute(model, writing)
-        os.close(writing)
-        try:
-            told = _read(reading, time.monotonic() + LOOK_SECONDS + _GRACE_SECONDS)
-        finally:
-            os.close(reading)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(fork, signal.SIGKILL)
-            os.waitpid(fork, 0)
-        try:
-            return msgspec.json.decode(told, type=ForecastView)
-        except msgspec.MsgspecError as error:
-            raise LookFailed(
-                f"the look ended without an answer: {told[-500:].decode(errors='replace')}"
-            ) from error
-
-    def _compute(self, model: Model, writing: int) -> None:
-        """In the fork, which ends here."""
+        if fork:
+            os.close(writing)
+            return _Fork(fork, reading)
         status = 1
         try:
             os.close(0)  # who asks must see the end of the process, not of its fork
             os.close(1)
             gc.disable()  # it ends soon
             signal.alarm(int(LOOK_SECONDS + _GRACE_SECONDS))
-            view = look(model, self._experience.durations, self._clock.now(), os.getppid())
+            view = looks(model, lambda: time.monotonic() - begun < LOOK_SECONDS and os.getppid() == parent)
+            view = msgspec.structs.replace(view, computed_seconds=round(time.monotonic() - begun, 3))
             with open(writing, "wb") as pipe:
                 pipe.write(msgspec.json.encode(view))
             status = 0
-        # told to the process that waits for it, which counts and tells it
+        # the process that waits for it sees that nothing came
         except Exception as error:  # noqa: BLE001
             bulkhead.caught("forecast", error)
         finally:
             os._exit(status)
 
 
-def look(model: Model, durations: Durations, now: float, parent: int) -> ForecastView:
-    """A whole look, which uses up the model. It ends with the process `parent`."""
-    begun = time.monotonic()
+class _Fork(NamedTuple):
+    """A fork that looks ahead, and the pipe that it writes to."""
 
-    def goes_on() -> bool:
-        return time.monotonic() - begun < LOOK_SECONDS and os.getppid() == parent
+    pid: int
+    pipe: int
 
-    epoch = max((int(each) for each in model.terms if each.isdecimal()), default=0) + 1
-    told = Ahead(model, durations, now, epoch).run(goes_on=goes_on)
-    view = forecast_view(told, durations.error, model.pools)
-    return msgspec.structs.replace(view, computed_seconds=round(time.monotonic() - begun, 3))
+    def told(self) -> ForecastView:
+        """What it has found. It is waited for, and ended. Raises LookFailed."""
+        try:
+            found = _read(self.pipe, time.monotonic() + LOOK_SECONDS + _GRACE_SECONDS)
+        finally:
+            os.close(self.pipe)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        try:
+            return msgspec.json.decode(found, type=ForecastView)
+        except msgspec.MsgspecError as error:
+            raise LookFailed("it ended without an answer; the log may say why") from error
 
 
 def _read(pipe: int, until: float) -> bytes:
@@ -164,21 +219,30 @@ def _read(pipe: int, until: float) -> bytes:
     return b"".join(parts)
 
 
-def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+def _lines(source: int, idle_seconds: float) -> Iterator[bytes]:
+    """The lines that come, until the source ends, or none has come for so long."""
+    waiting = b""
+    while select.select([source], [], [], idle_seconds)[0]:
+        part = os.read(source, 1 << 20)
+        if not part:
+            return
+        *lines, waiting = (waiting + part).split(b"\n")
+        yield from lines
+
+
+def serve(source: int, answers: BinaryIO) -> None:
     """Answer until nobody is left who asks, or nobody has asked for long."""
-    installation = msgspec.json.decode(questions.readline(), type=Installation)
-    configure_logs(replica=f"{installation.name}/forecaster", cluster=installation.cluster)
+    lines = _lines(source, IDLE_SECONDS)
+    subject = msgspec.json.decode(next(lines), type=Subject)
+    configure_logs(replica=f"{subject.name}/forecaster", cluster=subject.cluster)
     os.nice(NICENESS)
-    looker = Looker(installation)
+    looker = Looker(subject)
     looker.start()
-    while select.select([questions], [], [], installation.idle_seconds)[0]:
-        line = questions.readline()
-        if not line:
-            break
+    for line in lines:
         answers.write(msgspec.json.encode(looker.answer(msgspec.json.decode(line, type=Question))) + b"\n")
         answers.flush()
 
 
 def main() -> None:
     """See the module's docstring."""
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve(sys.stdin.fileno(), sys.stdout.buffer)

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from controller.store.etcd.gateway import GatewayOptions
+from controller.core.forecast.ahead import HORIZON_SECONDS
+from controller.store.etcd.connection import GatewayOptions
+from controller.views.ahead import ComparedView
 from controller.views.forecast import ForecastView
+from controller.views.supposition import Supposition
 
 
-class Installation(Struct, frozen=True, kw_only=True):
-    """The first line: of which installation the process keeps a model."""
+class Subject(Struct, frozen=True, kw_only=True):
+    """The first line: the installation of which the process keeps a model. `name`: who asks, for the log."""
 
     cluster: str
     options: GatewayOptions
     silence_seconds: float
-    name: str  # of whoever asks, for the log
-    idle_seconds: float = 300.0  # the process ends if nobody asks for so long
+    name: str
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What is to come of these tasks? `revision`: what the asker has seen; the answer is no older."""
+    """What is to come of these tasks, and what would come if it were as `supposed`?
+
+    `revision`: what the asker has seen; the answer is no older. `by`: who would submit what is supposed.
+    """
 
     tasks: list[str] = []
     revision: int = 0
+    horizon_seconds: float = HORIZON_SECONDS
+    supposed: Supposition | None = None
+    by: str = ""
 
 
 class StartError(Struct, frozen=True, array_like=True):
@@ -32,13 +40,23 @@ class StartError(Struct, frozen=True, array_like=True):
     share: float
 
 
-class Answer(Struct, frozen=True, kw_only=True):
-    """The answer to a question, or `problem`: why there is none.
+class Refusal(Struct, frozen=True):
+    """What is supposed cannot be done: the field, and why. `is_missing`: it names no task that there is."""
+
+    field: str
+    detail: str
+    is_missing: bool
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """The answer to a question; or `refused`, or `problem`: why there is none.
 
     `is_new`: the look was for this question. `starts`: the errors that were found since the last answer.
     """
 
     forecast: ForecastView | None = None
-    is_new: bool = False
+    compared: ComparedView | None = None
+    refused: Refusal | None = None
     problem: str = ""
+    is_new: bool = False
     starts: list[StartError] = []

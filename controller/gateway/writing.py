@@ -17,7 +17,6 @@ from controller.client.features import Features
 from controller.client.newcomers import Newcomers
 from controller.client.parents import Parents, Sight
 from controller.client.prepared import SubmitResult
-from controller.client.queue_room import QueueRoom
 from controller.client.reading import Reading
 from controller.client.requests import Requests
 from controller.client.schedules import Schedules
@@ -33,6 +32,7 @@ from controller.gateway.policy import Right
 from controller.gateway.service import Forbidden, Service
 from controller.runtime.standby import Standby
 from controller.views import features
+from controller.views.queue_room import QueueRoom
 from controller.views.tasks import owner_of
 
 TAKEN_SCHEDULE = "a schedule {name!r} exists already, and is another one: use another name"

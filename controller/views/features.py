@@ -5,7 +5,7 @@ See `controller.core.model.features`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from controller.core.model import features
@@ -14,6 +14,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Change, Task, decode_or_empty
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import DEFAULT_OWNER, StopReason
+from controller.errors import InvalidField
 from controller.views.gangs import is_gang
 
 FeatureState = Literal["on", "off", "dropping"]
@@ -61,6 +62,17 @@ def fence(model: Model) -> Fence:
         leader=_release(model.leader) if model.leader is not None else None,
         replicas=tuple(_release(change, name) for name, change in sorted(model.replicas.items())),
     )
+
+
+def check_on(state: Callable[[str], FeatureState], needed: Mapping[str, str]) -> None:
+    """Raise InvalidField for a feature that is not on; `needed` maps each to the field that needs it."""
+    lacking = [name for name in needed if state(name) != "on"]
+    for name in lacking:
+        raise InvalidField(
+            needed[name],
+            f"needs the feature {name}, which is {state(name)}: an admin turns it on with"
+            f" `tally features enable {' '.join(lacking)}`",
+        )
 
 
 def mod_if_on(model: Model, name: str) -> int:

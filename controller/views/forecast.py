@@ -7,20 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from controller.core.forecast.ahead import Coming, Forecast
-from controller.core.forecast.course import Point
-from controller.core.forecast.durations import NAME_LABEL, Basis, Error
-from controller.core.model.printable import counted
+from controller.core.forecast.course import PoolPoint
+from controller.core.forecast.durations import Error
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool
-from controller.views.words import at, listed, span
-
-_OF_ITS = {
-    Basis.ARRAY: "of its array",
-    Basis.NAME: f"of its owner's of the same {NAME_LABEL}",
-    Basis.COMMAND: "of the same command",
-    Basis.POOL: "of its pool",
-}
+from controller.core.model.task import DEFAULT_OWNER, Pool
 
 
 class ComingView(Struct, frozen=True, kw_only=True):
@@ -28,7 +19,11 @@ class ComingView(Struct, frozen=True, kw_only=True):
 
     `has_begun`: it has begun already. `before`: how many attempts are expected to end before it begins, by
     what their durations rest on. `by`: what its own duration rests on, "" for nothing, and `runs`: how many
-    runs of its kind that is.
+    runs of its kind that is. `ends_as`: the state in which it ends; "" if it does not. `kept`: what keeps it,
+    or members of it, from beginning at the end of the forecast: `hold`, `tasks`, `pool` or `size`; "" if it
+    is its turn. `after`: the first tasks that it waits for, of `waits_for`. `left`: members of an array that
+    are to begin, the last one at `last_at`. `why`: where that was asked for, why it has not begun at the end
+    of the forecast.
     """
 
     id: str
@@ -39,6 +34,14 @@ class ComingView(Struct, frozen=True, kw_only=True):
     before: dict[str, int] = {}
     by: str = ""
     runs: int = 0
+    owner: str = DEFAULT_OWNER
+    ends_as: str = ""
+    kept: str = ""
+    after: list[str] = []
+    waits_for: int = 0
+    left: int = 0
+    last_at: float | None = None
+    why: str = ""
 
 
 class CourseView(Struct, frozen=True, kw_only=True):
@@ -114,7 +117,7 @@ def error_view(error: Error | None) -> ErrorView | None:
     return ErrorView(median=error.median, p90=error.p90, of=error.of) if error is not None else None
 
 
-def _course(points: Sequence[Point], pool: Pool) -> CourseView:
+def _course(points: Sequence[PoolPoint], pool: Pool) -> CourseView:
     guaranteed = pool.sharing.guaranteed if pool.sharing is not None else ZERO
     names = dict.fromkeys(name for vector in (pool.capacity, *_vectors(points)) for name in vector)
     return CourseView(
@@ -127,7 +130,7 @@ def _course(points: Sequence[Point], pool: Pool) -> CourseView:
     )
 
 
-def _vectors(points: Sequence[Point]) -> Iterator[Vector]:
+def _vectors(points: Sequence[PoolPoint]) -> Iterator[Vector]:
     for point in points:
         yield from (point.running, point.planned)
 
@@ -142,62 +145,11 @@ def _coming(name: str, coming: Coming) -> ComingView:
         before={basis.value: number for basis, number in coming.rests_on.items()},
         by=coming.by.value if coming.by is not None else "",
         runs=coming.runs,
+        owner=coming.owner,
+        ends_as=coming.ends_as or "",
+        kept=coming.kept or "",
+        after=[*coming.after],
+        waits_for=coming.waits_for,
+        left=coming.left,
+        last_at=coming.last_at,
     )
-
-
-def explain_coming(view: ForecastView, task_id: str) -> str:
-    """When the task is expected to begin and to end, and what that rests on, in a few sentences."""
-    coming = view.tasks.get(task_id)
-    if coming is None:
-        return f"Nothing is to come of {task_id}: it neither waits nor runs."
-    parts = []
-    if not coming.has_begun:
-        parts.append(_begins(view, coming))
-    parts.append(_ends(view, coming))
-    if coming.before and not coming.has_begun:
-        number = sum(coming.before.values())
-        by = ", ".join(f"{count:,} by {basis}" for basis, count in coming.before.items())
-        parts.append(
-            f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
-        )
-    if view.error is not None and any(each.runs for each in view.tasks.values()):
-        parts.append(
-            f"Durations were off by {view.error.median:.0%} (median; {view.error.p90:.0%} in one of ten), of"
-            f" {counted(view.error.of, 'run')}."
-        )
-    else:
-        parts.append("How far off such times are is not known yet.")
-    return " ".join(part for part in parts if part)
-
-
-def _begins(view: ForecastView, coming: ComingView) -> str:
-    name = coming.id
-    if coming.begins_at is not None:
-        return (
-            f"{name} is expected to begin at {at(coming.begins_at)}, in {span(coming.begins_at - view.now)}."
-        )
-    endless = view.endless.get(coming.pool, [])
-    if endless:
-        return (
-            f"When {name} begins is not known: nothing tells how long {listed(endless)} of pool {coming.pool}"
-            f" will run. A run deadline, or the label {NAME_LABEL} on tasks of one kind, would."
-        )
-    if not view.is_whole:
-        return f"{name} is not expected to begin before {at(view.until)}; no further was looked ahead."
-    return f"As things stand, {name} does not begin before {at(view.until)}."
-
-
-def _ends(view: ForecastView, coming: ComingView) -> str:
-    if not coming.by:
-        return (
-            f"Nothing tells how long {coming.id} runs: none of its kind has succeeded, and it has no run"
-            " deadline."
-        )
-    if coming.ends_at is None:
-        return ""
-    rests = (
-        "by its run deadline at the latest"
-        if coming.by == Basis.DEADLINE
-        else f"as {counted(coming.runs, 'run')} {_OF_ITS[Basis(coming.by)]} did"
-    )
-    return f"It is expected to end at {at(coming.ends_at)}, in {span(coming.ends_at - view.now)}, {rests}."

@@ -13,9 +13,10 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import ON_HOLD, Request, RequestKind
-from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
+from controller.core.model.task import DEFAULT_OWNER, Spec, Status, StopReason, priority_of
 from controller.views import arrays
 from controller.views.arrays import ArrayProgress, MemberFacts
+from controller.views.gangs import is_gang
 from controller.views.pairs import Around, around, unfinished
 from controller.views.selector import Requirement, selects
 
@@ -201,6 +202,34 @@ def _unfinished(model: Model, task: Task) -> int:
         return unfinished(member)
     gate = task.gate if not task.frozen & {"tasks", "states"} else None
     return len(gate.unfinished) if gate is not None else 0
+
+
+def can_be_changed(
+    state: State | None, spec: Spec | None, status: Status | None, progress: ArrayProgress | None
+) -> bool:
+    """Whether the task waits, or is about to wait again since its attempt is being preempted.
+
+    An array waits until its last member has ended, and a gang until all of them begin.
+    """
+    is_victim = status is not None and status.stopping == StopReason.PREEMPTED
+    is_array = progress is not None and not is_gang(spec)
+    is_finished = status is not None and status.is_finished
+    return state in WAITING or (is_array and not is_finished) or is_victim
+
+
+def why_unchangeable(task_id: str, state: State | None, member_of: str, *, can_be: bool) -> str:
+    """Why a task cannot be put on hold, released, or given another priority; "" if it can."""
+    if member_of:
+        return (
+            f"{task_id} is a member of the array {member_of}: only the whole array can be put on"
+            " hold, released, or given another priority"
+        )
+    if can_be:
+        return ""
+    return (
+        f"{task_id} is {state or UNREADABLE}: only a task that waits can be put on hold,"
+        f" released, or given another priority; see `tally explain {task_id}`"
+    )
 
 
 def find_task(model: Model, task_id: str) -> TaskFacts | None:

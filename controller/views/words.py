@@ -76,9 +76,11 @@ def lacking(asked: Vector, limit: Vector, what: str) -> str:
     )
 
 
-def listed(names: Sequence[str], noun: str = "task") -> str:
-    """How many there are, with the first ones by name: `4 tasks (a, b, c and 1 more)`."""
-    rest = len(names) - NAMED
-    return (
-        f"{counted(len(names), noun)} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
-    )
+def listed(names: Sequence[str], noun: str = "task", count: int | None = None) -> str:
+    """How many there are, with the first ones by name: `4 tasks (a, b, c and 1 more)`.
+
+    `count`: how many there are, if `names` has only some of them.
+    """
+    number = len(names) if count is None else count
+    rest = number - min(NAMED, len(names))
+    return f"{counted(number, noun)} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"

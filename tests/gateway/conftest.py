@@ -24,10 +24,10 @@ from controller.gateway.server import GatewayServer
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import SignIn, policy_file
-from controller.runtime.standby import Standby
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.tokens import digest, new_token
 from controller.gateway.writing import Writing
+from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.views.freshness import Rule

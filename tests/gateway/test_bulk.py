@@ -17,8 +17,8 @@ from controller.core.model.lifecycle import State
 from controller.endpoint.problems import CONTENT_TYPE
 from controller.gateway import bulk
 from controller.gateway.openings import LIMITS, Limit, Opening, Openings
-from controller.runtime.standby import Standby
 from controller.gateway.writing import Writing
+from controller.runtime.standby import Standby
 from controller.store.base import OutcomeUnknown, StoreUnavailable
 from controller.store.etcd.store import EtcdStore
 from tests.client.conftest import PutStatus

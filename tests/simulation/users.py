@@ -10,7 +10,6 @@ from typing import Any
 
 from controller.client.newcomers import Newcomers
 from controller.client.prepared import prepare
-from controller.client.queue_room import QueueRoom
 from controller.client.submission import KnownPools, Submission
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
@@ -24,6 +23,7 @@ from controller.core.model.validation import parse_pool, parse_spec
 from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
+from controller.views.queue_room import QueueRoom
 from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin

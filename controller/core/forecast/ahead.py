@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
 
-from controller.core.forecast.course import Course, Point
+from controller.core.forecast.course import PoolCourse, PoolPoint
 from controller.core.forecast.durations import Basis, Durations
-from controller.core.model.lifecycle import FINISHED, WAITING
+from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
-from controller.core.model.task import AttemptId, Observation, Phase
+from controller.core.model.task import DEFAULT_OWNER, AttemptId, Observation, Phase
 from controller.core.planning.draft import Limits
 from controller.core.planning.events import EngineEvent, Found, Listed, LogKept, Observed, Started, StopSent
 from controller.core.planning.plan import Effect, KeepLog, Plan, Prove, Start, Stop, Term
@@ -31,6 +33,16 @@ _LIMITS = Limits(10**9, 10**9)  # no store: a plan may be of any size
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
+NAMED = 3  # of the tasks that a task waits for, those that are named
+
+
+class Kept(StrEnum):
+    """What keeps a task at the end of a forecast that has not begun until then, whatever ends."""
+
+    HOLD = "hold"  # it is on hold
+    TASKS = "tasks"  # those that it waits for have not ended
+    POOL = "pool"  # its pool admits nothing
+    SIZE = "size"  # it asks for more than its pool has
 
 
 class Coming(NamedTuple):
@@ -38,7 +50,10 @@ class Coming(NamedTuple):
 
     `rests_on`: how many attempts are expected to end before it begins, by what their durations rest on.
     `by`: what its own duration rests on, and `runs`: how many runs of its kind that is; None: on nothing.
-    `has_begun`: that was before the forecast.
+    `has_begun`: that was before the forecast. `ends_as`: the state in which it ends. `kept`: what keeps it,
+    or members of it, at the end of the forecast. `after`: the tasks that it waits for, by first names; and
+    `waits_for`: how many. `left`: members of an array that have not begun before the forecast; `last_at`:
+    when the last one of them does. `owner`: whom it is charged to.
     """
 
     pool: str
@@ -48,15 +63,22 @@ class Coming(NamedTuple):
     rests_on: Mapping[Basis, int]
     by: Basis | None
     runs: int
+    owner: str = DEFAULT_OWNER
+    ends_as: State | None = None
+    kept: Kept | None = None
+    after: tuple[str, ...] = ()
+    waits_for: int = 0
+    left: int = 0
+    last_at: float | None = None
 
 
 class Forecast(NamedTuple):
     """What is to come of a model at `revision`, as seen at `now`, up to the time `until`.
 
     `tasks` has all that wait or run; of an array, the beginning of the first member that it has not
-    forgotten, and its last one's end. `endless`: tasks that run and hold resources of their pools, and of
-    which nothing tells how long they take. `is_whole`: the look went on to its horizon. `pools`: what each
-    is expected to hold over time.
+    forgotten, and its last one's end. Members are among them if they run, or were asked for. `endless`:
+    tasks that run and hold resources of their pools, and of which nothing tells how long they take.
+    `is_whole`: the look went on to its horizon. `pools`: what each is expected to hold over time.
     """
 
     revision: int
@@ -65,7 +87,7 @@ class Forecast(NamedTuple):
     is_whole: bool
     tasks: Mapping[str, Coming]
     endless: Mapping[str, str]  # the task, and its pool
-    pools: Mapping[str, Sequence[Point]]
+    pools: Mapping[str, Sequence[PoolPoint]]
 
 
 class _Engine:
@@ -139,7 +161,9 @@ class Ahead:
         self._near = near
         self._revision = model.revision
         self._begun: dict[str, tuple[float, Mapping[Basis, int]]] = {}
-        self._ended: dict[str, float] = {}
+        self._ended: dict[str, tuple[float, State]] = {}
+        self._last: dict[str, float] = {}  # when a member of this array began last
+        self._wanted: frozenset[str] = frozenset()
         self._began_at = self._now = now
         self._epoch = epoch
         self._engine = _Engine(durations, epoch)
@@ -153,10 +177,12 @@ class Ahead:
                 task.seen_at = min(task.seen_at, task.submitted_at)
         # a term of no leader: what it plans is written nowhere
         self._planner = Planner(model, Term(0, epoch, "forecast", "forecast"), _LIMITS)
-        self._waiting = [
-            name for name, task in model.tasks.items() if task.state in WAITING and not task.member_of
-        ]
-        self._course = Course(model, now)
+        self._waiting = {
+            name: _Waits.of(task)
+            for name, task in model.tasks.items()
+            if task.state in WAITING and not task.member_of and task.exists
+        }
+        self._course = PoolCourse(model, now)
         self._list()
 
     def run(
@@ -166,13 +192,17 @@ class Ahead:
         wanted: frozenset[str] = frozenset(),
         goes_on: Callable[[], bool] = lambda: True,
     ) -> Forecast:
-        """Look ahead until nothing more happens, `wanted` (if any) have ended, or `goes_on` is false."""
-        left, until = set(wanted), self._began_at + horizon_seconds
+        """Look ahead until nothing more happens, `wanted` (if any) have ended, or `goes_on` is false.
+
+        What is wanted and neither runs nor waits, or is on hold, is not looked for.
+        """
+        self._wanted = wanted
+        left, until = {name for name in wanted if self._may_end(name)}, self._began_at + horizon_seconds
         while True:
             self._settle()
-            self._course.note(self._now)
             left -= self._ended.keys()
             at = min(self._engine.next_end(), self._wake())
+            self._course.note(self._now, at)
             if at > until or (wanted and not left) or not goes_on():
                 break
             near = max(self._near[0], self._near[1] * (at - self._began_at))
@@ -187,6 +217,16 @@ class Ahead:
         )
 
     # -- details
+
+    def _may_end(self, name: str) -> bool:
+        task = self._task_of(name)
+        return (
+            task is not None and task.state not in FINISHED and not (task.on_hold and task.state in WAITING)
+        )
+
+    def _task_of(self, name: str) -> Task | None:
+        """The task; of a member that has not begun or has ended, its array."""
+        return self._model.tasks.get(name) or self._model.arrays.task_of(name)
 
     def _list(self) -> None:
         """What the engine has: the attempts that hold something, as their statuses say."""
@@ -233,17 +273,23 @@ class Ahead:
         self._planner.committed(plan, self._model.revision + 1)
         self._model.advance_revision(self._model.revision + 1)
         for change in plan.changes:
-            if change.status is not None and change.status.is_finished:
-                self._ended.setdefault(change.task_id, self._now)
+            status = change.status
+            if status is None or not status.is_finished:
+                continue
+            if not status.array or change.task_id in self._wanted or change.task_id in self._had:
+                self._ended.setdefault(change.task_id, (self._now, status.state))
 
     def _carry_out(self, effect: Effect) -> None:
         now = self._now
         match effect:
             case Start():
                 task = self._model.tasks[effect.attempt.task_id]
-                for name in dict.fromkeys((task.id, task.member_of)):
-                    if name:
-                        self._begun.setdefault(name, (now, self._engine.ended))
+                array = task.member_of
+                if array:  # of a million members, a look keeps what is told of their array
+                    self._last[array] = now
+                    self._begun.setdefault(array, (now, self._engine.ended))
+                if not array or task.id in self._wanted:
+                    self._begun.setdefault(task.id, (now, self._engine.ended))
                 self._engine.begin(effect.attempt, task, now)
                 limited = task.spec is not None and task.spec.deadlines.start_seconds is not None
                 is_seen = limited or (task.status is not None and task.status.of_gang)
@@ -267,15 +313,68 @@ class Ahead:
                 pass  # what is settled or forgotten is over
 
     def _coming(self) -> dict[str, Coming]:
-        names = dict.fromkeys([*self._begun, *self._waiting])
-        found = {}
-        for name in names:
-            begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))
-            task = self._model.tasks.get(name)
-            expected = self._durations.expected(task) if task is not None else None
-            by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
-            pool = task.pool if task is not None else ""
-            found[name] = Coming(
-                pool, name in self._had, begins_at, self._ended.get(name), rests_on, by, runs
-            )
-        return found
+        of_members = [name for name in self._wanted if name not in self._model.tasks]
+        members = {name: None for name in sorted(of_members) if self._task_of(name) is not None}
+        return {
+            name: self._coming_of(name) for name in dict.fromkeys([*self._begun, *self._waiting, *members])
+        }
+
+    def _coming_of(self, name: str) -> Coming:
+        begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))
+        ends_at, ends_as = self._ended.get(name, (None, None))
+        task, waits = self._task_of(name), self._waiting.get(name) or self._waiting_as_member(name)
+        expected = self._durations.expected(task) if task is not None else None
+        by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
+        is_open = task is not None and ends_at is None and (begins_at is None or bool(waits.left))
+        kept = self._kept(task) if task is not None and is_open else None
+        is_over = task is not None and (ends_at is not None or task.array is None or not task.array.waiting)
+        return Coming(
+            pool=task.pool if task is not None else "",
+            has_begun=name in self._had,
+            begins_at=begins_at,
+            ends_at=ends_at,
+            rests_on=rests_on,
+            by=by,
+            runs=runs,
+            owner=task.owner if task is not None else DEFAULT_OWNER,
+            ends_as=ends_as,
+            kept=kept,
+            after=waits.after,
+            waits_for=waits.waits_for,
+            left=waits.left,
+            last_at=self._last.get(name) if is_over and waits.left else None,
+        )
+
+    def _waiting_as_member(self, name: str) -> _Waits:
+        """What the array waits for of whose members this is one."""
+        task = self._task_of(name)
+        found = self._waiting.get(task.id) if task is not None and task.id != name else None
+        return found._replace(left=0) if found is not None else _NOTHING
+
+    def _kept(self, task: Task) -> Kept | None:
+        record = self._model.pools.get(task.pool)
+        if task.on_hold:
+            return Kept.HOLD
+        if task.gate is not None and not task.gate.is_open:
+            return Kept.TASKS
+        if record is None or record.pool.paused or self._model.pool_is_frozen(task.pool):
+            return Kept.POOL
+        return None if task.demand.fits(record.pool.capacity) else Kept.SIZE
+
+
+class _Waits(NamedTuple):
+    """What a task waits for at the beginning of a forecast: see Coming."""
+
+    after: tuple[str, ...] = ()
+    waits_for: int = 0
+    left: int = 0
+
+    @classmethod
+    def of(cls, task: Task) -> _Waits:
+        gate, array = task.gate, task.array
+        awaited = {**gate.unfinished, **gate.partly} if gate is not None else {}
+        left = array.waiting if array is not None and not array.is_gang else 0
+        return cls(tuple(islice(awaited, NAMED)), len(awaited), left)
+
+
+_NOTHING = _Waits()

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 
-FINEST = 30.0  # seconds between two points
-COARSEST = 0.05  # of the time ahead: a week has some 150 points
+FINEST = 1.0  # seconds
+COARSEST = 0.05  # of the time ahead: a week has at most 460 points
 
 
-class Point(NamedTuple):
+class PoolPoint(NamedTuple):
     """A pool from the time `at` on: what the attempts hold that have begun before, and the others."""
 
     at: float
@@ -20,8 +20,11 @@ class Point(NamedTuple):
     waiting: int  # tasks in the queue
 
 
-class Course:
-    """The points of all pools that are defined. Their distance grows with the time ahead."""
+class PoolCourse:
+    """The points of all pools that are defined. Their distance grows with the time ahead.
+
+    What lasts is a point: what is over before the next point is due is left out.
+    """
 
     def __init__(self, model: Model, now: float) -> None:
         self._model = model
@@ -30,18 +33,18 @@ class Course:
         self._old = {
             task.id: task.status.attempt for task in model.holding.values() if task.status is not None
         }
-        self.points: dict[str, list[Point]] = {name: [] for name in model.pools}
+        self.points: dict[str, list[PoolPoint]] = {name: [] for name in model.pools}
 
-    def note(self, now: float) -> None:
-        """What the pools hold now, unless that is too near to the last point."""
-        if now < self._next:
+    def note(self, now: float, until: float) -> None:
+        """What the pools hold from now on, until then."""
+        if until < self._next:
             return
         self._next = now + max(FINEST, COARSEST * (now - self._began_at))
         running = self._running()
         for name, points in self.points.items():
             old = running.get(name, ZERO)
             planned = self._model.ledger(name).held.without(old)
-            points.append(Point(now, old, planned, len(self._model.queue(name))))
+            points.append(PoolPoint(now, old, planned, len(self._model.queue(name))))
 
     def _running(self) -> dict[str, Vector]:
         """What those hold that held at the beginning and still do, by pool."""

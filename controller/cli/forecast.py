@@ -1,0 +1,272 @@
+"""The commands `tally plan` and `tally what-if`: what would come of it. Nothing is ever written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli import output as out
+from controller.cli.documents import Document, read_documents
+from controller.cli.names import complete_tasks, named
+from controller.cli.schedules import is_schedule
+from controller.cli.session import ERROR, Session, as_usage, complain
+from controller.client.pools import no_pool
+from controller.core.model.codec import to_builtins
+from controller.core.model.resources import Vector
+from controller.core.model.scalars import parse_duration
+from controller.errors import InvalidField, UserError
+from controller.terminal import say
+from controller.views.ahead import ComparedView, WaitsView
+from controller.views.explain_forecast import explain_compared, explain_error, rests_on
+from controller.views.forecast import ComingView
+from controller.views.words import at, span
+
+PLAN_COLUMNS = ("TASK", "POOL", "BEGINS", "ENDS", "RESTS-ON")
+CHANGE_COLUMNS = ("TASK", "POOL", "BEGINS", "THEN-BEGINS", "ENDS", "THEN-ENDS")
+WAIT_COLUMNS = ("POOL", "OWNER", "WAITING", "MEAN-WAIT", "THEN-MEAN-WAIT")
+_PLACE = re.compile(r"(tasks|pools)\[(\d+)\]\.?")
+
+Horizon = Annotated[str, typer.Option(help="Look ahead so far, such as 12h or 30d.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="json or yaml.")]
+SEVEN_DAYS = "7d"
+_OF_POOLS = ("name", "capacity")
+
+
+def plan(
+    session: Session,
+    file: Annotated[
+        str,
+        typer.Option(
+            "--file",
+            "-f",
+            help="Tasks, and pools that differ: YAML, JSON or JSON lines; - for standard input.",
+        ),
+    ],
+    horizon: Horizon = SEVEN_DAYS,
+    output: Output = "",
+) -> None:
+    """Tell when tasks would begin and end if they were submitted now, and what that does to others.
+
+    A file is read as `tally submit -f` reads it. It may also have pools, or of a stored pool its name and the
+    fields that differ. Nothing is stored.
+    """
+    out.check_form(output, ("json", "yaml"))
+    given = _File.read(file)
+    found = given.suppose(session, horizon)
+    if output:
+        out.print_document(to_builtins(found), output)
+        return
+    _print_tasks(found)
+    _print_sentences(found)
+
+
+def what_if(
+    session: Session,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool",
+            metavar="POOL:RESOURCE=AMOUNT,…",
+            help="A pool has so much: default:cpu=16,memory=64Gi.",
+        ),
+    ] = None,
+    cancel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A task is cancelled.", autocompletion=complete_tasks),
+    ] = None,
+    priority: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=PRIORITY", help="A task has this priority.")
+    ] = None,
+    hold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A task is put on hold.", autocompletion=complete_tasks),
+    ] = None,
+    release: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A task is released.", autocompletion=complete_tasks),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help="Tasks that are submitted, and pools, as for `tally plan`."),
+    ] = None,
+    horizon: Horizon = SEVEN_DAYS,
+    output: Output = "",
+) -> None:
+    """Tell what would come if things were otherwise: before, and after.
+
+    Each option may be repeated, and all of them hold together. Nothing is stored.
+
+    `tally what-if --pool default:cpu=16 --cancel train-1 --priority train-2=9`
+    """
+    out.check_form(output, ("json", "yaml"))
+    if not any((pools, cancel, priority, hold, release, file)):
+        raise typer.BadParameter("give --pool, --cancel, --priority, --hold, --release or -f")
+    given = _File.read(file) if file is not None else _File()
+    found = given.suppose(
+        session,
+        horizon,
+        pools=[*_pools(session, pools or [])],
+        cancelled=[named(name) for name in cancel or []],
+        held=[named(name) for name in hold or []],
+        released=[named(name) for name in release or []],
+        priorities=_priorities(priority or []),
+    )
+    if output:
+        out.print_document(to_builtins(found), output)
+        return
+    _print_changes(found)
+    if found.tasks:
+        say("")
+        _print_tasks(found)
+    if found.waits:
+        say("")
+        out.Table(WAIT_COLUMNS).print(map(_wait_row, found.waits))
+    say("")
+    _print_sentences(found)
+
+
+class _File:
+    """What a file supposes: tasks, and pools."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, list[Document]] = {"tasks": [], "pools": []}
+
+    @classmethod
+    def read(cls, source: str) -> _File:
+        """Raises UserError for what is neither."""
+        found = cls()
+        for chunk in read_documents(source, "tasks or pools"):
+            for document in chunk:
+                found._add(document)
+        return found
+
+    def _add(self, document: Document) -> None:
+        value = document.value
+        try:
+            if document.problem:
+                raise UserError(document.problem)
+            if is_schedule(value):
+                raise InvalidField("kind", "is Schedule: give the task that it makes, as a task of its own")
+        except UserError as error:
+            field = error.field if isinstance(error, InvalidField) else ""
+            raise UserError(f"{document.place_of(field)}: {error}") from None
+        is_pool = isinstance(value, Mapping) and "id" not in value and not value.keys().isdisjoint(_OF_POOLS)
+        self._documents["pools" if is_pool else "tasks"].append(document)
+
+    def suppose(self, session: Session, horizon: str, **more: Any) -> ComparedView:
+        """What would come. An error of a document names its place."""
+        seconds = as_usage(lambda: parse_duration(horizon, "--horizon"))
+        tasks, pools = ([each.value for each in self._documents[kind]] for kind in ("tasks", "pools"))
+        more["pools"] = [*pools, *more.get("pools", ())]
+        try:
+            return session.client.forecasts.suppose(tasks=tasks, horizon_seconds=seconds, **more)
+        except InvalidField as error:
+            found = _PLACE.match(error.field)
+            known = self._documents[found[1]] if found is not None else []
+            if found is None or int(found[2]) >= len(known):
+                raise
+            field = error.field[found.end() :]
+            problem = InvalidField(field, error.problem)
+            complain(f"{known[int(found[2])].place_of(field)}: {problem}")
+            raise typer.Exit(ERROR) from None
+
+
+def _pools(session: Session, texts: list[str]) -> Iterator[dict[str, Any]]:
+    """Each pool with its whole capacity, of which some is otherwise."""
+    given: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, colon, amounts = text.partition(":")
+        pairs = [each.partition("=") for each in amounts.split(",")]
+        if not colon or not all(resource and amount for resource, _, amount in pairs):
+            raise typer.BadParameter(f"--pool: {text!r} is not POOL:RESOURCE=AMOUNT, such as default:cpu=16")
+        given.setdefault(name, {}).update({resource: amount for resource, _, amount in pairs})
+    known = {view.name: view.capacity for view in session.client.pools()} if given else {}
+    for name, amounts_of in given.items():
+        if name not in known:
+            raise no_pool(session.client.cluster, name)
+        as_usage(partial(Vector.parse, amounts_of, f"--pool {name}"))
+        yield {"name": name, "capacity": {**known[name].format(), **amounts_of}}
+
+
+def _priorities(texts: list[str]) -> dict[str, int]:
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not name or re.fullmatch(r"-?\d{1,10}", number, re.ASCII) is None:
+            raise typer.BadParameter(f"--priority: {text!r} is not TASK=PRIORITY, such as train-1=9")
+        found[named(name)] = int(number)
+    return found
+
+
+def _print_tasks(found: ComparedView) -> None:
+    """The supposed tasks, and why some of them do not begin."""
+    if not found.tasks:
+        return
+    out.Table(PLAN_COLUMNS).print(
+        (
+            each.id,
+            each.pool,
+            _when(each.begins_at, found.now),
+            _end(each, found.now),
+            rests_on(each),
+        )
+        for each in found.tasks
+    )
+    further = "" if found.is_whole else "; no further was looked ahead"
+    for each in found.tasks:
+        if each.begins_at is None and each.why:
+            say(f"{each.id} does not begin before {at(found.until)}{further}: {each.why}")
+
+
+def _end(coming: ComingView, now: float) -> str:
+    ends = _when(coming.ends_at, now)
+    return f"{ends}, {coming.ends_as}" if coming.begins_at is None and coming.ends_as else ends
+
+
+def _print_changes(found: ComparedView) -> None:
+    if not found.changed:
+        say("No task that is stored begins or ends otherwise.")
+        return
+    now = found.now
+    out.Table(CHANGE_COLUMNS).print(
+        (
+            each.id,
+            each.pool,
+            _soon(each.begins_now, now),
+            _soon(each.begins_then, now),
+            _soon(each.ends_now, now),
+            _soon(each.ends_then, now),
+        )
+        for each in found.changed
+    )
+    if found.differing > len(found.changed):
+        say(f"and {found.differing - len(found.changed):,} more, which differ less", err=True)
+    for each in found.changed:
+        if each.never and each.why:
+            say(f"{each.id} does not begin any more: {each.why}")
+
+
+def _wait_row(view: WaitsView) -> tuple[object, ...]:
+    waits = (view.wait_now, view.wait_then)
+    return (view.pool, view.owner, view.waiting, *("" if each is None else span(each) for each in waits))
+
+
+def _print_sentences(found: ComparedView) -> None:
+    say(explain_compared(found))
+    say(explain_error(found.error))
+
+
+def _when(time: float | None, now: float) -> str:
+    return "" if time is None else f"{at(time)} ({_soon(time, now)})"
+
+
+def _soon(time: float | None, now: float) -> str:
+    if time is None:
+        return ""
+    if abs(time - now) < 1:
+        return "now"
+    return f"in {span(time - now)}" if time > now else f"{span(now - time)} ago"

@@ -1,0 +1,230 @@
+"""`tally plan`, `tally what-if` and `tally explain --eta`: what would come, while nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from controller.client import Client
+from controller.core.forecast.durations import NAME_LABEL
+from controller.core.model.features import KNOWN
+from controller.core.model.lifecycle import State
+from controller.store.base import Store, StoreDenied, Transaction
+from tests.cli.conftest import Tally
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.test_features import release
+
+KIND = {NAME_LABEL: "train"}
+
+
+@pytest.fixture(autouse=True)
+def _installation(client: Client, put_raw: PutRaw, put_status: PutStatus) -> None:
+    """All features are on; three runs of ten minutes have succeeded, and three tasks wait."""
+    parts = {f"feature/{name}": "" for name in KNOWN}
+    engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
+    put_raw("engine", json.dumps(engine).encode())
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+    client.submit_many(task(f"old-{n}") for n in range(3))
+    for n in range(3):
+        put_status(f"old-{n}", State.SUCCEEDED, started_at=1000.0, finished_at=1600.0)
+    client.submit_many(task(f"t{n}", resources={"cpu": 8}) for n in range(3))
+
+
+@pytest.fixture(autouse=True)
+def _unchanged(client: Client, _installation: None) -> Iterator[None]:
+    """Whatever is asked, the store is as it was, to the revision."""
+    before = client.store.load(client.keys.prefix, deadline=client.clock.boottime() + 5)
+    yield
+    after = client.store.load(client.keys.prefix, deadline=client.clock.boottime() + 5)
+    assert after.items == before.items
+
+
+def task(name: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "command": ["train"], "labels": KIND, **fields}
+
+
+def yaml(*documents: dict[str, Any]) -> str:
+    return "\n".join(f"---\n{json.dumps(each)}" for each in documents)
+
+
+def test_a_plan_tells_when_and_what_it_does_to_others(tally: Tally) -> None:
+    """Begin, end and what that rests on, by JSON, too; a task of a higher priority delays others."""
+    answer = tally("plan", "-f", "-", stdin=yaml(task("new", resources={"cpu": 8}, priority=5)))
+    assert answer.exit_code == 0, answer.err
+    header, row, others, error = answer.out.splitlines()
+    assert header.split() == ["TASK", "POOL", "BEGINS", "ENDS", "RESTS-ON"]
+    assert row.startswith("new    default   2")
+    assert "(now)" in row
+    assert "(in 10m)" in row
+    assert row.endswith(f"3 runs of its owner's of the same {NAME_LABEL}")
+    assert others == "Of those that wait, 3 tasks begin later, the most t0: by 10m."
+    assert error == "How far off such times are is not known yet."
+    text = yaml(task("new", resources={"cpu": 8}))
+    found = tally("plan", "-f", "-", "-o", "json", stdin=text).document
+    assert [(each["id"], each["before"]) for each in found["tasks"]] == [("new", {"name": 3})]
+    assert (found["later"], found["differing"], found["is_whole"]) == (0, 0, True)
+    assert found["waits"] == [
+        {
+            "pool": "default",
+            "owner": "default",
+            "waiting": 3,
+            "begin_now": 3,
+            "begin_then": 3,
+            "wait_now": 600.0,
+            "wait_then": 600.0,
+        }
+    ]
+
+
+def test_a_plan_may_have_pools_and_tasks_in_any_order(tally: Tally) -> None:
+    """Parents behind their children, arrays, gangs, a new pool, and a stored one with other fields."""
+    answer = tally(
+        "plan",
+        "-f",
+        "-",
+        stdin=yaml(
+            task("last", after=["first", "t0"], pool="spare"),
+            task("first", pool="spare"),
+            task("many", array={"size": 5}, resources={"cpu": 1}, pool="spare"),
+            task("together", array={"size": 2, "gang": True}, resources={"cpu": 1}, pool="spare"),
+            {"name": "spare", "capacity": {"cpu": 4, "memory": "4Gi"}},
+            {"name": "default", "capacity": {"cpu": 16, "memory": "1Gi"}},
+        ),
+    )
+    assert answer.exit_code == 0, answer.err
+    rows = {line.split()[0]: line for line in answer.out.splitlines()[1:5]}
+    assert list(rows) == ["first", "last", "many", "together"]
+    assert "(in 10m)" in rows["last"]
+    assert "2 tasks begin sooner, the most t1: by 10m" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("documents", "says"),
+    [
+        (
+            [task("x", resources={"cpu": "9"})],
+            "standard input:2: resources.cpu: asks for 9, but pool 'default' has 8",
+        ),
+        ([task("x", pool="nope")], "pool: there is no pool 'nope'; the pools are default"),
+        ([task("x"), task("x")], "standard input:4: id: x is named twice"),
+        ([task("t0")], "id: there is a task t0 already"),
+        ([task("x", after=["none"])], "after[0].task: there is no task none"),
+        ([task("x", after=["y"]), task("y", after=["x"])], "after: these tasks wait for each other"),
+        ([task("a", array={"size": 3}), task("a-i2")], "id: a-i2 is the name of a member of the array a"),
+        ([task("a", array={"size": 3}), task("x", after=["a-i2"])], "a task cannot wait for one member"),
+        ([{"kind": "Schedule", "name": "s", "cron": "* * * * *"}], "kind: is Schedule"),
+        ([{"name": "default", "capacity": {"cpu": -1}}], "capacity.cpu: '-1' is not a quantity"),
+        ([task("x", colour=1)], "colour: is not a field"),
+        ([[1]], "expected a mapping"),
+    ],
+)
+def test_what_could_not_be_submitted_is_refused_by_its_place(
+    tally: Tally, documents: list[Any], says: str
+) -> None:
+    answer = tally("plan", "-f", "-", stdin=yaml(*documents))
+    assert answer.exit_code == 1
+    assert says in answer.err
+    assert answer.out == ""
+
+
+def test_what_never_begins_says_why(tally: Tally) -> None:
+    """In the words of `explain`."""
+    answer = tally(
+        "plan",
+        "-f",
+        "-",
+        stdin=yaml(
+            task("x", pool="spare"),
+            {"name": "spare", "capacity": {"cpu": 4, "memory": "1Gi"}, "paused": True},
+        ),
+    )
+    assert answer.exit_code == 0, answer.err
+    assert "x waits because its pool spare is paused: to resume it, run `tally resume spare`" in answer.out
+    answer = tally("what-if", "--pool", "default:cpu=4")
+    assert answer.exit_code == 0, answer.err
+    assert "t0 cannot run: it asks for cpu 8 (4 in all) of pool default" in answer.out
+    assert "3 tasks (t0, t1, t2) do not begin any more" in answer.out
+
+
+def test_what_if_shows_before_and_after(tally: Tally) -> None:
+    """A wider pool keeps its other resources; a cancel, a priority, a hold, and all together in a file."""
+    answer = tally("what-if", "--pool", "default:cpu=16")
+    assert answer.exit_code == 0, answer.err
+    assert [line.split() for line in answer.out.splitlines()[:2]] == [
+        ["TASK", "POOL", "BEGINS", "THEN-BEGINS", "ENDS", "THEN-ENDS"],
+        ["t1", "default", "in", "10m", "now", "in", "20m", "in", "10m"],
+    ]
+    assert ["default", "default", "3", "10m", "3m20s"] in answer.rows()
+    assert "2 tasks begin sooner, the most t1: by 10m" in answer.out
+    answer = tally("what-if", "--cancel", "task/t0", "-o", "json")
+    assert [each["id"] for each in answer.document["changed"]] == ["t0", "t1", "t2"]
+    assert (answer.document["never"], answer.document["sooner"]) == (1, 2)
+    answer = tally("what-if", "--priority", "t2=9", "-o", "json")
+    assert {each["id"]: each["later_seconds"] for each in answer.document["changed"]} == {
+        "t1": 600,
+        "t2": -600,
+    }
+    answer = tally("what-if", "--hold", "t0")
+    assert "2 tasks begin sooner, the most t1: by 10m; 1 task (t0) does not begin any more" in answer.out
+    answer = tally("what-if", "--release", "t0", "-f", "-", stdin=yaml(task("new")))
+    assert answer.out.startswith("No task that is stored begins or ends otherwise.\n\nTASK")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ("", 2, "give --pool, --cancel"),
+        ("--pool default", 2, "is not POOL:RESOURCE=AMOUNT"),
+        ("--pool default:cpu=x", 2, "--pool default.cpu"),
+        ("--pool nope:cpu=1", 5, "there is no pool 'nope'"),
+        ("--cancel nope", 5, "cancelled[0]: there is no task 'nope'"),
+        ("--priority nope=1", 5, "priorities.nope: there is no task 'nope'"),
+        ("--priority t1", 2, "is not TASK=PRIORITY"),
+        ("--priority t1=9999999999", 1, "priorities.t1"),
+        ("--cancel old-0", 1, "cancelled[0]: old-0 is already Succeeded"),
+        ("--hold old-0", 1, "held[0]: old-0 is Succeeded: only a task that waits"),
+        ("--hold t0 --release t0", 1, "released[0]: t0 is named twice"),
+        ("--hold t0 --cancel t0", 1, "held[0]: t0 is cancelled, too"),
+        ("--cancel t0 --cancel t0", 1, "cancelled[1]: t0 is named twice"),
+        ("--cancel t0 --horizon x", 2, "--horizon"),
+    ],
+)
+def test_what_if_refuses_what_could_not_be_done(tally: Tally, arguments: str, code: int, says: str) -> None:
+    answer = tally("what-if", *arguments.split())
+    assert answer.exit_code == code
+    assert says in answer.err
+
+
+def test_several_names_are_explained_by_one_look(tally: Tally) -> None:
+    """Each says what is true of it, also what has ended, or is no task."""
+    answer = tally("explain", "--eta", "t0", "t1", "old-0", "nope")
+    assert answer.exit_code == 5
+    lines = answer.out.splitlines()
+    assert "t0 is expected to begin at" in lines[0]
+    assert "Before it begins, 1 attempt is to end: 1 by name." in lines[1]
+    assert lines[2].endswith("Nothing is to come of old-0: it neither waits nor runs.")
+
+
+class ReadOnly:
+    """A store that refuses each write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> None:
+        raise StoreDenied("read only")
+
+
+def test_a_look_writes_nothing(client: Client) -> None:
+    reader = Client.of_store(ReadOnly(client.store), cluster=client.cluster)  # type: ignore[arg-type]
+    with pytest.raises(StoreDenied):
+        reader.submit(task("x"))
+    found = reader.forecasts.suppose(tasks=[task("x")], pools=[{"name": "default", "paused": True}])
+    assert [each.id for each in found.tasks] == ["x"]
+    assert reader.forecasts.of("t0").tasks["t0"].begins_at is not None

@@ -1,0 +1,176 @@
+"""A process that looks ahead for a replica: what it tells, what it learns, and what becomes of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core.model.task import AttemptId
+from controller.dev.etcd import EtcdProcess
+from controller.forecaster import forecaster
+from controller.forecaster.forecaster import Forecaster, NoForecast
+from controller.forecaster.wire import Subject
+from controller.store.etcd.connection import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from tests.client.conftest import client as client
+from tests.client.conftest import put_raw as put_raw
+from tests.support.etcd import in_seconds
+from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
+from tests.support.waiting import wait_until
+
+
+class Told:
+    """What is measured."""
+
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+        self.starts: list[tuple[float, float]] = []
+
+    def looked_ahead(self, seconds: float) -> None:
+        self.looks.append(seconds)
+
+    def begun_as_told(self, seconds: float, share: float) -> None:
+        self.starts.append((seconds, share))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def subject(etcd: EtcdProcess, client: Client) -> Subject:
+    return Subject(
+        cluster=client.keys.cluster,
+        options=GatewayOptions((etcd.url,)),
+        silence_seconds=10.0,
+        name="test",
+    )
+
+
+@pytest.fixture
+def asked(etcd: EtcdProcess, client: Client, told: Told) -> Iterator[Forecaster]:
+    made = Forecaster(subject(etcd, client), told)
+    yield made
+    made.close()
+
+
+def process_of(asked: Forecaster) -> psutil.Process:
+    assert asked._process is not None
+    return psutil.Process(asked._process.pid)
+
+
+def test_it_tells_what_is_to_come_and_learns_how_far_off_it_was(
+    client: Client, asked: Forecaster, told: Told, store: EtcdStore
+) -> None:
+    """By the run deadlines, each begins a minute after the one before; but each ends at once."""
+    client.apply_pool(POOL)
+    names = [f"t{number}" for number in range(8)]
+    limited = {"resources": {"cpu": 4}, "deadlines": {"run": "60s"}, "retry": {"max_attempts": 1}}
+    engine = RecordingEngine(SystemClock(), 600.0)
+    with RunningReplica(store, cluster=client.keys.cluster, engine=engine) as replica:
+        submit(client, *names, **limited)
+        wait_until(lambda: len(engine.started) == 1, "the first has begun")
+        revision = replica.replica.facts().revision
+        view = asked.ask(names, revision)
+        assert view.revision >= revision
+        begins = [view.tasks[name].begins_at for name in names[1:]]
+        first = begins[0]
+        assert first is not None
+        assert view.tasks["t0"].has_begun
+        assert begins == pytest.approx([first + 60 * number for number in range(7)], abs=3)
+        assert view.starts is None
+        for number, name in enumerate(names[:-1]):
+            engine.end(AttemptId(name, 1))
+            wait_until(lambda: len(engine.started) == number + 2, "the next has begun")  # noqa: B023
+
+        def judged() -> bool:
+            asked.ask((), replica.replica.facts().revision)
+            return len(told.starts) == 7
+
+        wait_until(judged, "what was told is judged")
+    seconds = [seconds for seconds, _ in told.starts]
+    assert seconds == pytest.approx([60 * (number + 1) for number in range(7)], abs=20)
+    assert min(share for _, share in told.starts) > 1
+    assert len(told.looks) >= 1
+
+
+def test_what_was_just_submitted_is_known(client: Client, asked: Forecaster, told: Told) -> None:
+    """What was told just now is told again, but not to whoever asks of a task that is newer."""
+    submit(client, "old", resources={"cpu": 1})
+    assert set(asked.ask(["old"], 0).tasks) == {"old"}
+    assert set(asked.ask(["old", "nosuch"], 0).tasks) == {"old"}
+    assert len(told.looks) == 1
+    for name in ("new", "newer"):
+        submit(client, name)
+        _, revision = client.store.get(f"{client.keys.prefix}tasks/{name}", deadline=in_seconds())
+        assert set(asked.ask([name, "old"], revision).tasks) == {name, "old"}
+    assert len(told.looks) == 3
+
+
+def test_a_process_that_is_killed_is_begun_again(client: Client, asked: Forecaster) -> None:
+    submit(client, "t")
+    asked.ask(["t"], 0)
+    killed = process_of(asked)
+    killed.kill()
+    assert set(asked.ask(["t"], 0).tasks) == {"t"}
+    assert not killed.is_running()
+    assert process_of(asked).pid != killed.pid
+
+
+def test_a_process_that_does_not_answer_is_ended(
+    client: Client, asked: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks is told so in the end, and the next one has a new process."""
+    submit(client, "t")
+    asked.ask(["t"], 0)
+    stopped = process_of(asked)
+    stopped.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(forecaster, "ANSWER_SECONDS", 0.5)
+    with pytest.raises(NoForecast, match="ask again"):
+        asked.ask(["t"], 0)
+    assert not stopped.is_running()
+    monkeypatch.undo()
+    assert set(asked.ask(["t"], 0).tasks) == {"t"}
+
+
+def test_it_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> None:
+    """Also with a replica that is killed."""
+    asks = (
+        "import msgspec, sys, time\n"
+        "from controller.forecaster.forecaster import Forecaster\n"
+        "from controller.forecaster.wire import Subject\n"
+        "from controller.telemetry.metrics import Metrics\n"
+        "from controller.clock import SystemClock\n"
+        "made = Forecaster(msgspec.json.decode(sys.argv[1], type=Subject), Metrics(SystemClock()))\n"
+        "made.ask((), 0)\n"
+        "print(made._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    about = msgspec_json(subject(etcd, client))
+    with subprocess.Popen([sys.executable, "-c", asks, about], stdout=subprocess.PIPE, text=True) as asker:
+        assert asker.stdout is not None
+        pid = next(line for line in asker.stdout if line.strip().isdigit())  # after the log
+        process = psutil.Process(int(pid))
+        assert process.nice() >= 10
+        asker.kill()
+        psutil.wait_procs([process], timeout=30)
+        assert not process.is_running()
+
+
+def test_nothing_is_asked_after_the_end(client: Client, asked: Forecaster) -> None:
+    asked.close()
+    with pytest.raises(NoForecast, match="ends"):
+        asked.ask((), 0)
+
+
+def msgspec_json(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
