@@ -7,6 +7,7 @@ const PAUSE_MILLISECONDS = 20000; // between two questions
 const REFUSED_MILLISECONDS = 300000; // the same where nobody looks ahead
 const ANSWER_MILLISECONDS = 60000;
 const MOST_NAMES = 100;
+const BASES = { array: "of its array", name: "of the same name", command: "of the same command", pool: "of its pool", deadline: "by their run deadline" };
 
 /** One document that is asked for now and then; `changed` is called when it, or the problem with it, is another one. */
 export class Beside {
@@ -96,13 +97,26 @@ export class Ahead {
     const times = [];
     if (!coming.has_begun && coming.begins_at !== null) times.push(["To begin", coming.begins_at]);
     if (coming.ends_at !== null) times.push(["To end", coming.ends_at]);
-    return el("section", { class: "coming-part" }, el("h3", {}, "Expected ", el("span", { class: "as-of" }, ago(found.now), " ago")),
+    const isKnown = times.length === (coming.has_begun ? 1 : 2);
+    return el("section", { class: "coming-part" }, el("h3", {}, "Expected, as of ", ago(found.now), " ago"),
       times.length ? el("p", { class: "expected" }, ...times.map(([what, at]) => el("span", {}, `${what} `, el("strong", {}, hourAndMinute(at)), at > now() ? `, in ${span(at - now())}` : ""))) : "",
-      found.text ? el("p", { class: "muted" }, found.text) : "");
+      el("p", { class: "muted" }, isKnown ? restsOn(coming, found.error) : found.text));
   }
 
   /** What `partOf` is made of. */
   madeOf(task) { return [this.#task.document?.tasks[task.id] ? [this.#task.document.now, this.#task.document.text] : null, this.#task.problem]; }
 }
 
-function percent(share) { return `${count(Math.round(100 * share))} %`; }
+/** What the times of a task rest on. */
+function restsOn(coming, error) {
+  const parts = [];
+  const before = Object.entries(coming.before);
+  if (!coming.has_begun && before.length) {
+    parts.push(`Before it begins, ${plural(before.reduce((sum, [, number]) => sum + number, 0), "attempt")} will have ended: ${before.map(([basis, number]) => `${count(number)} ${basis === "deadline" ? BASES.deadline : `as others ${BASES[basis] ?? basis}`}`).join(", ")}.`);
+  }
+  parts.push(coming.by === "deadline" ? "It ends by its run deadline at the latest." : `It takes as long as ${plural(coming.runs, "run")} ${BASES[coming.by] ?? coming.by} did.`);
+  if (error) parts.push(`Durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}, of ${plural(error.of, "run")}.`);
+  return parts.join(" ");
+}
+
+function percent(share) { return `${count(Math.round(100 * share))}\u00a0%`; }

@@ -4,7 +4,7 @@ import { HIGH, WIDE, chart, legend, stepArea, stepLine, svg, timeTicks } from "/
 import { amountText, count, el, hourAndMinute, plural, setChildren, setText, span } from "/static/format.js";
 
 const MOST_SECONDS = 12 * 3600;
-const LEAST_SECONDS = 600;
+const LEAST_SECONDS = 180;
 
 /** When nothing is held and nothing waits any more; null: not within the forecast. */
 function emptyAt(course) {
@@ -22,16 +22,17 @@ function dominant(course) {
 
 /** The part of a pool's card that looks ahead. */
 export class CoursePart {
-  #pool; #chosen = ""; #buttons; #drawing; #told; #notes; #shown = null;
+  #pool; #chosen = ""; #buttons; #drawing; #told; #legend; #notes; #shown = null;
 
   constructor(pool) {
     this.#pool = pool;
     this.#buttons = el("div", { class: "resources", role: "group", "aria-label": `Resource of ${pool} to show` });
     this.#drawing = el("div");
     this.#told = el("p", { class: "chart-told" });
+    this.#legend = el("ul", { class: "chart-legend", "aria-hidden": "true" });
     this.#notes = el("p", { class: "muted chart-note", hidden: true });
     this.element = el("section", { class: "ahead", hidden: true, "aria-label": `Next hours of ${pool}` },
-      el("div", { class: "part-head" }, el("h3", {}, "Next hours"), this.#buttons), this.#drawing, this.#told, this.#notes);
+      el("div", { class: "part-head" }, el("h3", {}, "Next hours"), this.#buttons), this.#drawing, this.#told, this.#legend, this.#notes);
   }
 
   /** Shows what is expected, of a whole forecast; null: nothing is. `maintenance` are the pool's windows. */
@@ -54,11 +55,14 @@ export class CoursePart {
     const { course, maintenance, endless, now, until } = this.#shown;
     const name = this.#chosen in course.running ? this.#chosen : dominant(course);
     for (const button of this.#buttons.children) button.setAttribute("aria-pressed", String(button.value === name));
-    setChildren(this.#drawing, [name, course, maintenance, now], () => this.#chart(name));
     const empty = emptyAt(course);
     const beyond = empty === null || empty > now + MOST_SECONDS;
+    const isIdle = !maintenance.length && course.at.every((at, index) => at > now + MOST_SECONDS || (!course.waiting[index] && Object.keys(course.running).every((each) => !course.running[each][index] && !course.planned[each][index])));
+    this.#buttons.hidden = this.#legend.hidden = isIdle;
+    setChildren(this.#drawing, [name, isIdle, course, maintenance, now], () => (isIdle ? [] : this.#chart(name)));
+    if (isIdle) setText(this.#told, beyond ? `Nothing in the next ${span(MOST_SECONDS)}.` : "Nothing runs, waits or is planned.");
     const notes = [];
-    if (endless.length) notes.push(`Nothing tells how long ${endless.length === 1 ? endless[0] : `${count(endless.length)} running tasks`} will take.`);
+    if (endless.length) notes.push(`Nothing tells how long ${endless[0]}${endless.length > 1 ? ` and ${count(endless.length - 1)} more` : ""} will take.`);
     if (beyond) notes.push(until < now + MOST_SECONDS - 60 ? `No further than ${hourAndMinute(until)} was looked ahead.` : "More after that.");
     this.#notes.hidden = !notes.length;
     setText(this.#notes, notes.join(" "));
@@ -103,7 +107,8 @@ export class CoursePart {
       setText(this.#told, `${hourAndMinute(at)}: ${text(course.running[name][index])} of what runs now · ${text(course.planned[name][index])} planned · ${count(course.waiting[index])} in the queue`);
     });
     made.addEventListener("pointerleave", () => setText(this.#told, summary));
-    return [made, el("ul", { class: "chart-legend", "aria-hidden": "true" }, legend("running", "runs now"), legend("planned", "planned"), legend("capacity", "capacity"),
-      guaranteed ? legend("guaranteed", "guaranteed") : "", windows.length ? legend("maintenance", "maintenance") : "")];
+    setChildren(this.#legend, [guaranteed > 0, windows.length > 0], () => [legend("running", "runs now"), legend("planned", "planned"), legend("capacity", "capacity"),
+      ...(guaranteed ? [legend("guaranteed", "guaranteed")] : []), ...(windows.length ? [legend("maintenance", "maintenance")] : [])]);
+    return [made];
   }
 }

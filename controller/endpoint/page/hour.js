@@ -4,6 +4,7 @@ import { HIGH, WIDE, chart, legend, stepArea, stepLine, svg } from "/static/char
 import { clock, count, el, hourAndMinute, plural, setChildren, span } from "/static/format.js";
 
 const HOUR = 3600;
+const LEAST_SECONDS = 900; // that a chart shows, also where less is known
 const MINUTE = 60;
 const STATES = ["Succeeded", "Cancelled", "Failed"]; // from the ground up
 const SHOWN_OWNERS = 5;
@@ -37,15 +38,18 @@ function since(view) {
   return parts.join(", ");
 }
 
-/** Where the minutes stand in a chart of the whole hour that ends with the last of them. */
+/** How many seconds a chart of these minutes shows. */
+function rangeOf(minutes) { return Math.max(LEAST_SECONDS, minutes.length * MINUTE); }
+
+/** Where the minutes stand in a chart that ends with the last of them. */
 function places(minutes) {
   const end = minutes.at(-1) + MINUTE;
-  return minutes.map((at) => WIDE * (1 - (end - at) / HOUR));
+  return minutes.map((at) => WIDE * (1 - (end - at) / rangeOf(minutes)));
 }
 
 function ticksOf(minutes) {
   const end = minutes.at(-1) + MINUTE;
-  return [[0, hourAndMinute(end - HOUR)], [0.5, hourAndMinute(end - HOUR / 2)], [1, "now"]];
+  return [[0, hourAndMinute(end - rangeOf(minutes))], [0.5, hourAndMinute(end - rangeOf(minutes) / 2)], [1, "now"]];
 }
 
 function queueChart(pool, hour, minutes) {
@@ -63,7 +67,7 @@ function queueChart(pool, hour, minutes) {
 
 function endChart(pool, hour, minutes) {
   const xs = places(minutes);
-  const wide = (WIDE * MINUTE) / HOUR;
+  const wide = (WIDE * MINUTE) / rangeOf(minutes);
   const totals = minutes.map((_, index) => sum(STATES.map((state) => hour.ended[state][index])));
   const top = Math.max(1, ...totals);
   const tall = (number) => ((HIGH - 8) * number) / top;
@@ -73,7 +77,7 @@ function endChart(pool, hour, minutes) {
       if (!number) return "";
       const low = HIGH - tall(ground[index]);
       ground[index] += number;
-      return `M${(xs[index] + 1.5).toFixed(1)} ${low.toFixed(1)}V${(low - tall(number)).toFixed(1)}h${(wide - 3).toFixed(1)}V${low.toFixed(1)}Z`;
+      return `M${(xs[index] + wide / 10).toFixed(1)} ${low.toFixed(1)}V${(low - tall(number)).toFixed(1)}h${(0.8 * wide).toFixed(1)}V${low.toFixed(1)}Z`;
     }).join("");
     return svg("path", { class: "ended", "data-tone": state, d: path });
   });

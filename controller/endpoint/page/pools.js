@@ -9,6 +9,7 @@ const USES = {
   Lost: "Of what was used: while attempts were lost.",
   Stopping: "Of what was used: while attempts were being stopped.",
 };
+const MANY = 8; // pools, from which on they scroll in their own place
 const $ = (id) => document.getElementById(id);
 
 export class Pools {
@@ -22,6 +23,7 @@ export class Pools {
     const cards = new Map(summary.pools.map((pool) => [pool.name, this.#cards.get(pool.name) ?? new PoolCard(pool.name)]));
     for (const pool of summary.pools) cards.get(pool.name).show(pool);
     this.#cards = cards;
+    $("pools").toggleAttribute("data-many", cards.size > MANY);
     setChildren($("pools"), [...cards.keys()], () => [...cards.values()].map((card) => card.element));
   }
 
@@ -37,7 +39,7 @@ class PoolCard {
   constructor(name) {
     this.#course = new CoursePart(name);
     this.#hour = new HourPart(name);
-    this.element = el("div", { class: "pool" }, this.#state, this.#course.element, this.#hour.element, this.#owners);
+    this.element = el("div", { class: "pool" }, this.#state, el("div", { class: "pool-around" }, this.#course.element, this.#hour.element), this.#owners);
   }
 
   show(pool) {

@@ -233,21 +233,21 @@ export class Tasks {
       const line = row.querySelector(".coming");
       setText(line, words);
       line.hidden = !words;
-      row.querySelector(".why").classList.toggle("none", !words && row.dataset.why === "");
+      line.parentElement.classList.toggle("none", !words && line.parentElement.dataset.why === "");
     }
   }
 
   #row(task) {
     const note = task.lost_since !== null ? el("span", { class: "lost" }, "lost") : task.stopping ? el("span", { class: "muted" }, "stopping") : "";
     const why = task.problem ? "Unreadable record" : waitsFor(task) || task.reason;
-    return el("tr", { "data-why": why || task.message },
+    return el("tr", {},
       el("td", {}, el("a", { href: `#task=${encodeURIComponent(task.id)}` }, task.id)),
       el("td", {}, badge(task.state, note)),
       el("td", { class: "pool-of" }, task.pool),
       el("td", { class: "owner" }, task.owner),
       el("td", { class: task.attempt ? "number attempt" : "number attempt none" }, String(task.attempt || "–")),
-      el("td", { class: "why" }, el("div", { class: "reason" }, why || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])), el("span", { class: "coming", hidden: true })),
-      el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
+      el("td", { class: "why", "data-why": why || task.message }, el("div", { class: "reason" }, why || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])), el("span", { class: "coming", hidden: true })),
+      el("td", { class: "number age" }, task.submitted_at ? ago(task.submitted_at) : "–"));
   }
 
   #showRange() {
