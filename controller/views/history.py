@@ -182,12 +182,9 @@ class LastHour:
 
     def look(self, model: Model, minute: int) -> None:
         """Note how long the queues are at the end of that minute (`now // MINUTE`)."""
-        for name in pool_names(model)[:MAX_POOLS]:
-            length = len(model.queue(name))
-            if length or name in self._pools:
-                pool = self._of(name, minute)
-                if pool is not None:
-                    pool.at(minute).queued = length
+        for name, length in self._lengths(model).items():
+            if (length or name in self._pools) and (pool := self._of(name, minute)) is not None:
+                pool.at(minute).queued = length
 
     def view(self, model: Model) -> HourView:
         """The last hour, of all pools of which there is anything to tell."""
@@ -195,11 +192,9 @@ class LastHour:
         last = int(now // MINUTE)
         first = max(last - HOUR + 1, min(last, int(self._since // MINUTE)))
         minutes = range(first, last + 1)
-        lengths = {name: len(model.queue(name)) for name in pool_names(model)[:MAX_POOLS]}
         pools = {}
-        for name in sorted({*self._pools, *(name for name, length in lengths.items() if length)}):
-            pool = self._pools.get(name) or _Pool()
-            found = _pool_hour(pool, minutes, lengths.get(name, 0))
+        for name, length in sorted(self._lengths(model).items()):
+            found = _pool_hour(self._pools.get(name) or _Pool(), minutes, length)
             if any(found.begun) or any(found.queued) or any(map(any, found.ended.values())):
                 pools[name] = found
         return HourView(
@@ -210,6 +205,11 @@ class LastHour:
             pools=pools,
             left_out=self._left_out,
         )
+
+    def _lengths(self, model: Model) -> dict[str, int]:
+        """The lengths of the queues, of those that are kept first."""
+        names = dict.fromkeys([*self._pools, *pool_names(model)])
+        return {name: len(model.queue(name)) for name in list(names)[:MAX_POOLS]}
 
     def _take(self, task_id: str, value: bytes) -> None:
         """A status as it was written. Its last step is what it was written for."""

@@ -7,7 +7,7 @@ const PAUSE_MILLISECONDS = 20000; // between two questions
 const REFUSED_MILLISECONDS = 300000; // the same where nobody looks ahead
 const ANSWER_MILLISECONDS = 60000;
 const MOST_NAMES = 100;
-const BASES = { array: "of its array", name: "of the same name", command: "of the same command", pool: "of its pool", deadline: "by their run deadline" };
+const BASES = { array: "of its array", name: "of the same name", command: "of the same command", pool: "of its pool", "run deadline": "by their run deadlines" };
 
 /** One document that is asked for now and then; `changed` is called when it, or the problem with it, is another one. */
 export class Beside {
@@ -112,9 +112,9 @@ function restsOn(coming, error) {
   const parts = [];
   const before = Object.entries(coming.before);
   if (!coming.has_begun && before.length) {
-    parts.push(`Before it begins, ${plural(before.reduce((sum, [, number]) => sum + number, 0), "attempt")} will have ended: ${before.map(([basis, number]) => `${count(number)} ${basis === "deadline" ? BASES.deadline : `as others ${BASES[basis] ?? basis}`}`).join(", ")}.`);
+    parts.push(`Before it begins, ${plural(before.reduce((sum, [, number]) => sum + number, 0), "attempt")} will have ended: ${before.map(([basis, number]) => `${count(number)} ${basis === "run deadline" ? BASES[basis] : `as others ${BASES[basis] ?? basis}`}`).join(", ")}.`);
   }
-  parts.push(coming.by === "deadline" ? "It ends by its run deadline at the latest." : `It takes as long as ${plural(coming.runs, "run")} ${BASES[coming.by] ?? coming.by} did.`);
+  parts.push(coming.by === "run deadline" ? "It ends by its run deadline at the latest." : `It takes as long as ${plural(coming.runs, "run")} ${BASES[coming.by] ?? coming.by} did.`);
   if (error) parts.push(`Durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}, of ${plural(error.of, "run")}.`);
   return parts.join(" ");
 }
