@@ -16,7 +16,7 @@ from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Spec, Status, Step
 from controller.errors import TallyError
-from controller.views.replica import AuditResult, Check, Facts, Listener
+from controller.views.replica import AuditResult, Check, EndedRegistration, Facts, Listener
 
 
 class ModelView:
@@ -42,6 +42,7 @@ class ModelView:
         self.time = 1000.0
         self.ahead = 0.0  # of the wall clock
         self.ages: dict[str, float] = {}  # of registrations
+        self.ended: tuple[EndedRegistration, ...] = ()
 
     def facts(self) -> Facts:
         return Facts(
@@ -61,6 +62,7 @@ class ModelView:
             boottime=self.time,
             engine_age_seconds=self.engine_age,
             replica_ages=self.ages,
+            ended=self.ended,
             verdict=self.verdict,
         )
 

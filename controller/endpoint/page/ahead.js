@@ -44,13 +44,14 @@ export class Beside {
 }
 
 export class Ahead {
-  #whole; #task; #changed; #names = [];
+  #whole; #task; #changed; #names = []; #more;
 
-  /** `changed` is called when something else is known. */
-  constructor(changed) {
+  /** `changed` is called when something else is known. `more` are parameters of each question: a replica that leads would send the page to another one. */
+  constructor(changed, more = { here: "true" }) {
     this.#changed = changed;
+    this.#more = more;
     this.#whole = new Beside(() => ask(`/v1/forecast?${this.#parameters()}`, ANSWER_MILLISECONDS), () => this.#changed());
-    this.#task = new Beside((id) => ask(`/v1/tasks/${encodeURIComponent(id)}/forecast?here=true`, ANSWER_MILLISECONDS), () => this.#changed());
+    this.#task = new Beside((id) => ask(`/v1/tasks/${encodeURIComponent(id)}/forecast?${new URLSearchParams(this.#more)}`, ANSWER_MILLISECONDS), () => this.#changed());
   }
 
   /** The last forecast of all; null if there is none. */
@@ -64,7 +65,7 @@ export class Ahead {
   }
 
   #parameters() {
-    const parameters = new URLSearchParams({ here: "true" });
+    const parameters = new URLSearchParams(this.#more);
     if (this.#names.length) parameters.set("tasks", this.#names.join(","));
     return parameters;
   }

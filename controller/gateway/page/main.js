@@ -26,7 +26,7 @@ let me = null; // who has signed in
 let schedulesAt = -Infinity; // when they were asked for
 let hears = true; // whether the gateway hears from etcd
 
-const ahead = new Ahead(() => showAhead());
+const ahead = new Ahead(() => showAhead(), {});
 const hour = new Beside(() => ask("/v1/history"), () => showAhead());
 const around = new Map(); // pool → the parts of its card
 const tasks = new Tasks(() => { address.write(); live.soon(); }, { path: "/v1/tasks:page", facts: rowOf, ahead });
