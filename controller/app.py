@@ -24,7 +24,7 @@ from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_u
 from controller.endpoint.server import StatusServer
 from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
-from controller.forecaster.forecaster import Forecaster, Meter
+from controller.forecaster.forecaster import Forecaster
 from controller.forecaster.wire import Subject
 from controller.runtime import failpoints
 from controller.runtime.audits import Audits
@@ -98,15 +98,14 @@ def make_engine(name: str, settings: Settings, clock: Clock) -> Engine:
     raise InvalidField("engine", f"{name!r} is not built into this version: set it to process")
 
 
-def make_forecaster(settings: Settings, options: GatewayOptions, meter: Meter) -> Forecaster:
-    """What looks ahead for a replica or a gateway. Its process begins with the first question."""
-    subject = Subject(
+def make_subject(settings: Settings, store: EtcdStore) -> Subject:
+    """What a forecaster looks at: the installation in this store."""
+    return Subject(
         cluster=settings.cluster,
-        options=options,
+        options=store.gateway.options,
         silence_seconds=settings.silence_seconds,
         name=settings.replica,
     )
-    return Forecaster(subject, meter, settings.forecast_seconds)
 
 
 def describe_engine(settings: Settings) -> dict[str, Any]:
@@ -178,17 +177,10 @@ def run_controller(settings: Settings) -> int:
     size.start()
     own = SelfAudit(replica, settings.cluster, settings.audit_interval_seconds, clock, audits.made)
     own.start()
-    forecaster = make_forecaster(settings, store.gateway.options, metrics)
+    forecaster = Forecaster(make_subject(settings, store), metrics, settings.forecast_seconds)
     host, _, port = settings.status.rpartition(":")
-    server = StatusServer(
-        replica,
-        host.strip("[]"),
-        int(port),
-        metrics.exposition,
-        access,
-        reading.kept_log,
-        forecaster.ask,
-    )
+    shown = metrics.exposition, access, reading.kept_log, forecaster.ask
+    server = StatusServer(replica, host.strip("[]"), int(port), *shown)
     server.start()
     forecaster.start()
     identity["status_url"] = advertised_url(server.url, settings.advertise)

@@ -1,4 +1,4 @@
-"""Commands about a single task or pool: describe, explain and history."""
+"""Commands about a single task or pool: describe and history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from controller.cli.logs import extent
 from controller.cli.names import (
     Kind,
     TaskName,
-    TaskNames,
     complete_names,
     complete_of,
     note_taken,
@@ -20,8 +19,8 @@ from controller.cli.names import (
 )
 from controller.cli.owners import print_sharing
 from controller.cli.schedules import hinting_at_schedule, outcome_rows
-from controller.cli.session import ERROR, NOT_FOUND, Session, complain
-from controller.client import NotFound, TaskView
+from controller.cli.session import ERROR, Session, complain
+from controller.client import TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.notify_url import shown_receiver
@@ -32,7 +31,6 @@ from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
-from controller.views.explain_forecast import explain_coming
 from controller.views.gangs import is_gang, roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
@@ -325,31 +323,6 @@ def _indented(value: Any) -> None:
     from controller.cli.yaml12 import write_yaml
 
     say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
-
-
-def why(
-    session: Session,
-    names: TaskNames,
-    eta: Annotated[
-        bool, typer.Option("--eta", help="Look ahead: when it is expected to begin and to end, and why.")
-    ] = False,
-) -> None:
-    """Explain why a task waits, runs or ended, with numbers."""
-    said = dict[str, str]()
-    for name in names:
-        try:
-            with hinting_at_schedule(session, name):
-                said[name] = session.client.explain(name)
-        except NotFound as error:
-            complain(str(error))
-    if eta and said:
-        told = session.client.forecasts.of(*said)
-        for name in said:
-            said[name] += f" {explain_coming(told, name)}"
-    for text in said.values():
-        say(text)
-    if len(said) < len(dict.fromkeys(names)):
-        raise typer.Exit(NOT_FOUND)
 
 
 def history(

@@ -1,4 +1,4 @@
-"""The commands `tally plan` and `tally what-if`: what would come of it. Nothing is ever written."""
+"""The commands `tally explain`, `plan` and `what-if`: why, and what would come. Nothing is written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.documents import Document, read_documents
-from controller.cli.names import complete_tasks, named
-from controller.cli.schedules import is_schedule
-from controller.cli.session import ERROR, Session, as_usage, complain
+from controller.cli.names import TaskNames, complete_tasks, named
+from controller.cli.schedules import hinting_at_schedule, is_schedule
+from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain
+from controller.client import NotFound
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
 from controller.core.model.resources import Vector
@@ -21,7 +22,7 @@ from controller.core.model.scalars import parse_duration
 from controller.errors import InvalidField, UserError
 from controller.terminal import say
 from controller.views.ahead import ComparedView, WaitsView
-from controller.views.explain_forecast import explain_compared, explain_error, rests_on
+from controller.views.explain_forecast import explain_coming, explain_compared, explain_error, rests_on
 from controller.views.forecast import ComingView
 from controller.views.words import at, span
 
@@ -127,6 +128,31 @@ def what_if(
         out.Table(WAIT_COLUMNS).print(map(_wait_row, found.waits))
     say("")
     _print_sentences(found)
+
+
+def why(
+    session: Session,
+    names: TaskNames,
+    eta: Annotated[
+        bool, typer.Option("--eta", help="Look ahead: when it is expected to begin and to end, and why.")
+    ] = False,
+) -> None:
+    """Explain why a task waits, runs or ended, with numbers."""
+    said = dict[str, str]()
+    for name in names:
+        try:
+            with hinting_at_schedule(session, name):
+                said[name] = session.client.explain(name)
+        except NotFound as error:
+            complain(str(error))
+    if eta and said:
+        told = session.client.forecasts.of(*said)
+        for name in said:
+            said[name] += f" {explain_coming(told, name)}"
+    for text in said.values():
+        say(text)
+    if len(said) < len(dict.fromkeys(names)):
+        raise typer.Exit(NOT_FOUND)
 
 
 class _File:

@@ -38,6 +38,7 @@ SETTINGS = (
     "kube_namespaces",
     "gateway_rate",
     "gateway_burst",
+    "forecast_seconds",
 )
 
 
@@ -46,7 +47,7 @@ def serve(session: Session) -> None:
 
     SIGTERM, Ctrl-C and a closed terminal end it, after the requests under way were answered.
     """
-    from controller.app import make_store
+    from controller.app import make_store, make_subject
     from controller.cli.engines import engine_of
     from controller.clock import SystemClock
     from controller.gateway.run import run_gateway
@@ -54,7 +55,10 @@ def serve(session: Session) -> None:
     settings = session.settings
     named = session.given("engine"), session.given("state_dir")
     store = make_store(settings, SystemClock())
-    raise typer.Exit(run_gateway(settings, store, lambda client: engine_of(client, settings, *named)))
+    subject = make_subject(settings, store)
+    raise typer.Exit(
+        run_gateway(settings, store, lambda client: engine_of(client, settings, *named), subject)
+    )
 
 
 def check_policy(

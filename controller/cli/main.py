@@ -68,7 +68,7 @@ command(app, "describe", rich_help_panel=TASKS, settings=WITH_ENGINE)(describe.d
 command(app, "wait", rich_help_panel=TASKS)(wait)
 command(app, "logs", rich_help_panel=TASKS, settings=WITH_ENGINE)(logs)
 command(app, "history", rich_help_panel=TASKS)(describe.history)
-command(app, "explain", rich_help_panel=TASKS)(describe.why)
+command(app, "explain", rich_help_panel=TASKS)(forecast.why)
 command(app, "plan", rich_help_panel=TASKS)(forecast.plan)
 command(app, "what-if", rich_help_panel=TASKS)(forecast.what_if)
 command(app, "top", rich_help_panel=TASKS)(top.top)

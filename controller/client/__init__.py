@@ -11,7 +11,8 @@
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.bulk` asks for the same
 of many tasks; `tally.admission` pauses and resumes pools; `tally.features` turns features on; `tally.notices`
 lists what receivers have yet to be told about ended tasks; `tally.neighbours` tells what a task waits for,
-and what waits for it; `tally.schedules` has tasks made at fixed times.
+and what waits for it; `tally.schedules` has tasks made at fixed times; `tally.forecasts` looks ahead, also
+as if things were otherwise.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
@@ -43,7 +44,9 @@ from controller.client.views import (
     SharingView,
     TaskView,
 )
+from controller.views.ahead import ComparedView
 from controller.views.dependencies import NeighboursView
+from controller.views.forecast import ForecastView
 from controller.views.schedules import ScheduleView
 from controller.views.usage import Usage, UsageLine
 
@@ -52,8 +55,10 @@ __all__ = [
     "AsyncClient",
     "ClaimView",
     "Client",
+    "ComparedView",
     "Conflict",
     "FeatureView",
+    "ForecastView",
     "LeaderView",
     "NeighboursView",
     "NotFound",

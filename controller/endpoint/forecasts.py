@@ -37,8 +37,8 @@ class TaskForecast(ForecastView, frozen=True, kw_only=True):
 async def forecast(api: ReadApi, ask: Ask) -> Response:
     """What is to come of pools, and of some tasks."""
     names = ask.values["tasks"]
-    parameters = urlencode({"tasks": ",".join(names)}) if names else ""
-    return await _in_thread(api, partial(_forecast, api, ask, names, f"/v1/forecast?{parameters}"))
+    parameters = f"?{urlencode({'tasks': ','.join(names)})}" if names else ""
+    return await _in_thread(api, partial(_forecast, api, ask, names, f"/v1/forecast{parameters}"))
 
 
 async def task_forecast(api: ReadApi, ask: Ask) -> Response:

@@ -103,8 +103,8 @@ def _operation(route: Route, schema: dict[str, Any] | None) -> dict[str, Any]:
     for status, text in sorted(problems.items()):
         responses[str(status.value)] = response_object(text, CONTENT_TYPE, PROBLEM)
     if route.moves:
-        location = {"description": "Where to ask.", "schema": {"type": "string"}}
-        responses["307"] = {"description": route.moves, "headers": {"Location": location}}
+        headers = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+        responses["307"] = {"description": route.moves, "headers": headers}
     if not route.is_probe:
         responses["401"] = {"$ref": "#/components/responses/Unauthorized"}
     return {

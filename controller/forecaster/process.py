@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import msgspec
@@ -28,12 +28,12 @@ from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
-from controller.forecaster.wire import Question, Refusal, Reply, Subject
+from controller.forecaster.wire import Question, RefusedSupposition, Reply, Subject
 from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from controller.telemetry.logs import configure_logs
-from controller.views.ahead import LOOK_SECONDS, ComparedView, compare, look, look_as_supposed
+from controller.views.ahead import LOOK_SECONDS, look, look_as_supposed
 from controller.views.forecast import ForecastView, error_view
 from controller.views.freshness import RULE
 from controller.views.supposition import NoSuchTask, Supposition, judge
@@ -76,19 +76,18 @@ class Looker:
         try:
             self._catch_up(question)
             if question.supposed is not None:
-                view, compared = self._compare(question, question.supposed)
+                view, then = self._suppose(question, question.supposed)
             else:
-                view, compared = self._told(question), None
+                view, then = self._told(question), None
         except NoSuchTask as error:
-            return Reply(refused=Refusal(error.field, error.problem, is_missing=True))
+            return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=True))
         except InvalidField as error:
-            return Reply(refused=Refusal(error.field, error.problem, is_missing=False))
+            return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=False))
         except (LookFailed, OSError) as error:  # OSError: no more processes or files
             return Reply(problem=str(error), starts=self._experience.take_news())
-        chosen = {name: view.tasks[name] for name in question.tasks if name in view.tasks}
         return Reply(
-            forecast=msgspec.structs.replace(view, tasks=chosen),
-            compared=compared,
+            forecast=view if question.tasks is None else _of(view, question.tasks),
+            then=then,
             is_new=view is not before,
             starts=self._experience.take_news(),
         )
@@ -107,14 +106,14 @@ class Looker:
                 fork = self._fork(model, self._looking(question.horizon_seconds))
             return fork.told()
         last = self._last
-        if last is not None and self._is_fresh(last) and not self._lacks(last, question.tasks):
+        if last is not None and self._is_fresh(last) and not self._lacks(last, question.tasks or []):
             return last
         asked_at = self._clock.boottime()
         with self._standby.reading() as model:
             fork = self._fork(model, self._looking(HORIZON_SECONDS))
         return self._note(fork.told(), asked_at)
 
-    def _compare(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ComparedView]:
+    def _suppose(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ForecastView]:
         """Two looks from one time. Raises InvalidField for what cannot be done."""
         horizon, asked_at, now = question.horizon_seconds, self._clock.boottime(), self._clock.now()
         with self._standby.reading() as model:
@@ -124,7 +123,7 @@ class Looker:
         view, other = before.told(), after.told()
         if horizon == HORIZON_SECONDS:
             view = self._note(view, asked_at)
-        return view, compare(view, other, [spec.id for spec in judged.tasks])
+        return view, other
 
     def _note(self, view: ForecastView, asked_at: float) -> ForecastView:
         """It is told again for a while, and it is judged what becomes of it."""
@@ -206,6 +205,11 @@ class _Fork(NamedTuple):
             return msgspec.json.decode(found, type=ForecastView)
         except msgspec.MsgspecError as error:
             raise LookFailed("it ended without an answer; the log may say why") from error
+
+
+def _of(view: ForecastView, names: Iterable[str]) -> ForecastView:
+    chosen = {name: view.tasks[name] for name in names if name in view.tasks}
+    return msgspec.structs.replace(view, tasks=chosen)
 
 
 def _read(pipe: int, until: float) -> bytes:

@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.store.etcd.connection import GatewayOptions
-from controller.views.ahead import ComparedView
 from controller.views.forecast import ForecastView
 from controller.views.supposition import Supposition
 
@@ -21,12 +20,12 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What is to come of these tasks, and what would come if it were as `supposed`?
+    """What is to come of these tasks (None: of all), and what would come of all if it were as `supposed`?
 
     `revision`: what the asker has seen; the answer is no older. `by`: who would submit what is supposed.
     """
 
-    tasks: list[str] = []
+    tasks: list[str] | None = []
     revision: int = 0
     horizon_seconds: float = HORIZON_SECONDS
     supposed: Supposition | None = None
@@ -40,7 +39,7 @@ class StartError(Struct, frozen=True, array_like=True):
     share: float
 
 
-class Refusal(Struct, frozen=True):
+class RefusedSupposition(Struct, frozen=True):
     """What is supposed cannot be done: the field, and why. `is_missing`: it names no task that there is."""
 
     field: str
@@ -55,8 +54,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     """
 
     forecast: ForecastView | None = None
-    compared: ComparedView | None = None
-    refused: Refusal | None = None
+    then: ForecastView | None = None
+    refused: RefusedSupposition | None = None
     problem: str = ""
     is_new: bool = False
     starts: list[StartError] = []

@@ -17,7 +17,7 @@ from controller.endpoint.server import answer_problem
 from controller.engine.base import EngineError, LogsRefused
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway.identity import SignInUnavailable
-from controller.gateway.service import Forbidden
+from controller.gateway.policy import Forbidden
 from controller.store.base import StoreDenied, StoreError
 
 

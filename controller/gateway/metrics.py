@@ -55,6 +55,21 @@ SIGN_INS = Family(
     " `unavailable`: who must be asked did not answer.",
     ("method",),
 )
+LOOKS = Family(
+    "tally_gateway_forecast_seconds",
+    MetricType.HISTOGRAM,
+    "Time of computing a look ahead, in a process of its own.",
+    (),
+    _LATENCY,
+)
+START_ERRORS = Family(
+    "tally_gateway_forecast_start_error_ratio",
+    MetricType.HISTOGRAM,
+    "By how much the beginning of a task differed from what a forecast first told of it, as a share of its"
+    " wait.",
+    (),
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 MEASURED = (
     Family("tally_gateway_build", MetricType.INFO, "The version of Tally.", ("version", "cluster")),
     Family("tally_gateway_ready", MetricType.GAUGE, "1 while callers should come here."),
@@ -63,7 +78,8 @@ MEASURED = (
     Family(
         "tally_gateway_open",
         MetricType.GAUGE,
-        "What is open now: streams (of events), watches, waits, uploads, lists, acts (on many tasks), logs.",
+        "What is open now: streams (of events), watches, waits, uploads, lists, acts (on many tasks), logs,"
+        " forecasts.",
         ("kind",),
     ),
     Family(
@@ -81,7 +97,7 @@ MEASURED = (
         ("where", "error"),
     ),
 )
-FAMILIES: tuple[Family, ...] = (REQUESTS, SECONDS, TASKS, SIGN_INS, *MEASURED)
+FAMILIES: tuple[Family, ...] = (REQUESTS, SECONDS, TASKS, SIGN_INS, LOOKS, START_ERRORS, *MEASURED)
 
 
 class Measures(NamedTuple):
@@ -105,8 +121,9 @@ class GatewayMetrics:
             Counter(each.name, each.help, each.labels, registry=self._registry)
             for each in (REQUESTS, TASKS, SIGN_INS)
         )
-        self._seconds = Histogram(
-            SECONDS.name, SECONDS.help, SECONDS.labels, buckets=SECONDS.buckets, registry=self._registry
+        self._seconds, self._looks, self._start_errors = (
+            Histogram(each.name, each.help, each.labels, buckets=each.buckets, registry=self._registry)
+            for each in (SECONDS, LOOKS, START_ERRORS)
         )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -127,6 +144,14 @@ class GatewayMetrics:
     def signed_in(self, method: str) -> None:
         """A caller has proved who it is; or `none`, or `unavailable`."""
         self._sign_ins.labels(method).inc()
+
+    def looked_ahead(self, seconds: float) -> None:
+        """See Meter."""
+        self._looks.observe(seconds)
+
+    def begun_as_told(self, _: float, share: float) -> None:
+        """See Meter."""
+        self._start_errors.observe(share)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -1,4 +1,4 @@
-"""What callers keep open at the same time: streams, watches, waits, uploads, lists, acts. Each has limits.
+"""What callers keep open at the same time: streams, watches, waits, uploads, looks ahead. Each has limits.
 
 For one event loop. There is a limit for all callers together, so that the gateway stays alive, and one for
 each caller, so that it stays there for others.
@@ -31,6 +31,7 @@ class Opening(StrEnum):
     LISTS = "lists"
     ACTS = "acts"
     LOGS = "logs"
+    FORECASTS = "forecasts"
 
 
 class Limit(NamedTuple):
@@ -48,6 +49,7 @@ LIMITS: Mapping[Opening, Limit] = {
     Opening.LISTS: Limit(16, 4),
     Opening.ACTS: Limit(64, 16),
     Opening.LOGS: Limit(256, 64),
+    Opening.FORECASTS: Limit(4, 2),
 }
 
 

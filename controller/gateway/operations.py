@@ -26,6 +26,7 @@ from controller.gateway import admin, bodies, documents, parameters, reads, sess
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
 from controller.gateway.bulk import ActResults, act_on_tasks
+from controller.gateway.forecasts import FORECAST_OPERATIONS
 from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.schedules import SCHEDULE_OPERATIONS
 from controller.views.array_runs import MemberRuns
@@ -369,6 +370,7 @@ OPERATIONS: tuple[Operation, ...] = (
         HourView,
     ),
     *SCHEDULE_OPERATIONS,
+    *FORECAST_OPERATIONS,
     _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
     _get("/v1/gateways", "listGateways", "The registered gateways.", reads.gateways, dict),
     _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from controller.core.model.fields import mapping, read_fields
 from controller.core.model.scalars import parse_name, shown
-from controller.errors import InvalidField
+from controller.errors import InvalidField, UserError
 from controller.gateway.identity import Identity, parse_identity_name
 
 EVERYBODY = "*"
@@ -287,3 +287,11 @@ def _can_own(name: str) -> bool:
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
     """What either allows; None: all."""
     return None if one is None or other is None else one | other
+
+
+class Forbidden(UserError):
+    """The caller lacks a verb."""
+
+    def __init__(self, act: Right, what: str, verb: PolicyVerb | None = None) -> None:
+        self.verb = verb or needed(act)
+        super().__init__(f"you lack the verb {self.verb} for {what}: ask who keeps the gateway's policy")

@@ -26,8 +26,7 @@ from controller.gateway.caller import Caller
 from controller.gateway.events import stream
 from controller.gateway.openings import BrokenOff, Open, Opening
 from controller.gateway.operation import CallerRequest
-from controller.gateway.policy import PolicyVerb, Right
-from controller.gateway.service import Forbidden
+from controller.gateway.policy import Forbidden, PolicyVerb, Right
 from controller.telemetry.metrics import CONTENT_TYPE
 from controller.views.array_changes import listed_among, named_among
 from controller.views.array_runs import runs_of

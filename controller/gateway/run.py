@@ -19,6 +19,8 @@ from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.election.session import Registration
 from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_url
 from controller.endpoint.stream import Feed
+from controller.forecaster.forecaster import Forecaster
+from controller.forecaster.wire import Subject
 from controller.gateway.api import GatewayApi
 from controller.gateway.attempt_logs import AttemptLogs, FindEngine
 from controller.gateway.changes import Changes
@@ -85,10 +87,11 @@ def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
         )
 
 
-def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> int:
+def run_gateway(settings: Settings, store: Store, find_engine: FindEngine, subject: Subject) -> int:
     """Run a gateway until SIGTERM, SIGINT or SIGHUP, and return the exit code.
 
-    It closes `store`. Outputs of attempts are read from the engine that `find_engine` opens.
+    It closes `store`. Outputs of attempts are read from the engine that `find_engine` opens. `subject` is
+    what another process looks ahead at.
 
     Raises InvalidField for files that cannot be used, and StatusAddressUnavailable. An etcd that does not
     answer is not an error: the gateway waits for it.
@@ -123,11 +126,13 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> in
     rule = Rule.of(settings.heartbeat_seconds, settings.silence_seconds, settings.relist_seconds)
     standby = Standby(store, keys, clock, rule, settings.silence_seconds)
     calls = NotedCalls(store, keys, clock, settings.request_timeout_seconds)
-    service = Service(calls, standby)
+    metrics = GatewayMetrics()
+    forecaster = Forecaster(subject, metrics, settings.forecast_seconds)
+    service = Service(calls, standby, forecaster.answer)
     writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), find_engine)
     sessions = Sessions(settings.gateway_session_key_file, settings.cluster, clock.wall)
-    changes, metrics = Changes(events.owners), GatewayMetrics()
+    changes = Changes(events.owners)
     api = GatewayApi(service, writing, Feed(), changes, events, logs, metrics, sessions)
     rates = Rates(clock, settings.gateway_rate, settings.gateway_burst)
     host, _, port = settings.gateway.rpartition(":")
@@ -139,10 +144,12 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine) -> in
         try:
             standby.start()
             registration.start()
+            forecaster.start()
             call_at_end(ended.set)
             log.info("gateway starts", url=server.url, etcd=",".join(settings.etcd))
             _watch_over(standby, ended)
         finally:
+            forecaster.close()
             server.stop()
             registration.close()
             standby.close()

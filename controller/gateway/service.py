@@ -33,11 +33,12 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
 from controller.endpoint.minutes import Minutes
 from controller.endpoint.pages import TaskPages
-from controller.errors import UserError
+from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
-from controller.gateway.policy import PolicyVerb, Right, Rights, needed
+from controller.gateway.policy import Forbidden, PolicyVerb, Right, Rights
 from controller.gateway.schedule_reads import ShownSchedules
+from controller.gateway.shown_forecasts import ShownForecasts
 from controller.gateway.veil import veiled
 from controller.runtime.standby import Standby
 from controller.views.absent import why_absent
@@ -53,18 +54,10 @@ from controller.views.usage import Usage
 T = TypeVar("T")
 
 
-class Forbidden(UserError):
-    """The caller lacks a verb."""
-
-    def __init__(self, act: Right, what: str, verb: PolicyVerb | None = None) -> None:
-        self.verb = verb or needed(act)
-        super().__init__(f"you lack the verb {self.verb} for {what}: ask who keeps the gateway's policy")
-
-
 class Service:
     """See the module's docstring. Its methods block, and may be called from any thread."""
 
-    def __init__(self, calls: NotedCalls, standby: Standby) -> None:
+    def __init__(self, calls: NotedCalls, standby: Standby, look_ahead: Callable[[Question], Reply]) -> None:
         self._calls = calls
         self._standby = standby
         self.pages = TaskPages(standby.reading)
@@ -75,6 +68,7 @@ class Service:
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
         self.schedules = ShownSchedules(self._client, standby)
+        self.forecasts = ShownForecasts(standby, look_ahead, self.task, calls.clock.now)
 
     @property
     def cluster(self) -> str:

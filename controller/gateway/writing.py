@@ -28,8 +28,8 @@ from controller.core.model.schedules import Schedule
 from controller.core.model.task import Spec
 from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
-from controller.gateway.policy import Right
-from controller.gateway.service import Forbidden, Service
+from controller.gateway.policy import Forbidden, Right
+from controller.gateway.service import Service
 from controller.runtime.standby import Standby
 from controller.views import features
 from controller.views.queue_room import QueueRoom

@@ -232,7 +232,7 @@ class _Pair(NamedTuple):
 
     def view(self) -> ChangedView:
         begins, ends, other = self.begins, self.ends, self.other
-        known = begins if self.waits and None not in begins and self.begins_by else ends
+        known = begins if self.waits and self.begins_by else ends
         before, after = known
         return ChangedView(
             id=self.one.id,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from controller.core.forecast.supposed import Supposed, cancel, change
 from controller.core.model import codec
-from controller.core.model.arrays import MemberName
+from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.awaited import in_order, no_tasks, one_member, size_of, unequal
 from controller.core.model.features import CHANGES, needed_by_pool, needed_by_spec
 from controller.core.model.fields import mapping, read_fields
@@ -35,6 +35,8 @@ from controller.views.tasks import TaskFacts, can_be_changed, find_task, why_unc
 MOST = 10_000  # of each: tasks, pools, names
 
 T = TypeVar("T")
+SeesOwner = Callable[[str], bool]
+"""Whether one may know of the tasks of this owner."""
 
 
 class NoSuchTask(InvalidField):
@@ -67,18 +69,21 @@ def parse_supposition(raw: object, prefix: str = "") -> Supposition:
     return Supposition(**read_fields(mapping(raw, prefix.rstrip("."), problem), _FIELDS, prefix))
 
 
-def judge(model: Model, supposition: Supposition, now: float, by: str = "") -> Supposed:
+def judge(
+    model: Model, supposition: Supposition, now: float, by: str = "", sees: SeesOwner = lambda _: True
+) -> Supposed:
     """What is supposed, as changes of this model. `by`: who has signed in, if a gateway would submit.
 
-    Raises InvalidField, and NoSuchTask.
+    `sees`: whether tasks of an owner may be known; others are not there. Raises InvalidField, and NoSuchTask.
     """
     pools = tuple(_redefined(model, number, each) for number, each in enumerate(supposition.pools))
     _check_once((pool.name for pool in pools), "pools", "name")
     records = {**model.pools, **{pool.name: PoolRecord(pool, 0) for pool in pools}}
     state = _features(model, pools)
-    tasks = tuple(_Submission(model, records, state, by).judge(supposition.tasks))
+    known = _Known(model, sees)
+    tasks = tuple(_Submission(known, records, state, by).judge(supposition.tasks))
     return Supposed(
-        pools=pools, tasks=tasks, requests=tuple(_requests(model, supposition, state, now)), by=by
+        pools=pools, tasks=tasks, requests=tuple(_requests(known, supposition, state, now)), by=by
     )
 
 
@@ -101,21 +106,33 @@ def _redefined(model: Model, number: int, definition: Mapping[str, Any]) -> Pool
         return msgspec.structs.replace(pool, reserve=Reserve.LACKING)  # the default of new pools
 
 
+class _Known(NamedTuple):
+    """A model, and of whose tasks one may know."""
+
+    model: Model
+    sees: SeesOwner
+
+    def find(self, name: str) -> TaskFacts | None:
+        """The task of that name, if there is one, as far as one may know."""
+        found = find_task(self.model, name)
+        return found if found is not None and self.sees(found.owner) else None
+
+
 class _Submission:
     """Judges tasks as those who submit them are told."""
 
     def __init__(
         self,
-        model: Model,
+        known: _Known,
         pools: Mapping[str, PoolRecord],
         state: Callable[[str], FeatureState],
         by: str,
     ) -> None:
-        self._model = model
+        self._known = known
         self._pools = pools
         self._state = state
         self._by = by
-        self._room = QueueRoom(lambda: model)
+        self._room = QueueRoom(lambda: known.model)
         self._specs: dict[str, Spec] = {}
 
     def judge(self, tasks: Sequence[Mapping[str, Any]]) -> Iterator[Spec]:
@@ -143,7 +160,7 @@ class _Submission:
     def _check_name(self, spec: Spec) -> None:
         if spec.id in self._specs:
             raise InvalidField("id", f"{spec.id} is named twice: give each task a name of its own")
-        found, member = find_task(self._model, spec.id), MemberName.parse(spec.id)
+        found, member = find_task(self._known.model, spec.id), MemberName.parse(spec.id)
         if found is not None and not found.member_of:
             raise InvalidField("id", f"there is a task {spec.id} already: suppose it under another name")
         if member is not None and (found is not None or self._is_member(member)):
@@ -166,7 +183,7 @@ class _Submission:
         """A task that can be waited for."""
         if name in self._specs:
             return self._specs[name]
-        found = find_task(self._model, name)
+        found = self._known.find(name)
         return found if found is not None and found.create_revision and not found.member_of else None
 
     def _size(self, name: str) -> int | None:
@@ -178,34 +195,38 @@ class _Submission:
         array = self._specs.get(member.array)
         if array is not None:
             return array.array is not None and member.index < array.array.size
-        found = find_task(self._model, str(member))
+        found = self._known.find(str(member))
         return found is not None and found.member_of == member.array
 
 
 def _requests(
-    model: Model, supposition: Supposition, state: Callable[[str], FeatureState], now: float
+    known: _Known, supposition: Supposition, state: Callable[[str], FeatureState], now: float
 ) -> Iterator[tuple[str, Request]]:
     _check_once(supposition.cancelled, "cancelled")
+    members = dict[str, list[int]]()  # that have not begun, by array
     for number, name in enumerate(supposition.cancelled):
-        facts = _found(model, name, f"cancelled[{number}]")
+        facts = _found(known, name, f"cancelled[{number}]")
         if facts.state in FINISHED:
             raise InvalidField(f"cancelled[{number}]", f"{name} is already {facts.state}")
         member = MemberName.parse(name) if facts.member_of else None
         if member is not None and facts.status is None:
-            yield cancel(member.array, now, str(member.index))
+            members.setdefault(member.array, []).append(member.index)
         else:
             yield cancel(name, now)
-    yield from _changed(model, supposition, state, now)
+    for array, indexes in members.items():
+        if array not in supposition.cancelled:
+            yield cancel(array, now, _ranges(indexes))
+    yield from _changed(known, supposition, state, now)
 
 
 def _changed(
-    model: Model, supposition: Supposition, state: Callable[[str], FeatureState], now: float
+    known: _Known, supposition: Supposition, state: Callable[[str], FeatureState], now: float
 ) -> Iterator[tuple[str, Request]]:
     changes: dict[str, dict[str, Any]] = {}
     cancelled = frozenset(supposition.cancelled)
     for field, name, fields in _changes(supposition):
         check_on(state, {CHANGES: field})
-        facts = _found(model, name, field)
+        facts = _found(known, name, field)
         can_be = can_be_changed(facts.state, facts.spec, facts.status, facts.progress)
         if why := why_unchangeable(name, facts.state, facts.member_of, can_be=can_be):
             raise InvalidField(field, why)
@@ -215,7 +236,7 @@ def _changed(
             raise InvalidField(field, f"{name} is named twice: leave one out")
         changes[name] = {**changes.get(name, {}), **fields}
     for name, fields in changes.items():
-        facts = _found(model, name, name)
+        facts = _found(known, name, name)
         is_asked = any(each.kind is RequestKind.CHANGE for each in facts.requests)
         if is_asked or any(getattr(facts, field) != value for field, value in fields.items()):
             yield change(name, now, **fields)  # who asks for what is so already asks for nothing
@@ -230,10 +251,22 @@ def _changes(supposition: Supposition) -> Iterator[tuple[str, str, dict[str, Any
         yield f"priorities.{name}", name, {"priority": priority}
 
 
-def _found(model: Model, name: str, field: str) -> TaskFacts:
-    found = find_task(model, name)
+def _ranges(indexes: list[int]) -> str:
+    """As one request has them. Raises InvalidField for too many ranges."""
+    found: list[tuple[int, int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index - 1:
+            found[-1] = found[-1][0], index
+        else:
+            found.append((index, index))
+    return str(Ranges.parse(",".join(f"{first}-{last}" for first, last in found), "cancelled"))
+
+
+def _found(known: _Known, name: str, field: str) -> TaskFacts:
+    found = known.find(name)
     if found is None:
-        why = why_absent(model, name) or "see `tally get tasks`"
+        is_absent = find_task(known.model, name) is None
+        why = (is_absent and why_absent(known.model, name)) or "see `tally get tasks`"
         raise NoSuchTask(field, f"there is no task {name!r}: {why}")
     return found
 

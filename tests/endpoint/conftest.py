@@ -42,7 +42,12 @@ def files(tmp_path: Path) -> Files:
 def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[StatusServer]:  # never changed
     """A running status endpoint on a free port; `protection` are StatusFiles' fields."""
     server = StatusServer(
-        view, "127.0.0.1", 0, access=EndpointAccess(StatusFiles(**protection)), kept_log=view.kept_log
+        view,
+        "127.0.0.1",
+        0,
+        access=EndpointAccess(StatusFiles(**protection)),
+        kept_log=view.kept_log,
+        look=view.look,
     )
     server.start()
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import msgspec
 
 from controller.core.model import codec, kept_log
 from controller.core.model.kept_log import KeptLog
@@ -16,6 +18,8 @@ from controller.core.model.records import Change
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool, Spec, Status, Step
 from controller.errors import TallyError
+from controller.views.ahead import look
+from controller.views.forecast import ForecastView
 from controller.views.replica import AuditResult, Check, EndedRegistration, Facts, Listener
 
 
@@ -43,6 +47,8 @@ class ModelView:
         self.ahead = 0.0  # of the wall clock
         self.ages: dict[str, float] = {}  # of registrations
         self.ended: tuple[EndedRegistration, ...] = ()
+        self.written: list[Change] = []
+        self.no_look: TallyError | None = None  # why there is no look ahead
 
     def facts(self) -> Facts:
         return Facts(
@@ -104,6 +110,20 @@ class ModelView:
         self.logs[task_id] = KeptLog(**defaults | fields)
         self.write((kept_log.KIND, (task_id,), b"{}"))
 
+    def look(self, names: Sequence[str], revision: int) -> ForecastView:
+        """What is to come of these tasks, without another process. Raises `no_look`, if it is set."""
+        if self.no_look is not None:
+            raise self.no_look
+        with self.lock:
+            assert self.model.revision >= revision
+            own = Model()
+            for change in self.written:
+                own.apply(change)
+                own.advance_revision(change.mod)
+        found = look(own, self.time, lambda: True)
+        tasks = {name: found.tasks[name] for name in names if name in found.tasks}
+        return msgspec.structs.replace(found, tasks=tasks)
+
     # -- what the store's watch would bring
     # --------------------------------------------------------------------------
 
@@ -112,6 +132,7 @@ class ModelView:
         with self.lock:
             revision = self.model.revision + 1
             changes = [Change(kind, names, value, revision, revision) for kind, names, value in records]
+            self.written += changes
             for change in changes:
                 self.model.apply(change)
             self.model.advance_revision(revision)

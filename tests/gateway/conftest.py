@@ -13,6 +13,8 @@ from controller.client import Client
 from controller.clock import SystemClock
 from controller.endpoint.access import EndpointAccess
 from controller.endpoint.stream import Feed
+from controller.forecaster.forecaster import Forecaster
+from controller.forecaster.wire import Subject
 from controller.gateway.api import GatewayApi
 from controller.gateway.attempt_logs import AttemptLogs
 from controller.gateway.changes import Changes
@@ -98,11 +100,14 @@ def serving(
     clock, keys = SystemClock(), Keys(cluster)
     standby = Standby(store, keys, clock, Rule.of(2.0, 10.0, 30.0), 10.0)
     calls = NotedCalls(store, keys, clock, 5.0)
-    service = Service(calls, standby)
+    subject = Subject(cluster=cluster, options=store.gateway.options, silence_seconds=10.0, name="g")
+    metrics = GatewayMetrics()
+    forecaster = Forecaster(subject, metrics)
+    service = Service(calls, standby, forecaster.answer)
     writing, events = Writing(calls, standby, service), OwnedEvents(TaskOwners(standby.reading))
     logs = AttemptLogs(Client.of_store(store, cluster=keys.cluster, clock=clock), lambda _: None)
     sessions = Sessions(session_keys, keys.cluster, clock.wall)
-    changes, metrics = Changes(events.owners), GatewayMetrics()
+    changes = Changes(events.owners)
     api = GatewayApi(service, writing, Feed(), changes, events, logs, metrics, sessions)
     gateway = GatewayServer(
         api,
@@ -118,6 +123,7 @@ def serving(
         wait_until(lambda: standby.revision > 0, "the gateway's model")
         yield Served(gateway, folder, tokens)
     finally:
+        forecaster.close()
         gateway.stop()
         standby.close()
 

@@ -23,6 +23,7 @@ WORDS = {
     Opening.LISTS: "lists",
     Opening.ACTS: "acts on many tasks",
     Opening.LOGS: "outputs that are read",
+    Opening.FORECASTS: "looks ahead",
 }
 
 

@@ -242,6 +242,8 @@ def happen(metrics: Metrics, times: int) -> None:
     metrics.entered("leading")
     metrics.took_over(0.1)
     metrics.unnoticed(1)
+    metrics.looked_ahead(1.5)
+    metrics.begun_as_told(20.0, 0.1)
     metrics.ticked(TickOutcome(tick=60, result=TickResult.MADE))
     steps = [
         Step(at=10.0, source="Created", event="admitted", state="Pending", attempt=1),

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from controller.core.forecast.course import PoolCourse, PoolPoint
 from controller.core.forecast.durations import Basis, Durations
+from controller.core.model.arrays import MemberName
 from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -29,10 +30,11 @@ from controller.core.planning.plan import Effect, KeepLog, Plan, Prove, Start, S
 from controller.core.planning.planner import Planner
 
 HORIZON_SECONDS = 7 * 86400.0
-_LIMITS = Limits(10**9, 10**9)  # no store: a plan may be of any size
+_LIMITS = Limits(10_000, 10**9)  # no store limits a plan; between two, it is asked whether there is time
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
+_MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
 NAMED = 3  # of the tasks that a task waits for, those that are named
 
 
@@ -164,6 +166,7 @@ class Ahead:
         self._ended: dict[str, tuple[float, State]] = {}
         self._last: dict[str, float] = {}  # when a member of this array began last
         self._wanted: frozenset[str] = frozenset()
+        self._members: list[str] = []  # wanted ones that have not begun before the forecast
         self._began_at = self._now = now
         self._epoch = epoch
         self._engine = _Engine(durations, epoch)
@@ -197,13 +200,14 @@ class Ahead:
         What is wanted and neither runs nor waits, or is on hold, is not looked for.
         """
         self._wanted = wanted
-        left, until = {name for name in wanted if self._may_end(name)}, self._began_at + horizon_seconds
+        self._members = [name for name in sorted(wanted) if self._waits_as_member(name)]
+        left, until = {name for name in wanted if self._is_to_come(name)}, self._began_at + horizon_seconds
         while True:
-            self._settle()
+            is_settled = self._settle(goes_on)
             left -= self._ended.keys()
             at = min(self._engine.next_end(), self._wake())
             self._course.note(self._now, at)
-            if at > until or (wanted and not left) or not goes_on():
+            if at > until or (wanted and not left) or not is_settled or not goes_on():
                 break
             near = max(self._near[0], self._near[1] * (at - self._began_at))
             ends = self._engine.take_ends(at + near)
@@ -211,18 +215,27 @@ class Ahead:
             self._now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
             for seen in ends:
                 self._hear(Observed(self._epoch, seen))
-        reached, endless = until if at > until else self._now, dict(self._engine.endless)
+        is_whole, endless = is_settled and at > until, dict(self._engine.endless)
+        reached = until if is_whole else self._now
         return Forecast(
-            self._revision, self._began_at, reached, at > until, self._coming(), endless, self._course.points
+            self._revision, self._began_at, reached, is_whole, self._coming(), endless, self._course.points
         )
 
     # -- details
 
-    def _may_end(self, name: str) -> bool:
-        task = self._task_of(name)
-        return (
-            task is not None and task.state not in FINISHED and not (task.on_hold and task.state in WAITING)
-        )
+    def _is_to_come(self, name: str) -> bool:
+        """Whether the task runs or waits, and is not on hold."""
+        task = self._model.tasks.get(name)
+        if task is None:
+            return name in self._members
+        return task.state not in FINISHED and not (task.on_hold and task.state in WAITING)
+
+    def _waits_as_member(self, name: str) -> bool:
+        """Whether it is a member of an array, and has not begun."""
+        array, member = self._model.arrays.task_of(name), MemberName.parse(name)
+        if array is None or array.array is None or member is None or name in self._model.tasks:
+            return False
+        return member.index < array.array.size and not array.array.fate(member.index).has_ended
 
     def _task_of(self, name: str) -> Task | None:
         """The task; of a member that has not begun or has ended, its array."""
@@ -262,12 +275,15 @@ class Ahead:
         wake = self._planner.next_wake()
         return wake if wake is not None else _NEVER
 
-    def _settle(self) -> None:
-        """Plan and carry out, until nothing is left to do at this time."""
+    def _settle(self, goes_on: Callable[[], bool]) -> bool:
+        """Plan and carry out, until nothing is left to do at this time; False: there was no time for it."""
         while plan := self._planner.plan(self._now):
             self._revision_of(plan)
             for effect in plan.effects:
                 self._carry_out(effect)
+            if len(plan.changes) > _MANY and not goes_on():
+                return False
+        return True
 
     def _revision_of(self, plan: Plan) -> None:
         self._planner.committed(plan, self._model.revision + 1)
@@ -313,11 +329,8 @@ class Ahead:
                 pass  # what is settled or forgotten is over
 
     def _coming(self) -> dict[str, Coming]:
-        of_members = [name for name in self._wanted if name not in self._model.tasks]
-        members = {name: None for name in sorted(of_members) if self._task_of(name) is not None}
-        return {
-            name: self._coming_of(name) for name in dict.fromkeys([*self._begun, *self._waiting, *members])
-        }
+        names = dict.fromkeys([*self._begun, *self._waiting, *self._members])
+        return {name: self._coming_of(name) for name in names}
 
     def _coming_of(self, name: str) -> Coming:
         begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from controller.core.model.model import Model
-from controller.core.model.resources import ZERO, Vector
+from controller.core.model.resources import Vector
 
 FINEST = 1.0  # seconds
 COARSEST = 0.05  # of the time ahead: a week has at most 460 points
@@ -40,24 +40,22 @@ class PoolCourse:
         if until < self._next:
             return
         self._next = now + max(FINEST, COARSEST * (now - self._began_at))
-        running = self._running()
+        running, planned = self._held()
         for name, points in self.points.items():
-            old = running.get(name, ZERO)
-            planned = self._model.ledger(name).held.without(old)
-            points.append(PoolPoint(now, old, planned, len(self._model.queue(name))))
+            held = Vector(running.get(name)), Vector(planned.get(name))
+            points.append(PoolPoint(now, *held, len(self._model.queue(name))))
 
-    def _running(self) -> dict[str, Vector]:
-        """What those hold that held at the beginning and still do, by pool."""
-        sums = dict[str, dict[str, int]]()
-        ended = []
-        for name, attempt in self._old.items():
-            task = self._model.holding.get(name)
-            if task is None or task.status is None or task.status.attempt != attempt:
-                ended.append(name)
-                continue
-            amounts = sums.setdefault(task.pool, {})
-            for resource, amount in task.status.hold.items():
+    def _held(self) -> tuple[_Sums, _Sums]:
+        """What those hold that held at the beginning and still do, and all others, by pool."""
+        running, planned = _Sums(), _Sums()
+        for task in self._model.holding.values():
+            status = task.status
+            assert status is not None
+            is_old = self._old.get(task.id) == status.attempt
+            amounts = (running if is_old else planned).setdefault(task.pool, {})
+            for resource, amount in status.hold.items():
                 amounts[resource] = amounts.get(resource, 0) + amount
-        for name in ended:
-            del self._old[name]
-        return {pool: Vector(amounts) for pool, amounts in sums.items()}
+        return running, planned
+
+
+_Sums = dict[str, dict[str, int]]  # pool → resource → amount

@@ -24,7 +24,7 @@ class LeftOut(NamedTuple):
     problem: InvalidField
 
 
-class Order(NamedTuple):
+class SubmitOrder(NamedTuple):
     """The indexes of tasks, each behind those that it waits for, and otherwise as they were given."""
 
     places: list[int]
@@ -36,7 +36,7 @@ def have_parents(tasks: Iterable[object]) -> bool:
     return any(map(_parents, tasks))
 
 
-def in_order(tasks: Sequence[object]) -> Order:
+def in_order(tasks: Sequence[object]) -> SubmitOrder:
     """Sort mappings or specs, as little as is needed."""
     first: dict[str, int] = {}
     for index, task in enumerate(tasks):
@@ -69,7 +69,7 @@ def in_order(tasks: Sequence[object]) -> Order:
         left_out.add(index)
         problem = behind_refused(_parents(tasks[index]).index(parent), parent)
         results.append(LeftOut(index, _name(tasks[index]), problem))
-    return Order(places, results)
+    return SubmitOrder(places, results)
 
 
 def behind_refused(index: int, name: str) -> InvalidField:

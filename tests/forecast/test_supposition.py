@@ -1,0 +1,259 @@
+"""What may be supposed, and what two looks that are compared say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.core.forecast.supposed import Supposed
+from controller.core.model import codec
+from controller.core.model.features import KNOWN
+from controller.core.model.task import Reserve
+from controller.errors import InvalidField
+from controller.views.ahead import (
+    CHANGED,
+    ComparedView,
+    LookQuestion,
+    compare,
+    look,
+    look_as_supposed,
+    parse_question,
+)
+from controller.views.supposition import MOST, NoSuchTask, Supposition, judge, parse_supposition
+from tests.forecast.test_ahead import Known, Reality
+from tests.support.bench import Stage
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """All features are on."""
+    stage = Stage()
+    parts = {f"feature/{name}": "" for name in KNOWN}
+    engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
+    stage.put(stage.keys.engine, codec.encode(engine))
+    stage.pool(capacity={"cpu": 2})
+    return stage
+
+
+def task(name: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "command": ["true"], "resources": {"cpu": 1}, **fields}
+
+
+def judged(stage: Stage, by: str = "", **fields: Any) -> Supposed:
+    return judge(stage.model(), parse_supposition(fields), stage.clock.now(), by)
+
+
+def compared(stage: Stage, seconds: dict[str, float], **fields: Any) -> ComparedView:
+    """From what is stored, and what is known of all durations."""
+    supposed = judged(stage, **fields)
+    now, known = stage.clock.now(), Known(seconds)
+    before = look(stage.model(), now, lambda: True, durations=known)
+    after = look_as_supposed(stage.model(), supposed, now, lambda: True, durations=known)
+    return compare(before, after, [spec.id for spec in supposed.tasks])
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ([], ""),
+        ({"colour": 1}, "colour"),
+        ({"tasks": {}}, "tasks"),
+        ({"tasks": [1]}, "tasks[0]"),
+        ({"tasks": [{}] * (MOST + 1)}, "tasks"),
+        ({"pools": ["default"]}, "pools[0]"),
+        ({"cancelled": ["a", "No"]}, "cancelled[1]"),
+        ({"held": "a"}, "held"),
+        ({"released": [None]}, "released[0]"),
+        ({"priorities": ["a"]}, "priorities"),
+        ({"priorities": {"a": "x"}}, "priorities.a"),
+        ({"priorities": {"a": 10**10}}, "priorities.a"),
+        ({"priorities": {"a": True}}, "priorities.a"),
+    ],
+)
+def test_what_is_no_supposition_is_refused_by_its_field(raw: object, field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        parse_supposition(raw)
+    assert refused.value.field == field
+    if isinstance(raw, dict):
+        with pytest.raises(InvalidField) as refused:
+            parse_question({"supposed": raw})
+        assert refused.value.field == f"supposed.{field}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [(1, ""), ({"tasks": ["A"]}, "tasks[0]"), ({"horizon_seconds": 0}, "horizon_seconds"), ({"x": 1}, "x")],
+)
+def test_what_is_no_question_is_refused_by_its_field(raw: object, field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        parse_question(raw)
+    assert refused.value.field == field
+
+
+def test_a_question_survives_the_wire() -> None:
+    supposed = Supposition(tasks=[task("a", after=["b"])], held=["c"], priorities={"d": -3})
+    question = LookQuestion(tasks=["x"], horizon_seconds=60.0, supposed=supposed)
+    assert parse_question(msgspec.json.decode(msgspec.json.encode(question))) == question
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"cancelled": ["nosuch"]}, "cancelled[0]"),
+        ({"priorities": {"nosuch": 1}}, "priorities.nosuch"),
+        ({"held": ["many-i7"]}, "held[0]"),
+    ],
+)
+def test_a_task_that_there_is_not_is_named(stage: Stage, fields: dict[str, Any], field: str) -> None:
+    stage.submit("many", array={"size": 5})
+    with pytest.raises(NoSuchTask) as refused:
+        judged(stage, **fields)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"held": ["many-i1"]}, "held[0]", "only the whole array"),
+        ({"tasks": [task("many-i1")]}, "tasks[0].id", "the name of a member of the array many"),
+        ({"tasks": [task("x", after=["many-i1"])]}, "tasks[0].after[0].task", "cannot wait for one member"),
+        (
+            {"tasks": [task("x", array={"size": 4}, after=[{"task": "many", "index": "same"}])]},
+            "tasks[0].after[0].index",
+            "many has 5 members",
+        ),
+        ({"tasks": [task("x", pool="closed")]}, "tasks[0].pool", "a gateway has attested"),
+        ({"tasks": [task("x", pool="full"), task("y", pool="full")]}, "tasks[1].owner", "max_queued"),
+        ({"tasks": [task("x", pool="full", owner="none")]}, "tasks[0].owner", "max_running is 0"),
+        (
+            {"tasks": [task("x", array={"size": 3, "gang": True})]},
+            "tasks[0].resources.cpu",
+            "3 members together",
+        ),
+        ({"pools": [{"name": "default"}, {"name": "default"}]}, "pools[1].name", "named twice"),
+        ({"pools": [{"name": "new"}]}, "pools[0].capacity", "is missing"),
+        (
+            {"pools": [{"name": "default", "sharing": {}, "preemption": {}}]},
+            "pools[0].preemption",
+            "stops nothing",
+        ),
+    ],
+)
+def test_what_could_not_be_done_is_refused(
+    stage: Stage, fields: dict[str, Any], field: str, says: str
+) -> None:
+    """As a submission, an application of a pool, and a request would be."""
+    stage.pool("closed", require_attested=True)
+    stage.pool("full", sharing={"owners": {"*": {"max_queued": 1}, "none": {"max_running": 0}}})
+    stage.submit("many", array={"size": 5})
+    with pytest.raises(InvalidField, match=says) as refused:
+        judged(stage, **fields)
+    assert refused.value.field == field
+
+
+def test_features_that_are_off_are_refused_unless_a_pool_turns_them_on() -> None:
+    stage = Stage()
+    stage.pool(capacity={"cpu": 2})
+    stage.submit("a")
+    for fields, field in (
+        ({"tasks": [task("x", owner="vision")]}, "tasks[0].owner"),
+        ({"tasks": [task("x", array={"size": 2})]}, "tasks[0].array"),
+        ({"held": ["a"]}, "held[0]"),
+    ):
+        with pytest.raises(InvalidField, match="needs the feature") as refused:
+            judged(stage, **fields)
+        assert refused.value.field == field
+    pools = [{"name": "default", "sharing": {}}]
+    assert judged(stage, tasks=[task("x", owner="vision")], pools=pools).tasks[0].owner == "vision"
+
+
+def test_a_pool_has_the_fields_that_differ(stage: Stage) -> None:
+    """All others stay; a new one is as if it had been applied."""
+    stage.pool(capacity={"cpu": 2}, policy="backfill", reserve="asked")
+    one, other = judged(
+        stage, pools=[{"name": "default", "paused": True}, {"name": "new", "capacity": {"cpu": 1}}]
+    ).pools
+    assert (one.paused, one.policy, one.reserve, one.capacity.format()) == (
+        True,
+        "backfill",
+        "asked",
+        {"cpu": "2"},
+    )
+    assert other.reserve is Reserve.LACKING
+
+
+def test_a_gateway_would_attest_what_it_submits(stage: Stage) -> None:
+    """A pool that takes nothing else runs it; without a gateway it is refused."""
+    stage.pool("closed", require_attested=True)
+    supposed = judged(stage, by="alice", tasks=[task("x", pool="closed")])
+    view = look_as_supposed(
+        stage.model(), supposed, stage.clock.now(), lambda: True, durations=Known({"x": 10.0})
+    )
+    assert (view.tasks["x"].ends_as, view.tasks["x"].begins_at) == ("Succeeded", stage.clock.now())
+
+
+def test_members_that_have_not_begun_can_be_supposed_to_be_cancelled(stage: Stage) -> None:
+    stage.submit("many", array={"size": 6})
+    seconds = {"many": 100.0}
+    Reality(stage, seconds)
+    found = compared(stage, seconds, cancelled=["many-i4", "many-i5"])
+    [changed] = found.changed
+    assert (changed.id, changed.has_begun, changed.later_seconds) == ("many", True, -100.0)
+
+
+def test_what_differs_is_counted_and_told(stage: Stage) -> None:
+    """By task, and by owner and pool; what differs by less than a minute does not count."""
+    for number in range(4):
+        stage.submit(f"t{number}", resources={"cpu": 2}, owner="ab"[number % 2])
+    seconds = dict.fromkeys(("t0", "t1", "t2", "t3", "new", "short"), 100.0) | {"short": 30.0}
+    reality = Reality(stage, seconds)
+    urgent = task("new", resources={"cpu": 2}, priority=9)
+    found = compared(stage, seconds, tasks=[urgent], cancelled=["t1"])
+    assert [(each.id, each.never, each.later_seconds) for each in found.changed] == [("t1", True, None)]
+    assert (found.sooner, found.later, found.never, found.differing) == (0, 0, 1, 1)
+    assert [(each.owner, each.waiting, each.begin_then, each.wait_now) for each in found.waits] == [
+        ("a", 1, 1, 200.0),
+        ("b", 2, 1, 300.0),
+    ]
+    found = compared(stage, seconds, tasks=[urgent])
+    assert [(each.id, each.later_seconds) for each in found.changed] == [
+        (f"t{number}", 100.0) for number in (1, 2, 3)
+    ]
+    assert [(each.wait_now, each.wait_then) for each in found.waits] == [(200.0, 300.0), (200.0, 300.0)]
+    assert [each.id for each in found.tasks] == ["new"]
+    short = compared(stage, seconds, tasks=[task("short", resources={"cpu": 2}, priority=9)])
+    assert (short.later, short.changed) == (0, [])
+    stage.submit("new", **{name: value for name, value in urgent.items() if name != "id"})
+    reality.settle()
+    reality.go_on()
+    for each in found.changed:
+        assert reality.began[each.id] == pytest.approx(each.begins_then, abs=2)
+
+
+def test_of_many_that_differ_those_that_differ_most_are_listed(stage: Stage) -> None:
+    names = [f"t{number:03}" for number in range(CHANGED + 50)]
+    for name in names:
+        stage.submit(name, resources={"cpu": 2})
+    seconds = dict.fromkeys(names, 100.0)
+    found = compared(stage, seconds, pools=[{"name": "default", "capacity": {"cpu": 4}}])
+    assert (len(found.changed), found.changed[0].id) == (CHANGED, names[-1])
+    assert found.differing == found.sooner == CHANGED + 49
+
+
+def test_what_is_beyond_a_look_is_not_guessed(stage: Stage) -> None:
+    """A look that ended early says nothing of what it has not reached, unless it is later in any case."""
+    for number in range(6):
+        stage.submit(f"t{number}", resources={"cpu": 2})
+    known = Known(dict.fromkeys([f"t{number}" for number in range(6)], 100.0))
+    now, looks = stage.clock.now(), iter([True, True])
+    whole = look(stage.model(), now, lambda: True, durations=known)
+    short = look(stage.model(), now, lambda: next(looks, False), durations=known)
+    assert (short.is_whole, short.until) == (False, now + 200)
+    assert compare(whole, short).differing == 0 == compare(short, whole).differing
+    paused = judged(stage, pools=[{"name": "default", "paused": True}])
+    none = look_as_supposed(stage.model(), paused, now, lambda: True, durations=known)
+    found = compare(whole, none)
+    assert (found.never, found.later) == (6, 0)
+    assert found.changed[0].why.startswith(f"{found.changed[0].id} waits because its pool default is paused")
