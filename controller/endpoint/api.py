@@ -218,12 +218,6 @@ class ReadApi:
             leader = leader_of(model)
         return _json(documents.leader_document(leader, ask.facts.epoch))
 
-    def history(self, _: Ask) -> Response:
-        """What happened in the last hour."""
-        with self.view.reading() as model:
-            found = self.hour.view(model)
-        return _json(found)
-
     # -- what takes longer
 
     async def audit(self, _: Ask) -> Response:

@@ -1,4 +1,4 @@
-"""Looks at the queues at the end of each minute, for the last hour that is kept in memory."""
+"""The last hour, by the API; and who looks at the queues at the end of each minute, for it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from starlette.responses import Response
+
 from controller import bulkhead
 from controller.core.model.model import Model
+from controller.endpoint.api import ReadApi
+from controller.endpoint.documents import encode
+from controller.endpoint.route import Ask
 from controller.views.history import MINUTE, LastHour
+
+
+def history(api: ReadApi, _: Ask) -> Response:
+    """What happened in the last hour."""
+    with api.view.reading() as model:
+        found = api.hour.view(model)
+    return Response(encode(found), media_type="application/json")
 
 
 class Minutes:

@@ -12,6 +12,7 @@ from controller.endpoint import (
     array_documents,
     documents,
     forecasts,
+    minutes,
     query,
     schedule_documents,
     sharing_documents,
@@ -192,7 +193,7 @@ ROUTES: tuple[Route, ...] = (
         "getHistory",
         "What this replica has seen in the last hour, by pools and minutes: the queue, what began, what"
         " ended, and how long owners waited. It is kept in memory, and begins anew with the replica.",
-        ReadApi.history,
+        minutes.history,
         answer=HourView,
         reads_model=True,
     ),

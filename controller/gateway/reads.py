@@ -122,7 +122,7 @@ def owners(api: GatewayApi, ask: CallerRequest) -> Response:
 
 def history(api: GatewayApi, ask: CallerRequest) -> Response:
     """What happened in the last hour."""
-    return answer(api.service.history(ask.caller))
+    return answer(api.service.hour.to(ask.caller))
 
 
 def usage(api: GatewayApi, ask: CallerRequest) -> Response:

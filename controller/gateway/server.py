@@ -99,7 +99,7 @@ class GatewayServer:
         listeners: tuple[Listener, ...] = (
             api.events.owners,
             api.changes,
-            api.service.hour,
+            api.service.hour.listener,
             api.events,
             *api.service.pages.indexes,
             api.feed,
@@ -136,13 +136,13 @@ class GatewayServer:
             target=self._server.run, kwargs={"sockets": [listening]}, name="tally-gateway", daemon=True
         )
         self._thread.start()
-        self._api.service.minutes.start()
+        self._api.service.hour.minutes.start()
 
     def stop(self) -> None:
         """Take no more requests, answer those that have come, and end within STOP_SECONDS. Idempotent."""
         for end in self._ends:
             end()
-        self._api.service.minutes.close()
+        self._api.service.hour.minutes.close()
         self._api.feed.close()
         self._api.logs.close()
         if self._server is not None and self._thread is not None:

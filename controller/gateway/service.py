@@ -31,10 +31,10 @@ from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool
-from controller.endpoint.minutes import Minutes
 from controller.endpoint.pages import TaskPages
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
+from controller.gateway.hour_reads import ShownHour
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Forbidden, PolicyVerb, Right, Rights
 from controller.gateway.schedule_reads import ShownSchedules
@@ -45,7 +45,6 @@ from controller.views.absent import why_absent
 from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
-from controller.views.history import HourView, LastHour, hour_of_owners
 from controller.views.pools import all_owners, owners_of, sharing_facts
 from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
@@ -61,8 +60,7 @@ class Service:
         self._calls = calls
         self._standby = standby
         self.pages = TaskPages(standby.reading)
-        self.hour = LastHour(standby.reading, calls.clock.now)
-        self.minutes = Minutes(self.hour, standby.reading, calls.clock.now)
+        self.hour = ShownHour(standby, calls.clock)
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
@@ -193,13 +191,6 @@ class Service:
                 if may(Right.READ, owners.get(claim.task, ""))
             ],
         )
-
-    def history(self, caller: Caller) -> HourView:
-        """The last hour: waits of owners whose tasks the caller may read, and sums to who may read all."""
-        with self._standby.reading() as model:
-            found = self.hour.view(model)
-        owners = caller.rights.readable
-        return found if owners is None else hour_of_owners(found, owners)
 
     def usage(self, caller: Caller, by: str, pool: str, since: str, until: str) -> Usage:
         """What was used, as `Client.usage`; by owner, of the owners that the caller may read.
