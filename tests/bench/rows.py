@@ -10,6 +10,7 @@ from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
 from tests.bench.dependencies import dependencies
 from tests.bench.floor import floor
+from tests.bench.forecasts import forecasts
 from tests.bench.gangs import gangs
 from tests.bench.gateway import gateway
 from tests.bench.growth import growth
@@ -47,6 +48,7 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B17",), dependencies),
     (("B18",), arrays),
     (("B19",), gangs),
+    (("B20",), forecasts),
     (("PEERS",), peers),
 )
 

@@ -37,7 +37,7 @@ class Sizes:
     streams: int  # B13: readers of a gateway's stream
     waits: int  # B13: callers that wait
     owners: int  # B14
-    owned: int  # B14: waiting tasks, of all owners
+    owned: int  # B14, B20: waiting tasks, of all owners
     changed: int  # B15
     waiting: int  # B17, B18, B19
     peers: int  # 0: not run

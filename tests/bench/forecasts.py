@@ -1,0 +1,242 @@
+"""B20: looks ahead: what one costs, how far off those of a recorded run were, and whether a leader is slower
+for them.
+
+The recorded run: tasks of a few kinds, whose run times are drawn anew for each, go through a real replica and
+a real etcd. Its history is then read back from etcd: at many moments it is looked ahead from what was stored
+at that moment, and nothing else, and what is told is compared with what came.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from controller.core.model import codec
+from controller.core.model.lifecycle import WAITING, State
+from controller.core.model.model import Model
+from controller.core.model.op import Op
+from controller.core.model.records import Change
+from controller.core.model.validation import parse_pool, parse_spec
+from controller.dev.cluster import ReplicaProcess
+from controller.store.base import KeyEvent
+from controller.store.records import to_change
+from controller.views.ahead import look
+from tests.bench.measure import MEMORY, Aim, Figure, quantile
+from tests.bench.sizes import Sizes
+from tests.bench.stage import CLOCK, KEYS, PATIENCE_SECONDS, ask, burn, cluster, history, store_on
+
+OWNERS = 20
+LOOK_SECONDS = 2.0  # the aim for 20,000 tasks that wait
+KINDS = {"short": 0.2, "medium": 0.6, "long": 2.0}  # the median run time of each, in seconds
+SPREAD = 0.5  # of the logarithm of a run time: one of three is off by more than 65 %
+MOMENTS = 20
+ASKED_SECONDS = 0.5
+SOON = 1.0  # a wait that is shorter counts as so many seconds
+
+
+def forecasts(sizes: Sizes) -> list[Figure]:
+    """Looks at waiting tasks; the back-test; and a burn-down while a replica is asked again and again."""
+    return [*_looks(sizes), *_back_test(sizes), *_beside(sizes)]
+
+
+# -- what a look costs
+
+
+def _looks(sizes: Sizes) -> list[Figure]:
+    plain, shared = list[float](), list[float]()
+    for turn in range(sizes.repeat):
+        plain.append(_look_seconds(sizes.owned, turn, shared=False))
+        shared.append(_look_seconds(sizes.owned, turn, shared=True))
+    aims = (Aim("median", most=LOOK_SECONDS * sizes.owned / 20_000),)
+    one = Figure(
+        "B20", f"a look at {sizes.owned:,} waiting tasks, to the last one", "s", plain, MEMORY, aims=aims
+    )
+    other = Figure(
+        "B20",
+        f"the same in a pool that {OWNERS} owners share",
+        "s",
+        shared,
+        MEMORY,
+        baseline=one.median,
+        against="by priority, in turns",
+    )
+    return [one, other]
+
+
+def _look_seconds(count: int, seed: int, *, shared: bool) -> float:
+    """As in a forecaster's fork: on a whole model, without the search for cycles."""
+    rng, now = random.Random(seed), 1e9
+    pool = {
+        "name": "default",
+        "capacity": {"cpu": 200, "memory": "400Gi"},
+        **({"sharing": {}} if shared else {}),
+    }
+    changes = [Change("pools", ("default",), codec.encode_pool(parse_pool(pool), Op("x")), 1, 1)]
+    for number in range(count):
+        spec = parse_spec(
+            {
+                "id": f"t{number}",
+                "command": ["true"],
+                "resources": {"cpu": rng.choice([1, 2, 4]), "memory": "1Gi"},
+                "priority": rng.choice([0, 0, 5]),
+                "deadlines": {"run": rng.randint(60, 3600)},
+                "owner": f"o{number % OWNERS}" if shared else "default",
+            }
+        )
+        value = codec.encode_spec(spec, now, Op(f"s{number}"))
+        changes.append(Change("tasks", (spec.id,), value, number + 2, number + 2))
+    model = Model()
+    model.load(changes, count + 2)
+    gc.collect()
+    gc.disable()
+    try:
+        began = CLOCK.boottime()
+        view = look(model, now, lambda: True, horizon_seconds=90 * 86400.0)
+        seconds = CLOCK.boottime() - began
+    finally:
+        gc.enable()
+    assert all(coming.ends_at is not None for coming in view.tasks.values())
+    return seconds
+
+
+# -- the back-test
+
+
+class _Run(NamedTuple):
+    """A run: its changes in the order of etcd's history, and when each task was admitted and had ended."""
+
+    events: list[KeyEvent]
+    admitted: dict[str, float]
+    ended: dict[str, float]
+
+
+def _back_test(sizes: Sizes) -> list[Figure]:
+    starts, ends, told, all_told = list[float](), list[float](), 0, 0
+    run = _recorded(sizes)
+    for model, now in _moments(run):
+        waiting = [name for name, task in model.tasks.items() if task.state in WAITING]
+        view = look(model, now, lambda: True)
+        all_told += len(waiting)
+        for name in waiting:
+            coming, came = view.tasks[name], run.admitted[name]
+            if coming.begins_at is None:
+                continue  # it was said that it is not known
+            told += 1
+            starts.append(_error(coming.begins_at, came, now))
+            if coming.ends_at is not None:
+                ends.append(_error(coming.ends_at, run.ended[name], now))
+    return [
+        Figure("B20", f"back-test of {len(run.admitted):,} tasks: starts, off by", "% of the wait", starts),
+        Figure("B20", "the same, 90th percentile", "% of the wait", [quantile(starts, 0.9)]),
+        Figure("B20", "their ends, off by", "% of the time ahead", ends),
+        Figure("B20", "the same, 90th percentile", "% of the time ahead", [quantile(ends, 0.9)]),
+        Figure(
+            "B20", "of the starts that were asked for, those that were told", "%", [100 * told / all_told]
+        ),
+    ]
+
+
+def _error(told: float, came: float, now: float) -> float:
+    return 100 * abs(told - came) / max(came - now, SOON)
+
+
+def _recorded(sizes: Sizes) -> _Run:
+    """Tasks of three kinds and three owners, submitted at once: some in twos, with priorities."""
+    rng = random.Random(20)
+    tasks = []
+    for number in range(max(20, sizes.owned // 40)):
+        kind = rng.choice(list(KINDS))
+        tasks.append(
+            {
+                "id": f"{kind}-{number}",
+                "command": [kind],
+                "resources": {"cpu": rng.choice([1, 1, 2])},
+                "priority": rng.choice([0, 0, 1]),
+                "owner": rng.choice(["a", "b", "c"]),
+                "env": {"TALLY_NULL_SECONDS": f"{KINDS[kind] * rng.lognormvariate(0, SPREAD):.3f}"},
+            }
+        )
+    pool = {"name": "default", "capacity": {"cpu": 16}, "sharing": {}, "policy": "backfill"}
+    with cluster() as running, running.client() as client, store_on(running.endpoint) as store:
+        client.apply_pool(pool)
+        results = client.submit_many(tasks)
+        assert all(result.accepted for result in results)
+        client.wait([str(task["id"]) for task in tasks], timeout_seconds=PATIENCE_SECONDS)
+        events = list(history(store))
+        views = {str(task["id"]): client.get(str(task["id"])).status for task in tasks}
+    admitted, ended = dict[str, float](), dict[str, float]()
+    for name, status in views.items():
+        assert status is not None
+        assert status.state is State.SUCCEEDED
+        assert status.admitted_at is not None
+        assert status.finished_at is not None
+        admitted[name], ended[name] = status.admitted_at, status.finished_at
+    return _Run(events, admitted, ended)
+
+
+def _moments(run: _Run) -> Iterator[tuple[Model, float]]:
+    """Moments of the run in even steps, and a model of what was stored at each."""
+    first, last = min(run.admitted.values()), max(run.admitted.values())
+    for step in range(MOMENTS):
+        now = first + (last - first) * (step + 0.5) / MOMENTS
+        model, is_over = Model(), False
+        for event in run.events:
+            change = to_change(KEYS, event.key, event.item, event.mod)
+            if change.kind == "states" and change.value is not None:
+                status, _ = codec.decode_status(change.value)
+                times = status.admitted_at, status.started_at, status.finished_at
+                is_over = max(at or 0.0 for at in times) > now
+            if is_over:
+                break
+            model.apply(change)
+            model.advance_revision(change.mod)
+        yield model, now
+
+
+# -- beside a leader
+
+
+def _beside(sizes: Sizes) -> list[Figure]:
+    alone, asked = list[float](), list[float]()
+    with cluster() as running:
+        burn(running, max(10, sizes.burned // 10), "warm")
+        for turn in range(sizes.repeat):
+            alone.append(sizes.burned / burn(running, sizes.burned, f"alone{turn}").seconds)
+            with _asking(running.replicas[0]):
+                asked.append(sizes.burned / burn(running, sizes.burned, f"asked{turn}").seconds)
+    base = Figure("B20", f"burn-down of {sizes.burned:,} tasks, nobody asks", "tasks/s", alone)
+    against = "nobody asks, in turns"
+    return [
+        base,
+        Figure(
+            "B20",
+            "the same while its leader is asked for a forecast each half a second",
+            "tasks/s",
+            asked,
+            baseline=base.median,
+            against=against,
+        ),
+    ]
+
+
+@contextmanager
+def _asking(leader: ReplicaProcess) -> Iterator[None]:
+    """Somebody asks again and again, and once before this begins."""
+    ended = threading.Event()
+
+    def ask_again() -> None:
+        while not ended.wait(ASKED_SECONDS):
+            ask(leader, "/v1/forecast?here")
+
+    ask(leader, "/v1/forecast?here")
+    thread = threading.Thread(target=ask_again, name="bench-forecasts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(60)
