@@ -29,6 +29,7 @@ from controller.views.absent import why_absent
 from controller.views.dependencies import neighbours, parents_of
 from controller.views.forecast import ForecastView
 from controller.views.freshness import Freshness
+from controller.views.history import LastHour
 from controller.views.pools import (
     all_owners,
     all_pools,
@@ -75,6 +76,7 @@ class ReadApi:
     ) -> None:
         self.view = view
         self.feed = feed
+        self.hour = LastHour(view.reading, view.now)
         self._pages = TaskPages(view.reading)
         self.indexes = self._pages.indexes
         self.routes = routes

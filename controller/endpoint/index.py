@@ -9,7 +9,7 @@ moment earlier. A task is thus found by the state that it had; it is shown with 
 request asks for that state, too.
 
 One index is ordered by name, which also gives the orders by pool and by state: it lists their groups one
-after the other. Another one is ordered by submission. An order that no client asks for costs nothing.
+after the other. Each other order has its own. An order that no client asks for costs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from controller.core.model.records import Change, Task
 from controller.endpoint.order import By, Entry, Sort, SortKey
 from controller.views.array_changes import names_of, placed_among
 from controller.views.arrays import is_hidden
-from controller.views.tasks import is_listed, pool_of, state_of, submitted_at
+from controller.views.tasks import (
+    attempt_of,
+    is_listed,
+    owner_of,
+    pool_of,
+    reason_of,
+    state_of,
+    submitted_at,
+)
 
 SCAN = 1000  # tasks that are read before the model is released
 FORGOTTEN = 10_000  # changed tasks (or as many as are indexed) after which the index is rebuilt
@@ -40,11 +48,10 @@ Place = tuple[str, State | None]
 class TaskIndex:
     """See the module's docstring. A Listener; any thread may call `find`."""
 
-    def __init__(
-        self, reading: Callable[[], AbstractContextManager[Model]], *, by_submission: bool = False
-    ) -> None:
+    def __init__(self, reading: Callable[[], AbstractContextManager[Model]], by: By = By.NAME) -> None:
         self._reading = reading
-        self._by_submission = by_submission
+        self._key = _KEYS.get(by)
+        self._by_reason = by is By.REASON
         self._using = threading.Lock()  # taken before the model's lock, never while that is held
         self._groups: dict[Place, SortedList[Entry]] = {}  # guarded by `_using`, as is `_places`
         # Invariant: the group of each task's place contains its entry
@@ -96,7 +103,7 @@ class TaskIndex:
                 ids = dict.fromkeys(model.tasks)
                 self._groups, self._places = {}, {}
             else:
-                ids = placed_among(model, changed)
+                ids = placed_among(model, changed, by_reason=self._by_reason)
         joined: dict[Place, list[Entry]] = {}
         for task_id, stands in self._placed(iter(ids)):
             stood = self._places.pop(task_id, None)
@@ -126,14 +133,22 @@ class TaskIndex:
         # `task.counted` is one tuple that many tasks share, which saves memory.
         known = task.counted if task.array is None else None
         place = known or (pool_of(task), state_of(task))
-        return place, (submitted_at(task) if self._by_submission else 0.0, task.id)
+        return place, (self._key(task) if self._key is not None else 0.0, task.id)
+
+
+_KEYS: dict[By, Callable[[Task], float | str]] = {
+    By.SUBMITTED: submitted_at,
+    By.OWNER: owner_of,
+    By.ATTEMPT: attempt_of,
+    By.REASON: reason_of,
+}
 
 
 def _in_order(
     sort: Sort, sections: Mapping[str | int, Sequence[SortedList[Entry]]], after: SortKey | None, search: str
 ) -> Iterator[SortKey]:
     # within a pool or a state, names always ascend
-    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
+    turned = sort.descending and not sort.by.is_of_sections
     for section in sorted(sections, reverse=sort.descending):
         begins = None
         if after is not None and section == after.section:

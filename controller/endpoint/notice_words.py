@@ -60,8 +60,8 @@ WORDS = {
         _WARNING,
         "Replica {id} is silent",
         "Every replica writes to etcd every few seconds. This one is gone, stopped, or cut off from etcd.",
-        "Check whether its process runs, and read its log. The page drops the replica when its registration"
-        " expires.",
+        "Check whether its process runs, and read its log. When its registration expires, the page"
+        " says that it has ended.",
     ),
     "replica-behind": NoticeWords(
         _WARNING,

@@ -14,8 +14,8 @@ from controller.core.model.lifecycle import State
 
 STATES = (*State, None)  # None, the last: a status that does not parse
 
-Entry = tuple[float, str]
-"""A task in an order: its submission time (0.0 in the order of names) and its id."""
+Entry = tuple[float | str, str]
+"""A task in an order: what it is sorted by (0.0 in the order of names), and its id."""
 
 
 class By(StrEnum):
@@ -25,6 +25,19 @@ class By(StrEnum):
     SUBMITTED = "submitted"
     POOL = "pool"
     STATE = "state"
+    OWNER = "owner"
+    ATTEMPT = "attempt"
+    REASON = "reason"
+
+    @property
+    def is_of_words(self) -> bool:
+        """Whether an entry begins with a word, and not with a number."""
+        return self in (By.OWNER, By.REASON)
+
+    @property
+    def is_of_sections(self) -> bool:
+        """Whether tasks are sorted by groups that an index has anyway, and by name in each."""
+        return self in (By.POOL, By.STATE)
 
 
 class Sort(NamedTuple):
@@ -67,11 +80,15 @@ def parse_token(text: str) -> tuple[Sort, SortKey]:
     """The order and the place of a token. Raises ValueError for an invalid one."""
     try:
         name, section, at, task_id = msgspec.json.decode(
-            bytes.fromhex(text), type=tuple[str, str | int, float, str]
+            bytes.fromhex(text), type=tuple[str, str | int, float | str, str]
         )
     except (ValueError, msgspec.DecodeError):  # also for text that is not JSON
         raise ValueError("expected the `continue` of the previous page, unchanged") from None
     sort = SORTS.get(name)
-    if sort is None or isinstance(section, str) is not (sort.by is By.POOL):
+    if (
+        sort is None
+        or isinstance(section, str) is not (sort.by is By.POOL)
+        or isinstance(at, str) is not sort.by.is_of_words
+    ):
         raise ValueError("expected the `continue` of the previous page, unchanged")
     return sort, SortKey(section, (at, task_id))

@@ -27,9 +27,11 @@ class TaskPages:
 
     def __init__(self, reading: Callable[[], AbstractContextManager[Model]]) -> None:
         self._reading = reading
-        self._by_name = TaskIndex(reading)
-        self._by_submission = TaskIndex(reading, by_submission=True)
-        self.indexes = (self._by_name, self._by_submission)
+        by_name = TaskIndex(reading)
+        self._by = {
+            by: by_name if by.is_of_sections or by is By.NAME else TaskIndex(reading, by) for by in By
+        }
+        self.indexes: tuple[TaskIndex, ...] = tuple(dict.fromkeys(self._by.values()))
 
     def page(
         self,
@@ -65,7 +67,7 @@ class TaskPages:
     ) -> list[tuple[SortKey, T]]:
         """The first matching tasks after `after`, in order. The model is released after every SCAN tasks."""
         pool, states, labels, owner = (wanted[name] for name in ("pool", "state", "label", "owner"))
-        index = self._by_submission if sort.by is By.SUBMITTED else self._by_name
+        index = self._by[sort.by]
         # a word that is no state, such as on-hold, is of tasks in several states
         indexed = states if states is None or states <= frozenset(State) else None
         is_exact = not labels and not owner and may is None and indexed == states

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from controller.views.freshness import Freshness
 from controller.views.replica import Facts
-from controller.views.replicas import ReplicaFacts
+from controller.views.replicas import Registered, ReplicaFacts, lenient
 
 LEADING_PHASES = ("taking-over", "leading")
 
@@ -38,6 +38,38 @@ class ReplicaSummary(Struct, frozen=True, kw_only=True):
     engine_age_seconds: float | None
     engine_freshness: Freshness | None
     engine_problem: str  # why it does not campaign: its engine is not the recorded one; "" if it does
+
+
+class EndedReplica(Struct, frozen=True, kw_only=True):
+    """A replica whose registration has ended, as it last described itself `heard_seconds` ago.
+
+    `ended_seconds`: since its end was seen. `led`: its last word was that it led.
+    """
+
+    id: str
+    led: bool
+    heard_seconds: float
+    ended_seconds: float
+    version: str
+    host: str
+
+
+def ended_replicas(facts: Facts) -> list[EndedReplica]:
+    """The last replicas that have ended, the newest first."""
+    found = []
+    for each in facts.ended:
+        told = lenient(Registered, dict(each.record))
+        found.append(
+            EndedReplica(
+                id=each.name,
+                led=told.phase in LEADING_PHASES,
+                heard_seconds=round(max(0.0, facts.boottime - each.heard_at), 1),
+                ended_seconds=round(max(0.0, facts.boottime - each.ended_at), 1),
+                version=told.version,
+                host=told.host,
+            )
+        )
+    return found
 
 
 def replica_summaries(replicas: Sequence[ReplicaFacts], facts: Facts) -> list[ReplicaSummary]:

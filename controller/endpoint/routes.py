@@ -12,6 +12,7 @@ from controller.endpoint import (
     array_documents,
     documents,
     forecasts,
+    minutes,
     query,
     schedule_documents,
     sharing_documents,
@@ -22,6 +23,7 @@ from controller.endpoint.route import Ask, Route
 from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
 from controller.views.forecast import ForecastView
+from controller.views.history import HourView
 from controller.views.schedules import ScheduleView
 
 _TEXT = "text/plain; charset=utf-8"
@@ -184,6 +186,15 @@ ROUTES: tuple[Route, ...] = (
             _UNAVAILABLE: "No look ahead was possible now.",
         },
         in_loop=True,
+        reads_model=True,
+    ),
+    Route(
+        "/v1/history",
+        "getHistory",
+        "What this replica has seen in the last hour, by pools and minutes: the queue, what began, what"
+        " ended, and how long owners waited. It is kept in memory, and begins anew with the replica.",
+        minutes.history,
+        answer=HourView,
         reads_model=True,
     ),
     Route("/v1/pools", "listPools", "All pools.", ReadApi.pools, answer=documents.PoolList, reads_model=True),

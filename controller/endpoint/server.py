@@ -36,13 +36,14 @@ from controller.endpoint.connections import (
     Door,
     StatusProtocol,
 )
+from controller.endpoint.minutes import Minutes
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.route import Ask, Route
 from controller.endpoint.routes import ASSETS, ROUTES
 from controller.endpoint.stream import Feed
 from controller.errors import TallyError
-from controller.views.replica import Facts, ReadableReplica
+from controller.views.replica import Facts, Listener, ReadableReplica
 
 MAX_WAITING = 128  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 5
@@ -78,6 +79,7 @@ class StatusServer:
         self._address = (host, port)
         self._feed = Feed()
         self._api = ReadApi(view, self._feed, ROUTES, exposition, kept_log, look)
+        self._minutes = Minutes(self._api.hour, view.reading, view.now)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Callable[[], None]] = []
@@ -102,9 +104,8 @@ class StatusServer:
                 "the status endpoint's token crosses the network in clear text: set status_cert_file",
                 url=self.url,
             )
-        self._subscriptions = [
-            self._view.subscribe(listener) for listener in (self._feed, *self._api.indexes)
-        ]
+        listeners: tuple[Listener, ...] = (self._feed, self._api.hour, *self._api.indexes)
+        self._subscriptions = [self._view.subscribe(listener) for listener in listeners]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application(self._api, self._access, checks_host=alone and not self._access.asks),
@@ -125,11 +126,13 @@ class StatusServer:
             target=self._server.run, kwargs={"sockets": [listening]}, name="tally-status", daemon=True
         )
         self._thread.start()
+        self._minutes.start()
 
     def stop(self) -> None:
         """End all streams, all connections and the thread within STOP_SECONDS. Idempotent."""
         for end in self._subscriptions:
             end()
+        self._minutes.close()
         self._feed.close()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True

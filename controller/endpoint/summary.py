@@ -9,7 +9,12 @@ from controller.core.model.model import Model
 from controller.core.model.resources import format_quantity
 from controller.endpoint.diagnosis import Known, Notice, diagnose
 from controller.endpoint.notice_words import Severity
-from controller.endpoint.replicas import ReplicaSummary, replica_summaries
+from controller.endpoint.replicas import (
+    EndedReplica,
+    ReplicaSummary,
+    ended_replicas,
+    replica_summaries,
+)
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.gateways import GatewayView, gateway_views
@@ -105,6 +110,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     notices: list[Notice]
     leader: LeaderSummary
     replicas: list[ReplicaSummary]
+    ended: list[EndedReplica]  # replicas of the last hour, at most 10, the newest first
     gateways: list[GatewayView]  # the first MAX_GATEWAYS, by id
     notifier: NotifierSummary
     schedules: list[ScheduleSummary]  # the first MAX_SCHEDULES, by name
@@ -177,6 +183,7 @@ def summarize(
         notices=notices,
         leader=leader,
         replicas=replicas,
+        ended=ended_replicas(facts),
         gateways=gateways,
         notifier=notifier,
         schedules=schedules,

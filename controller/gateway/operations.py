@@ -31,6 +31,7 @@ from controller.gateway.operation import JSON, CallerRequest, Operation
 from controller.gateway.schedules import SCHEDULE_OPERATIONS
 from controller.views.array_runs import MemberRuns
 from controller.views.dependencies import NeighboursView
+from controller.views.history import HourView
 from controller.views.usage import Usage
 
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
@@ -359,6 +360,14 @@ OPERATIONS: tuple[Operation, ...] = (
         Usage,
         parameters.USAGE,
         problems=_FORBIDDEN,
+    ),
+    _get(
+        "/v1/history",
+        "getHistory",
+        "What this gateway has seen in the last hour, by pools: how long owners waited whose tasks the caller"
+        " may read; and the queue, what began and what ended, for who may read the tasks of all owners.",
+        reads.history,
+        HourView,
     ),
     *SCHEDULE_OPERATIONS,
     *FORECAST_OPERATIONS,

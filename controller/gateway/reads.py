@@ -120,6 +120,11 @@ def owners(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer({"items": codec.to_builtins(found)})
 
 
+def history(api: GatewayApi, ask: CallerRequest) -> Response:
+    """What happened in the last hour."""
+    return answer(api.service.hour.to(ask.caller))
+
+
 def usage(api: GatewayApi, ask: CallerRequest) -> Response:
     """What was used."""
     values = ask.values

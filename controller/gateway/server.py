@@ -43,6 +43,7 @@ from controller.gateway.session_calls import SESSION, SET_COOKIE
 from controller.gateway.sessions import BrowserSession, SentCookie, ending_header, sent_cookie
 from controller.gateway.sign_in import SignIn
 from controller.runtime.standby import Standby
+from controller.views.replica import Listener
 
 # also to a caller to whom no rule gives anything
 OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")
@@ -95,9 +96,10 @@ class GatewayServer:
             )
         # who hears of a revision finds its changes, and who hears of a change whose task it is
         api = self._api
-        listeners = (
+        listeners: tuple[Listener, ...] = (
             api.events.owners,
             api.changes,
+            api.service.hour.listener,
             api.events,
             *api.service.pages.indexes,
             api.feed,
@@ -134,11 +136,13 @@ class GatewayServer:
             target=self._server.run, kwargs={"sockets": [listening]}, name="tally-gateway", daemon=True
         )
         self._thread.start()
+        self._api.service.hour.minutes.start()
 
     def stop(self) -> None:
         """Take no more requests, answer those that have come, and end within STOP_SECONDS. Idempotent."""
         for end in self._ends:
             end()
+        self._api.service.hour.minutes.close()
         self._api.feed.close()
         self._api.logs.close()
         if self._server is not None and self._thread is not None:

@@ -34,6 +34,7 @@ from controller.core.model.task import Pool
 from controller.endpoint.pages import TaskPages
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
+from controller.gateway.hour_reads import ShownHour
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Forbidden, PolicyVerb, Right, Rights
 from controller.gateway.schedule_reads import ShownSchedules
@@ -59,6 +60,7 @@ class Service:
         self._calls = calls
         self._standby = standby
         self.pages = TaskPages(standby.reading)
+        self.hour = ShownHour(standby, calls.clock)
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds

@@ -1,21 +1,26 @@
-"""What a replica registers every few seconds, and when each replica was last heard from, by our clock."""
+"""What a replica registers every few seconds, and when each replica was last heard from, by our clock.
+
+Of those whose registrations have ended, the last ones are kept for people: in memory, for an hour.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
 from controller.core.model.records import Change, decode_or_empty, number_in
 from controller.core.model.shares import APART_MS
-from controller.views.replica import Facts
+from controller.views.replica import EndedRegistration, Facts
 from controller.views.words import at, span
 
 APART_SECONDS = APART_MS / 1000  # from the others' clocks: such a replica does not lead
 NEVER_SET = 1_600_000_000.0  # seconds since the epoch: a clock that shows less does not know what year it is
 SILENT_SECONDS = 60.0  # a registration that is not renewed for so long tells no time
+MAX_ENDED = 10
+ENDED_SECONDS = 3600.0  # for which an ended one is kept
 CANDIDACY = "engine-identity", "clock"  # checks that tell why a replica does not campaign
 
 
@@ -50,19 +55,28 @@ def describe(facts: Facts, now: float) -> dict[str, Any]:
     return described
 
 
+class _Heard(NamedTuple):
+    """A registration: its mod revision, when it came, and what it says."""
+
+    mod: int
+    at: float
+    change: Change
+
+
 class Registrations:
-    """A Listener; see the module's docstring. `ages` is for any thread."""
+    """A Listener; see the module's docstring. `ages` and `ended` are for any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # name → the registration's mod revision, and when it came
-        self._heard: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, _Heard] = {}  # by name
+        self._ended: dict[str, EndedRegistration] = {}  # by name, the oldest first
         self._reloaded_at = clock.boottime()
 
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # whatever it is
         """See Listener.
 
-        A load may bring old registrations: one counts as heard now only if it was not known before.
+        A load may bring old registrations: one counts as heard now only if it was not known before. One that
+        it does not bring has ended meanwhile.
         """
         self._reloaded_at = self._clock.boottime()
 
@@ -70,19 +84,38 @@ class Registrations:
         """See Listener."""
         for change in changes:
             if change.kind == "replicas":
-                if change.value is None:
-                    self._heard.pop(change.names[0], None)
-                else:
-                    self._heard[change.names[0]] = (change.mod, self._clock.boottime())
+                name, now = change.names[0], self._clock.boottime()
+                self._ended.pop(name, None)
+                known = self._heard.pop(name, None)
+                if change.value is not None:
+                    self._heard[name] = _Heard(change.mod, now, change)
+                else:  # of one that was loaded, and never heard since, no more is known
+                    record = decode_or_empty(known.change) if known is not None else {}
+                    heard_at = known.at if known is not None else self._reloaded_at
+                    ended = EndedRegistration(name, record, heard_at, now)
+                    self._ended = dict([*self._ended.items(), (name, ended)][-MAX_ENDED:])
 
     def ages(self, registered: Mapping[str, Change]) -> dict[str, float]:
         """Seconds since each of the registered replicas was heard from, by name."""
         now = self._clock.boottime()
         ages = {}
         for name, change in dict(registered).items():  # a copy: the model may change meanwhile
-            mod, at = self._heard.get(name, (0, 0.0))
-            ages[name] = max(0.0, now - (at if mod == change.mod else self._reloaded_at))
+            heard = self._heard.get(name)
+            at = heard.at if heard is not None and heard.mod == change.mod else self._reloaded_at
+            ages[name] = max(0.0, now - at)
         return ages
+
+    def ended(self, registered: Mapping[str, Change]) -> tuple[EndedRegistration, ...]:
+        """Those that have ended within the hour, and are not registered again; the newest first."""
+        now, loaded = self._clock.boottime(), self._reloaded_at
+        missed = [
+            EndedRegistration(name, decode_or_empty(heard.change), heard.at, loaded)
+            for name, heard in list(self._heard.items())
+            if name not in registered and heard.at < loaded
+        ]
+        known = [each for each in list(self._ended.values()) if each.name not in registered]
+        found = sorted((*missed, *known), key=lambda each: each.ended_at, reverse=True)
+        return tuple(each for each in found if now - each.ended_at < ENDED_SECONDS)[:MAX_ENDED]
 
     def clock_problem(self, model: Model, own: str, *, leads: bool) -> str:
         """Why this replica must not lead by its clock; "" if it may. `own` is its instance.

@@ -278,6 +278,7 @@ class Replica:
             boottime=now,
             engine_age_seconds=engine_age,
             replica_ages=self._registrations.ages(model.replicas),
+            ended=self._registrations.ended(model.replicas),
             rule=self._rule,
             verdict=self._audits.verdict,
         )

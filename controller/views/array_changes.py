@@ -42,8 +42,11 @@ def named_among(changed: Collection[str], wanted: Collection[str]) -> set[str]:
     return found
 
 
-def placed_among(model: Model, changed: Iterable[str]) -> dict[str, None]:
-    """The tasks that lists may have elsewhere: with the spec of an array comes or goes what they hide."""
+def placed_among(model: Model, changed: Iterable[str], *, by_reason: bool = False) -> dict[str, None]:
+    """The tasks that lists may have elsewhere: with the spec of an array comes or goes what they hide.
+
+    `by_reason`: lists that are sorted by it, which a task has also from those that it waits for.
+    """
     found: dict[str, None] = {}
     for name in changed:
         task_id, _, part = name.partition("/")
@@ -51,6 +54,8 @@ def placed_among(model: Model, changed: Iterable[str]) -> dict[str, None]:
         array = model.arrays.of(task_id) if not part else None
         if array is not None:
             found |= dict.fromkeys(member.id for member in array.members.values())
+        if by_reason:
+            found |= dict.fromkeys(model.dependencies.children(task_id))
     return found
 
 

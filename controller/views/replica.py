@@ -41,6 +41,19 @@ class AuditResult(NamedTuple):
         return cls(report["at"], made, report["revision"], wrong, len(report["findings"]) - wrong)
 
 
+class EndedRegistration(NamedTuple):
+    """A replica whose registration has ended: its lease has expired, or it has left.
+
+    `record` is what it wrote last, `heard_at` when that came, and `ended_at` when its end was seen: by our
+    boottime.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    heard_at: float
+    ended_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a replica says of itself at one moment. Times are seconds; revisions are the store's."""
@@ -66,6 +79,7 @@ class Facts:
     engine_age_seconds: float | None = None
     # name → since its registration was renewed
     replica_ages: Mapping[str, float] = field(default_factory=dict)
+    ended: tuple[EndedRegistration, ...] = ()  # the last ones, the newest first
     rule: Rule = RULE  # how old shown data may be
     verdict: AuditResult | None = None  # of the last audit that this replica made
 

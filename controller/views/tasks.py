@@ -111,6 +111,23 @@ def owner_of(task: Task) -> str:
     return record.owner if record is not None else DEFAULT_OWNER
 
 
+def attempt_of(task: Task) -> int:
+    """The number of its last attempt; 0 if there was none, or its status cannot be read."""
+    status = _status(task)
+    return status.attempt if status is not None else 0
+
+
+def reason_of(task: Task) -> str:
+    """As `TaskFacts.reason`, of a task that is listed."""
+    status = _status(task)
+    if status is not None and status.is_on_hold:
+        return ON_HOLD
+    gate = task.gate if not task.frozen & {"tasks", "states"} else None
+    if gate is not None and gate.unfinished:
+        return WAITS_FOR_TASKS
+    return status.reason if status is not None else ""
+
+
 def submitted_at(task: Task) -> float:
     """When it was submitted, by its readable records; 0 if they do not say."""
     status = _status(task)

@@ -123,6 +123,7 @@ NO_COPY_KEPT = {
         "notifier/courier.py::Courier._workers",
         "gateway/sessions.py::Sessions._own",
         "gateway/sign_in.py::SignIn._providers",
+        "endpoint/pages.py::TaskPages._by",
         "endpoint/server.py::StatusServer._server",
         "endpoint/server.py::StatusServer._subscriptions",
         "endpoint/server.py::StatusServer.url",

@@ -20,7 +20,7 @@ from controller.core.model.task import Pool, Spec, Status, Step
 from controller.errors import TallyError
 from controller.views.ahead import look
 from controller.views.forecast import ForecastView
-from controller.views.replica import AuditResult, Check, Facts, Listener
+from controller.views.replica import AuditResult, Check, EndedRegistration, Facts, Listener
 
 
 class ModelView:
@@ -46,6 +46,7 @@ class ModelView:
         self.time = 1000.0
         self.ahead = 0.0  # of the wall clock
         self.ages: dict[str, float] = {}  # of registrations
+        self.ended: tuple[EndedRegistration, ...] = ()
         self.written: list[Change] = []
         self.no_look: TallyError | None = None  # why there is no look ahead
 
@@ -67,6 +68,7 @@ class ModelView:
             boottime=self.time,
             engine_age_seconds=self.engine_age,
             replica_ages=self.ages,
+            ended=self.ended,
             verdict=self.verdict,
         )
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from controller.core.model import codec
+from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
 from controller.core.model.op import Op
+from controller.core.model.records import Task
 from controller.core.model.task import Spec
 from controller.endpoint import index
 from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Sort, SortKey
-from controller.views.tasks import is_listed, pool_of, submitted_at
+from controller.views.tasks import is_listed, pool_of, task_facts
 from tests.endpoint.model_view import ModelView, status_value
+
+KEYS: dict[By, Callable[[Model, Task], float | str]] = {
+    By.SUBMITTED: lambda model, task: task_facts(model, task).submitted_at,
+    By.OWNER: lambda model, task: task_facts(model, task).owner,
+    By.ATTEMPT: lambda model, task: task_facts(model, task).attempt,
+    By.REASON: lambda model, task: task_facts(model, task).reason,
+}
+"""What is shown of a task in that column."""
 
 
 def expected(
@@ -31,13 +43,13 @@ def expected(
     found = [
         SortKey(sort.section(pool_of(task), None if "states" in task.frozen else task.state), entry)
         for task in view.model.tasks.values()
-        for entry in [(submitted_at(task) if sort.by is By.SUBMITTED else 0.0, task.id)]
+        for entry in [(KEYS[sort.by](view.model, task) if sort.by in KEYS else 0.0, task.id)]
         if search in task.id
         and is_listed(task)
         and (pool is None or pool_of(task) == pool)
         and (states is None or ("states" not in task.frozen and task.state in states))
     ]
-    turned = sort.descending and sort.by in (By.NAME, By.SUBMITTED)
+    turned = sort.descending and sort.by not in (By.POOL, By.STATE)
     found.sort(key=lambda position: position.entry, reverse=turned)
     found.sort(key=lambda position: position.section, reverse=sort.descending)
     if after is None:
@@ -59,9 +71,15 @@ def change(view: ModelView, drawn: random.Random) -> None:
     elif kind == 2:
         view.write(("requests", (name, "cancel"), drawn.choice([b'{"kind":"cancel"}', None])))
     elif kind == 3:
-        view.submit(name, pool=pool, at=float(drawn.randrange(900, 920)))
+        parents = [f"{drawn.choice('abc')}{drawn.randrange(30):02}"] if drawn.random() < 0.3 else []
+        after = tuple(Dependency(task=parent) for parent in parents if parent != name)
+        owner = drawn.choice(["default", "film", "vision"])
+        view.submit(name, pool=pool, at=float(drawn.randrange(900, 920)), owner=owner, after=after)
     else:
-        view.write(("states", (name,), status_value(drawn.choice(list(State)), pool=pool)))
+        state, reason = drawn.choice(list(State)), drawn.choice(["", "Error", "Completed"])
+        fields = {"owner": drawn.choice(["default", "vision"]), "attempt": drawn.randrange(1, 4)}
+        fields["on_hold"] = drawn.random() < 0.2
+        view.write(("states", (name,), status_value(state, pool=pool, reason=reason, **fields)))
 
 
 @pytest.mark.parametrize("forgotten", [3, 10_000])
@@ -76,7 +94,7 @@ def test_what_is_found_is_what_looking_at_every_task_finds(
     monkeypatch.setattr(index, "FORGOTTEN", forgotten)
     monkeypatch.setattr(index, "SCAN", 7)
     drawn, view = random.Random(seed), ModelView()
-    tasks = TaskIndex(view.reading, by_submission=sort.by is By.SUBMITTED)
+    tasks = TaskIndex(view.reading, sort.by)
     view.subscribe(tasks)
     after: SortKey | None = None
     for _ in range(60):

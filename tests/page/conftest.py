@@ -29,7 +29,7 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(scene: Scene, port: int = 0) -> StatusServer:
-            server = StatusServer(scene, "127.0.0.1", port, kept_log=scene.kept_log)
+            server = StatusServer(scene, "127.0.0.1", port, kept_log=scene.kept_log, look=scene.look)
             server.start()
             stack.callback(server.stop)
             return server

@@ -5,8 +5,11 @@ tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import Event, State
@@ -16,7 +19,9 @@ from controller.core.model.resources import Vector
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing
 from controller.core.model.task import Pool, Spec, Status, Step
+from controller.errors import TallyError
 from controller.runtime import checks
+from controller.views.forecast import ComingView, CourseView, ErrorView, ForecastView
 from controller.views.freshness import RULE
 from controller.views.replica import Check
 from tests.endpoint.model_view import ModelView
@@ -93,7 +98,20 @@ class Scene(ModelView):
         super().__init__()
         self.time = NOW
         self.leader = LEADER
+        self.foreseen: ForecastView | TallyError = TallyError("nobody looks ahead for a scene")
+        self.may_look = threading.Event()  # until then, a look ahead takes its time
+        self.may_look.set()
+        self.looks: list[tuple[str, ...]] = []
         self.report = {"verdict": "ok", "findings": [], "at": NOW - 20, "revision": 1}
+
+    def look(self, tasks: Sequence[str], _: int) -> ForecastView:
+        """What is told of these tasks, as `controller.forecaster` would."""
+        self.looks.append(tuple(tasks))
+        self.may_look.wait(30.0)
+        if isinstance(self.foreseen, TallyError):
+            raise self.foreseen
+        known = {name: self.foreseen.tasks[name] for name in tasks if name in self.foreseen.tasks}
+        return msgspec.structs.replace(self.foreseen, tasks=known)
 
     def register(self, leader: str | None = LEADER, **of_leader: Any) -> None:
         """Three replicas, of which `leader` (None: nobody) leads."""
@@ -258,6 +276,45 @@ def shared(owners: int = 3) -> Scene:
     return scene
 
 
+def ahead() -> Scene:
+    """The pool `gpu` of `busy` is full for two hours, then for three with what waits; half is guaranteed."""
+    scene = busy()
+    hours = [NOW + 3600 * n for n in range(7)]
+    gpu = "nvidia.com/gpu"
+    course = CourseView(
+        at=hours,
+        running={gpu: [4, 4, 0, 0, 0, 0, 0], "cpu": [4000, 4000, 0, 0, 0, 0, 0]},
+        planned={gpu: [0, 0, 4, 4, 3, 0, 0], "cpu": [0, 0, 4000, 4000, 3000, 0, 0]},
+        waiting=[7, 7, 3, 3, 0, 0, 0],
+        capacity={gpu: 4, "cpu": 8000},
+        guaranteed={gpu: 2},
+    )
+    coming = {
+        "train-4": ComingView(
+            id="train-4",
+            pool="gpu",
+            has_begun=False,
+            begins_at=NOW + 7200,
+            ends_at=NOW + 10_800,
+            before={"command": 4},
+            by="command",
+            runs=3,
+        ),
+        "train-5": ComingView(id="train-5", pool="gpu", has_begun=False),
+    }
+    scene.foreseen = ForecastView(
+        revision=scene.model.revision,
+        now=NOW,
+        until=NOW + 7 * 86400,
+        is_whole=True,
+        tasks=coming,
+        endless={"default": ["render-000", "render-001"]},
+        error=ErrorView(median=0.08, p90=0.5, of=40),
+        pools={"gpu": course},
+    )
+    return scene
+
+
 def failing() -> Scene:
     """Nobody leads, attempts are lost, a ledger is wrong, records are damaged, a pool is gone, and etcd is
     silent.
@@ -343,4 +400,4 @@ def large(tasks: int = 100_000) -> Scene:
     return scene
 
 
-SCENES = {"empty": empty, "busy": busy, "failing": failing, "large": large}
+SCENES = {"empty": empty, "busy": busy, "failing": failing, "large": large, "ahead": ahead}

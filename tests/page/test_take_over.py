@@ -32,6 +32,9 @@ def test_the_new_leader_appears_on_a_followers_page(
         browser.wait(lambda: len(browser.texts("#replicas li")) == 2, "both replicas")
         kill(leader)
         browser.wait(lambda: browser.text("#leader") == follower.name, "the new leader", timeout=60.0)
+        browser.wait(lambda: browser.texts("#ended strong") == [leader.name], "its end", timeout=60.0)
+        assert "last heard from" in browser.text("#ended li")
+        assert len(browser.texts("#replicas li")) == 1
         browser.wait(
             lambda: f"{follower.name} was elected" in browser.text("#activity"),
             "its election among the changes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.core.model.records import Change
-from controller.runtime.registrations import Registrations, describe
+from controller.runtime.registrations import ENDED_SECONDS, MAX_ENDED, Registrations, describe
 from controller.views.replica import Check, Facts
 from tests.support.bench import HandClock
 
@@ -54,3 +54,46 @@ def test_only_the_leader_speaks_of_the_engine() -> None:
     }
     follower = Facts("a", "test", "follower", "following", 0, 3, 12, 0.0, "b", "null", (), ready[:1])
     assert "engine_answers" not in describe(follower, 99.5)
+
+
+def test_who_has_ended_is_kept_for_an_hour_with_its_last_word() -> None:
+    """Whoever is registered again has not ended; only the last ones are kept."""
+    clock = HandClock()
+    registrations = Registrations(clock)
+    registrations.changed([change("a", 5), change("b", 6)], 6)
+    clock.move(7.0)
+    registrations.changed([change("a", 8, gone=True)], 8)
+    (ended,) = registrations.ended({"b": change("b", 6)})
+    assert (ended.name, ended.record) == ("a", {"at": 1e12})
+    assert ended.ended_at - ended.heard_at == 7.0
+    registrations.changed([change("a", 9)], 9)
+    assert registrations.ended({"a": change("a", 9), "b": change("b", 6)}) == ()
+    registrations.changed([change("a", 10, gone=True)], 10)
+    assert [each.name for each in registrations.ended({"b": change("b", 6)})] == ["a"]
+    clock.move(ENDED_SECONDS)
+    assert registrations.ended({"b": change("b", 6)}) == ()
+    for n in range(MAX_ENDED + 3):
+        registrations.changed([change(f"r{n}", 20 + n), change(f"r{n}", 21 + n, gone=True)], 21 + n)
+        clock.move(1.0)
+    names = [each.name for each in registrations.ended({"b": change("b", 6)})]
+    assert names == [f"r{n}" for n in reversed(range(3, MAX_ENDED + 3))]
+
+
+def test_who_ended_while_the_model_was_loaded_again_has_ended() -> None:
+    clock = HandClock()
+    registrations = Registrations(clock)
+    registrations.changed([change("a", 5), change("b", 6)], 6)
+    clock.move(20.0)
+    registrations.reloaded(30)
+    (ended,) = registrations.ended({"b": change("b", 6)})
+    assert (ended.name, ended.ended_at - ended.heard_at) == ("a", 20.0)
+
+
+def test_who_was_loaded_and_never_heard_of_has_ended_too() -> None:
+    clock = HandClock()
+    registrations = Registrations(clock)
+    registrations.reloaded(30)
+    clock.move(3.0)
+    registrations.changed([change("a", 31, gone=True)], 31)
+    (ended,) = registrations.ended({})
+    assert (ended.name, ended.record, ended.ended_at - ended.heard_at) == ("a", {}, 3.0)

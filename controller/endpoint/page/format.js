@@ -4,6 +4,10 @@ const numbers = new Intl.NumberFormat("en");
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
 
+const minuteTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const dayMinute = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+const BINARY = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
 let skew = 0; // seconds by which the replica's clock is ahead of ours
 
 /** The states, in the lifecycle's order, and what each means. */
@@ -53,6 +57,22 @@ export function span(seconds) {
 }
 
 export function clock(at) { return clockTime.format(new Date(at * 1000)); }
+
+/** The time to the minute, with the day if it is another one than today. */
+export function hourAndMinute(at) {
+  const date = new Date(at * 1000);
+  const isToday = date.toDateString() === new Date(now() * 1000).toDateString();
+  return Math.abs(at - now()) > 6 * 86400 ? dateAndTime(at) : (isToday ? minuteTime : dayMinute).format(date);
+}
+
+/** An amount of a resource (milli-cpu, bytes, counts), short, as people write it. */
+export function amountText(resource, amount) {
+  const short = (number) => numbers.format(Number(number.toPrecision(number >= 1000 ? 4 : 3)));
+  if (resource === "cpu") return short(amount / 1000);
+  if (resource !== "memory" && resource !== "ephemeral-storage" && !resource.startsWith("hugepages-")) return count(amount);
+  const power = amount ? Math.min(BINARY.length - 1, Math.floor(Math.log2(amount) / 10)) : 0;
+  return `${short(amount / 1024 ** power)}${BINARY[power]}`;
+}
 
 export function dateAndTime(at) { return dayTime.format(new Date(at * 1000)); }
 

@@ -6,8 +6,8 @@ const RETRY_MILLISECONDS = 2000;
 const ANSWER_MILLISECONDS = 10000;
 
 /** The JSON document at `path`. Throws Error with the problem's words. */
-export async function ask(path) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(ANSWER_MILLISECONDS), headers: { Accept: "application/json" } });
+export async function ask(path, milliseconds = ANSWER_MILLISECONDS) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(milliseconds), headers: { Accept: "application/json" } });
   const document = await answer.json();
   if (!answer.ok) {
     const error = new Error(document.detail ?? `HTTP ${answer.status}`);

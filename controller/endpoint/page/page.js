@@ -1,10 +1,10 @@
 // The live page of one replica: what is wrong, who leads, pools, replicas, tasks. See live.js for how it stays current.
 
 import { Address } from "/static/address.js";
-import {
-  MEANINGS, ago, badge, clock, count, dateAndTime, el, now, plural, prose, quantities, replicaLink, setChildren, setNow, setText, shareText, span, worst,
-} from "/static/format.js";
+import { Ahead, Beside } from "/static/ahead.js";
+import { ago, badge, clock, count, dateAndTime, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span, worst } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
+import { Pools, stateCounts } from "/static/pools.js";
 import { showSchedules } from "/static/schedules.js";
 import { TaskDialog } from "/static/task.js";
 import { Tasks } from "/static/tasks.js";
@@ -12,11 +12,6 @@ import { Tasks } from "/static/tasks.js";
 const ACTIVITY = 12;
 const AUDIT_SECONDS = 300; // how old a verdict may be before the page asks for another by itself
 const AUDITED_TASKS = 20000; // an audit of more tasks than this costs the replica much: only on request
-const USES = {
-  Used: "Resource-hours since the beginning.",
-  Lost: "Of what was used: while attempts were lost.",
-  Stopping: "Of what was used: while attempts were being stopped.",
-};
 const $ = (id) => document.getElementById(id);
 const VERDICTS = {
   ok: ["All is well", "Tasks are admitted, observed and recorded."],
@@ -32,8 +27,11 @@ let freshness = "dead"; // of all that is shown; see showAge
 let auditing = false;
 let auditTriedAt = 0;
 
-const tasks = new Tasks(() => { address.write(); live.soon(); });
-const dialog = new TaskDialog(() => address.write());
+const ahead = new Ahead(() => showAhead());
+const hour = new Beside(() => ask("/v1/history"), () => showAhead());
+const pools = new Pools();
+const tasks = new Tasks(() => { address.write(); live.soon(); }, { ahead });
+const dialog = new TaskDialog(() => address.write(), { ahead });
 const address = new Address(tasks, dialog, () => live.soon());
 const live = new Live(refresh, heard, showAge);
 
@@ -52,11 +50,23 @@ function show(summary) {
   showHealth(summary);
   showWork(summary);
   showAudit(summary);
-  showPools(summary);
+  pools.show(summary);
   showAccess(summary);
   showSchedules(summary.schedules, summary.schedules_total);
   tasks.summarize(summary);
+  showAhead();
   showAge(); // and everything that looks different when it is old
+  ahead.refresh(["Created", "Pending", "Running", "WaitingRetry"].some((state) => summary.tasks[state]), tasks.rows, dialog.task);
+  hour.refresh();
+}
+
+/** What is asked for beside all else: what is to come, and the last hour. */
+function showAhead() {
+  pools.showAround(ahead.forecast, hour.document);
+  const note = ahead.note();
+  setChildren($("ahead-note"), note.map((part) => (part instanceof Node ? part.dateTime : part)), () => note);
+  tasks.showComing();
+  dialog.redraw();
 }
 
 function showHealth(summary) {
@@ -109,11 +119,6 @@ function showEngine(summary) {
 /** How old a replica's registration is, and how old this page's knowledge of it is: the worse counts. */
 function rowFreshness(replica) { return worst(replica.freshness, freshness); }
 
-/** Numbers of tasks by state, under the states' own names. */
-function stateCounts(tasks, states) {
-  return states.flatMap((state, index) => [index ? " · " : "", el("span", { title: MEANINGS[state] }, `${count(tasks[state] ?? 0)} ${state}`)]);
-}
-
 function showWork(summary) {
   const { tasks, stopping, lost } = summary;
   setChildren($("work"), tasks.Running, () => stateCounts(tasks, ["Running"]));
@@ -156,59 +161,6 @@ async function runAudit() {
   live.soon();
 }
 
-function showPools(summary) {
-  $("pools-empty").hidden = summary.pools.length > 0;
-  $("pools-more").hidden = summary.pools_total <= summary.pools.length;
-  setText($("pools-more"), `${count(summary.pools_total - summary.pools.length)} more: tally get pools`);
-  setChildren($("pools"), summary.pools, () => summary.pools.map((pool) => el("div", { class: "pool" },
-    el("div", { class: "pool-head" }, el("strong", {}, pool.name), el("span", { class: "muted" }, ...poolNote(pool))),
-    ...pool.resources.map(resourceBar), pool.owners.length ? ownersTable(pool) : "")));
-}
-
-/** The owners of a pool with `sharing`. The bar is an owner's part of the resource of which it holds most. */
-function ownersTable(pool) {
-  const more = pool.owners_total - pool.owners.length;
-  return el("div", { class: "owners" }, el("table", { "aria-label": `Owners of ${pool.name}` },
-    el("thead", {}, el("tr", {}, ...["Owner", "Held", "Guarantee", "Limit"].map((name) => el("th", { scope: "col" }, name)),
-      ...["Share", "Waiting"].map((name) => el("th", { scope: "col", class: "number" }, name)),
-      ...["Used", "Lost", "Stopping"].map((name) => el("th", { scope: "col", title: USES[name] }, name)))),
-    el("tbody", {}, ...pool.owners.map((owner) => el("tr", {},
-      el("th", { scope: "row" }, owner.name),
-      el("td", {}, quantities(owner.held) || "nothing", meter(`${owner.name} holds`, owner.part_held, 1, quantities(owner.held) || "nothing")),
-      el("td", {}, quantities(owner.guarantee)), el("td", {}, quantities(owner.limit)),
-      el("td", { class: "number" }, shareText(owner.share)),
-      el("td", { class: "number" }, count(owner.waiting), owner.on_hold ? ` · ${count(owner.on_hold)} on hold` : ""),
-      ...[owner.used_hours, owner.lost_hours, owner.stopping_hours].map((hours) => el("td", {}, quantities(hours))))))),
-  more > 0 ? el("p", { class: "muted" }, `and ${count(more)} more: tally get owners --pool ${pool.name}`) : "");
-}
-
-function poolNote(pool) {
-  const parts = stateCounts(pool.tasks, ["Running", "Pending", "Created", "WaitingRetry"].filter((state) => state === "Running" || pool.tasks[state]));
-  if (pool.on_hold) parts.push(` · ${count(pool.on_hold)} on hold`);
-  if (pool.lost) parts.push(` · ${count(pool.lost)} lost`);
-  if (pool.paused) parts.unshift("paused · ");
-  if (!pool.defined) parts.unshift("no longer defined · ");
-  return parts;
-}
-
-/** A bar that is filled to `share`. */
-function meter(label, value, most, text, share = value / most) {
-  const fill = el("i");
-  fill.style.width = `${(100 * share).toFixed(1)}%`;
-  return el("div", {
-    class: "bar", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": most, "aria-valuenow": value, "aria-valuetext": text,
-  }, fill);
-}
-
-function resourceBar(resource) {
-  const over = resource.held_amount > resource.capacity_amount;
-  const share = resource.capacity_amount ? Math.min(1, resource.held_amount / resource.capacity_amount) : Number(resource.held_amount > 0);
-  const text = over ? `${resource.held} held of ${resource.capacity}: overcommitted` : `${resource.held} held, ${resource.free} free of ${resource.capacity}`;
-  const bar = meter(`${resource.name} held`, resource.held_amount, Math.max(resource.capacity_amount, resource.held_amount), text, share);
-  bar.toggleAttribute("data-over", over);
-  return el("div", { class: "resource" }, el("div", { class: "resource-head" }, el("span", {}, resource.name), el("span", { class: "muted" }, text)), bar);
-}
-
 function showReplicas(summary) {
   $("replicas-empty").hidden = summary.replicas.length > 0;
   const rows = summary.replicas.map((replica) => {
@@ -230,6 +182,15 @@ function showReplicas(summary) {
     el("span", { class: row.leads ? "leads" : "muted-role" }, row.role),
     el("span", { class: "muted" }, ...(row.since === null ? [row.state] : row.freshness === "fresh" ? ["heard from ", ago(row.at), " ago"]
       : [el("span", { class: "silent" }, "silent for ", ago(row.at)), row.state]), ` · ${row.from}`))));
+  showEnded(summary);
+}
+
+/** Replicas of the last hour whose registrations have ended: they were killed, or have left. */
+function showEnded(summary) {
+  const from = ({ version, host }) => (host ? ` · ${version} on ${host}` : version ? ` · ${version}` : "");
+  setChildren($("ended"), summary.ended.map((each) => [each.id, each.led, from(each), Math.round((summary.now - each.ended_seconds) / 2)]), () => summary.ended.map((each) => el("li", {},
+    el("strong", {}, each.id), el("span", { class: "muted-role" }, each.led ? "ended, led before" : "ended"),
+    el("span", { class: "muted" }, "ended ", ago(summary.now - each.ended_seconds), " ago · last heard from ", ago(summary.now - each.heard_seconds), " ago", from(each)))));
 }
 
 /** Who serves people without etcd credentials, and who tells receivers; nothing where neither is used. */

@@ -9,13 +9,14 @@ import { FINAL, durations, timeline } from "/static/timeline.js";
 const $ = (id) => document.getElementById(id);
 
 export class TaskDialog {
-  #id = ""; #opener = null; #kept = null; #grid = null; #read; #own;
+  #id = ""; #opener = null; #kept = null; #grid = null; #read; #own; #ahead; #shown = null;
 
   /**
    * `closed` is called when the user closes the dialog. `read(id)` asks for a task; `own`, if there is one, is told what is shown, `own.show(task)`, null for
-   * none; it shows the output in place of what is kept of it.
+   * none; it shows the output in place of what is kept of it. `ahead` tells what is to come.
    */
-  constructor(closed, read = (id) => ask(`/v1/tasks/${encodeURIComponent(id)}`), own = null) {
+  constructor(closed, { read = (id) => ask(`/v1/tasks/${encodeURIComponent(id)}`), own = null, ahead = null } = {}) {
+    this.#ahead = ahead;
     this.#read = read;
     this.#own = own;
     $("task-close").addEventListener("click", () => $("task").close());
@@ -31,11 +32,20 @@ export class TaskDialog {
 
   get id() { return this.#id; }
 
+  /** The task that is shown; null for none. */
+  get task() { return this.#shown?.task.id === this.#id ? this.#shown.task : null; }
+
+  /** Draw again what has come of it beside. */
+  redraw() {
+    if (this.task !== null) this.#draw(this.#shown.task, this.#shown.kept, this.#shown.around, this.#shown.members);
+  }
+
   /** Opens, shows another task, or closes ("" ). */
   show(id) {
     if (id === this.#id) return;
     if (!this.#id) this.#opener = document.activeElement;
     this.#id = id;
+    this.#shown = null;
     this.#own?.show(null);
     if (!id) { $("task").close(); return; }
     this.#kept = null;
@@ -54,6 +64,7 @@ export class TaskDialog {
     } catch (error) {
       if (error.status !== 404 && error.status !== 400) throw error; // 400: no task can have this name
       if (id !== this.#id) return;
+      this.#shown = null;
       this.#own?.show(null);
       setChildren($("task-body"), "gone", () => [el("p", {}, "There is no such task: it may have been removed after its retention.")]);
       return;
@@ -64,6 +75,7 @@ export class TaskDialog {
     if (id !== this.#id) return;
     $("task-state").dataset.tone = task.state ?? "Unreadable";
     setText($("task-state"), task.state ?? "Unreadable");
+    this.#shown = { task, kept, around, members };
     this.#draw(task, kept, around, members);
     const output = $("task-body").querySelector("pre");
     if (output && this.#kept !== kept) output.scrollTop = output.scrollHeight; // scroll to the end at first
@@ -87,7 +99,7 @@ export class TaskDialog {
     const open = body.querySelector("details")?.open;
     const focused = body.contains(document.activeElement) ? document.activeElement.dataset.task : undefined;
     const onGrid = this.#grid?.isFocused;
-    setChildren(body, [task, kept, around, members], () => {
+    setChildren(body, [task, kept, around, members, this.#ahead?.madeOf(task)], () => {
       this.#grid = members ? new MemberGrid(members, this.#grid) : null;
       return this.#body(task, kept, around);
     });
@@ -133,6 +145,8 @@ export class TaskDialog {
       parts.push(el("p", { class: "message" }, `A ${request.kind} request${request.by ? ` by ${request.by}` : ""} waits for the leader.`));
     }
     if (task.explanation) parts.push(el("p", { id: "explanation" }, task.explanation));
+    const coming = this.#ahead?.partOf(task) ?? null;
+    if (coming !== null) parts.push(coming);
     const array = task.member_of || "";
     if (array) parts.push(el("p", {}, "A member of ", el("a", { href: `#${new URLSearchParams({ task: array })}` }, array), "."));
     if (this.#grid) parts.push(this.#grid.element);

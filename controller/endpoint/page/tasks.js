@@ -7,16 +7,22 @@ const PAGE = 25;
 const TYPING_MILLISECONDS = 250;
 const NEWEST = "-submitted"; // users mostly look for today's tasks
 const TEXTS = ["search", "label", "owner"]; // filters that are typed, of which a page may lack some
+const DEFAULT_OWNER = "default";
 const FILTERS = ["state", "pool", ...TEXTS];
 const BACKWARDS = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
 const $ = (id) => document.getElementById(id);
 
 export class Tasks {
   #states = new Set(); #texts = {}; #path; #facts; #pool = ""; #sort = NEWEST; #tokens = [""]; #next = ""; #changed; #rows = new Map(); #totals = {}; #total = null; #shown = -1;
+  #ahead; #items = []; #owners = new Set();
 
-  /** `changed` is called when the user asks for something other than what is shown. `facts` makes what a row shows of an item at `path`. */
-  constructor(changed, path = "/v1/tasks", facts = (task) => task) {
+  /**
+   * `changed` is called when the user asks for something other than what is shown. `facts` makes what a row shows of an item at `path`. `ahead` tells what is
+   * to come.
+   */
+  constructor(changed, { path = "/v1/tasks", facts = (task) => task, ahead = null } = {}) {
     this.#changed = changed;
+    this.#ahead = ahead;
     this.#path = path;
     this.#facts = facts;
     this.#makeChips();
@@ -62,6 +68,9 @@ export class Tasks {
     return parameters;
   }
 
+  /** What is listed. */
+  get rows() { return this.#items; }
+
   async load() {
     const token = this.#tokens.at(-1);
     const query = this.#parameters();
@@ -99,6 +108,7 @@ export class Tasks {
         return part;
       }));
     this.offerPools(summary.pools.map((pool) => pool.name));
+    this.#offerOwners(summary.pools.flatMap((pool) => pool.owners.map((owner) => owner.name)));
     this.#showRange();
   }
 
@@ -108,6 +118,16 @@ export class Tasks {
     if (chosen && !pools.includes(chosen)) pools = [...pools, chosen];
     setChildren($("pool"), pools, () => [el("option", { value: "" }, "all pools"), ...pools.map((name) => el("option", { value: name }, name))]);
     $("pool").value = chosen;
+  }
+
+  /** Owners that were seen can be chosen, and the column is there once there is another one than the default. */
+  #offerOwners(names) {
+    for (const name of names) this.#owners.add(name);
+    const isShown = this.#texts.owner || this.#sort.endsWith("owner") || [...this.#owners].some((name) => name !== DEFAULT_OWNER);
+    const head = document.querySelector(".tasks th.owner");
+    if (isShown && head.hidden) head.hidden = false;
+    document.querySelector("table.tasks").classList.toggle("with-owners", !head.hidden);
+    if (this.#path === "/v1/tasks") setChildren($("owners"), [...this.#owners].sort(), () => [...this.#owners].sort().map((name) => el("option", { value: name })));
   }
 
   #makeChips() {
@@ -176,10 +196,12 @@ export class Tasks {
   }
 
   #show(items) {
+    this.#items = items;
+    this.#offerOwners(items.map((task) => task.owner));
     const body = $("rows");
     const rows = new Map();
     for (const task of items) {
-      const made = JSON.stringify([task.state, task.where ?? task.pool, task.attempt, task.reason, task.waits_for, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
+      const made = JSON.stringify([task.state, task.pool, task.owner, task.attempt, task.reason, task.waits_for, task.message, task.lost_since, task.stopping, task.problem, task.submitted_at]);
       let row = this.#rows.get(task.id);
       if (row?.dataset.made !== made) {
         const fresh = this.#row(task);
@@ -197,21 +219,35 @@ export class Tasks {
     }
     this.#rows = rows;
     this.#shown = items.length;
+    this.showComing();
     $("tasks-empty").hidden = items.length > 0;
     const words = this.#parameters().size ? "No task matches these filters." : "There are no tasks yet. Submit one: `tally submit hello -- echo hello`";
     setChildren($("tasks-empty"), words, () => prose(words));
     this.#showRange();
   }
 
+  /** When the waiting tasks of the list are expected to begin. */
+  showComing() {
+    for (const [id, row] of this.#rows) {
+      const words = this.#ahead?.wordsOf(id) ?? "";
+      const line = row.querySelector(".coming");
+      setText(line, words);
+      line.hidden = !words;
+      line.parentElement.classList.toggle("none", !words && line.parentElement.dataset.why === "");
+    }
+  }
+
   #row(task) {
     const note = task.lost_since !== null ? el("span", { class: "lost" }, "lost") : task.stopping ? el("span", { class: "muted" }, "stopping") : "";
+    const why = task.problem ? "Unreadable record" : waitsFor(task) || task.reason;
     return el("tr", {},
       el("td", {}, el("a", { href: `#task=${encodeURIComponent(task.id)}` }, task.id)),
       el("td", {}, badge(task.state, note)),
-      el("td", {}, task.where ?? task.pool),
-      el("td", { class: task.attempt ? "number" : "number none" }, String(task.attempt || "–")),
-      el("td", { class: task.problem || task.reason || task.message ? "why" : "why none" }, task.problem ? "Unreadable record" : waitsFor(task) || task.reason || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])),
-      el("td", { class: "number" }, task.submitted_at ? ago(task.submitted_at) : "–"));
+      el("td", { class: "pool-of" }, task.pool),
+      el("td", { class: "owner" }, task.owner),
+      el("td", { class: task.attempt ? "number attempt" : "number attempt none" }, String(task.attempt || "–")),
+      el("td", { class: "why", "data-why": why || task.message }, el("div", { class: "reason" }, why || "–", ...(task.message && !task.problem ? [" ", el("span", { class: "muted" }, task.message)] : [])), el("span", { class: "coming", hidden: true })),
+      el("td", { class: "number age" }, task.submitted_at ? ago(task.submitted_at) : "–"));
   }
 
   #showRange() {

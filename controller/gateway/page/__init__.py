@@ -14,7 +14,11 @@ from controller.endpoint.problems import Problem
 
 SHARED = (
     "address.js",
+    "ahead.js",
+    "chart.js",
+    "course.js",
     "format.js",
+    "hour.js",
     "icon.svg",
     "live.js",
     "members.js",

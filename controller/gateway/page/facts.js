@@ -5,7 +5,7 @@ import { ask } from "/static/live.js";
 /** What a row of the list shows. */
 export function rowOf(task) {
   const kept = ["Created", "WaitingRetry"].includes(task.state) ? task.after.filter((parent) => parent.verdict === "unfinished") : [];
-  return { ...task, waits_for: kept.length, where: `${task.pool} · ${task.owner}`, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
+  return { ...task, waits_for: kept.length, lost_since: task.status?.lost_since ?? null, stopping: task.status?.stopping ?? "" };
 }
 
 /** What the section of schedules shows of one. */

@@ -1,11 +1,15 @@
 // The gateway's page: who has signed in sees the tasks that it may read, and asks for what it may do.
 
 import { Address } from "/static/address.js";
-import { clock, setText } from "/static/format.js";
+import { Ahead, Beside } from "/static/ahead.js";
+import { CoursePart } from "/static/course.js";
+import { clock, el, setChildren, setText } from "/static/format.js";
+import { HourPart } from "/static/hour.js";
 import { Live, ask } from "/static/live.js";
 import { TaskDialog } from "/static/task.js";
 import { showSchedules } from "/static/schedules.js";
 import { Tasks } from "/static/tasks.js";
+import { FINAL } from "/static/timeline.js";
 import { Actions } from "/static/actions.js";
 import { enterAs, isReady, session, signIn, signOut } from "/static/calls.js";
 import { read, rowOf, scheduleOf } from "/static/facts.js";
@@ -22,10 +26,13 @@ let me = null; // who has signed in
 let schedulesAt = -Infinity; // when they were asked for
 let hears = true; // whether the gateway hears from etcd
 
-const tasks = new Tasks(() => { address.write(); live.soon(); }, "/v1/tasks:page", rowOf);
+const ahead = new Ahead(() => showAhead(), {});
+const hour = new Beside(() => ask("/v1/history"), () => showAhead());
+const around = new Map(); // pool → the parts of its card
+const tasks = new Tasks(() => { address.write(); live.soon(); }, { path: "/v1/tasks:page", facts: rowOf, ahead });
 const actions = new Actions(() => live.soon());
 const output = new Output();
-const dialog = new TaskDialog(() => address.write(), read, { show: (task) => { actions.show(task); output.show(task); } });
+const dialog = new TaskDialog(() => address.write(), { read, own: { show: (task) => { actions.show(task); output.show(task); } }, ahead });
 const address = new Address(tasks, dialog, () => live.soon());
 const submission = new Submission((id) => { location.hash = new URLSearchParams({ task: id }); live.soon(); });
 const live = new Live(refresh, () => {}, showAge);
@@ -103,10 +110,36 @@ async function refresh() {
     const names = pools.items.map((pool) => pool.name);
     tasks.offerPools(names);
     submission.showFor(who, names);
+    ahead.refresh(tasks.rows.some((row) => !FINAL.includes(row.state)), tasks.rows, dialog.task);
+    hour.refresh();
   } catch (error) {
     if (error.status === 401) leave(error.message);
     throw error;
   }
+}
+
+/** What is asked for beside all else: what is to come of pools and tasks, and how long owners have waited, as far as the reader may know. */
+function showAhead() {
+  const { forecast } = ahead;
+  const names = [...new Set([...Object.keys(forecast?.pools ?? {}), ...Object.keys(hour.document?.pools ?? {})])].sort();
+  for (const name of names) if (!around.has(name)) around.set(name, poolPart(name));
+  for (const part of around.values()) part.show(forecast, hour.document);
+  setChildren($("pools"), [...around.keys()].sort(), () => [...around.keys()].sort().map((name) => around.get(name).element));
+  $("pools-card").hidden = [...around.values()].every((part) => part.element.hidden);
+  const note = ahead.note();
+  setChildren($("ahead-note"), note.map((part) => part.dateTime ?? part), () => note);
+  tasks.showComing();
+  dialog.redraw();
+}
+
+function poolPart(name) {
+  const [course, past] = [new CoursePart(name), new HourPart(name)];
+  const element = el("div", { class: "pool" }, el("div", { class: "pool-head" }, el("strong", {}, name)), course.element, past.element);
+  return { element, show: (forecast, view) => {
+    course.show(forecast);
+    past.show(view);
+    element.hidden = course.element.hidden && past.element.hidden;
+  } };
 }
 
 /** Those that the caller may read. */
