@@ -24,9 +24,10 @@ from controller.cli.session import ERROR, NOT_FOUND, Session, complain
 from controller.client import NotFound, TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
+from controller.core.model.notify_rules import NotifyRule
 from controller.core.model.notify_url import shown_receiver
 from controller.core.model.printable import counted
-from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
+from controller.core.model.task import DEFAULT_OWNER, AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines

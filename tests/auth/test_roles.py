@@ -13,9 +13,10 @@ from controller.cli.main import app
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.notices import Dead, EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
-from controller.core.model.task import Ending, Status
+from controller.core.model.task import Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
 from controller.store.etcd.faults import RpcError
 from tests.auth.conftest import ROLES, Guarded

@@ -22,13 +22,14 @@ from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
 from controller.core.model.notices import Dead, EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import TickOutcome, TickResult
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
-from controller.core.model.task import AttemptId, Ending, Launch, Observation, Phase, Pool, Spec, Status, Step
+from controller.core.model.task import AttemptId, Launch, Observation, Phase, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
