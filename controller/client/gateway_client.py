@@ -18,6 +18,7 @@ from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
     GatewayFeatures,
+    GatewayMaintenance,
     GatewayMembers,
     GatewayNeighbours,
     GatewayOutputs,
@@ -63,6 +64,7 @@ class GatewayClient(Client):
         self.replicas = GatewayReplicas(calls)
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)
+        self.maintenance = GatewayMaintenance(calls)
         self.bulk = GatewayBulk(calls)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = GatewayMembers(calls)

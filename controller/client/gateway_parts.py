@@ -11,6 +11,7 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.maintenance import Maintenance, new_window
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
@@ -23,6 +24,7 @@ from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.maintenance import MaintenanceWindow, Windows
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import UserError
@@ -155,6 +157,28 @@ class GatewayAdmission(PoolAdmission):
 
     def resume(self, pool: str) -> bool:
         return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
+
+
+class GatewayMaintenance(Maintenance):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def drain(
+        self,
+        pool: str,
+        starts_at: float,
+        ends_at: float,
+        *,
+        reason: str = "",
+        by: str = "",  # noqa: ARG002  # the gateway knows
+    ) -> MaintenanceWindow:
+        new_window(starts_at, ends_at, reason, "", time.time())
+        body = {"starts_at": starts_at, "ends_at": ends_at, "reason": reason}
+        return view_of(MaintenanceWindow, self._http.post(f"/v1/pools/{part(pool)}/drain", body))
+
+    def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
+        found = self._http.post(f"/v1/pools/{part(pool)}/undrain", {"starts_at": starts_at})
+        return tuple(view_of(MaintenanceWindow, each) for each in found["items"])
 
 
 class GatewayOwners(Owners):

@@ -38,6 +38,23 @@ def resume(api: GatewayApi, ask: CallerRequest) -> Response:
     )
 
 
+def drain(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Set a maintenance window of a pool."""
+    client, body = api.writing.admin(ask.caller, "maintenance windows"), ask.body
+    by = ask.caller.identity.name
+    window = client.maintenance.drain(
+        ask.path["name"], body.starts_at, body.ends_at, reason=body.reason, by=by
+    )
+    return answer(codec.spelled_out(window))
+
+
+def undrain(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Remove maintenance windows of a pool."""
+    client = api.writing.admin(ask.caller, "maintenance windows")
+    removed = client.maintenance.undrain(ask.path["name"], ask.body.starts_at)
+    return answer({"items": [codec.spelled_out(window) for window in removed]})
+
+
 def features(api: GatewayApi, ask: CallerRequest) -> Response:
     """The features of the installation."""
     return answer({"items": codec.to_builtins(api.writing.admin(ask.caller, "features").features.all())})

@@ -77,12 +77,12 @@ def test_only_what_ends_before_the_window_is_admitted(stage: Stage) -> None:
 @pytest.mark.parametrize("sharing", [None, {}])
 def test_who_is_kept_back_blocks_nobody(policy: str, sharing: dict[str, Any] | None) -> None:
     """Not even as a head that has waited for long, and reserves: under no policy."""
-    stage = Stage()
+    stage, shared = Stage(), dict[str, Any]({"sharing": sharing} if sharing is not None else {})
     stage.pool(
         policy=policy,
         backfill_seconds=0,
         maintenance=[window(stage, 100)],
-        **({"sharing": sharing} if sharing is not None else {}),
+        **shared,
     )
     stage.submit("large", resources={"cpu": 4}, priority=9, owner="vision", **run(200))
     stage.submit("small", owner="speech", **run(50))

@@ -80,6 +80,10 @@ class Queue:
             return 0.0
         return max((reach for _, _, reach in self._groups if reach <= self._room), default=0.0)
 
+    def counting(self) -> int:
+        """How many tasks count. The cost follows the number of groups."""
+        return sum(map(len, self._counting(self._groups).values()))
+
     def take_touched(self) -> dict[str, None]:
         """The owners that were touched since the last call."""
         touched = dict(self.touched)
