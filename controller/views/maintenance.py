@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from controller.core.model.maintenance import (
     MaintenanceWindow,
     Windows,
@@ -18,6 +20,23 @@ from controller.views.words import at, span, words_of
 def kept_back(model: Model, pool: str, now: float) -> int:
     """How many of the tasks in the pool's queue its windows keep back. The cost is that of its groups."""
     return len(model.queue(pool)) - model.eligible(pool, now).counting()
+
+
+class WindowFacts(NamedTuple):
+    """Of a pool with windows: whether one goes on, and how many tasks are kept back."""
+
+    goes_on: bool
+    kept_back: int
+
+
+def windows_by_pool(model: Model, now: float) -> dict[str, WindowFacts]:
+    """The pools with windows that have not passed."""
+    found = {name: not_passed(record.pool.maintenance, now) for name, record in model.pools.items()}
+    return {
+        name: WindowFacts(room(windows, now) < 0, kept_back(model, name, now))
+        for name, windows in found.items()
+        if windows
+    }
 
 
 def window_text(window: MaintenanceWindow) -> str:

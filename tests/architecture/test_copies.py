@@ -89,6 +89,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client._requests",
         "client/client.py::Client.clock",
         "client/client.py::Client.admission",
+        "client/client.py::Client.maintenance",
         "client/client.py::Client.bulk",
         "client/client.py::Client.cluster",
         "client/client.py::Client.downstream",

@@ -178,6 +178,13 @@ def test_what_is_written(both: Both, tmp_path: Path) -> None:
     assert both("pause", "pool-{}")[0] == 0
     assert both("resume", "pool-{}")[0] == 0
     both("pause", "none")
+    window = ("--at", "2999-01-01T00:00Z", "--for", "2h", "--reason", "new nodes")
+    assert both("drain", "pool-{}", *window)[0] == 0
+    assert both("get", "pool", "pool-{}")[0] == 0
+    assert both("drain", "pool-{}", "--remove", "--at", "2998-01-01T00:00Z")[0] == 1
+    assert both("drain", "pool-{}", "--remove")[0] == 0
+    assert both("drain", "pool-{}", "--list")[0] == 0
+    assert both("drain", "none", *window)[0] == 5
     assert both("delete", "pool", "pool-{}", "--yes")[0] in (0, 2)
     both("delete", "pool", "none")
 

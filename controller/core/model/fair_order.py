@@ -32,7 +32,8 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-from controller.core.model.queue import Groups, Place, Queue
+from controller.core.model.places import Groups, Place
+from controller.core.model.queue import Queue
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, Preemption, SharingPriority

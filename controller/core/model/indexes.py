@@ -14,7 +14,8 @@ from controller.core.model.dependencies import Dependencies
 from controller.core.model.holders import Holders
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.parts import NO_PARTS, Parts, has_parts, parts_of
-from controller.core.model.queue import Place, Queue
+from controller.core.model.places import Place
+from controller.core.model.queue import Queue
 from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sight import first_sight
