@@ -185,9 +185,9 @@ def apply(
 
     An example of a pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. A pool has
     these fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused,
-    keep_logs, reserve, sharing, preemption, require_attested, notify and engine_options. Fields that are left
-    out get their defaults. A document with `kind: Schedule` is a schedule: it has name, cron, timezone, task,
-    concurrency, catch_up and suspended (deploy/schedules.md).
+    maintenance, keep_logs, reserve, sharing, preemption, require_attested, notify and engine_options. Fields
+    that are left out get their defaults. A document with `kind: Schedule` is a schedule: it has name, cron,
+    timezone, task, concurrency, catch_up and suspended (deploy/schedules.md).
     """
     counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools or schedules"):

@@ -71,8 +71,10 @@ def drain(
         raise typer.BadParameter("a window needs --at and --for, such as --at 22:00 --for 2h")
     begin, seconds = _parsed(at, length)
     for name in dict.fromkeys(names):
-        window = session.client.maintenance.drain(name, begin, begin + seconds, reason=reason)
-        say(f"pool/{name} maintenance {_shown(window)}")
+        result = session.client.maintenance.drain(name, begin, begin + seconds, reason=reason)
+        say(f"pool/{name} maintenance {_shown(result.window)}")
+        for feature in result.turned_on:
+            say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
 
 
 def parse_start(text: str, now: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
-from controller.client.maintenance import Maintenance, new_window
+from controller.client.maintenance import DrainResult, Maintenance, new_window
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
@@ -171,10 +171,10 @@ class GatewayMaintenance(Maintenance):
         *,
         reason: str = "",
         by: str = "",  # noqa: ARG002  # the gateway knows
-    ) -> MaintenanceWindow:
+    ) -> DrainResult:
         new_window(starts_at, ends_at, reason, "", time.time())
         body = {"starts_at": starts_at, "ends_at": ends_at, "reason": reason}
-        return view_of(MaintenanceWindow, self._http.post(f"/v1/pools/{part(pool)}/drain", body))
+        return view_of(DrainResult, self._http.post(f"/v1/pools/{part(pool)}/drain", body))
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
         found = self._http.post(f"/v1/pools/{part(pool)}/undrain", {"starts_at": starts_at})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from controller.client.calls import Calls
 from controller.client.features import Features
 from controller.client.pools import no_pool
@@ -24,6 +26,13 @@ from controller.store.base import Committed, Guard, Put, Transaction, new_op
 WHO = 200  # characters of the name of who has set a window
 
 
+class DrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that is set, and the features that it needs and that were off."""
+
+    window: MaintenanceWindow
+    turned_on: tuple[str, ...] = ()
+
+
 class Maintenance:
     """See the module's docstring. Times are seconds since the Unix epoch.
 
@@ -36,7 +45,7 @@ class Maintenance:
 
     def drain(
         self, pool: str, starts_at: float, ends_at: float, *, reason: str = "", by: str = ""
-    ) -> MaintenanceWindow:
+    ) -> DrainResult:
         """Set a window, in place of one that starts at the same time. `by`: the user of this process, or who
         else asks for it.
 
@@ -52,8 +61,7 @@ class Maintenance:
                 raise InvalidField("maintenance", problem)
             return parse_windows([*others, added], "maintenance")
 
-        self._change(pool, put)
-        return added
+        return DrainResult(window=added, turned_on=tuple(self._change(pool, put)))
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
         """Remove the window that starts then; None: all. Returns what was removed.
@@ -70,8 +78,12 @@ class Maintenance:
         self._change(pool, drop)
         return removed
 
-    def _change(self, name: str, what: Callable[[Windows], Windows]) -> None:
-        """Change this field alone; whatever else is stored, also by a newer release, stays."""
+    def _change(self, name: str, what: Callable[[Windows], Windows]) -> list[str]:
+        """Change this field alone; whatever else is stored, also by a newer release, stays.
+
+        Returns the features that it has turned on.
+        """
+        turned_on: list[str] = []
         keys = self._calls.keys
         key = keys.pool(parse_name(name, "name", "a pool's name"))
         while True:
@@ -81,16 +93,18 @@ class Maintenance:
             stored = codec.decode_pool(name, item.value).maintenance
             windows = what(not_passed(stored, self._calls.clock.now()))
             if windows == stored:
-                return
+                return turned_on
             guards = [Guard(key, item.mod)]
             if windows:
-                guards.append(Guard(keys.engine, self._features.ensure({MAINTENANCE: "maintenance"})[0]))
+                features_mod, new = self._features.ensure({MAINTENANCE: "maintenance"})
+                guards.append(Guard(keys.engine, features_mod))
+                turned_on += new
             value = {**codec.decode_mapping(item.value), "maintenance": codec.to_builtins(windows), "op": op}
             if not windows:
                 del value["maintenance"]
             answer = self._calls.commit(Transaction(tuple(guards), (Put(key, codec.encode(value)),), op))
             if isinstance(answer, Committed):
-                return
+                return turned_on
 
 
 def new_window(starts_at: float, ends_at: float, reason: str, by: str, now: float) -> MaintenanceWindow:

@@ -12,11 +12,13 @@ import pytest
 
 from controller.cli.drain import parse_start
 from controller.client import Client
+from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
 from controller.core.model.maintenance import Windows
 from controller.core.model.resources import Vector
 from tests.cli.conftest import Tally
-from tests.client.conftest import PutStatus
+from tests.client.conftest import PutRaw, PutStatus
+from tests.client.test_features import release
 from tests.support.waiting import wait_until
 
 HOLDING = Vector({"cpu": 1000})
@@ -81,12 +83,21 @@ def test_a_spec_can_be_submitted_again(tally: Tally, client: Client, tmp_path: P
         assert tally("get", *words).exit_code == 2
 
 
+@pytest.fixture
+def _led(put_raw: PutRaw) -> None:
+    """A replica of this release leads."""
+    put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
+    put_raw("leader", release("r1", knows=list(KNOWN)))
+
+
+@pytest.mark.usefixtures("_led")
 def test_a_window_is_set_shown_and_removed(tally: Tally, client: Client) -> None:
     """With the absolute time, the zone, the reason and who has set it."""
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}})
-    told = tally(
-        "drain", "default", "--at", "2999-01-01T22:00+01:00", "--for", "90m", "--reason", "new nodes"
-    )
+    window_words = ("--at", "2999-01-01T22:00+01:00", "--for", "90m", "--reason", "new nodes")
+    first_time = tally("drain", "default", *window_words)
+    assert "feature/maintenance turned on: replicas of a release without it" in first_time.out
+    told = tally("drain", "default", *window_words)
     assert told.exit_code == 0
     [window] = stored(client)
     assert (window.ends_at - window.starts_at, window.reason) == (5400, "new nodes")
@@ -109,11 +120,10 @@ def test_a_window_is_set_shown_and_removed(tally: Tally, client: Client) -> None
     assert tally("drain", "default", "--list").out == "pool/default has no maintenance window\n"
 
 
+@pytest.mark.usefixtures("_led")
 def test_windows_that_have_passed_go_with_the_next_write(tally: Tally, client: Client) -> None:
-    windows: list[dict[str, Any]] = [
-        {"starts_at": 5, "ends_at": 6},
-        {"starts_at": "2999-01-01T00:00Z", "ends_at": 32503680000},
-    ]
+    late = {"starts_at": "2999-01-01T00:00Z", "ends_at": 32_503_680_000}
+    windows: list[dict[str, Any]] = [{"starts_at": 5, "ends_at": 6}, late]
     client.apply_pool({"name": "default", "capacity": {"cpu": 4}, "maintenance": windows})
     assert len(stored(client)) == 2
     assert len(tally("drain", "default", "--list").out.splitlines()) == 1

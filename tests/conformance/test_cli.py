@@ -87,6 +87,7 @@ def _plain(text: str, way: str) -> str:
     """Without the letter of the way, and without what no two calls have in common."""
     text = re.sub(rf"\b([a-z]+)-{way}\b", r"\1-WAY", text)
     text = re.sub(rf"(\bway\b\W+){way}\b", r"\1WAY", text)
+    text = re.sub(r"set by \S+", "set by SOMEBODY", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-][\d:]+)?|\d{2}:\d{2}:\d{2}(\.\d+)?", "TIME", text)
     text = re.sub(r"\b\d+(\.\d+)? ?(ms|s|min|h)\b|\d+\.\d{3,}", "SPAN", text)
     return re.sub(r"(revision\D{0,3})\d+", r"\1N", text)

@@ -1,7 +1,7 @@
 """The places of the waiting tasks of a pool, in groups of those that ask for the same.
 
 In a pool with maintenance windows, tasks are grouped by how far they reach, too: what a window keeps back is
-passed over in groups, never task by task. `Places.within` shows them without it.
+passed over in groups, never task by task. `QueuePlaces.within` shows them without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from controller.core.model.resources import Vector
 
 
 class Place(NamedTuple):
-    """A task's place in its queue. Places compare in the order of admission."""
+    """A task's place in its queue. QueuePlaces compare in the order of admission."""
 
     rank: int  # -priority
     submission: int  # create revision of the spec
@@ -27,13 +27,13 @@ class Place(NamedTuple):
 
 
 Groups = dict[tuple[Vector, int, float], SortedList[Place]]
-"""Places by request, rank and reach. No list is empty, and each place is in the list of its own.
+"""QueuePlaces by request, rank and reach. No list is empty, and each place is in the list of its own.
 
 The reach is `Spec.reach_seconds`, in a pool with maintenance windows; else 0.
 """
 
 
-class Places:
+class QueuePlaces:
     """The tasks that wait, each with its place, its request, its owner and its reach; by group.
 
     `touched` are the owners whose tasks or share have changed, for the order that is kept of them.

@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
-from controller.core.model.places import Groups, Place, Places
+from controller.core.model.places import Groups, Place, QueuePlaces
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Reserve
 
 
-class Queue(Places):
+class Queue(QueuePlaces):
     """The waiting tasks of one pool, in order. In a pool with `sharing` they are grouped by owner, too."""
 
     # -- by owner
