@@ -120,7 +120,7 @@ class Users:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
             deeds[self.arrays.make_again] = 0.5
         if self.windows.is_on:
-            deeds[self.windows.drain] = 1
+            deeds[self.windows.drain] = 3
         if self._schedules is not None:
             often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
             deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})

@@ -41,9 +41,9 @@ class WindowUsers:
     def deadlines(self) -> dict[str, Any]:
         """What a task asks for that hopes to run before a window."""
         rng = self._users.scheduler.rng
-        found: dict[str, Any] = {"run_seconds": rng.choice((0.5, 1, 2, 4))}
+        found: dict[str, Any] = {"run_seconds": rng.choice((0.2, 0.5, 1, 2))}
         if rng.random() < 0.3:
-            found["start_seconds"] = rng.choice((1, 3))
+            found["start_seconds"] = rng.choice((0.5, 1))
         return found
 
     def drain(self) -> None:
@@ -55,9 +55,9 @@ class WindowUsers:
         if (known and rng.random() < 0.2) or len(known) == MOST:
             known.clear()
         else:
-            starts_at = now + rng.choice((0, 2, 4, 8, 8))
+            starts_at = now + rng.choice((0, 1, 2, 4, 8))
             if all(window["starts_at"] != starts_at for window in known):
-                known.append({"starts_at": starts_at, "ends_at": starts_at + rng.choice((0.5, 1, 2))})
+                known.append({"starts_at": starts_at, "ends_at": starts_at + rng.choice((0.3, 0.6, 1))})
         self._put(name)
 
     def clear(self) -> None:
