@@ -282,10 +282,11 @@ def filled(guarded: Guarded) -> Guarded:
         "id": "r1",
         "instance": "i",
         "epoch": 1,
-        "features": ["changes", "claims", "owners", "schedules"],
+        "features": ["changes", "claims", "maintenance", "owners", "schedules"],
         "op": "x",
     }
-    engine = {"name": "null", "id": "null", "parts": {"feature/changes": "", "feature/owners": ""}}
+    parts = dict.fromkeys(("feature/changes", "feature/maintenance", "feature/owners"), "")
+    engine = {"name": "null", "id": "null", "parts": parts}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (
         Put(guarded.keys.leader, codec.encode(record)),

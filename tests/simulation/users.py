@@ -84,6 +84,8 @@ class Users:
         # some submit through one, and pools may ask for it: then fewer compete for shares
         self._gateways = rng.random() < (0.2 if self._shares else 0.7)
         self._notifies = rng.random() < 0.4
+        if self.windows.is_on:
+            self.windows.often = rng.choice((0.5, 3))
         self.kin.is_on = rng.random() < 0.5
         if self.kin.is_on:
             self.kin.turn_on()
@@ -120,7 +122,7 @@ class Users:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
             deeds[self.arrays.make_again] = 0.5
         if self.windows.is_on:
-            deeds[self.windows.drain] = 3
+            deeds[self.windows.drain] = self.windows.often
         if self._schedules is not None:
             often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
             deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
     from tests.simulation.users import Users
 
-IDLE_SECONDS = 3.0
+IDLE_SECONDS = 0.5
 ROUNDING = 1e-6
 WAITING = ("Created", "WaitingRetry")
 MOST = 3
@@ -32,6 +32,7 @@ class WindowUsers:
     def __init__(self, users: Users) -> None:
         self._users = users
         self.is_on = False
+        self.often = 3.0  # how often they act; where that is rarely, nothing else brings a pool up for long
         self._windows: dict[str, list[dict[str, Any]]] = {}
 
     def of(self, pool: str) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ class WindowUsers:
         if (known and rng.random() < 0.2) or len(known) == MOST:
             known.clear()
         else:
-            starts_at = now + rng.choice((0, 1, 2, 4, 8))
+            starts_at = now + rng.choice((0, 1, 2, 4, 8, 16) if self.often > 1 else (0, 6, 9, 12))
             if all(window["starts_at"] != starts_at for window in known):
                 known.append({"starts_at": starts_at, "ends_at": starts_at + rng.choice((0.3, 0.6, 1))})
         self._put(name)
@@ -116,7 +117,7 @@ class WindowJudge:
     def check_idle(self) -> None:
         """Where nothing goes wrong, no task waits for long that fits, if what is before it is kept back."""
         oracle, idle = self._oracle, dict[str, float]()
-        for name in oracle.capacities:
+        for name in oracle.capacities if oracle.leaderships() else ():
             if (first := self._first(name)) is not None:
                 self.heads += 1
                 idle[first] = self._idle.get(first, oracle.scheduler.now)
