@@ -246,7 +246,7 @@ class Simulation:
         chosen = [name for name in possible if rng.random() < 0.4]
         if scenario.is_shared and scenario.seed % 10 == CALM:
             chosen = []
-        if scenario.has_windows and scenario.seed % 20 == CALM_WINDOWS:
+        if scenario.has_windows and not scenario.has_schedules and scenario.seed % 20 == CALM_WINDOWS:
             chosen = []
         self.faults = Faults(
             self,
@@ -318,7 +318,7 @@ class Simulation:
     def _users_act(self) -> None:
         if not self._healing:
             self.users.act()
-            self.scheduler.after(self.scheduler.rng.random() * 0.3, self._users_act)
+            self.scheduler.after(self.scheduler.rng.random() * 0.3 * self.users.pace, self._users_act)
 
     def _heal(self) -> None:
         """I6: all faults stop; then everything must finish, and what is left must be nothing."""

@@ -85,7 +85,7 @@ class Users:
         self._gateways = rng.random() < (0.2 if self._shares else 0.7)
         self._notifies = rng.random() < 0.4
         if self.windows.is_on:
-            self.windows.often = rng.choice((0.5, 3))
+            self.windows.one_by_one = rng.random() < 0.5
         self.kin.is_on = rng.random() < 0.5
         if self.kin.is_on:
             self.kin.turn_on()
@@ -122,7 +122,7 @@ class Users:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
             deeds[self.arrays.make_again] = 0.5
         if self.windows.is_on:
-            deeds[self.windows.drain] = self.windows.often
+            deeds[self.windows.drain] = 6 if self.windows.one_by_one else 3
         if self._schedules is not None:
             often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
             deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})
@@ -134,6 +134,11 @@ class Users:
             done()
         if done == self.submit and rng.random() < 0.1:
             self.soon(rng.random() * 0.03, self.change_pool)
+
+    @property
+    def pace(self) -> float:
+        """How much longer they wait before they act again than usual."""
+        return self.windows.pace(self._submitted, self._tasks)
 
     def submit(self) -> None:
         """A new task; now and then one that cannot be."""

@@ -12,7 +12,9 @@ CALM = frozenset[str]()
 
 def _mutant(name: str, where: str, old: str, new: str, faults: frozenset[str] | None = None) -> Mutant:
     edit = Edit(where, old, new)
-    return Mutant(name, (edit,), faults=faults, sharing=False, arrays=faults is None, windows=True)
+    has_more = faults is None  # arrays and schedules
+    options = {"sharing": False, "arrays": has_more, "schedules": has_more, "windows": True}
+    return Mutant(name, (edit,), faults=faults, **options)
 
 
 WINDOW_MUTANTS = (

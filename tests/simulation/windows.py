@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
     from tests.simulation.users import Users
 
-IDLE_SECONDS = 0.5
+IDLE_SECONDS = 1.0
 ROUNDING = 1e-6
 WAITING = ("Created", "WaitingRetry")
 MOST = 3
@@ -32,8 +32,12 @@ class WindowUsers:
     def __init__(self, users: Users) -> None:
         self._users = users
         self.is_on = False
-        self.often = 3.0  # how often they act; where that is rarely, nothing else brings a pool up for long
+        self.one_by_one = False  # each window when the last one has ended, and nothing else happens for long
         self._windows: dict[str, list[dict[str, Any]]] = {}
+
+    def pace(self, submitted: int, tasks: int) -> float:
+        """How much longer than usual users wait before they act again."""
+        return 25.0 if self.is_on and self.one_by_one and submitted >= tasks else 1.0
 
     def of(self, pool: str) -> list[dict[str, Any]]:
         """Those that a definition keeps."""
@@ -53,10 +57,12 @@ class WindowUsers:
         name = rng.choice(("default", "default", "spare"))
         now, known = self._users.now(), self._windows.setdefault(name, [])
         known[:] = [window for window in known if window["ends_at"] > now]
+        if known and self.one_by_one:
+            return
         if (known and rng.random() < 0.2) or len(known) == MOST:
             known.clear()
         else:
-            starts_at = now + rng.choice((0, 1, 2, 4, 8, 16) if self.often > 1 else (0, 6, 9, 12))
+            starts_at = now + rng.choice((0, 4, 8) if self.one_by_one else (0, 1, 2, 4, 8, 16))
             if all(window["starts_at"] != starts_at for window in known):
                 known.append({"starts_at": starts_at, "ends_at": starts_at + rng.choice((0.3, 0.6, 1))})
         self._put(name)
