@@ -208,6 +208,23 @@ def test_the_window_is_kept_by_the_next_leader(stage: Stage) -> None:
     assert started(leader) == ["a-1"]
 
 
+@pytest.mark.parametrize("half_life", [0, 3600])
+def test_owners_are_served_again_once_a_window_has_ended(stage: Stage, half_life: float) -> None:
+    """Nothing has been written meanwhile, so nothing but time puts them into their order again."""
+    sharing = {"half_life_seconds": half_life}
+    stage.pool(maintenance=[window(stage, 0), window(stage, 3 * HOUR)], sharing=sharing)
+    stage.submit("short", owner="vision", **run(60))
+    stage.submit("long", owner="vision", **run(2 * HOUR))
+    stage.submit("another", owner="speech", **RUN)
+    leader = stage.leader()
+    assert started(leader) == []
+    stage.clock.move(2 * HOUR)
+    assert started(leader) == ["short-1"]
+    stage.clock.move(3 * HOUR)
+    assert sorted(go(leader)[0]) == ["another-1", "long-1"]
+    stage.check()
+
+
 def test_a_window_that_is_removed_keeps_nobody_back(stage: Stage) -> None:
     stage.pool(maintenance=[window(stage, 100)])
     stage.submit("a", **RUN)

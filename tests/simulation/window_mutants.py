@@ -13,8 +13,9 @@ CALM = frozenset[str]()
 def _mutant(name: str, where: str, old: str, new: str, faults: frozenset[str] | None = None) -> Mutant:
     edit = Edit(where, old, new)
     has_more = faults is None  # arrays and schedules
-    options = {"sharing": False, "arrays": has_more, "schedules": has_more, "windows": True}
-    return Mutant(name, (edit,), faults=faults, **options)
+    return Mutant(
+        name, (edit,), faults=faults, sharing=False, schedules=has_more, arrays=has_more, windows=True
+    )
 
 
 WINDOW_MUTANTS = (

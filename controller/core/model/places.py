@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 Groups = dict[tuple[Vector, int, float], SortedList[Place]]
-"""QueuePlaces by request, rank and reach. No list is empty, and each place is in the list of its own.
+"""Places by request, rank and reach. No list is empty, and each place is in the list of its own.
 
 The reach is `Spec.reach_seconds`, in a pool with maintenance windows; else 0.
 """
@@ -61,7 +61,7 @@ class QueuePlaces:
     @property
     def made_of(self) -> tuple[int, float]:
         """What tells this queue from others, and from itself once other tasks count."""
-        return id(self._places), self.longest()
+        return id(self._places), self.longest() if self._room != math.inf else math.inf
 
     def longest(self) -> float:
         """How far those reach that reach furthest, of the tasks that count; 0 if there are none.
