@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.simulation.mutants_base import Edit, Mutant
 
 _WINDOWS = "core.model.maintenance"
-_PLACES = "core.model.places:QueuePlaces"
 _ADMISSION = "core.planning.admission:Admission"
 CALM = frozenset[str]()
 

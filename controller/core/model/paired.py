@@ -5,7 +5,7 @@ for its success begins when that is told, whatever becomes of the others. That a
 once all arrays that it waits for have ended: until then, a user may retry theirs. Where such an array has
 ended before one of its members did, that one counts as ended as the array has.
 
-QueuePlaces in a block are bits of an integer: the lowest is place 0.
+Places in a block are bits of an integer: the lowest is place 0.
 """
 
 from __future__ import annotations

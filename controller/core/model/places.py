@@ -16,7 +16,7 @@ from controller.core.model.resources import Vector
 
 
 class Place(NamedTuple):
-    """A task's place in its queue. QueuePlaces compare in the order of admission."""
+    """A task's place in its queue. Places compare in the order of admission."""
 
     rank: int  # -priority
     submission: int  # create revision of the spec
