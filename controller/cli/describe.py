@@ -23,15 +23,15 @@ from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
-from controller.core.model.notify_url import shown_receiver
 from controller.core.model.printable import counted
-from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
+from controller.core.model.task import DEFAULT_OWNER, AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
 from controller.views.explain import at, span
 from controller.views.gangs import is_gang, roles_text
+from controller.views.maintenance import windows_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
 from controller.views.tasks import UNREADABLE
@@ -253,7 +253,8 @@ def _describe_pool(session: Session, name: str) -> None:
             "Policy": pool.policy if pool is not None else "",
             "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
             "Paused": "yes" if pool is not None and pool.paused else "",
-            "Notifies": "; ".join(map(_rule, pool.notify)) if pool is not None else "",
+            "Maintenance": windows_text(pool.maintenance, time.time()) if pool is not None else "",
+            "Notifies": "; ".join(map(out.rule_text, pool.notify)) if pool is not None else "",
             "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
             "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
@@ -304,12 +305,6 @@ def _describe_schedule(session: Session, name: str) -> None:
         say("Last ticks:")
         table = out.Table(("  TICK", "OUTCOME", "TIMES", "TASK", "WHY"))
         table.print(outcome_rows(view))
-
-
-def _rule(rule: NotifyRule) -> str:
-    """Whom a rule tells about what."""
-    labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
-    return f"{shown_receiver(rule.url)} ({', '.join(rule.on)}{labels})"
 
 
 def _fields(fields: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.forecasts import Forecasts
+from controller.client.maintenance import Maintenance
 from controller.client.members import ArrayMembers
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
@@ -70,6 +71,8 @@ class Client:
     """The output of attempts."""
     admission: PoolAdmission
     """`pause` and `resume` the admission of tasks to a pool."""
+    maintenance: Maintenance
+    """Maintenance windows of pools: `drain` sets one, `undrain` removes some or all."""
     bulk: Bulk
     """One act on many tasks: `act`."""
     members: ArrayMembers
@@ -139,6 +142,7 @@ class Client:
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
+        self.maintenance = Maintenance(calls, self.features)
         self.bulk = Bulk(self._requests)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = ArrayMembers(self._reading)

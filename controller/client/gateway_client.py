@@ -19,6 +19,7 @@ from controller.client.gateway_parts import (
     GatewayAdmission,
     GatewayFeatures,
     GatewayForecasts,
+    GatewayMaintenance,
     GatewayMembers,
     GatewayNeighbours,
     GatewayOutputs,
@@ -64,6 +65,7 @@ class GatewayClient(Client):
         self.replicas = GatewayReplicas(calls)
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)
+        self.maintenance = GatewayMaintenance(calls)
         self.bulk = GatewayBulk(calls)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = GatewayMembers(calls)

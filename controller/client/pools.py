@@ -40,12 +40,14 @@ def apply_pool(
 ) -> AppliedPool:
     """Create the pool, or replace its whole definition.
 
-    A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING.
+    A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING. One that
+    does not say `maintenance` keeps the stored windows; a Pool without any does not say it.
 
     Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
     pool = parse_definition(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     says_reserve = isinstance(definition, Pool) or "reserve" in definition
+    says_windows = bool(pool.maintenance) if isinstance(definition, Pool) else "maintenance" in definition
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
@@ -63,6 +65,8 @@ def apply_pool(
                 before = codec.decode_pool(pool.name, item.value)
                 if not says_reserve:
                     pool = msgspec.structs.replace(pool, reserve=before.reserve)
+                if not says_windows:
+                    pool = msgspec.structs.replace(pool, maintenance=before.maintenance)
                 if before == pool:
                     return AppliedPool(pool, "unchanged", before, turned_on)
                 stored = codec.decode_mapping(item.value)

@@ -91,6 +91,7 @@ def _admin(
     name: str,
     summary: str,
     handle: Callable[[GatewayApi, CallerRequest], Response],
+    body: Any = None,
 ) -> Operation:
     return Operation(
         method,
@@ -99,6 +100,7 @@ def _admin(
         summary,
         handle,
         answer=None if method == "DELETE" else dict,
+        body=body,
         problems={**_FORBIDDEN, **_NOT_FOUND, **_IMPOSSIBLE},
         reads_model=method == "GET",
         successes={HTTPStatus.NO_CONTENT: "Done."} if method == "DELETE" else {HTTPStatus.OK: "Done."},
@@ -344,6 +346,22 @@ OPERATIONS: tuple[Operation, ...] = (
     _admin("DELETE", "/v1/pools/{name}", "deletePool", "Remove a pool's definition.", admin.delete_pool),
     _admin("POST", "/v1/pools/{name}/pause", "pausePool", "Admit no task to a pool.", admin.pause),
     _admin("POST", "/v1/pools/{name}/resume", "resumePool", "Admit tasks to a pool again.", admin.resume),
+    _admin(
+        "POST",
+        "/v1/pools/{name}/drain",
+        "drainPool",
+        "Set a maintenance window, into which nothing runs that is admitted later.",
+        admin.drain,
+        bodies.DrainBody,
+    ),
+    _admin(
+        "POST",
+        "/v1/pools/{name}/undrain",
+        "undrainPool",
+        "Remove maintenance windows of a pool: one, or all.",
+        admin.undrain,
+        bodies.UndrainBody,
+    ),
     _get(
         "/v1/owners",
         "listOwners",

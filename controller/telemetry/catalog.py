@@ -226,6 +226,18 @@ FAMILIES: tuple[Family, ...] = (
         ("pool",),
     ),
     Family("tally_pool_paused", MetricType.GAUGE, "1 while a pool is paused by its definition.", ("pool",)),
+    Family(
+        "tally_pool_maintenance",
+        MetricType.GAUGE,
+        "1 within a maintenance window of a pool, and 0 before one; absent if none is set.",
+        ("pool",),
+    ),
+    Family(
+        "tally_tasks_kept_back",
+        MetricType.GAUGE,
+        "Tasks in the queue of a pool that its maintenance windows keep back; absent if none is set.",
+        ("pool",),
+    ),
     # -- owners of pools with sharing
     Family(
         "tally_owner_held",

@@ -34,6 +34,7 @@ from controller.views.explain_dependencies import (
 from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
 from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
+from controller.views.maintenance import explain_window
 from controller.views.pools import pool_facts
 from controller.views.replicas import all_replicas
 from controller.views.words import at, lacking, listed, span, words_of
@@ -146,6 +147,8 @@ def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     if closed := _closed(model, task.pool):
         kept.append(f"waits because {closed}" if not kept else closed)
     record = model.pools.get(task.pool)
+    if record is not None and (window := explain_window(task.spec, record.pool, now)):
+        kept.append(window if not kept else f"it {window}")
     if record is not None and (refused := unattested(model, task, record.pool)):
         waits = "waits" if is_unreadable(model, task) else "is about to be rejected"
         kept.insert(0, f"{waits} because {refused}")
@@ -209,7 +212,7 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
         )
     if pool.sharing is not None:
         return explain_sharing(model, task, pool, free, now)
-    ahead = model.queue(pool.name).ahead_of(task.id, pool)
+    ahead = model.eligible(pool.name, now).ahead_of(task.id, pool)
     crowd = f"{listed(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
         holding = (other.status for other in model.holding.values() if other.pool == pool.name)
@@ -241,7 +244,7 @@ def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
     free = pool_facts(model, pool.name).free
     passed, may_reserve = "", True
-    for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
+    for head_id, request in model.eligible(pool.name, now).heads_before(task.id, pool):
         if request.fits(free):
             free = free - request  # admitted first
             continue

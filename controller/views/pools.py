@@ -246,7 +246,8 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
     share, at = model.share(pool.name, owner), round(now * 1000)
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
     queue, guarantee = model.queue(pool.name), pool.guarantee_of(owner)
-    first = queue.first_of(owner, pool.capacity)[1] if queue.waits(owner) else ZERO
+    eligible = model.eligible(pool.name, now)
+    first = eligible.first_of(owner, pool.capacity)[1] if eligible.waits(owner) else ZERO
     part = dominant(average, pool.capacity) / (FRACTION * policy.weight)
     return OwnerFacts(
         pool=pool.name,

@@ -104,6 +104,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.forecasts",
         "client/client.py::Client.hold",
         "client/client.py::Client.keys",
+        "client/client.py::Client.maintenance",
         "client/client.py::Client.members",
         "client/client.py::Client.neighbours",
         "client/client.py::Client.notices",

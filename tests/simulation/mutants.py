@@ -30,6 +30,7 @@ from tests.simulation.report import failure
 from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
+from tests.simulation.window_mutants import WINDOW_MUTANTS
 
 _TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
@@ -578,6 +579,7 @@ MUTANTS = [
     *SCHEDULE_MUTANTS,
     *ARRAY_MUTANTS,
     *GANG_MUTANTS,
+    *WINDOW_MUTANTS,
 ]
 
 
@@ -600,6 +602,7 @@ def hunt(mutant: Mutant) -> Hunt:
                     sharing=mutant.sharing,
                     schedules=mutant.schedules,
                     arrays=mutant.arrays,
+                    windows=mutant.windows,
                 )
             )
             if error is not None:

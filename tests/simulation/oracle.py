@@ -36,6 +36,7 @@ from tests.simulation.notices import is_due, wrong_end, wrong_notice
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.schedules import ScheduleJudge
 from tests.simulation.sockets import Endpoints
+from tests.simulation.windows import WindowJudge
 
 if TYPE_CHECKING:
     from tests.simulation.claims import ClaimJudge
@@ -119,6 +120,7 @@ class Oracle:
         self.held: dict[str, Vector] = {}  # pool → Σ hold
         self.amiss: dict[str, Vector] = {}  # pool → how far somebody has written its ledger off that
         self.capacities: dict[str, Vector] = {}
+        self.windows = WindowJudge(self)
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
         self.installation = ""
@@ -548,6 +550,10 @@ class Oracle:
         wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
+        value = spec.value if spec is not None else None
+        wrong = self.windows.wrong_step(old, new, spec_id, self.values.get(self.keys.pool(pool)), value)
+        if wrong:
+            raise Violation("I17", f"{task_id} {wrong}", task_id)
         wrong = self.dependents.wrong_step(task_id, old, new, changed)
         if wrong:
             raise Violation("I13", f"{task_id} {wrong}", task_id)

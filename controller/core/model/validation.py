@@ -19,6 +19,7 @@ from controller.core.model.demand import pod_requests
 from controller.core.model.fencing import FENCE
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.gangs import START_SECONDS
+from controller.core.model.maintenance import parse_windows
 from controller.core.model.notify_fields import parse_notify
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.requests import MOST_PRIORITY
@@ -354,6 +355,7 @@ _POOL: dict[str, Parse] = {
     "preemption": parse_preemption,
     "require_attested": parse_boolean,
     "notify": parse_notify,
+    "maintenance": parse_windows,
 }
 # Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

@@ -33,6 +33,7 @@ from controller.core.promise.attested_invariants import check_attestations, chec
 from controller.core.promise.changes_told import untold_changes
 from controller.core.promise.dependency_invariants import check_dependencies
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.maintenance_invariants import check_windows
 from controller.core.promise.schedule_invariants import check_schedules
 from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
@@ -56,14 +57,14 @@ def check_model(model: Model) -> list[Finding]:
 
 
 def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
-    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6).
+    """I3, I7 within the history, I1's rules on who may hold what, I17, and what can never go on (I6).
 
     `pool` is the task's pool.
     """
     status = task.status
     if status is None or "states" in task.frozen:
         return []
-    findings = [*_history_findings(task, status), *check_owner(task)]
+    findings = [*_history_findings(task, status), *check_owner(task), *check_windows(task, status, pool)]
     hold, of = rightful_hold(task, status, pool)
     if (hold, of) != (status.hold, status.pool):
         should = f"{hold}{f' of pool {of}' if of != status.pool else ''}"
