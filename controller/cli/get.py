@@ -34,7 +34,7 @@ from controller.core.model.lifecycle import State
 from controller.errors import UserError
 from controller.terminal import say
 from controller.views.gateways import GatewayView
-from controller.views.selector import parse_selector
+from controller.core.model.selector import parse_selector
 
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),

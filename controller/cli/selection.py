@@ -27,7 +27,7 @@ from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
 from controller.errors import UserError
 from controller.terminal import say
-from controller.views.selector import parse_selector
+from controller.core.model.selector import parse_selector
 
 Ask = Callable[[list[TaskView]], Iterator[RequestResult | UserError]]
 Outcome = RequestResult | UserError

@@ -23,7 +23,7 @@ from controller.store.records import changes_of, to_change
 from controller.views.absent import why_absent
 from controller.views.array_changes import is_array_or_member, names_of
 from controller.views.pairs import around
-from controller.views.selector import Requirement, parse_selector
+from controller.core.model.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0

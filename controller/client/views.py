@@ -107,6 +107,8 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Vector = ZERO
     held: Vector = ZERO
     free: Vector = ZERO
+    # what waits and would be admitted at once, if the capacity had no bounds; None when no tasks were read
+    demand: Vector | None = None
     # None: tasks draw on a pool that is not defined, or whose definition cannot be read
     definition: Pool | None = None
     problem: str = ""
@@ -251,6 +253,7 @@ def pool_views(model: Model, *, counts: bool = True) -> list[PoolView]:
             capacity=facts.capacity,
             held=facts.held,
             free=facts.free,
+            demand=facts.demand if counts else None,
             definition=facts.definition,
             problem="; ".join(f"{kind}/{facts.name}: {why}" for kind, why in facts.broken),
             counts={state.value: number for state, number in facts.tasks.items()},

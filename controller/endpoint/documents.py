@@ -112,6 +112,7 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     capacity: dict[str, str]
     held: dict[str, str]
     free: dict[str, str]
+    demand: dict[str, str]  # what waits and would be admitted at once, if the capacity had no bounds
     overcommitted: list[str]
     policy: str
     backfill_seconds: float
@@ -240,6 +241,7 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "capacity": pool.capacity.format(),
         "held": pool.held.format(),
         "free": pool.free.format(pool.resources),
+        "demand": pool.demand.format(),
         "overcommitted": pool.overcommitted,
         "policy": pool.policy,
         "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,

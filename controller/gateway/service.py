@@ -44,7 +44,7 @@ from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
-from controller.views.selector import Requirement
+from controller.core.model.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
 
@@ -242,7 +242,7 @@ class Service:
         ]
         if rights.may_read_all:
             return views
-        return [msgspec.structs.replace(view, counts={}, on_hold=None) for view in views]
+        return [msgspec.structs.replace(view, counts={}, on_hold=None, demand=None) for view in views]
 
     def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""

@@ -274,6 +274,10 @@ def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) ->
             ):
                 families.add(series, _in_base_units(resource, amount), name, resource)
     for pool in taken.pools:
+        # also what nothing waits for, or an autoscaler would not see the end of a wait
+        for resource in sorted({*pool.capacity, *pool.demand}):
+            amount = _in_base_units(resource, pool.demand.get(resource))
+            families.add("tally_pool_demand", amount, pool.name, resource)
         if pool.name in taken.next_of:
             begins = taken.next_of[pool.name]
             is_stuck = begins != "" and before.get(pool.name) == begins

@@ -15,6 +15,7 @@ from controller.core.model.fair_order import dominant, is_guaranteed, is_over_li
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts
+from controller.core.model.pool_demand import pool_demand
 from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
@@ -40,6 +41,7 @@ class PoolFacts(NamedTuple):
     queued: int  # tasks in its queue, without those in back-off or on hold
     on_hold: int  # tasks that are not admitted until they are released
     gated: int  # tasks that wait for others to end
+    demand: Vector  # what waits and would be admitted at once, if the capacity had no bounds
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
     @property
@@ -99,6 +101,7 @@ def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFac
         queued=len(model.queue(name)),
         on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
         gated=model.dependencies.closed.get(name, 0),
+        demand=pool_demand(model, name),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
             for kind in ("pools", "ledgers")

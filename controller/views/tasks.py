@@ -17,7 +17,7 @@ from controller.core.model.task import DEFAULT_OWNER, Spec, Status, priority_of
 from controller.views import arrays
 from controller.views.arrays import ArrayProgress, MemberFacts
 from controller.views.pairs import Around, around, unfinished
-from controller.views.selector import Requirement, selects
+from controller.core.model.selector import Requirement, selects
 
 UNREADABLE = arrays.UNREADABLE
 """Shown as the state of a task whose status cannot be read."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
+from controller.core.model.asked import Asked
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Reserve
 
@@ -37,7 +38,8 @@ Groups = dict[tuple[Vector, int], SortedList[Place]]
 class Queue:
     """The waiting tasks of one pool. In a pool with `sharing` they are grouped by owner, too.
 
-    `touched` are the owners whose tasks or share have changed, for the order that is kept of them.
+    `touched` are the owners whose tasks or share have changed, for the order that is kept of them. `asked` are
+    the sums of what waits.
     """
 
     def __init__(self) -> None:
@@ -45,6 +47,7 @@ class Queue:
         self._groups: Groups = {}  # of all tasks
         self._owners: dict[str, Groups] = {}  # owner → of its tasks
         self.touched: dict[str, None] = {}
+        self.asked = Asked()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -62,6 +65,7 @@ class Queue:
         """
         self.discard(place.task_id)
         self._places[place.task_id] = (place, request, owner)
+        self.asked.add(owner, place.task_id, request, repeats=place.repeats)
         _add(self._groups, place, request)
         if owner:
             _add(self._owners.setdefault(owner, {}), place, request)
@@ -73,6 +77,7 @@ class Queue:
         if entry is None:
             return
         place, request, owner = entry
+        self.asked.discard(owner, place.task_id, request, repeats=place.repeats)
         _remove(self._groups, place, request)
         if owner:
             _remove(self._owners[owner], place, request)

@@ -1,0 +1,64 @@
+"""Describes a pool: `tally describe pool`."""
+
+from __future__ import annotations
+
+from controller.cli import output as out
+from controller.cli.owners import print_sharing
+from controller.cli.session import Session
+from controller.client.pools import no_pool
+from controller.core.model.codec import to_builtins
+from controller.core.model.notify_url import shown_receiver
+from controller.core.model.resources import ZERO, format_quantity
+from controller.core.model.task import NotifyRule
+from controller.terminal import say
+from controller.views.explain import span
+
+
+def describe_pool(session: Session, name: str) -> None:
+    """Print a pool: its definition, its resources, and how it is shared. Raises NotFound."""
+    view = next((view for view in session.client.pools(counts=True) if view.name == name), None)
+    if view is None:
+        raise no_pool(session.client.cluster, name)
+    pool = view.definition
+    out.fields(
+        {
+            "Name": view.name,
+            "Problem": (
+                view.problem or ("" if pool is not None else "not defined, but tasks hold resources of it")
+            ),
+            "Policy": pool.policy if pool is not None else "",
+            "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
+            "Paused": "yes" if pool is not None and pool.paused else "",
+            "Notifies": "; ".join(map(_rule, pool.notify)) if pool is not None else "",
+            "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
+            "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
+            "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
+            "On hold": view.on_hold or "",
+            "Overcommitted": ", ".join(view.overcommitted),
+        }
+    )
+    say("Resources:")
+    demand = view.demand or ZERO
+    names = sorted({*view.resources, *demand})
+    table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE", "DEMAND"))
+    table.print(
+        (
+            f"  {name}",
+            *(
+                format_quantity(name, each.get(name))
+                for each in (view.capacity, view.held, view.free, demand)
+            ),
+        )
+        for name in names
+    )
+    if pool is not None and pool.sharing is not None:
+        print_sharing(session.client.owners.sharing(name), pool, pool.sharing)
+    if pool is not None and pool.engine_options:
+        say("Engine options:")
+        out.indented(to_builtins(pool.engine_options))
+
+
+def _rule(rule: NotifyRule) -> str:
+    """Whom a rule tells about what."""
+    labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
+    return f"{shown_receiver(rule.url)} ({', '.join(rule.on)}{labels})"
