@@ -24,6 +24,7 @@ from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warn
 from controller.client.prepared import SubmitResult
 from controller.client.queue_room import QueueRoom
 from controller.client.reading import (
+    OF_POOLS,
     OF_TASKS,
     Reading,
     parse_state,
@@ -246,7 +247,7 @@ class Client:
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts`, each with its number of tasks by state."""
-        model = self._reading.model("") if counts else self._reading.model("pools/", "ledgers/")
+        model = self._reading.model("") if counts else self._reading.model(*OF_POOLS)
         return pool_views(model, counts=counts)
 
     def wait(

@@ -39,9 +39,9 @@ from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
+from controller.core.model.selector import parse_selector
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField, UserError
-from controller.core.model.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
 
 BATCH = 1000  # tasks that are sent in one request

@@ -30,6 +30,7 @@ from controller.core.model.model import Model
 from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
+from controller.core.model.selector import Requirement
 from controller.core.model.task import Pool
 from controller.endpoint.pages import TaskPages
 from controller.errors import UserError
@@ -44,7 +45,6 @@ from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
-from controller.core.model.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
 

@@ -46,6 +46,7 @@ QUARANTINED = (
     "ledgers",
     "shares",
     "claims",
+    "capacities",
     "repairs",
     "schedules",
     "schedule-states",
@@ -276,8 +277,8 @@ def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) ->
     for pool in taken.pools:
         # also what nothing waits for, or an autoscaler would not see the end of a wait
         for resource in sorted({*pool.capacity, *pool.demand}):
-            amount = _in_base_units(resource, pool.demand.get(resource))
-            families.add("tally_pool_demand", amount, pool.name, resource)
+            demanded = _in_base_units(resource, pool.demand.get(resource))
+            families.add("tally_pool_demand", demanded, pool.name, resource)
         if pool.name in taken.next_of:
             begins = taken.next_of[pool.name]
             is_stuck = begins != "" and before.get(pool.name) == begins

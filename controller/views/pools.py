@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from controller.core.model import claims
+from controller.core.model import capacities, claims
+from controller.core.model.capacities import at_least
 from controller.core.model.claims import Claim
 from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
 from controller.core.model.lifecycle import WAITING, State
@@ -93,8 +94,8 @@ def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFac
     counts = shown_counts(model) if counts is None else counts
     return PoolFacts(
         name=name,
-        definition=record.pool if record is not None else None,
-        capacity=record.pool.capacity if record is not None else ZERO,
+        definition=record.definition if record is not None else None,
+        capacity=capacity_of(model, name),
         held=model.ledger(name).held,
         unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := counts.get((name, state), 0))},
@@ -104,10 +105,19 @@ def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFac
         demand=pool_demand(model, name),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
-            for kind in ("pools", "ledgers")
+            for kind in ("pools", "ledgers", capacities.KIND)
             if (kind, (name,)) in model.quarantine
         ),
     )
+
+
+def capacity_of(model: Model, name: str) -> Vector:
+    """What the pool has. If that follows nodes, it is never less than what is held of it."""
+    record = model.pools.get(name)
+    if record is None:
+        return ZERO
+    observed = record.pool.capacity
+    return observed if record.stored is None else at_least(observed, model.ledger(name).held)
 
 
 def all_pools(model: Model) -> list[PoolFacts]:

@@ -47,7 +47,10 @@ ARRAYS = "arrays"
 GANGS = "gangs"
 """ArraySpec.gang and roles, Status.of_gang and reserved."""
 
-KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, GANGS, NOTIFY, OWNERS, SCHEDULES)
+CAPACITIES = "capacities"
+"""Pool.capacity_from, and the records `capacities/`."""
+
+KNOWN = (ARRAYS, ATTESTED, CAPACITIES, CHANGES, CLAIMS, DEPENDENCIES, GANGS, NOTIFY, OWNERS, SCHEDULES)
 """What this release can read, and lead with; sorted."""
 
 REQUIRES = {CLAIMS: OWNERS, GANGS: ARRAYS}
@@ -101,5 +104,6 @@ def needed_by_pool(pool: Pool) -> dict[str, str]:
         OWNERS: ("sharing", pool.sharing),
         CLAIMS: ("preemption", pool.preemption),
         NOTIFY: ("notify", pool.notify or None),
+        CAPACITIES: ("capacity.from", pool.capacity_from),
     }
     return {name: field for name, (field, value) in fields.items() if value is not None}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import zlib
 
-from controller.core.model import claims, codec
+import msgspec
+
+from controller.core.model import capacities, claims, codec
+from controller.core.model.capacities import ObservedCapacity, decode_capacity
 from controller.core.model.claims import Claim
 from controller.core.model.compartments import Compartments
 from controller.core.model.lone_shares import LoneShares
@@ -13,7 +16,8 @@ from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_sha
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
-OF_POOLS = ("pools", "ledgers", "shares", claims.KIND)
+NOTHING_OBSERVED = ObservedCapacity()
+OF_POOLS = ("pools", "ledgers", "shares", claims.KIND, capacities.KIND)
 
 
 class PoolRecords(Compartments):
@@ -25,6 +29,9 @@ class PoolRecords(Compartments):
         self.shares: dict[str, dict[str, Share]] = {}  # pool → owner → share
         self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
         self.shared: dict[str, None] = {}  # the pools of which shares are kept
+        self.following: dict[str, None] = {}  # the pools whose capacity follows something
+        # what was observed for these; the last that could be read, if it was damaged since
+        self.capacities: dict[str, ObservedCapacity] = {}
         self.charged_at = 0  # ms; no charge and no step of a history is later
         self.lone_shares = LoneShares()
 
@@ -115,18 +122,39 @@ class PoolRecords(Compartments):
                 before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._note_capacity(name)
                 self._note_sharing(name)
                 if name in self.pools and self.pools[name].pool.require_attested:
                     self.indexes.touched.tasks.update(dict.fromkeys(self.indexes.queues.get(name, ())))
                 self.indexes.size_again(name, before)
             elif change.kind == "shares":
                 self._apply_share(name, change.names[1], change)
+            elif change.kind == capacities.KIND:
+                self._apply_capacity(name, change)
             elif change.kind == claims.KIND:
                 self._apply_claim(name, change.names[1], change)
             else:
                 self._apply_ledger(name, change)
         except CorruptValue as error:
             self._quarantine(change, str(error))
+
+    def _apply_capacity(self, pool: str, change: Change) -> None:
+        if change.value is None:
+            self.capacities.pop(pool, None)
+        else:
+            self.capacities[pool] = decode_capacity(change.value)
+        self._note_capacity(pool)
+
+    def _note_capacity(self, name: str) -> None:
+        """Fill in the capacity of a pool that follows something. Until that was seen, it has nothing."""
+        record = self.pools.get(name)
+        if record is None or record.definition.capacity_from is None:
+            self.following.pop(name, None)
+            return
+        self.following[name] = None
+        observed, stored = self.capacities.get(name, NOTHING_OBSERVED), record.definition
+        pool = msgspec.structs.replace(stored, capacity=observed.amounts)
+        self.pools[name] = PoolRecord(pool, record.mod, stored)
 
     def _note_sharing(self, name: str) -> None:
         record = self.pools.get(name)

@@ -38,8 +38,8 @@ Groups = dict[tuple[Vector, int], SortedList[Place]]
 class Queue:
     """The waiting tasks of one pool. In a pool with `sharing` they are grouped by owner, too.
 
-    `touched` are the owners whose tasks or share have changed, for the order that is kept of them. `asked` are
-    the sums of what waits.
+    `touched` are the owners whose tasks or share have changed, for the order that is kept of them. `asked`
+    has the sums of what waits.
     """
 
     def __init__(self) -> None:

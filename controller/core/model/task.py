@@ -17,6 +17,7 @@ from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
+from controller.core.model.nodes import CapacityFrom
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
 from controller.core.model.resources import ZERO, Vector
@@ -178,6 +179,8 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preemption: Preemption | None = None  # None: no task is stopped for another one
     require_attested: bool = False  # tasks that no gateway has attested are rejected
     notify: tuple[NotifyRule, ...] = ()  # whom to tell about ended tasks
+    # what the capacity follows, in place of amounts: the model fills in `capacity` (see model.capacities)
+    capacity_from: CapacityFrom | None = None
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""
