@@ -17,6 +17,7 @@ from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.views.absent import why_taken
+from controller.views.capacities import explain_capacity
 from controller.views.dependencies import Sees
 from controller.views.explain_arrays import (
     explain_array,
@@ -153,6 +154,8 @@ def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         sentence = f"{task.id} {'; besides, '.join(kept)}"
     else:
         sentence = _in_queue(model, task, record.pool, now)
+        if capacity := explain_capacity(model, task.pool, now):
+            sentence = f"{sentence}; {capacity}"
     return f"{sentence}{_changed_priority(task)}"
 
 
@@ -203,6 +206,11 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
     free = pool_facts(model, pool.name).free
     if not asked.fits(pool.capacity):
+        if pool.capacity_from is not None:
+            return (
+                f"{task.id} waits for more nodes: it asks for {lacking(asked, pool.capacity, 'in all')}"
+                f" of pool {pool.name}"
+            )
         return (
             f"{task.id} cannot run: it asks for {lacking(asked, pool.capacity, 'in all')} of pool"
             f" {pool.name}; raise the pool's capacity, or cancel the task"

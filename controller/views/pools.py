@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from controller.core.model import capacities, claims
-from controller.core.model.capacities import at_least
+from controller.core.model.capacities import ObservedCapacity, at_least
 from controller.core.model.claims import Claim
 from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
 from controller.core.model.lifecycle import WAITING, State
@@ -42,6 +42,7 @@ class PoolFacts(NamedTuple):
     queued: int  # tasks in its queue, without those in back-off or on hold
     on_hold: int  # tasks that are not admitted until they are released
     gated: int  # tasks that wait for others to end
+    observed: ObservedCapacity | None  # what nodes give, if its capacity follows them and they were counted
     demand: Vector  # what waits and would be admitted at once, if the capacity had no bounds
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
@@ -102,6 +103,7 @@ def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFac
         queued=len(model.queue(name)),
         on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
         gated=model.dependencies.closed.get(name, 0),
+        observed=model.capacities.get(name),
         demand=pool_demand(model, name),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])

@@ -140,11 +140,11 @@ class Capacities:
     def _seen(self, pool: str, known: ObservedCapacity | None, moment: Moment) -> ObservedCapacity | None:
         """What should be recorded; None if nothing is known yet."""
         base, trouble = known or ObservedCapacity(), self._intake.nodes_trouble
-        if trouble:
+        if trouble and base.unseen_since is None:
             since = self._intake.nodes_unseen_since
             if known is not None and moment.now < since + UNSEEN_SECONDS:
                 self._due[pool] = since + UNSEEN_SECONDS
-            elif base.unseen_since is None:
+            else:
                 base = msgspec.structs.replace(base, unseen_since=since, unseen_why=trouble[:WHY_LIMIT])
         found = self._find(pool)
         if found is None:
