@@ -133,7 +133,7 @@ NO_COPY_KEPT = {
     "its own connection, process or watch, to be closed": [
         "endpoint/connections.py::Door",
         "endpoint/connections.py::StatusProtocol",
-        "engine/kubernetes/watch.py::PodWatch._stream",
+        "engine/kubernetes/watch.py::ObjectWatch._stream",
         "gateway/attempt_logs.py::AttemptLogs._engine",
         "gateway/attempt_logs.py::AttemptLogs._readings",
         "engine/process/fork_server.py::ForkServer",

@@ -35,20 +35,22 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
+from controller.engine.kubernetes.node_survey import NodeSurvey
 from controller.engine.kubernetes.objects import TRIES, PodObjects
-from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path
+from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path, read_pod
 from controller.engine.kubernetes.pod_observation import observe
 from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
 from controller.engine.kubernetes.rights import MissingRight, missing_rights
 from controller.engine.kubernetes.server import identity, minor_version
-from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, run_watches
+from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, run_watches
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
@@ -203,10 +205,11 @@ class KubernetesEngine(Owning):
         if not self.is_verified:
             log.warning("the API server's certificate is not verified", host=self._api.host)
         watches = [
-            PodWatch(
+            ObjectWatch(
                 self._api,
                 pods_path(namespace),
                 self._selector,
+                read_pod,
                 report,
                 stop,
                 list_timeout=self._pods.list_timeout,
@@ -215,7 +218,24 @@ class KubernetesEngine(Owning):
             )
             for namespace in self.namespaces
         ]
-        run_watches(watches, self.namespaces, stop)
+        run_watches(watches, [f"pods-{name}" for name in self.namespaces], stop)
+
+    def survey(
+        self,
+        sink: Callable[[tuple[NodeRoom, ...]], None],
+        trouble: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        """See Surveying."""
+        survey = NodeSurvey(
+            self._api,
+            self._cluster,
+            self,
+            list_timeout=self._pods.list_timeout,
+            watch_seconds=self._options.watch_seconds,
+            silence_seconds=self._options.silence_seconds,
+        )
+        survey.run(sink, trouble, stop)
 
     def logs(
         self,
