@@ -231,3 +231,25 @@ def test_requests_that_are_no_quantities_are_refused() -> None:
     placed = read_placed(b'{"spec":{"containers":[{"name":"a","resources":{"requests":{"cpu":"many"}}}]}}')
     with pytest.raises(InvalidField):
         placed.requests()
+
+
+def test_placeholders_are_not_counted(fake_cluster: FakeCluster, engines: Engines) -> None:
+    """They give way to the pods of tasks, so what they request is still the pool's."""
+    api = RawApi(fake_cluster)
+    with surveying(engines(fake_cluster)) as seen:
+        seen.wait("the node", lambda: seen.nodes)
+        held = pod("held", "4")
+        held["metadata"]["labels"] = {node_survey.LABEL_PLACEHOLDER: "true"}
+        api.create(held)
+        api.create(pod("web", "1"))
+        seen.wait("the other", lambda: seen.room()["cpu"] == "63")
+
+
+def test_the_rights_are_reviewed_where_a_pool_follows_nodes(
+    fake_cluster: FakeCluster, engines: Engines
+) -> None:
+    fake_cluster.state.access.deny("list", "nodes", namespace="")
+    engine = engines(fake_cluster)
+    assert engine.check_rights() == []
+    (missing,) = engine.check_rights(follows_nodes=True)
+    assert str(missing) == 'the whole cluster: {apiGroups: [""], resources: [nodes], verbs: [list]}'

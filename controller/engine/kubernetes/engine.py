@@ -48,7 +48,7 @@ from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path, read
 from controller.engine.kubernetes.pod_observation import observe
 from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
-from controller.engine.kubernetes.rights import MissingRight, missing_rights
+from controller.engine.kubernetes.rights import OF_NODES, MissingRight, missing_rights
 from controller.engine.kubernetes.server import identity, minor_version
 from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, run_watches
 from controller.engine.ownership import Owning
@@ -274,10 +274,14 @@ class KubernetesEngine(Owning):
             ]
         return sorted(found, key=lambda event: event.at)
 
-    def check_rights(self) -> list[MissingRight]:
-        """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable."""
+    def check_rights(self, *, follows_nodes: bool = False) -> list[MissingRight]:
+        """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable.
+
+        `follows_nodes`: the capacity of a pool does.
+        """
         with unavailable("rights cannot be reviewed"):
-            return missing_rights(self._api, self.namespaces)
+            of_nodes = missing_rights(self._api, ("",), OF_NODES) if follows_nodes else []
+            return [*missing_rights(self._api, self.namespaces), *of_nodes]
 
     def release_finalizers(self) -> int:
         """Remove the finalizer from all pods of this installation, for uninstalling; returns their number.

@@ -25,6 +25,9 @@ NODES_PATH, PODS_PATH = "/api/v1/nodes", "/api/v1/pods"
 PLACED = {"fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"}
 """The pods that occupy a node, as the scheduler counts them."""
 
+LABEL_PLACEHOLDER = "tally.dev/placeholder"
+"""On pods that give way to those of tasks, and so are not counted (`deploy/autoscaling.md`)."""
+
 SETTLE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -168,7 +171,8 @@ class NodeSurvey:
         assert self._placed is not None
         meta = pod.metadata
         is_ours = attempt_of(Pod(metadata=meta), self._cluster, self._owner.installation) is not None
-        if is_ours or not pod.spec.node_name:
+        gives_way = LABEL_PLACEHOLDER in (meta.labels or {})
+        if is_ours or gives_way or not pod.spec.node_name:
             return
         try:
             requests = pod.requests()
