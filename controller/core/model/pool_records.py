@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import zlib
 
-import msgspec
-
 from controller.core.model import capacities, claims, codec
-from controller.core.model.capacities import ObservedCapacity, decode_capacity
 from controller.core.model.claims import Claim
-from controller.core.model.compartments import Compartments
+from controller.core.model.following_pools import FollowingPools
 from controller.core.model.lone_shares import LoneShares
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
 from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
-NOTHING_OBSERVED = ObservedCapacity()
 OF_POOLS = ("pools", "ledgers", "shares", claims.KIND, capacities.KIND)
 
 
-class PoolRecords(Compartments):
+class PoolRecords(FollowingPools):
     """See the module's docstring. `Model` is the whole."""
 
     def __init__(self) -> None:
@@ -29,9 +25,6 @@ class PoolRecords(Compartments):
         self.shares: dict[str, dict[str, Share]] = {}  # pool → owner → share
         self.claims: dict[str, dict[str, Claim]] = {}  # pool → task → claim
         self.shared: dict[str, None] = {}  # the pools of which shares are kept
-        self.following: dict[str, None] = {}  # the pools whose capacity follows something
-        # what was observed for these; the last that could be read, if it was damaged since
-        self.capacities: dict[str, ObservedCapacity] = {}
         self.charged_at = 0  # ms; no charge and no step of a history is later
         self.lone_shares = LoneShares()
 
@@ -137,24 +130,6 @@ class PoolRecords(Compartments):
                 self._apply_ledger(name, change)
         except CorruptValue as error:
             self._quarantine(change, str(error))
-
-    def _apply_capacity(self, pool: str, change: Change) -> None:
-        if change.value is None:
-            self.capacities.pop(pool, None)
-        else:
-            self.capacities[pool] = decode_capacity(change.value)
-        self._note_capacity(pool)
-
-    def _note_capacity(self, name: str) -> None:
-        """Fill in the capacity of a pool that follows something. Until that was seen, it has nothing."""
-        record = self.pools.get(name)
-        if record is None or record.definition.capacity_from is None:
-            self.following.pop(name, None)
-            return
-        self.following[name] = None
-        observed, stored = self.capacities.get(name, NOTHING_OBSERVED), record.definition
-        pool = msgspec.structs.replace(stored, capacity=observed.amounts)
-        self.pools[name] = PoolRecord(pool, record.mod, stored)
 
     def _note_sharing(self, name: str) -> None:
         record = self.pools.get(name)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-from controller.core.model.asked import Asked
+from controller.core.model.queue_sums import QueueSums
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Reserve
 
@@ -47,7 +47,7 @@ class Queue:
         self._groups: Groups = {}  # of all tasks
         self._owners: dict[str, Groups] = {}  # owner → of its tasks
         self.touched: dict[str, None] = {}
-        self.asked = Asked()
+        self.asked = QueueSums()
 
     def __len__(self) -> int:
         return len(self._places)

@@ -179,8 +179,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preemption: Preemption | None = None  # None: no task is stopped for another one
     require_attested: bool = False  # tasks that no gateway has attested are rejected
     notify: tuple[NotifyRule, ...] = ()  # whom to tell about ended tasks
-    # what the capacity follows, in place of amounts: the model fills in `capacity` (see model.capacities)
-    capacity_from: CapacityFrom | None = None
+    capacity_from: CapacityFrom | None = None  # what the capacity follows: the model fills in `capacity`
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""

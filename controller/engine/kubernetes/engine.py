@@ -50,7 +50,7 @@ from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, op
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
 from controller.engine.kubernetes.rights import OF_NODES, MissingRight, missing_rights
 from controller.engine.kubernetes.server import identity, minor_version
-from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, run_watches
+from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, Pace, Watching, run_watches
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
@@ -89,6 +89,7 @@ class KubernetesEngine(Owning):
         list_timeout = options.access.timeout_seconds * LIST_SECONDS_FACTOR
         self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout, self)
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
+        self._pace = Pace(list_timeout, options.watch_seconds, options.silence_seconds)
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
@@ -207,14 +208,10 @@ class KubernetesEngine(Owning):
         watches = [
             ObjectWatch(
                 self._api,
-                pods_path(namespace),
-                self._selector,
-                read_pod,
+                Watching(pods_path(namespace), self._selector, read_pod),
+                self._pace,
                 report,
                 stop,
-                list_timeout=self._pods.list_timeout,
-                watch_seconds=self._options.watch_seconds,
-                silence_seconds=self._options.silence_seconds,
             )
             for namespace in self.namespaces
         ]
@@ -227,14 +224,7 @@ class KubernetesEngine(Owning):
         stop: threading.Event,
     ) -> None:
         """See Surveying."""
-        survey = NodeSurvey(
-            self._api,
-            self._cluster,
-            self,
-            list_timeout=self._pods.list_timeout,
-            watch_seconds=self._options.watch_seconds,
-            silence_seconds=self._options.silence_seconds,
-        )
+        survey = NodeSurvey(self._api, self._cluster, self, self._pace)
         survey.run(sink, trouble, stop)
 
     def logs(

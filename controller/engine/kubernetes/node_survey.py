@@ -17,7 +17,7 @@ from controller.core.model.resources import ZERO, Vector
 from controller.engine.kubernetes.api import KubernetesApi
 from controller.engine.kubernetes.node_objects import NodeObject, PlacedPod, read_node, read_placed
 from controller.engine.kubernetes.pod import Pod, attempt_of
-from controller.engine.kubernetes.watch import ObjectWatch, run_watches
+from controller.engine.kubernetes.watch import ObjectWatch, Pace, Watching, run_watches
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField
 
@@ -39,24 +39,11 @@ Key = tuple[str, str]
 class NodeSurvey:
     """See the module's docstring."""
 
-    def __init__(
-        self,
-        api: KubernetesApi,
-        cluster: str,
-        owner: Owning,
-        *,
-        list_timeout: float,
-        watch_seconds: float,
-        silence_seconds: float,
-    ) -> None:
+    def __init__(self, api: KubernetesApi, cluster: str, owner: Owning, pace: Pace) -> None:
         self._api = api
         self._cluster = cluster
         self._owner = owner
-        self._timings: dict[str, Any] = {
-            "list_timeout": list_timeout,
-            "watch_seconds": watch_seconds,
-            "silence_seconds": silence_seconds,
-        }
+        self._pace = pace
         self._lock = threading.Lock()
         self._changed = threading.Event()
         # None: not listed yet
@@ -78,25 +65,21 @@ class NodeSurvey:
         watches: list[ObjectWatch[Any]] = [
             ObjectWatch(
                 self._api,
-                NODES_PATH,
-                {},
-                read_node,
+                Watching(NODES_PATH, {}, read_node),
+                self._pace,
                 self._node,
                 stop,
                 listed=self._nodes_listed,
                 trouble=lambda why: self._trouble("nodes", why),
-                **self._timings,
             ),
             ObjectWatch(
                 self._api,
-                PODS_PATH,
-                PLACED,
-                read_placed,
+                Watching(PODS_PATH, PLACED, read_placed),
+                self._pace,
                 self._pod,
                 stop,
                 listed=self._pods_listed,
                 trouble=lambda why: self._trouble("the pods on nodes", why),
-                **self._timings,
             ),
         ]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -29,7 +29,7 @@ _GONE = 410
 log = structlog.get_logger(__name__)
 
 
-class Watched(Protocol):
+class WatchedObject(Protocol):
     """An object, as far as a watch looks at it."""
 
     @property
@@ -41,7 +41,7 @@ class Watched(Protocol):
         """Why all but its metadata could not be read; "" if it could."""
 
 
-T = TypeVar("T", bound=Watched)
+T = TypeVar("T", bound=WatchedObject)
 Read = Callable[[msgspec.Raw], T]
 """Decodes an object. Raises EngineUnavailable for one of which not even the metadata can be read."""
 
@@ -67,6 +67,22 @@ def list_objects(
             return
 
 
+class Watching(NamedTuple, Generic[T]):
+    """What is watched: the path of its API, what selects the objects, and how one of them is read."""
+
+    path: str
+    query: Mapping[str, object]
+    read: Read[T]
+
+
+class Pace(NamedTuple):
+    """How long a page of a list may take, a watch lasts, and a watch may be silent, in seconds."""
+
+    list_timeout: float
+    watch_seconds: float
+    silence_seconds: float
+
+
 def _nothing(_: object) -> None:
     """Ignore it."""
 
@@ -81,29 +97,21 @@ class ObjectWatch(Generic[T]):
     def __init__(
         self,
         api: KubernetesApi,
-        path: str,
-        query: Mapping[str, object],
-        read: Read[T],
+        watching: Watching[T],
+        pace: Pace,
         sink: Callable[[T, bool], None],
         stop: threading.Event,
         *,
-        list_timeout: float,
-        watch_seconds: float,
-        silence_seconds: float,
         listed: Callable[[list[T]], None] = _nothing,
         trouble: Callable[[str], None] = _nothing,
     ) -> None:
         self._api = api
-        self._path = path
-        self._query = query
-        self._read = read
+        self._path, self._query, self._read = watching
+        self._pace = pace
         self._sink = sink
         self._listed = listed
         self._trouble = trouble
         self._stop = stop
-        self._list_timeout = list_timeout
-        self._watch_seconds = watch_seconds
-        self._silence_seconds = silence_seconds
         self._version = ""
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -145,7 +153,7 @@ class ObjectWatch(Generic[T]):
 
     def _list(self) -> None:
         version, found = "", list[T]()
-        pages = list_objects(self._api, self._path, self._query, self._list_timeout, self._read)
+        pages = list_objects(self._api, self._path, self._query, self._pace.list_timeout, self._read)
         for objects, version in pages:  # noqa: B007  # the last one's
             for each in objects:
                 self._sink(each, False)
@@ -157,7 +165,7 @@ class ObjectWatch(Generic[T]):
     def _follow(self) -> None:
         """Follow one connection until the server ends it."""
         # Spread, so that the watches of many clients do not all begin again at the same moment.
-        seconds = int(self._watch_seconds * random.uniform(1.0, 1.5)) or 1
+        seconds = int(self._pace.watch_seconds * random.uniform(1.0, 1.5)) or 1
         query = {
             **self._query,
             "watch": "true",
@@ -165,7 +173,7 @@ class ObjectWatch(Generic[T]):
             "resourceVersion": self._version,
             "timeoutSeconds": seconds,
         }
-        stream = self._api.stream(self._path, query, self._silence_seconds)
+        stream = self._api.stream(self._path, query, self._pace.silence_seconds)
         with self._lock:
             self._stream = stream
         if self._stop.is_set():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from controller.core.model.resources import Vector
 
 
-class Asked:
+class QueueSums:
     """Sums by owner. Arrays, which stand in a queue for all of their members, are only listed."""
 
     def __init__(self) -> None:
