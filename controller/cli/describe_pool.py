@@ -9,7 +9,9 @@ from controller.cli.owners import print_sharing
 from controller.cli.session import Session
 from controller.client import PoolView
 from controller.client.pools import no_pool
+from controller.core.model.capacities import ObservedCapacity
 from controller.core.model.codec import to_builtins
+from controller.core.model.nodes import CapacityFrom
 from controller.core.model.notify_url import shown_receiver
 from controller.core.model.resources import ZERO, format_quantity
 from controller.core.model.task import NotifyRule
@@ -38,10 +40,11 @@ def describe_pool(session: Session, name: str) -> None:
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
             "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
             "On hold": view.on_hold or "",
-            **_following(view),
             "Overcommitted": ", ".join(view.overcommitted),
         }
     )
+    if pool is not None and pool.capacity_from is not None:
+        _print_following(view, pool.capacity_from)
     say("Resources:")
     demand = view.demand or ZERO
     names = sorted({*view.resources, *demand})
@@ -63,21 +66,19 @@ def describe_pool(session: Session, name: str) -> None:
         out.indented(to_builtins(pool.engine_options))
 
 
-def _following(view: PoolView) -> dict[str, object]:
-    """Where the capacity comes from, if it follows nodes."""
-    source = view.definition.capacity_from if view.definition is not None else None
-    observed, now = view.observed, time.time()
-    if source is None:
-        return {}
-    told: dict[str, object] = {"Capacity from": nodes_text(source, observed)}
-    if observed is not None:
-        last = observed.last
-        told["Capacity changed"] = change_text(last, now) if last is not None else "never"
-        told["Nodes unseen"] = unseen_text(observed, now)
-        over = view.held.exceeding(observed.amounts)
-        gives = ", ".join(f"{name} {observed.amounts.format([name])[name]}" for name in over)
-        told["Falling"] = f"the nodes give {gives}: the capacity falls as tasks end" if over else ""
-    return told
+def _print_following(view: PoolView, source: CapacityFrom) -> None:
+    """Where the capacity comes from that follows nodes, and what changed it last."""
+    observed, now = view.observed or ObservedCapacity(), time.time()
+    last, over = observed.last, view.held.exceeding(observed.amounts)
+    gives = ", ".join(f"{name} {observed.amounts.format([name])[name]}" for name in over)
+    out.fields(
+        {
+            "Capacity from": nodes_text(source, view.observed),
+            "Changed": change_text(last, now) if last is not None else "",
+            "Unseen": unseen_text(observed, now),
+            "Falling": f"the nodes give {gives}: the capacity falls as tasks end" if over else "",
+        }
+    )
 
 
 def _rule(rule: NotifyRule) -> str:

@@ -51,6 +51,7 @@ NO_COPY_KEPT = {
     "a value of its own: computed from its arguments alone": [
         "core/model/resources.py::Vector",
         "core/model/cron.py::_check",
+        "core/model/nodes.py::terms_of",
         "core/model/sharing.py::Ceiling._amounts",
         "core/model/arrays.py::Ranges",
         "core/model/blocks.py::Block",
