@@ -342,7 +342,7 @@ class Users:
             {"url": "https://a.example", "on": ["succeeded", "failed"]},
             {"url": "https://b.example/x", "on": ["failed", "cancelled"], "labels": {"team": "a"}},
         ]
-        if self.nodes is not None and name == POOL and (self._calm or self.scheduler.rng.random() < 0.8):
+        if self.nodes is not None and name == POOL and self.scheduler.rng.random() < 0.8:
             capacity = FOLLOWS
         fields["notify"] = notify if self._notifies and name == "default" else []
         pool = parse_pool({"name": name, "capacity": capacity, **fields})

@@ -26,7 +26,7 @@ def with_source(fields: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(capacity, Mapping) and names_source(capacity):
         if source is not None:
             raise InvalidField(FOLLOWING, "is given twice, also as capacity.from: keep one")
-        given["capacity"], given[FOLLOWING] = None, capacity
+        given["capacity"], given[FOLLOWING] = None, parse_capacity_from(capacity, "capacity")
     elif source is not None:
         if capacity:
             raise InvalidField("capacity", f"is given in amounts, and also as {FOLLOWING}: keep one of them")
