@@ -35,7 +35,7 @@ from controller.views.explain_dependencies import (
 from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
 from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
-from controller.views.pools import pool_facts
+from controller.views.pools import free_of
 from controller.views.replicas import all_replicas
 from controller.views.words import at, lacking, listed, span, words_of
 
@@ -204,7 +204,7 @@ def _changed_priority(task: Task) -> str:
 
 def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
-    free = pool_facts(model, pool.name).free
+    free = free_of(model, pool.name)
     if not asked.fits(pool.capacity):
         if pool.capacity_from is not None:
             return (
@@ -247,7 +247,7 @@ def _imbalance(model: Model, pool: str) -> str:
 def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     """Why the tasks ahead keep a task that fits from running, by the rules of `Queue.admissible`."""
     asked = task.demand
-    free = pool_facts(model, pool.name).free
+    free = free_of(model, pool.name)
     passed, may_reserve = "", True
     for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
         if request.fits(free):

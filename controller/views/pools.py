@@ -122,6 +122,11 @@ def capacity_of(model: Model, name: str) -> Vector:
     return observed if record.stored is None else at_least(observed, model.ledger(name).held)
 
 
+def free_of(model: Model, name: str) -> Vector:
+    """What is left of a pool: see PoolFacts. It costs less than all facts."""
+    return capacity_of(model, name) - model.ledger(name).held - unledgered(model, name)
+
+
 def all_pools(model: Model) -> list[PoolFacts]:
     """The facts of all pools, by name."""
     counts = shown_counts(model)

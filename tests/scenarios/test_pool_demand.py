@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controller.core.model import pool_demand as pool_demands
 from controller.core.model.lifecycle import State
 from controller.core.model.pool_demand import pool_demand
 from controller.core.model.queue import Place, Queue
@@ -141,6 +142,23 @@ def test_sums_of_a_queue_that_was_changed_are_those_of_its_tasks() -> None:
         assert {*asked.owners()} == {of for _, of, _ in waiting.values()}
         for owner in asked.owners():
             single = [each for each, of, is_array in waiting.values() if of == owner and not is_array]
-            assert asked.sum_of(owner) == (sum(single, Vector()), len(single))
+            amounts, tasks = asked.sum_of(owner)
+            assert (Vector(amounts), tasks) == (sum(single, Vector()), len(single))
             arrays = {each for each, (_, of, is_array) in waiting.items() if of == owner and is_array}
             assert {*asked.arrays_of(owner)} == arrays
+
+
+def test_a_demand_is_told_in_proportion_where_it_would_take_too_long(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an owner that wants more than its limits allow, and asks for something else each time."""
+    stage.pool(sharing={"owners": {"vision": {"limit": {"cpu": 40}}}})
+    for number in range(30):
+        amounts = {"cpu": 1 + number % 3, "memory": f"{1 + number % 3}Gi"}
+        stage.submit(f"t{number:02}", owner="vision", resources=amounts)
+    exact = demand(stage)
+    assert exact == {"cpu": "40", "memory": "40Gi"}
+    monkeypatch.setattr(pool_demands, "MOST_RUNS", 6)
+    assert demand(stage) == {"cpu": "40", "memory": "40Gi"}
+    monkeypatch.setattr(pool_demands, "MOST_RUNS", 0)
+    assert demand(stage) == {"cpu": "40", "memory": "40Gi"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from controller.core.model.resources import Vector
+from controller.core.model.resources import ZERO
 
 
 class QueueSums:
@@ -43,9 +43,12 @@ class QueueSums:
         """Those who have anything in the queue; "" for all, if the pool is not shared."""
         return iter({**self._counts, **self._arrays})
 
-    def sum_of(self, owner: str) -> tuple[Vector, int]:
-        """What the owner's tasks ask for, without its arrays, and how many tasks that are."""
-        return Vector(self._sums.get(owner)), self._counts.get(owner, 0)
+    def sum_of(self, owner: str) -> tuple[Mapping[str, int], int]:
+        """What the owner's tasks ask for, without its arrays, and how many tasks that are.
+
+        The caller changes nothing in it.
+        """
+        return self._sums.get(owner, ZERO), self._counts.get(owner, 0)
 
     def arrays_of(self, owner: str) -> Iterator[str]:
         """The owner's arrays that are no gangs."""
