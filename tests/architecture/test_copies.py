@@ -70,6 +70,7 @@ NO_COPY_KEPT = {
         "cli/output.py::Table",
         "cli/yaml12.py::_Reader",
         "core/model/fair_order.py::_Cursor",
+        "core/model/pool_demand.py::_Room",
         "core/model/touched.py::Touched",
         "endpoint/api.py::_Stream.body_iterator",
         "gateway/api.py::_Upload._ask",
