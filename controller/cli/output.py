@@ -307,6 +307,21 @@ def print_document(value: Any, form: str) -> None:
         say_lines(write_yaml(value, only_ascii=only_ascii))
 
 
+def fields(fields: Mapping[str, object]) -> None:
+    """Print the fields that are not empty, aligned."""
+    shown = {name: value for name, value in fields.items() if value not in (None, "")}
+    width = max(len(name) for name in shown) + 1
+    for name, value in shown.items():
+        say(f"{name + ':':<{width}} {value}")
+
+
+def indented(value: Any) -> None:
+    """Print a value of builtins as YAML, indented."""
+    from controller.cli.yaml12 import write_yaml
+
+    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
+
+
 def check_form(form: str, known: Sequence[str]) -> str:
     """The given `-o`, if this command supports it. Raises BadParameter."""
     if form not in ("", *known):

@@ -25,6 +25,7 @@ from controller.client.parents import Parents
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warning_of
 from controller.client.prepared import SubmitResult
 from controller.client.reading import (
+    OF_POOLS,
     OF_TASKS,
     Reading,
     parse_state,
@@ -254,8 +255,8 @@ class Client:
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts`, each with its number of tasks by state."""
-        model = self._reading.model("") if counts else self._reading.model("pools/", "ledgers/")
-        return pool_views(model, counts=counts)
+        model = self._reading.model("") if counts else self._reading.model(*OF_POOLS)
+        return pool_views(model, self.clock.now(), counts=counts)
 
     def wait(
         self,

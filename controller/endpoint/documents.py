@@ -121,6 +121,9 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     capacity: dict[str, str]
     held: dict[str, str]
     free: dict[str, str]
+    capacity_from: dict[str, str]  # what the capacity follows; {}: it is given in amounts
+    observed: dict[str, Any]  # what nodes give, if the capacity follows them and they were counted; else {}
+    demand: dict[str, str]  # what waits and would be admitted at once, if the capacity had no bounds
     overcommitted: list[str]
     policy: str
     backfill_seconds: float
@@ -259,6 +262,9 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "capacity": pool.capacity.format(),
         "held": pool.held.format(),
         "free": pool.free.format(pool.resources),
+        "capacity_from": codec.to_builtins(definition and definition.capacity_from) or {},
+        "observed": _observed(pool),
+        "demand": pool.demand.format(),
         "overcommitted": pool.overcommitted,
         "policy": pool.policy,
         "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,
@@ -272,6 +278,11 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "on_hold": pool.on_hold,
         "problem": "; ".join(problems),
     }
+
+
+def _observed(pool: PoolFacts) -> dict[str, Any]:
+    plain: dict[str, Any] = codec.to_builtins(pool.observed) if pool.observed is not None else {}
+    return {name: value for name, value in plain.items() if name not in ("op", "version")}
 
 
 def replica_document(replica: ReplicaFacts, facts: Facts) -> ReplicaDocument:

@@ -212,6 +212,14 @@ FAMILIES: tuple[Family, ...] = (
         ("pool", "resource"),
     ),
     Family(
+        "tally_pool_demand",
+        MetricType.GAUGE,
+        "What waits in a pool and would be admitted at once if its capacity had no bounds, in cores, bytes or"
+        " counts: of tasks, gangs and members of arrays that are not on hold, in back-off or waiting for"
+        " others, up to their owner's limits. 0 while the pool is paused.",
+        ("pool", "resource"),
+    ),
+    Family(
         "tally_pool_drift",
         MetricType.GAUGE,
         "The ledger minus the sum of all holds. A value other than 0 breaks invariant I1, unless a record"

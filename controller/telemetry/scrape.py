@@ -47,6 +47,7 @@ QUARANTINED = (
     "ledgers",
     "shares",
     "claims",
+    "capacities",
     "repairs",
     "schedules",
     "schedule-states",
@@ -204,7 +205,7 @@ class _Families:
 
 
 def _take(model: Model, now: float) -> _Taken:
-    pools = all_pools(model)
+    pools = all_pools(model, now)
     return _Taken(
         pools=pools,
         tasks=tasks_by_pool(model),
@@ -277,6 +278,10 @@ def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) ->
             ):
                 families.add(series, _in_base_units(resource, amount), name, resource)
     for pool in taken.pools:
+        # also what nothing waits for, or an autoscaler would not see the end of a wait
+        for resource in sorted({*pool.capacity, *pool.demand}):
+            demanded = _in_base_units(resource, pool.demand.get(resource))
+            families.add("tally_pool_demand", demanded, pool.name, resource)
         if pool.name in taken.next_of:
             begins = taken.next_of[pool.name]
             is_stuck = begins != "" and before.get(pool.name) == begins

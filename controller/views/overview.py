@@ -15,7 +15,7 @@ from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool
-from controller.views.pools import pool_facts
+from controller.views.pools import free_of
 
 
 class Holding(NamedTuple):
@@ -57,7 +57,7 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     record = model.pools.get(pool)
     if record is None or record.pool.paused or model.pool_is_frozen(pool):
         return ""
-    free = pool_facts(model, pool).free
+    free = free_of(model, pool)
     queue = model.eligible(pool, now)
     if record.pool.sharing is not None:
         return _next_in_turn(model, record.pool, free, now)

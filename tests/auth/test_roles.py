@@ -47,6 +47,7 @@ WRITERS = {
     "ledgers/p": ("controller",),
     "shares/p/o": ("controller",),
     "claims/p/a": ("controller",),
+    "capacities/p": ("controller",),
     "usage/2026-11-27/p": ("controller",),
     "quarantined/a": ("controller",),
     "terms/000000000001": ("controller",),

@@ -43,7 +43,7 @@ def stored(client: Client, key: str) -> dict[str, Any] | None:
 
 
 OTHERS = dict.fromkeys(
-    ("arrays", "attested", "dependencies", "gangs", "maintenance", "notify", "schedules"), "off"
+    ("arrays", "attested", "capacities", "dependencies", "gangs", "maintenance", "notify", "schedules"), "off"
 )
 """Those that no test here turns on."""
 

@@ -33,6 +33,7 @@ KINDS = {
     "awaits": 2,
     "pools": 1,
     "ledgers": 1,
+    "capacities": 1,
     "repairs": 1,
     "repaired": 1,
     "quarantined": 1,

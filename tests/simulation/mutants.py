@@ -25,6 +25,7 @@ from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
 from tests.simulation.gang_mutants import GANG_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
+from tests.simulation.node_mutants import NODE_MUTANTS
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
 from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
@@ -580,6 +581,7 @@ MUTANTS = [
     *ARRAY_MUTANTS,
     *GANG_MUTANTS,
     *WINDOW_MUTANTS,
+    *NODE_MUTANTS,
 ]
 
 
@@ -603,6 +605,7 @@ def hunt(mutant: Mutant) -> Hunt:
                     schedules=mutant.schedules,
                     arrays=mutant.arrays,
                     windows=mutant.windows,
+                    nodes=mutant.nodes,
                 )
             )
             if error is not None:

@@ -20,7 +20,8 @@ class Mutant(NamedTuple):
     is looked for under the faults that lead there, under no others, and at a higher `density` of them.
     `sharing`: whether pools are shared; None: in every second seed. `schedules`: whether there are any; None:
     in every third seed. `arrays`: the same; None: in every second seed without shares. `windows`: whether
-    pools are maintained; None: in each tenth seed. It is found within so many `seeds`.
+    pools are maintained; None: in each tenth seed. `nodes`: whether a pool follows them; None: in some seeds
+    without shares. It is found within so many `seeds`.
     """
 
     name: str
@@ -32,4 +33,5 @@ class Mutant(NamedTuple):
     schedules: bool | None = None
     arrays: bool | None = None
     windows: bool | None = None
+    nodes: bool | None = None
     seeds: int = 200

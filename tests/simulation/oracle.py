@@ -32,6 +32,7 @@ from tests.simulation.changes import asked_for, contradiction, steps_since
 from tests.simulation.dependents import DependencyJudge
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.nodes import NodeJudge
 from tests.simulation.notices import is_due, wrong_end, wrong_notice
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.schedules import ScheduleJudge
@@ -152,6 +153,7 @@ class Oracle:
         self.runs = 0
         self.depositions = 0
         self.schedules = ScheduleJudge(self)
+        self.nodes = NodeJudge(self)
         # of pools with `sharing`; None: there are none
         self.shares: ShareJudge | None = None
         self.dependents = DependencyJudge(self)
@@ -450,9 +452,17 @@ class Oracle:
         self.capacities[pool] = ZERO
         if event.item is not None:
             try:
-                self.capacities[pool] = codec.decode_pool(pool, event.item.value).capacity
+                found = codec.decode_pool(pool, event.item.value)
             except CorruptValue:
                 return
+            follows = found.capacity_from is not None
+            self.capacities[pool] = self.nodes.capacity(pool) if follows else found.capacity
+
+    def _on_capacities(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
+        if wrong := self.nodes.on_record(event, pool):
+            raise Violation("I18", wrong)
+        if self.nodes.follows(pool):
+            self.capacities[pool] = self.nodes.capacity(pool)
 
     def _on_ledgers(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         if event.item is None:

@@ -27,6 +27,7 @@ from tests.simulation.concurrency import SimulatedClock, errors_found_by, instal
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
 from tests.simulation.faults import FAULTS, OF_SHARING, Faults
+from tests.simulation.nodes import paced
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.poison import Poisons
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
@@ -51,7 +52,7 @@ class Scenario:
     pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
     third seed. `arrays`: whether there are any; None: every second seed, of those with shares as of others.
     `windows`: whether pools are maintained; None: those that end in 8. Never where pools are shared: the
-    judge of claims knows of none.
+    judge of claims knows of none. `nodes`: see `has_nodes`.
     """
 
     seed: int
@@ -64,6 +65,12 @@ class Scenario:
     schedules: bool | None = None
     arrays: bool | None = None
     windows: bool | None = None
+    nodes: bool | None = None
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether the capacity of a pool follows nodes: the judges of shares know of no such pool."""
+        return self.nodes if self.nodes is not None else self.seed % 6 == 4 and not self.is_shared
 
     @property
     def is_shared(self) -> bool:
@@ -236,6 +243,7 @@ class Simulation:
             arrays=scenario.has_arrays,
         )
         self.users.windows.is_on = scenario.has_windows
+        self.users.nodes = self.engine.nodes if scenario.has_nodes else None
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
         self.oracle.leaderships = self._leaderships
@@ -264,6 +272,7 @@ class Simulation:
             errors_found_by(scheduler),
             fast(),
             small_blocks(),
+            paced(),
         ):
             try:
                 self._run()
@@ -375,6 +384,7 @@ class Simulation:
         left += [f"{key} is not answered" for key in asked]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
+        left += oracle.nodes.left()
         if not oracle.schedules.is_off:
             left += oracle.schedules.left()
             left += [f"schedule {schedule.name} goes on" for schedule in oracle.schedules.going()]
@@ -501,6 +511,8 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         facts["ledger", name] = (ledger.mod, ledger.held.format(), ledger.account, ledger.shares_are_whole)
     for name, shares in model.shares.items():
         facts["shares", name] = sorted(shares.items())
+    facts["capacities", ""] = sorted(item for item in model.capacities.items())
+    facts["following", ""] = sorted(model.following)
     for name, claims in model.claims.items():
         facts["claims", name] = sorted(claims.items())
     for name, pool in model.pools.items():

@@ -27,6 +27,7 @@ from controller.views.queue_room import QueueRoom
 from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
+from tests.simulation.nodes import FOLLOWS, POOL, Nodes
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.schedules import ScheduleUsers
@@ -68,6 +69,7 @@ class Users:
         self._gateways = self._notifies = False
         self._schedules = ScheduleUsers(self, self._fields) if schedules else None
         oracle.schedules.is_off = not schedules
+        self.nodes: Nodes | None = None  # which the capacity of a pool follows
         self._burst = OWNERS[0]  # who submits most just now
         self.kin = Kin(self)
         self.arrays = ArrayUsers(self)
@@ -123,6 +125,8 @@ class Users:
             deeds[self.arrays.make_again] = 0.5
         if self.windows.is_on:
             deeds[self.windows.drain] = 6 if self.windows.one_by_one else 3
+        if self.nodes is not None:
+            deeds[self.nodes.act] = 6
         if self._schedules is not None:
             often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
             deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})
@@ -330,6 +334,9 @@ class Users:
         nothing any more.
         """
         self.windows.clear()
+        if self.nodes is not None:
+            self._calm = True
+            self.nodes.heal(4 + 4 * aside)
         for name in POOLS:
             asks = self._gateways and self.scheduler.rng.random() < 0.5
             capacity = {"cpu": 4 + 4 * aside, "memory": 8}
@@ -347,6 +354,8 @@ class Users:
             {"url": "https://a.example", "on": ["succeeded", "failed"]},
             {"url": "https://b.example/x", "on": ["failed", "cancelled"], "labels": {"team": "a"}},
         ]
+        if self.nodes is not None and name == POOL and self.scheduler.rng.random() < 0.8:
+            capacity = FOLLOWS
         fields["notify"] = notify if self._notifies and name == "default" else []
         if self.windows.of(name):
             fields["maintenance"] = self.windows.of(name)

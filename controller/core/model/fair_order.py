@@ -263,7 +263,8 @@ class FairOrder:
         """Place again the owners that have changed; all of them, if the pool or the quantised time has."""
         at = self._at(pool, now_ms)
         assert pool.sharing is not None
-        made_for = (pool_mod, at if pool.sharing.half_life_seconds else 0, queue.made_of)
+        tick = at if pool.sharing.half_life_seconds else 0
+        made_for = (pool_mod, tick, queue.made_of, pool.capacity if pool.capacity_from is not None else None)
         touched = queue.take_touched()
         if reclaimed or self._reclaimed:
             owners = {**self._reclaimed, **reclaimed}

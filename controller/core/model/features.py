@@ -50,7 +50,22 @@ GANGS = "gangs"
 MAINTENANCE = "maintenance"
 """Pool.maintenance, and Status.windows_of."""
 
-KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, GANGS, MAINTENANCE, NOTIFY, OWNERS, SCHEDULES)
+CAPACITIES = "capacities"
+"""Pool.capacity_from, and the records `capacities/`."""
+
+KNOWN = (
+    ARRAYS,
+    ATTESTED,
+    CAPACITIES,
+    CHANGES,
+    CLAIMS,
+    DEPENDENCIES,
+    GANGS,
+    MAINTENANCE,
+    NOTIFY,
+    OWNERS,
+    SCHEDULES,
+)
 """What this release can read, and lead with; sorted."""
 
 REQUIRES = {CLAIMS: OWNERS, GANGS: ARRAYS}
@@ -105,5 +120,6 @@ def needed_by_pool(pool: Pool) -> dict[str, str]:
         CLAIMS: ("preemption", pool.preemption),
         NOTIFY: ("notify", pool.notify or None),
         MAINTENANCE: ("maintenance", pool.maintenance or None),
+        CAPACITIES: ("capacity.from", pool.capacity_from),
     }
     return {name: field for name, (field, value) in fields.items() if value is not None}

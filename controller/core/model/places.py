@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from sortedcontainers import SortedList
 
+from controller.core.model.queue_sums import QueueSums
 from controller.core.model.resources import Vector
 
 
@@ -45,6 +46,7 @@ class QueuePlaces:
         self._owners: dict[str, Groups] = {}  # owner → of its tasks
         self._room = math.inf  # tasks that reach further do not count
         self.touched: dict[str, None] = {}
+        self._sums = QueueSums()
 
     def within(self, room: float) -> Self:
         """This queue without the tasks that reach further, for readers: it follows this one.
@@ -75,6 +77,21 @@ class QueuePlaces:
     def counting(self) -> int:
         """How many tasks count. The cost follows the number of groups."""
         return sum(map(len, self._counting(self._groups).values()))
+
+    @property
+    def asked(self) -> QueueSums:
+        """What the tasks that count ask for, in sum.
+
+        The cost follows their number if not all of them count; else there is none.
+        """
+        if self._room == math.inf:
+            return self._sums
+        sums = QueueSums()
+        for places in self._counting(self._groups).values():
+            for place in places:
+                _, request, owner, _ = self._places[place.task_id]
+                sums.add(owner, place.task_id, request, repeats=place.repeats)
+        return sums
 
     def take_touched(self) -> dict[str, None]:
         """The owners that were touched since the last call."""
@@ -108,6 +125,7 @@ class QueuePlaces:
         """
         self.discard(place.task_id)
         self._places[place.task_id] = (place, request, owner, reach)
+        self._sums.add(owner, place.task_id, request, repeats=place.repeats)
         _add(self._groups, place, request, reach)
         if owner:
             _add(self._owners.setdefault(owner, {}), place, request, reach)
@@ -119,6 +137,7 @@ class QueuePlaces:
         if entry is None:
             return
         place, request, owner, reach = entry
+        self._sums.discard(owner, place.task_id, request, repeats=place.repeats)
         _remove(self._groups, place, request, reach)
         if owner:
             _remove(self._owners[owner], place, request, reach)

@@ -19,6 +19,7 @@ from controller.core.model.arrays import ArraySpec
 from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.maintenance import Windows
+from controller.core.model.nodes import CapacityFrom
 from controller.core.model.notify_rules import NotifyRule
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
@@ -173,6 +174,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     require_attested: bool = False  # tasks that no gateway has attested are rejected
     notify: tuple[NotifyRule, ...] = ()  # whom to tell about ended tasks
     maintenance: Windows = ()  # in which nothing runs that was admitted after they were set
+    capacity_from: CapacityFrom | None = None  # what the capacity follows: the model fills in `capacity`
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""
