@@ -69,13 +69,6 @@ WINDOW_MUTANTS = (
         CALM,
     ),
     _mutant(
-        "nobody looks at a pool when its head comes to be kept back",
-        f"{_ADMISSION}._wake_for_windows",
-        "if longest:",
-        "if False:",
-        CALM,
-    ),
-    _mutant(
         "a window lasts until the pool is defined again",
         f"{_WINDOWS}:room",
         "window.starts_at <= now < window.ends_at",
