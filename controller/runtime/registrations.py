@@ -106,7 +106,11 @@ class Registrations:
         return ages
 
     def ended(self, registered: Mapping[str, Change]) -> tuple[EndedRegistration, ...]:
-        """Those that have ended within the hour, and are not registered again; the newest first."""
+        """Those that have ended within the hour, and are not registered again; the newest first.
+
+        A process that is registered under another name by now has not ended: it had to wait for its own.
+        """
+        there = {decode_or_empty(change).get("instance") for change in dict(registered).values()} - {None}
         now, loaded = self._clock.boottime(), self._reloaded_at
         missed = [
             EndedRegistration(name, decode_or_empty(heard.change), heard.at, loaded)
@@ -115,7 +119,11 @@ class Registrations:
         ]
         known = [each for each in list(self._ended.values()) if each.name not in registered]
         found = sorted((*missed, *known), key=lambda each: each.ended_at, reverse=True)
-        return tuple(each for each in found if now - each.ended_at < ENDED_SECONDS)[:MAX_ENDED]
+        return tuple(
+            each
+            for each in found
+            if now - each.ended_at < ENDED_SECONDS and each.record.get("instance") not in there
+        )[:MAX_ENDED]
 
     def clock_problem(self, model: Model, own: str, *, leads: bool) -> str:
         """Why this replica must not lead by its clock; "" if it may. `own` is its instance.

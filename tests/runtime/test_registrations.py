@@ -97,3 +97,16 @@ def test_who_was_loaded_and_never_heard_of_has_ended_too() -> None:
     registrations.changed([change("a", 31, gone=True)], 31)
     (ended,) = registrations.ended({})
     assert (ended.name, ended.record, ended.ended_at - ended.heard_at) == ("a", {}, 3.0)
+
+
+def test_a_process_that_has_another_name_by_now_has_not_ended() -> None:
+    """The second of a name is registered as another one until the first has gone."""
+    clock = HandClock()
+    registrations = Registrations(clock)
+    guest, own = (
+        Change("replicas", (name,), b'{"instance": "i"}', mod) for name, mod in (("a-i", 5), ("a", 6))
+    )
+    registrations.changed([guest, own, change("a-i", 7, gone=True)], 7)
+    assert registrations.ended({"a": own}) == ()
+    registrations.changed([change("a", 8, gone=True)], 8)
+    assert [each.name for each in registrations.ended({})] == ["a", "a-i"]

@@ -233,7 +233,9 @@ export class Tasks {
       const line = row.querySelector(".coming");
       setText(line, words);
       line.hidden = !words;
-      line.parentElement.classList.toggle("none", !words && line.parentElement.dataset.why === "");
+      const hasReason = line.parentElement.dataset.why !== "";
+      line.previousElementSibling.hidden = Boolean(words) && !hasReason;
+      line.parentElement.classList.toggle("none", !words && !hasReason);
     }
   }
 

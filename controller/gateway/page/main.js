@@ -134,7 +134,7 @@ function showAhead() {
 
 function poolPart(name) {
   const [course, past] = [new CoursePart(name), new HourPart(name)];
-  const element = el("div", { class: "pool" }, el("div", { class: "pool-head" }, el("strong", {}, name)), course.element, past.element);
+  const element = el("div", { class: "pool plain" }, el("div", { class: "pool-head" }, el("strong", {}, name)), el("div", { class: "pool-around" }, course.element, past.element));
   return { element, show: (forecast, view) => {
     course.show(forecast);
     past.show(view);
