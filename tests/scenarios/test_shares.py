@@ -137,6 +137,32 @@ def test_a_ledger_that_something_else_wrote_has_its_shares_rebuilt(stage: Stage)
     stage.check()
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["rebuilt", "shared anew"])
+def test_a_task_whose_spec_cannot_be_read_counts_for_the_share_of_its_owner(stage: Stage, again: bool) -> None:
+    """What it holds is in its status, and of a gang that it is one running task, which holds nothing itself."""
+    stage.submit("a", owner="vision")
+    stage.submit("g", owner="vision", array={"gang": True, "size": 2})
+    leader = stage.leader()
+    for _ in range(2):  # the gang is admitted, and then its members begin
+        leader.acknowledge(leader.run())
+    before = share(stage, "vision")
+    assert (before.held, before.running) == (Vector({"cpu": 3000}), 2)
+    for name in ("a", "g"):
+        stage.put(stage.keys.task(name), b"?")
+    if again:
+        stage.pool()
+        leader.sync()
+        leader.run()
+        stage.pool(sharing=SHARING)
+    else:
+        stage.put(stage.keys.ledger("default"), stage.model().ledger("default").encode(Op("hand")))
+    for _ in range(2):
+        leader.sync()
+        leader.run()
+    assert (share(stage, "vision").held, share(stage, "vision").running) == (before.held, before.running)
+    assert [each for each in check_model(stage.model()) if each.invariant == "I9"] == []
+
+
 def test_a_share_that_was_deleted_before_the_ledger_was_written_is_rebuilt(stage: Stage) -> None:
     """The watch is late. The refusal that shows its absence is of the revision at which the leader itself
     wrote the ledger: the deletion is not taken for a part of that.

@@ -1,10 +1,15 @@
-"""Who holds something of the pools with `sharing`: an index for preemption, kept for these pools alone."""
+"""Who holds something of the pools with `sharing`: an index for preemption and shares, kept for these alone.
+
+A task whose spec cannot be read also holds what its status says: it counts for shares, and is left alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from controller.core.model import quarantine
 from controller.core.model.records import Task
+from controller.core.model.task import Status
 
 
 class Holders:
@@ -12,6 +17,7 @@ class Holders:
 
     def __init__(self) -> None:
         self._pools: dict[str, dict[str, dict[str, Task]]] = {}  # pool → owner → task
+        self._aside: dict[str, dict[str, Task]] = {}  # pool → those that are left alone
         self._stopping: dict[str, dict[str, Task]] = {}
         self._places: dict[str, tuple[str, str]] = {}
         self._lowest: dict[tuple[str, str | None], int | None] = {}  # of a pool and an owner of it, or of all
@@ -19,7 +25,7 @@ class Holders:
     def keep(self, pool: str, tasks: Iterable[Task]) -> None:
         """Keep the index of this pool from now on; `tasks` hold something of it."""
         self.drop(pool)
-        self._pools[pool], self._stopping[pool] = {}, {}
+        self._pools[pool], self._aside[pool], self._stopping[pool] = {}, {}, {}
         for task in tasks:
             self.add(task)
 
@@ -29,6 +35,8 @@ class Holders:
             for task_id in tasks:
                 self._forget_lowest(*self._places.pop(task_id))
         self._stopping.pop(pool, None)
+        for task_id in self._aside.pop(pool, {}):
+            del self._places[task_id]
 
     def add(self, task: Task) -> None:
         """Take in a task that holds something."""
@@ -36,6 +44,9 @@ class Holders:
         if owners is None or task.status is None:
             return
         self._places[task.id] = task.pool, task.owner
+        if task.frozen - {quarantine.KIND}:
+            self._aside[task.pool][task.id] = task
+            return
         owners.setdefault(task.owner, {})[task.id] = task
         self._forget_lowest(task.pool, task.owner)
         if task.status.stopping:
@@ -46,6 +57,8 @@ class Holders:
         place = self._places.pop(task_id, None)
         if place is not None:
             pool, owner = place
+            if self._aside[pool].pop(task_id, None) is not None:
+                return
             self._forget_lowest(pool, owner)
             tasks = self._pools[pool][owner]
             del tasks[task_id]
@@ -60,6 +73,15 @@ class Holders:
     def of(self, pool: str, owner: str) -> Iterator[Task]:
         """The tasks of an owner that hold something of the pool."""
         return iter(self._pools.get(pool, {}).get(owner, {}).values())
+
+    def counted_owners(self, pool: str) -> set[str]:
+        """Those whose shares are the sums of something; see `counted`."""
+        return {*self._pools.get(pool, ()), *(task.owner for task in self._aside.get(pool, {}).values())}
+
+    def counted(self, pool: str, owner: str) -> Iterator[Status]:
+        """The statuses of all tasks of the owner that hold something of the pool, those left alone, too."""
+        aside = (task for task in self._aside.get(pool, {}).values() if task.owner == owner)
+        return (task.status for task in (*self.of(pool, owner), *aside) if task.status is not None)
 
     def lowest(self, pool: str, owner: str | None = None) -> int | None:
         """The lowest priority of the tasks of the owner (None: of all) that hold something of the pool.

@@ -151,10 +151,9 @@ class Indexes:
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
                 self.touched.pools[pool] = None  # it may have been the head that blocked others
-        if self.holding.pop(task.id, None) is not None:
-            self.holders.discard(task.id)
-            if self.with_parts:
-                self.with_parts.pop(task.id, None)
+        self.holders.discard(task.id)
+        if self.holding.pop(task.id, None) is not None and self.with_parts:
+            self.with_parts.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
         if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
@@ -170,6 +169,8 @@ class Indexes:
             return
         if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
             self.timers.schedule(task, None)
+            if task.status is not None and task.state in HOLDING and "states" not in task.frozen:
+                self.holders.add(task)
             return
         status, state, pool = task.status, task.state, task.pool
         task.counted = self._counted.setdefault((pool, state), (pool, state))

@@ -7,6 +7,7 @@ import zlib
 from controller.core.model import capacities, claims, codec
 from controller.core.model.claims import Claim
 from controller.core.model.following_pools import FollowingPools
+from controller.core.model.lifecycle import HOLDING
 from controller.core.model.lone_shares import LoneShares
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
 from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
@@ -135,9 +136,8 @@ class PoolRecords(FollowingPools):
         record = self.pools.get(name)
         if record is not None and record.pool.sharing is not None:
             if name not in self.shared:
-                self.indexes.holders.keep(
-                    name, [task for task in self.indexes.holding.values() if task.pool == name]
-                )
+                held = (task for task in self.tasks.values() if task.pool == name and task.state in HOLDING)
+                self.indexes.holders.keep(name, [task for task in held if "states" not in task.frozen])
             self.shared[name] = None
         elif self.shared.pop(name, 0) is None:
             self.indexes.holders.drop(name)

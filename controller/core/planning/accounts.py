@@ -165,7 +165,7 @@ class Accounts:
         left, edited = self._left(pool), self._model.lone_shares.owners(pool)
         is_whole = not left and not ledger.shares_are_whole
         if not left:
-            owners = {*self._model.indexes.holders.owners(pool), *self._model.shares.get(pool, {})}
+            owners = {*self._model.indexes.holders.counted_owners(pool), *self._model.shares.get(pool, {})}
             left = sorted(owners | edited, reverse=True)
         rule = self._rule(pool, moment.at)
         if rule == COUNTED:
@@ -244,8 +244,7 @@ class Accounts:
             return None
         stored = self._model.share(pool, owner)
         share = _plausible(stored, self._model.pools[pool].pool.capacity)
-        tasks = self._model.indexes.holders.of(pool, owner)
-        statuses = [task.status for task in tasks if task.status is not None]
+        statuses = list(self._model.indexes.holders.counted(pool, owner))
         hold = sum((status.hold for status in statuses), ZERO)
         is_damaged = share.at > at + (0 if is_edited else APART_MS)
         running = sum(status.is_one_of_running for status in statuses)
@@ -331,8 +330,8 @@ def _agree(model: Model, pool: str) -> bool:
 def _wrong(model: Model, pool: str) -> list[str]:
     """The owners whose shares do not say what their tasks hold. The cost follows the holds."""
     found, holders = [], model.indexes.holders
-    for owner in sorted({*holders.owners(pool), *model.shares.get(pool, {})}):
-        statuses = [task.status for task in holders.of(pool, owner) if task.status is not None]
+    for owner in sorted({*holders.counted_owners(pool), *model.shares.get(pool, {})}):
+        statuses = list(holders.counted(pool, owner))
         hold = sum((status.hold for status in statuses), ZERO)
         share = model.share(pool, owner)
         if (share.held, share.running) != (hold, sum(status.is_one_of_running for status in statuses)):
