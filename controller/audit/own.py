@@ -22,6 +22,7 @@ from controller.core.model.model import Model
 from controller.core.model.task import Observation
 from controller.core.promise.array_invariants import check_arrays
 from controller.core.promise.attested_invariants import check_attested
+from controller.core.promise.capacity_invariants import check_capacities
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import Finding, FindingSeverity
 from controller.core.promise.invariants import (
@@ -119,7 +120,7 @@ class SelfAudit:
             holders = list(holding_tasks(model))
             findings = [*check_layout(model), *check_ledgers(model, holders), *check_requests(model)]
             findings += [*check_attested(model, holders), *check_schedules(model)]
-            findings += check_arrays(model)
+            findings += [*check_arrays(model), *check_capacities(model)]
             about_attempts = (
                 [] if engine_problem else check_engine(model, observations, self._clock.now(), holders)
             )

@@ -1,13 +1,12 @@
 """Commands that make a request of the leader, or change a pool or the pods.
 
-They are cancel, retry, hold, release, set priority, confirm-stopped, step-down, apply, pause, resume, drain,
+They are cancel, retry, hold, release, set priority, confirm-stopped, step-down, apply, pause, resume,
 delete and release-finalizers.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,6 @@ import typer
 from controller.cli.documents import read_documents
 from controller.cli.names import (
     Kind,
-    PoolNames,
     SwitchedNames,
     TaskName,
     complete_names,
@@ -26,8 +24,8 @@ from controller.cli.names import (
 )
 from controller.cli.schedules import apply_schedule, hinting_at_schedule, is_schedule
 from controller.cli.selection import Selection
-from controller.cli.session import ERROR, STILL_WAITING, Session, complain, confirm, parse_timeout
-from controller.client import NotFound, TaskAct, TaskView
+from controller.cli.session import ERROR, Session, complain, confirm
+from controller.client import TaskAct, TaskView
 from controller.core.model.installation import Installation
 from controller.core.model.lifecycle import State
 from controller.core.model.printable import counted
@@ -35,8 +33,6 @@ from controller.core.model.requests import RequestKind
 from controller.errors import InvalidField, UserError
 from controller.store.base import StoreError
 from controller.terminal import say
-
-DRAIN_LOOK_SECONDS = 0.5
 
 Reason = Annotated[str, typer.Option(help="The reason, recorded in the task's history.")]
 
@@ -189,9 +185,9 @@ def apply(
 
     An example of a pool: `{name: gpu, capacity: {cpu: 8, nvidia.com/gpu: 2}, policy: backfill}`. A pool has
     these fields: name, capacity, policy (strict or backfill), backfill_seconds, default_resources, paused,
-    keep_logs, reserve, sharing, preemption, require_attested, notify and engine_options. Fields that are left
-    out get their defaults. A document with `kind: Schedule` is a schedule: it has name, cron, timezone, task,
-    concurrency, catch_up and suspended (deploy/schedules.md).
+    maintenance, keep_logs, reserve, sharing, preemption, require_attested, notify and engine_options. Fields
+    that are left out get their defaults. A document with `kind: Schedule` is a schedule: it has name, cron,
+    timezone, task, concurrency, catch_up and suspended (deploy/schedules.md).
     """
     counts: Counter[str] = Counter()
     for chunk in read_documents(file, "pools or schedules"):
@@ -235,44 +231,6 @@ def resume(session: Session, names: SwitchedNames) -> None:
     """Admit tasks to pools again, or let schedules go on."""
     client = session.client
     _switch(session, names, client.admission.resume, client.schedules.resume, ("resumed", "resumed"))
-
-
-def drain(
-    session: Session,
-    names: PoolNames,
-    timeout: Annotated[
-        str | None, typer.Option(help="Wait at most this long, such as 90s or 1h; then exit with 4.")
-    ] = None,
-    cancel_running: Annotated[
-        bool, typer.Option("--cancel", help="Also cancel the tasks that run, which wait for nobody.")
-    ] = False,
-    reason: Reason = "",
-) -> None:
-    """Pause pools, and wait until none of their tasks holds anything.
-
-    Tasks that wait stay where they are: `tally resume POOL` goes on with them.
-    """
-    limit = parse_timeout(timeout)
-    until = None if limit is None else time.monotonic() + limit
-    pause(session, names)
-    cancelled: set[str] = set()
-    for name in dict.fromkeys(names):
-        told = -1
-        while views := session.client.tasks(pool=name, state="holding"):
-            if cancel_running:
-                asked = [view for view in views if view.id not in cancelled]
-                cancelled.update(view.id for view in asked)
-                for result in session.client.bulk.act(TaskAct.CANCEL, asked, reason=reason):
-                    # who is not found has ended, and was removed since
-                    if isinstance(result, UserError) and not isinstance(result, NotFound):
-                        raise result
-            if len(views) != told:
-                told = len(views)
-                say(f"pool/{name}: {counted(told, 'task')} still hold{'s' if told == 1 else ''} resources")
-            if until is not None and time.monotonic() >= until:
-                raise typer.Exit(STILL_WAITING)
-            time.sleep(DRAIN_LOOK_SECONDS)
-        say(f"pool/{name} drained")
 
 
 def _switch(

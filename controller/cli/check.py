@@ -161,7 +161,9 @@ def _rights(session: Session) -> Iterator[Point]:
             "the kubeconfig sets insecure-skip-tls-verify: the API server's certificate is not verified",
         )
     try:
-        missing = engine.check_rights()
+        pools = (view.definition for view in session.client.pools())
+        follows = any(pool is not None and pool.capacity_from is not None for pool in pools)
+        missing = engine.check_rights(follows_nodes=follows)
     except TallyError as error:
         yield Point("kubernetes", CheckStatus.WRONG, str(error))
         return

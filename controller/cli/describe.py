@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from controller.cli import output as out
+from controller.cli.describe_pool import describe_pool
 from controller.cli.logs import extent
 from controller.cli.names import (
     Kind,
@@ -17,20 +18,17 @@ from controller.cli.names import (
     note_taken,
     parse_kind_and_names,
 )
-from controller.cli.owners import print_sharing
 from controller.cli.schedules import hinting_at_schedule, outcome_rows
 from controller.cli.session import ERROR, Session, complain
 from controller.client import TaskView
-from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
-from controller.core.model.notify_url import shown_receiver
 from controller.core.model.printable import counted
-from controller.core.model.task import DEFAULT_OWNER, AttemptId, NotifyRule
+from controller.core.model.task import DEFAULT_OWNER, AttemptId
 from controller.core.promise.replay import replay
 from controller.errors import CorruptValue
 from controller.terminal import say, say_lines
 from controller.views.dependencies import ParentVerdict, fate_of
-from controller.views.explain import at, span
+from controller.views.explain import at
 from controller.views.gangs import is_gang, roles_text
 from controller.views.schedules import explain_schedule, tick_time
 from controller.views.step import StepView
@@ -73,7 +71,7 @@ def describe(
     if what is Kind.TASKS:
         _describe_task(session, names[0])
     elif what is Kind.POOLS:
-        _describe_pool(session, names[0])
+        describe_pool(session, names[0])
     elif what is Kind.SCHEDULES:
         _describe_schedule(session, names[0])
     else:
@@ -89,7 +87,7 @@ def _describe_task(session: Session, name: str) -> None:
         else {n: getattr(status, f"{n}_at") for n in ("admitted", "started", "finished", "retry")}
     )
     attempts = view.progress is None or is_gang(view.spec)  # those of another array are its members'
-    _fields(
+    out.fields(
         {
             "Name": view.id,
             "Pool": view.pool,
@@ -125,7 +123,7 @@ def _describe_task(session: Session, name: str) -> None:
             for key, value in to_builtins(view.spec).items()
             if key != "id" and value not in ({}, "") and (key != "after" or not view.after)
         }
-        _indented(plain)
+        out.indented(plain)
     if view.after:
         _print_parents(view)
     steps = view.history()
@@ -239,41 +237,9 @@ def _print_events(session: Session, attempt: AttemptId) -> None:
         say(f"  {at(event.at)}  {event.kind}  {event.reason}{times}  {event.message}")
 
 
-def _describe_pool(session: Session, name: str) -> None:
-    view = next((view for view in session.client.pools(counts=True) if view.name == name), None)
-    if view is None:
-        raise no_pool(session.client.cluster, name)
-    pool = view.definition
-    _fields(
-        {
-            "Name": view.name,
-            "Problem": (
-                view.problem or ("" if pool is not None else "not defined, but tasks hold resources of it")
-            ),
-            "Policy": pool.policy if pool is not None else "",
-            "Backfill": span(pool.backfill_seconds) if pool is not None and pool.policy == "backfill" else "",
-            "Paused": "yes" if pool is not None and pool.paused else "",
-            "Notifies": "; ".join(map(_rule, pool.notify)) if pool is not None else "",
-            "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
-            "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
-            "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
-            "On hold": view.on_hold or "",
-            "Overcommitted": ", ".join(view.overcommitted),
-        }
-    )
-    say("Resources:")
-    table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE"))
-    table.print((f"  {row[2]}", *row[3:6]) for row in out.pool_rows(view) if row[2])
-    if pool is not None and pool.sharing is not None:
-        print_sharing(session.client.owners.sharing(name), pool, pool.sharing)
-    if pool is not None and pool.engine_options:
-        say("Engine options:")
-        _indented(to_builtins(pool.engine_options))
-
-
 def _describe_schedule(session: Session, name: str) -> None:
     view = session.client.schedules.get(name)
-    _fields(
+    out.fields(
         {
             "Name": view.name,
             "Cron": view.says("cron"),
@@ -296,7 +262,7 @@ def _describe_schedule(session: Session, name: str) -> None:
     )
     if view.definition is not None:
         say("Task:")
-        _indented(view.definition["task"])
+        out.indented(view.definition["task"])
     if view.upcoming:
         say("Next ticks:")
         say_lines("".join(f"  {tick_time(tick)}\n" for tick in view.upcoming))
@@ -304,25 +270,6 @@ def _describe_schedule(session: Session, name: str) -> None:
         say("Last ticks:")
         table = out.Table(("  TICK", "OUTCOME", "TIMES", "TASK", "WHY"))
         table.print(outcome_rows(view))
-
-
-def _rule(rule: NotifyRule) -> str:
-    """Whom a rule tells about what."""
-    labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
-    return f"{shown_receiver(rule.url)} ({', '.join(rule.on)}{labels})"
-
-
-def _fields(fields: dict[str, object]) -> None:
-    shown = {name: value for name, value in fields.items() if value not in (None, "")}
-    width = max(len(name) for name in shown) + 1
-    for name, value in shown.items():
-        say(f"{name + ':':<{width}} {value}")
-
-
-def _indented(value: Any) -> None:
-    from controller.cli.yaml12 import write_yaml
-
-    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
 
 
 def history(

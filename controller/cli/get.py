@@ -31,10 +31,10 @@ from controller.client.reading import wanted_states
 from controller.client.wire import as_given
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
+from controller.core.model.selector import parse_selector
 from controller.errors import UserError
 from controller.terminal import say
 from controller.views.gateways import GatewayView
-from controller.views.selector import parse_selector
 
 FORMS = {
     Kind.TASKS: ("wide", "json", "yaml", "name"),

@@ -25,6 +25,7 @@ from controller.cli import (
 )
 from controller.cli.audit import audit
 from controller.cli.demo import demo
+from controller.cli.drain import drain
 from controller.cli.features import features
 from controller.cli.logs import logs
 from controller.cli.selftest import selftest
@@ -85,7 +86,7 @@ command(roles, "can-i")(sign_in.can_i)
 command(app, "apply", rich_help_panel=TASKS)(change.apply)
 command(app, "pause", rich_help_panel=TASKS)(change.pause)
 command(app, "resume", rich_help_panel=TASKS)(change.resume)
-command(app, "drain", rich_help_panel=TASKS)(change.drain)
+command(app, "drain", rich_help_panel=TASKS)(drain)
 command(app, "delete", rich_help_panel=TASKS)(change.delete)
 command(app, "dev", rich_help_panel=OPERATORS, settings=operate.REPLICA_SETTINGS)(operate.dev)
 command(app, "demo", rich_help_panel=OPERATORS, settings=())(demo)

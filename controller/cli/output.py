@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import typer
 from controller.client.replica_views import ReplicaView
 from controller.client.views import OwnerView, PoolView, TaskView
 from controller.core.model.lifecycle import State
+from controller.core.model.notify_rules import NotifyRule
+from controller.core.model.notify_url import shown_receiver
 from controller.core.model.resources import Vector, format_quantity
 from controller.terminal import say, say_lines
 from controller.views.arrays import ArrayProgress, MemberView
@@ -21,6 +24,7 @@ from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.gangs import is_gang
 from controller.views.gateways import GatewayView
+from controller.views.maintenance import window_note
 from controller.views.tasks import UNREADABLE, WAITS_FOR_TASKS
 from controller.views.words import share_text
 
@@ -211,6 +215,8 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
     notes = [view.problem] if view.problem else [] if view.definition else ["not defined"]
     if view.definition is not None and view.definition.paused:
         notes.append("paused")
+    if view.definition is not None and (window := window_note(view.definition.maintenance, time.time())):
+        notes.append(window)
     rows: list[tuple[object, ...]] = []
     for name in view.resources:
         amounts = [
@@ -221,6 +227,12 @@ def pool_rows(view: PoolView) -> list[tuple[object, ...]]:
     return rows or [
         (view.name, view.definition.policy if view.definition else "", "", "", "", "", ", ".join(notes))
     ]
+
+
+def rule_text(rule: NotifyRule) -> str:
+    """Whom a rule of a pool tells about what."""
+    labels = "".join(f", {name}={value}" for name, value in rule.labels.items())
+    return f"{shown_receiver(rule.url)} ({', '.join(rule.on)}{labels})"
 
 
 def owner_row(view: OwnerView, *, wide: bool) -> tuple[object, ...]:
@@ -293,6 +305,21 @@ def print_document(value: Any, form: str) -> None:
         from controller.cli.yaml12 import write_yaml
 
         say_lines(write_yaml(value, only_ascii=only_ascii))
+
+
+def fields(fields: Mapping[str, object]) -> None:
+    """Print the fields that are not empty, aligned."""
+    shown = {name: value for name, value in fields.items() if value not in (None, "")}
+    width = max(len(name) for name in shown) + 1
+    for name, value in shown.items():
+        say(f"{name + ':':<{width}} {value}")
+
+
+def indented(value: Any) -> None:
+    """Print a value of builtins as YAML, indented."""
+    from controller.cli.yaml12 import write_yaml
+
+    say_lines("".join(f"  {line}\n" for line in write_yaml(value).split("\n")[:-1]))
 
 
 def check_form(form: str, known: Sequence[str]) -> str:

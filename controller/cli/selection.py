@@ -25,9 +25,9 @@ from controller.client import NotFound, RequestResult, TaskAct, TaskView
 from controller.client.downstream import check_whole, parents_first
 from controller.client.reading import wanted_states
 from controller.core.model.printable import counted
+from controller.core.model.selector import parse_selector
 from controller.errors import UserError
 from controller.terminal import say
-from controller.views.selector import parse_selector
 
 Ask = Callable[[list[TaskView]], Iterator[RequestResult | UserError]]
 Outcome = RequestResult | UserError

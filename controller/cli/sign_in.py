@@ -26,7 +26,7 @@ ACTS = {
     **dict.fromkeys(("get", "describe", "explain", "logs", "history", "wait"), "read"),
     **dict.fromkeys(("cancel", "retry", "hold", "release", "set-priority"), "cancel"),
     **dict.fromkeys(
-        ("apply", "delete", "pause", "resume", "step-down", "features", "confirm-stopped"), "admin"
+        ("apply", "delete", "pause", "resume", "drain", "step-down", "features", "confirm-stopped"), "admin"
     ),
 }
 """What a user types → the right that it needs."""

@@ -9,10 +9,10 @@
 `tally.replicas` lists the replicas and names the leader; `tally.outputs` reads the output of attempts;
 `tally.owners` lists the owners of pools with `sharing`, and `tally.usage` counts what they have used.
 `tally.hold`, `tally.release` and `tally.set_priority` change tasks that wait; `tally.bulk` asks for the same
-of many tasks; `tally.admission` pauses and resumes pools; `tally.features` turns features on; `tally.notices`
-lists what receivers have yet to be told about ended tasks; `tally.neighbours` tells what a task waits for,
-and what waits for it; `tally.schedules` has tasks made at fixed times; `tally.forecasts` looks ahead, also
-as if things were otherwise.
+of many tasks; `tally.admission` pauses and resumes pools, and `tally.maintenance` sets their maintenance
+windows; `tally.features` turns features on; `tally.notices` lists what receivers have yet to be told about
+ended tasks; `tally.neighbours` tells what a task waits for, and what waits for it; `tally.schedules` has
+tasks made at fixed times; `tally.forecasts` looks ahead, also as if things were otherwise.
 
 `AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
 credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.

@@ -13,6 +13,7 @@ from controller.client.downstream import Downstream
 from controller.client.errors import Conflict, Still
 from controller.client.features import Features
 from controller.client.forecasts import Forecasts
+from controller.client.maintenance import Maintenance
 from controller.client.members import ArrayMembers
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
@@ -24,6 +25,7 @@ from controller.client.parents import Parents
 from controller.client.pools import PoolAdmission, apply_pool, delete_pool, warning_of
 from controller.client.prepared import SubmitResult
 from controller.client.reading import (
+    OF_POOLS,
     OF_TASKS,
     Reading,
     parse_state,
@@ -70,6 +72,8 @@ class Client:
     """The output of attempts."""
     admission: PoolAdmission
     """`pause` and `resume` the admission of tasks to a pool."""
+    maintenance: Maintenance
+    """Maintenance windows of pools: `drain` sets one, `undrain` removes some or all."""
     bulk: Bulk
     """One act on many tasks: `act`."""
     members: ArrayMembers
@@ -139,6 +143,7 @@ class Client:
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
+        self.maintenance = Maintenance(calls, self.features)
         self.bulk = Bulk(self._requests)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = ArrayMembers(self._reading)
@@ -250,8 +255,8 @@ class Client:
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """All pools, sorted by name; with `counts`, each with its number of tasks by state."""
-        model = self._reading.model("") if counts else self._reading.model("pools/", "ledgers/")
-        return pool_views(model, counts=counts)
+        model = self._reading.model("") if counts else self._reading.model(*OF_POOLS)
+        return pool_views(model, self.clock.now(), counts=counts)
 
     def wait(
         self,

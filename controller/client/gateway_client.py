@@ -19,6 +19,7 @@ from controller.client.gateway_parts import (
     GatewayAdmission,
     GatewayFeatures,
     GatewayForecasts,
+    GatewayMaintenance,
     GatewayMembers,
     GatewayNeighbours,
     GatewayOutputs,
@@ -40,9 +41,9 @@ from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
+from controller.core.model.selector import parse_selector
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField, UserError
-from controller.views.selector import parse_selector
 from controller.views.tasks import HELD_BACK, parse_states
 
 BATCH = 1000  # tasks that are sent in one request
@@ -64,6 +65,7 @@ class GatewayClient(Client):
         self.replicas = GatewayReplicas(calls)
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)
+        self.maintenance = GatewayMaintenance(calls)
         self.bulk = GatewayBulk(calls)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = GatewayMembers(calls)
@@ -142,7 +144,8 @@ class GatewayClient(Client):
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """See Client."""
         views = [pool_of(document) for document in self._http.get("/v1/pools")["items"]]
-        return views if counts else [msgspec.structs.replace(v, counts={}, on_hold=None) for v in views]
+        unread: dict[str, Any] = {"counts": {}, "on_hold": None, "demand": None}
+        return views if counts else [msgspec.structs.replace(view, **unread) for view in views]
 
     def wait(
         self,

@@ -12,6 +12,7 @@ from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.forecasts import Forecasts
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.maintenance import DrainResult, Maintenance, new_window
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
@@ -26,6 +27,7 @@ from controller.client.wire import view_of
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.model import codec
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.maintenance import MaintenanceWindow, Windows
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import CorruptValue, UserError
@@ -161,6 +163,28 @@ class GatewayAdmission(PoolAdmission):
 
     def resume(self, pool: str) -> bool:
         return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
+
+
+class GatewayMaintenance(Maintenance):
+    def __init__(self, http: GatewayCalls) -> None:
+        self._http = http
+
+    def drain(
+        self,
+        pool: str,
+        starts_at: float,
+        ends_at: float,
+        *,
+        reason: str = "",
+        by: str = "",  # noqa: ARG002  # the gateway knows
+    ) -> DrainResult:
+        new_window(starts_at, ends_at, reason, "", time.time())
+        body = {"starts_at": starts_at, "ends_at": ends_at, "reason": reason}
+        return view_of(DrainResult, self._http.post(f"/v1/pools/{part(pool)}/drain", body))
+
+    def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
+        found = self._http.post(f"/v1/pools/{part(pool)}/undrain", {"starts_at": starts_at})
+        return tuple(view_of(MaintenanceWindow, each) for each in found["items"])
 
 
 class GatewayOwners(Owners):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.client.calls import Calls
 from controller.client.pools import no_pool
-from controller.client.reading import OF_OWNERS, OF_SHARES, OF_TASKS, Reading
+from controller.client.reading import OF_OWNERS, OF_POOLS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
 from controller.views.pools import all_owners, is_known, owners_of, shared_pools, sharing_facts
@@ -56,7 +56,7 @@ class Owners:
         begin, end = span = parse_span(since, until, now)
         label = label_of(by)
         if label is not None:
-            model = self._reading.model("pools/", "ledgers/", *OF_TASKS)
+            model = self._reading.model(*OF_POOLS, *OF_TASKS)
             self._check_pool(model, pool)
             return by_label(model, label, pool, span, now)
         model = self._reading.model(*OF_SHARES, *(() if until else ("states/",)))  # of what has not ended

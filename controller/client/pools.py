@@ -10,9 +10,11 @@ import msgspec
 from controller.client.calls import Calls
 from controller.client.errors import NotFound
 from controller.client.features import Features
-from controller.client.reading import Reading
+from controller.client.reading import OF_POOLS, Reading
 from controller.core.model import attested, codec
+from controller.core.model.capacity_fields import check_source
 from controller.core.model.features import needed_by_pool
+from controller.core.model.installation import decode_engine
 from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
 from controller.core.model.submitted import parse_definition
@@ -40,12 +42,16 @@ def apply_pool(
 ) -> AppliedPool:
     """Create the pool, or replace its whole definition.
 
-    A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING.
+    A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING. One that
+    does not say `maintenance` keeps the stored windows; a Pool without any does not say it.
 
     Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
     """
     pool = parse_definition(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
+    if pool.capacity_from is not None:
+        check_source(pool.capacity_from, _engine(read(keys.engine)))
     says_reserve = isinstance(definition, Pool) or "reserve" in definition
+    says_windows = bool(pool.maintenance) if isinstance(definition, Pool) else "maintenance" in definition
     key, op = keys.pool(pool.name), new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
@@ -63,6 +69,8 @@ def apply_pool(
                 before = codec.decode_pool(pool.name, item.value)
                 if not says_reserve:
                     pool = msgspec.structs.replace(pool, reserve=before.reserve)
+                if not says_windows:
+                    pool = msgspec.structs.replace(pool, maintenance=before.maintenance)
                 if before == pool:
                     return AppliedPool(pool, "unchanged", before, turned_on)
                 stored = codec.decode_mapping(item.value)
@@ -83,7 +91,7 @@ def apply_pool(
 def warning_of(reading: Reading, applied: AppliedPool) -> str:
     """What the new definition does to tasks that are there, and what the old one did; "" for nothing."""
     pool, before, told = applied.pool, applied.before, list[str]()
-    facts = pool_facts(reading.model("pools/", "ledgers/"), pool.name)
+    facts = pool_facts(reading.model(*OF_POOLS), pool.name)
     if facts.overcommitted:
         over = ", ".join(facts.overcommitted)
         told.append(
@@ -97,6 +105,14 @@ def warning_of(reading: Reading, applied: AppliedPool) -> str:
         if refused:
             told.append(f"{counted(refused, 'waiting task')} that no gateway has attested will be rejected")
     return "; ".join(told)
+
+
+def _engine(item: KeyValue | None) -> str:
+    """The name of the installation's engine; "" if none is recorded that can be read."""
+    try:
+        return decode_engine(item.value).engine.name if item is not None else ""
+    except CorruptValue:
+        return ""
 
 
 class PoolAdmission:

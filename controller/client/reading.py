@@ -15,6 +15,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.core.model.scalars import parse_name
+from controller.core.model.selector import Requirement, parse_selector
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
@@ -23,7 +24,6 @@ from controller.store.records import changes_of, to_change
 from controller.views.absent import why_absent
 from controller.views.array_changes import is_array_or_member, names_of
 from controller.views.pairs import around
-from controller.views.selector import Requirement, parse_selector
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0
@@ -35,7 +35,8 @@ OF_TASKS = (
     "quarantined/",
     "arrays/",
 )  # the records of which a task's view is made
-OF_SHARES = ("pools/", "ledgers/", "shares/")
+OF_POOLS = ("pools/", "ledgers/", "capacities/")
+OF_SHARES = (*OF_POOLS, "shares/")
 OF_OWNERS = (*OF_SHARES, *OF_TASKS)  # those of which an owner's view is made
 
 

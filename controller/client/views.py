@@ -10,9 +10,11 @@ from typing import Any, Literal
 import msgspec
 
 from controller.core.model import codec
+from controller.core.model.capacities import ObservedCapacity
 from controller.core.model.fair_order import dominant
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.op import NO_OP
 from controller.core.model.paired import SKIPPED
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import digits
@@ -103,6 +105,10 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Vector = ZERO
     held: Vector = ZERO
     free: Vector = ZERO
+    # what nodes give, if the capacity follows them and they were counted
+    observed: ObservedCapacity | None = None
+    # what waits and would be admitted at once, if the capacity had no bounds; None when no tasks were read
+    demand: Vector | None = None
     # None: tasks draw on a pool that is not defined, or whose definition cannot be read
     definition: Pool | None = None
     problem: str = ""
@@ -239,7 +245,7 @@ def task_view(
     )
 
 
-def pool_views(model: Model, *, counts: bool = True) -> list[PoolView]:
+def pool_views(model: Model, now: float, *, counts: bool = True) -> list[PoolView]:
     """The pools that are defined or have holds, sorted by name; without `counts`, the model has no tasks."""
     return [
         PoolView(
@@ -247,13 +253,19 @@ def pool_views(model: Model, *, counts: bool = True) -> list[PoolView]:
             capacity=facts.capacity,
             held=facts.held,
             free=facts.free,
+            observed=_without_op(facts.observed),
+            demand=facts.demand if counts else None,
             definition=facts.definition,
             problem="; ".join(f"{kind}/{facts.name}: {why}" for kind, why in facts.broken),
             counts={state.value: number for state, number in facts.tasks.items()},
             on_hold=facts.on_hold if counts else None,
         )
-        for facts in all_pools(model)
+        for facts in all_pools(model, now)
     ]
+
+
+def _without_op(observed: ObservedCapacity | None) -> ObservedCapacity | None:
+    return msgspec.structs.replace(observed, op=NO_OP) if observed is not None else None
 
 
 def owner_view(facts: OwnerFacts) -> OwnerView:

@@ -181,7 +181,7 @@ class ReadApi:
     def pools(self, _: Ask) -> Response:
         """All pools."""
         with self.view.reading() as model:
-            pools = all_pools(model)
+            pools = all_pools(model, self.view.now())
         return _json(documents.PoolList(items=[documents.pool_document(pool) for pool in pools]))
 
     def pool(self, ask: Ask) -> Response:
@@ -189,7 +189,7 @@ class ReadApi:
         name, now = ask.path["name"], self.view.now()
         with self.view.reading() as model:
             names = pool_names(model)
-            found = pool_facts(model, name) if name in names else None
+            found = pool_facts(model, name, now=now) if name in names else None
             sharing = sharing_facts(model, name, now)
         if found is None:
             raise Problem(

@@ -60,6 +60,7 @@ class Known(NamedTuple):
     quarantined: Counter[str]  # the number of records, by kind
     gateways: Sequence[GatewayView]
     notifier: NotifierSummary
+    kept_back: Mapping[str, int]  # tasks that maintenance windows keep back, by pool; no number is 0
 
 
 def _notice(
@@ -104,7 +105,8 @@ def diagnose(
     for name in sorted({*pools, *known.holding}):
         told += _of_ledger(known, name, pools.get(name))
     for name, (task_id, seconds) in next_of.items():
-        told += _of_queue(pools[name], task_id, seconds if hears and admits else 0.0)
+        kept = known.kept_back.get(name, 0)
+        told += _of_queue(pools[name], task_id, seconds if hears and admits else 0.0, kept)
     told += _of_tasks(known)
     if not hears:
         told = [replace(notice, age_seconds=round(facts.staleness_seconds, 1)) for notice in told]
@@ -228,10 +230,12 @@ def _of_ledger(known: Known, name: str, pool: PoolFacts | None) -> Iterator[Noti
         yield _notice("overcommitted", pool=name, resources=", ".join(pool.overcommitted))
 
 
-def _of_queue(pool: PoolFacts, task_id: str, seconds: float) -> Iterator[Notice]:
+def _of_queue(pool: PoolFacts, task_id: str, seconds: float, kept: int) -> Iterator[Notice]:
     if task_id and seconds > STUCK_SECONDS:
         yield _notice("queue-stuck", pool=pool.name, id=task_id, age=span(seconds))
     elif pool.paused and pool.queued:
         yield _notice("paused", pool=pool.name, waiting=counted(pool.queued, "task"))
+    elif kept:
+        yield _notice("maintenance", pool=pool.name, kept=counted(kept, "waiting task"))
     elif pool.definition is not None and pool.queued and not task_id and not pool.held:
         yield _notice("never-fits", pool=pool.name, waiting=counted(pool.queued, "task"))

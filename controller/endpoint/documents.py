@@ -105,6 +105,15 @@ class TaskList(Struct, frozen=True, kw_only=True):
     continue_: str = field(name="continue")
 
 
+class WindowDocument(Struct, frozen=True, kw_only=True):
+    """A maintenance window of a pool, in seconds since the Unix epoch."""
+
+    starts_at: float
+    ends_at: float
+    reason: str
+    by: str  # who has set it; "" if that is not known
+
+
 class PoolDocument(Struct, frozen=True, kw_only=True):
     """A pool: what is held, what is free (negative when overcommitted), and its tasks by state."""
 
@@ -112,11 +121,15 @@ class PoolDocument(Struct, frozen=True, kw_only=True):
     capacity: dict[str, str]
     held: dict[str, str]
     free: dict[str, str]
+    capacity_from: dict[str, str]  # what the capacity follows; {}: it is given in amounts
+    observed: dict[str, Any]  # what nodes give, if the capacity follows them and they were counted; else {}
+    demand: dict[str, str]  # what waits and would be admitted at once, if the capacity had no bounds
     overcommitted: list[str]
     policy: str
     backfill_seconds: float
     default_resources: dict[str, str]
     paused: bool
+    maintenance: list[WindowDocument]  # the windows that are stored, in the order of their times
     require_attested: bool
     engine_options: dict[str, Any]
     tasks: dict[str, int]
@@ -230,6 +243,15 @@ def pool_detail(pool: PoolFacts, sharing: SharingFacts) -> PoolDetail:
     )
 
 
+def window_documents(pool: PoolFacts) -> list[WindowDocument]:
+    """The maintenance windows of a pool."""
+    windows = pool.definition.maintenance if pool.definition is not None else ()
+    return [
+        WindowDocument(starts_at=one.starts_at, ends_at=one.ends_at, reason=one.reason, by=one.by)
+        for one in windows
+    ]
+
+
 def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
     definition = pool.definition
     problems = [f"{kind}: {why}" for kind, why in pool.broken]
@@ -240,11 +262,15 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "capacity": pool.capacity.format(),
         "held": pool.held.format(),
         "free": pool.free.format(pool.resources),
+        "capacity_from": codec.to_builtins(definition and definition.capacity_from) or {},
+        "observed": _observed(pool),
+        "demand": pool.demand.format(),
         "overcommitted": pool.overcommitted,
         "policy": pool.policy,
         "backfill_seconds": definition.backfill_seconds if definition is not None else 0.0,
         "default_resources": definition.default_resources.format() if definition is not None else {},
         "paused": pool.paused,
+        "maintenance": window_documents(pool),
         "require_attested": definition is not None and definition.require_attested,
         "engine_options": _masked(definition.engine_options) if definition is not None else {},
         "tasks": {state.value: number for state, number in pool.tasks.items()},
@@ -252,6 +278,11 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "on_hold": pool.on_hold,
         "problem": "; ".join(problems),
     }
+
+
+def _observed(pool: PoolFacts) -> dict[str, Any]:
+    plain: dict[str, Any] = codec.to_builtins(pool.observed) if pool.observed is not None else {}
+    return {name: value for name, value in plain.items() if name not in ("op", "version")}
 
 
 def replica_document(replica: ReplicaFacts, facts: Facts) -> ReplicaDocument:

@@ -173,6 +173,12 @@ WORDS = {
         "{waiting} waiting; running attempts continue.",
         "Apply its definition with `paused: false` to admit tasks again.",
     ),
+    "maintenance": NoticeWords(
+        _INFO,
+        "A maintenance window of pool {pool} keeps tasks back",
+        "{kept} could run into it, and wait until it has ended; running attempts continue.",
+        "`tally drain {pool} --list` shows the windows, and `--remove` ends them.",
+    ),
     "overcommitted": NoticeWords(
         _INFO,
         "Pool {pool} is overcommitted: {resources}",

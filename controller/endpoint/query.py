@@ -11,12 +11,12 @@ from typing import Any
 
 from controller.core.model.arrays import ALL, MAX_SIZE, Ranges
 from controller.core.model.lifecycle import State
+from controller.core.model.selector import TERM, InvalidSelector, Requirement, parse_selector
 from controller.endpoint.order import SORTS, Sort, parse_token
 from controller.endpoint.problems import Problem
 from controller.errors import InvalidField
 from controller.views.arrays import MAX_PAGE, MEMBER_STATES, PAGE, parse_member_states
 from controller.views.dependencies import DEPTH, MAX_DEPTH, MAX_NODES, NODES, Direction
-from controller.views.selector import TERM, InvalidSelector, Requirement, parse_selector
 from controller.views.tasks import parse_states
 
 MAX_LIMIT = 500

@@ -8,6 +8,7 @@ from controller import __version__
 from controller.core.model.model import Model
 from controller.core.model.resources import format_quantity
 from controller.endpoint.diagnosis import Known, Notice, diagnose
+from controller.endpoint.documents import WindowDocument, window_documents
 from controller.endpoint.notice_words import Severity
 from controller.endpoint.replicas import (
     EndedReplica,
@@ -18,6 +19,7 @@ from controller.endpoint.replicas import (
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.gateways import GatewayView, gateway_views
+from controller.views.maintenance import kept_back
 from controller.views.notices import NotifierSummary, notifier_summary
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
@@ -79,6 +81,7 @@ class PoolSummary(Struct, frozen=True, kw_only=True):
     name: str
     policy: str
     paused: bool
+    maintenance: list[WindowDocument]  # the windows that are stored, in the order of their times
     defined: bool
     waiting: int
     on_hold: int
@@ -163,7 +166,9 @@ def summarize(
     quarantined = quarantined_by_kind(model)
     gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
     schedules = schedule_summaries(model, wall)
-    known = Known(leader.replica, pools, holding, undefined_pools(model), quarantined, gateways, notifier)
+    kept = {pool.name: number for pool in pools if (number := kept_back(model, pool.name, now))}
+    undefined = undefined_pools(model)
+    known = Known(leader.replica, pools, holding, undefined, quarantined, gateways, notifier, kept)
     notices = diagnose(facts, known, stuck, replicas, leads_for, audit)
     troubles = {notice.severity for notice in notices} - {Severity.INFO}
     tasks = {state.value: number for state, number in tasks_by_state(model).items()}
@@ -219,6 +224,7 @@ def _pool(pool: PoolFacts, holds: Holding, owners: list[OwnerFacts]) -> PoolSumm
         name=pool.name,
         policy=pool.policy,
         paused=pool.paused,
+        maintenance=window_documents(pool),
         defined=pool.definition is not None,
         waiting=pool.waiting,
         on_hold=pool.on_hold,

@@ -23,6 +23,7 @@ import msgspec
 
 from controller import bulkhead
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.errors import TallyError
 
@@ -246,6 +247,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Close connections; running attempts continue. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Surveying(Protocol):
+    """An engine that has nodes, which the capacity of pools may follow."""
+
+    def survey(
+        self,
+        sink: Callable[[tuple[NodeRoom, ...]], None],
+        trouble: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        """Call `sink` with all nodes, and again after changes, and return when `stop` is set.
+
+        `trouble` gets why the nodes cannot be seen now; the next call of `sink` ends that. Raises
+        EngineUnavailable when the survey cannot continue; the caller starts it again.
+        """
         ...
 
 

@@ -38,6 +38,21 @@ def resume(api: GatewayApi, ask: CallerRequest) -> Response:
     )
 
 
+def drain(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Set a maintenance window of a pool."""
+    client, body = api.writing.admin(ask.caller, "maintenance windows"), ask.body
+    by = ask.caller.identity.name
+    name, window = ask.path["name"], (body.starts_at, body.ends_at)
+    return answer(codec.to_builtins(client.maintenance.drain(name, *window, reason=body.reason, by=by)))
+
+
+def undrain(api: GatewayApi, ask: CallerRequest) -> Response:
+    """Remove maintenance windows of a pool."""
+    client = api.writing.admin(ask.caller, "maintenance windows")
+    removed = client.maintenance.undrain(ask.path["name"], ask.body.starts_at)
+    return answer({"items": [codec.to_builtins(window) for window in removed]})
+
+
 def features(api: GatewayApi, ask: CallerRequest) -> Response:
     """The features of the installation."""
     return answer({"items": codec.to_builtins(api.writing.admin(ask.caller, "features").features.all())})

@@ -52,6 +52,20 @@ class PriorityBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=
     priority: int
 
 
+class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A maintenance window of a pool. Times are seconds since the Unix epoch."""
+
+    starts_at: float
+    ends_at: float
+    reason: str = ""
+
+
+class UndrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which window of a pool is removed, by when it starts; null: all."""
+
+    starts_at: float | None = None
+
+
 class NamedTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of many tasks; `create_revision` as in ActionBody."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from controller.client.prepared import SubmitResult
-from controller.client.views import ApplyResult, RequestResult
+from controller.client.views import RequestResult
 from controller.core.model.kept_log import KeptLog
 from controller.endpoint.array_documents import MemberList
 from controller.endpoint.query import (
@@ -22,7 +22,8 @@ from controller.endpoint.query import (
     SORT,
     Parameter,
 )
-from controller.gateway import admin, bodies, documents, parameters, reads, session_calls
+from controller.gateway import bodies, documents, parameters, reads, session_calls
+from controller.gateway.admin_operations import ADMIN_OPERATIONS
 from controller.gateway.api import GatewayApi
 from controller.gateway.bodies import NDJSON
 from controller.gateway.bulk import ActResults, act_on_tasks
@@ -37,7 +38,6 @@ from controller.views.usage import Usage
 _NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
 _OTHER_SITE = {HTTPStatus.FORBIDDEN: "A browser may have been made to send it; `detail` says what is wrong."}
-_IMPOSSIBLE = {HTTPStatus.CONFLICT: "As things are, this cannot be done; `detail` says why."}
 _ACTED = {
     **_NOT_FOUND,
     **_FORBIDDEN,
@@ -82,26 +82,6 @@ def _get(
         content_type=NDJSON if ndjson else "application/json",
         in_loop=in_loop,
         reads_model=True,
-    )
-
-
-def _admin(
-    method: str,
-    path: str,
-    name: str,
-    summary: str,
-    handle: Callable[[GatewayApi, CallerRequest], Response],
-) -> Operation:
-    return Operation(
-        method,
-        path,
-        name,
-        summary,
-        handle,
-        answer=None if method == "DELETE" else dict,
-        problems={**_FORBIDDEN, **_NOT_FOUND, **_IMPOSSIBLE},
-        reads_model=method == "GET",
-        successes={HTTPStatus.NO_CONTENT: "Done."} if method == "DELETE" else {HTTPStatus.OK: "Done."},
     )
 
 
@@ -331,19 +311,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _get("/v1/pools", "listPools", "All pools.", reads.pools, dict),
     _get("/v1/pools/{name}/sharing", "getSharing", "How a pool is shared.", reads.sharing, dict),
-    Operation(
-        "PUT",
-        "/v1/pools/{name}",
-        "applyPool",
-        "Create a pool, or replace its definition.",
-        admin.apply_pool,
-        answer=ApplyResult,
-        body=dict[str, Any],
-        problems={**_FORBIDDEN, **_IMPOSSIBLE},
-    ),
-    _admin("DELETE", "/v1/pools/{name}", "deletePool", "Remove a pool's definition.", admin.delete_pool),
-    _admin("POST", "/v1/pools/{name}/pause", "pausePool", "Admit no task to a pool.", admin.pause),
-    _admin("POST", "/v1/pools/{name}/resume", "resumePool", "Admit tasks to a pool again.", admin.resume),
+    *ADMIN_OPERATIONS,
     _get(
         "/v1/owners",
         "listOwners",
@@ -374,14 +342,4 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/v1/replicas", "listReplicas", "The registered replicas.", reads.replicas, dict),
     _get("/v1/gateways", "listGateways", "The registered gateways.", reads.gateways, dict),
     _get("/v1/leader", "getLeader", "The leader.", reads.leader, dict),
-    _admin("POST", "/v1/leader/step-down", "stepDown", "End the current term.", admin.step_down),
-    _admin("GET", "/v1/features", "listFeatures", "The features of the installation.", admin.features),
-    _admin(
-        "POST",
-        "/v1/features/{name}/enable",
-        "enableFeature",
-        "Turn on features: one, or several with commas.",
-        admin.enable,
-    ),
-    _admin("POST", "/v1/features/{name}/drop", "dropFeature", "Turn a feature off.", admin.drop),
 )

@@ -30,6 +30,7 @@ from controller.core.model.model import Model
 from controller.core.model.notify_url import masked_url
 from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
+from controller.core.model.selector import Requirement
 from controller.core.model.task import Pool
 from controller.endpoint.pages import TaskPages
 from controller.forecaster.wire import Question, Reply
@@ -46,7 +47,6 @@ from controller.views.dependencies import Direction, NeighboursView, neighbours
 from controller.views.explain import explain
 from controller.views.gateways import GatewayView, gateway_views
 from controller.views.pools import all_owners, owners_of, sharing_facts
-from controller.views.selector import Requirement
 from controller.views.tasks import owner_of
 from controller.views.usage import Usage
 
@@ -232,13 +232,13 @@ class Service:
         """
         rights = caller.rights
         with self._standby.reading() as model:
-            views = pool_views(model)
+            views = pool_views(model, self._calls.clock.now())
         views = [
             msgspec.structs.replace(view, definition=_own_part(view.definition, rights)) for view in views
         ]
         if rights.may_read_all:
             return views
-        return [msgspec.structs.replace(view, counts={}, on_hold=None) for view in views]
+        return [msgspec.structs.replace(view, counts={}, on_hold=None, demand=None) for view in views]
 
     def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""

@@ -26,6 +26,7 @@ from controller.core.planning.events import (
     EngineSilent,
     Listed,
     LogKept,
+    NodesUnseen,
 )
 from controller.core.planning.plan import Effect, Plan, Start, TaskChange
 from controller.core.planning.planner import Planner
@@ -92,7 +93,7 @@ class Reconciler:
         failpoints.hit("before-observe")
         if isinstance(message, EngineSilent):
             self.engine_error = message.message
-        elif not isinstance(message, EffectFailed | LogKept):
+        elif not isinstance(message, EffectFailed | LogKept | NodesUnseen):
             self.engine_heard_at = self._clock.boottime()
         if isinstance(message, Listed):
             self.engine_error = ""

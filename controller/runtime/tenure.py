@@ -25,6 +25,7 @@ from controller.runtime.observer import Observer
 from controller.runtime.reconciler import Reconciler
 from controller.runtime.standing import Standing
 from controller.runtime.surroundings import Surroundings
+from controller.runtime.surveyor import Surveyor
 from controller.store.base import StoreError
 from controller.store.records import DEFAULT_LIMITS
 
@@ -81,6 +82,7 @@ class Tenure:
         )
         self._log_keeper = LogKeeper(engine, leadership, inside.store, inside.keys, inbox, clock)
         self._observer = Observer(engine, leadership, standing, inbox, clock, options.relist_seconds)
+        self._surveyor = Surveyor(engine, leadership, standing, inbox)
         self.reconciler = Reconciler(
             model,
             self._planner,
@@ -113,6 +115,8 @@ class Tenure:
         Raises TermFailed for an unexpected error: it ends the term, and nothing else.
         """
         try:
+            if self._model.following:
+                self._surveyor.want()
             return self.reconciler.step()
         except (LeadershipLost, StoreError, RevisionWentBack):
             raise
@@ -161,6 +165,7 @@ class Tenure:
         with self._surroundings.changing():
             self._model.forget_unstored()
         self._observer.end()
+        self._surveyor.end()
         acted = self._actuator.close(TEARDOWN_SECONDS)
         acted = self._log_keeper.close(TEARDOWN_SECONDS) and acted
         if not self._observer.ended():

@@ -3,9 +3,9 @@
 Kinds, and who writes them: `tasks`, `requests`, `awaits`, `schedules` (users; the leader makes and cancels
 the tasks of schedules), `attested`, `attested-schedules`, `gateways` (gateways; the last leased),
 `delivered`, `notifier` (notifiers), `pools`, `repairs` (admins), `states`, `arrays`, `ledgers`, `shares`,
-`claims`, `usage`, `terms`, `schedule-states`, `repaired`, `quarantined`, `logs`, `outbox` (the leader),
-`leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins), `replicas`
-(each replica, leased).
+`claims`, `capacities`, `usage`, `terms`, `schedule-states`, `repaired`, `quarantined`, `logs`, `outbox`
+(the leader), `leader`, `epoch`, `installation` (the winner of an election), `engine` (the same, and admins),
+`replicas` (each replica, leased).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMES = {
 }
 _NAMES |= {"shares": 2, "claims": 2, "usage": 2, "attested": 1, "outbox": 2, "delivered": 2, "notifier": 0}
 _NAMES |= {"gateways": 1, "awaits": 2, "schedules": 1, "schedule-states": 1, "attested-schedules": 1}
-_NAMES |= {"arrays": 2}
+_NAMES |= {"arrays": 2, "capacities": 1}
 _NAMES |= {"repairs": 1, "repaired": 1, "quarantined": 1, "logs": 1, "installation": 0, "engine": 0}
 
 
@@ -57,6 +57,7 @@ class Keys:
         self.engine = f"{self.prefix}engine"
         self.notifier = f"{self.prefix}notifier"
         self.gateways = f"{self.prefix}gateways/"
+        self.capacities = f"{self.prefix}capacities/"
         self.awaits = f"{self.prefix}awaits/"
         self.schedules = f"{self.prefix}schedules/"
         self.attested_schedules = f"{self.prefix}attested-schedules/"

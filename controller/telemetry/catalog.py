@@ -9,13 +9,13 @@ now. All replicas have the same model: select `replica_role="leader"` to sum wit
 from __future__ import annotations
 
 from controller.telemetry.family import Family, MetricType
+from controller.telemetry.forecast_families import FORECASTS
 
 ROLE = "replica_role"
 
 _OWNER = ("pool", "owner")
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
-_SHARES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -111,28 +111,7 @@ FAMILIES: tuple[Family, ...] = (
         " other reasons.",
         ("where", "error"),
     ),
-    # -- looking ahead
-    Family(
-        "tally_forecast_seconds",
-        MetricType.HISTOGRAM,
-        "Time of computing a look ahead, in a process of its own.",
-        (),
-        _LATENCY,
-    ),
-    Family(
-        "tally_forecast_start_error_seconds",
-        MetricType.HISTOGRAM,
-        "By how much the beginning of a task differed from what a forecast first told of it.",
-        (),
-        _WAITS,
-    ),
-    Family(
-        "tally_forecast_start_error_ratio",
-        MetricType.HISTOGRAM,
-        "The same, as a share of the task's wait since it was told.",
-        (),
-        _SHARES,
-    ),
+    *FORECASTS,
     # -- tasks
     Family(
         "tally_tasks",
@@ -212,6 +191,14 @@ FAMILIES: tuple[Family, ...] = (
         ("pool", "resource"),
     ),
     Family(
+        "tally_pool_demand",
+        MetricType.GAUGE,
+        "What waits in a pool and would be admitted at once if its capacity had no bounds, in cores, bytes or"
+        " counts: of tasks, gangs and members of arrays that are not on hold, in back-off or waiting for"
+        " others, up to their owner's limits. 0 while the pool is paused.",
+        ("pool", "resource"),
+    ),
+    Family(
         "tally_pool_drift",
         MetricType.GAUGE,
         "The ledger minus the sum of all holds. A value other than 0 breaks invariant I1, unless a record"
@@ -226,6 +213,18 @@ FAMILIES: tuple[Family, ...] = (
         ("pool",),
     ),
     Family("tally_pool_paused", MetricType.GAUGE, "1 while a pool is paused by its definition.", ("pool",)),
+    Family(
+        "tally_pool_maintenance",
+        MetricType.GAUGE,
+        "1 within a maintenance window of a pool, and 0 before one; absent if none is set.",
+        ("pool",),
+    ),
+    Family(
+        "tally_tasks_kept_back",
+        MetricType.GAUGE,
+        "Tasks in the queue of a pool that its maintenance windows keep back; absent if none is set.",
+        ("pool",),
+    ),
     # -- owners of pools with sharing
     Family(
         "tally_owner_held",

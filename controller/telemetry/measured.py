@@ -9,6 +9,7 @@ from typing import Self
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.task import AttemptId, Launch, Observation
 from controller.election.term import LeadershipLost
 from controller.engine.base import (
@@ -18,6 +19,7 @@ from controller.engine.base import (
     Engine,
     EngineUnavailable,
     LogOptions,
+    Surveying,
 )
 from controller.store.base import (
     ClusterChanged,
@@ -39,6 +41,8 @@ from controller.store.base import (
     Watch,
 )
 from controller.telemetry.metrics import Metrics
+
+NO_NODES_SECONDS = 600.0  # until it is asked again: its engine does not change
 
 # The first match counts, so the more specific ones come first.
 _STORE_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
@@ -234,6 +238,17 @@ class MeasuredEngine:
         except Exception as error:
             self._metrics.count("tally_engine_watch_restarts", _engine_code(error))
             raise
+
+    def survey(
+        self,
+        sink: Callable[[tuple[NodeRoom, ...]], None],
+        trouble: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        """See Surveying. Raises EngineUnavailable if the engine has no nodes."""
+        if not isinstance(self._engine, Surveying):
+            raise EngineUnavailable(f"the engine {self.name} has no nodes", NO_NODES_SECONDS)
+        self._engine.survey(sink, trouble, stop)
 
     def logs(
         self,

@@ -30,6 +30,7 @@ from controller.telemetry.label_words import OTHER
 from controller.views.array_runs import members_by_pool
 from controller.views.freshness import Freshness
 from controller.views.gateways import GatewayView, gateway_views
+from controller.views.maintenance import WindowFacts, windows_by_pool
 from controller.views.notices import BesideCounts, beside_counts
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, SharingFacts, all_pools, shared_pools, sharing_facts
@@ -46,6 +47,7 @@ QUARANTINED = (
     "ledgers",
     "shares",
     "claims",
+    "capacities",
     "repairs",
     "schedules",
     "schedule-states",
@@ -85,6 +87,7 @@ class _Taken(NamedTuple):
     beside: BesideCounts
     gateways: list[GatewayView]
     sharing: dict[str, SharingFacts]
+    windows: dict[str, WindowFacts]
 
 
 class ViewSeries(Collector):
@@ -202,7 +205,7 @@ class _Families:
 
 
 def _take(model: Model, now: float) -> _Taken:
-    pools = all_pools(model)
+    pools = all_pools(model, now)
     return _Taken(
         pools=pools,
         tasks=tasks_by_pool(model),
@@ -216,6 +219,7 @@ def _take(model: Model, now: float) -> _Taken:
         beside=beside_counts(model),
         gateways=gateway_views(model),
         sharing={pool: sharing_facts(model, pool, now) for pool in shared_pools(model)},
+        windows=windows_by_pool(model, now),
     )
 
 
@@ -274,6 +278,10 @@ def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) ->
             ):
                 families.add(series, _in_base_units(resource, amount), name, resource)
     for pool in taken.pools:
+        # also what nothing waits for, or an autoscaler would not see the end of a wait
+        for resource in sorted({*pool.capacity, *pool.demand}):
+            demanded = _in_base_units(resource, pool.demand.get(resource))
+            families.add("tally_pool_demand", demanded, pool.name, resource)
         if pool.name in taken.next_of:
             begins = taken.next_of[pool.name]
             is_stuck = begins != "" and before.get(pool.name) == begins
@@ -281,6 +289,10 @@ def _add_pools(families: _Families, taken: _Taken, before: Mapping[str, str]) ->
             families.add("tally_pool_paused", int(pool.paused), pool.name)
             families.add("tally_tasks_on_hold", pool.on_hold, pool.name)
             families.add("tally_tasks_gated", pool.gated, pool.name)
+        if pool.name in taken.windows:
+            window = taken.windows[pool.name]
+            families.add("tally_pool_maintenance", int(window.goes_on), pool.name)
+            families.add("tally_tasks_kept_back", window.kept_back, pool.name)
 
 
 def _add_owners(families: _Families, pool: PoolFacts, sharing: SharingFacts) -> None:

@@ -17,6 +17,7 @@ from controller.core.model.resources import ZERO
 from controller.core.model.task import Policy, Pool, Reserve, Status
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.views.absent import why_taken
+from controller.views.capacities import explain_capacity
 from controller.views.dependencies import Sees
 from controller.views.explain_arrays import (
     explain_array,
@@ -34,7 +35,8 @@ from controller.views.explain_dependencies import (
 from controller.views.explain_gangs import explain_gang, explain_gang_holding, explain_own_gang
 from controller.views.explain_holding import because_of, explain_holding, step_of
 from controller.views.explain_owner import explain_preempted, explain_sharing
-from controller.views.pools import pool_facts
+from controller.views.maintenance import explain_window
+from controller.views.pools import free_of
 from controller.views.replicas import all_replicas
 from controller.views.words import at, lacking, listed, span, words_of
 
@@ -146,6 +148,8 @@ def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
     if closed := _closed(model, task.pool):
         kept.append(f"waits because {closed}" if not kept else closed)
     record = model.pools.get(task.pool)
+    if record is not None and (window := explain_window(task.spec, record.pool, now)):
+        kept.append(window if not kept else f"it {window}")
     if record is not None and (refused := unattested(model, task, record.pool)):
         waits = "waits" if is_unreadable(model, task) else "is about to be rejected"
         kept.insert(0, f"{waits} because {refused}")
@@ -153,6 +157,8 @@ def _waiting(model: Model, task: Task, now: float, sees: Sees | None) -> str:
         sentence = f"{task.id} {'; besides, '.join(kept)}"
     else:
         sentence = _in_queue(model, task, record.pool, now)
+        if capacity := explain_capacity(model, task.pool, now):
+            sentence = f"{sentence}; {capacity}"
     return f"{sentence}{_changed_priority(task)}"
 
 
@@ -201,15 +207,20 @@ def _changed_priority(task: Task) -> str:
 
 def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     asked = task.demand
-    free = pool_facts(model, pool.name).free
+    free = free_of(model, pool.name)
     if not asked.fits(pool.capacity):
+        if pool.capacity_from is not None:
+            return (
+                f"{task.id} waits for more nodes: it asks for {lacking(asked, pool.capacity, 'in all')}"
+                f" of pool {pool.name}"
+            )
         return (
             f"{task.id} cannot run: it asks for {lacking(asked, pool.capacity, 'in all')} of pool"
             f" {pool.name}; raise the pool's capacity, or cancel the task"
         )
     if pool.sharing is not None:
         return explain_sharing(model, task, pool, free, now)
-    ahead = model.queue(pool.name).ahead_of(task.id, pool)
+    ahead = model.eligible(pool.name, now).ahead_of(task.id, pool)
     crowd = f"{listed(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
         holding = (other.status for other in model.holding.values() if other.pool == pool.name)
@@ -239,9 +250,9 @@ def _imbalance(model: Model, pool: str) -> str:
 def _blocker(model: Model, task: Task, pool: Pool, now: float) -> str:
     """Why the tasks ahead keep a task that fits from running, by the rules of `Queue.admissible`."""
     asked = task.demand
-    free = pool_facts(model, pool.name).free
+    free = free_of(model, pool.name)
     passed, may_reserve = "", True
-    for head_id, request in model.queue(pool.name).heads_before(task.id, pool):
+    for head_id, request in model.eligible(pool.name, now).heads_before(task.id, pool):
         if request.fits(free):
             free = free - request  # admitted first
             continue

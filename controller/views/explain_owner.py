@@ -100,7 +100,7 @@ def _in_turn(
     before = _owners_before(model, pool, sharing, owner, now)
     own = [
         place.task_id
-        for place, request in model.queue(pool.name).of_owner(owner.owner)
+        for place, request in model.eligible(pool.name, now).of_owner(owner.owner)
         if request.fits(pool.capacity)
     ]
     own = own[: own.index(task.id)] if task.id in own else []
@@ -124,7 +124,7 @@ def _in_turn(
 
 def _owners_before(model: Model, pool: Pool, sharing: Sharing, owner: OwnerFacts, now: float) -> list[Turn]:
     """The owners whose turn comes first, without those at their limit, which are passed over."""
-    queue, share = model.queue(pool.name), partial(model.share, pool.name)
+    queue, share = model.eligible(pool.name, now), partial(model.share, pool.name)
     reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
     before = []
     for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
@@ -173,7 +173,7 @@ def _guarantee(owner: OwnerFacts) -> str:
 
 def _reserved(model: Model, pool: Pool, before: list[Turn], free: Vector, now: float) -> str:
     """The first tasks of owners before that do not fit, and for which what is free is set aside."""
-    queue = model.queue(pool.name)
+    queue = model.eligible(pool.name, now)
     firsts = (queue.first_of(turn.owner, pool.capacity) for turn in before)
     found = [
         place.task_id

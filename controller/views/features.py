@@ -104,6 +104,7 @@ def uses(model: Model, name: str) -> list[str]:
     own = {
         features.ARRAYS: sorted(blocks),
         features.ATTESTED: attested,
+        features.CAPACITIES: [f"capacities/{pool}" for pool in sorted(model.capacities)],
         features.CLAIMS: claims,
         features.DEPENDENCIES: sorted(awaits),
         features.NOTIFY: notices,

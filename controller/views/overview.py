@@ -15,7 +15,7 @@ from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import Pool
-from controller.views.pools import pool_facts
+from controller.views.pools import free_of
 
 
 class Holding(NamedTuple):
@@ -57,8 +57,8 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     record = model.pools.get(pool)
     if record is None or record.pool.paused or model.pool_is_frozen(pool):
         return ""
-    free = pool_facts(model, pool).free
-    queue = model.queue(pool)
+    free = free_of(model, pool)
+    queue = model.eligible(pool, now)
     if record.pool.sharing is not None:
         return _next_in_turn(model, record.pool, free, now)
     waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
@@ -85,7 +85,7 @@ def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
     assert pool.sharing is not None
     if model.is_rebuilding(pool.name):
         return ""
-    queue, share = model.queue(pool.name), partial(model.share, pool.name)
+    queue, share = model.eligible(pool.name, now), partial(model.share, pool.name)
     reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
     for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
         place, request = queue.first_of(turn.owner)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from controller.core.model import claims
+from controller.core.model import capacities, claims
+from controller.core.model.capacities import ObservedCapacity, at_least
 from controller.core.model.claims import Claim
 from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts
+from controller.core.model.pool_demand import pool_demand
 from controller.core.model.quarantine import unreadable_shares
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, MINUTE_MS, averaged
@@ -40,6 +42,8 @@ class PoolFacts(NamedTuple):
     queued: int  # tasks in its queue, without those in back-off or on hold
     on_hold: int  # tasks that are not admitted until they are released
     gated: int  # tasks that wait for others to end
+    observed: ObservedCapacity | None  # what nodes give, if its capacity follows them and they were counted
+    demand: Vector  # what waits and would be admitted at once, if the capacity had no bounds
     broken: tuple[tuple[str, str], ...]  # the kinds of its unreadable records, and why
 
     @property
@@ -85,32 +89,51 @@ def is_known(model: Model, pool: str) -> bool:
     return pool in {*pool_names(model), *model.ledgers, *model.shares}
 
 
-def pool_facts(model: Model, name: str, counts: Counts | None = None) -> PoolFacts:
-    """The facts of a pool. A pool that does not exist has nothing. `counts` are those of all, if known."""
+def pool_facts(model: Model, name: str, counts: Counts | None = None, now: float | None = None) -> PoolFacts:
+    """The facts of a pool. A pool that does not exist has nothing. `counts` are those of all, if known.
+
+    `now`: of its demand, what maintenance windows keep back then does not count.
+    """
     record = model.pools.get(name)
     counts = shown_counts(model) if counts is None else counts
     return PoolFacts(
         name=name,
-        definition=record.pool if record is not None else None,
-        capacity=record.pool.capacity if record is not None else ZERO,
+        definition=record.definition if record is not None else None,
+        capacity=capacity_of(model, name),
         held=model.ledger(name).held,
         unledgered=unledgered(model, name),
         tasks={state: number for state in State if (number := counts.get((name, state), 0))},
         queued=len(model.queue(name)),
         on_hold=sum(model.indexes.on_hold.get(name, {}).values()),
         gated=model.dependencies.closed.get(name, 0),
+        observed=model.capacities.get(name),
+        demand=pool_demand(model, name, now),
         broken=tuple(
             (kind, model.quarantine[kind, (name,)])
-            for kind in ("pools", "ledgers")
+            for kind in ("pools", "ledgers", capacities.KIND)
             if (kind, (name,)) in model.quarantine
         ),
     )
 
 
-def all_pools(model: Model) -> list[PoolFacts]:
-    """The facts of all pools, by name."""
+def capacity_of(model: Model, name: str) -> Vector:
+    """What the pool has. If that follows nodes, it is never less than what is held of it."""
+    record = model.pools.get(name)
+    if record is None:
+        return ZERO
+    observed = record.pool.capacity
+    return observed if record.stored is None else at_least(observed, model.ledger(name).held)
+
+
+def free_of(model: Model, name: str) -> Vector:
+    """What is left of a pool: see PoolFacts. It costs less than all facts."""
+    return capacity_of(model, name) - model.ledger(name).held - unledgered(model, name)
+
+
+def all_pools(model: Model, now: float | None = None) -> list[PoolFacts]:
+    """The facts of all pools, by name; `now` as in `pool_facts`."""
     counts = shown_counts(model)
-    return [pool_facts(model, name, counts) for name in pool_names(model)]
+    return [pool_facts(model, name, counts, now) for name in pool_names(model)]
 
 
 def queued_unattested(model: Model, pool: Pool) -> int:
@@ -246,7 +269,8 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
     share, at = model.share(pool.name, owner), round(now * 1000)
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
     queue, guarantee = model.queue(pool.name), pool.guarantee_of(owner)
-    first = queue.first_of(owner, pool.capacity)[1] if queue.waits(owner) else ZERO
+    eligible = model.eligible(pool.name, now)
+    first = eligible.first_of(owner, pool.capacity)[1] if eligible.waits(owner) else ZERO
     part = dominant(average, pool.capacity) / (FRACTION * policy.weight)
     return OwnerFacts(
         pool=pool.name,

@@ -13,12 +13,12 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.requests import ON_HOLD, Request, RequestKind
+from controller.core.model.selector import Requirement, selects
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status, StopReason, priority_of
 from controller.views import arrays
 from controller.views.arrays import ArrayProgress, MemberFacts
 from controller.views.gangs import is_gang
 from controller.views.pairs import Around, around, unfinished
-from controller.views.selector import Requirement, selects
 
 UNREADABLE = arrays.UNREADABLE
 """Shown as the state of a task whose status cannot be read."""

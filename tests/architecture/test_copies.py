@@ -52,6 +52,7 @@ NO_COPY_KEPT = {
     "a value of its own: computed from its arguments alone": [
         "core/model/resources.py::Vector",
         "core/model/cron.py::_check",
+        "core/model/nodes.py::terms_of",
         "core/model/sharing.py::Ceiling._amounts",
         "core/model/arrays.py::Ranges",
         "core/model/blocks.py::Block",
@@ -77,6 +78,7 @@ NO_COPY_KEPT = {
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",
         "core/model/fair_order.py::_Cursor",
+        "core/model/pool_demand.py::_Room",
         "core/model/touched.py::Touched",
         "endpoint/api.py::_Stream.body_iterator",
         "gateway/api.py::_Upload._ask",
@@ -104,6 +106,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.forecasts",
         "client/client.py::Client.hold",
         "client/client.py::Client.keys",
+        "client/client.py::Client.maintenance",
         "client/client.py::Client.members",
         "client/client.py::Client.neighbours",
         "client/client.py::Client.notices",
@@ -143,7 +146,7 @@ NO_COPY_KEPT = {
     "its own connection, process or watch, to be closed": [
         "endpoint/connections.py::Door",
         "endpoint/connections.py::StatusProtocol",
-        "engine/kubernetes/watch.py::PodWatch._stream",
+        "engine/kubernetes/watch.py::ObjectWatch._stream",
         "gateway/attempt_logs.py::AttemptLogs._engine",
         "gateway/attempt_logs.py::AttemptLogs._readings",
         "engine/process/fork_server.py::ForkServer",

@@ -83,7 +83,7 @@ def columns() -> set[str]:
 
 def labels() -> set[str]:
     """What `tally describe` writes before its colons."""
-    calls = [node for tree in CLI for node in ast.walk(tree) if called(node) == "_fields"]
+    calls = [node for tree in CLI for node in ast.walk(tree) if called(node) == "fields"]
     keys = [
         key for call in calls for each in ast.walk(call) if isinstance(each, ast.Dict) for key in each.keys
     ]

@@ -18,8 +18,8 @@ from controller.client import Client, connect_to_gateway
 from controller.client.errors import Refusal
 from controller.core.model import attested, codec
 from controller.core.model.notices import EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
-from controller.core.model.task import Ending
 from controller.errors import InvalidField
 from controller.gateway.tokens import digest, new_token
 from controller.notifier.signing import new_secret, parse_secret, verify

@@ -13,9 +13,10 @@ from controller.cli.main import app
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.notices import Dead, EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
-from controller.core.model.task import Ending, Status
+from controller.core.model.task import Status
 from controller.store.base import Committed, Delete, Guard, Put, Store, StoreDenied, Transaction
 from controller.store.etcd.faults import RpcError
 from tests.auth.conftest import ROLES, Guarded
@@ -46,6 +47,7 @@ WRITERS = {
     "ledgers/p": ("controller",),
     "shares/p/o": ("controller",),
     "claims/p/a": ("controller",),
+    "capacities/p": ("controller",),
     "usage/2026-11-27/p": ("controller",),
     "quarantined/a": ("controller",),
     "terms/000000000001": ("controller",),
@@ -203,6 +205,8 @@ VERBS = (
     Verb("admin", "pause spare", "pool/spare paused"),
     Verb("admin", "resume spare", "pool/spare resumed"),
     Verb("admin", "drain spare", "pool/spare drained"),
+    Verb("admin", "drain spare --at 2999-01-01T00:00Z --for 2h", "pool/spare maintenance from"),
+    Verb("admin", "drain spare --remove", "pool/spare no maintenance from"),
     Verb("admin", "delete pool spare", "pool/spare deleted"),
     Verb("reader", "notifier list", "dead"),
     Verb("admin", "notifier retry told", "notice/told is told again"),
@@ -282,10 +286,11 @@ def filled(guarded: Guarded) -> Guarded:
         "id": "r1",
         "instance": "i",
         "epoch": 1,
-        "features": ["changes", "claims", "owners", "schedules"],
+        "features": ["changes", "claims", "maintenance", "owners", "schedules"],
         "op": "x",
     }
-    engine = {"name": "null", "id": "null", "parts": {"feature/changes": "", "feature/owners": ""}}
+    parts = dict.fromkeys(("feature/changes", "feature/maintenance", "feature/owners"), "")
+    engine = {"name": "null", "id": "null", "parts": parts}
     lost = Status(state=State.RUNNING, pool="default", attempt=1, lost_since=2.0, hold=Vector({"cpu": 100}))
     writes = (
         Put(guarded.keys.leader, codec.encode(record)),

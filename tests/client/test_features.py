@@ -42,7 +42,9 @@ def stored(client: Client, key: str) -> dict[str, Any] | None:
     return dict(json.loads(item.value)) if item is not None else None
 
 
-OTHERS = dict.fromkeys(("arrays", "attested", "dependencies", "gangs", "notify", "schedules"), "off")
+OTHERS = dict.fromkeys(
+    ("arrays", "attested", "capacities", "dependencies", "gangs", "maintenance", "notify", "schedules"), "off"
+)
 """Those that no test here turns on."""
 
 

@@ -37,7 +37,7 @@ def test_each_view_comes_back_as_it_was(model: Model) -> None:
         again = task_of(through(task_document(task)))
         assert again == task
         assert again.history() == task.history()
-    pools = pool_views(model)
+    pools = pool_views(model, 0.0)
     assert [pool_of(through(pool_document(pool))) for pool in pools] == pools
     for owner in map(owner_view, all_owners(model, 1e9)):
         assert view_of(OwnerView, through(codec.to_builtins(owner))) == owner

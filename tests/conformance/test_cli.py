@@ -87,6 +87,7 @@ def _plain(text: str, way: str) -> str:
     """Without the letter of the way, and without what no two calls have in common."""
     text = re.sub(rf"\b([a-z]+)-{way}\b", r"\1-WAY", text)
     text = re.sub(rf"(\bway\b\W+){way}\b", r"\1WAY", text)
+    text = re.sub(r"set by \S+", "set by SOMEBODY", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-][\d:]+)?|\d{2}:\d{2}:\d{2}(\.\d+)?", "TIME", text)
     text = re.sub(r"\b\d+(\.\d+)? ?(ms|s|min|h)\b|\d+\.\d{3,}", "SPAN", text)
     return re.sub(r"(revision\D{0,3})\d+", r"\1N", text)
@@ -178,6 +179,13 @@ def test_what_is_written(both: Both, tmp_path: Path) -> None:
     assert both("pause", "pool-{}")[0] == 0
     assert both("resume", "pool-{}")[0] == 0
     both("pause", "none")
+    window = ("--at", "2999-01-01T00:00Z", "--for", "2h", "--reason", "new nodes")
+    assert both("drain", "pool-{}", *window)[0] == 0
+    assert both("get", "pool", "pool-{}")[0] == 0
+    assert both("drain", "pool-{}", "--remove", "--at", "2998-01-01T00:00Z")[0] == 1
+    assert both("drain", "pool-{}", "--remove")[0] == 0
+    assert both("drain", "pool-{}", "--list")[0] == 0
+    assert both("drain", "none", *window)[0] == 5
     assert both("delete", "pool", "pool-{}", "--yes")[0] in (0, 2)
     both("delete", "pool", "none")
 

@@ -19,6 +19,7 @@ from controller.client.prepared import SubmitResult
 from controller.client.views import TaskView
 from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
+from controller.core.model.maintenance import MaintenanceWindow
 from controller.errors import TallyError, UserError
 from controller.gateway.writing import Writing
 from controller.store.base import StoreUnavailable
@@ -376,6 +377,29 @@ def test_pools(ways: Ways) -> None:
         ways.alike(lambda client, name: client.apply_pool(pool(name, **more)), "one-p", "two-p")
     for verb in ("pause", "pause", "resume", "resume"):
         ways.alike(lambda client, name: getattr(client.admission, verb)(name), "one-p", "two-p")
+    begin = float(int(ways.direct.clock.now())) + 600
+
+    def drain(client: Client, name: str, **fields: Any) -> MaintenanceWindow:
+        window = {"starts_at": begin, "ends_at": begin + 60, **fields}
+        return msgspec.structs.replace(client.maintenance.drain(name, **window).window, by="")
+
+    for fields in ({}, {}, {"reason": "new nodes"}, {"ends_at": begin}, {"starts_at": 0, "ends_at": 1}):
+        ways.alike(lambda client, name: drain(client, name, **fields), "one-p", "two-p")
+    for way, name in ((ways.direct, "one-p"), (ways.gateway, "two-p")):
+        way.maintenance.drain(name, begin + 600, begin + 660)
+        way.apply_pool(pool(name, capacity={"cpu": "5"}))
+        [view] = [view for view in ways.direct.pools() if view.name == name]
+        assert view.definition is not None
+        assert len(view.definition.maintenance) == 2, "a definition that does not say them keeps them"
+        assert view.definition.maintenance[0].by
+        assert [view] == [view for view in ways.gateway.pools() if view.name == name]
+    for starts_at in (1.0, begin, None, None):
+        ways.alike(
+            lambda client, name: [each.starts_at for each in client.maintenance.undrain(name, starts_at)],
+            "one-p",
+            "two-p",
+        )
+    ways.alike(drain, "one-x", "two-x")
     ways.alike(lambda client, name: client.delete_pool(name), "one-p", "two-p")
     ways.alike(lambda client, name: client.delete_pool(name), "one-p", "two-p")
     ways.alike(lambda client, name: client.admission.pause(name), "one-p", "two-p")

@@ -12,9 +12,10 @@ from controller.core.model.attested import Attestation
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.notices import Delivery, decode_notice, encode_delivery, given_up, kept_after
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.core.model.records import Change
-from controller.core.model.task import Ending, Status
+from controller.core.model.task import Status
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.core.planning.attestation import unattested
 from controller.core.planning.beside import beside

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from controller.core.model import (
     attested,
     blocks,
+    capacities,
     claims,
     codec,
     installation,
@@ -32,17 +33,19 @@ from controller.core.model import (
 )
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.op import Op
 from controller.core.model.records import Change, decode_ledger
+from controller.core.model.resources import Vector
 from controller.election import term_records
 from controller.endpoint.problems import Problem
 from controller.endpoint.stream_events import status_event
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import api as kubernetes_api
-from controller.engine.kubernetes import pod
+from controller.engine.kubernetes import node_objects, pod
 from controller.engine.process import attempt_folder, attempt_values
 from controller.engine.process import table as process_table
-from controller.errors import CorruptValue
+from controller.errors import CorruptValue, InvalidField
 from controller.gateway import bodies
 from controller.store.base import KeyValue
 from controller.store.etcd import faults, wire
@@ -97,6 +100,12 @@ EVERY = (
     "epoch",
     "logs",
 )
+
+
+def _room_of_node(data: bytes) -> NodeRoom:
+    return node_objects.read_node(data).room(Vector())
+
+
 ROWS: dict[str, Row] = {
     "core.model.codec.decode_mapping": Row(codec.decode_mapping, EVERY, CORRUPT),
     "core.model.codec.filled_in": Row(codec.filled_in, ("tasks",), CORRUPT),
@@ -123,6 +132,7 @@ ROWS: dict[str, Row] = {
         lambda data: closed_days([("2026-11-27", "p", data)], "2026-11-27"), ("usage",), CORRUPT
     ),
     "core.model.claims.decode_claim": Row(claims.decode_claim, ("claims",), CORRUPT),
+    "core.model.capacities.decode_capacity": Row(capacities.decode_capacity, ("capacities",), CORRUPT),
     "core.model.installation.decode_installation": Row(
         installation.decode_installation, ("installation",), CORRUPT
     ),
@@ -168,11 +178,18 @@ ROWS: dict[str, Row] = {
     ),
     "engine.kubernetes.pod.decode_pod": Row(pod.decode_pod, ("Pod",), pod.NOT_JSON_OF_ITS_TYPE),
     "engine.kubernetes.pod.read_pod": Row(pod.read_pod, ("Pod",), (EngineUnavailable,)),
+    "engine.kubernetes.pod.read_head": Row(
+        lambda data: pod.read_head(data, "why"), ("Node",), (EngineUnavailable,)
+    ),
+    "engine.kubernetes.node_objects.read_node": Row(_room_of_node, ("Node",), (EngineUnavailable,)),
+    "engine.kubernetes.node_objects.read_placed": Row(
+        lambda data: node_objects.read_placed(data).requests(), ("Pod",), (EngineUnavailable, InvalidField)
+    ),
     "engine.kubernetes.pod.decode_list": Row(pod.decode_list, ("PodList",), pod.NOT_JSON_OF_ITS_TYPE),
     "engine.kubernetes.pod.decode_event": Row(pod.decode_event, ("WatchEvent",), pod.NOT_JSON_OF_ITS_TYPE),
     **{
         f"core.model.model.{kind}": _stored(kind)
-        for kind in (*EVERY, "installation", "engine", "quarantined", "shares", "claims")
+        for kind in (*EVERY, "installation", "engine", "quarantined", "shares", "claims", "capacities")
     },
 }
 # what callers of the gateway send; the records of tasks and pools are JSON of that kind, too
@@ -219,6 +236,20 @@ def recorded() -> dict[str, list[bytes]]:
         (
             b'{"kind":"reclaim","asked":{"cpu":"2"},"short":{"cpu":"1"},"victims":["train-1"],'
             b'"at":1764241200123,"version":1,"op":"r/1/8"}'
+        )
+    ]
+    found["capacities"] = [
+        (
+            b'{"amounts":{"cpu":"12","memory":"24Gi"},"nodes":3,"usable":2,"changes":[{"at":1764241200.5,"epoch":7,'
+            b'"why":"node n1 became ready","before":{"cpu":"8"},"after":{"cpu":"12","memory":"24Gi"}}],'
+            b'"unseen_since":1764241260.0,"unseen_why":"nodes: forbidden","version":1,"op":"r/1/8"}'
+        )
+    ]
+    found["Node"] = [
+        (
+            b'{"metadata":{"name":"n1","labels":{"a":"b"},"resourceVersion":"7"},"spec":{"unschedulable":true,'
+            b'"taints":[{"key":"k","value":"v","effect":"NoSchedule"}]},"status":{"allocatable":{"cpu":"3920m",'
+            b'"memory":"12Gi"},"conditions":[{"type":"Ready","status":"True"}]}}'
         )
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']

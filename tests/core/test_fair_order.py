@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controller.core.model.fair_order import AHEAD, FairOrder
-from controller.core.model.queue import Place, Queue
+from controller.core.model.places import Place
+from controller.core.model.queue import Queue
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import Share, averaged
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Sharing, SharingPriority

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.model.queue import Place, Queue
+from controller.core.model.places import Place
+from controller.core.model.queue import Queue
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool
 

@@ -403,6 +403,23 @@ def test_a_paused_pool_is_not_stuck(http: httpx.Client, view: ModelView) -> None
     assert codes(http) == {"paused": "info"}
 
 
+def test_what_a_maintenance_window_keeps_back_is_not_stuck(http: httpx.Client, view: ModelView) -> None:
+    """Nor too large for the pool: it waits for the end of the window, which is shown."""
+    healthy(view)
+    window = {"starts_at": view.time + 10, "ends_at": view.time + 2 * STUCK_SECONDS, "reason": "new nodes"}
+    pool = {"name": "default", "capacity": {"cpu": "2"}, "maintenance": [window]}
+    view.write(("pools", ("default",), json.dumps(pool).encode()))
+    codes(http)
+    view.time += STUCK_SECONDS + 1
+    assert codes(http) == {"maintenance": "info"}
+    [shown] = summary(http)["pools"]
+    assert shown["maintenance"] == [{**window, "by": ""}]
+    [listed] = http.get("/v1/pools").json()["items"]
+    assert (
+        listed["maintenance"] == http.get("/v1/pools/default").json()["maintenance"] == [{**window, "by": ""}]
+    )
+
+
 def test_an_audit_that_finds_something_stands_on_top(http: httpx.Client, view: ModelView) -> None:
     healthy(view)
     finding = {"invariant": "I4", "severity": "wrong"}

@@ -16,6 +16,7 @@ from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes import watch as kubernetes_watch
 from controller.engine.kubernetes.api import ApiRefused, RateLimit
+from controller.engine.kubernetes.pod import read_pod
 from tests.engine.kubernetes_cases import Engines, launch, running, watching
 from tests.engine.process_cases import wait_for, wait_stopped
 from tests.support.bench import HandClock
@@ -180,7 +181,7 @@ def test_31_a_list_in_pages(
     monkeypatch.setattr(kubernetes_watch, "PAGE", 3)
     attempts = [engine.start(running()).attempt for _ in range(10)]
     assert sorted(seen.attempt for seen in engine.attempts()) == sorted(attempts)
-    pages = kubernetes_watch.list_pods(engine._api, "/api/v1/namespaces/default/pods", {}, 5.0)
+    pages = kubernetes_watch.list_objects(engine._api, "/api/v1/namespaces/default/pods", {}, 5.0, read_pod)
     next(pages)
     engine.start(running())
     fake_cluster.state.storage.compact()

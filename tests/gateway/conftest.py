@@ -66,7 +66,7 @@ As = Callable[[str], httpx.Client]
 def _features(client: Client, put_raw: PutRaw) -> None:
     """As a replica that leads would have it: tasks have owners and members, and wait for others."""
     put_raw("engine", b'{"engine":{"name":"null","id":"e"},"installation":"abc"}')
-    known = ["arrays", "changes", "dependencies", "gangs", "owners"]
+    known = ["arrays", "changes", "dependencies", "gangs", "maintenance", "owners"]
     put_raw("leader", release("r1", knows=known))
     client.features.enable(*known)
     put_raw("leader", release("r1", knows=known))

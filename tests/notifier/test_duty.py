@@ -8,8 +8,8 @@ import pytest
 
 from controller.clock import SystemClock
 from controller.core.model.notices import EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
-from controller.core.model.task import Ending
 from controller.endpoint.reloaded import Reloaded
 from controller.notifier.delivery import Postman
 from controller.notifier.duty import Duty, DutyLost

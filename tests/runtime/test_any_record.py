@@ -33,6 +33,7 @@ KINDS = {
     "awaits": 2,
     "pools": 1,
     "ledgers": 1,
+    "capacities": 1,
     "repairs": 1,
     "repaired": 1,
     "quarantined": 1,
@@ -109,6 +110,7 @@ def everything_answers(replica: RunningReplica, client: Client, look: Callable[[
     client.replicas.gateways()
     client.tasks()
     client.pools()
+    client.forecasts.of()
     with replica.replica.reading() as model:
         encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now(), CLOCK.wall()))
 

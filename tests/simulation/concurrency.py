@@ -28,6 +28,7 @@ from controller.runtime import (
     office,
     phase,
     replica,
+    surveyor,
 )
 from controller.store import mirror
 from tests.simulation.scheduler import Fiber, Killed, Machine, Scheduler, ThreadDied
@@ -44,6 +45,7 @@ THREADED = (
     office,
     phase,
     replica,
+    surveyor,
     mirror,
 )
 QUEUED = (actuator, inbox, log_keeper)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from controller.core.model.demand import demand
 from controller.core.model.installation import EngineIdentity, Installation
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.election.term import Leadership
@@ -31,6 +32,7 @@ from controller.engine.base import (
 from controller.runtime.actuator import Actuator
 from tests.simulation.concurrency import SimulatedEvent, SimulatedQueue
 from tests.simulation.network import Server, Unanswered
+from tests.simulation.nodes import Nodes, survey
 from tests.simulation.scheduler import Process, Scheduler
 
 _CALL_SECONDS = 2.0
@@ -120,6 +122,7 @@ class SimulatedEngineServer(Server):
         self.misled: dict[str, SimulatedEngineServer] = {}
         self.listed: dict[str, float] = {}  # process → when it last had a full list
         self.calm = False  # nothing fails or hangs by itself any more
+        self.nodes = Nodes(scheduler)
         self.refusing = False  # a quota: starts are refused for now
         # the next attempt of which another start arrives is removed by hand before that
         self.removes_restarted = False
@@ -564,6 +567,14 @@ class SimulatedEngine:
                     sink(seen)
         finally:
             self._server._watches.remove(news)
+
+    def survey(
+        self,
+        sink: Callable[[tuple[NodeRoom, ...]], None],
+        trouble: Callable[[str], None],
+        stop: SimulatedEvent,
+    ) -> None:
+        survey(self, sink, trouble, stop)
 
     def logs(
         self, attempt: AttemptId, *, follow: bool, stop: object = None, options: LogOptions = ALL_LOGS

@@ -25,11 +25,13 @@ from tests.simulation.change_mutants import CHANGE_MUTANTS
 from tests.simulation.dependency_mutants import DEPENDENCY_MUTANTS
 from tests.simulation.gang_mutants import GANG_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
+from tests.simulation.node_mutants import NODE_MUTANTS
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
 from tests.simulation.report import failure
 from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
 from tests.simulation.simulation import Scenario
+from tests.simulation.window_mutants import WINDOW_MUTANTS
 
 _TRANSACTION = "store.records:to_transaction"
 _RECONCILER = "runtime.reconciler:Reconciler"
@@ -578,6 +580,8 @@ MUTANTS = [
     *SCHEDULE_MUTANTS,
     *ARRAY_MUTANTS,
     *GANG_MUTANTS,
+    *WINDOW_MUTANTS,
+    *NODE_MUTANTS,
 ]
 
 
@@ -600,6 +604,8 @@ def hunt(mutant: Mutant) -> Hunt:
                     sharing=mutant.sharing,
                     schedules=mutant.schedules,
                     arrays=mutant.arrays,
+                    windows=mutant.windows,
+                    nodes=mutant.nodes,
                 )
             )
             if error is not None:

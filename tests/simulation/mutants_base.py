@@ -19,8 +19,9 @@ class Mutant(NamedTuple):
     `faults` are those of the hunt; None: each seed chooses its own. A bug that needs a rare course of events
     is looked for under the faults that lead there, under no others, and at a higher `density` of them.
     `sharing`: whether pools are shared; None: in every second seed. `schedules`: whether there are any; None:
-    in every third seed. `arrays`: the same; None: in every second seed without shares. It is found within so
-    many `seeds`.
+    in every third seed. `arrays`: the same; None: in every second seed without shares. `windows`: whether
+    pools are maintained; None: in each tenth seed. `nodes`: whether a pool follows them; None: in some seeds
+    without shares. It is found within so many `seeds`.
     """
 
     name: str
@@ -31,4 +32,6 @@ class Mutant(NamedTuple):
     sharing: bool | None = None
     schedules: bool | None = None
     arrays: bool | None = None
+    windows: bool | None = None
+    nodes: bool | None = None
     seeds: int = 200

@@ -32,10 +32,12 @@ from tests.simulation.changes import asked_for, contradiction, steps_since
 from tests.simulation.dependents import DependencyJudge
 from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
+from tests.simulation.nodes import NodeJudge
 from tests.simulation.notices import is_due, wrong_end, wrong_notice
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.schedules import ScheduleJudge
 from tests.simulation.sockets import Endpoints
+from tests.simulation.windows import WindowJudge
 
 if TYPE_CHECKING:
     from tests.simulation.claims import ClaimJudge
@@ -119,6 +121,7 @@ class Oracle:
         self.held: dict[str, Vector] = {}  # pool → Σ hold
         self.amiss: dict[str, Vector] = {}  # pool → how far somebody has written its ledger off that
         self.capacities: dict[str, Vector] = {}
+        self.windows = WindowJudge(self)
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
         self.installation = ""
@@ -150,6 +153,7 @@ class Oracle:
         self.runs = 0
         self.depositions = 0
         self.schedules = ScheduleJudge(self)
+        self.nodes = NodeJudge(self)
         # of pools with `sharing`; None: there are none
         self.shares: ShareJudge | None = None
         self.dependents = DependencyJudge(self)
@@ -448,9 +452,17 @@ class Oracle:
         self.capacities[pool] = ZERO
         if event.item is not None:
             try:
-                self.capacities[pool] = codec.decode_pool(pool, event.item.value).capacity
+                found = codec.decode_pool(pool, event.item.value)
             except CorruptValue:
                 return
+            follows = found.capacity_from is not None
+            self.capacities[pool] = self.nodes.capacity(pool) if follows else found.capacity
+
+    def _on_capacities(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
+        if wrong := self.nodes.on_record(event, pool):
+            raise Violation("I18", wrong)
+        if self.nodes.follows(pool):
+            self.capacities[pool] = self.nodes.capacity(pool)
 
     def _on_ledgers(self, event: KeyEvent, pool: str, changed: set[str], writer: str) -> None:
         if event.item is None:
@@ -548,6 +560,10 @@ class Oracle:
         wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
+        value = spec.value if spec is not None else None
+        wrong = self.windows.wrong_step(old, new, spec_id, self.values.get(self.keys.pool(pool)), value)
+        if wrong:
+            raise Violation("I17", f"{task_id} {wrong}", task_id)
         wrong = self.dependents.wrong_step(task_id, old, new, changed)
         if wrong:
             raise Violation("I13", f"{task_id} {wrong}", task_id)

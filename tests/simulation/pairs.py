@@ -100,18 +100,20 @@ class PairJudge:
         child, unmet, of_all = self._oracle.arrays.spec(name), list[str](), list[str]()
         if child is None or not child.after:
             return "changes a fate without a reason"
+        states: list[str | None] = []
         for each in child.after:
             if each.is_paired:
-                state = self._state(child, each.task, index)
+                states.append(self._state(child, each.task, index))
             elif self._oracle.dependents.is_gone(each.task, name):
-                if self._oracle.arrays.has_run(name):
-                    continue
-                state = ABSENT
+                states.append(None if self._oracle.arrays.has_run(name) else ABSENT)
             else:
                 status = self._oracle.dependents.status(each.task)
-                state = status.state.value if status is not None else None
-            if state == ABSENT:
-                return ""
+                states.append(status.state.value if status is not None else None)
+        if ABSENT in states:
+            return ""  # whatever has become of the others
+        for each, state in zip(child.after, states, strict=True):
+            if not each.is_paired and self._oracle.dependents.is_gone(each.task, name):
+                continue  # it was met as the array began
             status = self._oracle.dependents.status(each.task)
             if state is None or status is None or status.state not in WANTED["finished"]:
                 what = status.state if status is not None else "not there"

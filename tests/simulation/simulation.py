@@ -27,6 +27,7 @@ from tests.simulation.concurrency import SimulatedClock, errors_found_by, instal
 from tests.simulation.engine import SimulatedEngine, SimulatedEngineServer
 from tests.simulation.etcd import FAR, SimulatedEtcd, SimulatedStore
 from tests.simulation.faults import FAULTS, OF_SHARING, Faults
+from tests.simulation.nodes import paced
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.poison import Poisons
 from tests.simulation.scheduler import Fiber, Machine, Process, Scheduler
@@ -40,6 +41,7 @@ MIDNIGHT = 1_700_006_400.0  # UTC
 HEAL_SECONDS = 400.0  # of true time, within which everything must have finished once the faults have stopped
 CHECK_EVERY = 500  # steps between full checks
 CALM = 1  # shared seeds that end in this have no faults, so that it can be judged who waits in vain
+CALM_WINDOWS = 8  # the same, of each 20 seeds with maintenance windows
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Scenario:
     `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
     pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
     third seed. `arrays`: whether there are any; None: every second seed, of those with shares as of others.
+    `windows`: whether pools are maintained; None: those that end in 8. Never where pools are shared: the
+    judge of claims knows of none. `nodes`: see `has_nodes`.
     """
 
     seed: int
@@ -60,6 +64,13 @@ class Scenario:
     sharing: bool | None = None
     schedules: bool | None = None
     arrays: bool | None = None
+    windows: bool | None = None
+    nodes: bool | None = None
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether the capacity of a pool follows nodes: the judges of shares know of no such pool."""
+        return self.nodes if self.nodes is not None else self.seed % 6 == 4 and not self.is_shared
 
     @property
     def is_shared(self) -> bool:
@@ -75,6 +86,11 @@ class Scenario:
     def has_arrays(self) -> bool:
         """See `arrays`. Where pools are shared, all are gangs: the judge of claims knows of no others."""
         return self.arrays if self.arrays is not None else self.seed % 4 in (0, 1)
+
+    @property
+    def has_windows(self) -> bool:
+        """See `windows`."""
+        return not self.is_shared and (self.windows if self.windows is not None else self.seed % 10 == 8)
 
 
 @dataclass
@@ -226,6 +242,8 @@ class Simulation:
             schedules=scenario.has_schedules,
             arrays=scenario.has_arrays,
         )
+        self.users.windows.is_on = scenario.has_windows
+        self.users.nodes = self.engine.nodes if scenario.has_nodes else None
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
         self.oracle.machines = {computer.name: computer.machine for computer in self.computers}
         self.oracle.leaderships = self._leaderships
@@ -235,6 +253,8 @@ class Simulation:
         possible = [name for name in FAULTS if scenario.is_shared or name not in OF_SHARING]
         chosen = [name for name in possible if rng.random() < 0.4]
         if scenario.is_shared and scenario.seed % 10 == CALM:
+            chosen = []
+        if scenario.has_windows and not scenario.has_schedules and scenario.seed % 20 == CALM_WINDOWS:
             chosen = []
         self.faults = Faults(
             self,
@@ -252,6 +272,7 @@ class Simulation:
             errors_found_by(scheduler),
             fast(),
             small_blocks(),
+            paced(),
         ):
             try:
                 self._run()
@@ -281,6 +302,8 @@ class Simulation:
                 self.oracle.claims.check_idle()
             if scheduler.steps % 50 == 0 and not self.oracle.schedules.is_off and not self.faults.names:
                 self.oracle.schedules.check_idle()
+            if scheduler.steps % 20 == 0 and self.users.windows.is_on and not self.faults.names:
+                self.oracle.windows.check_idle()
             is_calm = scheduler.steps % 50 == 0 and not self.faults.names
             if is_calm and (member := self.oracle.arrays.gangs.running_on()):
                 raise Violation("I16", f"{member} runs on, and its gang is being stopped", member)
@@ -304,7 +327,7 @@ class Simulation:
     def _users_act(self) -> None:
         if not self._healing:
             self.users.act()
-            self.scheduler.after(self.scheduler.rng.random() * 0.3, self._users_act)
+            self.scheduler.after(self.scheduler.rng.random() * 0.3 * self.users.pace, self._users_act)
 
     def _heal(self) -> None:
         """I6: all faults stop; then everything must finish, and what is left must be nothing."""
@@ -361,6 +384,7 @@ class Simulation:
         left += [f"{key} is not answered" for key in asked]
         left += [f"{attempt.id} runs" for attempt in oracle.running() if not is_aside(attempt.id.task_id)]
         left += self.poisons.unsettled(lifted=lifted)
+        left += oracle.nodes.left()
         if not oracle.schedules.is_off:
             left += oracle.schedules.left()
             left += [f"schedule {schedule.name} goes on" for schedule in oracle.schedules.going()]
@@ -487,6 +511,8 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         facts["ledger", name] = (ledger.mod, ledger.held.format(), ledger.account, ledger.shares_are_whole)
     for name, shares in model.shares.items():
         facts["shares", name] = sorted(shares.items())
+    facts["capacities", ""] = sorted(item for item in model.capacities.items())
+    facts["following", ""] = sorted(model.following)
     for name, claims in model.claims.items():
         facts["claims", name] = sorted(claims.items())
     for name, pool in model.pools.items():

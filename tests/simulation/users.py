@@ -27,9 +27,11 @@ from controller.views.queue_room import QueueRoom
 from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
+from tests.simulation.nodes import FOLLOWS, POOL, Nodes
 from tests.simulation.oracle import FINISHED, HOLDING, USER, Oracle
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.schedules import ScheduleUsers
+from tests.simulation.windows import WindowUsers
 
 POOLS = ("default", "spare")
 OWNERS = ("blue", "green", "red")
@@ -67,10 +69,12 @@ class Users:
         self._gateways = self._notifies = False
         self._schedules = ScheduleUsers(self, self._fields) if schedules else None
         oracle.schedules.is_off = not schedules
+        self.nodes: Nodes | None = None  # which the capacity of a pool follows
         self._burst = OWNERS[0]  # who submits most just now
         self.kin = Kin(self)
         self.arrays = ArrayUsers(self)
         self.arrays.is_on = arrays
+        self.windows = WindowUsers(self)
 
     def now(self) -> float:
         """The users' wall clock."""
@@ -82,6 +86,8 @@ class Users:
         # some submit through one, and pools may ask for it: then fewer compete for shares
         self._gateways = rng.random() < (0.2 if self._shares else 0.7)
         self._notifies = rng.random() < 0.4
+        if self.windows.is_on:
+            self.windows.one_by_one = rng.random() < 0.5
         self.kin.is_on = rng.random() < 0.5
         if self.kin.is_on:
             self.kin.turn_on()
@@ -117,6 +123,10 @@ class Users:
         if self.arrays.is_on:
             deeds.update({self.arrays.submit: 4, self.arrays.ask: 5, self.arrays.meddle: 0.3})
             deeds[self.arrays.make_again] = 0.5
+        if self.windows.is_on:
+            deeds[self.windows.drain] = 6 if self.windows.one_by_one else 3
+        if self.nodes is not None:
+            deeds[self.nodes.act] = 6
         if self._schedules is not None:
             often = 4 if self.arrays.is_on else 1.5  # so that arrays are replaced, too
             deeds.update({self._schedules.apply: often, self._schedules.meddle: 0.7})
@@ -128,6 +138,11 @@ class Users:
             done()
         if done == self.submit and rng.random() < 0.1:
             self.soon(rng.random() * 0.03, self.change_pool)
+
+    @property
+    def pace(self) -> float:
+        """How much longer they wait before they act again than usual."""
+        return self.windows.pace(self._submitted, self._tasks)
 
     def submit(self) -> None:
         """A new task; now and then one that cannot be."""
@@ -318,6 +333,10 @@ class Users:
         """Room for all, and for so many that may be set aside; and who has waited for an answer cancels
         nothing any more.
         """
+        self.windows.clear()
+        if self.nodes is not None:
+            self._calm = True
+            self.nodes.heal(4 + 4 * aside)
         for name in POOLS:
             asks = self._gateways and self.scheduler.rng.random() < 0.5
             capacity = {"cpu": 4 + 4 * aside, "memory": 8}
@@ -335,7 +354,11 @@ class Users:
             {"url": "https://a.example", "on": ["succeeded", "failed"]},
             {"url": "https://b.example/x", "on": ["failed", "cancelled"], "labels": {"team": "a"}},
         ]
+        if self.nodes is not None and name == POOL and self.scheduler.rng.random() < 0.8:
+            capacity = FOLLOWS
         fields["notify"] = notify if self._notifies and name == "default" else []
+        if self.windows.of(name):
+            fields["maintenance"] = self.windows.of(name)
         pool = parse_pool({"name": name, "capacity": capacity, **fields})
         self._write(Put(self.keys.pool(name), codec.encode_pool(pool, self._op())))
 
@@ -391,6 +414,8 @@ class Users:
             fields["deadlines"] = {
                 rng.choice(("queue_seconds", "start_seconds", "run_seconds")): rng.choice((1, 3, 8))
             }
+        if self.windows.is_on and rng.random() < 0.7:
+            fields["deadlines"] = self.windows.deadlines()
         if rng.random() < 0.3:
             fields["on_lost"] = {"replace_after_seconds": rng.choice((3, 20))}
         if rng.random() < 0.1:
@@ -472,6 +497,10 @@ class Users:
                 self.delete(self.keys.of(KIND, (schedule.name,)))
             else:
                 self._schedules.suspend(schedule, suspended=True)
+
+    def write(self, write: Write) -> None:
+        """Somebody writes as a client does."""
+        self._write(write)
 
     def new_op(self) -> Op:
         """The op of a write."""

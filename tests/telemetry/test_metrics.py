@@ -21,14 +21,16 @@ from controller.core.model import codec
 from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
+from controller.core.model.maintenance import MaintenanceWindow
 from controller.core.model.notices import Dead, EndNotice, encode_notice
+from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.core.model.records import Ledger
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import TickOutcome, TickResult
 from controller.core.model.shares import Account, Share, encode_share
 from controller.core.model.sharing import Ceiling, OwnerPolicy, Preemption, Sharing
-from controller.core.model.task import AttemptId, Ending, Launch, Observation, Phase, Pool, Spec, Status, Step
+from controller.core.model.task import AttemptId, Launch, Observation, Phase, Pool, Spec, Status, Step
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
@@ -213,6 +215,12 @@ def shared_pool(cpu: int, **fields: Any) -> Pool:
     return Pool(name="default", capacity=amounts, sharing=sharing, preemption=preemption, **fields)
 
 
+def with_window(starts_at: float) -> Pool:
+    """A pool that is maintained from then on."""
+    window = MaintenanceWindow(starts_at=starts_at, ends_at=2e9)
+    return Pool(name="windows", capacity=Vector({"cpu": 1000}), maintenance=(window,))
+
+
 def share(cpu: int, running: int, used: int) -> bytes:
     """The share of the only owner."""
     held, spent = Vector({"cpu": cpu}), Vector({"cpu": used})
@@ -227,6 +235,7 @@ def complete(metrics: Metrics, view: ModelView) -> None:
     view.write(("pools", ("default",), codec.encode_pool(shared_pool(2000), Op("op"))))
     whole = Ledger(account=Account(shares_op=Op("x"), day=1)).encode(Op("x"))
     view.write(("shares", ("default", "default"), share(1000, 0, 5)), ("ledgers", ("default",), whole))
+    view.write(("pools", ("windows",), codec.encode_pool(with_window(1e9), Op("op"))))
     view.submit("task-one", resources=Vector({"cpu": 1000}))
     view.submit("array-one", pool="of-arrays", array=ArraySpec(size=3))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("unknown", ("junk",), b"?"))
@@ -354,6 +363,8 @@ def test_every_metric_moves() -> None:
     view.set_state("task-one", State.RUNNING, hold=Vector({"cpu": 1000}), lost_since=900.0)
     view.set_state("task-two", State.CREATED, steps=1, attempt=0, on_hold=True)
     view.submit("task-three", after=(Dependency(task="task-one"),))
+    view.write(("pools", ("windows",), codec.encode_pool(with_window(0.0), Op("op"))))
+    view.submit("task-four", pool="windows")
     view.submit("array-two", pool="of-arrays", array=ArraySpec(size=3))
     view.write(("replicas", ("r",), b'{"applied_revision":1}'), ("gateways", ("g",), b"{}"))
     after = samples(metrics)

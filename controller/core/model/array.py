@@ -219,3 +219,18 @@ def ended_runs(array: ArrayOf[T], outcome: MemberOutcome) -> Iterator[tuple[int,
 def has_run(array: ArrayOf[Any]) -> bool:
     """Whether any member has ever had an attempt."""
     return array.task is not None and bool(array.members or array.ran or any(array.hidden.values()))
+
+
+def could_begin(array: ArrayOf[Any]) -> int:
+    """How many members would begin at once, if there were resources for all of them. Of a gang: all, or none.
+
+    A member whose name another task has is counted, though it cannot begin.
+    """
+    if not array.may_begin:
+        return 0
+    if array.is_gang:
+        return array.size
+    ready = array.waiting
+    if array.paired is not None:
+        ready = min(ready, sum(mask.bit_count() for mask in array.paired.ready.values()))
+    return max(0, min(ready, array.room(0)))

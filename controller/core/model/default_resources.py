@@ -13,7 +13,7 @@ FALLBACK_RESOURCES = Vector(
 )
 """What a task asks for when neither it nor its pool's `default_resources` names a resource.
 
-Only the resources that the pool has are taken from here.
+Only the resources that the pool has are taken from here; all, if its capacity follows nodes, which have them.
 """
 
 
@@ -21,8 +21,9 @@ def default_resources(named: Collection[str], pool: Pool) -> Vector:
     """What the pool fills in for a task that names these resources."""
     defaults = pool.default_resources
     if not named and not defaults:
+        follows = pool.capacity_from is not None
         defaults = Vector(
-            {name: amount for name, amount in FALLBACK_RESOURCES.items() if name in pool.capacity}
+            {name: amount for name, amount in FALLBACK_RESOURCES.items() if follows or name in pool.capacity}
         )
     return Vector({name: amount for name, amount in defaults.items() if name not in named})
 

@@ -102,8 +102,13 @@ def main_container(spec: Spec, pool: Pool) -> str:
 
 
 def check_satisfiable(spec: Spec, pool: Pool, asked: Vector) -> None:
-    """Raise InvalidField, with the numbers, if the spec can never run in its pool. `asked` is its demand."""
+    """Raise InvalidField, with the numbers, if the spec can never run in its pool. `asked` is its demand.
+
+    A pool whose capacity follows nodes may grow, so nothing is too large for it.
+    """
     main_container(spec, pool)
+    if pool.capacity_from is not None:
+        return  # it may grow
     for name in asked.exceeding(pool.capacity):
         amount = Vector({name: asked[name]}).format()[name]
         more = " (including its pod template)" if asked[name] != spec.resources.get(name) else ""

@@ -32,7 +32,8 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-from controller.core.model.queue import Groups, Place, Queue
+from controller.core.model.places import Groups, Place
+from controller.core.model.queue import Queue
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, Preemption, SharingPriority
@@ -211,7 +212,7 @@ class FairOrder:
                     self._order.add(mine)
                     continue
                 assert found is not None
-                cursor.take(*found)
+                cursor.take(found[0])
                 free = free - found[1]
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
@@ -262,8 +263,9 @@ class FairOrder:
         """Place again the owners that have changed; all of them, if the pool or the quantised time has."""
         at = self._at(pool, now_ms)
         assert pool.sharing is not None
-        made_for = (pool_mod, at if pool.sharing.half_life_seconds else 0, id(queue))
-        touched, queue.touched = queue.touched, {}
+        tick = at if pool.sharing.half_life_seconds else 0
+        made_for = (pool_mod, tick, queue.made_of, pool.capacity if pool.capacity_from is not None else None)
+        touched = queue.take_touched()
         if reclaimed or self._reclaimed:
             owners = {**self._reclaimed, **reclaimed}
             touched |= {each: None for each in owners if self._reclaimed.get(each) != reclaimed.get(each)}
@@ -302,10 +304,11 @@ class _Cursor:
     """
 
     def __init__(self, groups: Groups, pool: Pool, claims: Sequence[Claimed]) -> None:
-        self._groups = groups
         self._is_strict = pool.policy is Policy.STRICT
         self._heads = [
-            (places[0], 0, request) for (request, _), places in groups.items() if request.fits(pool.capacity)
+            (places[0], 0, request, places)
+            for (request, _, _), places in groups.items()
+            if request.fits(pool.capacity)
         ]
         heapq.heapify(self._heads)  # places are unique, so requests are never compared
         self._reserving = list(claims)
@@ -320,12 +323,12 @@ class _Cursor:
             running = share.running + self._reserved_tasks
             share = share._replace(held=share.held + self._reserved, running=running)
         while self._heads:
-            place, index, request = self._heads[0]
+            place, _, request, _ = self._heads[0]
             if is_over_limit(step.policy, share, request):
                 heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
                 self._pass_over(place)
             elif not step.may_start(place.task_id):
-                self._advance(place, index, request)
+                self._advance()
             elif not request.fits(step.free):
                 heapq.heappop(self._heads)
                 self.blocked = self.blocked or (place, request)
@@ -362,16 +365,17 @@ class _Cursor:
         """The task that is looked at next."""
         return (self._heads[0][0], self._heads[0][2]) if self._heads else None
 
-    def take(self, place: Place, request: Vector) -> None:
+    def take(self, place: Place) -> None:
         """The task that `next` returned is admitted."""
         self._reserving = [each for each in self._reserving if each[0] != place]
         if not place.repeats:  # else another member of the array may be next
-            self._advance(place, self._heads[0][1], request)
+            self._advance()
 
-    def _advance(self, place: Place, index: int, request: Vector) -> None:
-        places = self._groups[request, place.rank]
+    def _advance(self) -> None:
+        """Go on from the first head to the next task of its group."""
+        _, index, request, places = self._heads[0]
         if index + 1 < len(places):
-            heapq.heapreplace(self._heads, (places[index + 1], index + 1, request))
+            heapq.heapreplace(self._heads, (places[index + 1], index + 1, request, places))
         else:
             heapq.heappop(self._heads)
 

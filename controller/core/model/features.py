@@ -47,7 +47,25 @@ ARRAYS = "arrays"
 GANGS = "gangs"
 """ArraySpec.gang and roles, Status.of_gang and reserved."""
 
-KNOWN = (ARRAYS, ATTESTED, CHANGES, CLAIMS, DEPENDENCIES, GANGS, NOTIFY, OWNERS, SCHEDULES)
+MAINTENANCE = "maintenance"
+"""Pool.maintenance, and Status.windows_of."""
+
+CAPACITIES = "capacities"
+"""Pool.capacity_from, and the records `capacities/`."""
+
+KNOWN = (
+    ARRAYS,
+    ATTESTED,
+    CAPACITIES,
+    CHANGES,
+    CLAIMS,
+    DEPENDENCIES,
+    GANGS,
+    MAINTENANCE,
+    NOTIFY,
+    OWNERS,
+    SCHEDULES,
+)
 """What this release can read, and lead with; sorted."""
 
 REQUIRES = {CLAIMS: OWNERS, GANGS: ARRAYS}
@@ -101,5 +119,7 @@ def needed_by_pool(pool: Pool) -> dict[str, str]:
         OWNERS: ("sharing", pool.sharing),
         CLAIMS: ("preemption", pool.preemption),
         NOTIFY: ("notify", pool.notify or None),
+        MAINTENANCE: ("maintenance", pool.maintenance or None),
+        CAPACITIES: ("capacity.from", pool.capacity_from),
     }
     return {name: field for name, (field, value) in fields.items() if value is not None}

@@ -14,7 +14,8 @@ from controller.core.model.dependencies import Dependencies
 from controller.core.model.holders import Holders
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.parts import NO_PARTS, Parts, has_parts, parts_of
-from controller.core.model.queue import Place, Queue
+from controller.core.model.places import Place
+from controller.core.model.queue import Queue
 from controller.core.model.records import Change, PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.sight import first_sight
@@ -102,11 +103,15 @@ class Indexes:
                 self.timers.schedule(task, task.first_due())
 
     def size_again(self, name: str, before: PoolRecord | None) -> None:
-        """Queue a pool's tasks again, if its pod template has changed, or whether it is shared."""
+        """Queue its tasks again, if its pod template has changed, or whether it is shared or has windows."""
         after = self._pools.get(name)
         self._demands.forget(name)
         now, then = after.pool if after else None, before.pool if before else None
-        if pool_template(then) != pool_template(now) or _is_shared(then) != _is_shared(now):
+        if (
+            pool_template(then) != pool_template(now)
+            or _is_shared(then) != _is_shared(now)
+            or _has_windows(then) != _has_windows(now)
+        ):
             for task in [self._tasks[task_id] for task_id in self.queues.get(name, ())]:
                 if task.pool == name:  # else it is about to be indexed again
                     self._enqueue(task)
@@ -207,12 +212,18 @@ class Indexes:
         if queue is None:
             queue = self.queues[task.pool] = Queue()
         record = self._pools.get(task.pool)
-        task.demand = self._demands.of(task.spec, record.pool if record is not None else None)
+        pool = record.pool if record is not None else None
+        task.demand = self._demands.of(task.spec, pool)
         repeats = task.array is not None and not task.array.is_gang
         place = Place(-task.priority, task.spec_create, task.submitted_at, task.id, repeats)
-        queue.add(place, task.demand, task.owner if record is not None and _is_shared(record.pool) else "")
+        reach = task.spec.reach_seconds if _has_windows(pool) else 0.0
+        queue.add(place, task.demand, task.owner if _is_shared(pool) else "", reach)
         self.touched.pools[task.pool] = None
 
 
 def _is_shared(pool: Pool | None) -> bool:
     return pool is not None and pool.sharing is not None
+
+
+def _has_windows(pool: Pool | None) -> bool:
+    return pool is not None and bool(pool.maintenance)

@@ -19,6 +19,7 @@ from controller.core.model.array_records import check_member, leave
 from controller.core.model.compartments import OF_TASKS
 from controller.core.model.dependencies import AWAITS
 from controller.core.model.installation_records import InstallationRecords
+from controller.core.model.maintenance import room
 from controller.core.model.pool_records import OF_POOLS, PoolRecords
 from controller.core.model.queue import Queue
 from controller.core.model.records import (
@@ -184,6 +185,12 @@ class Model(InstallationRecords, PoolRecords):
     def queue(self, pool: str) -> Queue:
         """A pool's queue; empty if no task waits."""
         return self.queues.get(pool) or Queue()
+
+    def eligible(self, pool: str, now: float) -> Queue:
+        """The pool's queue, to be read, without the tasks that its maintenance windows keep back now."""
+        queue, record = self.queue(pool), self.pools.get(pool)
+        windows = record.pool.maintenance if record is not None else ()
+        return queue.within(room(windows, now)) if windows else queue
 
     # -- indexes
 

@@ -15,19 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from controller.core.model import codec
+from controller.core.model.notify_rules import Ending, NotifyRule
 from controller.core.model.op import NO_OP, Op
-from controller.core.model.task import (
-    SCHEMA_VERSION,
-    Count,
-    Ending,
-    NotifyRule,
-    Pool,
-    Spec,
-    Status,
-    Text,
-    Time,
-    Word,
-)
+from controller.core.model.task import SCHEMA_VERSION, Count, Pool, Spec, Status, Text, Time, Word
 from controller.errors import CorruptValue
 
 T = TypeVar("T")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.core.model.fields import Parse, mapping, read_fields
+from controller.core.model.notify_rules import Ending, NotifyRule
 from controller.core.model.notify_url import parse_notify_url
 from controller.core.model.scalars import parse_text, shown
-from controller.core.model.task import Ending, NotifyRule
 from controller.errors import InvalidField
 
 MAX_RULES = 8

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import zlib
 
-from controller.core.model import claims, codec
+from controller.core.model import capacities, claims, codec
 from controller.core.model.claims import Claim
-from controller.core.model.compartments import Compartments
+from controller.core.model.following_pools import FollowingPools
 from controller.core.model.lone_shares import LoneShares
 from controller.core.model.records import Change, Ledger, PoolRecord, Task, decode_ledger
 from controller.core.model.shares import NO_ACCOUNT, NO_SHARE, Share, decode_share
 from controller.core.model.touched import Touched
 from controller.errors import CorruptValue
 
-OF_POOLS = ("pools", "ledgers", "shares", claims.KIND)
+OF_POOLS = ("pools", "ledgers", "shares", claims.KIND, capacities.KIND)
 
 
-class PoolRecords(Compartments):
+class PoolRecords(FollowingPools):
     """See the module's docstring. `Model` is the whole."""
 
     def __init__(self) -> None:
@@ -115,12 +115,15 @@ class PoolRecords(Compartments):
                 before = self.pools.pop(name, None)
                 if change.value is not None:
                     self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                self._note_capacity(name)
                 self._note_sharing(name)
                 if name in self.pools and self.pools[name].pool.require_attested:
                     self.indexes.touched.tasks.update(dict.fromkeys(self.indexes.queues.get(name, ())))
                 self.indexes.size_again(name, before)
             elif change.kind == "shares":
                 self._apply_share(name, change.names[1], change)
+            elif change.kind == capacities.KIND:
+                self._apply_capacity(name, change)
             elif change.kind == claims.KIND:
                 self._apply_claim(name, change.names[1], change)
             else:

@@ -9,128 +9,62 @@ is admitted first, and under `backfill` resources are set aside for it before th
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import NamedTuple
 
-from sortedcontainers import SortedList
-
+from controller.core.model.places import Groups, Place, QueuePlaces
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Reserve
 
 
-class Place(NamedTuple):
-    """A task's place in its queue. Places compare in the order of admission."""
-
-    rank: int  # -priority
-    submission: int  # create revision of the spec
-    # submission time by its client; orders only what one transaction, and so one client, created
-    told: float
-    task_id: str
-    repeats: bool = False  # an array: it stands here for all of its members that are to begin
-
-
-Groups = dict[tuple[Vector, int], SortedList[Place]]
-"""Places by request and rank. No list is empty, and each place is in the list of its own."""
-
-
-class Queue:
-    """The waiting tasks of one pool. In a pool with `sharing` they are grouped by owner, too.
-
-    `touched` are the owners whose tasks or share have changed, for the order that is kept of them.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[str, tuple[Place, Vector, str]] = {}
-        self._groups: Groups = {}  # of all tasks
-        self._owners: dict[str, Groups] = {}  # owner → of its tasks
-        self.touched: dict[str, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self._places
-
-    def add(self, place: Place, request: Vector, owner: str = "") -> None:
-        """Put a task into the queue. A task that is already there moves to its new place.
-
-        `owner` "": the pool is not shared.
-        """
-        self.discard(place.task_id)
-        self._places[place.task_id] = (place, request, owner)
-        _add(self._groups, place, request)
-        if owner:
-            _add(self._owners.setdefault(owner, {}), place, request)
-            self.touched[owner] = None
-
-    def discard(self, task_id: str) -> None:
-        """Remove a task, if it is there."""
-        entry = self._places.pop(task_id, None)
-        if entry is None:
-            return
-        place, request, owner = entry
-        _remove(self._groups, place, request)
-        if owner:
-            _remove(self._owners[owner], place, request)
-            if not self._owners[owner]:
-                del self._owners[owner]
-            self.touched[owner] = None
-
-    def place(self, task_id: str) -> Place | None:
-        """A task's place; None if it does not wait here."""
-        entry = self._places.get(task_id)
-        return entry[0] if entry else None
+class Queue(QueuePlaces):
+    """The waiting tasks of one pool, in order. In a pool with `sharing` they are grouped by owner, too."""
 
     # -- by owner
 
-    def owner_of(self, task_id: str) -> str | None:
-        """The owner of a task that waits here; None for another one."""
-        entry = self._places.get(task_id)
-        return entry[2] if entry else None
-
     def owners(self) -> Iterator[str]:
         """The owners that have a waiting task."""
-        return iter(self._owners)
+        if self._room == math.inf:
+            return iter(self._owners)
+        return (owner for owner in self._owners if self.waits(owner))
 
     def waits(self, owner: str) -> bool:
         """Whether the owner has a waiting task."""
-        return owner in self._owners
+        return any(reach <= self._room for _, _, reach in self._owners.get(owner, ()))
 
     def waiting_of(self, owner: str) -> int:
         """How many tasks of the owner wait."""
-        return sum(map(len, self._owners.get(owner, {}).values()))
+        return sum(map(len, self.groups_of(owner).values()))
 
     def groups_of(self, owner: str) -> Groups:
-        """The owner's tasks by request and rank. The caller changes nothing in it."""
-        return self._owners.get(owner, {})
+        """The owner's tasks by request, rank and reach. The caller changes nothing in it."""
+        return self._counting(self._owners.get(owner, {}))
 
     def first_of(self, owner: str, capacity: Vector | None = None) -> tuple[Place, Vector]:
         """The owner's first task and its request, of those that the capacity can hold, if any.
 
         The owner must have a task.
         """
-        firsts = [(places[0], request) for (request, _), places in self._owners[owner].items()]
+        firsts = [(places[0], request) for (request, _, _), places in self.groups_of(owner).items()]
         possible = [first for first in firsts if capacity is None or first[1].fits(capacity)]
         return min(possible or firsts, key=lambda first: first[0])
 
     def of_owner(self, owner: str) -> Iterator[tuple[Place, Vector]]:
         """The owner's tasks and their requests, in order."""
         groups = self.groups_of(owner).items()
-        return heapq.merge(*(zip(places, repeat(request)) for (request, _), places in groups))
+        return heapq.merge(*(zip(places, repeat(request)) for (request, _, _), places in groups))
 
     def any_fits(self, free: Vector) -> bool:
         """Whether any waiting task would fit. The cost follows the number of different requests."""
-        return any(request.fits(free) for request in dict.fromkeys(request for request, _ in self._groups))
+        requests = dict.fromkeys(request for request, _, reach in self._groups if reach <= self._room)
+        return any(request.fits(free) for request in requests)
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""
         return [
             place.task_id
-            for (request, _), places in self._groups.items()
+            for (request, _, _), places in self._counting(self._groups).items()
             if not request.fits(capacity)
             for place in places
         ]
@@ -141,7 +75,7 @@ class Queue:
         if place is None:
             return []
         ahead: list[Place] = []
-        for (request, _), places in self._groups.items():
+        for (request, _, _), places in self._counting(self._groups).items():
             if request.fits(pool.capacity):
                 ahead.extend(places.irange(maximum=place, inclusive=(True, False)))
         return [other.task_id for other in sorted(ahead)]
@@ -151,7 +85,7 @@ class Queue:
         place = self.place(task_id)
         groups = (
             (places[0], request)
-            for (request, _), places in self._groups.items()
+            for (request, _, _), places in self._counting(self._groups).items()
             if request.fits(pool.capacity)
         )
         return [
@@ -176,14 +110,14 @@ class Queue:
         delays it. With `reserve: lacking`, the first task that does not fit is the only one to reserve.
         """
         heads = [
-            (places[0], 0, request)
-            for (request, _), places in self._groups.items()
+            (places[0], 0, request, places)
+            for (request, _, _), places in self._counting(self._groups).items()
             if request.fits(pool.capacity)
         ]
         heapq.heapify(heads)  # places are unique, so requests are never compared
         may_reserve = True
         while heads:
-            place, index, request = heapq.heappop(heads)
+            place, index, request, places = heapq.heappop(heads)
             ready = may_start(place.task_id)
             if ready and not request.fits(free):
                 if pool.policy is Policy.STRICT:
@@ -192,25 +126,10 @@ class Queue:
                     free = free.without(request)
                 may_reserve = may_reserve and pool.reserve is Reserve.ASKED
                 continue  # passed over, with its group: during a pass, what is free only shrinks
-            places = self._groups[request, place.rank]
             if ready and place.repeats:
-                heapq.heappush(heads, (place, index, request))
+                heapq.heappush(heads, (place, index, request, places))
             elif index + 1 < len(places):
-                heapq.heappush(heads, (places[index + 1], index + 1, request))
+                heapq.heappush(heads, (places[index + 1], index + 1, request, places))
             if ready:
                 free = free - request
                 yield place.task_id
-
-
-def _add(groups: Groups, place: Place, request: Vector) -> None:
-    places = groups.get((request, place.rank))
-    if places is None:
-        places = groups[request, place.rank] = SortedList()
-    places.add(place)
-
-
-def _remove(groups: Groups, place: Place, request: Vector) -> None:
-    places = groups[request, place.rank]
-    places.remove(place)
-    if not places:
-        del groups[request, place.rank]

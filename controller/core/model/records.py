@@ -263,10 +263,19 @@ class Task:
 
 
 class PoolRecord(NamedTuple):
-    """A pool's definition and its key's mod. A pool whose key is absent or quarantined has no record."""
+    """A pool, and the mod of its key. A pool whose key is absent or quarantined has no record.
+
+    If its capacity follows something, `pool` has the amounts that were seen last, and `stored` has none.
+    """
 
     pool: Pool
     mod: int
+    stored: Pool | None = None  # None: as `pool`
+
+    @property
+    def definition(self) -> Pool:
+        """The pool as its definition says."""
+        return self.stored if self.stored is not None else self.pool
 
 
 class Ledger(NamedTuple):

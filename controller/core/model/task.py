@@ -7,6 +7,7 @@ specs and pools, for the command line, the library and the leader.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -17,6 +18,9 @@ from controller.core.model.after import Dependency
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.gangs import Reserved
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
+from controller.core.model.maintenance import Windows
+from controller.core.model.nodes import CapacityFrom
+from controller.core.model.notify_rules import NotifyRule
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.requests import Priority
 from controller.core.model.resources import ZERO, Vector
@@ -122,6 +126,13 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     after: tuple[Dependency, ...] = ()  # the tasks that must have ended before
     array: ArraySpec | None = None  # the members that it stands for
 
+    @property
+    def reach_seconds(self) -> float:
+        """For how long an attempt may go on after its admission (see `maintenance`); infinite: for ever."""
+        run = self.deadlines.run_seconds
+        start = self.deadlines.start_seconds or 0.0
+        return start + run + self.grace_seconds if run is not None else math.inf
+
 
 class StoredSpec(NamedTuple):
     """A spec from the store. `error` says why the leader must reject it: its writer bypassed the client."""
@@ -146,22 +157,6 @@ class Reserve(StrEnum):
     LACKING = "lacking"  # the first alone
 
 
-class Ending(StrEnum):
-    """How a task ended, as a rule on notices names it."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class NotifyRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Whom to tell about ended tasks: those that end so (`succeeded`, …), and have these labels."""
-
-    url: str
-    on: tuple[str, ...]
-    labels: dict[str, str] = field(default_factory=dict)
-
-
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named capacity, its policy, and the options that its engine needs (namespace, template, …)."""
 
@@ -178,6 +173,8 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preemption: Preemption | None = None  # None: no task is stopped for another one
     require_attested: bool = False  # tasks that no gateway has attested are rejected
     notify: tuple[NotifyRule, ...] = ()  # whom to tell about ended tasks
+    maintenance: Windows = ()  # in which nothing runs that was admitted after they were set
+    capacity_from: CapacityFrom | None = None  # what the capacity follows: the model fills in `capacity`
 
     def guarantee_of(self, owner: str) -> Vector:
         """What is guaranteed to an owner. It shrinks in proportion if the pool cannot give all guarantees."""
@@ -244,6 +241,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     hold: Vector = ZERO
     # the mod of the pool whose pod template has a part in `hold`; 0 if `hold` is the spec's resources
     sized_by: Count = 0
+    windows_of: Count = 0  # the mod of the pool whose maintenance windows its admission saw; 0: it had none
     uid: str = ""  # the engine's name for the running attempt (pod uid, container id, supervisor id)
     node: str = ""
     # why the attempt is being stopped: a StopReason, with the fault after CANNOT_START; "" if it is not

@@ -15,10 +15,12 @@ import msgspec
 
 from controller.core.model.after import parse_after
 from controller.core.model.arrays import MAX_ARRAY_ID, parse_array
+from controller.core.model.capacity_fields import parse_capacity_from, with_source
 from controller.core.model.demand import pod_requests
 from controller.core.model.fencing import FENCE
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.gangs import START_SECONDS
+from controller.core.model.maintenance import parse_windows
 from controller.core.model.notify_fields import parse_notify
 from controller.core.model.pod_merge import check_template, overlay
 from controller.core.model.requests import MOST_PRIORITY
@@ -121,10 +123,7 @@ def parse_pool(raw: object) -> Pool:
     fields = dict(mapping(raw, "", "a pool is a mapping with `name` and `capacity`"))
     for of_the_store in ("version", "op"):
         fields.pop(of_the_store, None)
-    if fields.get("capacity") is None:
-        raise InvalidField(
-            "capacity", "is missing: give the resources of the pool, such as {cpu: 8, memory: 16Gi}"
-        )
+    fields = with_source(fields)
     if fields.get("name") is None:
         parse_name(None, "name", "a pool's name")
     pool = Pool(**read_fields(fields, _POOL))
@@ -354,6 +353,8 @@ _POOL: dict[str, Parse] = {
     "preemption": parse_preemption,
     "require_attested": parse_boolean,
     "notify": parse_notify,
+    "maintenance": parse_windows,
+    "capacity_from": parse_capacity_from,
 }
 # Shared by all specs that say nothing else, since most do not. Specs are never changed.
 _RETRY_DEFAULT, _DEADLINES_DEFAULT, _ON_LOST_DEFAULT = RetryPolicy(), Deadlines(), OnLost()

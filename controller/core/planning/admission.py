@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+import msgspec
+
 from controller.core.model import quarantine
 from controller.core.model.claims import reclaimed
 from controller.core.model.fair_order import Claimed, FairOrder, Turn
+from controller.core.model.maintenance import keeping_back
 from controller.core.model.model import Model
 from controller.core.model.queue import Queue
 from controller.core.model.records import PoolRecord, Task
@@ -23,6 +26,8 @@ from controller.core.planning.members import Members
 from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
 from controller.core.promise.invariants import unledgered
+
+TICK_SECONDS = 0.001  # what a task has reached by then is beyond rounding
 
 
 class Admission:
@@ -60,6 +65,7 @@ class Admission:
                 return
             del pools[name]
             self._preemptor.end_claims(name, draft)
+            self._wake_for_windows(name, draft.moment.now)
             record = self._model.pools.get(name)
             if record is None or record.pool.paused or self._model.pool_is_frozen(name):
                 continue
@@ -99,7 +105,7 @@ class Admission:
         passed_over: list[Turn] = []
         for task_id in self._in_order(record, free, waited, may_start, passed_over, draft):
             try:
-                is_admitted = self._admit_task(self._model.tasks[task_id], record.mod, draft)
+                is_admitted = self._admit_task(self._model.tasks[task_id], record, draft)
             # counted, and shown on the task, which has left the queue
             except Exception as error:  # noqa: BLE001
                 epoch = draft.moment.epoch
@@ -122,7 +128,7 @@ class Admission:
         draft: Draft,
     ) -> Iterator[str]:
         """The tasks to admit. `passed_over` gets the turns of the owners whose first task does not fit."""
-        pool, queue = record.pool, self._model.queue(record.pool.name)
+        pool, queue = record.pool, self._model.eligible(record.pool.name, draft.moment.now)
         if pool.sharing is None:
             return queue.admissible(pool, free, waited, may_start)
         # the model does not show their shares yet
@@ -155,22 +161,39 @@ class Admission:
                 claimed.setdefault(task.owner, []).append((place, task.demand))
         return {owner: sorted(tasks, key=lambda each: each[0]) for owner, tasks in claimed.items()}
 
-    def _admit_task(self, task: Task, pool_mod: int, draft: Draft) -> bool:
+    def _wake_for_windows(self, name: str, now: float) -> None:
+        """Look at the pool again once a window has ended, and once one keeps back more of its tasks.
+
+        These may be the first, which let no others pass.
+        """
+        record = self._model.pools.get(name)
+        window = keeping_back(record.pool.maintenance, now) if record is not None else None
+        if window is None or not len(self._model.queue(name)):
+            return
+        self._agenda.wake_pool(window.ends_at, name)
+        longest = self._model.eligible(name, now).longest()
+        if longest:
+            self._agenda.wake_pool(window.starts_at - longest + TICK_SECONDS, name)
+
+    def _admit_task(self, task: Task, record: PoolRecord, draft: Draft) -> bool:
         """Add the task's admission to the draft. False if the draft has no room for it."""
         assert task.spec is not None
         self._looks_at(task.id)
         begins, claimant = task, task.id if draft.has_claim(task.pool, task.id) else ""
         array, told = task.array, tuple[tuple[str, str], ...]()
         if array is not None and array.is_gang:
-            number, pool = round_of(task, array, self._attempts), self._model.pools[task.pool]
-            status = admitted(task, pool, number, draft.moment)
+            number = round_of(task, array, self._attempts)
+            status = admitted(task, record, number, draft.moment)
         elif array is not None:
             begins, index = self._members.next(task, draft)
-            status = self._members.admitted(begins, index, pool_mod, draft.moment)
+            status = self._members.admitted(begins, index, record.mod, draft.moment)
             told = array.paired.blocks(index) if array.paired is not None else ()
         else:
             number = max(task.attempt, self._attempts.highest(task.id)) + 1
-            status = transitions.admitted(task, task.spec, pool_mod, number, draft.moment)
+            status = transitions.admitted(task, task.spec, record.mod, number, draft.moment)
+        windows_of = record.mod if record.pool.maintenance else 0
+        if status.windows_of != windows_of:
+            status = msgspec.structs.replace(status, windows_of=windows_of)
         start = self._driver.start(AttemptId(begins.id, status.attempt), begins, status.hold, repeated=False)
         decision = Decision(status, compares_spec=True, compares_pool=True, parents=task.follows, blocks=told)
         if not draft.add(begins, decision, ends_claim_of=claimant):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from controller.core.model import claims, codec
+from controller.core.model import capacities, claims, codec
 from controller.core.model.claims import Claim, encode_claim
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts, parts_of
@@ -216,7 +216,8 @@ class Draft:
         operations += bool(ends_claim_of)
         operations += ledger_changes and pool not in self._held
         operations += share_changes and (pool, owner) not in self._shares
-        operations += bool(relies_on) and relies_on not in self._relied_on
+        if relies_on and relies_on not in self._relied_on:
+            operations += 1 + (relies_on in self._model.following)
         size = len(value or b"") + aside.size + operations * BYTES_PER_OPERATION
         if self._operations + operations > self._limits.operations or (
             self._bytes and self._bytes + size > self._limits.bytes
@@ -269,6 +270,10 @@ class Draft:
                 self.plan.claims.append(ClaimChange(pool, task_id, mod, claim, value))
         self.plan.pools = [*self._relied_on.items()]
         self.plan.compared = [(kind, names, mod) for (kind, names), mod in self.kin.compared.items()]
+        for pool in self._relied_on:
+            if pool in self._model.following:  # I2: what nodes give to it is in a record of its own
+                names, kind = (pool,), capacities.KIND
+                self.plan.compared.append((kind, names, self._model.mod_of(kind, names)))
         return self.plan
 
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.task import Observation
 from controller.core.planning.plan import Effect
 
@@ -92,6 +93,30 @@ class EffectFailed(NamedTuple):
     is_delay: bool = False
 
 
+class NodesSeen(NamedTuple):
+    """The nodes, all of them, as the engine sees them now, since a pool's capacity follows them."""
+
+    epoch: int
+    nodes: tuple[NodeRoom, ...]
+
+
+class NodesUnseen(NamedTuple):
+    """The nodes cannot be seen now. Nothing is concluded: what was seen before stays."""
+
+    epoch: int
+    message: str
+
+
 EngineEvent = (
-    Listed | Observed | EngineSilent | Started | StartRefused | StopSent | Found | LogKept | EffectFailed
+    NodesSeen
+    | NodesUnseen
+    | Listed
+    | Observed
+    | EngineSilent
+    | Started
+    | StartRefused
+    | StopSent
+    | Found
+    | LogKept
+    | EffectFailed
 )

@@ -9,6 +9,7 @@ from collections.abc import Set
 
 from controller.core.model import kept_log
 from controller.core.model.model import Model
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.model.touched import NOTHING
@@ -21,6 +22,8 @@ from controller.core.planning.events import (
     Found,
     Listed,
     LogKept,
+    NodesSeen,
+    NodesUnseen,
     Observed,
     Started,
     StartRefused,
@@ -57,6 +60,10 @@ class Intake:
         self.engine_listed = False
         self.engine_answers = False
         self.listed_began = 0.0  # when the last list was requested
+        # None: they have not been seen in this term
+        self.nodes: tuple[NodeRoom, ...] | None = None
+        self.nodes_trouble = ""  # why they cannot be seen now
+        self.nodes_unseen_since = 0.0
         self._listing: _Listing | None = None
         self._next_list: Listed | None = None  # the newest one that came meanwhile
         # Tombstones of attempts whose tasks are gone, and which no late start can find any more. There is no
@@ -88,6 +95,12 @@ class Intake:
                 self._log_kept(event.effect.attempt, event.revision)
             case EffectFailed():
                 self._effect_failed(event, now)
+            case NodesSeen():
+                self.nodes, self.nodes_trouble = event.nodes, ""
+            case NodesUnseen():
+                if not self.nodes_trouble:
+                    self.nodes_unseen_since = now
+                self.nodes_trouble = event.message or "the engine does not say why"
 
     @property
     def is_listing(self) -> bool:

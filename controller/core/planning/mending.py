@@ -1,5 +1,5 @@
 """Plans for records that belong to no task's lifecycle: tasks set aside, the identity, requests for repairs,
-schedules, blocks of arrays.
+schedules, blocks of arrays, capacities that follow nodes.
 
 These plans come first, each in a transaction of its own, since they are made from what is committed.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 from controller.core.model import codec, notices, quarantine
 from controller.core.model.model import Model
 from controller.core.planning.accounts import Accounts
+from controller.core.planning.capacities import Capacities
 from controller.core.planning.draft import Limits
 from controller.core.planning.folding import Folding
 from controller.core.planning.intake import Intake
@@ -34,6 +35,7 @@ class Mending:
         self._repairing: tuple[str, int, float] | None = None  # request, its mod, and since when it is known
         self.wants_list = False
         self.accounts = Accounts(model)
+        self.capacities = Capacities(model, intake)
         self.keeping = Keeping(model)
         self.folding = Folding(model)
         self.ticks = Ticks(model)
@@ -44,6 +46,7 @@ class Mending:
         records = (
             model.repairs or model.asides or model.deliveries or self.keeping.is_due or self.folding.is_due
         )
+        records = records or self.capacities.is_due(now)
         return bool(records or (model.shared and self.accounts.is_due(now)) or self.ticks.is_due(now))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
@@ -56,6 +59,7 @@ class Mending:
                 self._plan_identity(moment)
                 or self._plan_repairs(moment, limits)
                 or self.accounts.plan(moment, limits)
+                or self.capacities.plan(moment, limits)
                 or self.ticks.plan(moment, limits)
                 or (self.folding.plan(moment, limits) if self.folding.is_due else None)
             )

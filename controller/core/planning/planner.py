@@ -100,6 +100,7 @@ class Planner:
             mending.accounts.next_due(),
             mending.keeping.next_due(),
             mending.ticks.next_due(),
+            mending.capacities.next_due(),
         )
         return min((wake for wake in wakes if wake is not None), default=None)
 

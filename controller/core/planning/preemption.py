@@ -44,7 +44,7 @@ class Preemptor:
         """End the claims of a pool that no longer serve: of tasks that do not wait for it, or may not run."""
         if name not in self._model.claims:
             return
-        record, queue = self._model.pools.get(name), self._model.queue(name)
+        record, queue = self._model.pools.get(name), self._model.eligible(name, draft.moment.now)
         for task_id in self._model.claims[name]:
             if draft.has_changed(task_id):
                 continue
@@ -82,7 +82,7 @@ class Preemptor:
         assert pool.sharing is not None
         if pool.preemption is None or not (pool.preemption.reclaim or pool.preemption.by_priority):
             return
-        queue = self._model.queue(pool.name)
+        queue = self._model.eligible(pool.name, draft.moment.now)
         search = _Search(self._model, pool, pool.sharing, pool.preemption, free, draft)
         is_left = queue.any_fits(search.left)
         for turn in turns:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-INVARIANTS = (*(f"I{number}" for number in range(1, 17)), "layout", "identity")
+INVARIANTS = (*(f"I{number}" for number in range(1, 19)), "layout", "identity")
 """What a finding may be of.
 
 layout: records that cannot be read; identity: what is not this installation's.
@@ -37,7 +37,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     Findings of the same subject and invariant are the same finding at different times.
     """
 
-    # I1 … I15, "layout" for records that cannot be read, "identity" for what is not this installation's
+    # I1 … I18, "layout" for records that cannot be read, "identity" for what is not this installation's
     invariant: str
     # "task/NAME", "pool/NAME", "attempt/NAME-N", "request/NAME/KIND", "key/KIND/NAME", "schedule/NAME",
     # "installation/ID"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from controller.core.model import quarantine
+from controller.core.model import capacities, quarantine
 from controller.core.model.codec import decode_history
 from controller.core.model.demand import demand
 from controller.core.model.gangs import total
@@ -30,9 +30,11 @@ from controller.core.model.resources import ZERO, Vector, format_quantity
 from controller.core.model.task import Status, Step
 from controller.core.promise.array_invariants import check_arrays, check_steps
 from controller.core.promise.attested_invariants import check_attestations, check_attested
+from controller.core.promise.capacity_invariants import check_capacities, overcommitted_by_nodes
 from controller.core.promise.changes_told import untold_changes
 from controller.core.promise.dependency_invariants import check_dependencies
 from controller.core.promise.finding import Finding, FindingSeverity, Mender
+from controller.core.promise.maintenance_invariants import check_windows
 from controller.core.promise.schedule_invariants import check_schedules
 from controller.core.promise.share_invariants import check_claims, check_owner, check_shares
 from controller.core.promise.terms import check_terms, term_finding, written_by
@@ -46,7 +48,7 @@ def check_model(model: Model) -> list[Finding]:
     findings = [*check_layout(model), *check_ledgers(model, model.tasks.values()), *check_requests(model)]
     findings += [*check_attested(model, model.tasks.values()), *check_attestations(model)]
     findings += [*check_dependencies(model, model.tasks.values()), *check_schedules(model)]
-    findings += check_arrays(model)
+    findings += [*check_arrays(model), *check_capacities(model)]
     findings += check_terms(
         model, [written for task in model.tasks.values() if (written := written_by(task)) is not None]
     )
@@ -56,14 +58,14 @@ def check_model(model: Model) -> list[Finding]:
 
 
 def check_task(task: Task, pool: PoolRecord | None) -> list[Finding]:
-    """I3, I7 within the history, I1's rules on who may hold what, and a task that can never go on (I6).
+    """I3, I7 within the history, I1's rules on who may hold what, I17, and what can never go on (I6).
 
     `pool` is the task's pool.
     """
     status = task.status
     if status is None or "states" in task.frozen:
         return []
-    findings = [*_history_findings(task, status), *check_owner(task)]
+    findings = [*_history_findings(task, status), *check_owner(task), *check_windows(task, status, pool)]
     hold, of = rightful_hold(task, status, pool)
     if (hold, of) != (status.hold, status.pool):
         should = f"{hold}{f' of pool {of}' if of != status.pool else ''}"
@@ -224,6 +226,7 @@ _DELETIONS = {
         "restore the value if you can; otherwise the leader deletes it, and the members that had ended by it"
         " run again"
     ),
+    capacities.KIND: "the leader deletes it, and writes what it sees of the nodes",
     "ledgers": "the leader rewrites it as the sum of what the tasks hold",
     "leader": "the next election replaces it; until then, the leader deletes it",
     "tasks": (
@@ -332,6 +335,9 @@ def _balance_findings(model: Model, pool: str, held: Vector, unreadable: int) ->
 def _capacity_findings(model: Model, pool: str) -> Iterator[Finding]:
     ledger, record = model.ledger(pool), model.pools.get(pool)
     if record is None and ("pools", (pool,)) in model.quarantine:
+        return
+    if pool in model.following:
+        yield from overcommitted_by_nodes(model, pool)
         return
     capacity = record.pool.capacity if record is not None else ZERO
     for name in ledger.held.exceeding(capacity):

@@ -68,11 +68,11 @@ class ClusterState:
         self._agenda = TimedCalls(self.clock, self.storage.lock, scale=options.scale)
         self._registry = PodRegistry(self.storage, self.version, self.clock, self.admission)
         recorder = EventRecorder(self.storage, self.clock)
-        self._nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)
+        self.nodes = Nodes(self.storage, self._registry, self._agenda, monitor_seconds=timings.node_monitor)
         self._scheduler = Scheduler(
             self.storage,
             self._registry,
-            self._nodes,
+            self.nodes,
             self._agenda,
             recorder,
             delay=timings.schedule,
@@ -80,7 +80,7 @@ class ClusterState:
         )
         self._kubelets = Kubelets(
             self._registry,
-            self._nodes,
+            self.nodes,
             self._agenda,
             recorder,
             version=self.version,
@@ -139,7 +139,7 @@ class ClusterState:
     ) -> None:
         """Add a node with these allocatable resources; `resources` are further ones, such as a GPU's."""
         with self.storage.lock:
-            self._nodes.add(
+            self.nodes.add(
                 name,
                 cpu=cpu,
                 memory=memory,
@@ -207,21 +207,21 @@ class ClusterState:
     def lose_node(self, name: str = "node1", *, containers_die: bool = False) -> None:
         """Cut the kubelet off. Its containers keep running, unless the machine itself goes down."""
         with self.storage.lock:
-            self._nodes.lose(name)
+            self.nodes.lose(name)
             if containers_die:
                 self._kubelets.lose_containers(name)
 
     def restore_node(self, name: str = "node1") -> None:
         """Bring the kubelet back."""
         with self.storage.lock:
-            self._nodes.restore(name)
+            self.nodes.restore(name)
             self._kubelets.report_node(name)
             self._scheduler.plan()
 
     def remove_node(self, name: str) -> None:
         """Delete the node object; its pods are removed by force."""
         with self.storage.lock:
-            self._nodes.remove(name)
+            self.nodes.remove(name)
 
     def evict(self, name: str, namespace: str = "default") -> None:
         """Make the kubelet evict the pod for its memory."""

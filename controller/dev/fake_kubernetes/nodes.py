@@ -14,6 +14,7 @@ from controller.dev.fake_kubernetes.storage import Storage, Stored
 from controller.dev.fake_kubernetes.timestamps import timestamp
 
 UNREACHABLE = "node.kubernetes.io/unreachable"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Node:
     labels: dict[str, str] = field(default_factory=dict)
     connected: bool = True
     ready: bool = True
+    cordoned: bool = False
+    taints: list[Document] = field(default_factory=list)  # that others have put on it
     deferred: list[Step] = field(default_factory=list)
 
     def capacity(self, resource: str) -> Decimal:
@@ -73,6 +76,24 @@ class Nodes:
         deferred, node.deferred = node.deferred, []
         for step in deferred:
             step()
+
+    def cordon(self, name: str, on: bool = True) -> None:
+        """Let no further pod begin there, as `kubectl cordon` does; or again, if not `on`."""
+        node = self.by_name[name]
+        node.cordoned = on
+        self._write(node)
+
+    def taint(self, name: str, *taints: Document) -> None:
+        """Give the node these taints in place of those before, such as {key, value, effect}."""
+        node = self.by_name[name]
+        node.taints = list(taints)
+        self._write(node)
+
+    def set_allocatable(self, name: str, **amounts: str) -> None:
+        """Change what pods may request there."""
+        node = self.by_name[name]
+        node.allocatable |= amounts
+        self._write(node)
 
     def remove(self, name: str) -> None:
         """Delete the node object; the pod garbage collector removes its pods by force."""
@@ -139,10 +160,14 @@ class Nodes:
         ready = condition("Ready", node.ready, now, reason, message)
         if not node.ready:
             ready["status"] = "Unknown"
-        taints = [
-            {"key": UNREACHABLE, "effect": effect, "timeAdded": now} for effect in ("NoSchedule", "NoExecute")
-        ]
-        document["spec"] = {} if node.ready else {"taints": taints}
+        taints = [*node.taints]
+        if not node.ready:
+            effects = ("NoSchedule", "NoExecute")
+            taints += [{"key": UNREACHABLE, "effect": effect, "timeAdded": now} for effect in effects]
+        if node.cordoned:
+            taints.append({"key": UNSCHEDULABLE, "effect": "NoSchedule", "timeAdded": now})
+        document["spec"] = {"taints": taints} if taints else {}
+        document["spec"] |= {"unschedulable": True} if node.cordoned else {}
         resources = {"capacity": node.allocatable, "allocatable": node.allocatable}
         document["status"] = with_condition(document["status"] | resources, ready)
         self._storage.nodes.put(document)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -118,6 +118,11 @@ class Scheduler:
             return ["node(s) didn't match Pod's node affinity/selector"]
         if not node.ready:
             return ["node(s) had untolerated taint {node.kubernetes.io/unreachable: }"]
+        if node.cordoned:
+            return ["node(s) were unschedulable"]
+        tolerations = pod["spec"].get("tolerations") or ()
+        if any(not _is_tolerated(taint, tolerations) for taint in node.taints):
+            return ["node(s) had untolerated taint"]
         selector = pod["spec"].get("nodeSelector") or {}
         if any(node.labels.get(name) != value for name, value in selector.items()):
             return ["node(s) didn't match Pod's node affinity/selector"]
@@ -149,6 +154,17 @@ class Scheduler:
 
     def _now(self) -> str:
         return timestamp(self._agenda.clock.now())
+
+
+def _is_tolerated(taint: Document, tolerations: Iterable[Document]) -> bool:
+    if taint["effect"] == "PreferNoSchedule":
+        return True
+    return any(
+        each.get("key", taint["key"]) == taint["key"]
+        and each.get("effect", taint["effect"]) == taint["effect"]
+        and (each.get("operator") == "Exists" or each.get("value", "") == taint.get("value", ""))
+        for each in tolerations
+    )
 
 
 def _gates(pod: Document) -> list[Document]:

@@ -35,20 +35,22 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.model.installation import EngineIdentity
+from controller.core.model.nodes import NodeRoom
 from controller.core.model.printable import counted
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
+from controller.engine.kubernetes.node_survey import NodeSurvey
 from controller.engine.kubernetes.objects import TRIES, PodObjects
-from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path
+from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path, read_pod
 from controller.engine.kubernetes.pod_observation import observe
 from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
-from controller.engine.kubernetes.rights import MissingRight, missing_rights
+from controller.engine.kubernetes.rights import OF_NODES, MissingRight, missing_rights
 from controller.engine.kubernetes.server import identity, minor_version
-from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, PodWatch, run_watches
+from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, Pace, Watching, run_watches
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
@@ -87,6 +89,7 @@ class KubernetesEngine(Owning):
         list_timeout = options.access.timeout_seconds * LIST_SECONDS_FACTOR
         self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout, self)
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
+        self._pace = Pace(list_timeout, options.watch_seconds, options.silence_seconds)
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
@@ -203,19 +206,26 @@ class KubernetesEngine(Owning):
         if not self.is_verified:
             log.warning("the API server's certificate is not verified", host=self._api.host)
         watches = [
-            PodWatch(
+            ObjectWatch(
                 self._api,
-                pods_path(namespace),
-                self._selector,
+                Watching(pods_path(namespace), self._selector, read_pod),
+                self._pace,
                 report,
                 stop,
-                list_timeout=self._pods.list_timeout,
-                watch_seconds=self._options.watch_seconds,
-                silence_seconds=self._options.silence_seconds,
             )
             for namespace in self.namespaces
         ]
-        run_watches(watches, self.namespaces, stop)
+        run_watches(watches, [f"pods-{name}" for name in self.namespaces], stop)
+
+    def survey(
+        self,
+        sink: Callable[[tuple[NodeRoom, ...]], None],
+        trouble: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        """See Surveying."""
+        survey = NodeSurvey(self._api, self._cluster, self, self._pace)
+        survey.run(sink, trouble, stop)
 
     def logs(
         self,
@@ -254,10 +264,14 @@ class KubernetesEngine(Owning):
             ]
         return sorted(found, key=lambda event: event.at)
 
-    def check_rights(self) -> list[MissingRight]:
-        """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable."""
+    def check_rights(self, *, follows_nodes: bool = False) -> list[MissingRight]:
+        """The missing rights, each with the RBAC rule that grants it. Raises EngineUnavailable.
+
+        `follows_nodes`: the capacity of a pool does.
+        """
         with unavailable("rights cannot be reviewed"):
-            return missing_rights(self._api, self.namespaces)
+            of_nodes = missing_rights(self._api, ("",), OF_NODES) if follows_nodes else []
+            return [*missing_rights(self._api, self.namespaces), *of_nodes]
 
     def release_finalizers(self) -> int:
         """Remove the finalizer from all pods of this installation, for uninstalling; returns their number.

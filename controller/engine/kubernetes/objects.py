@@ -14,7 +14,7 @@ from controller.engine.kubernetes.api import JSON_PATCH, ApiRefused, KubernetesA
 from controller.engine.kubernetes.pod import FINALIZER, GATE, Pod, attempt_of, pod_path, pods_path, read_pod
 from controller.engine.kubernetes.pod_template import Document, build_tombstone
 from controller.engine.kubernetes.refusals import unavailable
-from controller.engine.kubernetes.watch import list_pods
+from controller.engine.kubernetes.watch import list_objects
 from controller.engine.ownership import Owning
 
 TRIES = 5  # while others change the object
@@ -42,7 +42,7 @@ class PodObjects:
         others = []
         for namespace in self._namespaces:
             with unavailable(f"pods of namespace {namespace} cannot be listed"):
-                for pods, _ in list_pods(self._api, pods_path(namespace), {}, self.list_timeout):
+                for pods, _ in list_objects(self._api, pods_path(namespace), {}, self.list_timeout, read_pod):
                     for pod in pods:
                         attempt = self.attempt_of(pod)
                         if attempt is not None:

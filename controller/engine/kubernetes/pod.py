@@ -265,13 +265,21 @@ def read_pod(data: bytes | msgspec.Raw) -> Pod:
         return decode_pod(data)
     except NOT_JSON_OF_ITS_TYPE as error:
         problem = str(error)
+    return Pod(metadata=read_head(data, problem), unreadable=problem)
+
+
+def read_head(data: bytes | msgspec.Raw, problem: str) -> Meta:
+    """The metadata of an object that cannot be read as a whole for this problem.
+
+    Raises EngineUnavailable if not even that can be read.
+    """
     try:
-        return _head(_any_decoder.decode(data), problem)
+        return _head(_any_decoder.decode(data))
     except (*NOT_JSON_OF_ITS_TYPE, TypeError, AttributeError, KeyError) as error:
-        raise EngineUnavailable(f"Kubernetes sends a pod that cannot be read: {problem}") from error
+        raise EngineUnavailable(f"Kubernetes sends an object that cannot be read: {problem}") from error
 
 
-def _head(document: Any, problem: str) -> Pod:
+def _head(document: Any) -> Meta:
     meta = document["metadata"]
     texts = {
         name: meta[name] if isinstance(meta.get(name), str) else ""
@@ -288,7 +296,7 @@ def _head(document: Any, problem: str) -> Pod:
     )
     if not meta["name"]:
         raise KeyError("name")
-    metadata = Meta(
+    return Meta(
         name=str(meta["name"]),
         namespace=texts["namespace"],
         uid=texts["uid"],
@@ -299,7 +307,6 @@ def _head(document: Any, problem: str) -> Pod:
             [each for each in finalizers if isinstance(each, str)] if isinstance(finalizers, list) else None
         ),
     )
-    return Pod(metadata=metadata, unreadable=problem)
 
 
 def attempt_of(pod: Pod, cluster: str, ours: Installation | None = None) -> AttemptId | None:

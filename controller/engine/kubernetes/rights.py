@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "pods/log": ("get",),
     "events": ("list",),
 }
+OF_NODES: dict[str, tuple[str, ...]] = {"nodes": ("get", "list", "watch"), "pods": ("list", "watch")}
+"""Rights on the whole cluster, while the capacity of a pool follows nodes."""
+
 WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
 """Rights on the namespaces themselves, or on kube-system alone: their uids tell clusters apart.
 
@@ -24,17 +28,15 @@ The engine works without them, less safely.
 
 
 class MissingRight(NamedTuple):
-    """A verb that is not allowed on a resource in a namespace."""
+    """A verb that is not allowed on a resource in a namespace ("": in all, and on what has none)."""
 
     namespace: str
     resource: str
     verb: str
 
     def __str__(self) -> str:
-        return (
-            f'namespace {self.namespace}: {{apiGroups: [""], resources: [{self.resource}], verbs:'
-            f" [{self.verb}]}}"
-        )
+        where = f"namespace {self.namespace}" if self.namespace else "the whole cluster"
+        return f'{where}: {{apiGroups: [""], resources: [{self.resource}], verbs: [{self.verb}]}}'
 
 
 class _ReviewStatus(msgspec.Struct, frozen=True):
@@ -45,12 +47,16 @@ class _Review(msgspec.Struct, frozen=True):
     status: _ReviewStatus
 
 
-def missing_rights(api: KubernetesApi, namespaces: Iterable[str]) -> list[MissingRight]:
+def missing_rights(
+    api: KubernetesApi,
+    namespaces: Iterable[str],
+    needed: Mapping[str, tuple[str, ...]] = MappingProxyType(NEEDED),
+) -> list[MissingRight]:
     """Ask the server for each right, and return the missing ones. Raises EngineUnavailable, ApiRefused."""
     return [
         MissingRight(namespace, resource, verb)
         for namespace in namespaces
-        for resource, verbs in NEEDED.items()
+        for resource, verbs in needed.items()
         for verb in verbs
         if not _is_allowed(api, namespace, resource, verb)
     ]

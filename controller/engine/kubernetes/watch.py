@@ -1,8 +1,8 @@
-"""Lists and then watches the pods of one namespace, through all faults of the watch.
+"""Lists and then watches objects, such as the pods of one namespace, through all faults of the watch.
 
 After an end by the server, a broken or a silent connection, the watch continues from the last version seen
-(bookmarks keep it recent). After a 410, that version is no longer available, and the pods are listed again.
-After 429 and 5xx, it waits as long as the server asks for, and longer each time. Source:
+(bookmarks keep it recent). After a 410, that version is no longer available, and the objects are listed
+again. After 429 and 5xx, it waits as long as the server asks for, and longer each time. Source:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes.api import ApiRefused, KubernetesApi, Stream, decode_status
-from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Pod, decode_event, decode_list, read_pod
+from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Meta, decode_event, decode_list
 
 PAGE = 500
 LIST_SECONDS_FACTOR = 4.0  # a page may take so much longer than other calls
@@ -28,10 +29,27 @@ _GONE = 410
 log = structlog.get_logger(__name__)
 
 
-def list_pods(
-    api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float
-) -> Iterator[tuple[list[Pod], str]]:
-    """All pods at one version, the present one; yields pages of pods, with that version.
+class WatchedObject(Protocol):
+    """An object, as far as a watch looks at it."""
+
+    @property
+    def metadata(self) -> Meta:
+        """Its metadata."""
+
+    @property
+    def unreadable(self) -> str:
+        """Why all but its metadata could not be read; "" if it could."""
+
+
+T = TypeVar("T", bound=WatchedObject)
+Read = Callable[[msgspec.Raw], T]
+"""Decodes an object. Raises EngineUnavailable for one of which not even the metadata can be read."""
+
+
+def list_objects(
+    api: KubernetesApi, path: str, query: Mapping[str, object], timeout: float, read: Read[T]
+) -> Iterator[tuple[list[T], str]]:
+    """All objects at one version, the present one; yields pages of objects, with that version.
 
     Raises EngineUnavailable, ApiRefused; 410 if the list took too long, and its version is gone.
     """
@@ -43,35 +61,57 @@ def list_pods(
             decoded = decode_list(data)
         except NOT_JSON_OF_ITS_TYPE as error:
             raise EngineUnavailable(f"Kubernetes sends a list that cannot be read: {error}") from error
-        yield [read_pod(item) for item in decoded.items or ()], decoded.metadata.resource_version
+        yield [read(item) for item in decoded.items or ()], decoded.metadata.resource_version
         token = decoded.metadata.continue_
         if not token:
             return
 
 
-class PodWatch:
-    """See the module's docstring. `sink` gets each pod, and whether it was removed."""
+class Watching(NamedTuple, Generic[T]):
+    """What is watched: the path of its API, what selects the objects, and how one of them is read."""
+
+    path: str
+    query: Mapping[str, object]
+    read: Read[T]
+
+
+class Pace(NamedTuple):
+    """How long a page of a list may take, a watch lasts, and a watch may be silent, in seconds."""
+
+    list_timeout: float
+    watch_seconds: float
+    silence_seconds: float
+
+
+def _nothing(_: object) -> None:
+    """Ignore it."""
+
+
+class ObjectWatch(Generic[T]):
+    """See the module's docstring. `sink` gets each object, and whether it was removed.
+
+    `listed` gets all that there are, at the end of each list. `trouble` gets why the watch is interrupted,
+    and "" once it goes on.
+    """
 
     def __init__(
         self,
         api: KubernetesApi,
-        path: str,
-        query: Mapping[str, object],
-        sink: Callable[[Pod, bool], None],
+        watching: Watching[T],
+        pace: Pace,
+        sink: Callable[[T, bool], None],
         stop: threading.Event,
         *,
-        list_timeout: float,
-        watch_seconds: float,
-        silence_seconds: float,
+        listed: Callable[[list[T]], None] = _nothing,
+        trouble: Callable[[str], None] = _nothing,
     ) -> None:
         self._api = api
-        self._path = path
-        self._query = query
+        self._path, self._query, self._read = watching
+        self._pace = pace
         self._sink = sink
+        self._listed = listed
+        self._trouble = trouble
         self._stop = stop
-        self._list_timeout = list_timeout
-        self._watch_seconds = watch_seconds
-        self._silence_seconds = silence_seconds
         self._version = ""
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -91,7 +131,8 @@ class PodWatch:
                     self._version = ""
                 if self._stop.is_set():
                     return
-                log.warning("watch of pods interrupted", path=self._path, error=str(error))
+                log.warning("watch interrupted", path=self._path, error=str(error))
+                self._trouble(str(error))
                 self._stop.wait(
                     max(pause, error.retry_after if isinstance(error, EngineUnavailable) else 0.0)
                 )
@@ -99,7 +140,8 @@ class PodWatch:
                 # No answer of a server may end the thread; a list finds what the answer reported.
                 self._version = ""
                 self._api.faults["watch"] += 1
-                log.exception("watch of pods failed", path=self._path)
+                log.exception("watch failed", path=self._path)
+                self._trouble("its answer cannot be used: see the log")
                 self._stop.wait(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
@@ -110,17 +152,20 @@ class PodWatch:
                 self._stream.close()
 
     def _list(self) -> None:
-        version = ""
-        # the last one's
-        for pods, version in list_pods(self._api, self._path, self._query, self._list_timeout):  # noqa: B007
-            for pod in pods:
-                self._sink(pod, False)
+        version, found = "", list[T]()
+        pages = list_objects(self._api, self._path, self._query, self._pace.list_timeout, self._read)
+        for objects, version in pages:  # noqa: B007  # the last one's
+            for each in objects:
+                self._sink(each, False)
+            if self._listed is not _nothing:
+                found += objects
+        self._listed(found)
         self._version = version
 
     def _follow(self) -> None:
         """Follow one connection until the server ends it."""
         # Spread, so that the watches of many clients do not all begin again at the same moment.
-        seconds = int(self._watch_seconds * random.uniform(1.0, 1.5)) or 1
+        seconds = int(self._pace.watch_seconds * random.uniform(1.0, 1.5)) or 1
         query = {
             **self._query,
             "watch": "true",
@@ -128,11 +173,12 @@ class PodWatch:
             "resourceVersion": self._version,
             "timeoutSeconds": seconds,
         }
-        stream = self._api.stream(self._path, query, self._silence_seconds)
+        stream = self._api.stream(self._path, query, self._pace.silence_seconds)
         with self._lock:
             self._stream = stream
         if self._stop.is_set():
             stream.close()
+        self._trouble("")
         for line in stream.lines():
             if line:
                 self._receive(line)
@@ -142,7 +188,7 @@ class PodWatch:
             event = decode_event(line)
             if event.type == "ERROR":
                 raise self._error(event.object)
-            pod = read_pod(event.object)
+            seen = self._read(event.object)
         except NOT_JSON_OF_ITS_TYPE as error:
             self._version = ""  # a list finds what it reported
             raise EngineUnavailable(f"Kubernetes sends an event that cannot be read: {error}") from error
@@ -150,18 +196,18 @@ class PodWatch:
             self._version = ""
             raise
         # that one is left to a list
-        if event.type != "BOOKMARK" and not (pod.unreadable and event.type == "DELETED"):
-            self._sink(pod, event.type == "DELETED")
-        self._version = pod.metadata.resource_version or self._version
+        if event.type != "BOOKMARK" and not (seen.unreadable and event.type == "DELETED"):
+            self._sink(seen, event.type == "DELETED")
+        self._version = seen.metadata.resource_version or self._version
 
     def _error(self, status: msgspec.Raw) -> EngineError:
         return self._api.fault(decode_status(status))
 
 
-def run_watches(watches: Sequence[PodWatch], names: Sequence[str], stop: threading.Event) -> None:
-    """Run all watches until `stop` is set and all have ended, each in a thread named after its namespace."""
+def run_watches(watches: Sequence[ObjectWatch[Any]], names: Sequence[str], stop: threading.Event) -> None:
+    """Run all watches until `stop` is set and all have ended, each in a thread of its name."""
     threads = [
-        threading.Thread(target=watch.run, name=f"pods-{name}", daemon=True)
+        threading.Thread(target=watch.run, name=name, daemon=True)
         for watch, name in zip(watches, names, strict=True)
     ]
     for thread in threads:

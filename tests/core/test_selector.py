@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.views.selector import TERM, InvalidSelector, parse_selector, selects
+from controller.core.model.selector import TERM, InvalidSelector, parse_selector, selects
 
 BLUE = {"team": "blue", "zone": "x", "gpu": ""}
 
