@@ -33,6 +33,7 @@ class Reality:
         self.ends: list[tuple[float, AttemptId]] = []
         self.began: dict[str, float] = {}
         self.ended: dict[str, float] = {}
+        self.windows_end = 0.0
         self.settle()
 
     def settle(self) -> None:
@@ -56,9 +57,12 @@ class Reality:
     def go_on(self, seconds: float = NEVER) -> None:
         """Until so much later, or until all has ended."""
         until = self.stage.clock.now() + seconds
-        while self.ends and self.ends[0][0] <= until:
+        while (at := min(self.ends[0][0] if self.ends else NEVER, self._wake())) <= until and at < NEVER:
+            self.stage.clock.seconds = max(at, self.stage.clock.seconds)
+            if not self.ends or self.ends[0][0] > at:
+                self.settle()
+                continue
             at, attempt = heapq.heappop(self.ends)
-            self.stage.clock.seconds = at
             self.ended[attempt.task_id] = at
             self.leader.see(observation(attempt, Phase.SUCCEEDED, finished_at=at, exit_code=0))
             if not self.ends or self.ends[0][0] > at:
@@ -66,6 +70,11 @@ class Reality:
         if until < NEVER:
             self.stage.clock.seconds = until
             self.settle()
+
+    def _wake(self) -> float:
+        """When the leader is to look again, because of a maintenance window."""
+        wake = self.leader.planner.next_wake()
+        return wake if wake is not None and wake <= self.windows_end else NEVER
 
     def of(self, name: str) -> tuple[float, float]:
         """When it has begun and ended; of an array, its first member and its last one."""
@@ -112,10 +121,23 @@ POOLS = st.sampled_from(
 
 
 @settings(max_examples=examples(100), deadline=None)
-@given(tasks=st.lists(TASKS, min_size=1, max_size=12), pool=POOLS, later=st.integers(0, 150))
-def test_what_is_forecast_comes(tasks: list[dict[str, Any]], pool: dict[str, Any], later: int) -> None:
-    """To the second, at whatever moment it is asked for: by priority, backfill, shares, parents, arrays."""
+@given(
+    tasks=st.lists(TASKS, min_size=1, max_size=12),
+    pool=POOLS,
+    later=st.integers(0, 150),
+    window=st.none() | st.tuples(st.integers(0, 300), st.integers(1, 300)),
+)
+def test_what_is_forecast_comes(
+    tasks: list[dict[str, Any]], pool: dict[str, Any], later: int, window: tuple[int, int] | None
+) -> None:
+    """To the second, at whatever moment it is asked for: by priority, backfill, shares, parents, arrays.
+
+    Also with a maintenance window, which begins so many seconds from the beginning, and lasts so many.
+    """
     stage = Stage()
+    if window is not None:
+        begins_at = stage.clock.now() + window[0]
+        pool = pool | {"maintenance": [{"starts_at": begins_at, "ends_at": begins_at + window[1]}]}
     stage.pool(capacity={"cpu": 8}, **pool)
     seconds: dict[str, float] = {}
     for number, task in enumerate(tasks):
@@ -126,9 +148,11 @@ def test_what_is_forecast_comes(tasks: list[dict[str, Any]], pool: dict[str, Any
             fields["array"] |= {"gang": True} if gang else {}
         if task.get("after") and number:
             fields["after"] = (f"t{number - 1}",)
-        stage.submit(name, resources={"cpu": task["cpu"]}, **fields)
+        limits = {"deadlines": {"run_seconds": task["seconds"] + 1}, "grace_seconds": 0}
+        stage.submit(name, resources={"cpu": task["cpu"]}, **limits, **fields)
         seconds[name] = float(task["seconds"])
     reality = Reality(stage, seconds)
+    reality.windows_end = begins_at + window[1] if window is not None else 0.0
     reality.go_on(later)
     unfinished = {name for name in seconds if stage.state(name) not in ("Succeeded", "Failed")}
     told = reality.forecast()

@@ -204,7 +204,7 @@ class Ahead:
         left, until = {name for name in wanted if self._is_to_come(name)}, self._began_at + horizon_seconds
         while True:
             is_settled = self._settle(goes_on)
-            left -= self._ended.keys()
+            left = {name for name in left if name not in self._ended}
             at = min(self._engine.next_end(), self._wake())
             self._course.note(self._now, at)
             if at > until or (wanted and not left) or not is_settled or not goes_on():
