@@ -85,10 +85,10 @@ export class CoursePart {
     const windows = maintenance.filter((each) => each.starts_at < to);
     const level = (kind, amount) => svg("path", { class: kind, d: `M0 ${y(amount)}H${WIDE}` });
     const drawing = [
-      ...windows.map((each) => svg("rect", { class: "maintenance", x: x(each.starts_at), y: 0, width: Math.max(2, x(each.ends_at) - x(each.starts_at)), height: HIGH })),
       svg("path", { class: "planned", d: stepArea(xs, running, held, WIDE, y) }),
       svg("path", { class: "running", d: stepArea(xs, running.map(() => 0), running, WIDE, y) }),
       svg("path", { class: "planned-edge", d: stepLine(xs, held, WIDE, y) }),
+      ...windows.map((each) => svg("rect", { class: "maintenance", x: x(each.starts_at), y: 0, width: Math.max(2, x(each.ends_at) - x(each.starts_at)), height: HIGH })),
       level("capacity", capacity), guaranteed ? level("guaranteed", guaranteed) : "",
     ];
     const text = (amount) => amountText(name, amount);
