@@ -218,7 +218,12 @@ AFTER = Parameter(
 TASKS = Parameter(
     "tasks",
     f"Up to {MAX_NAMES} names of tasks of which to tell what is to come, separated by commas.",
-    {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 253}, "maxItems": MAX_NAMES},
+    {
+        "type": "array",
+        "items": {"type": "string", "minLength": 1, "maxLength": 253},
+        "minItems": 1,
+        "maxItems": MAX_NAMES,
+    },
     parse_names,
     default=(),
 )

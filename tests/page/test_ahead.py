@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from controller.core.model import codec
 from controller.core.model.lifecycle import State
+from controller.core.model.maintenance import MaintenanceWindow
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
+from controller.core.model.task import Pool
 from controller.errors import TallyError
 from controller.views.replica import EndedRegistration
 from tests.page.browser import Browser
@@ -52,6 +56,23 @@ def test_a_pools_next_hours_are_drawn_and_told(browser: Browser, serve: Any) -> 
     browser.wait(lambda: label(browser, COURSE).startswith("cpu of pool gpu"), "the other resource")
     assert browser.js("return document.activeElement.getAttribute('aria-pressed')") == "true"
     assert browser.texts(".ahead:not([hidden]) .chart-legend li") == ["runs now", "planned", "capacity"]
+
+
+def test_maintenance_is_a_band(browser: Browser, serve: Any) -> None:
+    """Of windows that have not passed."""
+    scene = ahead()
+    windows = (
+        MaintenanceWindow(starts_at=NOW - 7200, ends_at=NOW - 3600, reason="over"),
+        MaintenanceWindow(starts_at=NOW + 7200, ends_at=NOW + 9000, reason="new switches"),
+    )
+    capacity = Vector({"cpu": 8000, "nvidia.com/gpu": 4})
+    pool = Pool(name="gpu", capacity=capacity, maintenance=windows)
+    scene.write(("pools", ("gpu",), codec.encode_pool(pool, Op("op"))))
+    browser.open(serve(scene).url)
+    browser.wait(lambda: browser.all(f"{COURSE} .maintenance"), "the band")
+    assert len(browser.all(f"{COURSE} .maintenance")) == 1
+    assert re.search(r"Maintenance from \S.* to \S.*: new switches\.", label(browser, COURSE))
+    assert "maintenance" in browser.texts(".ahead:not([hidden]) .chart-legend li")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -108,5 +108,6 @@ def test_a_process_that_has_another_name_by_now_has_not_ended() -> None:
     )
     registrations.changed([guest, own, change("a-i", 7, gone=True)], 7)
     assert registrations.ended({"a": own}) == ()
+    clock.move(1.0)
     registrations.changed([change("a", 8, gone=True)], 8)
     assert [each.name for each in registrations.ended({})] == ["a", "a-i"]

@@ -46,12 +46,15 @@ export class Beside {
 export class Ahead {
   #whole; #task; #changed; #names = []; #more;
 
-  /** `changed` is called when something else is known. `more` are parameters of each question: a replica that leads would send the page to another one. */
-  constructor(changed, more = { here: "true" }) {
+  /**
+   * `changed` is called when something else is known. `more` are parameters of each question: a replica that leads would send the page to another one. `read`
+   * asks for a document.
+   */
+  constructor(changed, more = { here: "true" }, read = ask) {
     this.#changed = changed;
     this.#more = more;
-    this.#whole = new Beside(() => ask(`/v1/forecast?${this.#parameters()}`, ANSWER_MILLISECONDS), () => this.#changed());
-    this.#task = new Beside((id) => ask(`/v1/tasks/${encodeURIComponent(id)}/forecast?${new URLSearchParams(this.#more)}`, ANSWER_MILLISECONDS), () => this.#changed());
+    this.#whole = new Beside(() => read(`/v1/forecast?${this.#parameters()}`, ANSWER_MILLISECONDS), () => this.#changed());
+    this.#task = new Beside((id) => read(`/v1/tasks/${encodeURIComponent(id)}/forecast?${new URLSearchParams(this.#more)}`, ANSWER_MILLISECONDS), () => this.#changed());
   }
 
   /** The last forecast of all; null if there is none. */

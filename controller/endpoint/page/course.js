@@ -41,7 +41,8 @@ export class CoursePart {
     const isKnown = course !== undefined && course.at.length > 0 && Object.keys(course.running).length > 0;
     this.element.hidden = !isKnown;
     if (!isKnown) { this.#shown = null; return; }
-    this.#shown = { course, maintenance, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
+    const windows = maintenance.filter((each) => each.ends_at > forecast.now);
+    this.#shown = { course, maintenance: windows, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
     const names = Object.keys(course.running);
     setChildren(this.#buttons, names, () => (names.length < 2 ? [] : names.map((name) => {
       const button = el("button", { type: "button", value: name }, name);
@@ -81,13 +82,13 @@ export class CoursePart {
     const guaranteed = course.guaranteed?.[name] ?? 0;
     const top = Math.max(capacity, ...held, 1);
     const y = (amount) => 8 + (HIGH - 8) * (1 - amount / top);
-    const windows = maintenance.filter((each) => each.ends_at > now && each.starts_at < to);
+    const windows = maintenance.filter((each) => each.starts_at < to);
     const level = (kind, amount) => svg("path", { class: kind, d: `M0 ${y(amount)}H${WIDE}` });
     const drawing = [
-      ...windows.map((each) => svg("rect", { class: "maintenance", x: x(each.starts_at), y: 0, width: Math.max(2, x(each.ends_at) - x(each.starts_at)), height: HIGH })),
       svg("path", { class: "planned", d: stepArea(xs, running, held, WIDE, y) }),
       svg("path", { class: "running", d: stepArea(xs, running.map(() => 0), running, WIDE, y) }),
       svg("path", { class: "planned-edge", d: stepLine(xs, held, WIDE, y) }),
+      ...windows.map((each) => svg("rect", { class: "maintenance", x: x(each.starts_at), y: 0, width: Math.max(2, x(each.ends_at) - x(each.starts_at)), height: HIGH })),
       level("capacity", capacity), guaranteed ? level("guaranteed", guaranteed) : "",
     ];
     const text = (amount) => amountText(name, amount);

@@ -26,8 +26,8 @@ let me = null; // who has signed in
 let schedulesAt = -Infinity; // when they were asked for
 let hears = true; // whether the gateway hears from etcd
 
-const ahead = new Ahead(() => showAhead(), {});
-const hour = new Beside(() => ask("/v1/history"), () => showAhead());
+const ahead = new Ahead(() => showAhead(), {}, askBeside);
+const hour = new Beside(() => askBeside("/v1/history"), () => showAhead());
 const around = new Map(); // pool → the parts of its card
 const tasks = new Tasks(() => { address.write(); live.soon(); }, { path: "/v1/tasks:page", facts: rowOf, ahead });
 const actions = new Actions(() => live.soon());
@@ -113,7 +113,17 @@ async function refresh() {
     ahead.refresh(tasks.rows.some((row) => !FINAL.includes(row.state)), tasks.rows, dialog.task);
     hour.refresh();
   } catch (error) {
-    if (error.status === 401) leave(error.message);
+    if (error.status === 401 && me !== null) leave(error.message);
+    throw error;
+  }
+}
+
+/** A document that is asked for beside all else. Only the first refusal says why: with it, the browser forgets the session. */
+async function askBeside(path, milliseconds) {
+  try {
+    return await ask(path, milliseconds);
+  } catch (error) {
+    if (error.status === 401 && me !== null) leave(error.message);
     throw error;
   }
 }
