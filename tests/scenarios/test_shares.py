@@ -138,8 +138,8 @@ def test_a_ledger_that_something_else_wrote_has_its_shares_rebuilt(stage: Stage)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["rebuilt", "shared anew"])
-def test_a_task_whose_spec_cannot_be_read_counts_for_the_share_of_its_owner(stage: Stage, again: bool) -> None:
-    """What it holds is in its status, and of a gang that it is one running task, which holds nothing itself."""
+def test_a_task_whose_spec_cannot_be_read_counts_for_its_owners_share(stage: Stage, again: bool) -> None:
+    """What it holds is in its status; a gang is one running task, and holds nothing itself by then."""
     stage.submit("a", owner="vision")
     stage.submit("g", owner="vision", array={"gang": True, "size": 2})
     leader = stage.leader()
