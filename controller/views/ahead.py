@@ -299,7 +299,7 @@ def _explain(model: Model, told: Forecast, view: ForecastView, first: Sequence[s
     left = EXPLAINED
     for name in dict.fromkeys([*first, *view.tasks]):
         coming = view.tasks.get(name)
-        if coming is None or coming.begins_at is not None:
+        if coming is None or coming.has_begun or coming.begins_at is not None:
             continue
         if not left:
             return

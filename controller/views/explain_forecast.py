@@ -27,7 +27,7 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
             return f"Of its array: {explain_coming(view, member.array)}"
         return f"Nothing is to come of {task_id}: it neither waits nor runs."
     parts = [_begins(view, coming) if not coming.has_begun else "", _members(view, coming)]
-    if coming.begins_at is None and coming.ends_as:
+    if coming.begins_at is None and coming.ends_as and not coming.has_begun:
         return " ".join(part for part in parts if part)
     if coming.kept in ("", Kept.TASKS) or coming.has_begun:
         parts.append(_ends(view, coming))
@@ -37,7 +37,7 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
         parts.append(
             f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
         )
-    if coming.begins_at is not None or coming.kept == "":
+    if coming.begins_at is not None or coming.has_begun or coming.kept == "":
         parts.append(explain_error(view.error if any(each.runs for each in view.tasks.values()) else None))
     return " ".join(part for part in parts if part)
 
@@ -100,7 +100,7 @@ def _begins(view: ForecastView, coming: ComingView) -> str:
 
 def _members(view: ForecastView, coming: ComingView) -> str:
     """Of an array, when the last one begins of the members that have not begun."""
-    if not coming.left or coming.begins_at is None:
+    if not coming.left or (coming.begins_at is None and not coming.has_begun):
         return ""
     have = "has" if coming.left == 1 else "have"
     yet = f"Of {coming.id}, {counted(coming.left, 'member')} {have} not begun"

@@ -17,13 +17,13 @@ from controller.core.model.task import DEFAULT_OWNER, Pool
 class ComingView(Struct, frozen=True, kw_only=True):
     """When a task is expected to begin and to end, in seconds since the epoch; None: not within the forecast.
 
-    `has_begun`: it has begun already. `before`: how many attempts are expected to end before it begins, by
-    what their durations rest on. `by`: what its own duration rests on, "" for nothing, and `runs`: how many
-    runs of its kind that is. `ends_as`: the state in which it ends; "" if it does not. `kept`: what keeps it,
-    or members of it, from beginning at the end of the forecast: `hold`, `tasks`, `pool` or `size`; "" if it
-    is its turn. `after`: the first tasks that it waits for, of `waits_for`. `left`: members of an array that
-    are to begin, the last one at `last_at`. `why`: where that was asked for, why it has not begun at the end
-    of the forecast.
+    `has_begun`: it has begun already; of an array, it may not be known when. `before`: how many attempts are
+    expected to end before it begins, by what their durations rest on. `by`: what its own duration rests on,
+    "" for nothing, and `runs`: how many runs of its kind that is. `ends_as`: the state in which it ends; ""
+    if it does not. `kept`: what keeps it, or members of it, from beginning at the end of the forecast:
+    `hold`, `tasks`, `pool` or `size`; "" if it is its turn. `after`: the first tasks that it waits for, of
+    `waits_for`. `left`: members of an array that are to begin, the last one at `last_at`. `why`: where that
+    was asked for, why it has not begun at the end of the forecast.
     """
 
     id: str

@@ -436,3 +436,11 @@ def test_watching(ways: Ways, put_status: PutStatus) -> None:
     [changed] = next(watch)
     assert (changed.id, changed.state) == ("b", State.RUNNING)
     watch.close()
+
+
+def test_a_gateway_that_does_not_look_ahead_says_so(ways: Ways) -> None:
+    """What is wrong with a supposition is told before it is asked; the rest is a clear error."""
+    for ask in (lambda client: client.forecasts.of("a"), lambda client: client.forecasts.suppose(held=["a"])):
+        assert "this gateway cannot look ahead: upgrade it, or give --etcd" in outcome(ways.gateway, ask)
+    assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["A b"]))
+    assert "priorities.a" in ways.both(lambda client: client.forecasts.suppose(priorities={"a": 10**10}))

@@ -201,3 +201,20 @@ def test_a_first_pass_that_takes_too_long_is_ended(stage: Stage) -> None:
     view = look(model, stage.clock.now(), lambda: next(looks, False), durations=Known({"many": 10.0}))
     assert not view.is_whole
     assert len(model.tasks) < 20_000
+
+
+def test_an_array_whose_first_members_have_ended_has_begun(stage: Stage) -> None:
+    """Also while none of its members runs; nobody knows any more when the first one began."""
+    stage.submit("many", array={"size": 4})
+    reality = Reality(stage, {"many": 10.0, "urgent": 50.0})
+    stage.submit("urgent", resources={"cpu": 2}, priority=5)
+    reality.go_on(20)
+    assert {"urgent"} < reality.began.keys()
+    view = told(reality, "many")
+    coming = view.tasks["many"]
+    assert (coming.has_begun, coming.begins_at, coming.left) == (True, None, 2)
+    assert said(view, "many").startswith(
+        "Of many, 2 members have not begun; the last one is expected to begin at +40, in 40s. It is"
+        " expected to end at +50"
+    )
+    comes(reality, view, ["many"])

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from controller.core.forecast.course import PoolCourse, PoolPoint
 from controller.core.forecast.durations import Basis, Durations
+from controller.core.model.array import has_run
 from controller.core.model.arrays import MemberName
 from controller.core.model.lifecycle import FINISHED, WAITING, State
 from controller.core.model.model import Model
@@ -34,6 +35,7 @@ _LIMITS = Limits(10_000, 10**9)  # no store limits a plan; between two, it is as
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
+_NOT: tuple[float | None, Mapping[Basis, int]] = None, {}
 _MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
 NAMED = 3  # of the tasks that a task waits for, those that are named
 
@@ -52,10 +54,10 @@ class Coming(NamedTuple):
 
     `rests_on`: how many attempts are expected to end before it begins, by what their durations rest on.
     `by`: what its own duration rests on, and `runs`: how many runs of its kind that is; None: on nothing.
-    `has_begun`: that was before the forecast. `ends_as`: the state in which it ends. `kept`: what keeps it,
-    or members of it, at the end of the forecast. `after`: the tasks that it waits for, by first names; and
-    `waits_for`: how many. `left`: members of an array that have not begun before the forecast; `last_at`:
-    when the last one of them does. `owner`: whom it is charged to.
+    `has_begun`: that was before the forecast; of an array, nobody may know when. `ends_as`: the state in
+    which it ends. `kept`: what keeps it, or members of it, at the end of the forecast. `after`: the tasks
+    that it waits for, by first names; and `waits_for`: how many. `left`: members of an array that have not
+    begun before the forecast; `last_at`: when the last one of them does. `owner`: whom it is charged to.
     """
 
     pool: str
@@ -162,7 +164,7 @@ class Ahead:
         self._durations = durations
         self._near = near
         self._revision = model.revision
-        self._begun: dict[str, tuple[float, Mapping[Basis, int]]] = {}
+        self._begun: dict[str, tuple[float | None, Mapping[Basis, int]]] = {}
         self._ended: dict[str, tuple[float, State]] = {}
         self._last: dict[str, float] = {}  # when a member of this array began last
         self._wanted: frozenset[str] = frozenset()
@@ -249,7 +251,7 @@ class Ahead:
             assert status is not None
             begun_at = status.started_at or self._now
             for name in (task.id, task.member_of):
-                if name and (name not in self._begun or begun_at < self._begun[name][0]):
+                if name and begun_at < (self._begun.get(name, _NOT)[0] or _NEVER):
                     self._begun[name] = (begun_at, {})
             if status.reserved:
                 continue  # a gang, which has members in place of an attempt
@@ -265,6 +267,9 @@ class Ahead:
                     started_at=status.started_at,
                 )
             )
+        for array in self._model.arrays:  # when its first member began, which has ended, nobody knows
+            if array.name in self._waiting and not array.is_gang and has_run(array):
+                self._begun.setdefault(array.name, _NOT)
         self._had = frozenset(self._begun)
         self._hear(Listed(self._epoch, running, self._now))
 
