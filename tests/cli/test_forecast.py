@@ -27,6 +27,8 @@ def _installation(client: Client, put_raw: PutRaw, put_status: PutStatus) -> Non
     engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
     put_raw("engine", json.dumps(engine).encode())
     put_raw("leader", release("r1", knows=list(KNOWN)))
+    nightly = {"name": "nightly", "cron": "0 3 * * *", "suspended": True, "task": {"command": ["train"]}}
+    put_raw("schedules/nightly", json.dumps(nightly).encode())
     client.submit_many(task(f"old-{n}") for n in range(3))
     for n in range(3):
         put_status(f"old-{n}", State.SUCCEEDED, started_at=1000.0, finished_at=1600.0)
@@ -206,6 +208,14 @@ def test_several_names_are_explained_by_one_look(tally: Tally) -> None:
     assert "t0 is expected to begin at" in lines[0]
     assert "Before it begins, 1 attempt is to end: 1 by name." in lines[1]
     assert lines[2].endswith("Nothing is to come of old-0: it neither waits nor runs.")
+
+
+def test_a_schedule_is_no_task(tally: Tally) -> None:
+    """Its name is known all the same, and where to look."""
+    answer = tally("explain", "--eta", "nightly")
+    assert answer.exit_code == 5
+    assert "there is no task 'nightly'" in answer.err
+    assert "`tally describe schedule nightly` tells of its ticks" in answer.err
 
 
 class ReadOnly:

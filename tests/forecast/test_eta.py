@@ -107,6 +107,7 @@ def test_a_task_on_hold_does_not_begin(stage: Stage) -> None:
     reality.settle()
     view = told(reality, "held", "many", "child")
     assert said(view, "held") == "held does not begin as long as held is on hold."
+    assert told(reality, "held").until == stage.clock.now(), "nothing is looked for"
     assert "have not begun. The last of them does not begin as long as many is on hold." in said(view, "many")
     assert said(view, "child").startswith("child is expected to begin at +10, in 10s, after a. ")
     stage.submit("grandchild", after=["held"])
