@@ -21,7 +21,7 @@ from controller.core.model.records import Task
 from controller.endpoint.problems import Problem
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
-from controller.gateway.policy import Forbidden, Right
+from controller.gateway.policy import Forbidden, PolicyVerb, Right
 from controller.gateway.veil import ANOTHER, veiled
 from controller.runtime.standby import Standby
 from controller.views.ahead import LookAnswer, compare
@@ -60,6 +60,11 @@ class ShownForecasts:
     def suppose(self, caller: Caller, supposition: Supposition, horizon_seconds: float) -> LookAnswer:
         """What would come. Raises NotFound, Forbidden, InvalidField, NoForecast."""
         by = caller.identity.name
+        if supposition.pools and not caller.rights.may_read_all:
+            # what comes of it, and why it cannot be, would tell of guarantees and tasks of others
+            raise Forbidden(
+                Right.READ, "the tasks of all owners, whom another pool concerns", PolicyVerb.READ_ANY
+            )
         with self._standby.reading() as model:
             try:
                 judged = judge(model, supposition, self._now(), by, partial(caller.rights.allows, Right.READ))
@@ -106,7 +111,7 @@ class ShownForecasts:
             }
             may = partial(caller.rights.allows, Right.READ)
             tasks = {
-                name: msgspec.structs.replace(coming, why=veiled(coming.why, sees, may, owners))
+                name: msgspec.structs.replace(coming, before={}, why=veiled(coming.why, sees, may, owners))
                 for name, coming in view.tasks.items()
                 if name in names
             }

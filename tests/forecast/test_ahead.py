@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
-from controller.core.forecast.ahead import Ahead, Forecast
+from controller.core.forecast.ahead import NEAR, Ahead, Forecast
 from controller.core.forecast.durations import Basis, Durations, Expected
 from controller.core.forecast.supposed import Supposed, cancel, change
 from controller.core.model.requests import RequestKind
@@ -251,3 +252,37 @@ def test_what_is_supposed_is_as_if_somebody_had_done_it() -> None:
     done = {name: each.begins_at for name, each in reality.forecast().tasks.items()}
     both = begins(Supposed(pools=(wider,), requests=requests[:1]))
     assert {name: now + at for name, at in both.items() if at is not None} == done
+
+
+@pytest.mark.parametrize("near", [EXACTLY, NEAR], ids=["exactly", "coarse"])
+def test_a_gang_of_which_only_its_run_deadline_tells_ends_well(near: tuple[float, float]) -> None:
+    """Its deadline has not passed once all members have ended; and what waits for it begins."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 4})
+    limits = {"deadlines": {"run_seconds": 60}}
+    stage.submit("gang", array={"gang": True, "size": 3}, resources={"cpu": 1}, **limits)
+    stage.submit("then", after=("gang",), resources={"cpu": 1}, **limits)
+    now = stage.clock.now()
+    told = Ahead(stage.model(), Durations(), now, 1, near).run().tasks
+    assert told["gang"].ends_as == "Succeeded"
+    assert told["gang"].ends_at == pytest.approx(now + 60, abs=2)
+    assert told["then"].begins_at == told["gang"].ends_at
+    reality = Reality(stage, {"gang": 50.0, "then": 1.0})
+    assert reality.began.keys() >= {"gang-i0", "gang-i2"}
+    told = Ahead(stage.model(), Durations(), stage.clock.now() + 20, 2, near).run().tasks
+    assert told["gang"].ends_as == "Succeeded"
+
+
+def test_only_attempts_of_its_own_pool_end_before_a_task() -> None:
+    stage = Stage()
+    stage.pool(capacity={"cpu": 1})
+    stage.pool("other", capacity={"cpu": 1})
+    for name, pool in (("a", "default"), ("b", "default"), ("c", "other"), ("d", "other")):
+        stage.submit(name, pool=pool, deadlines={"run_seconds": 10 if pool == "default" else 9})
+    told = Ahead(stage.model(), Durations(), stage.clock.now(), 1, EXACTLY).run().tasks
+    assert {name: sum(coming.rests_on.values()) for name, coming in told.items()} == {
+        "a": 0,
+        "b": 1,
+        "c": 0,
+        "d": 1,
+    }

@@ -10,7 +10,6 @@ and within a second.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from controller.core.forecast.course import PoolCourse, PoolPoint
 from controller.core.forecast.durations import Basis, Durations
+from controller.core.forecast.pretended_engine import PretendedEngine
 from controller.core.model.array import has_run
 from controller.core.model.arrays import MemberName
 from controller.core.model.lifecycle import FINISHED, WAITING, State
@@ -35,6 +35,7 @@ _LIMITS = Limits(10_000, 10**9)  # no store limits a plan; between two, it is as
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
+_TICK = 0.001
 _NOT: tuple[float | None, Mapping[Basis, int]] = None, {}
 _MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
 NAMED = 3  # of the tasks that a task waits for, those that are named
@@ -94,60 +95,6 @@ class Forecast(NamedTuple):
     pools: Mapping[str, Sequence[PoolPoint]]
 
 
-class _Engine:
-    """Runs nothing: attempts end when their time has come."""
-
-    def __init__(self, durations: Durations, epoch: int) -> None:
-        self._durations = durations
-        self._epoch = epoch
-        self._ends: list[tuple[float, AttemptId, bool]] = []  # a heap; with whether it ends well
-        self._runs: dict[AttemptId, Basis | None] = {}
-        self.ended: dict[Basis, int] = {}
-        self.endless: dict[str, str] = {}
-
-    def next_end(self) -> float:
-        return self._ends[0][0] if self._ends else _NEVER
-
-    def begin(self, attempt: AttemptId, task: Task, now: float, started_at: float | None = None) -> None:
-        elapsed = max(0.0, now - started_at) if started_at is not None else 0.0
-        expected = self._durations.expected(task, elapsed)
-        self._runs[attempt] = expected.basis if expected is not None else None
-        if expected is None:
-            self.endless[task.id] = task.pool
-            return
-        heapq.heappush(self._ends, (max(now, now - elapsed + expected.seconds), attempt, True))
-
-    def stop(self, attempt: AttemptId, at: float) -> None:
-        if attempt in self._runs:
-            heapq.heappush(self._ends, (at, attempt, False))
-
-    def take_ends(self, now: float) -> list[Observation]:
-        """What has ended by then."""
-        found = []
-        while self._ends and self._ends[0][0] <= now:
-            at, attempt, is_well = heapq.heappop(self._ends)
-            if attempt not in self._runs:
-                continue  # it was stopped before
-            basis = self._runs.pop(attempt)
-            self.endless.pop(attempt.task_id, None)
-            if basis is not None:
-                self.ended = {**self.ended, basis: self.ended.get(basis, 0) + 1}
-            phase, exit_code, reason = (
-                (Phase.SUCCEEDED, 0, "Completed") if is_well else (Phase.FAILED, None, "Stopped")
-            )
-            found.append(
-                Observation(
-                    attempt=attempt,
-                    phase=phase,
-                    stopped=True,
-                    exit_code=exit_code,
-                    reason=reason,
-                    finished_at=at,
-                )
-            )
-        return found
-
-
 class Ahead:
     """One look ahead. It uses up the model: give it one of its own."""
 
@@ -171,7 +118,7 @@ class Ahead:
         self._members: list[str] = []  # wanted ones that have not begun before the forecast
         self._began_at = self._now = now
         self._epoch = epoch
-        self._engine = _Engine(durations, epoch)
+        self._engine = PretendedEngine(durations, epoch)
         model.timers.keeps_finished = True
         model.sight(now)
         for task in model.tasks.values():
@@ -256,7 +203,7 @@ class Ahead:
             if status.reserved:
                 continue  # a gang, which has members in place of an attempt
             attempt = AttemptId(task.id, status.attempt)
-            self._engine.begin(attempt, task, self._now, status.started_at)
+            self._engine.begin(attempt, task, self._now, status.started_at, self._latest(task))
             phase = Phase.RUNNING if status.started_at is not None else Phase.PENDING
             running.append(
                 Observation(
@@ -272,6 +219,19 @@ class Ahead:
                 self._begun.setdefault(array.name, _NOT)
         self._had = frozenset(self._begun)
         self._hear(Listed(self._epoch, running, self._now))
+
+    def _latest(self, task: Task) -> float:
+        """When a member of a gang has ended, so that its gang's run deadline has not passed by then.
+
+        The gang ends only once all members have; ends that are near to each other are heard together.
+        """
+        gang = self._model.tasks.get(task.member_of) if task.member_of else None
+        limit = gang.spec.deadlines.run_seconds if gang is not None and gang.spec is not None else None
+        if gang is None or limit is None or task.status is None or not task.status.of_gang:
+            return _NEVER
+        started_at = gang.status.started_at if gang.status is not None else None
+        at = (started_at if started_at is not None else self._now) + limit
+        return at - max(_TICK, self._near[0], self._near[1] * (at - self._began_at))
 
     def _hear(self, event: EngineEvent) -> None:
         self._planner.intake.hear(event, self._now)
@@ -308,10 +268,10 @@ class Ahead:
                 array = task.member_of
                 if array:  # of a million members, a look keeps what is told of their array
                     self._last[array] = now
-                    self._begun.setdefault(array, (now, self._engine.ended))
+                    self._begun.setdefault(array, (now, self._engine.ended(task.pool)))
                 if not array or task.id in self._wanted:
-                    self._begun.setdefault(task.id, (now, self._engine.ended))
-                self._engine.begin(effect.attempt, task, now)
+                    self._begun.setdefault(task.id, (now, self._engine.ended(task.pool)))
+                self._engine.begin(effect.attempt, task, now, latest=self._latest(task))
                 limited = task.spec is not None and task.spec.deadlines.start_seconds is not None
                 is_seen = limited or (task.status is not None and task.status.of_gang)
                 seen = Observation(
@@ -338,16 +298,17 @@ class Ahead:
         return {name: self._coming_of(name) for name in names}
 
     def _coming_of(self, name: str) -> Coming:
-        begins_at, rests_on = self._begun.get(name, (None, self._engine.ended))
-        ends_at, ends_as = self._ended.get(name, (None, None))
         task, waits = self._task_of(name), self._waiting.get(name) or self._waiting_as_member(name)
+        pool = task.pool if task is not None else ""
+        begins_at, rests_on = self._begun.get(name, (None, self._engine.ended(pool)))
+        ends_at, ends_as = self._ended.get(name, (None, None))
         expected = self._durations.expected(task) if task is not None else None
         by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
         is_open = task is not None and ends_at is None and (begins_at is None or bool(waits.left))
         kept = self._kept(task) if task is not None and is_open else None
         is_over = task is not None and (ends_at is not None or task.array is None or not task.array.waiting)
         return Coming(
-            pool=task.pool if task is not None else "",
+            pool=pool,
             has_begun=name in self._had,
             begins_at=begins_at,
             ends_at=ends_at,

@@ -1,8 +1,9 @@
 """How long tasks run, as those of their kind have run.
 
-The runs of tasks that have succeeded count: those of the same array, of the same owner and name (the label
-`app.kubernetes.io/name`), with the same image, command and arguments, or of the same pool. The first of these
-that has enough runs tells. If none has, the run deadline does, as a bound.
+The runs of the same owner's tasks that have succeeded count: those of the same array, of the same name (the
+label `app.kubernetes.io/name`), with the same image, command and arguments, or of the same pool. The first of
+these that has enough runs tells. If none has, the run deadline does, as a bound. What tasks of others tell is
+not used: whoever may ask for a forecast could try what others run, and for how long.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _kinds_of(task: Task) -> Iterator[tuple[Basis, Hashable]]:
         yield Basis.ARRAY, ("array", task.id, task.spec_create)
     name = spec.labels.get(NAME_LABEL)
     if name:
-        yield Basis.NAME, ("name", spec.owner, name)
+        yield Basis.NAME, ("name", task.owner, name)
     if spec.image or spec.command or spec.args:
-        yield Basis.COMMAND, ("command", spec.image, spec.command, spec.args)
-    yield Basis.POOL, ("pool", task.pool)
+        yield Basis.COMMAND, ("command", task.owner, spec.image, spec.command, spec.args)
+    yield Basis.POOL, ("pool", task.owner, task.pool)
