@@ -24,7 +24,7 @@ from controller.terminal import say
 from controller.views.ahead import ComparedView, WaitsView
 from controller.views.explain_forecast import explain_coming, explain_compared, explain_error, rests_on
 from controller.views.forecast import ComingView
-from controller.views.words import at, span
+from controller.views.words import at, listed, span
 
 PLAN_COLUMNS = ("TASK", "POOL", "BEGINS", "ENDS", "RESTS-ON")
 CHANGE_COLUMNS = ("TASK", "POOL", "BEGINS", "THEN-BEGINS", "ENDS", "THEN-ENDS")
@@ -242,6 +242,11 @@ def _print_tasks(found: ComparedView) -> None:
         )
         for each in found.tasks
     )
+    if unknown := [each.id for each in found.tasks if not each.by]:
+        say(
+            f"Nothing tells how long {listed(unknown)} will run: none of the kind has succeeded, and there is no"
+            " run deadline."
+        )
     further = "" if found.is_whole else "; no further was looked ahead"
     for each in found.tasks:
         if each.begins_at is None and each.why:

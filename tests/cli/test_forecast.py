@@ -64,6 +64,8 @@ def test_a_plan_tells_when_and_what_it_does_to_others(tally: Tally) -> None:
     assert row.endswith(f"3 runs of its owner's of the same {NAME_LABEL}")
     assert others == "Of those that wait, 3 tasks begin later, the most t0: by 10m."
     assert error == "How far off such times are is not known yet."
+    answer = tally("plan", "-f", "-", stdin=yaml(task("odd", command=["odd"], labels={})))
+    assert "Nothing tells how long 1 task (odd) will run: none of the kind has succeeded" in answer.out
     text = yaml(task("new", resources={"cpu": 8}))
     found = tally("plan", "-f", "-", "-o", "json", stdin=text).document
     assert [(each["id"], each["before"]) for each in found["tasks"]] == [("new", {"name": 3})]
