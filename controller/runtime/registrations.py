@@ -110,7 +110,8 @@ class Registrations:
 
         A process that is registered under another name by now has not ended: it had to wait for its own.
         """
-        there = {decode_or_empty(change).get("instance") for change in dict(registered).values()} - {None}
+        records = [decode_or_empty(change) for change in dict(registered).values()]
+        there = {name for record in records if isinstance(name := record.get("instance"), str)}
         now, loaded = self._clock.boottime(), self._reloaded_at
         missed = [
             EndedRegistration(name, decode_or_empty(heard.change), heard.at, loaded)
@@ -122,7 +123,7 @@ class Registrations:
         return tuple(
             each
             for each in found
-            if now - each.ended_at < ENDED_SECONDS and each.record.get("instance") not in there
+            if now - each.ended_at < ENDED_SECONDS and str(each.record.get("instance")) not in there
         )[:MAX_ENDED]
 
     def clock_problem(self, model: Model, own: str, *, leads: bool) -> str:
