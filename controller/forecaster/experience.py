@@ -16,7 +16,7 @@ from controller.forecaster.wire import StartError
 from controller.views.forecast import ForecastView
 
 MOST_TOLD = 20_000  # tasks of which it is kept what was told; of the others, nothing is judged
-_SHORTEST = 1.0  # seconds; a wait that is shorter counts as so long
+_SHORTEST = 1.0  # seconds; waits that are shorter count as so long
 
 
 class _Told(NamedTuple):
@@ -102,7 +102,8 @@ class Experience:
 
     def _judge(self, told: _Told, begun_at: float) -> None:
         seconds = abs(begun_at - told.begins_at)
-        error = StartError(seconds, seconds / max(begun_at - told.at, _SHORTEST))
+        wait = max(begun_at - told.at, told.begins_at - told.at, _SHORTEST)
+        error = StartError(seconds, seconds / wait)
         with self._moved:
             self._shares.append(error.share)
             self._news = [*self._news[-JUDGED:], error]

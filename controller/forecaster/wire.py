@@ -33,7 +33,10 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 class StartError(Struct, frozen=True, array_like=True):
-    """A task has begun whose beginning was told: so many seconds off, and that as a share of its wait."""
+    """A task has begun whose beginning was told: so many seconds off, and as a share of its wait.
+
+    The wait is the longer one of what was told and what came, so the share is at most 1.
+    """
 
     seconds: float
     share: float

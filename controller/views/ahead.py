@@ -136,7 +136,7 @@ def look(
     told = Ahead(model, known, now, epoch).run(
         horizon_seconds=horizon_seconds, wanted=frozenset(names), goes_on=goes_on
     )
-    view = forecast_view(told, known.error, model.pools, dict.fromkeys(names) if names else None)
+    view = forecast_view(told, known, model.pools, dict.fromkeys(names) if names else None)
     if explained is not None:
         _explain(model, told, view, explained)
     return view

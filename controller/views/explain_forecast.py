@@ -38,7 +38,9 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
             f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
         )
     if coming.begins_at is not None or coming.has_begun or coming.kept == "":
-        parts.append(explain_error(view.error if any(each.runs for each in view.tasks.values()) else None))
+        error = view.errors.get(coming.by, view.error) if coming.by != Basis.DEADLINE else view.error
+        parts.append(explain_error(error if any(each.runs for each in view.tasks.values()) else None))
+        parts.append(_starts(view.starts))
     return " ".join(part for part in parts if part)
 
 
@@ -49,6 +51,16 @@ def explain_error(error: ErrorView | None) -> str:
     return (
         f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten), of"
         f" {counted(error.of, 'run')}."
+    )
+
+
+def _starts(error: ErrorView | None) -> str:
+    """How far off beginnings were that were told before."""
+    if error is None:
+        return ""
+    return (
+        f"Beginnings that were told before were off by {error.median:.0%} of the wait (median;"
+        f" {error.p90:.0%} in one of ten), of {error.of:,}."
     )
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from controller.core.forecast.ahead import Coming, Forecast
 from controller.core.forecast.course import PoolPoint
-from controller.core.forecast.durations import Error
+from controller.core.forecast.durations import Durations, Error
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import DEFAULT_OWNER, Pool
@@ -72,9 +72,10 @@ class ForecastView(Struct, frozen=True, kw_only=True):
     """A look ahead from the time `now` to `until`, from the store at `revision`.
 
     `endless`: the tasks that run, and of which nothing tells how long they take, by their pools. `error`
-    None: it is not known how far off expectations are. `is_whole`: the look went on to its horizon; else it
-    ended at `until`, since it had what was asked for, or took too long. `starts`: how far off beginnings were
-    that were told before; None: not known. `computed_seconds`: what the look took.
+    None: it is not known how far off expectations are. `errors`: the same by what they rested on. `is_whole`:
+    the look went on to its horizon; else it ended at `until`, since it had what was asked for, or took too
+    long. `starts`: how far off beginnings were that were told before; None: not known. `computed_seconds`:
+    what the look took.
     """
 
     revision: int
@@ -84,6 +85,7 @@ class ForecastView(Struct, frozen=True, kw_only=True):
     tasks: dict[str, ComingView]
     endless: dict[str, list[str]] = {}
     error: ErrorView | None = None
+    errors: dict[str, ErrorView] = {}
     starts: ErrorView | None = None
     computed_seconds: float = 0.0
     pools: dict[str, CourseView] = {}
@@ -91,11 +93,11 @@ class ForecastView(Struct, frozen=True, kw_only=True):
 
 def forecast_view(
     forecast: Forecast,
-    error: Error | None,
+    durations: Durations,
     pools: Mapping[str, PoolRecord],
     names: Mapping[str, object] | None = None,
 ) -> ForecastView:
-    """The forecast of these tasks; None: of all. `pools` as they are in it."""
+    """The forecast of these tasks; None: of all. `pools` and `durations` are those that it used."""
     chosen = forecast.tasks if names is None else {n: forecast.tasks[n] for n in names if n in forecast.tasks}
     endless = dict[str, list[str]]()
     for task_id, pool in forecast.endless.items():
@@ -107,14 +109,19 @@ def forecast_view(
         is_whole=forecast.is_whole,
         tasks={name: _coming(name, coming) for name, coming in chosen.items()},
         endless=endless,
-        error=error_view(error),
+        error=error_view(durations.error),
+        errors={str(basis): _view(each) for basis, each in durations.errors().items()},
         pools={name: _course(points, pools[name].pool) for name, points in forecast.pools.items()},
     )
 
 
 def error_view(error: Error | None) -> ErrorView | None:
     """As it is told."""
-    return ErrorView(median=error.median, p90=error.p90, of=error.of) if error is not None else None
+    return _view(error) if error is not None else None
+
+
+def _view(error: Error) -> ErrorView:
+    return ErrorView(median=error.median, p90=error.p90, of=error.of)
 
 
 def _course(points: Sequence[PoolPoint], pool: Pool) -> CourseView:

@@ -59,9 +59,13 @@ def test_runs_that_did_not_end_well_tell_nothing(state: State) -> None:
 def test_what_runs_already_is_expected_to_run_as_the_longer_ones_did() -> None:
     known = heard(*(task(seconds=each) for each in (10, 20, 30, 40)))
     assert known.expected(task(), 25.0) == Expected(35, Basis.COMMAND, 4)
-    told = known.expected(task(), 100.0)
-    assert told is not None
-    assert told.seconds == pytest.approx(110), "longer than all before: it may end soon"
+    told = known.expected(task(), 44.0)
+    assert told == Expected(45, Basis.COMMAND, 4), "a little longer than all before: it may end soon"
+    assert known.expected(task(), 45.0) is None, "it has outlived all: nothing tells when it ends"
+    assert known.expected(task(deadlines={"run_seconds": 90}), 45.0) == Expected(90, Basis.DEADLINE, 0)
+    for number in range(10):
+        known.hear(task(seconds=100 + number, command=[str(number)]))
+    assert known.expected(task(), 45.0) == Expected(104.5, Basis.POOL, 14), "others of its pool took longer"
 
 
 def test_the_run_deadline_is_a_bound() -> None:

@@ -25,7 +25,7 @@ NAME_LABEL = "app.kubernetes.io/name"
 KINDS = 4_096  # kinds of which runs are kept; the one that was heard of least recently gives way
 RUNS = 64  # the newest runs of a kind that are kept
 JUDGED, FEWEST_JUDGED = 1_000, 5  # runs whose expectations are judged
-_OVERRUN = 0.1  # a run that is longer than all before is expected to last so much of its time longer
+_OVERRUN = 0.1, 1.0  # as a share, and in seconds: by so much a run may be longer than all that are known
 
 
 class Basis(StrEnum):
@@ -81,12 +81,19 @@ class _Kind:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def expected(self, elapsed: float) -> float:
-        """The median of the runs that took longer than what has elapsed."""
+    def expected(self, elapsed: float) -> float | None:
+        """The median of the runs that took longer than what has elapsed.
+
+        If none did, a little longer than the longest; None if that has passed, too.
+        """
         if self._ordered is None:
             self._ordered = sorted(self._runs)
         longer = self._ordered[bisect_right(self._ordered, elapsed) :] if elapsed > 0 else self._ordered
-        return median(longer) if longer else elapsed * (1 + _OVERRUN)
+        if longer:
+            return median(longer)
+        share, seconds = _OVERRUN
+        latest = self._ordered[-1] * (1 + share) + seconds
+        return latest if elapsed < latest else None
 
 
 class Durations:
@@ -95,6 +102,7 @@ class Durations:
     def __init__(self) -> None:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._errors = deque[float](maxlen=JUDGED)
+        self._errors_by: dict[Basis, deque[float]] = {}
 
     @classmethod
     def of_model(cls, model: Model) -> Durations:
@@ -110,6 +118,11 @@ class Durations:
         """How far off expectations of the newest runs were, each by the runs before it; None if unknown."""
         return error_of(self._errors)
 
+    def errors(self) -> dict[Basis, Error]:
+        """The same by what they rested on, of which enough is known."""
+        found = {basis: error_of(shares) for basis, shares in self._errors_by.items()}
+        return {basis: error for basis, error in found.items() if error is not None}
+
     def hear(self, task: Task) -> None:
         """Count the run of a task, or member, that has succeeded. Others are passed over."""
         status = task.status
@@ -120,7 +133,9 @@ class Durations:
         seconds = status.finished_at - status.started_at
         told = self.expected(task)
         if told is not None and told.runs and seconds:
-            self._errors.append(abs(told.seconds - seconds) / seconds)
+            error = abs(told.seconds - seconds) / seconds
+            self._errors.append(error)
+            self._errors_by.setdefault(told.basis, deque(maxlen=JUDGED)).append(error)
         for _, kind in _kinds_of(task):
             known = self._kinds.get(kind)
             if known is None:
@@ -132,12 +147,17 @@ class Durations:
             known.add(seconds)
 
     def expected(self, task: Task, elapsed: float = 0.0) -> Expected | None:
-        """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells."""
+        """How long a run of the task takes that has taken `elapsed` seconds so far; None: nothing tells.
+
+        Of what has outlived all runs of a kind, that kind tells nothing.
+        """
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
         for basis, kind in _kinds_of(task):
             known = self._kinds.get(kind)
             if known is not None and len(known) >= _FEWEST[basis]:
                 seconds = known.expected(elapsed)
+                if seconds is None:
+                    continue
                 return Expected(seconds if limit is None else min(seconds, limit), basis, len(known))
         return Expected(limit, Basis.DEADLINE, 0) if limit is not None else None
 

@@ -104,7 +104,7 @@ export class Ahead {
     const isKnown = times.length === (coming.has_begun ? 1 : 2);
     return el("section", { class: "coming-part" }, el("h3", {}, "Expected, as of ", ago(found.now), " ago"),
       times.length ? el("p", { class: "expected" }, ...times.map(([what, at]) => el("span", {}, `${what} `, el("strong", {}, hourAndMinute(at)), at > now() ? `, in ${span(at - now())}` : ""))) : "",
-      el("p", { class: "muted" }, isKnown ? restsOn(coming, found.error) : found.text));
+      el("p", { class: "muted" }, isKnown ? restsOn(coming, found.errors?.[coming.by] ?? found.error) : found.text));
   }
 
   /** What `partOf` is made of. */
