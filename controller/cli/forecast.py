@@ -244,8 +244,8 @@ def _print_tasks(found: ComparedView) -> None:
     )
     if unknown := [each.id for each in found.tasks if not each.by]:
         say(
-            f"Nothing tells how long {listed(unknown)} will run: none of the kind has succeeded, and there is no"
-            " run deadline."
+            f"Nothing tells how long {listed(unknown)} will run: none of the kind has succeeded, and there is"
+            " no run deadline."
         )
     further = "" if found.is_whole else "; no further was looked ahead"
     for each in found.tasks:
