@@ -38,7 +38,8 @@ def describe_pool(session: Session, name: str) -> None:
             "Notifies": "; ".join(map(out.rule_text, pool.notify)) if pool is not None else "",
             "Takes": "only attested tasks" if pool is not None and pool.require_attested else "",
             "Defaults": pool.default_resources if pool is not None and pool.default_resources else "",
-            "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "none",
+            "Tasks": ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
+            or ("none" if view.on_hold is not None else ""),  # None: they are not told
             "On hold": view.on_hold or "",
             "Overcommitted": ", ".join(view.overcommitted),
         }

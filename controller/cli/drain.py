@@ -73,6 +73,12 @@ def drain(
     for name in dict.fromkeys(names):
         result = session.client.maintenance.drain(name, begin, begin + seconds, reason=reason)
         say(f"pool/{name} maintenance {_shown(result.window)}")
+        if result.kept_back:
+            kept = counted(result.kept_back, "waiting task")
+            say(
+                f"pool/{name} keeps back {kept} from now until it has ended, without a run deadline or with a"
+                " long one: `tally explain TASK` says which deadline would do"
+            )
         for feature in result.turned_on:
             say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
 

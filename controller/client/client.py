@@ -143,7 +143,7 @@ class Client:
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
-        self.maintenance = Maintenance(calls, self.features)
+        self.maintenance = Maintenance(calls, self.features, self._reading)
         self.bulk = Bulk(self._requests)
         self.downstream = Downstream(self.tasks, self.get, self.bulk)
         self.members = ArrayMembers(self._reading)

@@ -9,6 +9,7 @@ import msgspec
 from controller.client.calls import Calls
 from controller.client.features import Features
 from controller.client.pools import no_pool
+from controller.client.reading import Reading
 from controller.client.requests import requester
 from controller.core.model import codec
 from controller.core.model.features import MAINTENANCE
@@ -22,15 +23,20 @@ from controller.core.model.maintenance import (
 from controller.core.model.scalars import parse_name
 from controller.errors import InvalidField
 from controller.store.base import Committed, Guard, Put, Transaction, new_op
+from controller.views.maintenance import kept_back
 
 WHO = 200  # characters of the name of who has set a window
 
 
 class DrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A window that is set, and the features that it needs and that were off."""
+    """A window that is set, and the features that it needs and that were off.
+
+    `kept_back`: how many tasks the pool's windows keep back from now on, since they could run into one.
+    """
 
     window: MaintenanceWindow
     turned_on: tuple[str, ...] = ()
+    kept_back: int = 0
 
 
 class Maintenance:
@@ -39,9 +45,10 @@ class Maintenance:
     Whatever is written drops the windows that have passed. `client.pools()` shows those that are stored.
     """
 
-    def __init__(self, calls: Calls, features: Features) -> None:
+    def __init__(self, calls: Calls, features: Features, reading: Reading) -> None:
         self._calls = calls
         self._features = features
+        self._reading = reading
 
     def drain(
         self, pool: str, starts_at: float, ends_at: float, *, reason: str = "", by: str = ""
@@ -61,7 +68,9 @@ class Maintenance:
                 raise InvalidField("maintenance", problem)
             return parse_windows([*others, added], "maintenance")
 
-        return DrainResult(window=added, turned_on=tuple(self._change(pool, put)))
+        turned_on = tuple(self._change(pool, put))
+        kept = kept_back(self._reading.model(""), pool, self._calls.clock.now())
+        return DrainResult(window=added, turned_on=turned_on, kept_back=kept)
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
         """Remove the window that starts then; None: all. Returns what was removed.

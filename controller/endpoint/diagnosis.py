@@ -60,7 +60,8 @@ class Known(NamedTuple):
     quarantined: Counter[str]  # the number of records, by kind
     gateways: Sequence[GatewayView]
     notifier: NotifierSummary
-    kept_back: Mapping[str, int]  # tasks that maintenance windows keep back, by pool; no number is 0
+    # of pools whose maintenance windows keep tasks back: how many, and the first of these windows, in words
+    kept_back: Mapping[str, tuple[int, str]]
 
 
 def _notice(
@@ -105,7 +106,7 @@ def diagnose(
     for name in sorted({*pools, *known.holding}):
         told += _of_ledger(known, name, pools.get(name))
     for name, (task_id, seconds) in next_of.items():
-        kept = known.kept_back.get(name, 0)
+        kept = known.kept_back.get(name)
         told += _of_queue(pools[name], task_id, seconds if hears and admits else 0.0, kept)
     told += _of_tasks(known)
     if not hears:
@@ -230,12 +231,15 @@ def _of_ledger(known: Known, name: str, pool: PoolFacts | None) -> Iterator[Noti
         yield _notice("overcommitted", pool=name, resources=", ".join(pool.overcommitted))
 
 
-def _of_queue(pool: PoolFacts, task_id: str, seconds: float, kept: int) -> Iterator[Notice]:
+def _of_queue(
+    pool: PoolFacts, task_id: str, seconds: float, kept: tuple[int, str] | None
+) -> Iterator[Notice]:
     if task_id and seconds > STUCK_SECONDS:
         yield _notice("queue-stuck", pool=pool.name, id=task_id, age=span(seconds))
     elif pool.paused and pool.queued:
         yield _notice("paused", pool=pool.name, waiting=counted(pool.queued, "task"))
     elif kept:
-        yield _notice("maintenance", pool=pool.name, kept=counted(kept, "waiting task"))
+        number, window = kept
+        yield _notice("maintenance", pool=pool.name, kept=counted(number, "waiting task"), window=window)
     elif pool.definition is not None and pool.queued and not task_id and not pool.held:
         yield _notice("never-fits", pool=pool.name, waiting=counted(pool.queued, "task"))

@@ -176,7 +176,7 @@ WORDS = {
     "maintenance": NoticeWords(
         _INFO,
         "A maintenance window of pool {pool} keeps tasks back",
-        "{kept} could run into it, and wait until it has ended; running attempts continue.",
+        "It is {window}. {kept} could run into it, and wait until it has ended; running attempts continue.",
         "`tally drain {pool} --list` shows the windows, and `--remove` ends them.",
     ),
     "overcommitted": NoticeWords(

@@ -19,7 +19,7 @@ from controller.endpoint.replicas import (
 from controller.endpoint.verdicts import AuditSummary, newest_audit
 from controller.views.freshness import Freshness, StalenessLimits
 from controller.views.gateways import GatewayView, gateway_views
-from controller.views.maintenance import kept_back
+from controller.views.maintenance import windows_that_keep
 from controller.views.notices import NotifierSummary, notifier_summary
 from controller.views.overview import Holding, holding_by_pool, next_admission, quarantined_by_kind
 from controller.views.pools import OwnerFacts, PoolFacts, all_pools, owners_of, undefined_pools
@@ -166,7 +166,7 @@ def summarize(
     quarantined = quarantined_by_kind(model)
     gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
     schedules = schedule_summaries(model, wall)
-    kept = {pool.name: number for pool in pools if (number := kept_back(model, pool.name, now))}
+    kept = {pool.name: kept for pool in pools if (kept := windows_that_keep(model, pool.name, now))}
     undefined = undefined_pools(model)
     known = Known(leader.replica, pools, holding, undefined, quarantined, gateways, notifier, kept)
     notices = diagnose(facts, known, stuck, replicas, leads_for, audit)

@@ -19,7 +19,8 @@ from controller.forecaster.wire import Question, Reply, Subject
 from controller.views.forecast import ForecastView
 
 MOST_ASKERS = 16  # that wait at a time
-ANSWER_SECONDS = 100.0  # a process that takes longer to load and to look is ended
+FIRST_SECONDS = 100.0  # a process that takes longer to load and to look is ended
+ANSWER_SECONDS = 45.0  # the same, once it has answered before
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # the folder that has the package `controller`
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Forecaster:
         self._lock = threading.Lock()
         self._askers = threading.Semaphore(MOST_ASKERS)
         self._process: subprocess.Popen[bytes] | None = None
+        self._has_answered = False
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -129,19 +131,22 @@ class Forecaster:
             is_late.set()
             process.kill()
 
-        limit = threading.Timer(ANSWER_SECONDS, give_up)
+        patience = ANSWER_SECONDS if self._has_answered else FIRST_SECONDS
+        limit = threading.Timer(patience, give_up)
         limit.daemon = True
         limit.start()
         try:
             process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.flush()
-            return msgspec.json.decode(process.stdout.readline(), type=Reply)
+            reply = msgspec.json.decode(process.stdout.readline(), type=Reply)
+            self._has_answered = True
+            return reply
         except (OSError, ValueError) as error:  # ValueError: closed, or no JSON, since it was killed
             self._end()
             if self._closed.is_set():
                 raise NoForecast("no look ahead was possible: this replica ends") from error
             if is_late.is_set():
-                why = f"it took longer than {ANSWER_SECONDS:g} s: ask again; the log may say why"
+                why = f"it took longer than {patience:g} s: ask again; the log may say why"
                 raise NoForecast(f"no look ahead was possible: {why}") from error
             raise _Ended("no look ahead was possible: its process has ended; the log may say why") from error
         finally:
@@ -159,7 +164,9 @@ class Forecaster:
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the asker, whose end ends it
             )
-            self._process = process
+            self._process, self._has_answered = process, False
+            # no zombie stays of a process that ends because nobody asks
+            threading.Thread(target=process.wait, name="forecaster-end", daemon=True).start()
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(self._subject) + b"\n")
         except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 
@@ -25,8 +26,10 @@ from controller.gateway.policy import Forbidden, PolicyVerb, Right
 from controller.gateway.veil import ANOTHER, veiled
 from controller.runtime.standby import Standby
 from controller.views.ahead import LookAnswer, compare
-from controller.views.forecast import CourseView, ForecastView
+from controller.views.forecast import CourseView, ErrorView, ForecastView
 from controller.views.supposition import NoSuchTask, Supposition, judge
+
+E = TypeVar("E", ErrorView, ErrorView | None)
 
 
 class ShownForecasts:
@@ -105,8 +108,9 @@ class ShownForecasts:
             sees = partial(_sees, caller, model)
             names = {name for name in view.tasks if sees(name)} | {*own}
             owners = {owner for shares in model.shares.values() for owner in shares}
+            # that there are others, and not how many
             endless = {
-                pool: [name if name in names or sees(name) else ANOTHER for name in tasks]
+                pool: [*dict.fromkeys(name if name in names or sees(name) else ANOTHER for name in tasks)]
                 for pool, tasks in view.endless.items()
             }
             may = partial(caller.rights.allows, Right.READ)
@@ -119,6 +123,9 @@ class ShownForecasts:
             view,
             tasks=tasks,
             endless=endless,
+            error=_uncounted(view.error),
+            errors={basis: _uncounted(error) for basis, error in view.errors.items()},
+            starts=_uncounted(view.starts),
             pools={name: _without_numbers(course) for name, course in view.pools.items()},
         )
 
@@ -131,6 +138,11 @@ def _sees(caller: Caller, model: Model, name: str) -> bool:
 def _task(model: Model, name: str) -> Task | None:
     member = MemberName.parse(name)
     return model.tasks.get(name) or (model.tasks.get(member.array) if member is not None else None)
+
+
+def _uncounted(error: E) -> E:
+    """How far off times were, and not of how many runs, which are of all owners."""
+    return msgspec.structs.replace(error, of=0) if error is not None else error
 
 
 def _without_numbers(course: CourseView) -> CourseView:

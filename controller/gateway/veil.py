@@ -18,6 +18,8 @@ _LISTED = re.compile(r"(\d+ tasks?) \(([^()]+)\)")
 _STATED = re.compile(rf"\b([a-z0-9-]+) \(({'|'.join([*State, UNREADABLE])})\)")
 _ENDED = re.compile(rf"\b([a-z0-9-]+), which is (?:{'|'.join(State)})\b")
 _FOR = re.compile(r"\b([a-z0-9-]+) of owner ([a-z0-9-]+)\b")
+_OWNERS = re.compile(r"(\d+ owners?) \(([^()]+)\)")
+_SHARE = re.compile(r"(?:^|, )([a-z0-9-]+) \d")
 _OWNER = re.compile(r"\bowner ([a-z0-9-]+)\b")
 
 Sees = Callable[[str], bool]
@@ -50,7 +52,10 @@ def veiled(text: str, sees_task: Sees, sees_owner: Sees, owners: Container[str] 
     def owner(match: re.Match[str]) -> str:
         return match[0] if match[1] not in owners or sees_owner(match[1]) else "another owner"
 
-    text = _ENDED.sub(ended, text)
+    def owners_before(match: re.Match[str]) -> str:
+        return match[0] if all(map(sees_owner, _SHARE.findall(match[2]))) else f"{match[1]} (not told)"
+
+    text = _OWNERS.sub(owners_before, _ENDED.sub(ended, text))
     text = _STATED.sub(stated, _LISTED.sub(listed, _HEAD.sub(head, text)))
     return _OWNER.sub(owner, _FOR.sub(stopped_for, text))
 

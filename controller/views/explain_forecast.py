@@ -48,19 +48,18 @@ def explain_error(error: ErrorView | None) -> str:
     """How far off such times have been, as far as that is known."""
     if error is None:
         return "How far off such times are is not known yet."
-    return (
-        f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten), of"
-        f" {counted(error.of, 'run')}."
-    )
+    of = f", of {counted(error.of, 'run')}" if error.of else ""
+    return f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten){of}."
 
 
 def _starts(error: ErrorView | None) -> str:
     """How far off beginnings were that were told before."""
     if error is None:
         return ""
+    of = f", of {counted(error.of, 'task')}" if error.of else ""
     return (
         f"Beginnings that were told before were off by {error.median:.0%} of the wait (median;"
-        f" {error.p90:.0%} in one of ten), of {error.of:,}."
+        f" {error.p90:.0%} in one of ten){of}."
     )
 
 
@@ -130,6 +129,8 @@ def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str) -
     match coming.kept:
         case Kept.HOLD:
             return f"{what} as long as {coming.id} is on hold."
+        case Kept.POOL if not coming.pool:
+            return f"{what}: its records cannot be read."
         case Kept.POOL:
             return f"{what} as long as pool {coming.pool} admits nothing."
         case Kept.SIZE:

@@ -61,7 +61,10 @@ class CourseView(Struct, frozen=True, kw_only=True):
 
 
 class ErrorView(Struct, frozen=True, kw_only=True):
-    """By how much what was expected was wrong, as a share of what came; `of`: so many were judged."""
+    """By how much what was expected was wrong, as a share of what came.
+
+    `of`: how many were judged; 0: that is not told.
+    """
 
     median: float
     p90: float

@@ -22,6 +22,13 @@ def kept_back(model: Model, pool: str, now: float) -> int:
     return len(model.queue(pool)) - model.eligible(pool, now).counting()
 
 
+def windows_that_keep(model: Model, pool: str, now: float) -> tuple[int, str] | None:
+    """How many tasks the pool's windows keep back, and the first window, in words; None: no task."""
+    number, record = kept_back(model, pool, now), model.pools.get(pool)
+    window = keeping_back(record.pool.maintenance, now) if record is not None else None
+    return (number, window_text(window)) if number and window is not None else None
+
+
 class WindowFacts(NamedTuple):
     """Of a pool with windows: whether one goes on, and how many tasks are kept back."""
 

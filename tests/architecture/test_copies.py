@@ -73,7 +73,7 @@ NO_COPY_KEPT = {
         "cli/forecast.py::_File._documents",
         "views/supposition.py::_Submission",
         "core/forecast/ahead.py::Ahead",
-        "core/forecast/ahead.py::_Engine",
+        "core/forecast/pretended_engine.py::PretendedEngine",
         "core/forecast/course.py::PoolCourse",
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",

@@ -438,9 +438,29 @@ def test_watching(ways: Ways, put_status: PutStatus) -> None:
     watch.close()
 
 
-def test_a_gateway_that_does_not_look_ahead_says_so(ways: Ways) -> None:
-    """What is wrong with a supposition is told before it is asked; the rest is a clear error."""
-    for ask in (lambda client: client.forecasts.of("a"), lambda client: client.forecasts.suppose(held=["a"])):
-        assert "this gateway cannot look ahead: upgrade it, or give --etcd" in outcome(ways.gateway, ask)
+def test_forecasts(ways: Ways) -> None:
+    """What is to come, and what would come, by both ways; and what is wrong with what is supposed."""
+    limits = {"deadlines": {"run": "60s"}, "resources": {"cpu": 8}}
+    for name in ("fore-a", "fore-b"):
+        ways.gateway.submit(task(name, owner="vision", **limits))
+
+    def told(client: Client) -> Any:
+        view = client.forecasts.of("fore-a", "fore-b")
+        begins = [view.tasks[name].begins_at or 0.0 for name in ("fore-a", "fore-b")]
+        return [*view.tasks], round(begins[1] - begins[0])
+
+    assert ways.both(told) == (["fore-a", "fore-b"], 60)
+
+    def supposed(client: Client) -> Any:
+        new = task("fore-new", owner="vision", **limits)
+        found = client.forecasts.suppose(tasks=[new], priorities={"fore-b": 9})
+        return [each.id for each in found.tasks], {each.id for each in found.changed}, found.later
+
+    assert ways.both(supposed) == (["fore-new"], {"fore-a", "fore-b"}, 1)
+    assert "nosuch" in ways.both(lambda client: client.forecasts.of("nosuch"))
     assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["A b"]))
+    assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["nosuch"]))
     assert "priorities.a" in ways.both(lambda client: client.forecasts.suppose(priorities={"a": 10**10}))
+    assert "tasks[0].pool" in ways.both(
+        lambda client: client.forecasts.suppose(tasks=[task("x", pool="nosuch")])
+    )

@@ -85,7 +85,7 @@ export class Ahead {
     const problem = this.#whole.problem;
     if (found === null) return problem && problem !== "nobody looks ahead here" ? [`No look ahead: ${problem}`] : [];
     const error = found.error;
-    const quality = error ? ` · durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}, of ${plural(error.of, "run")}` : "";
+    const quality = error ? ` · durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}${error.of ? `, of ${plural(error.of, "run")}` : ""}` : "";
     return ["Looked ahead ", ago(found.now), " ago", quality, problem ? ` · not since: ${problem}` : ""];
   }
 
@@ -119,7 +119,7 @@ function restsOn(coming, error) {
     parts.push(`Before it begins, ${plural(before.reduce((sum, [, number]) => sum + number, 0), "attempt")} will have ended: ${before.map(([basis, number]) => `${count(number)} ${basis === "run deadline" ? BASES[basis] : `as others ${BASES[basis] ?? basis}`}`).join(", ")}.`);
   }
   parts.push(coming.by === "run deadline" ? "It ends by its run deadline at the latest." : `It takes as long as ${plural(coming.runs, "run")} ${BASES[coming.by] ?? coming.by} did.`);
-  if (error) parts.push(`Durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}, of ${plural(error.of, "run")}.`);
+  if (error) parts.push(`Durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}${error.of ? `, of ${plural(error.of, "run")}` : ""}.`);
   return parts.join(" ");
 }
 
