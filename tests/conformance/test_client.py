@@ -440,7 +440,7 @@ def test_watching(ways: Ways, put_status: PutStatus) -> None:
 
 def test_forecasts(ways: Ways) -> None:
     """What is to come, and what would come, by both ways; and what is wrong with what is supposed."""
-    limits = {"deadlines": {"run": "60s"}, "resources": {"cpu": 8}}
+    limits = {"deadlines": {"run": "5m"}, "resources": {"cpu": 8}}
     for name in ("fore-a", "fore-b"):
         ways.gateway.submit(task(name, owner="vision", **limits))
 
@@ -449,7 +449,7 @@ def test_forecasts(ways: Ways) -> None:
         begins = [view.tasks[name].begins_at or 0.0 for name in ("fore-a", "fore-b")]
         return [*view.tasks], round(begins[1] - begins[0])
 
-    assert ways.both(told) == (["fore-a", "fore-b"], 60)
+    assert ways.both(told) == (["fore-a", "fore-b"], 300)
 
     def supposed(client: Client) -> Any:
         new = task("fore-new", owner="vision", **limits)
