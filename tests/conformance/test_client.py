@@ -441,7 +441,7 @@ def test_watching(ways: Ways, put_status: PutStatus) -> None:
 def test_forecasts(ways: Ways) -> None:
     """What is to come, and what would come, by both ways; and what is wrong with what is supposed."""
     limits = {"deadlines": {"run": "5m"}, "resources": {"cpu": 8}}
-    for name in ("fore-a", "fore-b"):
+    for name in ("fore-a", "fore-b", "fore-c"):
         ways.gateway.submit(task(name, owner="vision", **limits))
 
     def told(client: Client) -> Any:
@@ -453,10 +453,10 @@ def test_forecasts(ways: Ways) -> None:
 
     def supposed(client: Client) -> Any:
         new = task("fore-new", owner="vision", **limits)
-        found = client.forecasts.suppose(tasks=[new], priorities={"fore-b": 9})
+        found = client.forecasts.suppose(tasks=[new], priorities={"fore-c": 9})
         return [each.id for each in found.tasks], {each.id for each in found.changed}, found.later
 
-    assert ways.both(supposed) == (["fore-new"], {"fore-a", "fore-b"}, 1)
+    assert ways.both(supposed) == (["fore-new"], {"fore-b", "fore-c"}, 1)
     assert "nosuch" in ways.both(lambda client: client.forecasts.of("nosuch"))
     assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["A b"]))
     assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["nosuch"]))
