@@ -47,6 +47,13 @@ _FIELD = re.compile(
 _PLACE = re.compile(r"(tasks|pools)\[(\d+)\]\.?")
 
 Horizon = Annotated[str, typer.Option(help="Look ahead so far, such as 12h or 30d.")]
+Drained = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="POOL@TIME+SPAN",
+        help="A pool has this maintenance window, too: gpu@22:00+2h. TIME as of `tally drain --at`.",
+    ),
+]
 Output = Annotated[str, typer.Option("-o", "--output", help="json or yaml.")]
 SEVEN_DAYS = "7d"
 _OF_POOLS = ("name", "capacity")
@@ -91,13 +98,7 @@ def what_if(
             help="A pool has so much: default:cpu=16,memory=64Gi.",
         ),
     ] = None,
-    drain: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="POOL@TIME+SPAN",
-            help="A pool has this maintenance window, too: gpu@22:00+2h. TIME as of `tally drain --at`.",
-        ),
-    ] = None,
+    drain: Drained = None,
     cancel: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="A task is cancelled.", autocompletion=complete_tasks),
@@ -319,11 +320,12 @@ def _print_delayed(found: ComparedView) -> None:
     delayed = [each for each in found.changed if each.never or _begins_later(each)][:DELAYED]
     if not delayed:
         return
-    say("")
+    if found.tasks:
+        say("")
     _print_changed(delayed, found.now)
     more = found.later + found.never - len(delayed)
     if more > 0:
-        say(f"and {more:,} more, which are delayed less")
+        say(f"and {more:,} more that begin later, or not any more", err=True)
     say("")
 
 

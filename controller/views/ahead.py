@@ -331,7 +331,7 @@ def _why(model: Model, told: Forecast, coming: ComingView) -> str:
         return (
             f"{begins}: it would wait for {', '.join(coming.after)}{f' and {rest} more' if rest > 0 else ''}."
         )
-    return f"{begins}: {explain(model, name, told.until)}"
+    return f"{begins}: by then, {explain(model, name, told.until)}"
 
 
 def _horizon(raw: object, field: str) -> float:

@@ -216,7 +216,8 @@ def test_a_plan_lists_those_that_it_delays_most(
     stored()
     answer = tally("plan", "-f", "-", stdin=yaml({"name": "default", "paused": True}))
     assert len([row for row in answer.rows() if row[1:2] == ["default"]]) == 10
-    assert "and 3 more, which are delayed less" in answer.out
+    assert answer.out.startswith("TASK")
+    assert "and 3 more that begin later, or not any more" in answer.err
     answer = tally("plan", "-f", "-", stdin=yaml(task("new", resources={"cpu": 8}, priority=-1)))
     assert "THEN-BEGINS" not in answer.out
 
@@ -232,6 +233,9 @@ def test_a_window_may_be_supposed(tally: Tally, client: Client, stored: Callable
     changed = {each["id"]: each["begins_then"] for each in answer.document["changed"]}
     assert changed["t0"] == pytest.approx(now + 7201, abs=30)
     assert changed["t1"] == changed["t0"]
+    answer = tally("what-if", "--drain", f"default@{begin}+9d")
+    assert "t0 does not begin before" in answer.out
+    assert ": by then, t0 is kept back by the maintenance window of pool default" in answer.out
     file = yaml({"name": "default", "paused": True})
     answer = tally("what-if", "--drain", f"default@{begin}+2h", "-f", "-", stdin=file)
     assert (answer.exit_code, answer.out) == (1, "")
