@@ -13,6 +13,7 @@ from controller.cli.change import pause
 from controller.cli.names import PoolNames
 from controller.cli.session import STILL_WAITING, Session, as_usage, parse_timeout
 from controller.client import NotFound, TaskAct
+from controller.client.maintenance import new_window
 from controller.client.pools import no_pool
 from controller.core.model.maintenance import MaintenanceWindow, Windows, not_passed
 from controller.core.model.printable import counted
@@ -83,7 +84,21 @@ def drain(
             say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
 
 
-def parse_start(text: str, now: float) -> float:
+def parse_window(text: str, now: float, field: str) -> tuple[str, MaintenanceWindow]:
+    """The pool and the window of `POOL@TIME+SPAN`, TIME as `parse_start` reads it. Raises InvalidField."""
+    pool, _, times = text.partition("@")
+    begin, _, length = times.rpartition("+")  # the zone of an ISO time may have a + of its own
+    if not (pool and begin and length):
+        raise InvalidField(field, f"{text[:80]!r} is not POOL@TIME+SPAN, such as gpu@22:00+2h")
+    starts_at, seconds = parse_start(begin, now, field), positive_duration(length, field)
+    assert seconds is not None
+    try:
+        return pool, new_window(starts_at, starts_at + seconds, "", "", now)
+    except InvalidField as error:
+        raise InvalidField(field, f"{text[:80]!r}: {error}") from None
+
+
+def parse_start(text: str, now: float, field: str = "--at") -> float:
     """Seconds since the Unix epoch of `now`, of the next such time of the day, or of an ISO time.
 
     What has no zone is in that of this machine. Raises InvalidField.
@@ -98,7 +113,7 @@ def parse_start(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         expected = "expected now, a time such as 22:00, or an ISO time such as 2026-11-27T22:00+01:00"
-        raise InvalidField("--at", f"is {text[:80]!r}, {expected}") from None
+        raise InvalidField(field, f"is {text[:80]!r}, {expected}") from None
 
 
 def _parsed(at: str, length: str) -> tuple[float, float]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from controller.cli import output as out
 from controller.cli.documents import Document, read_documents
+from controller.cli.drain import parse_window
 from controller.cli.names import TaskNames, complete_tasks, named
 from controller.cli.schedules import hinting_at_schedule, is_schedule
 from controller.cli.session import ERROR, NOT_FOUND, Session, as_usage, complain
 from controller.client import NotFound
 from controller.client.pools import no_pool
 from controller.core.model.codec import to_builtins
+from controller.core.model.maintenance import MaintenanceWindow, not_passed
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_duration
 from controller.errors import InvalidField, UserError
 from controller.terminal import say
-from controller.views.ahead import ComparedView, WaitsView
+from controller.views.ahead import ChangedView, ComparedView, WaitsView
 from controller.views.explain_forecast import explain_coming, explain_compared, explain_error, rests_on
 from controller.views.forecast import ComingView
 from controller.views.words import at, listed, span
@@ -29,9 +32,28 @@ from controller.views.words import at, listed, span
 PLAN_COLUMNS = ("TASK", "POOL", "BEGINS", "ENDS", "RESTS-ON")
 CHANGE_COLUMNS = ("TASK", "POOL", "BEGINS", "THEN-BEGINS", "ENDS", "THEN-ENDS")
 WAIT_COLUMNS = ("POOL", "OWNER", "WAITING", "MEAN-WAIT", "THEN-MEAN-WAIT")
+DELAYED = 10  # stored tasks that `tally plan` lists, of those that begin later
+_OPTIONS = {
+    "cancelled": "--cancel",
+    "held": "--hold",
+    "released": "--release",
+    "priorities": "--priority",
+    "pools": "--pool",
+}
+_FIELD = re.compile(
+    rf"(?:supposed\.)?(?P<field>{'|'.join(_OPTIONS)})"
+    r"(?:\[(?P<number>\d+)\]\.?(?P<rest>[^: ]*)|\.(?P<name>[^: ]+))?:\s"
+)
 _PLACE = re.compile(r"(tasks|pools)\[(\d+)\]\.?")
 
 Horizon = Annotated[str, typer.Option(help="Look ahead so far, such as 12h or 30d.")]
+Drained = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="POOL@TIME+SPAN",
+        help="A pool has this maintenance window, too: gpu@22:00+2h. TIME as of `tally drain --at`.",
+    ),
+]
 Output = Annotated[str, typer.Option("-o", "--output", help="json or yaml.")]
 SEVEN_DAYS = "7d"
 _OF_POOLS = ("name", "capacity")
@@ -62,6 +84,7 @@ def plan(
         out.print_document(to_builtins(found), output)
         return
     _print_tasks(found)
+    _print_delayed(found)
     _print_sentences(found)
 
 
@@ -75,6 +98,7 @@ def what_if(
             help="A pool has so much: default:cpu=16,memory=64Gi.",
         ),
     ] = None,
+    drain: Drained = None,
     cancel: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="A task is cancelled.", autocompletion=complete_tasks),
@@ -104,13 +128,13 @@ def what_if(
     `tally what-if --pool default:cpu=16 --cancel train-1 --priority train-2=9`
     """
     out.check_form(output, ("json", "yaml"))
-    if not any((pools, cancel, priority, hold, release, file)):
-        raise typer.BadParameter("give --pool, --cancel, --priority, --hold, --release or -f")
+    if not any((pools, drain, cancel, priority, hold, release, file)):
+        raise typer.BadParameter("give --pool, --drain, --cancel, --priority, --hold, --release or -f")
     given = _File.read(file) if file is not None else _File()
     found = given.suppose(
         session,
         horizon,
-        pools=[*_pools(session, pools or [])],
+        pools=[*_pools(session, pools or [], drain or [])],
         cancelled=[named(name) for name in cancel or []],
         held=[named(name) for name in hold or []],
         released=[named(name) for name in release or []],
@@ -119,14 +143,15 @@ def what_if(
     if output:
         out.print_document(to_builtins(found), output)
         return
-    _print_changes(found)
+    if found.changed:
+        _print_changes(found)
+        say("")
     if found.tasks:
-        say("")
         _print_tasks(found)
-    if found.waits:
         say("")
+    if found.waits:
         out.Table(WAIT_COLUMNS).print(map(_wait_row, found.waits))
-    say("")
+        say("")
     _print_sentences(found)
 
 
@@ -190,19 +215,40 @@ class _File:
         more["pools"] = [*pools, *more.get("pools", ())]
         try:
             return session.client.forecasts.suppose(tasks=tasks, horizon_seconds=seconds, **more)
-        except InvalidField as error:
-            found = _PLACE.match(error.field)
+        except UserError as error:
+            found = _PLACE.match(error.field) if isinstance(error, InvalidField) else None
             known = self._documents[found[1]] if found is not None else []
-            if found is None or int(found[2]) >= len(known):
-                raise
+            if not isinstance(error, InvalidField) or found is None or int(found[2]) >= len(known):
+                _raise_by_option(error, more, len(pools))
             field = error.field[found.end() :]
             problem = InvalidField(field, error.problem)
             complain(f"{known[int(found[2])].place_of(field)}: {problem}")
             raise typer.Exit(ERROR) from None
 
 
-def _pools(session: Session, texts: list[str]) -> Iterator[dict[str, Any]]:
-    """Each pool with its whole capacity, of which some is otherwise."""
+def _raise_by_option(error: UserError, given: Mapping[str, Any], of_file: int) -> NoReturn:
+    """Raise it again, with the option in place of the field that this has given.
+
+    The first `of_file` pools are not of options.
+    """
+    text = str(error)
+    found = _FIELD.match(text)
+    if found is None or (found["field"] == "pools" and int(found["number"] or -1) < of_file):
+        raise error
+    field, number, name = found["field"], found["number"], found["name"] or ""
+    option = _OPTIONS[field]
+    if number is not None:
+        name = given[field][int(number)]
+    if isinstance(name, Mapping):
+        is_window = "capacity" not in name or found["rest"].startswith("maintenance")
+        option, name = "--drain" if is_window else "--pool", name["name"]
+    rest = f"{found['rest']}: " if found["rest"] else ""
+    told = f"{option}{f' {name}' if name else ''}: {rest}{text[found.end() :]}"
+    raise (NotFound if isinstance(error, NotFound) else UserError)(told) from None
+
+
+def _pools(session: Session, texts: list[str], drained: list[str]) -> Iterator[dict[str, Any]]:
+    """Each pool with its whole capacity, of which some is otherwise, and with all of its windows."""
     given: dict[str, dict[str, str]] = {}
     for text in texts:
         name, colon, amounts = text.partition(":")
@@ -210,12 +256,24 @@ def _pools(session: Session, texts: list[str]) -> Iterator[dict[str, Any]]:
         if not colon or not all(resource and amount for resource, _, amount in pairs):
             raise typer.BadParameter(f"--pool: {text!r} is not POOL:RESOURCE=AMOUNT, such as default:cpu=16")
         given.setdefault(name, {}).update({resource: amount for resource, _, amount in pairs})
-    known = {view.name: view.capacity for view in session.client.pools()} if given else {}
-    for name, amounts_of in given.items():
-        if name not in known:
+    now, windows = time.time(), dict[str, dict[float, MaintenanceWindow]]()
+    for text in drained:
+        name, window = as_usage(partial(parse_window, text, now, "--drain"))
+        windows.setdefault(name, {})[window.starts_at] = window
+    names = dict.fromkeys([*given, *windows])
+    known = {view.name: view for view in session.client.pools()} if names else {}
+    for name in names:
+        view = known.get(name)
+        if view is None or (name in windows and view.definition is None):
             raise no_pool(session.client.cluster, name)
-        as_usage(partial(Vector.parse, amounts_of, f"--pool {name}"))
-        yield {"name": name, "capacity": {**known[name].format(), **amounts_of}}
+        pool: dict[str, Any] = {"name": name}
+        if amounts_of := given.get(name):
+            as_usage(partial(Vector.parse, amounts_of, f"--pool {name}"))
+            pool["capacity"] = {**view.capacity.format(), **amounts_of}
+        if name in windows and view.definition is not None:
+            stored = {each.starts_at: each for each in not_passed(view.definition.maintenance, now)}
+            pool["maintenance"] = to_builtins([*{**stored, **windows[name]}.values()])
+        yield pool
 
 
 def _priorities(texts: list[str]) -> dict[str, int]:
@@ -247,10 +305,9 @@ def _print_tasks(found: ComparedView) -> None:
             f"Nothing tells how long {listed(unknown)} will run: none of the kind has succeeded, and there is"
             " no run deadline."
         )
-    further = "" if found.is_whole else "; no further was looked ahead"
     for each in found.tasks:
         if each.begins_at is None and each.why:
-            say(f"{each.id} does not begin before {at(found.until)}{further}: {each.why}")
+            say(each.why)
 
 
 def _end(coming: ComingView, now: float) -> str:
@@ -258,11 +315,36 @@ def _end(coming: ComingView, now: float) -> str:
     return f"{ends}, {coming.ends_as}" if coming.begins_at is None and coming.ends_as else ends
 
 
-def _print_changes(found: ComparedView) -> None:
-    if not found.changed:
-        say("No task that is stored begins or ends otherwise.")
+def _print_delayed(found: ComparedView) -> None:
+    """The stored tasks that begin later, or not any more, the most first."""
+    delayed = [each for each in found.changed if each.never or _begins_later(each)][:DELAYED]
+    if not delayed:
         return
-    now = found.now
+    if found.tasks:
+        say("")
+    _print_changed(delayed, found.now)
+    more = found.later + found.never - len(delayed)
+    if more > 0:
+        say(f"and {more:,} more that begin later, or not any more", err=True)
+    say("")
+
+
+def _begins_later(each: ChangedView) -> bool:
+    if each.begins_now is None or (each.later_seconds or 0) < 0:
+        return False
+    return each.begins_then is None or each.begins_then > each.begins_now
+
+
+def _print_changes(found: ComparedView) -> None:
+    _print_changed(found.changed, found.now)
+    if found.differing > len(found.changed):
+        say(f"and {found.differing - len(found.changed):,} more, which differ less", err=True)
+    for each in found.changed:
+        if each.never and each.why:
+            say(each.why)
+
+
+def _print_changed(changed: Iterable[ChangedView], now: float) -> None:
     out.Table(CHANGE_COLUMNS).print(
         (
             each.id,
@@ -272,13 +354,8 @@ def _print_changes(found: ComparedView) -> None:
             _soon(each.ends_now, now),
             _soon(each.ends_then, now),
         )
-        for each in found.changed
+        for each in changed
     )
-    if found.differing > len(found.changed):
-        say(f"and {found.differing - len(found.changed):,} more, which differ less", err=True)
-    for each in found.changed:
-        if each.never and each.why:
-            say(f"{each.id} does not begin any more: {each.why}")
 
 
 def _wait_row(view: WaitsView) -> tuple[object, ...]:

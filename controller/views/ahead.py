@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from controller.core.forecast.ahead import HORIZON_SECONDS, Ahead, Forecast
+from controller.core.forecast.ahead import HORIZON_SECONDS, Ahead, Forecast, Kept
 from controller.core.forecast.durations import Durations
 from controller.core.forecast.supposed import Supposed
 from controller.core.model.fields import mapping, read_fields
+from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.scalars import in_range, is_number, shown
 from controller.errors import InvalidField
 from controller.views.explain import explain
 from controller.views.forecast import ComingView, ErrorView, ForecastView, forecast_view
 from controller.views.supposition import Supposition, parse_names, parse_supposition
+from controller.views.words import at
 
 LOOK_SECONDS = 10.0  # of computing; a look that is not done by then ends where it is
 MOST_HORIZON_SECONDS = 366 * 86400.0
@@ -304,7 +306,32 @@ def _explain(model: Model, told: Forecast, view: ForecastView, first: Sequence[s
         if not left:
             return
         left -= 1
-        view.tasks[name] = msgspec.structs.replace(coming, why=explain(model, name, told.until))
+        view.tasks[name] = msgspec.structs.replace(coming, why=_why(model, told, coming))
+
+
+def _why(model: Model, told: Forecast, coming: ComingView) -> str:
+    """Why it does not begin, in a sentence of what would be: nobody has done yet what is supposed."""
+    name, pool = coming.id, model.pools.get(coming.pool)
+    if coming.ends_as:
+        task = model.tasks.get(name)
+        reason = task.status.reason if task is not None and task.status is not None else ""
+        if coming.ends_as == State.CANCELLED and reason in ("", State.CANCELLED):
+            return f"{name} would be cancelled."
+        return f"{name} would end as {coming.ends_as}{f' ({reason})' if reason else ''}."
+    if coming.kept == Kept.HOLD:
+        return f"{name} would be on hold."
+    if coming.kept == Kept.POOL and pool is not None and pool.pool.paused:
+        return f"{name} does not begin while pool {coming.pool} is paused."
+    if coming.kept in (Kept.POOL, Kept.SIZE):
+        return explain(model, name, told.until)
+    further = "" if told.is_whole else "; no further was looked ahead"
+    begins = f"{name} does not begin before {at(told.until)}{further}"
+    if coming.kept == Kept.TASKS and coming.after:
+        rest = coming.waits_for - len(coming.after)
+        return (
+            f"{begins}: it would wait for {', '.join(coming.after)}{f' and {rest} more' if rest > 0 else ''}."
+        )
+    return f"{begins}: by then, {explain(model, name, told.until)}"
 
 
 def _horizon(raw: object, field: str) -> float:

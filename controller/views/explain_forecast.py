@@ -74,7 +74,11 @@ def explain_compared(view: ComparedView) -> str:
         never = listed([each.id for each in view.changed if each.never], count=view.never)
         parts.append(f"{never} {'does' if view.never == 1 else 'do'} not begin any more")
     told = "; ".join(part for part in parts if part)
-    told = f"Of those that wait, {told}." if told else "No task that waits begins sooner or later."
+    if told:
+        told = f"Of those that wait, {told}."
+    else:
+        what = "waits begins sooner or later" if view.differing else "is stored begins or ends otherwise"
+        told = f"No task that {what} by more than a minute and 1 % of the time ahead."
     return told if view.is_whole else f"{told} No further than {at(view.until)} was looked ahead."
 
 

@@ -234,6 +234,10 @@ def _changed(
             raise InvalidField(field, f"{name} is cancelled, too: suppose one of both")
         if changes.get(name, {}).keys() & fields.keys():
             raise InvalidField(field, f"{name} is named twice: leave one out")
+        is_asked = any(each.kind is RequestKind.CHANGE for each in facts.requests)
+        if fields.get("on_hold") == facts.on_hold and not is_asked:
+            so = "already" if facts.on_hold else "not"
+            raise InvalidField(field, f"{name} is {so} on hold, so this changes nothing: leave it out")
         changes[name] = {**changes.get(name, {}), **fields}
     for name, fields in changes.items():
         facts = _found(known, name, name)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from controller.cli.forecast import CHANGE_COLUMNS
 from controller.client import Client
 from controller.core.forecast.durations import NAME_LABEL
 from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
-from controller.store.base import Store, StoreDenied, Transaction
+from controller.store.base import KeyValue, Store, StoreDenied, Transaction
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.test_features import release
@@ -36,12 +38,20 @@ def _installation(client: Client, put_raw: PutRaw, put_status: PutStatus) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _unchanged(client: Client, _installation: None) -> Iterator[None]:
-    """Whatever is asked, the store is as it was, to the revision."""
-    before = client.store.load(client.keys.prefix, deadline=client.clock.boottime() + 5)
-    yield
-    after = client.store.load(client.keys.prefix, deadline=client.clock.boottime() + 5)
-    assert after.items == before.items
+def stored(client: Client, _installation: None) -> Iterator[Callable[[], None]]:
+    """Whatever is asked, the store is as it was, to the revision. Called by a test that stores more first."""
+
+    def load() -> tuple[KeyValue, ...]:
+        return client.store.load(client.keys.prefix, deadline=client.clock.boottime() + 5).items
+
+    before = load()
+
+    def again() -> None:
+        nonlocal before
+        before = load()
+
+    yield again
+    assert load() == before
 
 
 def task(name: str, **fields: Any) -> dict[str, Any]:
@@ -56,12 +66,14 @@ def test_a_plan_tells_when_and_what_it_does_to_others(tally: Tally) -> None:
     """Begin, end and what that rests on, by JSON, too; a task of a higher priority delays others."""
     answer = tally("plan", "-f", "-", stdin=yaml(task("new", resources={"cpu": 8}, priority=5)))
     assert answer.exit_code == 0, answer.err
-    header, row, others, error = answer.out.splitlines()
+    header, row, _, delayed, first, *_, others, error = answer.out.splitlines()
     assert header.split() == ["TASK", "POOL", "BEGINS", "ENDS", "RESTS-ON"]
     assert row.startswith("new    default   2")
     assert "(now)" in row
     assert "(in 10m)" in row
     assert row.endswith(f"3 runs of its owner's of the same {NAME_LABEL}")
+    assert delayed.split() == list(CHANGE_COLUMNS)
+    assert first.split() == ["t0", "default", "now", "in", "10m", "in", "10m", "in", "20m"]
     assert others == "Of those that wait, 3 tasks begin later, the most t0: by 10m."
     assert error == "How far off such times are is not known yet."
     answer = tally("plan", "-f", "-", stdin=yaml(task("odd", command=["odd"], labels={})))
@@ -135,7 +147,7 @@ def test_what_could_not_be_submitted_is_refused_by_its_place(
 
 
 def test_what_never_begins_says_why(tally: Tally) -> None:
-    """In the words of `explain`."""
+    """What would be; of too small a pool, in the words of `explain`."""
     answer = tally(
         "plan",
         "-f",
@@ -146,7 +158,7 @@ def test_what_never_begins_says_why(tally: Tally) -> None:
         ),
     )
     assert answer.exit_code == 0, answer.err
-    assert "x waits because its pool spare is paused: to resume it, run `tally resume spare`" in answer.out
+    assert "\nx does not begin while pool spare is paused.\n" in answer.out
     answer = tally("what-if", "--pool", "default:cpu=4")
     assert answer.exit_code == 0, answer.err
     assert "t0 cannot run: it asks for cpu 8 (4 in all) of pool default" in answer.out
@@ -173,26 +185,87 @@ def test_what_if_shows_before_and_after(tally: Tally) -> None:
     }
     answer = tally("what-if", "--hold", "t0")
     assert "2 tasks begin sooner, the most t1: by 10m; 1 task (t0) does not begin any more" in answer.out
-    answer = tally("what-if", "--release", "t0", "-f", "-", stdin=yaml(task("new")))
-    assert answer.out.startswith("No task that is stored begins or ends otherwise.\n\nTASK")
+    answer = tally("what-if", "-f", "-", stdin=yaml(task("new")))
+    assert answer.out.startswith("TASK")
+    said = "No task that is stored begins or ends otherwise by more than a minute and 1 % of the time ahead."
+    assert answer.out.count("No task that") == answer.out.count(said) == 1
+
+
+def test_of_what_does_not_begin_any_more_it_is_said_what_would_be(
+    tally: Tally, client: Client, stored: Callable[[], None]
+) -> None:
+    """Nothing of what the end of the look would make of it, such as its retention."""
+    client.submit_many([task("child", after=["t0"]), task("waits", after=["t1"])])
+    stored()
+    answer = tally("what-if", "--cancel", "t0", "--hold", "t1")
+    lines = answer.out.splitlines()
+    assert "t0 would be cancelled." in lines
+    assert "child would end as Failed (DependencyFailed)." in lines
+    assert "t1 would be on hold." in lines
+    [waits] = [each for each in lines if each.startswith("waits does not begin before ")]
+    assert waits.endswith(": it would wait for t1.")
+    for word in ("retention", "tally retry", "supposed", "since"):
+        assert word not in answer.out
+
+
+def test_a_plan_lists_those_that_it_delays_most(
+    tally: Tally, client: Client, stored: Callable[[], None]
+) -> None:
+    """Ten of them, and how many more there are."""
+    client.submit_many(task(f"u{n:02}", resources={"cpu": 8}) for n in range(10))
+    stored()
+    answer = tally("plan", "-f", "-", stdin=yaml({"name": "default", "paused": True}))
+    assert len([row for row in answer.rows() if row[1:2] == ["default"]]) == 10
+    assert answer.out.startswith("TASK")
+    assert "and 3 more that begin later, or not any more" in answer.err
+    answer = tally("plan", "-f", "-", stdin=yaml(task("new", resources={"cpu": 8}, priority=-1)))
+    assert "THEN-BEGINS" not in answer.out
+
+
+def test_a_window_may_be_supposed(tally: Tally, client: Client, stored: Callable[[], None]) -> None:
+    """Beside those that are stored, and with another capacity of that pool."""
+    now = client.clock.now()
+    client.maintenance.drain("default", now + 5000, now + 6000)
+    stored()
+    begin = datetime.fromtimestamp(now + 1).astimezone().isoformat()
+    answer = tally("what-if", "--drain", f"default@{begin}+2h", "--pool", "default:cpu=16", "-o", "json")
+    assert answer.exit_code == 0, answer.err
+    changed = {each["id"]: each["begins_then"] for each in answer.document["changed"]}
+    assert changed["t0"] == pytest.approx(now + 7201, abs=30)
+    assert changed["t1"] == changed["t0"]
+    answer = tally("what-if", "--drain", f"default@{begin}+9d")
+    assert "t0 does not begin before" in answer.out
+    assert ": by then, t0 is kept back by the maintenance window of pool default" in answer.out
+    file = yaml({"name": "default", "paused": True})
+    answer = tally("what-if", "--drain", f"default@{begin}+2h", "-f", "-", stdin=file)
+    assert (answer.exit_code, answer.out) == (1, "")
+    assert "--drain default: name: default is named twice" in answer.err
+    answer = tally("what-if", "--pool", "default:cpu=9", "-f", "-", stdin=file)
+    assert "--pool default: name: default is named twice" in answer.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ("", 2, "give --pool, --cancel"),
+        ("", 2, "give --pool, --drain, --cancel"),
         ("--pool default", 2, "is not POOL:RESOURCE=AMOUNT"),
         ("--pool default:cpu=x", 2, "--pool default.cpu"),
         ("--pool nope:cpu=1", 5, "there is no pool 'nope'"),
-        ("--cancel nope", 5, "cancelled[0]: there is no task 'nope'"),
-        ("--priority nope=1", 5, "priorities.nope: there is no task 'nope'"),
+        ("--cancel nope", 5, "error: --cancel nope: there is no task 'nope'"),
+        ("--priority nope=1", 5, "error: --priority nope: there is no task 'nope'"),
         ("--priority t1", 2, "is not TASK=PRIORITY"),
-        ("--priority t1=9999999999", 1, "priorities.t1"),
-        ("--cancel old-0", 1, "cancelled[0]: old-0 is already Succeeded"),
-        ("--hold old-0", 1, "held[0]: old-0 is Succeeded: only a task that waits"),
-        ("--hold t0 --release t0", 1, "released[0]: t0 is named twice"),
-        ("--hold t0 --cancel t0", 1, "held[0]: t0 is cancelled, too"),
-        ("--cancel t0 --cancel t0", 1, "cancelled[1]: t0 is named twice"),
+        ("--priority t1=9999999999", 1, "error: --priority t1: "),
+        ("--cancel old-0", 1, "error: --cancel old-0: old-0 is already Succeeded"),
+        ("--hold old-0", 1, "error: --hold old-0: old-0 is Succeeded: only a task that waits"),
+        ("--hold t0 --release t0", 1, "error: --release t0: t0 is named twice"),
+        ("--hold t0 --cancel t0", 1, "error: --hold t0: t0 is cancelled, too"),
+        ("--cancel t0 --cancel t0", 1, "error: --cancel t0: t0 is named twice"),
+        ("--release t1", 1, "error: --release t1: t1 is not on hold, so this changes nothing: leave it out"),
+        ("--drain default", 2, "--drain: 'default' is not POOL@TIME+SPAN, such as gpu@22:00+2h"),
+        ("--drain default@25:00+2h", 2, "--drain: is '25:00', expected now, a time such as 22:00"),
+        ("--drain default@22:00+x", 2, "--drain: "),
+        ("--drain default@2020-01-01T00:00Z+2h", 2, "ends_at: has passed"),
+        ("--drain nope@22:00+2h", 5, "there is no pool 'nope'"),
         ("--cancel t0 --horizon x", 2, "--horizon"),
     ],
 )

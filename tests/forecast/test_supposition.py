@@ -256,4 +256,4 @@ def test_what_is_beyond_a_look_is_not_guessed(stage: Stage) -> None:
     none = look_as_supposed(stage.model(), paused, now, lambda: True, durations=known)
     found = compare(whole, none)
     assert (found.never, found.later) == (6, 0)
-    assert found.changed[0].why.startswith(f"{found.changed[0].id} waits because its pool default is paused")
+    assert found.changed[0].why == f"{found.changed[0].id} does not begin while pool default is paused."
