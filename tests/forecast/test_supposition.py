@@ -154,7 +154,7 @@ def test_what_could_not_be_done_is_refused(
 
 
 def test_a_hold_or_release_that_changes_nothing_is_refused(stage: Stage) -> None:
-    """As `tally hold` and `tally release` say that it is so; a change that is pending may be supposed away."""
+    """As `tally hold` and `tally release` would do nothing; a pending change may be supposed away."""
     stage.pool(capacity={"cpu": 2}, paused=True)
     stage.submit("a")
     stage.submit("b")
