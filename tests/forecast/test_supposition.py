@@ -161,10 +161,11 @@ def test_a_hold_or_release_that_changes_nothing_is_refused(stage: Stage) -> None
     stage.change("b", on_hold=True)
     stage.submit("c")
     Reality(stage, dict.fromkeys("abc", 10.0)).settle()
-    for fields, field, says in (
+    refusals: list[tuple[dict[str, Any], str, str]] = [
         ({"released": ["a"]}, "released[0]", "a is not on hold"),
         ({"held": ["b"]}, "held[0]", "b is already on hold"),
-    ):
+    ]
+    for fields, field, says in refusals:
         with pytest.raises(InvalidField, match=f"{says}, so this changes nothing") as refused:
             judged(stage, **fields)
         assert refused.value.field == field
