@@ -153,6 +153,26 @@ def test_what_could_not_be_done_is_refused(
     assert refused.value.field == field
 
 
+def test_a_hold_or_release_that_changes_nothing_is_refused(stage: Stage) -> None:
+    """As `tally hold` and `tally release` would do nothing; a pending change may be supposed away."""
+    stage.pool(capacity={"cpu": 2}, paused=True)
+    stage.submit("a")
+    stage.submit("b")
+    stage.change("b", on_hold=True)
+    stage.submit("c")
+    Reality(stage, dict.fromkeys("abc", 10.0)).settle()
+    refusals: list[tuple[dict[str, Any], str, str]] = [
+        ({"released": ["a"]}, "released[0]", "a is not on hold"),
+        ({"held": ["b"]}, "held[0]", "b is already on hold"),
+    ]
+    for fields, field, says in refusals:
+        with pytest.raises(InvalidField, match=f"{says}, so this changes nothing") as refused:
+            judged(stage, **fields)
+        assert refused.value.field == field
+    stage.change("c", on_hold=True)
+    assert judged(stage, released=["c"]).requests
+
+
 def test_features_that_are_off_are_refused_unless_a_pool_turns_them_on() -> None:
     stage = Stage()
     stage.pool(capacity={"cpu": 2})
