@@ -31,6 +31,7 @@ from tests.client.test_features import release
 from tests.gateway.conftest import Served
 from tests.gateway.conftest import _features as _features
 from tests.gateway.conftest import served as served
+from tests.support.waiting import wait_until
 
 
 class Ways:
@@ -392,7 +393,10 @@ def test_pools(ways: Ways) -> None:
         assert view.definition is not None
         assert len(view.definition.maintenance) == 2, "a definition that does not say them keeps them"
         assert view.definition.maintenance[0].by
-        assert [view] == [view for view in ways.gateway.pools() if view.name == name]
+        wait_until(  # a gateway's model may be behind what others write
+            lambda: [each for each in ways.gateway.pools() if each.name == name] == [view],
+            "the gateway shows the same",
+        )
     for starts_at in (1.0, begin, None, None):
         ways.alike(
             lambda client, name: [each.starts_at for each in client.maintenance.undrain(name, starts_at)],
