@@ -80,6 +80,8 @@ def drain(
                 f"pool/{name} keeps back {kept} from now until it has ended, without a run deadline or with a"
                 " long one: `tally explain TASK` says which deadline would do"
             )
+        elif result.kept_back is None:
+            say(f"pool/{name}: how many waiting tasks it keeps back could not be counted")
         for feature in result.turned_on:
             say(f"feature/{feature} turned on: replicas of a release without it no longer lead")
 

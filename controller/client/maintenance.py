@@ -22,7 +22,7 @@ from controller.core.model.maintenance import (
 )
 from controller.core.model.scalars import parse_name
 from controller.errors import InvalidField
-from controller.store.base import Committed, Guard, Put, Transaction, new_op
+from controller.store.base import Committed, Guard, Put, StoreError, Transaction, new_op
 from controller.views.maintenance import kept_back
 
 WHO = 200  # characters of the name of who has set a window
@@ -31,12 +31,13 @@ WHO = 200  # characters of the name of who has set a window
 class DrainResult(msgspec.Struct, frozen=True, kw_only=True):
     """A window that is set, and the features that it needs and that were off.
 
-    `kept_back`: how many tasks the pool's windows keep back from now on, since they could run into one.
+    `kept_back`: how many tasks the pool's windows keep back from now on, since they could run into one; None:
+    they could not be counted, and the window is set.
     """
 
     window: MaintenanceWindow
     turned_on: tuple[str, ...] = ()
-    kept_back: int = 0
+    kept_back: int | None = None
 
 
 class Maintenance:
@@ -69,7 +70,10 @@ class Maintenance:
             return parse_windows([*others, added], "maintenance")
 
         turned_on = tuple(self._change(pool, put))
-        kept = kept_back(self._reading.model(""), pool, self._calls.clock.now())
+        try:
+            kept = kept_back(self._reading.model(""), pool, self._calls.clock.now())
+        except StoreError:  # told as not known: an error would say that no window was set
+            kept = None
         return DrainResult(window=added, turned_on=turned_on, kept_back=kept)
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:

@@ -33,6 +33,12 @@ class TaskForecast(ForecastView, frozen=True, kw_only=True):
 
     text: str
 
+    @classmethod
+    def of(cls, view: ForecastView, task_id: str) -> TaskForecast:
+        """From a look at this task."""
+        fields = {field: getattr(view, field) for field in view.__struct_fields__}
+        return cls(**fields, text=explain_coming(view, task_id))
+
 
 async def forecast(api: ReadApi, ask: Ask) -> Response:
     """What is to come of pools, and of some tasks."""
@@ -61,9 +67,7 @@ def _task_forecast(api: ReadApi, ask: Ask, name: str) -> Response:
         raise no_task(name, why)
     if elsewhere := _elsewhere(api, ask, f"/v1/tasks/{quote(name)}/forecast"):
         return elsewhere
-    found = _look(api, ask, (name,))
-    fields = {field: getattr(found, field) for field in found.__struct_fields__}
-    return _json(TaskForecast(**fields, text=explain_coming(found, name)))
+    return _json(TaskForecast.of(_look(api, ask, (name,)), name))
 
 
 def _look(api: ReadApi, ask: Ask, names: tuple[str, ...]) -> ForecastView:

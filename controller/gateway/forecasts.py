@@ -13,7 +13,6 @@ from controller.gateway.api import GatewayApi, answer
 from controller.gateway.openings import Opening
 from controller.gateway.operation import CallerRequest, Operation
 from controller.views.ahead import LookAnswer, parse_question
-from controller.views.explain_forecast import explain_coming
 from controller.views.forecast import ForecastView
 
 
@@ -24,13 +23,9 @@ async def _forecast(api: GatewayApi, ask: CallerRequest) -> Response:
 
 async def _of_task(api: GatewayApi, ask: CallerRequest) -> Response:
     name = ask.path["id"]
-
-    def told() -> TaskForecast:
-        found = api.service.forecasts.of(ask.caller, [name])
-        fields = {field: getattr(found, field) for field in found.__struct_fields__}
-        return TaskForecast(**fields, text=explain_coming(found, name))
-
-    return await _looked(api, ask, told)
+    return await _looked(
+        api, ask, lambda: TaskForecast.of(api.service.forecasts.of(ask.caller, [name]), name)
+    )
 
 
 async def _suppose(api: GatewayApi, ask: CallerRequest) -> Response:

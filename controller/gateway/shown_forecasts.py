@@ -16,9 +16,7 @@ import msgspec
 from controller.client.errors import NotFound
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.forecast.supposed import Supposed
-from controller.core.model.arrays import MemberName
 from controller.core.model.model import Model
-from controller.core.model.records import Task
 from controller.endpoint.problems import Problem
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
@@ -131,13 +129,8 @@ class ShownForecasts:
 
 
 def _sees(caller: Caller, model: Model, name: str) -> bool:
-    task = _task(model, name)
+    task = model.tasks.get(name) or model.arrays.task_of(name)
     return task is not None and caller.sees(task)
-
-
-def _task(model: Model, name: str) -> Task | None:
-    member = MemberName.parse(name)
-    return model.tasks.get(name) or (model.tasks.get(member.array) if member is not None else None)
 
 
 def _uncounted(error: E) -> E:

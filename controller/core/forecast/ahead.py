@@ -118,7 +118,7 @@ class Ahead:
         self._members: list[str] = []  # wanted ones that have not begun before the forecast
         self._began_at = self._now = now
         self._epoch = epoch
-        self._engine = PretendedEngine(durations, epoch)
+        self._engine = PretendedEngine(durations)
         model.timers.keeps_finished = True
         model.sight(now)
         for task in model.tasks.values():

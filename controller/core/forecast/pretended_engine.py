@@ -15,9 +15,8 @@ _NEVER = float("inf")
 class PretendedEngine:
     """See the module's docstring. `endless`: what it runs of which nothing tells how long, and the pools."""
 
-    def __init__(self, durations: Durations, epoch: int) -> None:
+    def __init__(self, durations: Durations) -> None:
         self._durations = durations
-        self._epoch = epoch
         self._ends: list[tuple[float, AttemptId, bool]] = []  # a heap; with whether it ends well
         self._runs: dict[AttemptId, tuple[Basis | None, str]] = {}  # with its pool
         self._ended: dict[str, Mapping[Basis, int]] = {}

@@ -31,9 +31,6 @@ class Supposed(Struct, frozen=True, kw_only=True):
     requests: tuple[tuple[str, Request], ...] = ()
     by: str = ""
 
-    def __bool__(self) -> bool:
-        return bool(self.pools or self.tasks or self.requests)
-
     def changes(self, revision: int, now: float) -> Iterable[Change]:
         """The records of all that, each at the revision after the one before."""
         at = revision
