@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from controller import __version__, bulkhead
-from controller.telemetry.family import Family, MetricType, table
+from controller.telemetry.family import SHARES, Family, MetricType, table
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 UNKNOWN = "unknown"
@@ -68,7 +68,7 @@ START_ERRORS = Family(
     "By how much the beginning of a task differed from what a forecast first told of it, as a share of its"
     " wait.",
     (),
-    (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
+    SHARES,
 )
 MEASURED = (
     Family("tally_gateway_build", MetricType.INFO, "The version of Tally.", ("version", "cluster")),

@@ -8,14 +8,13 @@ now. All replicas have the same model: select `replica_role="leader"` to sum wit
 
 from __future__ import annotations
 
-from controller.telemetry.family import Family, MetricType
+from controller.telemetry.family import WAITS, Family, MetricType
 from controller.telemetry.forecast_families import FORECASTS
 
 ROLE = "replica_role"
 
 _OWNER = ("pool", "owner")
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -155,21 +154,21 @@ FAMILIES: tuple[Family, ...] = (
         MetricType.HISTOGRAM,
         "Time from the submission, or the end of a back-off, to the admission.",
         ("pool",),
-        _WAITS,
+        WAITS,
     ),
     Family(
         "tally_start_seconds",
         MetricType.HISTOGRAM,
         "Time from the admission until the attempt was observed running.",
         ("pool",),
-        _WAITS,
+        WAITS,
     ),
     Family(
         "tally_run_seconds",
         MetricType.HISTOGRAM,
         "Time from running to the observed end, by the state that followed.",
         ("pool", "state"),
-        _WAITS,
+        WAITS,
     ),
     # -- pools
     Family(

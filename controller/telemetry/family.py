@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+"""Buckets of times that tasks wait, in seconds."""
+SHARES = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+"""Buckets of shares of a whole."""
+
 
 class MetricType(StrEnum):
     """Prometheus' types."""

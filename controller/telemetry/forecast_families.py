@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from controller.telemetry.family import Family, MetricType
+from controller.telemetry.family import SHARES, WAITS, Family, MetricType
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_ERRORS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
-_SHARES = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 FORECASTS: tuple[Family, ...] = (
     Family(
@@ -21,7 +19,7 @@ FORECASTS: tuple[Family, ...] = (
         MetricType.HISTOGRAM,
         "By how much the beginning of a task differed from what a forecast first told of it.",
         (),
-        _ERRORS,
+        WAITS,
     ),
     Family(
         "tally_forecast_start_error_ratio",
@@ -29,6 +27,6 @@ FORECASTS: tuple[Family, ...] = (
         "The same, as a share of the task's wait since it was told, or of the wait that was told, if that is"
         " longer: 1 at most.",
         (),
-        _SHARES,
+        SHARES,
     ),
 )

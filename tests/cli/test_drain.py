@@ -121,6 +121,18 @@ def test_a_window_is_set_shown_and_removed(tally: Tally, client: Client) -> None
 
 
 @pytest.mark.usefixtures("_led")
+def test_a_window_says_what_it_keeps_back(tally: Tally, client: Client) -> None:
+    client.submit_many(
+        [
+            {"id": "for-ever", "command": ["true"]},
+            {"id": "fits", "command": ["true"], "deadlines": {"run": "1m"}, "grace_seconds": 0},
+        ]
+    )
+    told = tally("drain", "default", "--at", "2999-01-01T22:00+01:00", "--for", "1h")
+    assert "pool/default keeps back 1 waiting task from now until it has ended" in told.out
+
+
+@pytest.mark.usefixtures("_led")
 def test_windows_that_have_passed_go_with_the_next_write(tally: Tally, client: Client) -> None:
     late = {"starts_at": "2999-01-01T00:00Z", "ends_at": 32_503_680_000}
     windows: list[dict[str, Any]] = [{"starts_at": 5, "ends_at": 6}, late]

@@ -412,6 +412,9 @@ def test_what_a_maintenance_window_keeps_back_is_not_stuck(http: httpx.Client, v
     codes(http)
     view.time += STUCK_SECONDS + 1
     assert codes(http) == {"maintenance": "info"}
+    [notice] = summary(http)["notices"]
+    assert notice["detail"].startswith("It is 1970-01-01T")
+    assert "(new nodes). 1 waiting task could run into it" in notice["detail"]
     [shown] = summary(http)["pools"]
     assert shown["maintenance"] == [{**window, "by": ""}]
     [listed] = http.get("/v1/pools").json()["items"]

@@ -20,7 +20,11 @@ def task(
     found.spec = parse_spec({"id": name, "command": ["true"], "resources": {"cpu": 1}, **fields})
     if seconds is not None:
         found.status = Status(
-            state=state, pool=found.spec.pool, started_at=100.0, finished_at=100.0 + seconds
+            state=state,
+            pool=found.spec.pool,
+            owner=found.spec.owner,
+            started_at=100.0,
+            finished_at=100.0 + seconds,
         )
     return found
 
@@ -73,6 +77,21 @@ def test_the_run_deadline_is_a_bound() -> None:
     assert heard().expected(task(**limited)) == Expected(15, Basis.DEADLINE, 0)
     assert heard(task(seconds=100)).expected(task(**limited)) == Expected(15, Basis.COMMAND, 1)
     assert heard(task(seconds=10)).expected(task(**limited)) == Expected(10, Basis.COMMAND, 1)
+
+
+def test_what_others_run_tells_nothing() -> None:
+    """Whoever may ask could try what they run, and learn for how long."""
+    known = heard(*(task(seconds=7, owner="them", **named("x")) for _ in range(20)))
+    assert known.expected(task(owner="them")) == Expected(7, Basis.COMMAND, 20)
+    for other in (task(owner="us"), task(owner="us", **named("x")), task(owner="us", command=["y"])):
+        assert known.expected(other) is None
+
+
+def test_errors_are_told_by_what_was_expected_rested_on() -> None:
+    known = heard(
+        *(task(seconds=10) for _ in range(12)), *(task(seconds=40, command=[str(n)]) for n in range(6))
+    )
+    assert known.errors() == {Basis.COMMAND: Error(0, 0, 11), Basis.POOL: Error(0.75, 0.75, 6)}
 
 
 def test_memory_is_bounded() -> None:

@@ -61,6 +61,25 @@ def test_what_is_to_come_is_told_of_ones_own_tasks(as_: As) -> None:
     }
 
 
+def test_others_cannot_be_guessed(as_: As, client: Client, put_status: PutStatus) -> None:
+    """Neither what they run, nor how much of it: also not by numbers beside."""
+    more = [task(f"more-{number}", "speech", command=["secret"]) for number in range(9)]
+    assert all(result.accepted for result in client.submit_many(more))
+    for each in more:
+        put_status(str(each["id"]), State.SUCCEEDED, started_at=100.0, finished_at=107.0, owner="speech")
+    _, revision = client.store.get(client.keys.prefix, deadline=client.clock.boottime() + 5)
+    told = {}
+    for name in ("alice", "bob"):
+        new = task("new", {"alice": "vision", "bob": "speech"}[name], command=["secret"])
+        body = {"supposed": {"tasks": [new]}}
+        path = f"/v1/forecast?min_revision={revision}&wait=20"
+        [coming] = as_(name).post(path, json=body).json()["then"]["tasks"]
+        told[name] = coming["by"], coming["runs"]
+    assert told == {"alice": ("", 0), "bob": ("command", 9)}
+    for name, of in (("alice", 0), ("watcher", 8)):
+        assert as_(name).get("/v1/forecast").json()["error"]["of"] == of
+
+
 def test_what_is_supposed_must_be_ones_own(as_: As, client: Client) -> None:
     """As a submission, and a change, would have to be; and nothing is written."""
     alice, ops = as_("alice"), as_("ops")

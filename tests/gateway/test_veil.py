@@ -31,6 +31,9 @@ OWN = {"mine", "also"}
         ("resources go to hid of owner nlp, by", "resources go to a task of another owner, by"),
         ("its resources go to also of owner vision, by", "its resources go to also of owner vision, by"),
         ("owner nlp comes first, and owner vision then", "another owner comes first, and owner vision then"),
+        ("comes after 1 owner (nlp 0.0270) by guarantees", "comes after 1 owner (not told) by guarantees"),
+        ("comes after 2 owners (vision 0.02, nlp 0.03) by", "comes after 2 owners (not told) by"),
+        ("comes after 1 owner (vision 0.02) by", "comes after 1 owner (vision 0.02) by"),
         ("its owner is at its limit (cpu 2)", "its owner is at its limit (cpu 2)"),
     ],
 )  # fmt: skip
