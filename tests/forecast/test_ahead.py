@@ -262,12 +262,13 @@ def test_a_gang_of_which_only_its_run_deadline_tells_ends_well(near: tuple[float
     limits = {"deadlines": {"run_seconds": 60}}
     stage.submit("gang", array={"gang": True, "size": 3}, resources={"cpu": 1}, **limits)
     stage.submit("then", after=("gang",), resources={"cpu": 1}, **limits)
+    stage.submit("near", resources={"cpu": 1}, deadlines={"run_seconds": 60.9})  # heard together with it
     now = stage.clock.now()
     told = Ahead(stage.model(), Durations(), now, 1, near).run().tasks
     assert told["gang"].ends_as == "Succeeded"
     assert told["gang"].ends_at == pytest.approx(now + 60, abs=2)
     assert told["then"].begins_at == told["gang"].ends_at
-    reality = Reality(stage, {"gang": 50.0, "then": 1.0})
+    reality = Reality(stage, {"gang": 50.0, "then": 1.0, "near": 50.0})
     assert reality.began.keys() >= {"gang-i0", "gang-i2"}
     told = Ahead(stage.model(), Durations(), stage.clock.now() + 20, 2, near).run().tasks
     assert told["gang"].ends_as == "Succeeded"

@@ -35,7 +35,6 @@ _LIMITS = Limits(10_000, 10**9)  # no store limits a plan; between two, it is as
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
-_TICK = 0.001
 _NOT: tuple[float | None, Mapping[Basis, int]] = None, {}
 _MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
 NAMED = 3  # of the tasks that a task waits for, those that are named
@@ -221,17 +220,13 @@ class Ahead:
         self._hear(Listed(self._epoch, running, self._now))
 
     def _latest(self, task: Task) -> float:
-        """When a member of a gang has ended, so that its gang's run deadline has not passed by then.
-
-        The gang ends only once all members have; ends that are near to each other are heard together.
-        """
+        """When a member has ended at the latest: of a gang, which alone has a run deadline, by that."""
         gang = self._model.tasks.get(task.member_of) if task.member_of else None
         limit = gang.spec.deadlines.run_seconds if gang is not None and gang.spec is not None else None
         if gang is None or limit is None or task.status is None or not task.status.of_gang:
             return _NEVER
         started_at = gang.status.started_at if gang.status is not None else None
-        at = (started_at if started_at is not None else self._now) + limit
-        return at - max(_TICK, self._near[0], self._near[1] * (at - self._began_at))
+        return (started_at if started_at is not None else self._now) + limit
 
     def _hear(self, event: EngineEvent) -> None:
         self._planner.intake.hear(event, self._now)
