@@ -13,6 +13,8 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 from controller.core.model import codec
@@ -119,6 +121,8 @@ def _back_test(sizes: Sizes) -> list[Figure]:
     run = _recorded(sizes)
     for model, now in _moments(run):
         waiting = [name for name, task in model.tasks.items() if task.state in WAITING]
+        later = sum(at > now for at in run.admitted.values())
+        assert 0.9 * later <= len(waiting) <= 1.1 * later + 20, "the model is not that of the moment"
         view = look(model, now, lambda: True)
         all_told += len(waiting)
         for name in waiting:
@@ -183,18 +187,23 @@ def _moments(run: _Run) -> Iterator[tuple[Model, float]]:
     first, last = min(run.admitted.values()), max(run.admitted.values())
     for step in range(MOMENTS):
         now = first + (last - first) * (step + 0.5) / MOMENTS
-        model, is_over = Model(), False
-        for event in run.events:
-            change = to_change(KEYS, event.key, event.item, event.mod)
-            if change.kind == "states" and change.value is not None:
-                status, _ = codec.decode_status(change.value)
-                times = status.admitted_at, status.started_at, status.finished_at
-                is_over = max(at or 0.0 for at in times) > now
-            if is_over:
+        model, revision = Model(), 0
+        for mod, events in groupby(run.events, key=lambda event: event.mod):  # each revision as a whole
+            changes = [to_change(KEYS, event.key, event.item, event.mod) for event in events]
+            if any(map(partial(_is_later, now), changes)):
                 break
-            model.apply(change)
-            model.advance_revision(change.mod)
+            for change in changes:
+                model.apply(change)
+            revision = mod
+        model.advance_revision(revision)
         yield model, now
+
+
+def _is_later(now: float, change: Change) -> bool:
+    if change.kind != "states" or change.value is None:
+        return False
+    status, _ = codec.decode_status(change.value)
+    return max(at or 0.0 for at in (status.admitted_at, status.started_at, status.finished_at)) > now
 
 
 # -- beside a leader

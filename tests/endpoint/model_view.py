@@ -119,7 +119,7 @@ class ModelView:
             own = Model()
             for change in self.written:
                 own.apply(change)
-                own.advance_revision(change.mod)
+            own.advance_revision(self.model.revision)
         found = look(own, self.time, lambda: True)
         tasks = {name: found.tasks[name] for name in names if name in found.tasks}
         return msgspec.structs.replace(found, tasks=tasks)
