@@ -37,7 +37,10 @@ SHARING_MUTANTS = (
         "the pool's account is not charged",
         (_ADD, "self.account(pool).changed(self.held(pool), self.moment.at)", "self.account(pool)"),
     ),
-    _bug("use is charged again from the beginning", ("core.model.shares:Share.changed", "at=at,\n", "\n")),
+    _bug(
+        "use is charged again from the beginning",
+        ("core.model.shares:Share.changed", "recent, at, self.mod", "recent, self.at, self.mod"),
+    ),
     _bug(
         "a new leader charges by its own clock",
         (

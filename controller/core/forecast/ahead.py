@@ -31,7 +31,7 @@ from controller.core.planning.plan import Effect, KeepLog, Plan, Prove, Start, S
 from controller.core.planning.planner import Planner
 
 HORIZON_SECONDS = 7 * 86400.0
-_LIMITS = Limits(10_000, 10**9)  # no store limits a plan; between two, it is asked whether there is time
+_LIMITS = Limits(10_000, 10**9, writes=False)  # between two plans, it is asked whether there is time
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
 NEAR = 1.0, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")

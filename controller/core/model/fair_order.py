@@ -26,11 +26,9 @@ owners whose share or queue has changed are placed again. A pass costs what it a
 from __future__ import annotations
 
 import heapq
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-from sortedcontainers import SortedList
 
 from controller.core.model.places import Groups, Place
 from controller.core.model.queue import Queue
@@ -61,18 +59,13 @@ class Turn(NamedTuple):
     priority: int  # of its first task
 
 
-def turn_of(pool: Pool, queue: Queue, owner: str, share: Share, reclaimed: Vector, at: int) -> Turn:
-    """An owner's place in the order at that time (ms). It must have a task in the queue.
-
-    `reclaimed`: see `claims.reclaimed`.
-    """
-    return _turn(pool, owner, share, reclaimed, at, *queue.first_of(owner, pool.capacity))
-
-
 def _turn(
     pool: Pool, owner: str, share: Share, reclaimed: Vector, at: int, place: Place, request: Vector
 ) -> Turn:
-    """The owner's place with this task as its first."""
+    """The owner's place in the order at that time (ms), with this task as its first.
+
+    `reclaimed`: see `claims.reclaimed`.
+    """
     sharing = pool.sharing
     assert sharing is not None
     across = sharing.priority is SharingPriority.ACROSS_OWNERS
@@ -93,33 +86,37 @@ def _turn(
     )
 
 
-def _coming(average: Vector, held: Vector, request: Vector, ahead: int) -> Vector:
+def _coming(average: Vector, held: Vector, request: Vector, ahead: int) -> dict[str, int]:
     """What the owner will have averaged a while from now, with half of the request from now on.
 
     `ahead` is the part, in 1/1024, that what is held from now on has in that average.
     """
-    names = {**average, **held, **request}
-    return Vector(
-        {
-            name: average.get(name)
-            + ((2 * held.get(name) + request.get(name)) * FRACTION // 2 - average.get(name)) * ahead // 1024
-            for name in names
-        }
-    )
+    twice, coming = {name: 2 * amount for name, amount in held.items()}, dict(average.items())
+    for name, amount in request.items():
+        twice[name] = twice.get(name, 0) + amount
+    for name in coming:
+        twice.setdefault(name, 0)
+    for name, amount in twice.items():
+        past = coming.get(name, 0)
+        coming[name] = past + (amount * FRACTION // 2 - past) * ahead // 1024
+    return coming
 
 
-def dominant(amounts: Vector, capacity: Vector) -> float:
+def dominant(amounts: Mapping[str, int], capacity: Vector) -> float:
     """The largest part of the capacity that these amounts are, over the resources."""
-    parts = (
-        amount / capacity.get(name) if capacity.get(name) else float("inf")
-        for name, amount in amounts.items()
-        if amount > 0
-    )
-    return max(parts, default=0.0)
+    largest = 0.0  # no generator: each admission asks this a few times
+    for name, amount in amounts.items():
+        if amount > 0:
+            size = capacity.get(name)
+            part = amount / size if size else float("inf")
+            largest = max(largest, part)
+    return largest
 
 
 def is_guaranteed(guarantee: Vector, held: Vector, request: Vector) -> bool:
     """Whether the request fits into what is left of the guarantee, of the resources that it names."""
+    if not guarantee:
+        return False
     named = [name for name in guarantee if name in request]
     return bool(named) and all(held.get(name) + request[name] <= guarantee[name] for name in named)
 
@@ -148,7 +145,8 @@ class FairOrder:
 
     def __init__(self) -> None:
         self._turns: dict[str, Turn] = {}
-        self._order: SortedList[Turn] = SortedList()
+        self._firsts: dict[str, Claimed] = {}  # the tasks with which these turns were made
+        self._order: list[Turn] = []  # in order; owners are few enough that a list is the quickest
         self._made_for: tuple[object, ...] = ()
         self._reclaimed: Mapping[str, Vector] = {}
 
@@ -181,6 +179,7 @@ class FairOrder:
         at = self._at(pool, now_ms)
         cursors: dict[str, _Cursor] = {}
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
+        firsts: dict[str, Claimed] = {}  # and the tasks with which they were made
         may_fit = queue.any_fits(free)
         try:
             while self._order and may_fit:
@@ -202,14 +201,17 @@ class FairOrder:
                 if coming is None:
                     may_fit = queue.any_fits(free)
                     continue
-                mine = self._turn(pool, owner, step.share, at, *coming)
+                if coming == (firsts.get(owner) or self._firsts[owner]):
+                    mine = turn
+                else:
+                    mine = self._turn(pool, owner, step.share, at, coming)
                 is_later = bool(self._order) and mine > self._order[0]
                 if is_later or reserving is not None:
                     if not is_later:  # else it came for a task that is blocked, and this one is not the next
                         free = free.without(cursor.take_reserving())
                         may_fit = queue.any_fits(free)
-                    during[owner] = mine
-                    self._order.add(mine)
+                    during[owner], firsts[owner] = mine, coming
+                    insort(self._order, mine)
                     continue
                 assert found is not None
                 cursor.take(found[0])
@@ -217,8 +219,11 @@ class FairOrder:
                 may_fit = queue.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield found[0].task_id
-                during[owner] = self._turn(pool, owner, share(owner), at, *(cursor.first() or found))
-                self._order.add(during[owner])
+                if not may_fit and pool.preemption is None:
+                    break  # nobody comes after it, nor is anybody told of those that are left
+                firsts[owner] = cursor.first() or found
+                during[owner] = self._turn(pool, owner, share(owner), at, firsts[owner])
+                insort(self._order, during[owner])
             self._tell_left(pool.preemption, cursors, passed_over)
         finally:
             self._restore(during, cursors)
@@ -240,16 +245,17 @@ class FairOrder:
     def _restore(self, during: Mapping[str, Turn], cursors: Iterable[str]) -> None:
         """Put those that the pass has looked at into the places that they had."""
         for turn in during.values():
-            self._order.remove(turn)
-        self._order.update(self._turns[owner] for owner in cursors)
+            self._remove(turn)
+        for owner in cursors:
+            insort(self._order, self._turns[owner])
 
     def _at(self, pool: Pool, now_ms: int) -> int:
         assert pool.sharing is not None
         tick = tick_ms(pool.sharing.half_life_seconds)
         return now_ms // tick * tick if tick else now_ms
 
-    def _turn(self, pool: Pool, owner: str, share: Share, at: int, place: Place, request: Vector) -> Turn:
-        return _turn(pool, owner, share, self._reclaimed.get(owner, ZERO), at, place, request)
+    def _turn(self, pool: Pool, owner: str, share: Share, at: int, first: Claimed) -> Turn:
+        return _turn(pool, owner, share, self._reclaimed.get(owner, ZERO), at, *first)
 
     def _renew(
         self,
@@ -272,22 +278,26 @@ class FairOrder:
             self._reclaimed = reclaimed
         if made_for != self._made_for:
             self._made_for = made_for
+            self._firsts = {owner: queue.first_of(owner, pool.capacity) for owner in queue.owners()}
             self._turns = {
-                owner: turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), at)
-                for owner in queue.owners()
+                owner: self._turn(pool, owner, share(owner), at, first)
+                for owner, first in self._firsts.items()
             }
-            self._order = SortedList(self._turns.values())
+            self._order = sorted(self._turns.values())
             return
         for owner in touched:
             before = self._turns.pop(owner, None)
             if before is not None:
-                self._order.remove(before)
+                self._remove(before)
+                del self._firsts[owner]
             if queue.waits(owner):
-                self._put(turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), at))
+                first = self._firsts[owner] = queue.first_of(owner, pool.capacity)
+                turn = self._turns[owner] = self._turn(pool, owner, share(owner), at, first)
+                insort(self._order, turn)
 
-    def _put(self, turn: Turn) -> None:
-        self._turns[turn.owner] = turn
-        self._order.add(turn)
+    def _remove(self, turn: Turn) -> None:
+        """Take out one that is there: turns are unique, by their owners."""
+        del self._order[bisect_left(self._order, turn)]
 
 
 class _Step(NamedTuple):
@@ -384,7 +394,8 @@ def ranking(
     pool: Pool, queue: Queue, share: Callable[[str], Share], reclaimed: Mapping[str, Vector], now_ms: int
 ) -> list[Turn]:
     """All owners with a task in the queue, in order, for readers. The cost follows their number."""
+    firsts = ((owner, queue.first_of(owner, pool.capacity)) for owner in queue.owners())
     return sorted(
-        turn_of(pool, queue, owner, share(owner), reclaimed.get(owner, ZERO), now_ms)
-        for owner in queue.owners()
+        _turn(pool, owner, share(owner), reclaimed.get(owner, ZERO), now_ms, *first)
+        for owner, first in firsts
     )

@@ -66,9 +66,11 @@ def parts_of(status: Status | None, at: int) -> Parts:
     if status is None:
         return NO_PARTS
     lost, stopping = counted(status, at)
+    if not (lost or stopping):
+        return NO_PARTS
     return Parts(times(status.hold, lost), times(status.hold, stopping))
 
 
 def times(hold: Vector, elapsed: int) -> Vector:
     """What is used by holding this for so many ms."""
-    return Vector({name: amount * elapsed for name, amount in hold.items()})
+    return hold.like({name: amount * elapsed for name, amount in hold.items()})

@@ -166,7 +166,7 @@ class Vector(Mapping[str, int]):
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) + amount
-        return self._changed(amounts)
+        return self.like(amounts)
 
     def __sub__(self, other: Mapping[str, int]) -> Vector:
         if other is ZERO:
@@ -174,14 +174,17 @@ class Vector(Mapping[str, int]):
         amounts = self._amounts.copy()
         for name, amount in other.items():
             amounts[name] = amounts.get(name, 0) - amount
-        return self._changed(amounts)
+        return self.like(amounts)
 
     def times(self, count: int) -> Vector:
         """So many times as much."""
         return Vector({name: amount * count for name, amount in self._amounts.items()})
 
-    def _changed(self, amounts: dict[str, int]) -> Vector:
-        """A vector of these amounts, which begin with our names, in our order."""
+    def like(self, amounts: dict[str, int]) -> Vector:
+        """A vector of these amounts, which begin with the names of this one, in their order.
+
+        The caller gives them away.
+        """
         if len(amounts) > len(self._amounts) or 0 in amounts.values():
             return Vector(amounts)
         vector = Vector.__new__(Vector)  # each commit adds and subtracts: the names are in order already

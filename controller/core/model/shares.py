@@ -61,7 +61,7 @@ class Share(NamedTuple):
 
     def parts_at(self, more: Parts, at: int) -> Parts:
         """The parts of what it has used by then, with `more`: together never more than was used."""
-        if more == NO_PARTS:
+        if more is NO_PARTS or more == NO_PARTS:
             return Parts(self.lost, self.stopping)
         used, lost, stopping = self.used_at(at), dict[str, int](), dict[str, int]()
         for name in sorted({*more.lost, *more.stopping}):
@@ -87,15 +87,9 @@ class Share(NamedTuple):
         """
         at = max(at, self.at)
         lost, stopping = self.parts_at(parts, at)
-        return self._replace(
-            held=self.held + more,
-            running=self.running + tasks,
-            used=self.used_at(at),
-            recent=averaged(self, at, half_life_seconds),
-            at=at,
-            lost=lost,
-            stopping=stopping,
-        )
+        recent = averaged(self, at, half_life_seconds)
+        held, running, used = self.held + more, self.running + tasks, self.used_at(at)
+        return Share(held, running, used, recent, at, self.mod, self.extras, lost, stopping)
 
 
 class Account(NamedTuple):
@@ -128,7 +122,8 @@ class Account(NamedTuple):
     def changed(self, held: Vector, at: int) -> Account:
         """The account when what is held, `held` so far, changes at that moment."""
         at = max(at, self.at)
-        return self._replace(used=self.used_at(held, at), at=at)
+        used = self.used_at(held, at)  # by place: each plan that admits something asks for it for each task
+        return Account(used, at, self.shares_op, self.day, self.minute, self.stopped, self.unread)
 
 
 NO_SHARE = Share()
@@ -145,17 +140,16 @@ def time_after(charged: int, clock: int) -> int:
 
 def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:
     """What the share held until `at`, averaged with the half-life (0: what it holds), in units / FRACTION."""
+    now = {name: amount * FRACTION for name, amount in share.held.items()}
     if not half_life_seconds:
-        return Vector({name: amount * FRACTION for name, amount in share.held.items()})
+        return share.held.like(now)
     left = 2.0 ** (-max(0, at - share.at) / 1000 / half_life_seconds)
-    names = {**share.held, **share.recent}
-    return Vector(
-        {
-            name: share.held.get(name) * FRACTION
-            + round((share.recent.get(name) - share.held.get(name) * FRACTION) * left)
-            for name in names
-        }
-    )
+    then = dict(share.recent.items())
+    averages = {
+        name: amount + round((then.pop(name, 0) - amount) * left) for name, amount in now.items()
+    }
+    averages |= {name: round(amount * left) for name, amount in then.items()}
+    return share.held.like(averages)
 
 
 def used_by(shares: Iterable[Share], at: int) -> Vector:

@@ -52,6 +52,8 @@ def decide_any(
         return _array(task, task.array, pool, moment, others)
     if task.member_of:
         return _member(task, attempt, pool, moment, others)
+    if not task.requests:
+        return decide(task, attempt, pool, moment, others)
     narrow = next((request for request, _ in task.requests.values() if request.members), None)
     if narrow is not None and task.spec_mod and not task.frozen:
         why, status = f"it is no array, and has no members {narrow.members}", task.status

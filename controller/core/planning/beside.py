@@ -54,8 +54,8 @@ def beside(
     """
     also_removes = tuple(
         kind
-        for kind in (attested.KIND, kept_log.KIND)
-        if decision.removes and (model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log))
+        for kind in (attested.KIND, kept_log.KIND) * decision.removes
+        if model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log)
     )
     # a spec that a refusal has shown may have an attestation that the watch has yet to bring
     is_early = task.spec_mod == 0 or task.spec_mod > model.revision

@@ -35,10 +35,14 @@ BYTES_PER_OPERATION = 160  # keys and encoding around each value, rounded up gen
 
 
 class Limits(NamedTuple):
-    """What one transaction of the store may hold."""
+    """What one transaction of the store may hold.
+
+    Without `writes` there is none: statuses are not encoded.
+    """
 
     operations: int
     bytes: int
+    writes: bool = True
 
 
 class Draft:
@@ -204,7 +208,9 @@ class Draft:
         is_too_early |= self._has_most_tasks and self.plan.begins_members_of != task.id
         if is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
-        value = codec.encode_status(decision.status, task.extras) if decision.status is not None else None
+        value = None
+        if decision.status is not None and self._limits.writes:
+            value = codec.encode_status(decision.status, task.extras)
         requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
         rests_on_spec = decision.compares_spec or task.spec_mod == 0

@@ -76,6 +76,9 @@ class Kin:
 
     def compared_by(self, task: Task, decision: Decision) -> Compared:
         """What the decision adds to `compared`."""
+        rests_on_others = decision.parents or decision.blocks or decision.removes
+        if not rests_on_others and task.source is None and not task.member_of:
+            return {}  # nearly all
         wanted: list[tuple[str, tuple[str, ...]]] = [
             ("states", (name,)) for name in decision.parents[:COMPARED] if name not in self._changed
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controller.core.model import claims, kept_log, notices, quarantine
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
@@ -294,6 +295,8 @@ class Planner:
         if task is None or quarantine.KIND in task.frozen:
             return True
         self._look(task_id)
+        if _only_expires(task, draft.moment.now):
+            return True
         current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
         record = self._model.pools.get(task.pool)
         refused = ""
@@ -346,3 +349,14 @@ class Planner:
         touched = self._model.apply(change)
         if touched is not None:
             self.note(touched)
+
+
+def _only_expires(task: Task, now: float) -> bool:
+    """Whether it has ended, and there is nothing to decide before its retention has passed.
+
+    Each task is looked at so when its end was committed.
+    """
+    if task.state not in FINISHED or task.requests or task.spec is None or task.member_of or task.array:
+        return False
+    due = task.first_due()
+    return due is not None and due > now

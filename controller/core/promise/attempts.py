@@ -122,15 +122,20 @@ class Attempts:
     def ensure(self, attempt: AttemptId) -> Attempt:
         """The attempt. If it was not known, it is now."""
         self.note(attempt)
-        known = self._by_task.setdefault(attempt.task_id, {})
-        if attempt.number not in known:
-            known[attempt.number] = Attempt(attempt)
-        return known[attempt.number]
+        task_id, number = attempt
+        known = self._by_task.get(task_id)
+        if known is None:
+            known = self._by_task[task_id] = {}
+        if number not in known:
+            known[number] = Attempt(attempt)
+        return known[number]
 
     def of_task(self, task_id: str) -> Iterable[Attempt]:
         """All known attempts of a task, by number."""
         known = self._by_task.get(task_id)
-        return [attempt for _, attempt in sorted(known.items())] if known else ()
+        if not known or len(known) == 1:  # nearly always
+            return known.values() if known else ()
+        return [attempt for _, attempt in sorted(known.items())]
 
     def may_overlap(self, task: Task, *, but: int = 0) -> bool:
         """Whether an attempt of the task may be alive, other than number `but`, so that none may start (I4).
