@@ -145,9 +145,7 @@ def averaged(share: Share, at: int, half_life_seconds: float) -> Vector:
         return share.held.like(now)
     left = 2.0 ** (-max(0, at - share.at) / 1000 / half_life_seconds)
     then = dict(share.recent.items())
-    averages = {
-        name: amount + round((then.pop(name, 0) - amount) * left) for name, amount in now.items()
-    }
+    averages = {name: amount + round((then.pop(name, 0) - amount) * left) for name, amount in now.items()}
     averages |= {name: round(amount * left) for name, amount in then.items()}
     return share.held.like(averages)
 
