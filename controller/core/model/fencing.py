@@ -16,4 +16,4 @@ def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -
     In Kubernetes, a variable may refer to those before it.
     """
     fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
-    return fence | env | fence if env else fence
+    return {**fence, **env, **fence} if env else fence
