@@ -341,15 +341,14 @@ class _Committed(NamedTuple):
 def _new_steps(before: Status | None, after: Status) -> list[Step]:
     """The steps of `after` that `before` lacks. Older ones may be damaged by hand, and are not read."""
     new = after.steps - (before.steps if before is not None else 0)
-    return (
-        codec.decode_history(msgspec.structs.replace(after, history=after.history[-new:])) if new > 0 else []
-    )
+    return codec.decode_steps(after.history[-new:]) if new > 0 else []
 
 
 def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
     """Log one canonical line for each transition."""
+    info = log.info  # looking it up makes a logger each time
     for step in steps:
-        log.info(
+        info(
             "transition",
             task=task_id,
             attempt=step.attempt,

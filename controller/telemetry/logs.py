@@ -22,7 +22,6 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     """
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
@@ -24,7 +24,7 @@ from controller.views.replica import ReadableReplica
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEADING_PHASES = frozenset({"taking-over", "leading"})
 _STATES = frozenset(state.value for state in State)
-
+_Family = TypeVar("_Family", Counter, Histogram)
 
 _COUNTED_HERE = (
     "tally_transitions",
@@ -46,6 +46,7 @@ class Metrics:
         self._pools: frozenset[str] = frozenset()
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._children: dict[tuple[str, tuple[str, ...], str], Any] = {}
         for family in FAMILIES:
             labels = (*family.labels, ROLE)
             if family.kind is MetricType.HISTOGRAM:
@@ -69,12 +70,20 @@ class Metrics:
 
     def count(self, name: str, *labels: str) -> None:
         """Increment the counter `name`."""
-        self._counters[name].labels(*labels, self._role).inc()
+        self._child(self._counters[name], name, labels).inc()
 
     def time(self, name: str, value: float, *labels: str) -> None:
         """Add a value to the histogram `name`."""
         assert len(labels) == len(BY_NAME[name].labels)
-        self._histograms[name].labels(*labels, self._role).observe(value)
+        self._child(self._histograms[name], name, labels).observe(value)
+
+    def _child(self, family: _Family, name: str, labels: tuple[str, ...]) -> _Family:
+        """The series of these labels, which takes the library longer to find."""
+        key = name, labels, self._role
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = family.labels(*labels, self._role)
+        return child
 
     # -- reported by the runtime
 

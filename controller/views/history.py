@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.model import Model
-from controller.core.model.records import Change
-from controller.core.model.task import DEFAULT_OWNER
+from controller.core.model.records import Change, Task
+from controller.core.model.task import DEFAULT_OWNER, Status
 from controller.views.pools import pool_names
 from controller.views.tasks import pool_of
 
@@ -93,6 +93,14 @@ class _ToldStep(Struct, frozen=True):
 
 _status_decoder = msgspec.json.Decoder(_Told)
 _step_decoder = msgspec.json.Decoder(_ToldStep)
+_UNREADABLE = msgspec.MsgspecError, UnicodeDecodeError, RecursionError
+
+
+def _told(value: bytes) -> _Told | None:
+    try:
+        return _status_decoder.decode(value)
+    except _UNREADABLE:
+        return None  # the model has quarantined it
 
 
 class _Minute:
@@ -175,9 +183,15 @@ class LastHour:
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
         known = self._revision
-        for change in changes:
-            if change.kind == "states" and change.value is not None and change.mod > known:
-                self._take(change.names[0], change.value)
+        with self._reading() as model:
+            for change in changes:
+                if change.kind == "states" and change.value is not None and change.mod > known:
+                    task = model.tasks.get(change.names[0])
+                    status: Status | _Told | None = task.status if task is not None else None
+                    if task is None or task.status_mod != change.mod:  # more of them are about this task
+                        status = _told(change.value)
+                    if status is not None and (status.state is State.PENDING or status.state in FINISHED):
+                        self._take(status, task)
         self._revision = max(known, revision)
 
     def look(self, model: Model, minute: int) -> None:
@@ -211,19 +225,16 @@ class LastHour:
         names = dict.fromkeys([*self._pools, *pool_names(model)])
         return {name: len(model.queue(name)) for name in list(names)[:MAX_POOLS]}
 
-    def _take(self, task_id: str, value: bytes) -> None:
+    def _take(self, told: Status | _Told, task: Task | None) -> None:
         """A status as it was written. Its last step is what it was written for."""
         try:
-            told = _status_decoder.decode(value)
             step = _step_decoder.decode(told.history[-1]) if told.history else _ToldStep()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return  # the model has quarantined it
+        except _UNREADABLE:
+            return
         has_begun = step.event == Event.ADMITTED and told.state is State.PENDING
         has_ended = told.state in FINISHED and step.source not in FINISHED
         if not has_begun and not has_ended:
             return
-        with self._reading() as model:
-            task = model.tasks.get(task_id)
         if task is not None and task.array is not None:
             return  # its members are counted, and a gang is written again as they begin
         name = told.pool or (pool_of(task) if task is not None else "")

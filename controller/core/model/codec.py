@@ -7,7 +7,7 @@ back. So the fields of a newer replica survive an older leader (rolling upgrades
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -288,8 +288,13 @@ def encode_step(step: Step) -> msgspec.Raw:
 
 def decode_history(status: Status) -> list[Step]:
     """The steps of a status, oldest first. Raises CorruptValue if one does not parse."""
+    return decode_steps(status.history)
+
+
+def decode_steps(history: Sequence[msgspec.Raw]) -> list[Step]:
+    """The same of some entries of a history."""
     try:
-        return [_answered(_step_decoder.decode(raw)) for raw in status.history]
+        return [_answered(_step_decoder.decode(raw)) for raw in history]
     except _UNREADABLE as error:
         raise CorruptValue(f"history: {error}") from error
 
