@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from controller import bulkhead
+from controller import bulkhead, lines
 from controller.core.model import codec, quarantine
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
@@ -242,6 +242,13 @@ class Reconciler:
             self._instruments.ticked(tick)
         for outcome in done.plan.outcomes:
             log.warning("repair", revision=done.revision, **msgspec.to_builtins(outcome))
+        try:
+            with lines.together():
+                self._tell_all(done)
+        except OSError as error:
+            bulkhead.caught("log", error)
+
+    def _tell_all(self, done: _Committed) -> None:
         for change in done.plan.changes:
             try:
                 self._tell(change, done)

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from controller.lines import LineStream
+
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _to_text = structlog.processors.JSONRenderer(default=str)
 
@@ -33,7 +35,7 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     structlog.configure(
         processors=[*shared, _to_bytes if as_json else renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer)
+        logger_factory=structlog.BytesLoggerFactory(LineStream(sys.stderr.buffer))  # type: ignore[arg-type]
         if as_json
         else structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -139,6 +139,7 @@ NO_COPY_KEPT = {
         "store/etcd/connection.py::_pool",
         "store/mirror.py::Readers._listeners",
         "telemetry/metrics.py::Metrics._counters",
+        "telemetry/metrics.py::Metrics._children",
         "telemetry/metrics.py::Metrics._histograms",
         "telemetry/notify.py::ServiceNotifier._beat",
         "telemetry/notify.py::ServiceNotifier._view",

@@ -108,8 +108,7 @@ def dominant(amounts: Mapping[str, int], capacity: Vector) -> float:
     for name, amount in amounts.items():
         if amount > 0:
             size = capacity.get(name)
-            part = amount / size if size else float("inf")
-            largest = max(largest, part)
+            largest = max(largest, amount / size if size else float("inf"))
     return largest
 
 
