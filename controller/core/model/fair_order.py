@@ -41,7 +41,6 @@ AHEAD = 163  # in 1/1024: what is held has this part in the average a quarter of
 TICKS_PER_HALF_LIFE = 1024
 SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
 
-
 Claimed = tuple[Place, Vector]
 """A waiting task and what it asks for."""
 
@@ -144,7 +143,7 @@ class FairOrder:
 
     def __init__(self) -> None:
         self._turns: dict[str, Turn] = {}
-        self._firsts: dict[str, Claimed] = {}  # the tasks with which these turns were made
+        self._made: dict[str, tuple[Share, int, Claimed, Turn]] = {}  # the newest turn of each, and of what
         self._order: list[Turn] = []  # in order; owners are few enough that a list is the quickest
         self._made_for: tuple[object, ...] = ()
         self._reclaimed: Mapping[str, Vector] = {}
@@ -173,21 +172,18 @@ class FairOrder:
         resource that it lacks, and leave enough of every other one, and of its owner's limits. A task above
         its owner's limits is passed over and reserves nothing. `reclaimed`: see `claims.reclaimed`.
         """
-        self._renew(pool, pool_mod, queue, now_ms, share, reclaimed)
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
+        self._renew(pool, pool_mod, queue, at, share, reclaimed)
         cursors: dict[str, _Cursor] = {}
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
-        firsts: dict[str, Claimed] = {}  # and the tasks with which they were made
         may_fit = queue.any_fits(free)
         try:
             while self._order and may_fit:
                 turn = self._order.pop(0)
-                owner = turn.owner
-                during.pop(owner, None)
-                if owner not in cursors:
-                    cursors[owner] = _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
-                cursor = cursors[owner]
+                during.pop(owner := turn.owner, None)
+                cursor = cursors.get(owner) or _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
+                cursors[owner] = cursor
                 step = _Step(pool.sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
                 if cursor.blocked is not None and not cursor.is_told:
@@ -200,16 +196,13 @@ class FairOrder:
                 if coming is None:
                     may_fit = queue.any_fits(free)
                     continue
-                if coming == (firsts.get(owner) or self._firsts[owner]):
-                    mine = turn
-                else:
-                    mine = self._turn(pool, owner, step.share, at, coming)
+                mine = self._turn(pool, owner, step.share, at, coming)
                 is_later = bool(self._order) and mine > self._order[0]
                 if is_later or reserving is not None:
                     if not is_later:  # else it came for a task that is blocked, and this one is not the next
                         free = free.without(cursor.take_reserving())
                         may_fit = queue.any_fits(free)
-                    during[owner], firsts[owner] = mine, coming
+                    during[owner] = mine
                     insort(self._order, mine)
                     continue
                 assert found is not None
@@ -220,8 +213,7 @@ class FairOrder:
                 yield found[0].task_id
                 if not may_fit and pool.preemption is None:
                     break  # nobody comes after it, nor is anybody told of those that are left
-                firsts[owner] = cursor.first() or found
-                during[owner] = self._turn(pool, owner, share(owner), at, firsts[owner])
+                during[owner] = self._turn(pool, owner, share(owner), at, cursor.first() or found)
                 insort(self._order, during[owner])
             self._tell_left(pool.preemption, cursors, passed_over)
         finally:
@@ -254,33 +246,38 @@ class FairOrder:
         return now_ms // tick * tick if tick else now_ms
 
     def _turn(self, pool: Pool, owner: str, share: Share, at: int, first: Claimed) -> Turn:
-        return _turn(pool, owner, share, self._reclaimed.get(owner, ZERO), at, *first)
+        made = self._made.get(owner)  # mostly it is asked for again, with the same share and task
+        if made is not None and made[0] is share and made[1] == at and made[2] == first:
+            return made[3]
+        turn = _turn(pool, owner, share, self._reclaimed.get(owner, ZERO), at, *first)
+        self._made[owner] = share, at, first, turn
+        return turn
 
     def _renew(
         self,
         pool: Pool,
         pool_mod: int,
         queue: Queue,
-        now_ms: int,
+        at: int,
         share: Callable[[str], Share],
         reclaimed: Mapping[str, Vector],
     ) -> None:
         """Place again the owners that have changed; all of them, if the pool or the quantised time has."""
-        at = self._at(pool, now_ms)
         assert pool.sharing is not None
         tick = at if pool.sharing.half_life_seconds else 0
         made_for = (pool_mod, tick, queue.made_of, pool.capacity if pool.capacity_from is not None else None)
         touched = queue.take_touched()
-        if reclaimed or self._reclaimed:
-            owners = {**self._reclaimed, **reclaimed}
-            touched |= {each: None for each in owners if self._reclaimed.get(each) != reclaimed.get(each)}
-            self._reclaimed = reclaimed
+        for each in {**self._reclaimed, **reclaimed}:
+            if self._reclaimed.get(each) != reclaimed.get(each):
+                touched[each] = None
+                self._made.pop(each, None)
+        self._reclaimed = reclaimed
         if made_for != self._made_for:
             self._made_for = made_for
-            self._firsts = {owner: queue.first_of(owner, pool.capacity) for owner in queue.owners()}
+            self._made = {}
             self._turns = {
-                owner: self._turn(pool, owner, share(owner), at, first)
-                for owner, first in self._firsts.items()
+                owner: self._turn(pool, owner, share(owner), at, queue.first_of(owner, pool.capacity))
+                for owner in queue.owners()
             }
             self._order = sorted(self._turns.values())
             return
@@ -288,11 +285,12 @@ class FairOrder:
             before = self._turns.pop(owner, None)
             if before is not None:
                 self._remove(before)
-                del self._firsts[owner]
             if queue.waits(owner):
-                first = self._firsts[owner] = queue.first_of(owner, pool.capacity)
+                first = queue.first_of(owner, pool.capacity)
                 turn = self._turns[owner] = self._turn(pool, owner, share(owner), at, first)
                 insort(self._order, turn)
+            else:
+                self._made.pop(owner, None)
 
     def _remove(self, turn: Turn) -> None:
         """Take out one that is there: turns are unique, by their owners."""
