@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from controller.store.base import Delete, Put, Transaction
 from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
 from tests.support.mutations import EXAMPLES, SETTINGS, anything, mutated
-from tests.support.running import RecordingEngine, RunningReplica, submit
+from tests.support.running import TIMINGS, RecordingEngine, RunningReplica, submit
 
 KINDS = {
     "tasks": 1,
@@ -72,7 +73,9 @@ def write(client: Client, *writes: Put | Delete) -> None:
 
 def finished_run(start: Start, client: Client) -> tuple[RunningReplica, Recorded]:
     """A leader that has run tasks of a pool of their own; and every value that stands in the store then."""
-    replica = start(engine=RecordingEngine(CLOCK, run_seconds=0.0))
+    # a lease that no busy machine lets expire: values are drawn and shown in the same process
+    timings = replace(TIMINGS, lease_ttl_seconds=60, heartbeat_limit_seconds=60)
+    replica = start(engine=RecordingEngine(CLOCK, run_seconds=0.0), timings=timings)
     replica.until_leading()
     client.apply_pool({"name": "odd", "capacity": {"cpu": 4, "memory": "1Gi"}, "engine_options": {}})
     env = {"TALLY_NULL_SECONDS": "0"}
