@@ -2,7 +2,7 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-WORKERS ?= 4
+WORKERS ?= 6
 
 # Everything that make runs finds the etcd of `make etcd` first.
 CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tally

@@ -200,6 +200,7 @@ def test_two_notifiers_take_turns_and_each_end_of_one_task_comes_in_order(
     ):
         first.wait_on_duty()
         with notifying(cluster, secrets, *LOCAL) as second:
+            second.wait_on_duty(is_on=False)
             rule = {"url": receiver.url(), "on": ["succeeded", "failed"], "labels": {"tell": "yes"}}
             define(client, rule)
             command = ["sh", "-c", f"test ! -e {fails}"]

@@ -5,7 +5,7 @@ its expected duration has passed, and well. What nobody knows ahead is left out,
 An attempt of which nothing tells how long it takes runs on to the end of the forecast.
 
 Ends that are near to each other, as seen from now, are taken together: those within 0.5 % of the time ahead,
-and within a second.
+and within a tenth of a second.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from controller.core.planning.planner import Planner
 HORIZON_SECONDS = 7 * 86400.0
 _LIMITS = Limits(10_000, 10**9, writes=False)  # between two plans, it is asked whether there is time
 _STOP_SECONDS = 1.0  # until an attempt that is told to stop has ended, or its grace, if that is shorter
-NEAR = 1.0, 0.005  # seconds, and share of the time ahead
+NEAR = 0.1, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
 _NOT: tuple[float | None, Mapping[Basis, int]] = None, {}
 _MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
