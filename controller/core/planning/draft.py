@@ -198,10 +198,11 @@ class Draft:
         ends with this (I11), and not in the plan that makes it, which stops its victims.
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
-        ledger_changes, share_changes, more_tasks = before != after, False, 0
-        if self._model.is_shared(pool):
-            more_tasks = _tasks(decision.status) - _tasks(task.status)
-            ledger_changes = share_changes = ledger_changes or more_tasks != 0
+        more_tasks = _tasks(decision.status) - _tasks(task.status)
+        ledger_changes = before != after
+        if more_tasks and not ledger_changes:  # it holds nothing, and counts as one that runs
+            ledger_changes = self._model.is_shared(pool) or self._shares_are_whole(pool)
+        share_changes = ledger_changes and self._model.is_shared(pool)
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
@@ -281,6 +282,11 @@ class Draft:
                 names, kind = (pool,), capacities.KIND
                 self.plan.compared.append((kind, names, self._model.mod_of(kind, names)))
         return self.plan
+
+    def _shares_are_whole(self, pool: str) -> bool:
+        """Whether the shares of the pool would count if it were shared again, unless its ledger is written."""
+        ledger = self._after[pool] if pool in self._after else self._model.ledger(pool)
+        return ledger.shares_are_whole
 
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:
         key = pool, owner
