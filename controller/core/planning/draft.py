@@ -284,7 +284,7 @@ class Draft:
         return self.plan
 
     def _shares_are_whole(self, pool: str) -> bool:
-        """Whether the shares of the pool would count if it were shared again, unless its ledger is written."""
+        """Whether the shares of the pool count if it is shared again, unless its ledger is written."""
         ledger = self._after[pool] if pool in self._after else self._model.ledger(pool)
         return ledger.shares_are_whole
 
