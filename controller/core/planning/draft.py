@@ -201,7 +201,9 @@ class Draft:
         more_tasks = _tasks(decision.status) - _tasks(task.status)
         ledger_changes = before != after
         if more_tasks and not ledger_changes:  # it holds nothing, and counts as one that runs
-            ledger_changes = self._model.is_shared(pool) or self._shares_are_whole(pool)
+            ledger = self._after[pool] if pool in self._after else self._model.ledger(pool)
+            # its shares must not count as whole when it is shared again
+            ledger_changes = self._model.is_shared(pool) or ledger.shares_are_whole
         share_changes = ledger_changes and self._model.is_shared(pool)
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
@@ -282,11 +284,6 @@ class Draft:
                 names, kind = (pool,), capacities.KIND
                 self.plan.compared.append((kind, names, self._model.mod_of(kind, names)))
         return self.plan
-
-    def _shares_are_whole(self, pool: str) -> bool:
-        """Whether the shares of the pool count if it is shared again, unless its ledger is written."""
-        ledger = self._after[pool] if pool in self._after else self._model.ledger(pool)
-        return ledger.shares_are_whole
 
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:
         key = pool, owner
