@@ -199,12 +199,10 @@ class Draft:
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
         more_tasks = _tasks(decision.status) - _tasks(task.status)
-        ledger_changes = before != after
-        if more_tasks and not ledger_changes:  # it holds nothing, and counts as one that runs
-            ledger = self._after[pool] if pool in self._after else self._model.ledger(pool)
-            # its shares must not count as whole when it is shared again
-            ledger_changes = self._model.is_shared(pool) or ledger.shares_are_whole
-        share_changes = ledger_changes and self._model.is_shared(pool)
+        ledger, is_shared = self._after.get(pool) or self._model.ledger(pool), self._model.is_shared(pool)
+        # what holds nothing counts as one that runs: shares that are whole must not miss it, if shared again
+        ledger_changes = before != after or bool(more_tasks and (is_shared or ledger.shares_are_whole))
+        share_changes = ledger_changes and is_shared
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
