@@ -403,6 +403,33 @@ def test_a_claim_of_a_task_that_is_set_aside_ends_after_its_reason_is_stored() -
     assert pool.claims() == []
 
 
+def test_what_a_task_that_is_set_aside_has_reserved_is_given_to_others_once_that_is_stored() -> None:
+    """Until then its claim holds, to whoever reads the records, or leads next."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 8)
+    pool.go()
+    pool.submit("a", 1)
+    _, (victim,) = pool.go()
+    planner, now = pool.leader.planner, pool.stage.clock.now()
+    pool.end([victim])
+    pool.leader.commit(planner.plan(now))  # it has ended, and its place is free
+
+    def fall_over(task_id: str) -> None:
+        if task_id == "a0":
+            raise KeyError(task_id)
+
+    planner._looks_at = fall_over
+    pool.stage.request("a0", RequestKind.RETRY)
+    pool.leader.sync()
+    written = []
+    while plan := planner.plan(now):
+        written.append([change.task_id for change in plan.changes] or [each.kind for each in plan.records])
+        pool.leader.commit(plan)
+    again = AttemptId.parse(victim).task_id
+    assert written == [["quarantined"], [again]]
+    assert pool.claims() == []
+
+
 def test_what_comes_free_is_kept_for_the_claim() -> None:
     """A task that comes later, of another owner, does not take it, however small it is."""
     pool = Pool({"owners": {"a": {"guarantee": {"cpu": 4}}, "c": {"weight": 100}}}, reclaim=True)

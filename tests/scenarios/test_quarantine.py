@@ -258,3 +258,27 @@ def test_what_is_stored_as_set_aside_outlives_the_term(stage: Stage) -> None:
     leader.model.forget_unstored()
     assert leader.model.tasks["bad"].frozen
     assert stage.model().tasks["bad"].frozen
+
+
+def test_a_cancel_of_an_array_is_not_done_before_it_is_stored_who_is_set_aside(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader that consumed it first could end before it had stored that, and the cancel would be lost."""
+    stage.submit("a", array={"size": 2})
+    leader = leader_of(stage)
+    leader.acknowledge(leader.run())
+    leader.see(observation(("a-i0", 1), Phase.SUCCEEDED))
+    leader.run()
+    leader.planner._looks_at = Poison("a-i1")
+    stage.request("a", RequestKind.CANCEL)
+    leader.sync()
+    written: list[str] = []
+    real = stage.store.commit
+
+    def commit(transaction: Transaction, **options: Any) -> object:
+        written.extend(write.key.removeprefix(stage.keys.prefix) for write in transaction.writes)
+        return real(transaction, **options)
+
+    monkeypatch.setattr(stage.store, "commit", commit)
+    leader.run()
+    assert written == ["quarantined/a-i1", "states/a", "requests/a/cancel"]

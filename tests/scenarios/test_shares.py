@@ -70,6 +70,26 @@ def test_a_task_that_asks_for_nothing_is_counted(stage: Stage) -> None:
     stage.check()
 
 
+@pytest.mark.parametrize("fields", [{}, {"array": {"size": 1, "gang": True}}])
+def test_what_holds_nothing_is_counted_when_its_pool_is_shared_again(
+    stage: Stage, fields: dict[str, object]
+) -> None:
+    """It begins in a shared pool, and ends while that is not shared: no hold changes, and the shares do."""
+    stage.submit("a", owner="vision", resources={}, **fields)
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    assert share(stage, "vision").running == 1
+    stage.pool()
+    leader.sync()
+    finish(leader, "a-i0" if fields else "a")
+    assert stage.state("a") == "Succeeded"
+    stage.pool(sharing=SHARING)
+    leader.sync()
+    leader.run()
+    assert share(stage, "vision").running == 0
+    stage.check()
+
+
 def test_a_clock_that_is_set_back_charges_nothing_twice(stage: Stage) -> None:
     """The next leader's clock is behind: its time is the last one's until its clock has caught up."""
     stage.submit("a", owner="vision")

@@ -84,6 +84,8 @@ class ArrayUsers:
         if names:
             name, array = rng.choice(names), {"size": rng.choice((2, 4)), "gang": bool(users._shares)}
             fields = {**users._fields(), "array": array, "resources": {"cpu": "250m"}}
+            if array["gang"]:  # it fits the pools as they are in the end
+                fields.pop("pod_template", None)
             users.delete(users.keys.task(name))
             users.soon(rng.random() ** 2 * 3, lambda: users._write_spec(name, fields))
 

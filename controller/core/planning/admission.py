@@ -64,6 +64,9 @@ class Admission:
             if draft.is_full:
                 return
             del pools[name]
+            if any(self._model.is_set_aside_unstored(task_id) for task_id in draft.claims(name)):
+                pools[name] = None  # until that is stored, its claim holds
+                continue
             self._preemptor.end_claims(name, draft)
             self._wake_for_windows(name, draft.moment.now)
             record = self._model.pools.get(name)

@@ -198,10 +198,11 @@ class Draft:
         ends with this (I11), and not in the plan that makes it, which stops its victims.
         """
         before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
-        ledger_changes, share_changes, more_tasks = before != after, False, 0
-        if self._model.is_shared(pool):
-            more_tasks = _tasks(decision.status) - _tasks(task.status)
-            ledger_changes = share_changes = ledger_changes or more_tasks != 0
+        more_tasks = _tasks(decision.status) - _tasks(task.status)
+        ledger, is_shared = self._after.get(pool) or self._model.ledger(pool), self._model.is_shared(pool)
+        # what holds nothing counts as one that runs: shares that are whole must not miss it, if shared again
+        ledger_changes = before != after or bool(more_tasks and (is_shared or ledger.shares_are_whole))
+        share_changes = ledger_changes and is_shared
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS

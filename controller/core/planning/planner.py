@@ -297,6 +297,11 @@ class Planner:
         self._look(task_id)
         if _only_expires(task, draft.moment.now):
             return True
+        if task.array is not None and task.requests and self._model.asides:
+            members = (member.id for member in task.array.members.values())
+            if any(map(self._model.is_set_aside_unstored, members)):
+                postponed[task_id] = None  # nothing is done without these before that is stored
+                return True
         current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
         record = self._model.pools.get(task.pool)
         refused = ""

@@ -48,9 +48,6 @@ class Preemptor:
         for task_id in self._model.claims[name]:
             if draft.has_changed(task_id):
                 continue
-            if self._model.is_set_aside_unstored(task_id):
-                self._agenda.pools[name] = None  # its claim ends after the reason for that is stored
-                continue
             task = self._model.tasks.get(task_id)
             if (
                 record is None
