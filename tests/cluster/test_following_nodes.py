@@ -166,6 +166,7 @@ def test_the_capacity_follows_nodes_that_come_are_cordoned_and_go(
     assert why(view) == f"node {second} is gone"
 
 
+@pytest.mark.slow
 def test_what_is_held_of_a_node_without_heartbeats_stays_until_it_ends(
     tally: LocalCluster, core: Any, machines: Machines, following: str, task: Make
 ) -> None:
