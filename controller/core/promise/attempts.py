@@ -134,7 +134,7 @@ class Attempts:
         """All known attempts of a task, by number."""
         known = self._by_task.get(task_id)
         if not known or len(known) == 1:  # nearly always
-            return known.values() if known else ()
+            return tuple(known.values()) if known else ()
         return [attempt for _, attempt in sorted(known.items())]
 
     def may_overlap(self, task: Task, *, but: int = 0) -> bool:
