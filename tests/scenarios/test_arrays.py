@@ -427,3 +427,15 @@ def test_a_taken_name_of_a_member_that_was_cancelled_is_not_told(stage: Stage, l
     array = stage.model().arrays.of("a")
     assert array is not None
     assert array.fate(0).outcome is MemberOutcome.CANCELLED
+
+
+def test_a_beginning_rests_on_the_spec_of_the_array(stage: Stage, leader: StagedReplica) -> None:
+    """A member has no spec of its own: none begins once that of its array has changed or is gone."""
+    stage.submit("a", array={"size": 2})
+    leader.sync()
+    plan = leader.planner.plan(stage.clock.now())
+    assert [change.task_id for change in plan.changes] == ["a-i0", "a-i1"]
+    assert ("tasks", ("a",), leader.model.tasks["a"].spec_mod) in plan.compared
+    stage.delete(stage.keys.task("a"))
+    with pytest.raises(AssertionError):
+        leader.commit(plan)
