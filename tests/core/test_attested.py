@@ -131,11 +131,9 @@ def test_the_notice_of_an_end_is_for_those_whose_rules_ask_for_it() -> None:
 def test_a_full_outbox_keeps_no_more_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "MAX_NOTICES", 1)
     known, plan = model(pool(notify=RULES), spec(9)), Plan(OP)
-    first, second = (
-        found
-        for found in [beside(known, known.tasks["t"], ended(), MOMENT, plan, False) for _ in range(2)]
-        if found.add_to(plan) is None
-    )
+    first, second = [beside(known, known.tasks["t"], ended(), MOMENT, plan, False) for _ in range(2)]
+    first.add_to(plan)
+    second.add_to(plan)
     assert first.notice is not None
     assert len(plan.notices) == 2, "both were asked for before either was added"
     third = beside(known, known.tasks["t"], ended(), MOMENT, plan, False)

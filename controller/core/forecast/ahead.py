@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from controller.core.forecast.course import PoolCourse, PoolPoint
-from controller.core.forecast.durations import Basis, Durations
+from controller.core.forecast.durations import Basis, Durations, Expected
 from controller.core.forecast.pretended_engine import PretendedEngine
 from controller.core.model.array import has_run
 from controller.core.model.arrays import MemberName
@@ -112,6 +112,7 @@ class Ahead:
         self._revision = model.revision
         self._begun: dict[str, tuple[float | None, Mapping[Basis, int]]] = {}
         self._ended: dict[str, tuple[float, State]] = {}
+        self._expected: dict[str, Expected] = {}  # of tasks that begin within the forecast
         self._last: dict[str, float] = {}  # when a member of this array began last
         self._wanted: frozenset[str] = frozenset()
         self._members: list[str] = []  # wanted ones that have not begun before the forecast
@@ -266,7 +267,9 @@ class Ahead:
                     self._begun.setdefault(array, (now, self._engine.ended(task.pool)))
                 if not array or task.id in self._wanted:
                     self._begun.setdefault(task.id, (now, self._engine.ended(task.pool)))
-                self._engine.begin(effect.attempt, task, now, latest=self._latest(task))
+                expected = self._engine.begin(effect.attempt, task, now, latest=self._latest(task))
+                if expected is not None and not array:
+                    self._expected[task.id] = expected
                 limited = task.spec is not None and task.spec.deadlines.start_seconds is not None
                 is_seen = limited or (task.status is not None and task.status.of_gang)
                 seen = Observation(
@@ -297,7 +300,9 @@ class Ahead:
         pool = task.pool if task is not None else ""
         begins_at, rests_on = self._begun.get(name, (None, self._engine.ended(pool)))
         ends_at, ends_as = self._ended.get(name, (None, None))
-        expected = self._durations.expected(task) if task is not None else None
+        expected = self._expected.get(name)
+        if expected is None and task is not None:
+            expected = self._durations.expected(task)
         by, runs = (expected.basis, expected.runs) if expected is not None else (None, 0)
         is_open = task is not None and ends_at is None and (begins_at is None or bool(waits.left))
         kept = self._kept(task) if task is not None and is_open else None

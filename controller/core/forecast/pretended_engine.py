@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-from controller.core.forecast.durations import Basis, Durations
+from controller.core.forecast.durations import Basis, Durations, Expected
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation, Phase
 
@@ -37,19 +37,23 @@ class PretendedEngine:
         now: float,
         started_at: float | None = None,
         latest: float = _NEVER,
-    ) -> None:
-        """An attempt begins, or has begun at `started_at`. It ends by `latest`."""
+    ) -> Expected | None:
+        """An attempt begins, or has begun at `started_at`. It ends by `latest`.
+
+        Returns what is known of how long it takes.
+        """
         elapsed = max(0.0, now - started_at) if started_at is not None else 0.0
         expected = self._durations.expected(task, elapsed)
         if expected is None and latest == _NEVER:
             self._runs[attempt] = None, task.pool
             self.endless[task.id] = task.pool
-            return
+            return None
         seconds, basis = (
             (expected.seconds, expected.basis) if expected is not None else (_NEVER, Basis.DEADLINE)
         )
         self._runs[attempt] = basis, task.pool
         heapq.heappush(self._ends, (max(now, min(now - elapsed + seconds, latest)), attempt, True))
+        return expected
 
     def stop(self, attempt: AttemptId, at: float) -> None:
         """It ends then, and not well, unless it has ended before."""

@@ -15,5 +15,6 @@ def fencing_environment(attempt: AttemptId, term: int, env: Mapping[str, str]) -
 
     In Kubernetes, a variable may refer to those before it.
     """
-    fence = dict(zip(FENCE, (attempt.task_id, str(attempt.number), str(term)), strict=True))
+    task_id, number, token = FENCE
+    fence = {task_id: attempt.task_id, number: str(attempt.number), token: str(term)}
     return {**fence, **env, **fence} if env else fence

@@ -62,11 +62,11 @@ class PoolRecords(FollowingPools):
 
     def pool_is_frozen(self, pool: str) -> bool:
         """Whether the pool's ledger does not parse. Nothing that changes it can be written."""
-        return ("ledgers", (pool,)) in self.quarantine
+        return bool(self.quarantine) and ("ledgers", (pool,)) in self.quarantine
 
     def share_is_frozen(self, pool: str, owner: str) -> bool:
         """Whether the owner's share does not parse. Nothing that changes it can be written."""
-        return ("shares", (pool, owner)) in self.quarantine
+        return bool(self.quarantine) and ("shares", (pool, owner)) in self.quarantine
 
     def is_shared(self, pool: str) -> bool:
         """Whether shares are kept of the pool."""

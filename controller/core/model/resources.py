@@ -199,7 +199,7 @@ class Vector(Mapping[str, int]):
         return Vector(amounts)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vector) and self._amounts == other._amounts
+        return self is other or (isinstance(other, Vector) and self._amounts == other._amounts)
 
     def __hash__(self) -> int:
         return hash(tuple(self._amounts.items()))

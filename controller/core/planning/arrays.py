@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
+import msgspec
+
 from controller.core.model.array import ended_runs
 from controller.core.model.array_records import UNREADABLE, Array, fate_of
 from controller.core.model.arrays import Ranges
@@ -46,8 +48,9 @@ def decide_any(
         if task.array.members and task.state in WAITING:
             return None  # they are stopped first: somebody has deleted the status of the gang
         is_kept = others.is_kept or bool(task.array.members or task.array.hidden)
+        kept = msgspec.structs.replace(others, is_kept=is_kept)
         refused = refused_part(task, moment) if not task.frozen else None
-        return refused or decide(task, attempt, pool, moment, others._replace(is_kept=is_kept))
+        return refused or decide(task, attempt, pool, moment, kept)
     if task.array is not None and task.state not in HOLDING:
         return _array(task, task.array, pool, moment, others)
     if task.member_of:
@@ -113,11 +116,11 @@ def unsettled(array: Array, members: str = "") -> list[Task]:
     ]
 
 
-def pass_on_stop(task: Task, agenda: Agenda) -> None:
+def pass_on_stop(array: Array, agenda: Agenda) -> None:
     """What stops an array stops its members that are under way."""
-    stop = stop_of(task.array) if task.array is not None else None
-    if stop is not None and task.array is not None:
-        agenda.tasks.update((member.id, None) for member in unsettled(task.array, stop.members))
+    stop = stop_of(array)
+    if stop is not None:
+        agenda.tasks.update((member.id, None) for member in unsettled(array, stop.members))
 
 
 def _is_settled(member: Task) -> bool:
@@ -152,7 +155,7 @@ def _array(
             None,
             pool,
             moment,
-            others._replace(is_kept=others.is_kept or bool(array.members or array.hidden)),
+            msgspec.structs.replace(others, is_kept=others.is_kept or bool(array.members or array.hidden)),
         )
     if array.is_over:
         return _end(task, array, moment)
@@ -247,4 +250,5 @@ def _member(
         return Decision(
             transitions.rejected(task, "InvalidSpec", task.spec_error, moment), compares_spec=True
         )
-    return decide(task, attempt, pool, moment, others._replace(is_kept=True))  # it ends as it is folded
+    kept = msgspec.structs.replace(others, is_kept=True)  # it ends as it is folded
+    return decide(task, attempt, pool, moment, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from controller.core.model import attested, kept_log, notices
 from controller.core.model.model import Model
@@ -14,7 +14,7 @@ from controller.core.planning.plan import NoticeChange, Plan
 from controller.core.planning.transitions import Moment
 
 
-class Beside(NamedTuple):
+class Beside(Struct, frozen=True):
     """The kinds of records that are removed with the task, what is compared, and what is told about its end.
 
     `attested_mod` and `awaits_mod` are those of TaskChange. `is_unnoticed`: the outbox has no room for the
@@ -52,11 +52,13 @@ def beside(
 
     `may_have_log`: a log may be kept that the model does not show yet.
     """
-    also_removes = tuple(
-        kind
-        for kind in (attested.KIND, kept_log.KIND) * decision.removes
-        if model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log)
-    )
+    also_removes: tuple[str, ...] = ()
+    if decision.removes:
+        also_removes = tuple(
+            kind
+            for kind in (attested.KIND, kept_log.KIND)
+            if model.mod_of(kind, (task.id,)) or (kind == kept_log.KIND and may_have_log)
+        )
     # a spec that a refusal has shown may have an attestation that the watch has yet to bring
     is_early = task.spec_mod == 0 or task.spec_mod > model.revision
     compares_attested = decision.compares_attested or (decision.removes and is_early)

@@ -6,9 +6,8 @@ whatever woke the planner. Doubled, late and reordered events change nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
+from msgspec import Struct
 
 from controller.core.model.array_records import Array
 from controller.core.model.demand import check_satisfiable
@@ -29,7 +28,7 @@ LOST_AFTER_STOP_SECONDS = 60.0
 """Counted from the end of a stop's grace. An attempt without proof of stop by then is shown as lost."""
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True):
     """The next status of a task, and the requests that this consumes.
 
     `status` None: the task is removed, or only requests are consumed. The decision is written only if the
@@ -51,7 +50,7 @@ class Decision(NamedTuple):
         return task.state in WAITING and self.status is not None and self.status.is_finished
 
 
-class Others(NamedTuple):
+class Others(Struct, frozen=True):
     """What other records say of a task.
 
     `refused`: why its pool refuses a task that is not attested; "" if it does not. `gate`: what the tasks

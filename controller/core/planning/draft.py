@@ -212,7 +212,7 @@ class Draft:
         value = None
         if decision.status is not None and self._limits.writes:
             value = codec.encode_status(decision.status, task.extras)
-        requests = tuple((kind, task.requests[kind][1]) for kind in decision.consumed)
+        requests = tuple([(kind, task.requests[kind][1]) for kind in decision.consumed])
         left = tuple(self._left(task.id, decision.consumed)) if decision.removes else ()
         rests_on_spec = decision.compares_spec or task.spec_mod == 0
         compares_spec = (rests_on_spec and not task.member_of) or task.status_mod == 0

@@ -63,7 +63,8 @@ def decide_gang(task: Task, array: Array | None, moment: Moment) -> Decision | N
     decision = decide(task, attempt, None, moment)
     if decision is None or decision.status is None or decision.status.is_holding:
         return decision
-    return decision._replace(status=msgspec.structs.replace(decision.status, reserved=()))
+    ended = msgspec.structs.replace(decision.status, reserved=())
+    return msgspec.structs.replace(decision, status=ended)
 
 
 def refused_part(task: Task, moment: Moment) -> Decision | None:

@@ -44,8 +44,9 @@ class Kin:
 
     def gate(self, task: Task) -> Gate | None:
         """The task's gate once the plan is persisted."""
-        after = task.spec.after if task.spec is not None and self._changed else ()
-        if task.gate is None or not any(dependency.task in self._changed for dependency in after):
+        if task.gate is None or task.spec is None or not self._changed:
+            return task.gate
+        if not any(dependency.task in self._changed for dependency in task.spec.after):
             return task.gate
         find = self._model.dependencies.parent
         return gate_of(task, lambda name: self._changed[name] if name in self._changed else find(name))
@@ -95,8 +96,9 @@ class Kin:
 
     def add(self, task: Task, decision: Decision, compared: Compared) -> None:
         """The plan contains this decision, and compares this for it."""
-        self.compared |= compared
-        self._relied_on |= dict.fromkeys(decision.parents)
+        if compared or decision.parents:
+            self.compared |= compared
+            self._relied_on |= dict.fromkeys(decision.parents)
         status = decision.status
         if not self._model.dependencies.has_children(task.id) or (status is None and not decision.removes):
             return

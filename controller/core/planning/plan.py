@@ -85,7 +85,7 @@ class Forget(NamedTuple):
 Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 
 
-class TaskChange(NamedTuple):
+class TaskChange(Struct, frozen=True):
     """The next status of one task, and what must be unchanged when it is written.
 
     `status` and `value` are None if no status is written: the change then only consumes requests, or with

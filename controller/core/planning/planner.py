@@ -309,10 +309,15 @@ class Planner:
             refused = unattested(self._model, task, record.pool)
             if refused and task.array is not None and task.array.has_begun and not task.array.is_gang:
                 self.mending.folding.refuse(task_id)
-        keeps, array = self._model.dependencies.keeps(task_id), self._model.arrays.of(task_id)
-        others = Others(refused, draft.kin.gate(task), keeps, array)
+        others = Others(
+            refused,
+            draft.kin.gate(task),
+            self._model.dependencies.keeps(task_id),
+            self._model.arrays.of(task_id),
+        )
         decision = decide_any(task, current, record, draft.moment, others)
-        pass_on_stop(task, self._agenda)
+        if task.array is not None:
+            pass_on_stop(task.array, self._agenda)
         if decision is None:
             status = task.status
             is_driven = status is not None and status.is_holding and not status.reserved

@@ -117,18 +117,19 @@ class Attempts:
 
     def get(self, attempt: AttemptId) -> Attempt | None:
         """The attempt, if it is known."""
-        return self._by_task.get(attempt.task_id, {}).get(attempt.number)
+        known = self._by_task.get(attempt.task_id)
+        return known.get(attempt.number) if known is not None else None
 
     def ensure(self, attempt: AttemptId) -> Attempt:
         """The attempt. If it was not known, it is now."""
-        self.note(attempt)
         task_id, number = attempt
         known = self._by_task.get(task_id)
-        if known is None:
-            known = self._by_task[task_id] = {}
-        if number not in known:
-            known[number] = Attempt(attempt)
-        return known[number]
+        found = known.get(number) if known is not None else None
+        if found is None or self._relisted is not None:
+            self.note(attempt)
+        if found is None:
+            found = self._by_task.setdefault(task_id, {})[number] = Attempt(attempt)
+        return found
 
     def of_task(self, task_id: str) -> Iterable[Attempt]:
         """All known attempts of a task, by number."""
@@ -155,9 +156,10 @@ class Attempts:
     def note(self, attempt: AttemptId) -> None:
         """Note that the engine has, or may have, something of this name."""
         task_id, number = attempt
-        for numbers in (self._highest, self._relisted):
-            if numbers is not None and number > numbers.get(task_id, 0):
-                numbers[task_id] = number
+        if number > self._highest.get(task_id, 0):
+            self._highest[task_id] = number
+        if self._relisted is not None and number > self._relisted.get(task_id, 0):
+            self._relisted[task_id] = number
 
     def highest(self, task_id: str) -> int:
         """The highest number that the engine may have for a task; 0 for none."""

@@ -13,6 +13,7 @@ from controller.core.model.gates import meets
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
+from controller.core.model.requests import RequestKind
 from controller.core.model.task import Step
 from controller.core.promise.finding import Finding, Mender
 from controller.errors import CorruptValue
@@ -85,8 +86,11 @@ def _early_member(model: Model, task: Task, array: Array) -> Iterator[Finding]:
         if other is None or index // LENGTH in other.unreadable or former.is_met(index):
             continue
         fate = other.block(index // LENGTH).fate(index % LENGTH)
-        was_retried = former.when is not When.SUCCEEDED and (fate.attempts or fate.has_ended)
-        if not was_retried and not _had_ended(model.tasks.get(former.name), former.when, began):
+        whole = model.tasks.get(former.name)
+        was_retried = former.when is not When.SUCCEEDED and (
+            fate.attempts or fate.has_ended or _was_retried_since(whole, began)
+        )
+        if not was_retried and not _had_ended(whole, former.when, began):
             yield Finding(
                 invariant="I13",
                 subject=f"task/{task.id}",
@@ -103,6 +107,17 @@ def _had_ended(task: Task | None, wanted: When, began: tuple[int, float] | None)
         return False
     steps = _whole_history(task)
     return not steps or began is None or any(meets(state, wanted) for state in _states_at(steps, began))
+
+
+def _was_retried_since(task: Task | None, began: tuple[int, float] | None) -> bool:
+    """Whether members of the array may have been retried since then.
+
+    Of one that was cancelled before it had begun, and retried since, nothing else is left.
+    """
+    if task is None or began is None:
+        return False
+    steps = _whole_history(task)
+    return not steps or any(step.request == RequestKind.RETRY and _when(step) >= began for step in steps)
 
 
 def _began(task: Task) -> tuple[int, float] | None:
