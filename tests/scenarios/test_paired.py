@@ -14,7 +14,9 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
 from controller.core.model.validation import parse_spec
 from controller.core.planning.plan import Plan
+from controller.core.promise.invariants import check_model
 from controller.errors import InvalidField
+from tests.scenarios.test_array_audit import write_block
 from tests.scenarios.test_arrays import end, outcomes, records, step
 from tests.support.bench import Stage, StagedReplica, observation
 
@@ -143,6 +145,27 @@ def test_part_of_the_other_array_is_cancelled_before_it_begins(stage: Stage, lea
     assert outcomes(stage, "b") == {"failed": 2}
     end(leader, "b-i0-1")
     assert stage.state("b") == "Failed"
+
+
+def test_a_member_that_is_cancelled_before_it_begins_is_retried(stage: Stage, leader: StagedReplica) -> None:
+    """Nothing is left then of its end, on which the beginning of another one rests."""
+
+    def early() -> list[str]:
+        return [each.subject for each in check_model(stage.model()) if each.invariant == "I13"]
+
+    pair(stage, when="finished")
+    stage.request("a", RequestKind.CANCEL, members="0")
+    capacity(stage, "3")
+    assert step(leader) == ["a-i1-1", "a-i2-1", "b-i0-1"]
+    told = stage.value(f"{stage.keys.prefix}arrays/a/0")
+    write_block(stage, name="a")
+    assert early() == ["task/b-i0"], "another hand removed its end, and nobody had it retried"
+    stage.put(f"{stage.keys.prefix}arrays/a/0", told)
+    stage.clock.move(1)
+    stage.request("a", RequestKind.RETRY, members="0")
+    step(leader)
+    assert "a-i0" not in stage.model().tasks
+    assert early() == []
 
 
 @pytest.mark.parametrize("of", [None, {"size": 4}, {"size": 3, "gang": True}])
