@@ -11,12 +11,14 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
-from itertools import groupby
+from http import HTTPStatus
+from itertools import count, groupby
 from typing import NamedTuple
 
+from controller.client.client import Client
 from controller.core.model import codec
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
@@ -27,9 +29,23 @@ from controller.dev.cluster import ReplicaProcess
 from controller.store.base import KeyEvent
 from controller.store.records import to_change
 from controller.views.ahead import look
+from tests.bench.latency import IDLE_SECONDS, StateWatch
 from tests.bench.measure import MEMORY, Aim, Figure, quantile
 from tests.bench.sizes import Sizes
-from tests.bench.stage import CLOCK, KEYS, PATIENCE_SECONDS, ask, burn, cluster, history, store_on
+from tests.bench.stage import (
+    CLOCK,
+    KEYS,
+    PATIENCE_SECONDS,
+    POOL,
+    Burned,
+    ask,
+    burn,
+    cluster,
+    history,
+    pool_counts,
+    store_on,
+)
+from tests.support.waiting import wait_until
 
 OWNERS = 20
 LOOK_SECONDS = 2.0  # the aim for 20,000 tasks that wait
@@ -37,6 +53,8 @@ KINDS = {"short": 0.2, "medium": 0.6, "long": 2.0}  # the median run time of eac
 SPREAD = 0.5  # of the logarithm of a run time: one of three is off by more than 65 %
 MOMENTS = 20
 ASKED_SECONDS = 0.5
+BESIDE_MS = 1.0  # the aim: by no more is a leader slower beside a look
+TURN = 10  # tasks
 SOON = 1.0  # a wait that is shorter counts as so many seconds
 
 
@@ -210,38 +228,138 @@ def _is_later(now: float, change: Change) -> bool:
 
 
 def _beside(sizes: Sizes) -> list[Figure]:
-    alone, asked = list[float](), list[float]()
+    return [*_burned_beside(sizes), *_latency_beside(sizes)]
+
+
+def _burned_beside(sizes: Sizes) -> list[Figure]:
+    """What a leader does for a task, while nobody asks, and while somebody does."""
+    alone, asked = list[Burned](), list[Burned]()
     with cluster() as running:
+        leader = running.replicas[0]
         burn(running, max(10, sizes.burned // 10), "warm")
         for turn in range(sizes.repeat):
-            alone.append(sizes.burned / burn(running, sizes.burned, f"alone{turn}").seconds)
-            with _asking(running.replicas[0]):
-                asked.append(sizes.burned / burn(running, sizes.burned, f"asked{turn}").seconds)
-    base = Figure("B20", f"burn-down of {sizes.burned:,} tasks, nobody asks", "tasks/s", alone)
+            alone.append(burn(running, sizes.burned, f"alone{turn}"))
+            with _asking(lambda: ask(leader, "/v1/forecast?here"), pause_seconds=ASKED_SECONDS):
+                asked.append(burn(running, sizes.burned, f"asked{turn}"))
+    rates = [[sizes.burned / burned.seconds for burned in each] for each in (alone, asked)]
+    used = [[1e6 * burned.cpu_seconds / sizes.burned for burned in each] for each in (alone, asked)]
+    what = f"burn-down of {sizes.burned:,} tasks"
+    while_asked = "the same while its leader is asked for a forecast each half a second"
+    rate, cpu = (
+        Figure("B20", what, "tasks/s", rates[0]),
+        Figure("B20", f"{what}, the leader's CPU", "µs/task", used[0]),
+    )
     against = "nobody asks, in turns"
+    return [
+        rate,
+        Figure("B20", while_asked, "tasks/s", rates[1], baseline=rate.median, against=against),
+        cpu,
+        Figure("B20", f"{while_asked}, its CPU", "µs/task", used[1], baseline=cpu.median, against=against),
+    ]
+
+
+def _latency_beside(sizes: Sizes) -> list[Figure]:
+    """Submit to running by a leader that nobody asks, and by one beside which it is always looked ahead.
+
+    Both have as many tasks that wait. In turns, so that both meet the same machine.
+    """
+    with _loaded(sizes) as alone, _loaded(sizes) as asked:
+        samples: tuple[list[float], list[float]] = [], []
+        asked.look()  # the process that looks is begun, and has loaded its model
+        for turn in range(-1, max(1, sizes.latencies // TURN)):
+            for one, found in zip((alone, asked), samples, strict=True):
+                with _asking(one.look) if one is asked else nullcontext():
+                    told = [one.run(f"turn{turn}-{number}") for number in range(TURN)]
+                if turn >= 0:
+                    found += told
+    base = Figure("B20", f"submit to running, {sizes.owned:,} wait, nobody asks", "ms", samples[0], tail=True)
+    while_asked = "the same while it is looked ahead for its leader all the time"
     return [
         base,
         Figure(
             "B20",
-            "the same while its leader is asked for a forecast each half a second",
-            "tasks/s",
-            asked,
+            while_asked,
+            "ms",
+            samples[1],
             baseline=base.median,
-            against=against,
+            against="nobody asks, in turns",
+            tail=True,
+        ),
+        Figure(
+            "B20",
+            "the same, beyond the median while nobody asks",
+            "ms",
+            [each - base.median for each in samples[1]],
+            aims=(Aim("median", most=BESIDE_MS),),
+            tail=True,
         ),
     ]
 
 
+class _Loaded(NamedTuple):
+    """A leader in whose pool `full` many tasks wait, and others can run in `default`."""
+
+    leader: ReplicaProcess
+    client: Client
+    states: StateWatch
+    serial: Iterator[int]
+
+    def look(self) -> None:
+        """Submit a task that waits, and ask when it will begin: no look before can tell."""
+        name = f"new-{next(self.serial)}"
+        self.client.submit(_waiting(name))
+        status, body = ask(self.leader, f"/v1/tasks/{name}/forecast?here")
+        assert status == HTTPStatus.OK, body
+
+    def run(self, name: str) -> float:
+        """Milliseconds from its submission until it runs."""
+        threading.Event().wait(IDLE_SECONDS)
+        began = CLOCK.boottime()
+        self.client.submit({"id": name, "command": ["true"], "resources": {"cpu": 1}})
+        return self.states.seen.wait(
+            name, (State.RUNNING, State.SUCCEEDED), (State.SUCCEEDED,), began
+        ).running
+
+
 @contextmanager
-def _asking(leader: ReplicaProcess) -> Iterator[None]:
+def _loaded(sizes: Sizes) -> Iterator[_Loaded]:
+    with cluster() as running, running.client() as client, store_on(running.endpoint) as store:
+        client.apply_pool(POOL)
+        client.apply_pool({"name": "full", "capacity": {"cpu": max(1, sizes.owned // 40)}})
+        results = client.submit_many([_waiting(f"waits-{number}") for number in range(sizes.owned)])
+        assert all(result.accepted for result in results)
+        leader = running.replicas[0]
+        wait_until(
+            lambda: sum(pool_counts(leader, "full").values()) >= sizes.owned,
+            "the leader to know all",
+            timeout=PATIENCE_SECONDS,
+        )
+        with closing(StateWatch(store)) as states:
+            yield _Loaded(leader, client, states, count())
+
+
+def _waiting(name: str) -> dict[str, object]:
+    long, deadlines = {"TALLY_NULL_SECONDS": "7200"}, {"run": 3600}
+    return {
+        "id": name,
+        "command": ["true"],
+        "resources": {"cpu": 1},
+        "pool": "full",
+        "env": long,
+        "deadlines": deadlines,
+    }
+
+
+@contextmanager
+def _asking(asks: Callable[[], object], pause_seconds: float = 0.0) -> Iterator[None]:
     """Somebody asks again and again, and once before this begins."""
     ended = threading.Event()
 
     def ask_again() -> None:
-        while not ended.wait(ASKED_SECONDS):
-            ask(leader, "/v1/forecast?here")
+        while not ended.wait(pause_seconds):
+            asks()
 
-    ask(leader, "/v1/forecast?here")
+    asks()
     thread = threading.Thread(target=ask_again, name="bench-forecasts", daemon=True)
     thread.start()
     try:

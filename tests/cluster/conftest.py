@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
+from controller.audit.audit import Report, run_audit
 from controller.clock import SystemClock
 from controller.config import load_settings
 from controller.dev.cluster import CLUSTER, LocalCluster
 from controller.engine.kubernetes.engine import KubernetesEngine
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
 from tests.support.local import Tending, leader_of, local_cluster
 from tests.support.waiting import wait_until
 
@@ -66,8 +69,8 @@ def core() -> Any:
 
 @pytest.fixture(scope="session")
 def namespace(request: pytest.FixtureRequest, core: Any) -> Iterator[str]:
-    """The namespace, created when it was not there."""
-    name = option(request, "namespace")
+    """The namespace, created when it was not there; each worker of xdist has one."""
+    name = "-".join(filter(None, (option(request, "namespace"), os.environ.get("PYTEST_XDIST_WORKER"))))
     created = False
     if all(found.metadata.name != name for found in core.list_namespace().items):
         core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
@@ -89,8 +92,9 @@ def tally(
     namespace: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalCluster]:
-    """Three replicas with the kubernetes engine, and a pool without a limit that matters; all pods of ours
-    are removed.
+    """Three replicas with the kubernetes engine, and a pool without a limit that matters.
+
+    After all tests: nothing is held, the audit finds nothing, and no pod of ours runs; all are removed.
     """
     settings = {
         "TALLY_KUBECONFIG": os.environ["KUBECONFIG"].split(os.pathsep)[0],
@@ -105,17 +109,39 @@ def tally(
             users.apply_pool(pool(request, namespace))
         leader_of(cluster)
         yield cluster
+        held, report = _at_the_end(cluster, namespace)
+        running = [pod.metadata.name for pod in _ours(core, namespace) if pod.status.phase == "Running"]
     engine = engine_of(namespace)
     engine.release_finalizers()
     engine.close()
-    for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items:
+    kept = [pod.metadata.name for pod in _ours(core, namespace) if pod.metadata.finalizers]
+    for pod in _ours(core, namespace):
         core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=1)
     wait_until(
-        lambda: not core.list_namespaced_pod(namespace, label_selector=LABEL).items,
+        lambda: not _ours(core, namespace),
         "our pods being gone",
         timeout=120,
         poll=1,
     )
+    assert not held
+    assert report.verdict == "ok", report.to_text()
+    assert not running
+    assert not kept
+
+
+def _at_the_end(cluster: LocalCluster, namespace: str) -> tuple[dict[str, str], Report]:
+    """What the pools hold, and the audit."""
+    with cluster.client() as users:
+        held = {pool.name: str(pool.held) for pool in users.pools() if pool.held}
+    engine, store = engine_of(namespace), EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock())
+    report = run_audit(store, engine, CLUSTER, SystemClock())
+    engine.close()
+    store.close()
+    return held, report
+
+
+def _ours(core: Any, namespace: str) -> list[Any]:
+    return list(core.list_namespaced_pod(namespace, label_selector=LABEL).items)
 
 
 def pool(request: pytest.FixtureRequest, namespace: str) -> dict[str, Any]:

@@ -461,27 +461,6 @@ def test_preempted_pods_hold_until_they_have_stopped(
     assert not history.findings, "\n".join(history.findings)
 
 
-def test_zz_audit_and_finalizers(tally: LocalCluster, core: Any) -> None:
-    """After all of it: nothing is held, the audit finds nothing, and no pod of ours runs."""
-    namespace = _namespace(tally)
-    with tally.client() as users:
-        (pool,) = users.pools()
-        assert not pool.held, pool
-    engine, store = engine_of(namespace), EtcdStore(GatewayOptions((tally.endpoint,)), SystemClock())
-    report = run_audit(store, engine, CLUSTER, SystemClock())
-    store.close()
-    assert report.verdict == "ok", report.to_text()
-    pods = core.list_namespaced_pod(namespace, label_selector=LABEL).items
-    assert not [pod.metadata.name for pod in pods if pod.status.phase == "Running"]
-    engine.release_finalizers()
-    engine.close()
-    assert not [
-        pod
-        for pod in core.list_namespaced_pod(namespace, label_selector=LABEL).items
-        if pod.metadata.finalizers
-    ]
-
-
 def _namespace(tally: LocalCluster) -> str:
     return tally.options.settings["TALLY_KUBE_NAMESPACES"]
 

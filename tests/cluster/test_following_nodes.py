@@ -25,10 +25,11 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
 
 BEAT_SECONDS = 10.0
+TAINT = "tally.dev/test"
 
 
 class Machines:
-    """Nodes without machines, with a label of their own; their heartbeats until they are `lost`."""
+    """Nodes without machines, with label and taint of their own; heartbeats until they are `lost`."""
 
     def __init__(self, core: Any) -> None:
         self.label = f"tally-test-{uuid.uuid4().hex[:8]}"
@@ -42,7 +43,8 @@ class Machines:
         """A node that is ready; returns its full name."""
         full = f"{self.label}-{name}"
         metadata = client.V1ObjectMeta(name=full, labels={"pool": self.label})
-        self._core.create_node(client.V1Node(metadata=metadata))
+        taint = client.V1Taint(key=TAINT, value=self.label, effect="NoSchedule")  # no pods of other tests
+        self._core.create_node(client.V1Node(metadata=metadata, spec=client.V1NodeSpec(taints=[taint])))
         self.names[full] = allocatable
         self._send(full)
         return full
@@ -93,6 +95,10 @@ def following(
         "name": machines.label,
         "capacity": {"from": "nodes", "selector": f"pool={machines.label}"},
     }
+    options = definition["engine_options"]
+    tolerated = {"key": TAINT, "operator": "Equal", "value": machines.label, "effect": "NoSchedule"}
+    template = {"spec": {**options["pod_template"].get("spec", {}), "tolerations": [tolerated]}}
+    definition["engine_options"] = {**options, "pod_template": template}
     with tally.client() as users:
         users.apply_pool(definition)
     yield machines.label
@@ -197,25 +203,52 @@ def test_what_is_held_of_a_node_without_heartbeats_stays_until_it_ends(
 def test_tasks_run_within_what_a_real_node_has(
     request: pytest.FixtureRequest, tally: LocalCluster, core: Any, namespace: str, task: Make
 ) -> None:
-    """A pool that follows the cluster's own nodes; its own pods are not those of others."""
+    """A pool that follows the cluster's own nodes, less what others request; its own pods are not theirs."""
     definition = pool(request, namespace)
     definition |= {"name": "own-nodes", "capacity": {"from": "nodes", "selector": "!pool"}}
     with tally.client() as users:
         users.apply_pool(definition)
-    view = await_pool(tally, "own-nodes", "the nodes", lambda view: bool(view.capacity))
-    before = view.capacity
-    nodes = [node for node in core.list_node().items if not (node.metadata.labels or {}).get("pool")]
-    assert before.get("cpu") <= sum(_milli(node.status.allocatable["cpu"]) for node in nodes)
+
+    def is_left(view: PoolView) -> bool:
+        return view.capacity.get("cpu") == _cpu_left(core, namespace)
+
+    await_pool(tally, "own-nodes", "what the nodes have left", is_left)
     spec = task("sleep 600", pool="own-nodes")
     with tally.client() as users:
         users.submit(spec)
     wait_for(tally, spec["id"], "running", is_running)
-    view = await_pool(tally, "own-nodes", "a task", lambda view: bool(view.held))
-    assert view.capacity == before
+    await_pool(
+        tally,
+        "own-nodes",
+        "what they have left beside its task",
+        lambda view: bool(view.held) and is_left(view),
+    )
     with tally.client() as users:
         users.cancel(spec["id"])
         users.wait([spec["id"]], timeout_seconds=PATIENCE)
         users.delete_pool("own-nodes")
+
+
+def _cpu_left(core: Any, namespace: str) -> int:
+    """What the nodes have, in milli, less what pods of other namespaces request; without the test's own."""
+    nodes = {
+        node.metadata.name: _milli(node.status.allocatable["cpu"])
+        for node in core.list_node().items
+        if not (node.metadata.labels or {}).get("pool")
+    }
+    for pod in core.list_pod_for_all_namespaces().items:
+        has_ended = pod.status.phase in ("Succeeded", "Failed")
+        if pod.spec.node_name in nodes and pod.metadata.namespace != namespace and not has_ended:
+            nodes[pod.spec.node_name] -= _requested(pod)
+    return sum(nodes.values())
+
+
+def _requested(pod: Any) -> int:
+    containers, before = (
+        [_milli((each.resources.requests or {}).get("cpu", "0")) for each in found or ()]
+        for found in (pod.spec.containers, pod.spec.init_containers)
+    )
+    return max(sum(containers), *before, 0)
 
 
 def _milli(text: str) -> int:

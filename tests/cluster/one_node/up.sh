@@ -103,7 +103,7 @@ K
 ask() { curl -sf --noproxy '*' --cacert certs/api/apiserver.crt -H "Authorization: Bearer $token" "$api$1"; }
 await apiserver 120 ask /readyz
 start controller-manager "$bin/kube-controller-manager" --kubeconfig="$folder/kubeconfig.new" --port=0 --secure-port=0 \
-  --leader-elect=false --service-account-private-key-file="$folder/certs/accounts.key" \
+  --leader-elect=false --kube-api-qps=100 --kube-api-burst=150 --service-account-private-key-file="$folder/certs/accounts.key" \
   --controllers='*,-nodeipam,-route,-cloud-node-lifecycle,-attachdetach,-persistentvolume-binder'
 start scheduler "$bin/kube-scheduler" --kubeconfig="$folder/kubeconfig.new" --port=0 --secure-port=0 --leader-elect=false
 
@@ -111,7 +111,7 @@ start scheduler "$bin/kube-scheduler" --kubeconfig="$folder/kubeconfig.new" --po
 start kubelet nsenter --mount --target "$(cat pids/dockerd)" "$bin/kubelet" --kubeconfig="$folder/kubeconfig.new" --hostname-override=127.0.0.1 --address=127.0.0.1 --port="$kubelet_port" \
   --read-only-port=0 --healthz-port=0 --container-runtime=docker --docker-endpoint="unix://$folder/docker.sock" \
   --pod-infra-container-image=pause:local --root-dir="$folder/kubelet" --cert-dir="$folder/certs/kubelet" --cgroup-driver=cgroupfs \
-  --cgroups-per-qos=false --enforce-node-allocatable= --fail-swap-on=false --eviction-hard= --max-pods=400
+  --cgroups-per-qos=false --enforce-node-allocatable= --fail-swap-on=false --eviction-hard= --max-pods=400 --kube-api-qps=50 --kube-api-burst=100
 ready() { ask /api/v1/nodes/127.0.0.1 | python3 -c '
 import json, sys
 conditions = {each["type"]: each["status"] for each in json.load(sys.stdin)["status"]["conditions"]}
