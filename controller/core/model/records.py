@@ -225,14 +225,16 @@ class Task:
             return (status.finished_at or 0.0) + self.retention_seconds if not status.array else None
         if spec is None:
             return None
-        dues = []
+        due, limits = math.inf, spec.deadlines
         if status.lost_since is not None and spec.on_lost.replace_after_seconds is not None:
-            dues.append(status.lost_since + spec.on_lost.replace_after_seconds)
-        if not status.stopping and status.state is State.PENDING and spec.deadlines.start_seconds is not None:
-            dues.append((status.admitted_at or 0.0) + spec.deadlines.start_seconds)
-        if not status.stopping and status.state is State.RUNNING and spec.deadlines.run_seconds is not None:
-            dues.append((status.started_at or 0.0) + spec.deadlines.run_seconds)
-        return min(dues, default=None)
+            due = status.lost_since + spec.on_lost.replace_after_seconds
+        if status.stopping:
+            pass  # no deadline is left
+        elif status.state is State.PENDING and limits.start_seconds is not None:
+            due = min(due, (status.admitted_at or 0.0) + limits.start_seconds)
+        elif status.state is State.RUNNING and limits.run_seconds is not None:
+            due = min(due, (status.started_at or 0.0) + limits.run_seconds)
+        return due if due < math.inf else None
 
     @property
     def queued_at(self) -> float:
