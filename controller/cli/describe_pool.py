@@ -12,7 +12,7 @@ from controller.client.pools import no_pool
 from controller.core.model.capacities import ObservedCapacity
 from controller.core.model.codec import to_builtins
 from controller.core.model.nodes import CapacityFrom
-from controller.core.model.resources import ZERO, format_quantity
+from controller.core.model.resources import format_quantity
 from controller.terminal import say
 from controller.views.capacities import change_text, nodes_text, unseen_text
 from controller.views.explain import span
@@ -47,16 +47,14 @@ def describe_pool(session: Session, name: str) -> None:
     if pool is not None and pool.capacity_from is not None:
         _print_following(view, pool.capacity_from)
     say("Resources:")
-    demand = view.demand or ZERO
-    names = sorted({*view.resources, *demand})
+    demand = view.demand  # None: the caller may not read all tasks
+    names = sorted({*view.resources, *(demand or ())})
     table = out.Table(("  RESOURCE", "CAPACITY", "HELD", "FREE", "DEMAND"))
     table.print(
         (
             f"  {name}",
-            *(
-                format_quantity(name, each.get(name))
-                for each in (view.capacity, view.held, view.free, demand)
-            ),
+            *(format_quantity(name, each.get(name)) for each in (view.capacity, view.held, view.free)),
+            format_quantity(name, demand.get(name)) if demand is not None else "-",
         )
         for name in names
     )

@@ -151,7 +151,7 @@ def _list(session: Session, name: str, _: float | None) -> None:
 def _remove(session: Session, name: str, starts_at: float | None) -> None:
     removed = session.client.maintenance.undrain(name, starts_at)
     for window in removed:
-        say(f"pool/{name} no maintenance {_shown(window)}")
+        say(f"pool/{name} maintenance removed: {_shown(window)}")
     if not removed and starts_at is not None:
         others = "; ".join(map(_shown, _stored(session, name)))
         when = datetime.fromtimestamp(starts_at).astimezone().isoformat(timespec="seconds")

@@ -33,7 +33,9 @@ async def _suppose(api: GatewayApi, ask: CallerRequest) -> Response:
 
     def told() -> LookAnswer:
         if wanted.supposed is not None:
-            return api.service.forecasts.suppose(ask.caller, wanted.supposed, wanted.horizon_seconds)
+            return api.service.forecasts.suppose(
+                ask.caller, wanted.supposed, wanted.horizon_seconds, wanted.tasks
+            )
         return LookAnswer(
             now=api.service.forecasts.of(ask.caller, wanted.tasks or None, wanted.horizon_seconds)
         )

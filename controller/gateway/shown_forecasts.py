@@ -58,9 +58,16 @@ class ShownForecasts:
         question = Question(tasks=asked, revision=self._standby.revision, horizon_seconds=horizon_seconds)
         return self._shown(caller, self._forecasts(question)[0])
 
-    def suppose(self, caller: Caller, supposition: Supposition, horizon_seconds: float) -> LookAnswer:
-        """What would come. Raises NotFound, Forbidden, InvalidField, NoForecast."""
-        by = caller.identity.name
+    def suppose(
+        self, caller: Caller, supposition: Supposition, horizon_seconds: float, names: Iterable[str] = ()
+    ) -> LookAnswer:
+        """What would come, also of the tasks of these names.
+
+        Raises NotFound, Forbidden, InvalidField, NoForecast.
+        """
+        by, asked = caller.identity.name, [*names]
+        for name in asked:
+            self._find(caller, name)
         if supposition.pools and not caller.rights.may_read_all:
             # what comes of it, and why it cannot be, would tell of guarantees and tasks of others
             raise Forbidden(
@@ -83,7 +90,14 @@ class ShownForecasts:
         assert then is not None
         own = [spec.id for spec in judged.tasks]
         now, then = self._shown(caller, now), self._shown(caller, then, own)
-        return LookAnswer(now=msgspec.structs.replace(now, tasks={}), then=compare(now, then, own))
+        compared = compare(now, then, own)
+        also = [then.tasks[name] for name in asked if name in then.tasks and name not in own]
+        return LookAnswer(
+            now=msgspec.structs.replace(
+                now, tasks={name: now.tasks[name] for name in asked if name in now.tasks}
+            ),
+            then=msgspec.structs.replace(compared, tasks=[*compared.tasks, *also]),
+        )
 
     def _check(self, caller: Caller, judged: Supposed) -> None:
         for spec in judged.tasks:

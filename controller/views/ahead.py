@@ -85,9 +85,10 @@ class WaitsView(Struct, frozen=True, kw_only=True):
 class ComparedView(Struct, frozen=True, kw_only=True):
     """What would come if things were as supposed, beside what is to come as they stand.
 
-    `tasks` are the supposed ones. `changed` are stored tasks that begin or end otherwise by more than a
-    minute and 1 % of the time ahead: the CHANGED of them that differ most, of `differing`. Of those that
-    wait, `sooner`, `later` and `never` are how many begin sooner, later, and not at all any more.
+    `tasks` are the supposed ones, and those that were asked for. `changed` are stored tasks that begin or
+    end otherwise by more than a minute and 1 % of the time ahead: the CHANGED of them that differ most, of
+    `differing`. Of those that wait, `sooner`, `later` and `never` are how many begin sooner, later, and not
+    at all any more.
     """
 
     revision: int
@@ -166,7 +167,7 @@ def compare(now: ForecastView, then: ForecastView, supposed: Iterable[str] = ())
     pairs = [
         _Pair(coming, then.tasks.get(name), now, then)
         for name, coming in now.tasks.items()
-        if name not in names
+        if name not in names and not coming.is_new
     ]
     changed = sorted((pair for pair in pairs if pair.is_changed), key=_Pair.rank)
     waiting = [pair for pair in pairs if pair.waits]

@@ -223,8 +223,15 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     ahead = model.eligible(pool.name, now).ahead_of(task.id, pool)
     crowd = f"{listed(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
-        holding = (other.status for other in model.holding.values() if other.pool == pool.name)
-        holders = sum(status.is_one_of_running for status in holding if status is not None)
+        holding, short = (
+            (each.status for each in model.holding.values() if each.pool == pool.name),
+            asked.exceeding(free),
+        )
+        holders = sum(
+            status.is_one_of_running and any(map(status.hold.get, short))
+            for status in holding
+            if status is not None
+        )
         return (
             f"{task.id} waits for resources: it asks for {lacking(asked, free, 'free')} of pool {pool.name} "
             f"({counted(holders, 'task')} there {'holds' if holders == 1 else 'hold'} the rest"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.core.forecast.ahead import Kept
-from controller.core.forecast.durations import NAME_LABEL, Basis
+from controller.core.forecast.durations import FEWEST, NAME_LABEL, Basis
 from controller.core.model.arrays import MemberName
 from controller.core.model.printable import counted
 from controller.views.ahead import ChangedView, ComparedView
@@ -12,7 +12,7 @@ from controller.views.words import at, listed, span
 
 _OF_ITS = {
     Basis.ARRAY: "of its array",
-    Basis.NAME: f"of its owner's of the same {NAME_LABEL}",
+    Basis.NAME: f"of the same {NAME_LABEL}",
     Basis.COMMAND: "of the same command",
     Basis.POOL: "of its pool",
 }
@@ -33,33 +33,33 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
         parts.append(_ends(view, coming))
     if coming.before and coming.begins_at is not None and not coming.has_begun:
         number = sum(coming.before.values())
-        by = ", ".join(f"{count:,} by {basis}" for basis, count in coming.before.items())
+        by = ", ".join(f"{count:,} {_as_others(basis)}" for basis, count in coming.before.items())
+        are = "is" if number == 1 else "are"
         parts.append(
-            f"Before it begins, {counted(number, 'attempt')} {'is' if number == 1 else 'are'} to end: {by}."
+            f"Before it begins, {counted(number, 'attempt')} of pool {coming.pool} {are} to end: {by}."
         )
     if coming.begins_at is not None or coming.has_begun or coming.kept == "":
         error = view.errors.get(coming.by, view.error) if coming.by != Basis.DEADLINE else view.error
-        parts.append(explain_error(error if any(each.runs for each in view.tasks.values()) else None))
-        parts.append(_starts(view.starts))
+        known = error if any(each.runs for each in view.tasks.values()) else None
+        parts.append(explain_error(known, None if coming.has_begun else view.starts, ends=coming.has_begun))
     return " ".join(part for part in parts if part)
 
 
-def explain_error(error: ErrorView | None) -> str:
-    """How far off such times have been, as far as that is known."""
-    if error is None:
-        return "How far off such times are is not known yet."
-    of = f", of {counted(error.of, 'run')}" if error.of else ""
-    return f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten){of}."
+def explain_error(error: ErrorView | None, starts: ErrorView | None = None, *, ends: bool = False) -> str:
+    """How far off such times have been, as far as that is known; `starts`: beginnings that were told before.
 
-
-def _starts(error: ErrorView | None) -> str:
-    """How far off beginnings were that were told before."""
-    if error is None:
-        return ""
-    of = f", of {counted(error.of, 'task')}" if error.of else ""
+    `ends`: only an end is told.
+    """
+    durations = "How far off such times are is not known yet"
+    if error is not None:
+        of = f", of {counted(error.of, 'run')}" if error.of else ""
+        durations = f"Durations were off by {error.median:.0%} (median; {error.p90:.0%} in one of ten){of}"
+    if starts is None:
+        return f"{durations}{'' if ends or error is None else '; beginnings may be off by more'}."
+    of = f", of {counted(starts.of, 'task')}" if starts.of else ""
     return (
-        f"Beginnings that were told before were off by {error.median:.0%} of the wait (median;"
-        f" {error.p90:.0%} in one of ten){of}."
+        f"{durations}. Beginnings that were told before were off by {starts.median:.0%} of the wait (median;"
+        f" {starts.p90:.0%} in one of ten){of}."
     )
 
 
@@ -79,6 +79,10 @@ def explain_compared(view: ComparedView) -> str:
     else:
         what = "waits begins sooner or later" if view.differing else "is stored begins or ends otherwise"
         told = f"No task that {what} by more than a minute and 1 % of the time ahead."
+    waits = {each.pool for each in view.waits if each.begin_then < each.waiting}
+    endless = [name for pool in sorted(waits) for name in view.endless.get(pool, [])]
+    if endless:
+        told += f" Nothing tells how long {listed(endless)} will run."
     return told if view.is_whole else f"{told} No further than {at(view.until)} was looked ahead."
 
 
@@ -148,11 +152,17 @@ def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str) -
     if endless:
         return (
             f"When {begins} is not known: nothing tells how long {listed(endless)} of pool {coming.pool}"
-            f" will run. A run deadline, or the label {NAME_LABEL} on tasks of one kind, would."
+            f" will run. A run deadline would, or the label {NAME_LABEL} on tasks of one kind, once"
+            f" {FEWEST[Basis.NAME]} of them have succeeded."
         )
     if not view.is_whole:
         return f"{what} before {until}, as far as is expected; no further was looked ahead."
     return f"As things stand, {does_not} before {until}."
+
+
+def _as_others(basis: str) -> str:
+    """What the durations of other attempts rest on."""
+    return "by their run deadlines" if basis == Basis.DEADLINE else f"as others {_OF_ITS[Basis(basis)]}"
 
 
 def _when(view: ForecastView, time: float) -> str:

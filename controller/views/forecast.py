@@ -23,7 +23,8 @@ class ComingView(Struct, frozen=True, kw_only=True):
     if it does not. `kept`: what keeps it, or members of it, from beginning at the end of the forecast:
     `hold`, `tasks`, `pool` or `size`; "" if it is its turn. `after`: the first tasks that it waits for, of
     `waits_for`. `left`: members of an array that are to begin, the last one at `last_at`. `why`: where that
-    was asked for, why it has not begun at the end of the forecast.
+    was asked for, why it has not begun at the end of the forecast. `is_new`: a run of a schedule, which is
+    not stored yet.
     """
 
     id: str
@@ -42,6 +43,7 @@ class ComingView(Struct, frozen=True, kw_only=True):
     left: int = 0
     last_at: float | None = None
     why: str = ""
+    is_new: bool = False
 
 
 class CourseView(Struct, frozen=True, kw_only=True):
@@ -162,4 +164,5 @@ def _coming(name: str, coming: Coming) -> ComingView:
         waits_for=coming.waits_for,
         left=coming.left,
         last_at=coming.last_at,
+        is_new=coming.is_new,
     )

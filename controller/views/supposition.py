@@ -17,6 +17,7 @@ from controller.core.forecast.supposed import Supposed, cancel, change
 from controller.core.model import codec
 from controller.core.model.arrays import MemberName, Ranges
 from controller.core.model.awaited import in_order, no_tasks, one_member, size_of, unequal
+from controller.core.model.capacity_fields import FOLLOWING
 from controller.core.model.features import CHANGES, needed_by_pool, needed_by_spec
 from controller.core.model.fields import mapping, read_fields
 from controller.core.model.lifecycle import FINISHED
@@ -99,7 +100,12 @@ def _redefined(model: Model, number: int, definition: Mapping[str, Any]) -> Pool
     with _within(f"pools[{number}]"):
         record = model.pools.get(parse_name(definition.get("name"), "name", "a pool's name"))
         if record is not None:
-            return parse_definition({**codec.to_builtins(record.pool), **definition})
+            own = codec.to_builtins(record.definition)
+            if record.definition.capacity_from is not None:
+                own.pop("capacity", None)  # what is observed is not in it
+            if "capacity" in definition:
+                own.pop(FOLLOWING, None)  # amounts, or another source, take the place of its own
+            return parse_definition({**own, **definition})
         pool = parse_definition(definition)
         if "reserve" in definition:
             return pool

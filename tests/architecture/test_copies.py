@@ -75,6 +75,7 @@ NO_COPY_KEPT = {
         "core/forecast/ahead.py::Ahead",
         "core/forecast/pretended_engine.py::PretendedEngine",
         "core/forecast/course.py::PoolCourse",
+        "core/forecast/course.py::_Area",
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",
         "core/model/fair_order.py::_Cursor",

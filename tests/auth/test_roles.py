@@ -206,7 +206,7 @@ VERBS = (
     Verb("admin", "resume spare", "pool/spare resumed"),
     Verb("admin", "drain spare", "pool/spare drained"),
     Verb("admin", "drain spare --at 2999-01-01T00:00Z --for 2h", "pool/spare maintenance from"),
-    Verb("admin", "drain spare --remove", "pool/spare no maintenance from"),
+    Verb("admin", "drain spare --remove", "pool/spare maintenance removed: from"),
     Verb("admin", "delete pool spare", "pool/spare deleted"),
     Verb("reader", "notifier list", "dead"),
     Verb("admin", "notifier retry told", "notice/told is told again"),

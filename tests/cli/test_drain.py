@@ -113,7 +113,7 @@ def test_a_window_is_set_shown_and_removed(tally: Tally, client: Client) -> None
     assert missed.exit_code == 1
     assert "has no window that begins at" in missed.err
     removed = tally("drain", "default", "--remove", "--at", "2999-01-01T22:00+01:00")
-    assert removed.out.startswith("pool/default no maintenance from ")
+    assert removed.out.startswith("pool/default maintenance removed: from ")
     assert len(stored(client)) == 1
     tally("drain", "default", "--remove")
     assert tally("drain", "default", "--remove").out == "pool/default unchanged\n"

@@ -71,7 +71,7 @@ def test_a_plan_tells_when_and_what_it_does_to_others(tally: Tally) -> None:
     assert row.startswith("new    default   2")
     assert "(now)" in row
     assert "(in 10m)" in row
-    assert row.endswith(f"3 runs of its owner's of the same {NAME_LABEL}")
+    assert row.endswith(f"3 runs of the same {NAME_LABEL}")
     assert delayed.split() == list(CHANGE_COLUMNS)
     assert first.split() == ["t0", "default", "now", "in", "10m", "in", "10m", "in", "20m"]
     assert others == "Of those that wait, 3 tasks begin later, the most t0: by 10m."
@@ -281,7 +281,10 @@ def test_several_names_are_explained_by_one_look(tally: Tally) -> None:
     assert answer.exit_code == 5
     lines = answer.out.splitlines()
     assert "t0 is expected to begin at" in lines[0]
-    assert "Before it begins, 1 attempt is to end: 1 by name." in lines[1]
+    assert (
+        f"Before it begins, 1 attempt of pool default is to end: 1 as others of the same {NAME_LABEL}."
+        in lines[1]
+    )
     assert lines[2].endswith("Nothing is to come of old-0: it neither waits nor runs.")
 
 

@@ -8,8 +8,12 @@ import msgspec
 import pytest
 
 from controller.core.forecast.supposed import Supposed
-from controller.core.model import codec
+from controller.core.model import capacities, codec
+from controller.core.model.capacities import ObservedCapacity
 from controller.core.model.features import KNOWN
+from controller.core.model.nodes import CapacityFrom, CapacitySource
+from controller.core.model.op import Op
+from controller.core.model.resources import Vector
 from controller.core.model.task import Reserve
 from controller.errors import InvalidField
 from controller.views.ahead import (
@@ -23,6 +27,8 @@ from controller.views.ahead import (
 )
 from controller.views.supposition import MOST, NoSuchTask, Supposition, judge, parse_supposition
 from tests.forecast.test_ahead import Known, Reality
+from tests.forecast.test_course import Each
+from tests.support import schedules
 from tests.support.bench import Stage
 
 
@@ -204,6 +210,29 @@ def test_a_pool_has_the_fields_that_differ(stage: Stage) -> None:
     assert other.reserve is Reserve.LACKING
 
 
+def test_a_pool_that_follows_nodes_has_what_is_supposed(stage: Stage) -> None:
+    """Amounts or another source take the place of its own; other fields leave that as it is."""
+    stage.pool(capacity={"from": "nodes", "selector": "a=b"})
+    observed = ObservedCapacity(amounts=Vector({"cpu": 3000}))
+    stage.put(stage.keys.of(capacities.KIND, ("default",)), capacities.encode_capacity(observed, Op("x")))
+    stage.submit("t", resources={"cpu": 16})
+    assert stage.model().pools["default"].pool.capacity == Vector({"cpu": 3000})
+    [amounts] = judged(stage, pools=[{"name": "default", "capacity": {"cpu": 16}}]).pools
+    assert (amounts.capacity_from, amounts.capacity) == (None, Vector({"cpu": 16000}))
+    other = {"from": "nodes", "selector": "c=d"}
+    [source] = judged(stage, pools=[{"name": "default", "capacity": other}]).pools
+    assert source.capacity_from is not None
+    assert source.capacity_from.selector == "c=d"
+    [paused] = judged(stage, pools=[{"name": "default", "paused": True}]).pools
+    assert (paused.paused, paused.capacity_from) == (
+        True,
+        CapacityFrom(source=CapacitySource.NODES, selector="a=b"),
+    )
+    found = compared(stage, {"t": 10.0}, pools=[{"name": "default", "capacity": {"cpu": 16}}])
+    assert [(each.id, each.begins_now) for each in found.changed] == [("t", None)]
+    assert found.sooner == 1
+
+
 def test_a_gateway_would_attest_what_it_submits(stage: Stage) -> None:
     """A pool that takes nothing else runs it; without a gateway it is refused."""
     stage.pool("closed", require_attested=True)
@@ -250,6 +279,22 @@ def test_what_differs_is_counted_and_told(stage: Stage) -> None:
     reality.go_on()
     for each in found.changed:
         assert reality.began[each.id] == pytest.approx(each.begins_then, abs=2)
+
+
+def test_runs_of_schedules_that_are_not_submitted_yet_are_left_out(stage: Stage) -> None:
+    """Neither do they wait, nor do they no longer begin where a look got less far."""
+    stage.leader()
+    schedules.apply(stage)
+    for number in range(4):
+        stage.submit(f"t{number}", resources={"cpu": 2})
+    now, looks, known = stage.clock.now(), iter([True] * 40), Known(Each())
+    whole = look(stage.model(), now, lambda: True, horizon_seconds=7200.0, durations=known)
+    short = look(stage.model(), now, lambda: next(looks, False), horizon_seconds=7200.0, durations=known)
+    assert sum(each.is_new for each in whole.tasks.values()) > 60
+    assert short.until < whole.until
+    found = compare(whole, short)
+    assert (found.never, found.later, found.changed) == (0, 0, [])
+    assert [(each.pool, each.waiting) for each in found.waits] == [("default", 4)]
 
 
 def test_of_many_that_differ_those_that_differ_most_are_listed(stage: Stage) -> None:

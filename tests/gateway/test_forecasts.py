@@ -88,6 +88,12 @@ def test_what_is_supposed_must_be_ones_own(as_: As, client: Client) -> None:
     def ask(caller: Any, **supposed: object) -> Any:
         return caller.post("/v1/forecast", json={"supposed": supposed})
 
+    body = {"tasks": ["mine"], "supposed": {"tasks": [task("new", "vision")]}}
+    both = alice.post("/v1/forecast", json=body).json()
+    assert both["now"]["tasks"].keys() == {"mine"}
+    assert [each["id"] for each in both["then"]["tasks"]] == ["new", "mine"]
+    unknown = alice.post("/v1/forecast", json={**body, "tasks": ["theirs"]})
+    assert unknown.status_code == 404
     wider = {"name": "default", "capacity": {"cpu": 64}}
     new = task("new", "vision", after=["mine"])
     answer = ask(alice, tasks=[new], priorities={"mine": 9}).json()

@@ -90,6 +90,14 @@ def test_does_not_fit() -> None:
     )
 
 
+def test_who_holds_something_else_is_not_told() -> None:
+    """Only those that hold of what is lacking."""
+    scene = Scene().held(cpu="3500m", memory="1Mi")
+    for name, hold in (("b", {"cpu": 3500}), ("c", {"memory": 1 << 20})):
+        scene.task(name).status(name, State.RUNNING, attempt=1, hold=Vector(hold))
+    assert "asks for cpu 1 (500m free) of pool p (1 task there holds the rest)" in scene.task("a")("a")
+
+
 def test_a_ledger_that_nobody_holds() -> None:
     """It blocks a queue until it is repaired: explain says so."""
     told = Scene().held(cpu=4).task("a")("a")

@@ -58,6 +58,7 @@ class Coming(NamedTuple):
     which it ends. `kept`: what keeps it, or members of it, at the end of the forecast. `after`: the tasks
     that it waits for, by first names; and `waits_for`: how many. `left`: members of an array that have not
     begun before the forecast; `last_at`: when the last one of them does. `owner`: whom it is charged to.
+    `is_new`: it is not stored yet: a run of a schedule, which is to be submitted within the forecast.
     """
 
     pool: str
@@ -74,6 +75,7 @@ class Coming(NamedTuple):
     waits_for: int = 0
     left: int = 0
     last_at: float | None = None
+    is_new: bool = False
 
 
 class Forecast(NamedTuple):
@@ -155,13 +157,15 @@ class Ahead:
             is_settled = self._settle(goes_on)
             left = {name for name in left if name not in self._ended}
             at = min(self._engine.next_end(), self._wake())
-            self._course.note(self._now, at)
             if at > until or (wanted and not left) or not is_settled or not goes_on():
+                self._course.note(self._now, at)
                 break
             near = max(self._near[0], self._near[1] * (at - self._began_at))
             ends = self._engine.take_ends(at + near)
             # in their middle: always at the last of them, each generation of tasks would begin later
-            self._now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
+            now = max(self._now, at, fmean(seen.finished_at or at for seen in ends) if ends else at)
+            self._course.note(self._now, now)
+            self._now = now
             for seen in ends:
                 self._hear(Observed(self._epoch, seen))
         is_whole, endless = is_settled and at > until, dict(self._engine.endless)
@@ -247,7 +251,9 @@ class Ahead:
         return True
 
     def _revision_of(self, plan: Plan) -> None:
+        self._course.before(plan, self._now)
         self._planner.committed(plan, self._model.revision + 1)
+        self._course.after(plan)
         self._model.advance_revision(self._model.revision + 1)
         for change in plan.changes:
             status = change.status
@@ -322,6 +328,7 @@ class Ahead:
             waits_for=waits.waits_for,
             left=waits.left,
             last_at=self._last.get(name) if is_over and waits.left else None,
+            is_new=name not in self._had and name not in self._waiting and name not in self._wanted,
         )
 
     def _waiting_as_member(self, name: str) -> _Waits:

@@ -38,7 +38,8 @@ class Basis(StrEnum):
     DEADLINE = "run deadline"
 
 
-_FEWEST = {Basis.ARRAY: 3, Basis.NAME: 3, Basis.COMMAND: 1, Basis.POOL: 10}
+FEWEST = {Basis.ARRAY: 3, Basis.NAME: 3, Basis.COMMAND: 1, Basis.POOL: 10}
+"""Runs of a kind that must have ended before it tells anything."""
 
 
 class Expected(NamedTuple):
@@ -154,7 +155,7 @@ class Durations:
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
         for basis, kind in _kinds_of(task):
             known = self._kinds.get(kind)
-            if known is not None and len(known) >= _FEWEST[basis]:
+            if known is not None and len(known) >= FEWEST[basis]:
                 seconds = known.expected(elapsed)
                 if seconds is None:
                     continue

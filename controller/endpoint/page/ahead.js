@@ -7,7 +7,7 @@ const PAUSE_MILLISECONDS = 20000; // between two questions
 const REFUSED_MILLISECONDS = 300000; // the same where nobody looks ahead
 const ANSWER_MILLISECONDS = 60000;
 const MOST_NAMES = 100;
-const BASES = { array: "of its array", name: "of the same name", command: "of the same command", pool: "of its pool", "run deadline": "by their run deadlines" };
+const BASES = { array: "of its array", name: "of the same app.kubernetes.io/name", command: "of the same command", pool: "of its pool", "run deadline": "by their run deadlines" };
 
 /** One document that is asked for now and then; `changed` is called when it, or the problem with it, is another one. */
 export class Beside {
@@ -86,7 +86,8 @@ export class Ahead {
     if (found === null) return problem && problem !== "nobody looks ahead here" ? [`No look ahead: ${problem}`] : [];
     const error = found.error;
     const quality = error ? ` · durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}${error.of ? `, of ${plural(error.of, "run")}` : ""}` : "";
-    return ["Looked ahead ", ago(found.now), " ago", quality, problem ? ` · not since: ${problem}` : ""];
+    const starts = found.starts ? ` · told beginnings by ${percent(found.starts.median)} of the wait, in one of ten by ${percent(found.starts.p90)}` : "";
+    return ["Looked ahead ", ago(found.now), " ago", quality, starts, problem ? ` · not since: ${problem}` : ""];
   }
 
   /** The part of a task's details that tells when it begins and ends; null: nothing is to come of it. */
@@ -104,7 +105,7 @@ export class Ahead {
     const isKnown = times.length === (coming.has_begun ? 1 : 2);
     return el("section", { class: "coming-part" }, el("h3", {}, "Expected, as of ", ago(found.now), " ago"),
       times.length ? el("p", { class: "expected" }, ...times.map(([what, at]) => el("span", {}, `${what} `, el("strong", {}, hourAndMinute(at)), at > now() ? `, in ${span(at - now())}` : ""))) : "",
-      el("p", { class: "muted" }, isKnown ? restsOn(coming, found.errors?.[coming.by] ?? found.error) : found.text));
+      el("p", { class: "muted" }, isKnown ? restsOn(coming, found.errors?.[coming.by] ?? found.error, found.starts) : found.text));
   }
 
   /** What `partOf` is made of. */
@@ -112,7 +113,7 @@ export class Ahead {
 }
 
 /** What the times of a task rest on. */
-function restsOn(coming, error) {
+function restsOn(coming, error, starts) {
   const parts = [];
   const before = Object.entries(coming.before);
   if (!coming.has_begun && before.length) {
@@ -120,6 +121,7 @@ function restsOn(coming, error) {
   }
   parts.push(coming.by === "run deadline" ? "It ends by its run deadline at the latest." : `It takes as long as ${plural(coming.runs, "run")} ${BASES[coming.by] ?? coming.by} did.`);
   if (error) parts.push(`Durations were off by ${percent(error.median)}, in one of ten by ${percent(error.p90)}${error.of ? `, of ${plural(error.of, "run")}` : ""}.`);
+  if (starts && !coming.has_begun) parts.push(`Beginnings that were told before were off by ${percent(starts.median)} of the wait, in one of ten by ${percent(starts.p90)}.`);
   return parts.join(" ");
 }
 

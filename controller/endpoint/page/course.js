@@ -5,6 +5,7 @@ import { amountText, count, el, hourAndMinute, plural, setChildren, setText, spa
 
 const MOST_SECONDS = 12 * 3600;
 const LEAST_SECONDS = 180;
+const LARGE = 0.1; // of the largest one
 
 /** When nothing is held and nothing waits any more; null: not within the forecast. */
 function emptyAt(course) {
@@ -12,6 +13,19 @@ function emptyAt(course) {
   let last = course.at.length - 1;
   while (last >= 0 && !course.waiting[last] && names.every((name) => !course.running[name][last] && !course.planned[name][last])) last -= 1;
   return last + 1 < course.at.length ? course.at[last + 1] : null;
+}
+
+/** Where the chart ends: soon after the last large change, seen from how it is at the end of the look. What goes on for ever, such as a schedule, makes no axis long. */
+function reach(course, now) {
+  const last = course.at.length - 1;
+  const names = Object.keys(course.running);
+  const off = (name, index) => Math.abs(course.running[name][index] + course.planned[name][index] - course.running[name][last] - course.planned[name][last]);
+  const near = course.at.map((at, index) => index).filter((index) => course.at[index] < now + MOST_SECONDS);
+  const most = Object.fromEntries(names.map((name) => [name, Math.max(...near.map((index) => off(name, index)))]));
+  const isLarge = (index) => course.waiting[index] !== course.waiting[last] || names.some((name) => most[name] && off(name, index) >= LARGE * most[name]);
+  const large = near.findLast(isLarge);
+  const ends = large === undefined ? now : course.at[large + 1] ?? now + MOST_SECONDS;
+  return Math.min(now + MOST_SECONDS, Math.max(now + LEAST_SECONDS, now + (ends - now) * 1.06));
 }
 
 /** The resource of which the largest part is held at some time. */
@@ -72,7 +86,7 @@ export class CoursePart {
   #chart(name) {
     const { course, maintenance, now } = this.#shown;
     const empty = emptyAt(course);
-    const to = Math.min(now + MOST_SECONDS, Math.max(now + LEAST_SECONDS, empty === null ? course.at.at(-1) : now + (empty - now) * 1.06));
+    const to = reach(course, now);
     const kept = course.at.map((at, index) => index).filter((index) => course.at[index] < to);
     const x = (at) => (WIDE * Math.min(1, Math.max(0, (at - now) / (to - now))));
     const xs = kept.map((index) => x(course.at[index]));
