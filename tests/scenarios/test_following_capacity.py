@@ -147,6 +147,24 @@ def test_it_is_not_written_more_often_than_the_pause(stage: Stage, leader: Stage
     assert leader.planner.next_wake() is None
 
 
+@pytest.mark.parametrize("then", ["gone", "amounts"])
+def test_no_pause_keeps_the_record_of_a_pool_that_follows_nodes_no_more(
+    stage: Stage, leader: StagedReplica, then: str
+) -> None:
+    """Nothing is wrong for anybody who audits a moment later."""
+    see(leader, node("n1", 1000))
+    see(leader, node("n1", 2000), after=PAUSE_SECONDS / 10)
+    assert leader.planner.next_wake() is not None, "the change is written after the pause"
+    if then == "gone":
+        stage.delete(stage.keys.pool("default"))
+    else:
+        stage.pool()
+    leader.sync()
+    leader.run()
+    assert stage.model().capacities == {}
+    assert [each.what for each in check_model(stage.model()) if each.invariant == "I18"] == []
+
+
 def test_the_last_changes_are_kept(stage: Stage, leader: StagedReplica) -> None:
     for cpu in range(1, CHANGES_KEPT + 5):
         see(leader, node("n1", 1000 * cpu))

@@ -85,7 +85,7 @@ class Capacities:
         return pool in self._model.following
 
     def _is_due(self, pool: str, now: float) -> bool:
-        at = self._due.get(pool)
+        at = self._due.get(pool) if self._follows(pool) else None
         return self._looked.get(pool) != self._look(pool) if at is None else at <= now
 
     def _look(self, pool: str) -> _Looked:
