@@ -223,12 +223,10 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
     ahead = model.eligible(pool.name, now).ahead_of(task.id, pool)
     crowd = f"{listed(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead" if ahead else "no task is ahead"
     if not asked.fits(free):
-        holding, short = (
-            (each.status for each in model.holding.values() if each.pool == pool.name),
-            asked.exceeding(free),
-        )
+        short = asked.exceeding(free)
+        holding = (other.status for other in model.holding.values() if other.pool == pool.name)
         holders = sum(
-            status.is_one_of_running and any(map(status.hold.get, short))
+            status.is_one_of_running and any(status.hold.get(name) for name in short)
             for status in holding
             if status is not None
         )
