@@ -61,6 +61,17 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     assert "needs etcd itself" in needs.stderr
 
 
+def test_a_demand_that_one_may_not_know_is_not_told_as_none(served: Served) -> None:
+    """It would tell what others wait for. Who may read the tasks of all owners sees it."""
+    shown = {}
+    for name in ("alice", "ops"):
+        assert tally("login", served.gateway.url, stdin=served.tokens[name]).exit_code == 0
+        lines = tally("describe", "pool", "default").stdout.splitlines()
+        [row] = [line.split() for line in lines if line.startswith("  cpu ")]
+        shown[name] = row[-1]
+    assert shown == {"alice": "-", "ops": "0"}
+
+
 def test_a_terminal_does_not_show_the_token(served: Served) -> None:
     """Typed and ended with Enter, as a password is."""
     ours, theirs = pty.openpty()
