@@ -101,8 +101,6 @@ def _redefined(model: Model, number: int, definition: Mapping[str, Any]) -> Pool
         record = model.pools.get(parse_name(definition.get("name"), "name", "a pool's name"))
         if record is not None:
             own = codec.to_builtins(record.definition)
-            if record.definition.capacity_from is not None:
-                own.pop("capacity", None)  # what is observed is not in it
             if "capacity" in definition:
                 own.pop(FOLLOWING, None)  # amounts, or another source, take the place of its own
             return parse_definition({**own, **definition})

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
-from controller.audit.audit import Report, run_audit
+from controller.audit.audit import run_audit
 from controller.clock import SystemClock
 from controller.config import load_settings
 from controller.dev.cluster import CLUSTER, LocalCluster
@@ -86,15 +86,30 @@ def namespace(request: pytest.FixtureRequest, core: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def tally(
+def tally(installation: LocalCluster, core: Any, namespace: str) -> Iterator[LocalCluster]:
+    """The installation. After all tests: nothing is held, the audit finds nothing, no pod of ours runs."""
+    yield installation
+    with installation.client() as users:
+        assert not [pool.name for pool in users.pools() if pool.held]
+    engine, store = engine_of(namespace), EtcdStore(GatewayOptions((installation.endpoint,)), SystemClock())
+    report = run_audit(store, engine, CLUSTER, SystemClock())
+    store.close()
+    assert report.verdict == "ok", report.to_text()
+    assert not [pod.metadata.name for pod in _ours(core, namespace) if pod.status.phase == "Running"]
+    engine.release_finalizers()
+    engine.close()
+    assert not [pod.metadata.name for pod in _ours(core, namespace) if pod.metadata.finalizers]
+
+
+@pytest.fixture(scope="session")
+def installation(
     request: pytest.FixtureRequest,
     core: Any,
     namespace: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalCluster]:
-    """Three replicas with the kubernetes engine, and a pool without a limit that matters.
-
-    After all tests: nothing is held, the audit finds nothing, and no pod of ours runs; all are removed.
+    """Three replicas with the kubernetes engine, and a pool without a limit that matters; all pods of ours
+    are removed.
     """
     settings = {
         "TALLY_KUBECONFIG": os.environ["KUBECONFIG"].split(os.pathsep)[0],
@@ -109,12 +124,9 @@ def tally(
             users.apply_pool(pool(request, namespace))
         leader_of(cluster)
         yield cluster
-        held, report = _at_the_end(cluster, namespace)
-        running = [pod.metadata.name for pod in _ours(core, namespace) if pod.status.phase == "Running"]
     engine = engine_of(namespace)
     engine.release_finalizers()
     engine.close()
-    kept = [pod.metadata.name for pod in _ours(core, namespace) if pod.metadata.finalizers]
     for pod in _ours(core, namespace):
         core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=1)
     wait_until(
@@ -123,21 +135,6 @@ def tally(
         timeout=120,
         poll=1,
     )
-    assert not held
-    assert report.verdict == "ok", report.to_text()
-    assert not running
-    assert not kept
-
-
-def _at_the_end(cluster: LocalCluster, namespace: str) -> tuple[dict[str, str], Report]:
-    """What the pools hold, and the audit."""
-    with cluster.client() as users:
-        held = {pool.name: str(pool.held) for pool in users.pools() if pool.held}
-    engine, store = engine_of(namespace), EtcdStore(GatewayOptions((cluster.endpoint,)), SystemClock())
-    report = run_audit(store, engine, CLUSTER, SystemClock())
-    engine.close()
-    store.close()
-    return held, report
 
 
 def _ours(core: Any, namespace: str) -> list[Any]:

@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 
 from controller.core.forecast.ahead import Ahead, Forecast
-from controller.core.model import codec
-from controller.core.model.features import KNOWN
 from tests.forecast.test_ahead import EXACTLY, Known
 from tests.support import schedules
 from tests.support.bench import Stage
@@ -73,9 +71,7 @@ def test_all_that_is_held_is_in_it(runs: list[tuple[int, float]], begun: int) ->
 def test_runs_that_are_short_and_far_apart_are_there_for_ever() -> None:
     """A second each hour, for a week: in each part of the chart there is a mean of it."""
     stage = Stage()
-    parts = {f"feature/{name}": "" for name in KNOWN}
-    engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
-    stage.put(stage.keys.engine, codec.encode(engine))
+    stage.turn_on_all()
     stage.pool(capacity={"cpu": 2})
     stage.leader()
     schedules.apply(stage, cron="7 * * * *")

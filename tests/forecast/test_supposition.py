@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 from controller.core.forecast.supposed import Supposed
-from controller.core.model import capacities, codec
+from controller.core.model import capacities
 from controller.core.model.capacities import ObservedCapacity
-from controller.core.model.features import KNOWN
 from controller.core.model.nodes import CapacityFrom, CapacitySource
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
@@ -36,9 +35,7 @@ from tests.support.bench import Stage
 def stage() -> Stage:
     """All features are on."""
     stage = Stage()
-    parts = {f"feature/{name}": "" for name in KNOWN}
-    engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
-    stage.put(stage.keys.engine, codec.encode(engine))
+    stage.turn_on_all()
     stage.pool(capacity={"cpu": 2})
     return stage
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from controller.core.model import codec
+from controller.core.model.features import KNOWN
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.requests import Request, RequestKind
@@ -106,6 +107,12 @@ class Stage:
         self.epoch += 1
         self.put(self.keys.epoch, codec.encode({"epoch": self.epoch}))
         return self.put(self.keys.leader, b"{}")
+
+    def turn_on_all(self) -> None:
+        """All features are on."""
+        parts = {f"feature/{name}": "" for name in KNOWN}
+        engine = {"engine": {"name": "null", "id": "e", "parts": parts}, "installation": "abc"}
+        self.put(self.keys.engine, codec.encode(engine))
 
     def pool(self, name: str = "default", **fields: Any) -> None:
         """Define a pool."""
