@@ -8,9 +8,10 @@ import math
 
 import pytest
 
-from controller.core.model.task import Observation, Phase
+from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.planning.events import EngineSilent, Started
 from controller.core.planning.plan import Effect, Forget, Start
+from controller.core.promise.attempts import Attempts
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 AT_ONCE = 10
@@ -141,3 +142,14 @@ def test_of_the_lists_that_come_meanwhile_the_newest_is_taken_in(stage: Stage) -
     stage.submit("old-i7")
     leader.sync()
     assert starts(leader.run()) == ["old-i7-1"]
+
+
+def test_a_name_that_is_met_again_while_a_list_is_taken_in_stays_taken() -> None:
+    """Also if the attempt is forgotten before the end of the list: the engine may still have the name."""
+    attempts, known = Attempts(), AttemptId("t", 3)
+    attempts.ensure(known)
+    attempts.begin_list()
+    attempts.ensure(known)
+    attempts.drop(known)
+    attempts.end_list()
+    assert attempts.highest("t") == 3
