@@ -162,7 +162,9 @@ class Forecaster:
                 env={**os.environ, "PYTHONPATH": path},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the asker, whose end ends it
+                # Ctrl-C is for the asker, whose end ends it. It stays in the asker's session: where Linux
+                # shares the processors among sessions (sched_autogroup), a niceness counts only within one.
+                process_group=0,
             )
             self._process, self._has_answered = process, False
             # no zombie stays of a process that ends because nobody asks

@@ -40,6 +40,7 @@ from controller.views.supposition import NoSuchTask, Supposition, judge
 
 NICENESS = 10  # whoever asks comes first: a replica that leads may be on this machine
 LOAD_SECONDS = 60.0  # until the model must be loaded
+REST_SECONDS = 1.0  # between what the model takes in, unless a question needs it: see Follower
 CATCH_UP_SECONDS = 2.0  # until the model has what the asker has seen
 _GRACE_SECONDS = 20.0  # beyond that, to begin and to tell: a fork that takes longer is ended
 FRESH_SECONDS = 5.0  # an answer is told again for so long, and for as long as it took REST times
@@ -59,7 +60,7 @@ class Looker:
         self._clock = SystemClock()
         store = EtcdStore(subject.options, self._clock)
         keys = Keys(subject.cluster)
-        self._standby = Standby(store, keys, self._clock, RULE, subject.silence_seconds)
+        self._standby = Standby(store, keys, self._clock, RULE, subject.silence_seconds, REST_SECONDS)
         self._experience = Experience(self._standby.reading)
         self._standby.subscribe(self._experience)
         self._last: ForecastView | None = None
@@ -96,6 +97,8 @@ class Looker:
         if not self._is_loaded and not self._experience.wait_for(1, LOAD_SECONDS):
             raise LookFailed("its model could not be loaded from etcd: see the log")
         self._is_loaded = True
+        if self._standby.revision < question.revision:
+            self._standby.hurry()
         # a replica's model may be at a revision at which nothing of this subject has changed
         self._experience.wait_for(question.revision, CATCH_UP_SECONDS)
 

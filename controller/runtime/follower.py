@@ -1,4 +1,9 @@
-"""Feeds the model: loads the store once, then watches it; loads it again if the history has a gap."""
+"""Feeds the model: loads the store once, then watches it; loads it again if the history has a gap.
+
+A follower that rests is current now and then only: when it is hurried, and each time it has rested. etcd does
+work for each watch at each write, while whoever wrote waits for the answer: a follower that rests costs the
+others nothing meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +31,22 @@ class Follower:
     `last_contact` is when the store was last heard from (boottime).
     """
 
-    def __init__(self, store: Store, keys: Keys, clock: Clock, inbox: Inbox, silence_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        inbox: Inbox,
+        silence_seconds: float,
+        rest_seconds: float = 0.0,
+    ) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
         self._inbox = inbox
         self._silence_seconds = silence_seconds
+        self._rest_seconds = rest_seconds
+        self._hurried = threading.Event()
         self._closed = threading.Event()
         self._watch: Watch | None = None
         self._fresh = False  # the next load is of another store than the last
@@ -48,10 +63,15 @@ class Follower:
     def close(self) -> None:
         """End the watch and the thread."""
         self._closed.set()
+        self._hurried.set()
         watch = self._watch
         if watch is not None:
             watch.close()
         self._thread.join(5.0)
+
+    def hurry(self) -> None:
+        """End a rest: what has changed until now is taken in soon."""
+        self._hurried.set()
 
     def staleness(self) -> float:
         """Seconds since the store was last heard from."""
@@ -78,16 +98,33 @@ class Follower:
 
     def _load_and_watch(self) -> None:
         revision = self._load()
-        watch = self._store.watch(self._keys.prefix, after=revision, silence_seconds=self._silence_seconds)
+        while not self._closed.is_set():
+            self._hurried.clear()
+            revision = self._take_in(revision)
+            if self._rest_seconds:
+                self._hurried.wait(self._rest_seconds)
+
+    def _take_in(self, after: int) -> int:
+        """Hand over what changes, until the watch ends. Returns the last revision that was handed over."""
+        revision = after
+        watch = self._store.watch(
+            self._keys.prefix,
+            after=after,
+            silence_seconds=self._silence_seconds,
+            once=self._rest_seconds > 0,
+        )
         self._watch = watch
         try:
             if self._closed.is_set():
-                return
+                return revision
             for batch in watch:
                 self._heard()
                 self._inbox.put(Changed.of(self._keys, batch))
+                revision = batch.revision
         finally:
             watch.close()
+        self._heard()  # it has ended by itself: the store has answered
+        return revision
 
     def _load(self) -> int:
         """Hand over all that the store holds, page by page: the model takes in one while the next is read."""

@@ -1,4 +1,7 @@
-"""A model of the installation for whoever is no replica: loaded once, then kept current by a watch."""
+"""A model of the installation for whoever is no replica: loaded once, then kept current by a watch.
+
+It may rest between what it takes in: see Follower.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,20 @@ STUCK_SECONDS = 30.0  # without a turn of the loop, after which this process sho
 class Standby:
     """See the module's docstring. Any thread may read; a thread of its own takes in what the store shows."""
 
-    def __init__(self, store: Store, keys: Keys, clock: Clock, rule: Rule, silence_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        rule: Rule,
+        silence_seconds: float,
+        rest_seconds: float = 0.0,
+    ) -> None:
         self._clock = clock
         self._rule = rule
         self._inbox = Inbox()
         self._mirror = Mirror()
-        self._follower = Follower(store, keys, clock, self._inbox, silence_seconds)
+        self._follower = Follower(store, keys, clock, self._inbox, silence_seconds, rest_seconds)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
         self._beat = clock.boottime()
@@ -48,6 +59,10 @@ class Standby:
         self._inbox.put(Wake())
         if self._thread.ident is not None:
             self._thread.join(5.0)
+
+    def hurry(self) -> None:
+        """See Follower."""
+        self._follower.hurry()
 
     @property
     def revision(self) -> int:

@@ -324,11 +324,12 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False) -> Watch:
         """Changes under `prefix` at revisions above `after`.
 
         A watch that delivers nothing for `silence_seconds` (0: no limit) counts as dead. It connects again,
-        and resumes where it was.
+        and resumes where it was. With `once`, it ends by itself when it has delivered all that had changed
+        before it connected; what another prefix has at that revision keeps it until the next change.
         """
         ...
 

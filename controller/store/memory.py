@@ -175,9 +175,10 @@ class MemoryPending:
 class MemoryWatch:
     """Implements `controller.store.base.Watch`, with one batch for each revision."""
 
-    def __init__(self, server: _Server, prefix: str, after: int) -> None:
+    def __init__(self, server: _Server, prefix: str, after: int, until: int | None = None) -> None:
         self._server = server
         self._prefix = prefix
+        self._until = until
         self._closed = False
         self.revision = after
 
@@ -217,6 +218,8 @@ class MemoryWatch:
             while not self._closed:
                 if (batch := self.poll()) is not None:
                     return batch
+                if self._until is not None and self.revision >= self._until:
+                    break
                 server.changed.wait(server.seconds_to_next_expiry())
         return None
 
@@ -267,9 +270,11 @@ class MemoryStore:
         for first in range(0, max(1, len(items)), _PAGE_KEYS):
             yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
-    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> MemoryWatch:
+    def watch(
+        self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False
+    ) -> MemoryWatch:
         """See Store. There is no connection that could fall silent."""
-        watch = MemoryWatch(self._server, prefix, after)
+        watch = MemoryWatch(self._server, prefix, after, self._server.revision if once else None)
         self._watches.add(watch)
         return watch
 

@@ -80,9 +80,9 @@ class MeasuredStore:
         with self._timed("load"):
             yield from self._store.pages(prefix, deadline=deadline)
 
-    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> Watch:
+    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False) -> Watch:
         """See Store."""
-        return self._store.watch(prefix, after=after, silence_seconds=silence_seconds)
+        return self._store.watch(prefix, after=after, silence_seconds=silence_seconds, once=once)
 
     def begin(self, transaction: Transaction, *, deadline: float) -> MeasuredPending:
         """See Store."""

@@ -154,6 +154,7 @@ NO_COPY_KEPT = {
         "engine/process/fork_server.py::ForkServer",
         "runtime/follower.py::Follower._watch",
         "store/etcd/store.py::EtcdStore._watches",
+        "store/etcd/watch.py::EtcdWatch._connected_at",
         "store/etcd/watch.py::EtcdWatch._response",
     ],
     "its own counts": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from controller.core.model.task import AttemptId
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster import forecaster
 from controller.forecaster.forecaster import Forecaster, NoForecast
+from controller.forecaster.process import NICENESS
 from controller.forecaster.wire import Subject
 from controller.store.etcd.connection import GatewayOptions
 from controller.store.etcd.store import EtcdStore
@@ -163,6 +165,16 @@ def test_it_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> None:
         asker.kill()
         psutil.wait_procs([process], timeout=30)
         assert not process.is_running()
+
+
+def test_it_is_nice_within_the_session_of_whoever_asks(client: Client, asked: Forecaster) -> None:
+    """Ctrl-C is not for it; but in a session of its own its niceness would count nothing."""
+    client.apply_pool(POOL)
+    asked.ask([], 0)
+    process = process_of(asked)
+    assert process.nice() == os.nice(0) + NICENESS
+    assert os.getsid(process.pid) == os.getsid(0)
+    assert os.getpgid(process.pid) == process.pid
 
 
 def test_nothing_is_asked_after_the_end(client: Client, asked: Forecaster) -> None:

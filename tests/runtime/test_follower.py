@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.clock import SystemClock
+from controller.core.model.op import Op
 from controller.runtime.follower import PAUSE_SECONDS, Follower
 from controller.runtime.inbox import Inbox
-from controller.store.base import Batch, ClusterChanged, Compacted
+from controller.store.base import Batch, ClusterChanged, Compacted, Put, Transaction, Watch
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
-from controller.store.mirror import Loaded
+from controller.store.mirror import Changed, Loaded
 from tests.support.meddling import MeddledStore
 from tests.support.waiting import wait_until
 
@@ -68,3 +69,41 @@ def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> Non
     wait_until(lambda: len(loaded_at) >= 2, "two loads")
     follower.close()
     assert loaded_at[1] - loaded_at[0] >= PAUSE_SECONDS
+
+
+def test_one_that_rests_has_no_watch_until_it_is_hurried() -> None:
+    store, keys, inbox = MeddledStore(MemoryStore(CLOCK)), Keys("followed"), Inbox()
+    ended = list[bool]()
+
+    class Seen:
+        """A watch of which it is known whether it has been closed."""
+
+        def __init__(self, watch: Watch) -> None:
+            self._watch = watch
+            self._number = len(ended)
+            ended.append(False)
+
+        def __iter__(self) -> Iterator[Batch]:
+            return iter(self._watch)
+
+        def close(self) -> None:
+            self._watch.close()
+            ended[self._number] = True
+
+    def put(name: str) -> int:
+        writes = (Put(keys.prefix + name, b"v"),)
+        revision: int = store.commit(Transaction((), writes, Op(name)), deadline=0.0).revision
+        return revision
+
+    store.on["watch"] = lambda real, *args, **kwargs: Seen(real(*args, **kwargs))
+    follower = Follower(store, keys, CLOCK, inbox, silence_seconds=5.0, rest_seconds=3600.0)
+    follower.start()
+    wait_until(lambda: ended == [True], "the first rest")
+    inbox.take(0.0)
+    expected = [put("a"), put("b")]
+    assert (len(inbox), ended) == (0, [True])
+    follower.hurry()
+    wait_until(lambda: ended == [True, True], "the second rest")
+    assert [message.revision for message in inbox.take(0.0) if isinstance(message, Changed)] == expected
+    follower.close()
+    assert ended == [True, True]

@@ -174,7 +174,10 @@ class SimulatedStore:
                 revision, items = self.load(prefix, deadline=deadline, revision=revision)
             yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
-    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> SimulatedWatch:
+    def watch(
+        self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False
+    ) -> SimulatedWatch:
+        assert not once, "no process here rests between watches"
         return SimulatedWatch(self._etcd, self._process, prefix, after, silence_seconds)
 
     def begin(self, transaction: Transaction, *, deadline: float) -> SimulatedPending:

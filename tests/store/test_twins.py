@@ -161,6 +161,9 @@ class _Side:
         reader.close()
         if isinstance(reader.error, Compacted):
             return Compacted
+        once = WatchReader(self.store.watch(self.prefix, after=self.base, once=True))
+        assert once.wait_for_end() is None
+        assert once.events == reader.events
         return [
             KeyEvent(self.plain(event.key), event.mod - self.base, self.item(event.item))
             for event in reader.events

@@ -36,8 +36,10 @@ def event(key: str, revision: int) -> dict[str, Any]:
     return {"kv": kv}
 
 
-def start(store: EtcdStore, prefix: str, after: int, silence: float = 0.0) -> tuple[EtcdWatch, WatchReader]:
-    watch = store.watch(prefix, after=after, silence_seconds=silence)
+def start(
+    store: EtcdStore, prefix: str, after: int, silence: float = 0.0, *, once: bool = False
+) -> tuple[EtcdWatch, WatchReader]:
+    watch = store.watch(prefix, after=after, silence_seconds=silence, once=once)
     return watch, WatchReader(watch)
 
 
@@ -82,6 +84,43 @@ class TestOnRealEtcd:
         wait_until(lambda: watch.reconnects["silence"] >= again + 3, "several more")
         assert [found.key for found in reader.events] == [prefix + "a"]
         reader.close()
+
+    def test_one_that_is_asked_for_once_ends_when_it_has_delivered_what_there_is(
+        self, store: EtcdStore, prefix: str
+    ) -> None:
+        before = put(store, prefix)
+        assert start(store, prefix, before, once=True)[1].wait_for_end() is None
+        expected = [put(store, f"{prefix}{n}") for n in range(50)]
+        watch, reader = start(store, prefix, before, once=True)
+        assert reader.wait_for_end() is None
+        assert [found.mod for found in reader.events] == expected
+        assert watch.revision == expected[-1]
+        assert watch.reconnects.total() == 0
+
+    def test_one_that_is_asked_for_once_waits_for_its_own_prefix(self, store: EtcdStore, prefix: str) -> None:
+        """It cannot tell whether what changed elsewhere was all."""
+        before = put(store, prefix)
+        put(store, "/elsewhere/" + prefix)
+        watch, reader = start(store, prefix, before, once=True)
+        wait_until(lambda: watch.connected, "the watch")
+        mine = put(store, prefix)
+        assert reader.wait_for_end() is None
+        assert [found.mod for found in reader.events] == [mine]
+
+    def test_one_that_is_asked_for_once_does_not_end_before_it_could_connect(
+        self, etcd: EtcdProcess, etcd_factory: EtcdFactory, store: EtcdStore, prefix: str, proxy_to: ProxyTo
+    ) -> None:
+        proxy = proxy_to(etcd.config.client_port)
+        before = put(store, prefix)
+        missed = put(store, prefix + "a")
+        through = etcd_factory.store(proxy.url)
+        through.get(prefix, deadline=in_seconds())
+        proxy.refuse()
+        watch, reader = start(through, prefix, before, once=True)
+        wait_until(lambda: watch.reconnects["unreachable"] >= 2, "attempts")
+        proxy.heal()
+        assert reader.wait_for_end() is None
+        assert [found.mod for found in reader.events] == [missed]
 
     def test_compaction_while_it_was_cut_off(
         self, etcd: EtcdProcess, etcd_factory: EtcdFactory, store: EtcdStore, prefix: str, proxy_to: ProxyTo

@@ -85,7 +85,9 @@ class EtcdStore:
             last = answer.kvs[-1].key
             limit = max(10, min(_MAX_PAGE_KEYS, limit * _PAGE_BYTES // size))
 
-    def watch(self, prefix: str, *, after: int, silence_seconds: float = 0.0) -> EtcdWatch:
+    def watch(
+        self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False
+    ) -> EtcdWatch:
         """See Store. Connects when it is first iterated."""
         watch = EtcdWatch(
             self.gateway,
@@ -93,6 +95,7 @@ class EtcdStore:
             prefix,
             after=after,
             silence_seconds=silence_seconds,
+            once=once,
             check=self._check,
             on_reconnect=self.reconnects.update,
         )

@@ -62,6 +62,7 @@ class EtcdWatch:
         *,
         after: int,
         silence_seconds: float,
+        once: bool,
         check: Callable[[float], None],
         on_reconnect: Callable[[tuple[str]], None] = lambda _: None,
     ) -> None:
@@ -69,6 +70,8 @@ class EtcdWatch:
         self._identity = identity
         self._prefix = prefix
         self._silence_seconds = silence_seconds
+        self._once = once
+        self._connected_at = 0  # the server's revision when it confirmed the present connection
         self._check = check
         self._on_reconnect = on_reconnect
         self._closing = threading.Event()
@@ -117,6 +120,9 @@ class EtcdWatch:
             if not self._closing.is_set():
                 for line in _lines(response):
                     yield from self._receive(line, response)
+                    if self._once and self.connected and self.revision >= self._connected_at:
+                        self._closing.set()
+                        return
         except RpcError as error:
             raise self._refused(error) from error
         except msgspec.MsgspecError as error:
@@ -155,6 +161,7 @@ class EtcdWatch:
 
     def _created(self, header: wire.Header, response: HTTPResponse) -> None:
         self.connected = True
+        self._connected_at = header.revision
         self._denials = 0
         if header.revision < self.revision:
             # A member that lags behind, or another history: only a linearizable read can tell.
