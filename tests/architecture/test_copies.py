@@ -58,6 +58,7 @@ NO_COPY_KEPT = {
         "core/model/blocks.py::Block",
         "core/planning/folding.py::_Room",
         "core/model/sharing.py::guaranteed",
+        "core/model/known_specs.py::KnownSpecs._specs",
         "core/model/resources.py::_amount",
         "core/model/resources.py::_shared",
         "core/model/resources.py::format_quantity",

@@ -25,6 +25,7 @@ from controller.core.model import (
     codec,
     installation,
     kept_log,
+    known_specs,
     notices,
     quarantine,
     schedules,
@@ -112,6 +113,10 @@ ROWS: dict[str, Row] = {
     "core.model.codec.op_of_spec": Row(codec.op_of_spec, ("tasks",), CORRUPT),
     "core.model.blocks.decode_block": Row(blocks.decode_block, ("arrays",), CORRUPT),
     "core.model.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
+    "core.model.codec.decode_whole_spec": Row(
+        lambda data: codec.decode_whole_spec("rich", data), ("tasks",), CORRUPT
+    ),
+    "core.model.known_specs.split": Row(lambda data: known_specs.split("rich", data), ("tasks",)),
     "core.model.codec.decode_pool": Row(lambda data: codec.decode_pool("odd", data), ("pools",), CORRUPT),
     "core.model.codec.decode_request": Row(
         lambda data: codec.decode_request("cancel", data), ("requests",), CORRUPT
@@ -288,6 +293,7 @@ RECORDED = recorded()
 KINDS = sorted({kind for row in ROWS.values() for kind in row.kinds})
 OF_ONE_NAME = {
     "core.model.codec.decode_spec": b"rich",
+    "core.model.codec.decode_whole_spec": b"rich",
     "core.model.codec.decode_pool": b"odd",
     "core.model.codec.decode_request": b"cancel",
 }

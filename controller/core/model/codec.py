@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from controller.core.model import known_specs
 from controller.core.model.arrays import Ranges
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
@@ -90,6 +91,7 @@ def decode_mapping(data: bytes) -> dict[str, Any]:
         raise CorruptValue(f"not a JSON object: {error}") from error
 
 
+_known = known_specs.KnownSpecs()
 _SUBMISSION = ("version", "submitted_at", "op", "filled_in")  # stored beside the fields of a spec
 
 
@@ -122,6 +124,20 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     A spec that is not valid comes back with its `error`, so that the leader can reject it by name. Raises
     CorruptValue if `data` is not a JSON object, or if `task_id` is not a valid id: no engine could name it.
     """
+    text = known_specs.split(task_id, data)
+    if text is None or not 0 <= text.submitted_at < _YEAR_10000:
+        return decode_whole_spec(task_id, data)
+    spec = _known.get(text.content, task_id)
+    if spec is not None:
+        return StoredSpec(spec, text.submitted_at)
+    stored = decode_whole_spec(task_id, data)
+    if not stored.error:
+        _known.note(text.content, stored.spec)
+    return stored
+
+
+def decode_whole_spec(task_id: str, data: bytes) -> StoredSpec:
+    """As `decode_spec`, whatever was decoded before."""
     raw = decode_mapping(data)
     try:
         parse_name(task_id, "id")

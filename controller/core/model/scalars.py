@@ -57,6 +57,11 @@ def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -
     return raw
 
 
+def is_name(text: str, limit: int = 63) -> bool:
+    """Whether `parse_name` accepts it."""
+    return len(text) <= limit and _ID.fullmatch(text) is not None
+
+
 def parse_etcd_url(text: str, field: str) -> tuple[str, str, int]:
     """Scheme, host (IPv6 in brackets) and port of the client URL of an etcd member."""
     try:
