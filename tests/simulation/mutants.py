@@ -531,7 +531,7 @@ MUTANTS = [
     # -- the model
     Mutant(
         "the watch resumes one revision late",
-        (Edit("runtime.follower:Follower._load_and_watch", "after=revision", "after=revision + 1"),),
+        (Edit("runtime.follower:Follower._take_in", "after=after", "after=after + 1"),),
     ),
     Mutant(
         "late changes are applied",

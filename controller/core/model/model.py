@@ -197,7 +197,8 @@ class Model(InstallationRecords, PoolRecords):
     def _apply_to_task(self, change: Change) -> Task:
         task_id = change.names[0]
         task = self.tasks.get(task_id) or self._new_task(task_id)
-        task.frozen = task.frozen - {change.kind}
+        if task.frozen:  # the difference of an empty set is another set
+            task.frozen = task.frozen - {change.kind}
         try:
             if change.kind == "tasks":
                 self._apply_spec(task, change)

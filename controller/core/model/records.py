@@ -41,6 +41,7 @@ class RevisionWentBack(TallyError):
     """The store's newest value is older than one we have seen: it is another store (fault 24)."""
 
 
+_NOT_FROZEN = frozenset[str]()  # one for all: each call of frozenset makes another
 NO_REQUESTS: Mapping[RequestKind, tuple[Request, int]] = MappingProxyType({})
 
 
@@ -97,7 +98,7 @@ class Task:
         self.extras: codec.Extras = codec.NO_EXTRAS
         self.status_mod = 0
         self.requests: Mapping[RequestKind, tuple[Request, int]] = NO_REQUESTS  # kind → (request, mod)
-        self.frozen: frozenset[str] = frozenset()  # kinds of its records that are quarantined
+        self.frozen: frozenset[str] = _NOT_FROZEN  # kinds of its records that are quarantined
         self.gate: Gate | None = None  # what keeps it back until others have ended: see `dependencies`
         self.array: ArrayOf[Task] | None = None  # of an array: its members
         self.source: Task | None = None  # of a member: its array, if that has a spec
