@@ -382,12 +382,13 @@ EDITS: dict[str, dict[str, object] | None] = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-@pytest.mark.parametrize("sees", [True, False], ids=["while a leader looks", "while nobody leads"])
+@pytest.mark.parametrize("when", ["while a leader looks", "while nobody leads", "while the pool is away"])
 def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
-    stage: Stage, edit: dict[str, object] | None, sees: bool
+    stage: Stage, edit: dict[str, object] | None, when: str
 ) -> None:
     """Else its owner would pass its limit by what the share does not say."""
-    stage.pool(sharing={"owners": {"vision": {"limit": {"cpu": 2}, "max_running": 2}}})
+    sharing = {"owners": {"vision": {"limit": {"cpu": 2}, "max_running": 2}}}
+    stage.pool(sharing=sharing)
     for name in "abcd":
         stage.submit(name, owner="vision")
     leader = stage.leader()
@@ -397,14 +398,19 @@ def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
     assert share(stage, "vision").running == 2
     stage.clock.move(5)
     key = stage.keys.share("default", "vision")
+    if when == "while the pool is away":
+        stage.delete(stage.keys.pool("default"))
     if edit is None:
         stage.delete(key)
     else:
         stored = codec.decode_mapping(encode_share(share(stage, "vision"), Op("hand")))
         stage.put(key, codec.encode({**stored, **edit}))
-    if not sees:
+    if when != "while a leader looks":
         stage.elect()
         leader = stage.leader(observation(("a", 1), Phase.RUNNING), observation(("b", 1), Phase.RUNNING))
+    if when == "while the pool is away":
+        settle(leader)
+        stage.pool(sharing=sharing)
     follow(stage, follower)
     assert follower.is_rebuilding("default")
     settle(leader)

@@ -83,12 +83,25 @@ class Accounts:
         self._closings: dict[str, _Closing] = {}
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
+        self._looked_at: dict[str, None] = {}  # pools that have been shared since they were looked at
+        self.look()
+
+    def look(self) -> None:
+        """Doubt the sums of pools that are new in this term, or are shared again, where they do not agree.
+
+        Somebody may have deleted a share while no replica was alive to see it, or the pool was not shared.
+        """
+        model = self._model
+        if self._looked_at.keys() == model.shared.keys():
+            return
         for pool in model.shared:
-            if not (model.pool_is_frozen(pool) or model.is_rebuilding(pool) or model.unread(pool)):
+            if pool in self._looked_at or model.pool_is_frozen(pool):
+                continue
+            if not (model.is_rebuilding(pool) or model.unread(pool)):
                 wrong = _wrong(model, pool)
                 if wrong or not _agree(model, pool):
-                    # somebody may have deleted a share while no replica was alive to see it
                     model.lone_shares.doubt(pool, wrong, model.revision)
+        self._looked_at = dict(model.shared)
 
     def charged_at(self, now: float) -> int:
         """The time to record and to charge, in ms. It never goes back, within the term and across terms."""

@@ -119,6 +119,7 @@ class Planner:
         """
         self._agenda.ring(now, self._model)
         self.intake.go_on(now)
+        self.mending.accounts.look()
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
@@ -149,6 +150,7 @@ class Planner:
 
         Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
         """
+        self.mending.accounts.look()
         if plan.records or self.mending.is_due(now) or self._is_cautious:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
             # error to one plan.
