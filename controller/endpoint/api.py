@@ -53,11 +53,14 @@ METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ReadLog = Callable[[str], KeptLog | None]
 """Reads a task's kept log from the store, within seconds. Raises TallyError if the store does not answer."""
 
-Look = Callable[[Sequence[str], int], ForecastView]
-"""What is to come of these tasks, as of this revision or a newer one. It takes seconds. Raises TallyError."""
+Look = Callable[[Sequence[str], int, int], ForecastView]
+"""What is to come of these tasks: see the revisions of `forecaster.wire.Question`. It takes seconds.
+
+Raises TallyError.
+"""
 
 
-def look_nowhere(_: Sequence[str], __: int) -> ForecastView:
+def look_nowhere(_: Sequence[str], __: int, ___: int) -> ForecastView:
     """Of an endpoint that has nobody who looks ahead."""
     raise TallyError("this endpoint does not look ahead: run `tally explain --eta`")
 

@@ -72,7 +72,7 @@ def _task_forecast(api: ReadApi, ask: Ask, name: str) -> Response:
 
 def _look(api: ReadApi, ask: Ask, names: tuple[str, ...]) -> ForecastView:
     try:
-        return api.look(names, max(ask.facts.revision, ask.values["min_revision"]))
+        return api.look(names, ask.facts.revision, ask.values["min_revision"])
     except TallyError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"}) from None
 

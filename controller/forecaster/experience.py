@@ -35,11 +35,10 @@ class Experience:
         self._told: dict[str, _Told] = {}
         self._shares = deque[float](maxlen=JUDGED)
         self._news: list[StartError] = []
-        self._revision = 0
         self._moved = threading.Condition()
         self.durations = Durations()
 
-    def reloaded(self, revision: int) -> None:
+    def reloaded(self, revision: int) -> None:  # noqa: ARG002  # of Listener
         """See Listener. What was told of tasks that changed meanwhile cannot be judged."""
         with self._reading() as model:
             self.durations = Durations.of_model(model)
@@ -48,9 +47,9 @@ class Experience:
                 for name, told in self._told.items()
                 if (task := model.tasks.get(name)) is not None and task.state in WAITING
             }
-        self._moved_to(revision)
+        self._notify()
 
-    def changed(self, changes: Sequence[Change], revision: int) -> None:
+    def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # of Listener
         """See Listener."""
         with self._reading() as model:
             for name in dict.fromkeys(change.names[0] for change in changes if change.kind == "states"):
@@ -66,7 +65,7 @@ class Experience:
                 elif task is not None and task.state in WAITING:
                     continue
                 del self._told[name]
-        self._moved_to(revision)
+        self._notify()
 
     def note(self, view: ForecastView) -> None:
         """That was told."""
@@ -90,14 +89,13 @@ class Experience:
             news, self._news = self._news, []
         return news
 
-    def wait_for(self, revision: int, seconds: float) -> bool:
-        """Wait until the model is loaded and at that revision, or so many seconds have passed: then False."""
+    def wait_for(self, reached: Callable[[], bool], seconds: float) -> None:
+        """Wait until the model is where `reached` is true, or so many seconds have passed."""
         with self._moved:
-            return self._moved.wait_for(lambda: self._revision >= max(1, revision), seconds)
+            self._moved.wait_for(reached, max(0.0, seconds))
 
-    def _moved_to(self, revision: int) -> None:
+    def _notify(self) -> None:
         with self._moved:
-            self._revision = revision
             self._moved.notify_all()
 
     def _judge(self, told: _Told, begun_at: float) -> None:

@@ -65,12 +65,12 @@ class Forecaster:
         if self._every_seconds:
             self._habit.start()
 
-    def ask(self, tasks: Iterable[str], revision: int) -> ForecastView:
-        """What is to come of these tasks, and of all pools, as of this revision or a newer one.
+    def ask(self, tasks: Iterable[str], revision: int, at_least: int = 0) -> ForecastView:
+        """What is to come of these tasks, and of all pools, by a question with these revisions.
 
         It may be some seconds old; its `now` says. Raises NoForecast.
         """
-        reply = self.answer(Question(tasks=[*tasks], revision=revision))
+        reply = self.answer(Question(tasks=[*tasks], revision=revision, at_least=at_least))
         assert reply.forecast is not None
         return reply.forecast
 

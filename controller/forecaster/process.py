@@ -41,7 +41,7 @@ from controller.views.supposition import NoSuchTask, Supposition, judge
 NICENESS = 10  # whoever asks comes first: a replica that leads may be on this machine
 LOAD_SECONDS = 60.0  # until the model must be loaded
 REST_SECONDS = 1.0  # between what the model takes in, unless a question needs it: see Follower
-CATCH_UP_SECONDS = 2.0  # until the model has what the asker has seen
+CATCH_UP_SECONDS = 5.0  # until the model has what the asker has seen
 _GRACE_SECONDS = 20.0  # beyond that, to begin and to tell: a fork that takes longer is ended
 FRESH_SECONDS = 5.0  # an answer is told again for so long, and for as long as it took REST times
 REST = 4.0
@@ -75,7 +75,6 @@ class Looker:
         """The answer. A fault of this question alone is told in it."""
         before = self._last
         try:
-            self._catch_up(question)
             if question.supposed is not None:
                 view, then = self._suppose(question, question.supposed)
             else:
@@ -93,33 +92,51 @@ class Looker:
             starts=self._experience.take_news(),
         )
 
-    def _catch_up(self, question: Question) -> None:
-        if not self._is_loaded and not self._experience.wait_for(1, LOAD_SECONDS):
-            raise LookFailed("its model could not be loaded from etcd: see the log")
-        self._is_loaded = True
-        if self._standby.revision < question.revision:
-            self._standby.hurry()
-        # a replica's model may be at a revision at which nothing of this subject has changed
-        self._experience.wait_for(question.revision, CATCH_UP_SECONDS)
+    @contextlib.contextmanager
+    def _whole(self, question: Question) -> Iterator[Model]:
+        """The model, held still, with all that the asker has seen. Raises LookFailed if it cannot be had.
+
+        While a model is loaded again, it is a mixture: such a one has no revision.
+        """
+        needed, began = max(1, question.revision, question.at_least), self._clock.boottime()
+        until = began + (CATCH_UP_SECONDS if self._is_loaded else LOAD_SECONDS)
+        while True:
+            if self._standby.revision < needed:
+                self._standby.hurry()
+                left = until - self._clock.boottime()
+                self._experience.wait_for(lambda: self._standby.revision >= needed, left)
+            with self._standby.reading() as model:
+                if self._standby.revision >= needed:
+                    self._is_loaded = True
+                    yield model
+                    return
+            if self._clock.boottime() >= until:
+                raise LookFailed(
+                    f"etcd has not shown revision {needed} to it within {CATCH_UP_SECONDS:g} s: ask again"
+                    if self._is_loaded
+                    else "its model could not be loaded from etcd: see the log"
+                )
 
     def _told(self, question: Question) -> ForecastView:
         """What is to come of all tasks, or what was told of them just now."""
-        if question.horizon_seconds != HORIZON_SECONDS:
-            with self._standby.reading() as model:
-                fork = self._fork(model, self._looking(question.horizon_seconds))
-            return fork.told()
-        last = self._last
-        if last is not None and self._is_fresh(last) and not self._lacks(last, question.tasks or []):
-            return last
-        asked_at = self._clock.boottime()
-        with self._standby.reading() as model:
-            fork = self._fork(model, self._looking(HORIZON_SECONDS))
-        return self._note(fork.told(), asked_at)
+        horizon, asked_at, last = question.horizon_seconds, self._clock.boottime(), self._last
+        with self._whole(question) as model:
+            if (
+                last is not None
+                and horizon == HORIZON_SECONDS
+                and last.revision >= question.at_least
+                and self._is_fresh(last)
+                and not _has_changed(model, last, question.tasks or [])
+            ):
+                return last
+            fork = self._fork(model, self._looking(horizon))
+        view = fork.told()
+        return self._note(view, asked_at) if horizon == HORIZON_SECONDS else view
 
     def _suppose(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ForecastView]:
         """Two looks from one time. Raises InvalidField for what cannot be done."""
         horizon, asked_at, now = question.horizon_seconds, self._clock.boottime(), self._clock.now()
-        with self._standby.reading() as model:
+        with self._whole(question) as model:
             judged = judge(model, supposed, now, question.by)
             before = self._fork(model, self._looking(horizon, now))
             after = self._fork(model, self._looking(horizon, now, judged))
@@ -153,13 +170,6 @@ class Looker:
             return age < UNCHANGED_SECONDS
         return age < max(FRESH_SECONDS, REST * view.computed_seconds)
 
-    def _lacks(self, view: ForecastView, names: list[str]) -> bool:
-        """Whether the view does not know of one of these tasks, which waits or runs by now."""
-        unknown = [name for name in names if name not in view.tasks]
-        with self._standby.reading() as model:
-            found = [model.tasks.get(name) for name in unknown]
-            return any(task is not None and task.state not in FINISHED for task in found)
-
     def _fork(self, model: Model, looks: Callable[[Model, Callable[[], bool]], ForecastView]) -> _Fork:
         """A fork of this process that looks ahead. The caller holds the model: the copy is whole."""
         reading, writing = os.pipe()
@@ -173,8 +183,10 @@ class Looker:
             return _Fork(fork, reading)
         status = 1
         try:
-            os.close(0)  # who asks must see the end of the process, not of its fork
-            os.close(1)
+            # Who asks must see the end of the process, not of its fork; and a fork whose answer nobody can
+            # read any more must see that.
+            for first, after in ((0, 2), (3, writing), (writing + 1, os.sysconf("SC_OPEN_MAX"))):
+                os.closerange(first, after)
             gc.disable()  # it ends soon
             signal.alarm(int(LOOK_SECONDS + _GRACE_SECONDS))
             view = looks(model, lambda: time.monotonic() - begun < LOOK_SECONDS and os.getppid() == parent)
@@ -208,6 +220,22 @@ class _Fork(NamedTuple):
             return msgspec.json.decode(found, type=ForecastView)
         except msgspec.MsgspecError as error:
             raise LookFailed("it ended without an answer; the log may say why") from error
+
+
+def _has_changed(model: Model, view: ForecastView, names: Iterable[str]) -> bool:
+    """Whether the view does not tell of one of these tasks as it is now."""
+    for name in names:
+        task, is_told = model.tasks.get(name) or model.arrays.task_of(name), name in view.tasks
+        if task is None:
+            has_changed = is_told
+        elif is_told:
+            requested = (mod for _, mod in task.requests.values())
+            has_changed = max(task.spec_mod, task.status_mod, *requested) > view.revision
+        else:
+            has_changed = task.state not in FINISHED
+        if has_changed:
+            return True
+    return False
 
 
 def _of(view: ForecastView, names: Iterable[str]) -> ForecastView:

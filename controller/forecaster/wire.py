@@ -22,11 +22,13 @@ class Subject(Struct, frozen=True, kw_only=True):
 class Question(Struct, frozen=True, kw_only=True):
     """What is to come of these tasks (None: of all), and what would come of all if it were as `supposed`?
 
-    `revision`: what the asker has seen; the answer is no older. `by`: who would submit what is supposed.
+    `revision`: what the asker has seen. What is told of the tasks that are named is no older; all of it is of
+    `at_least` or later. `by`: who would submit what is supposed.
     """
 
     tasks: list[str] | None = []
     revision: int = 0
+    at_least: int = 0
     horizon_seconds: float = HORIZON_SECONDS
     supposed: Supposition | None = None
     by: str = ""

@@ -17,15 +17,17 @@ from controller.views.forecast import ForecastView
 
 
 async def _forecast(api: GatewayApi, ask: CallerRequest) -> Response:
-    names = ask.values["tasks"]
-    return await _looked(api, ask, lambda: api.service.forecasts.of(ask.caller, names))
+    names, at_least = ask.values["tasks"], ask.values["min_revision"]
+    return await _looked(api, ask, lambda: api.service.forecasts.of(ask.caller, names, at_least=at_least))
 
 
 async def _of_task(api: GatewayApi, ask: CallerRequest) -> Response:
-    name = ask.path["id"]
-    return await _looked(
-        api, ask, lambda: TaskForecast.of(api.service.forecasts.of(ask.caller, [name]), name)
-    )
+    name, at_least = ask.path["id"], ask.values["min_revision"]
+
+    def told() -> TaskForecast:
+        return TaskForecast.of(api.service.forecasts.of(ask.caller, [name], at_least=at_least), name)
+
+    return await _looked(api, ask, told)
 
 
 async def _suppose(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -37,7 +39,9 @@ async def _suppose(api: GatewayApi, ask: CallerRequest) -> Response:
                 ask.caller, wanted.supposed, wanted.horizon_seconds, wanted.tasks
             )
         return LookAnswer(
-            now=api.service.forecasts.of(ask.caller, wanted.tasks or None, wanted.horizon_seconds)
+            now=api.service.forecasts.of(
+                ask.caller, wanted.tasks or None, wanted.horizon_seconds, ask.values["min_revision"]
+            )
         )
 
     return await _looked(api, ask, told)

@@ -49,13 +49,22 @@ class ShownForecasts:
         self._find = find
 
     def of(
-        self, caller: Caller, names: Iterable[str] | None, horizon_seconds: float = HORIZON_SECONDS
+        self,
+        caller: Caller,
+        names: Iterable[str] | None,
+        horizon_seconds: float = HORIZON_SECONDS,
+        at_least: int = 0,
     ) -> ForecastView:
-        """What is to come of these tasks; None: of all. Raises NotFound, NoForecast."""
+        """What is to come of these tasks; None: of all. See Question. Raises NotFound, NoForecast."""
         asked = None if names is None else [*names]
         for name in asked or ():
             self._find(caller, name)
-        question = Question(tasks=asked, revision=self._standby.revision, horizon_seconds=horizon_seconds)
+        question = Question(
+            tasks=asked,
+            revision=self._standby.revision,
+            at_least=at_least,
+            horizon_seconds=horizon_seconds,
+        )
         return self._shown(caller, self._forecasts(question)[0])
 
     def suppose(

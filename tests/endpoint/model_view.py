@@ -110,12 +110,12 @@ class ModelView:
         self.logs[task_id] = KeptLog(**defaults | fields)
         self.write((kept_log.KIND, (task_id,), b"{}"))
 
-    def look(self, names: Sequence[str], revision: int) -> ForecastView:
+    def look(self, names: Sequence[str], revision: int, at_least: int) -> ForecastView:
         """What is to come of these tasks, without another process. Raises `no_look`, if it is set."""
         if self.no_look is not None:
             raise self.no_look
         with self.lock:
-            assert self.model.revision >= revision
+            assert self.model.revision >= max(revision, at_least)
             own = Model()
             for change in self.written:
                 own.apply(change)

@@ -7,25 +7,32 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from controller.client import Client
 from controller.clock import SystemClock
+from controller.core.model.lifecycle import State
+from controller.core.model.model import Model
 from controller.core.model.task import AttemptId
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster import forecaster
 from controller.forecaster.forecaster import Forecaster, NoForecast
-from controller.forecaster.process import NICENESS
+from controller.forecaster.process import NICENESS, Looker
 from controller.forecaster.wire import Subject
 from controller.store.etcd.connection import GatewayOptions
 from controller.store.etcd.store import EtcdStore
+from controller.views.ahead import look
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
-from tests.support.etcd import in_seconds
+from tests.support.etcd import compact, in_seconds
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
 from tests.support.waiting import wait_until
+
+CLOCK = SystemClock()
 
 
 class Told:
@@ -115,6 +122,80 @@ def test_what_was_just_submitted_is_known(client: Client, asked: Forecaster, tol
         _, revision = client.store.get(f"{client.keys.prefix}tasks/{name}", deadline=in_seconds())
         assert set(asked.ask([name, "old"], revision).tasks) == {name, "old"}
     assert len(told.looks) == 3
+
+
+def test_a_task_that_has_changed_is_not_told_as_it_was(
+    client: Client, asked: Forecaster, told: Told, store: EtcdStore
+) -> None:
+    client.apply_pool(POOL)
+    for name in ("a", "b", "c"):
+        submit(client, name, resources={"cpu": 4}, deadlines={"run": "60s"})
+    with RunningReplica(store, cluster=client.keys.cluster, engine=RecordingEngine(CLOCK, 600.0)) as replica:
+        wait_until(lambda: client.get("a").state is State.RUNNING, "the first has begun")
+        before = asked.ask(["a", "b", "c"], replica.replica.facts().revision)
+        assert (before.tasks["b"].begins_at or 0) < (before.tasks["c"].begins_at or 0)
+        client.cancel("b")
+        wait_until(lambda: client.get("b").state is State.CANCELLED, "the end")
+        revision = replica.replica.facts().revision
+        looks = len(told.looks)
+        assert asked.ask(["c"], revision) == asked.ask(["c"], revision), "it has not changed itself"
+        assert "b" not in asked.ask(["b"], revision).tasks
+        assert len(told.looks) == looks + 1
+        client.features.enable("changes")
+        client.hold("c")
+        wait_until(lambda: (status := client.get("c").status) is not None and status.on_hold, "the hold")
+        assert asked.ask(["c"], replica.replica.facts().revision).tasks["c"].begins_at is None
+
+
+def test_it_is_as_of_the_revision_that_it_must_be_of(client: Client, asked: Forecaster, told: Told) -> None:
+    submit(client, "t")
+    asked.ask([], 0)
+    submit(client, "u")
+    _, revision = client.store.get(f"{client.keys.prefix}tasks/u", deadline=in_seconds())
+    assert asked.ask([], revision).revision < revision, "what was told is told again"
+    assert asked.ask([], revision, at_least=revision).revision >= revision
+    assert len(told.looks) == 2
+
+
+def test_no_look_is_older_than_what_the_asker_has_seen(client: Client, asked: Forecaster) -> None:
+    """Not even if etcd does not show it: whoever cancelled a task is not told when it will begin."""
+    submit(client, "t")
+    revision = asked.ask(["t"], 0).revision
+    with pytest.raises(NoForecast, match=f"has not shown revision {revision + 1}"):
+        asked.ask(["t"], revision + 1)
+    submit(client, "u")
+    assert set(asked.ask(["t", "u"], revision + 1).tasks) == {"t", "u"}
+
+
+def test_a_model_that_is_loaded_again_is_waited_for(
+    client: Client, asked: Forecaster, store: EtcdStore
+) -> None:
+    """A compaction sends it back each time; a model of which only a part is new tells nothing."""
+    submit(client, "t0")
+    asked.ask([], 0)
+    for number in range(1, 4):
+        submit(client, f"t{number}")
+        _, revision = client.store.get(client.keys.prefix, deadline=in_seconds())
+        compact(store, revision)
+        names = [f"t{each}" for each in range(number + 1)]
+        assert set(asked.ask(names, revision).tasks) == set(names)
+
+
+def test_a_fork_whose_answer_nobody_can_read_any_more_ends(etcd: EtcdProcess, client: Client) -> None:
+    """Nor has it anything else of the process that was killed."""
+    looker = Looker(subject(etcd, client))
+    view = look(Model(), 0.0, lambda: True)
+    view = replace(view, endless={"default": ["x" * 1_000_000]})
+    first = looker._fork(Model(), lambda *_: view)
+    second = looker._fork(Model(), lambda *_: view)
+    for fork in (second, first):  # the second one could keep the first one's pipe
+        wait_until(partial(_has_little_open, fork.pid), "nothing else is open")
+        os.close(fork.pipe)
+        assert os.waitstatus_to_exitcode(os.waitpid(fork.pid, 0)[1]) == 1
+
+
+def _has_little_open(pid: int) -> bool:
+    return psutil.Process(pid).num_fds() <= 2  # its log and its pipe
 
 
 def test_a_process_that_is_killed_is_begun_again(client: Client, asked: Forecaster) -> None:

@@ -104,7 +104,7 @@ class Scene(ModelView):
         self.looks: list[tuple[str, ...]] = []
         self.report = {"verdict": "ok", "findings": [], "at": NOW - 20, "revision": 1}
 
-    def look(self, tasks: Sequence[str], _: int) -> ForecastView:
+    def look(self, tasks: Sequence[str], _: int, __: int) -> ForecastView:
         """What is told of these tasks, as `controller.forecaster` would."""
         self.looks.append(tuple(tasks))
         self.may_look.wait(30.0)
