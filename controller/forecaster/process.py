@@ -98,8 +98,8 @@ class Looker:
 
         While a model is loaded again, it is a mixture: such a one has no revision.
         """
-        needed, began = max(1, question.revision, question.at_least), self._clock.boottime()
-        until = began + (CATCH_UP_SECONDS if self._is_loaded else LOAD_SECONDS)
+        needed = max(1, question.revision, question.at_least)
+        until = self._clock.boottime() + (CATCH_UP_SECONDS if self._is_loaded else LOAD_SECONDS)
         while True:
             if self._standby.revision < needed:
                 self._standby.hurry()

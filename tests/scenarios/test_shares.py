@@ -389,6 +389,7 @@ def test_a_share_that_a_hand_has_written_is_put_right_before_any_hold_changes(
     """Else its owner would pass its limit by what the share does not say."""
     sharing = {"owners": {"vision": {"limit": {"cpu": 2}, "max_running": 2}}}
     stage.pool(sharing=sharing)
+    stage.pool("other", sharing={})  # it is looked at when the term begins, and tells nothing of the first
     for name in "abcd":
         stage.submit(name, owner="vision")
     leader = stage.leader()

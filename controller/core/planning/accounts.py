@@ -97,10 +97,11 @@ class Accounts:
         for pool in model.shared:
             if pool in self._looked_at or model.pool_is_frozen(pool):
                 continue
-            if not (model.is_rebuilding(pool) or model.unread(pool)):
-                wrong = _wrong(model, pool)
-                if wrong or not _agree(model, pool):
-                    model.lone_shares.doubt(pool, wrong, model.revision)
+            if model.is_rebuilding(pool) or model.unread(pool):
+                continue
+            wrong = _wrong(model, pool)
+            if wrong or not _agree(model, pool):
+                model.lone_shares.doubt(pool, wrong, model.revision)
         self._looked_at = dict(model.shared)
 
     def charged_at(self, now: float) -> int:
