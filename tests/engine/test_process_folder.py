@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,20 @@ KINDS = (
 
 
 def put(path: Path, kind: str, content: bytes, mode: int) -> None:
-    """Put this in the path's place; the old one goes aside, as the task could do it."""
+    """Put this in the path's place, with its mode at once; the old one goes aside, as the task could do."""
     if os.path.lexists(path):
         path.rename(path.parent / f"{path.name}.was")
+    if kind == "absent":
+        return
+    with tempfile.TemporaryDirectory(dir=path.parents[3]) as beside:
+        made = Path(beside) / path.name  # which a loop names
+        make(made, kind, content)
+        if os.path.lexists(made):  # without root's rights there is no device
+            made.chmod(mode) if not made.is_symlink() else None
+            made.rename(path)  # from now on whoever watches the folder may put it aside
+
+
+def make(path: Path, kind: str, content: bytes) -> None:
     if kind == "content":
         path.write_bytes(content)
     elif kind.endswith("directory"):
@@ -108,8 +120,6 @@ def put(path: Path, kind: str, content: bytes, mode: int) -> None:
     elif kind == "device":
         with suppress(PermissionError):
             os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
-    if path.exists() and not path.is_symlink():
-        path.chmod(mode)
 
 
 @contextmanager
@@ -243,6 +253,29 @@ def test_stray_entries_are_left_alone(engine: ProcessEngine, tmp_path: Path) -> 
     assert sorted(path.name for path in attempts.iterdir()) == before
     for number, _ in enumerate(KINDS):
         engine.forget(AttemptId("stray", number + 1)) if KINDS[number] != "directory" else None
+
+
+def test_what_stands_in_the_locks_place_is_put_aside_by_one_of_many(tmp_path: Path) -> None:
+    """The watch and a caller look at the same time: one has the lock, the others know that they do not."""
+    barrier = threading.Barrier(4, timeout=30)
+
+    def take(_: int) -> int:
+        held = 0
+        for number in range(100):
+            folder = tmp_path / str(number)
+            if barrier.wait() == 0:
+                folder.mkdir()
+                os.mkfifo(folder / files.LOCK)
+            barrier.wait()
+            lock = files.Lock.take(folder)
+            held += lock is not None
+            barrier.wait()
+            if lock is not None:
+                lock.release()
+        return held
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(take, range(4))) == 100
 
 
 AS_ANOTHER_USER = """

@@ -95,7 +95,8 @@ class Lock:
                     continue  # the folder was removed after it was created
                 return None
             except _Irregular:
-                _put_aside(folder, LOCK)
+                if not _put_lock_aside(folder):
+                    return None
                 continue
             try:
                 if not _set_lock(fd, SUPERVISED):
@@ -316,6 +317,29 @@ def _open_lock(folder: Path | str, flags: int) -> int:
 def _put_aside(folder: Path, name: str) -> None:
     """Move away what has the name of one of our files."""
     os.rename(folder / name, folder / f".{name}.{uuid.uuid4().hex}")
+
+
+def _put_lock_aside(folder: Path) -> bool:
+    """Move away what is no lock; False if another does so just now.
+
+    One at a time, and only what is no lock: who comes second would move away the lock that the first one has
+    taken, and have one of its own. Raises OSError.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # the folder was removed, and all that was in it
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not stat.S_ISREG(os.lstat(folder / LOCK).st_mode):
+            _put_aside(folder, LOCK)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass  # another has done so
+    finally:
+        os.close(fd)
+    return True
 
 
 def _set_lock(fd: int, byte: int) -> bool:
