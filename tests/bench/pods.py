@@ -55,11 +55,11 @@ def pods(sizes: Sizes) -> list[Figure]:
     """The Kubernetes engine over HTTP: creations, whole lives of pods, and a watch of many; and its
     decoding alone.
     """
-    with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
+    with disk() as folder, serving(folder) as server, closing(engine_on(folder)) as engine:
         created = _created(engine, sizes.pods)
-    with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
-        lived = _lived(engine, sizes.pods)
-    with disk() as folder, _server(folder) as server, closing(_engine(folder)) as engine:
+    with disk() as folder, serving(folder) as server, closing(engine_on(folder)) as engine:
+        born, buried = lived(engine, sizes.pods)
+    with disk() as folder, serving(folder) as server, closing(engine_on(folder)) as engine:
         watched = _watched(engine, server, sizes.watched_pods)
     qps: Any = Settings.__dataclass_fields__["kube_qps"].default
     aims = (Aim("median", least=qps),)
@@ -85,7 +85,7 @@ def pods(sizes: Sizes) -> list[Figure]:
             "B11",
             "cpu of a pod's life: create, its events, delete, finalizer",
             "ms",
-            [1000 * lived.cpu / sizes.pods],
+            [1000 * (born.cpu + buried.cpu) / sizes.pods],
             HTTP,
         ),
         Figure(
@@ -103,7 +103,7 @@ def pods(sizes: Sizes) -> list[Figure]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A fake cluster; see `pod_server`."""
     command = [sys.executable, "-m", "tests.bench.pod_server", str(folder / "kubeconfig"), str(SCALE)]
     with subprocess.Popen(
@@ -123,7 +123,7 @@ def _expect(process: subprocess.Popen[str], word: str) -> None:
         raise RuntimeError(f"the fake cluster said {line!r} instead of {word!r}")
 
 
-def _engine(folder: Path) -> KubernetesEngine:
+def engine_on(folder: Path) -> KubernetesEngine:
     """An engine whose rate limiter limits nothing."""
     access = ClusterAccess(kubeconfig=folder / "kubeconfig", qps=1e6, burst=1_000_000, timeout_seconds=60.0)
     return KubernetesEngine("bench", CLOCK, KubernetesOptions(access=access))
@@ -170,8 +170,8 @@ def _watching(engine: KubernetesEngine, sink: Callable[[Observation], None]) -> 
         watch.join(30)
 
 
-def _lived(engine: KubernetesEngine, count: int) -> Cost:
-    """Created, watched until its end, and forgotten: deleted, let go of, and seen to be gone.
+def lived(engine: KubernetesEngine, count: int) -> tuple[Cost, Cost]:
+    """Created and watched until its end; and then forgotten: deleted, let go of, and seen to be gone.
 
     As a leader does it.
     """
@@ -190,14 +190,15 @@ def _lived(engine: KubernetesEngine, count: int) -> Cost:
     with _watching(engine, sink):
         engine.start(warm)
         assert told.wait(60)
-        with ThreadPoolExecutor(WORKERS) as workers, _measured() as cost:
+        with ThreadPoolExecutor(WORKERS) as workers, _measured() as born:
             for _ in workers.map(engine.start, launches):
                 pass
             wait_until(lambda: len(ended) == count, "the end of all pods", timeout=WAIT_SECONDS, poll=0.2)
+        with ThreadPoolExecutor(WORKERS) as workers, _measured() as buried:
             for _ in workers.map(engine.forget, sorted(ended)):
                 pass
             wait_until(lambda: len(gone) == count, "all pods being gone", timeout=WAIT_SECONDS, poll=0.2)
-    return Cost(*cost)
+    return Cost(*born), Cost(*buried)
 
 
 def _watched(engine: KubernetesEngine, server: subprocess.Popen[str], count: int) -> Cost:

@@ -8,6 +8,7 @@ from tests.bench.arrays import arrays
 from tests.bench.beside import beside
 from tests.bench.burn_down import burn_down
 from tests.bench.changes import changes
+from tests.bench.day import day
 from tests.bench.dependencies import dependencies
 from tests.bench.floor import floor
 from tests.bench.forecasts import forecasts
@@ -20,6 +21,7 @@ from tests.bench.measure import Figure, Skipped
 from tests.bench.owners import owners
 from tests.bench.peers import peers
 from tests.bench.pods import pods
+from tests.bench.pods_burned import pods_burned
 from tests.bench.reads import reads
 from tests.bench.simulator import simulator
 from tests.bench.sizes import Sizes
@@ -49,6 +51,8 @@ MEASUREMENTS: tuple[tuple[tuple[str, ...], Callable[[Sizes], list[Figure]]], ...
     (("B18",), arrays),
     (("B19",), gangs),
     (("B20",), forecasts),
+    (("B21",), day),
+    (("B22",), pods_burned),
     (("PEERS",), peers),
 )
 

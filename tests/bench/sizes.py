@@ -40,6 +40,8 @@ class Sizes:
     owned: int  # B14, B20: waiting tasks, of all owners
     changed: int  # B15
     waiting: int  # B17, B18, B19
+    a_day: int  # B21
+    a_batch: int
     peers: int  # 0: not run
 
 
@@ -71,6 +73,8 @@ FULL = Sizes(
     owned=100_000,
     changed=10_000,
     waiting=10_000,
+    a_day=2_000_000,
+    a_batch=10_000,
     peers=5_000,
 )
 
@@ -102,6 +106,8 @@ QUICK = Sizes(
     owned=20_000,
     changed=3_000,
     waiting=10_000,
+    a_day=100_000,
+    a_batch=4_000,
     peers=0,
 )
 
@@ -133,5 +139,7 @@ TINY = Sizes(
     owned=20,
     changed=40,
     waiting=60,
+    a_day=80,
+    a_batch=20,
     peers=0,
 )
