@@ -182,7 +182,7 @@ class LastHour:
 
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
-        known = self._revision
+        known, minute = self._revision, int(self._now() // MINUTE)
         with self._reading() as model:
             for change in changes:
                 if change.kind == "states" and change.value is not None and change.mod > known:
@@ -191,7 +191,7 @@ class LastHour:
                     if task is None or task.status_mod != change.mod:  # more of them are about this task
                         status = _told(change.value)
                     if status is not None and (status.state is State.PENDING or status.state in FINISHED):
-                        self._take(status, task)
+                        self._take(status, task, minute)
         self._revision = max(known, revision)
 
     def look(self, model: Model, minute: int) -> None:
@@ -225,7 +225,7 @@ class LastHour:
         names = dict.fromkeys([*self._pools, *pool_names(model)])
         return {name: len(model.queue(name)) for name in list(names)[:MAX_POOLS]}
 
-    def _take(self, told: Status | _Told, task: Task | None) -> None:
+    def _take(self, told: Status | _Told, task: Task | None, minute: int) -> None:
         """A status as it was written. Its last step is what it was written for."""
         try:
             step = _step_decoder.decode(told.history[-1]) if told.history else _ToldStep()
@@ -238,7 +238,6 @@ class LastHour:
         if task is not None and task.array is not None:
             return  # its members are counted, and a gang is written again as they begin
         name = told.pool or (pool_of(task) if task is not None else "")
-        minute = int(self._now() // MINUTE)
         pool = self._of(name, minute)
         if pool is None:
             self._left_out += 1

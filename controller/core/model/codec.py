@@ -315,6 +315,14 @@ def decode_steps(history: Sequence[msgspec.Raw]) -> list[Step]:
         raise CorruptValue(f"history: {error}") from error
 
 
+def decode_new_steps(history: Sequence[msgspec.Raw]) -> list[Step]:
+    """The same of entries that this version has written. Raises CorruptValue."""
+    try:
+        return [_step_decoder.decode(raw) for raw in history]
+    except _UNREADABLE as error:
+        raise CorruptValue(f"history: {error}") from error
+
+
 def _answered(step: Step) -> Step:
     """The step; if an older version wrote it, with the request that its words say it answers."""
     if step.request:

@@ -141,39 +141,40 @@ class Indexes:
         self.touched.tasks[task_id] = None
 
     def _place(self, task: Task) -> None:
+        status, state, pool = task.status, task.state, task.pool
         if task.counted is not None:
-            pool = task.counted[0]
+            was_in = task.counted[0]
             self.counts[task.counted] -= 1
             task.counted = None
             if self._on_hold and (owner := self._on_hold.pop(task.id, None)) is not None:
-                self._count_on_hold(pool, owner, -1)
-            queue = self.queues.get(pool)
+                self._count_on_hold(was_in, owner, -1)
+            queue = self.queues.get(was_in)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
-                self.touched.pools[pool] = None  # it may have been the head that blocked others
+                self.touched.pools[was_in] = None  # it may have been the head that blocked others
         self.holders.discard(task.id)
         if self.holding.pop(task.id, None) is not None and self.with_parts:
             self.with_parts.pop(task.id, None)
         self.attention.pop(task.id, None)
         self._unseen.pop(task.id, None)
-        if task.requests or task.spec is None or (task.spec_error and task.state in WAITING):
+        if task.requests or task.spec is None or (task.spec_error and state in WAITING):
             self.attention[task.id] = None
         if task.gate is not None and task.gate.never_opens:
             self.attention[task.id] = None
-        if task.array is not None and task.state in WAITING and (task.array.is_over or task.array.fails):
+        if task.array is not None and state in WAITING and (task.array.is_over or task.array.fails):
             self.attention[task.id] = None
         if not task.exists:
             self.attention.pop(task.id, None)
             self.timers.schedule(task, None)
             self._tasks.pop(task.id, None)
             return
-        if task.frozen - {quarantine.KIND} or (task.spec is None and task.status is None):
+        if (task.frozen and task.frozen - {quarantine.KIND}) or (task.spec is None and status is None):
             self.timers.schedule(task, None)
-            if task.status is not None and task.state in HOLDING and "states" not in task.frozen:
+            if status is not None and state in HOLDING and "states" not in task.frozen:
                 self.holders.add(task)
             return
-        status, state, pool = task.status, task.state, task.pool
-        task.counted = self._counted.setdefault((pool, state), (pool, state))
+        counted = pool, state
+        task.counted = self._counted.setdefault(counted, counted)
         self.counts[task.counted] = self.counts.get(task.counted, 0) + 1
         if status is not None and state in HOLDING:
             self.holding[task.id] = task
@@ -185,12 +186,12 @@ class Indexes:
                 self.touched.pools[pool] = None  # nobody can count on what it holds any more
         elif state in FINISHED:
             pass  # only its retention is left
-        elif task.on_hold:
+        elif status is not None and status.is_on_hold:
             self._on_hold[task.id] = task.owner
             self._count_on_hold(pool, task.owner, 1)
         elif state is State.CREATED:
             self._enqueue(task)
-            if task.seen_at is None and task.status is None:
+            if task.seen_at is None and status is None:
                 self._unseen[task.id] = None
         elif task.waits_at_once:
             self._enqueue(task)  # no timer has to ring, which followers do not hear

@@ -136,15 +136,21 @@ class Model(InstallationRecords, PoolRecords):
                 " seen"
             )
 
-    def put_status(self, task_id: str, status: Status | None, mod: int) -> Touched:
-        """A leader's own commit: the status (None: removed) as it was written at revision `mod`."""
+    def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
+        """A leader's own commit: the status (None: removed) as it was written at revision `mod`.
+
+        What this touches is for `take_touched`.
+        """
         if mod <= self._known("states", (task_id,)):
-            return self.indexes.take_touched()  # the watch was faster, and may know more
+            return  # the watch was faster, and may know more
         task = self.tasks.get(task_id) or self._new_task(task_id)
         if status is None:
             self._tombstones["states", (task_id,)] = mod
         task.status, task.status_mod = status, mod if status is not None else 0
         self.indexes.reindex(task)
+
+    def take_touched(self) -> Touched:
+        """What was touched since the last call."""
         return self.indexes.take_touched()
 
     def mod_of(self, kind: str, names: tuple[str, ...]) -> int:

@@ -142,7 +142,11 @@ class Vector(Mapping[str, int]):
 
     def fits(self, free: Mapping[str, int]) -> bool:
         """Whether each amount is at most what `free` has of that name."""
-        return all(amount <= free.get(name, 0) for name, amount in self._amounts.items())
+        amounts = _amounts_of(free)
+        for name, amount in self._amounts.items():  # noqa: SIM110  # a generator takes twice the time
+            if amount > amounts.get(name, 0):
+                return False
+        return True
 
     def exceeding(self, limit: Mapping[str, int]) -> list[str]:
         """The names of which this vector has more than `limit`, sorted."""
@@ -164,7 +168,7 @@ class Vector(Mapping[str, int]):
         if other is ZERO:  # what most tasks hold before or after a change
             return self
         amounts = self._amounts.copy()
-        for name, amount in other.items():
+        for name, amount in _amounts_of(other).items():
             amounts[name] = amounts.get(name, 0) + amount
         return self.like(amounts)
 
@@ -172,7 +176,7 @@ class Vector(Mapping[str, int]):
         if other is ZERO:
             return self
         amounts = self._amounts.copy()
-        for name, amount in other.items():
+        for name, amount in _amounts_of(other).items():
             amounts[name] = amounts.get(name, 0) - amount
         return self.like(amounts)
 
@@ -219,6 +223,11 @@ class Vector(Mapping[str, int]):
 def _shared(items: tuple[tuple[str, str], ...]) -> Vector:
     """The vector of these quantities. Raises InvalidField."""
     return Vector._parse(dict(items), "")
+
+
+def _amounts_of(amounts: Mapping[str, int]) -> Mapping[str, int]:
+    """The same as a dict, where it is a vector: that is read without a call for each name."""
+    return amounts._amounts if type(amounts) is Vector else amounts
 
 
 ZERO = Vector()

@@ -49,7 +49,7 @@ DEFAULT_OWNER = "default"
 """The owner of tasks that name none."""
 
 
-class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A rule for failed attempts: `retry` it, `fail` the task, or `ignore` it (retry, uncounted).
 
     The first rule that matches decides. A rule matches if the exit code is in `exit_codes` or the reason is
@@ -61,7 +61,9 @@ class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     reasons: tuple[str, ...] = ()
 
 
-class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RetryPolicy(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
     """When a failed attempt is followed by another.
 
     Back-off n is `backoff_seconds * factor**(n-1)`, at most `max_seconds`.
@@ -76,7 +78,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     rules: tuple[RetryRule, ...] = ()
 
 
-class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """Limits in seconds, None for none.
 
     They limit the wait in the queue, the time from admission to running, and the run of each attempt.
@@ -87,7 +89,7 @@ class Deadlines(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     run_seconds: float | None = None
 
 
-class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What to do with an attempt that is lost without proof of stop.
 
     None: its resources stay held. Otherwise it is replaced after so many seconds.
@@ -96,7 +98,7 @@ class OnLost(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     replace_after_seconds: float | None = None
 
 
-class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a user asks for. It is written once, and never changed.
 
     `resources` maps names to milli-cpu, bytes or counts.
@@ -157,7 +159,7 @@ class Reserve(StrEnum):
     LACKING = "lacking"  # the first alone
 
 
-class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A named capacity, its policy, and the options that its engine needs (namespace, template, …)."""
 
     name: str
@@ -183,7 +185,7 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.sharing.guarantee_of(owner, self.capacity)
 
 
-class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One entry of a status's history: a row of the lifecycle table, taken in `epoch`."""
 
     at: float
@@ -219,7 +221,7 @@ class StopReason(StrEnum):
     CANNOT_START = "cannot-start"  # for a fault that the engine names: see Status.start_fault
 
 
-class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What the leader knows of a task. `controller.core.planning.transitions` and `decide` make all changes.
 
     Invariant I1: `hold` is non-zero only while `state` is Pending or Running. It may be zero then, if nothing
@@ -377,7 +379,7 @@ class Observation(Struct, frozen=True, kw_only=True, gc=False):
     awaits_commit: bool = False
 
 
-class Launch(Struct, frozen=True, kw_only=True):
+class Launch(Struct, frozen=True, kw_only=True, gc=False):
     """All that an engine needs to start an attempt.
 
     `environment` holds the user's variables and the fencing token. `hold` is what the attempt holds of its

@@ -14,7 +14,7 @@ from controller.core.planning.plan import NoticeChange, Plan
 from controller.core.planning.transitions import Moment
 
 
-class Beside(Struct, frozen=True):
+class Beside(Struct, frozen=True, gc=False):
     """The kinds of records that are removed with the task, what is compared, and what is told about its end.
 
     `attested_mod` and `awaits_mod` are those of TaskChange. `is_unnoticed`: the outbox has no room for the
@@ -45,6 +45,9 @@ class Beside(Struct, frozen=True):
         plan.unnoticed += self.is_unnoticed
 
 
+NOTHING = Beside((), -1, None, is_unnoticed=False)
+
+
 def beside(
     model: Model, task: Task, decision: Decision, moment: Moment, plan: Plan, may_have_log: bool
 ) -> Beside:
@@ -52,6 +55,10 @@ def beside(
 
     `may_have_log`: a log may be kept that the model does not show yet.
     """
+    record = model.pools.get(task.pool)
+    tells = record is not None and bool(record.pool.notify)
+    if not (tells or decision.removes or decision.compares_attested):
+        return NOTHING  # nearly always
     also_removes: tuple[str, ...] = ()
     if decision.removes:
         also_removes = tuple(

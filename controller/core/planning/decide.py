@@ -28,7 +28,7 @@ LOST_AFTER_STOP_SECONDS = 60.0
 """Counted from the end of a stop's grace. An attempt without proof of stop by then is shown as lost."""
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """The next status of a task, and the requests that this consumes.
 
     `status` None: the task is removed, or only requests are consumed. The decision is written only if the
@@ -50,7 +50,7 @@ class Decision(Struct, frozen=True):
         return task.state in WAITING and self.status is not None and self.status.is_finished
 
 
-class Others(Struct, frozen=True):
+class Others(Struct, frozen=True, gc=False):
     """What other records say of a task.
 
     `refused`: why its pool refuses a task that is not attested; "" if it does not. `gate`: what the tasks

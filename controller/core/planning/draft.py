@@ -91,7 +91,7 @@ class Draft:
     @property
     def is_full(self) -> bool:
         """Whether the largest usual change no longer fits."""
-        if self._has_most_tasks:
+        if self._most_tasks is not None and self._has_most_tasks:
             return True
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
 
@@ -179,12 +179,13 @@ class Draft:
         yield from self._after_changes.values()
         yield from self.plan.changes
 
-    def follows(self, revision: int) -> None:
-        """The plan before was committed at this revision, and the model shows it."""
+    def follows(self, revision: int, *, is_shown: bool) -> None:
+        """The plan before was committed at this revision. Not `is_shown`: the model does not show it yet."""
         self._seen = {key: revision if mod is None else mod for key, mod in self._seen.items()}
         self._seen_claims = {key: revision if mod is None else mod for key, mod in self._seen_claims.items()}
-        self._after, self._after_shares, self._after_claims, self._after_changes = {}, {}, {}, {}
-        self.kin.follows()
+        if is_shown:
+            self._after, self._after_shares, self._after_claims, self._after_changes = {}, {}, {}, {}
+            self.kin.follows()
 
     def add(
         self, task: Task, decision: Decision, *, may_have_log: bool = False, ends_claim_of: str = ""
@@ -197,11 +198,12 @@ class Draft:
         model does not show yet. `ends_claim_of`: this task, or the array of this member, has a claim, which
         ends with this (I11), and not in the plan that makes it, which stops its victims.
         """
-        before, after, pool, owner = _held(task.status), _held(decision.status), task.pool, task.owner
-        more_tasks = _tasks(decision.status) - _tasks(task.status)
-        ledger, is_shared = self._after.get(pool) or self._model.ledger(pool), self._model.is_shared(pool)
-        # what holds nothing counts as one that runs: shares that are whole must not miss it, if shared again
-        ledger_changes = before != after or bool(more_tasks and (is_shared or ledger.shares_are_whole))
+        (before, tasks_before), (after, tasks_after) = _held(task.status), _held(decision.status)
+        pool, owner, more_tasks = task.pool, task.owner, tasks_after - tasks_before
+        is_shared, ledger_changes = self._model.is_shared(pool), before is not after and before != after
+        if more_tasks and not ledger_changes:
+            # what holds nothing counts as one that runs: shares that are whole must not miss it
+            ledger_changes = is_shared or (self._after.get(pool) or self._model.ledger(pool)).shares_are_whole
         share_changes = ledger_changes and is_shared
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
@@ -220,8 +222,7 @@ class Draft:
         aside = beside(self._model, task, decision, self.moment, self.plan, may_have_log)
         kin = self.kin.compared_by(task, decision)
         operations = 1 + compares_spec + len(requests) + len(left) + aside.operations + len(kin)
-        operations += bool(ends_claim_of)
-        operations += ledger_changes and pool not in self._held
+        operations += bool(ends_claim_of) + (ledger_changes and pool not in self._held)
         operations += share_changes and (pool, owner) not in self._shares
         if relies_on and relies_on not in self._relied_on:
             operations += 1 + (relies_on in self._model.following)
@@ -305,19 +306,17 @@ class Draft:
                 yield kind, self._model.mod_of("requests", (task_id, kind))
 
 
-def _tasks(status: Status | None) -> int:
-    return int(status is not None and status.is_one_of_running)
-
-
 def _ended(task: Task, decision: Decision, at: int) -> Parts:
     """What was lost and stopping of the hold that ends with this, if one does."""
     goes_on = decision.status is not None and decision.status.is_holding
     return NO_PARTS if goes_on else parts_of(task.status, at)
 
 
-def _held(status: Status | None) -> Vector:
-    """What the ledger counts (invariant I1).
+def _held(status: Status | None) -> tuple[Vector, int]:
+    """What the ledger counts (invariant I1), and how many running tasks it is.
 
     A hold in a status that holds nothing was not written by Tally, and does not count.
     """
-    return status.hold if status is not None and status.is_holding else ZERO
+    if status is None or not status.is_holding:
+        return ZERO, 0
+    return status.hold, int(status.is_one_of_running)

@@ -137,7 +137,7 @@ class Intake:
     def _observed(self, seen: Observation, now: float, asked_at: float | None) -> None:
         task = self._model.tasks.get(seen.attempt.task_id)
         self._attempts.note(seen.attempt)
-        if self._is_mere_tombstone(seen):
+        if task is None and self._is_mere_tombstone(seen):
             return
         is_tombstone = seen.stopped and not seen.awaits_commit
         if is_tombstone and task is not None and not is_current(task, seen.attempt):

@@ -85,7 +85,7 @@ class Forget(NamedTuple):
 Effect = Start | Stop | KeepLog | Settle | Prove | Forget
 
 
-class TaskChange(Struct, frozen=True):
+class TaskChange(Struct, frozen=True, gc=False):
     """The next status of one task, and what must be unchanged when it is written.
 
     `status` and `value` are None if no status is written: the change then only consumes requests, or with

@@ -15,13 +15,12 @@ from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
 from controller.core.model.shares import DAY_MS
-from controller.core.model.task import AttemptId
 from controller.core.model.touched import Touched
 from controller.core.planning.admission import Admission
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.arrays import decide_any, pass_on_stop
 from controller.core.planning.attestation import is_unreadable, unattested
-from controller.core.planning.decide import Decision, Others
+from controller.core.planning.decide import NOTHING, Decision, Others
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
 from controller.core.planning.gangs import GangOpening
@@ -70,7 +69,13 @@ class Planner:
         opening = GangOpening(model, self._attempts, self._driver, members)
         self.mending.folding.take_from(members)
         self._admission = Admission(
-            model, self._agenda, self._attempts, self._driver, members, opening, self._look
+            model,
+            self._agenda,
+            self._attempts,
+            self._driver,
+            members,
+            opening,
+            lambda task_id: self._looks_at(task_id),
         )
         self._looks_at = looks_at
         self._plans = 0
@@ -148,8 +153,10 @@ class Planner:
     def plan_ahead(self, plan: Plan, now: float, *, removals_only: bool = False) -> None:
         """While `plan` is being persisted, begin the next plan as if `plan` were committed.
 
-        Then call `committed` or `refused` for `plan`. The next call of `plan` finishes what was begun here.
+        Then call `committed` or `refused` for `plan`. The next call of `plan`, or `go_on`, finishes what was
+        begun here.
         """
+        self.intake.go_on(now)
         self.mending.accounts.look()
         if plan.records or self.mending.is_due(now) or self._is_cautious:
             # Plans of records come first, and are made from what is committed. A cautious planner confines an
@@ -161,6 +168,18 @@ class Planner:
         draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
+
+    def go_on(self, revision: int) -> Plan | None:
+        """The plan that was begun ahead, finished: the one before it was committed at this revision.
+
+        None if there is none. `committed` is still to be called for the one before, and may be called once
+        this one is on its way, before `plan_ahead`.
+        """
+        if self._ahead is None:
+            return None
+        draft, self._ahead = self._ahead, None
+        draft.follows(revision, is_shown=False)
+        return draft.finish()
 
     def take_care(self) -> None:
         """Change one task with each plan, until all is quiet: one of several tasks causes an error."""
@@ -193,11 +212,12 @@ class Planner:
                 self._apply(Change("requests", (task_id, kind), None, revision))
             if change.removes:
                 self._apply(Change("tasks", (task_id,), None, revision))
-                self.note(self._model.put_status(task_id, None, revision))
+                self._model.put_status(task_id, None, revision)
                 for beside in change.also_removes:
                     self._apply(Change(beside, (task_id,), None, revision))
             elif change.status is not None:
-                self.note(self._model.put_status(task_id, change.status, revision))
+                self._model.put_status(task_id, change.status, revision)
+        self.note(self._model.take_touched())
         for share in plan.shares:
             self._model.put_share(share.pool, share.owner, share.share, revision)
         for ledger in plan.ledgers:
@@ -210,7 +230,7 @@ class Planner:
             create = revision if not record.seen_mod else 0
             self._apply(Change(record.kind, record.names, record.value, revision, create))
         if self._ahead is not None:
-            self._ahead.follows(revision)
+            self._ahead.follows(revision, is_shown=True)
 
     def refused(self, plan: Plan, *, is_persisted: bool = False) -> None:
         """The plan was not persisted: look at its tasks again, with what the store has shown since.
@@ -239,9 +259,6 @@ class Planner:
         self.note(self._model.set_aside(task_id, where, error, now, self._term.epoch))
 
     # -- details
-
-    def _look(self, task_id: str) -> None:
-        self._looks_at(task_id)
 
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
@@ -290,13 +307,15 @@ class Planner:
 
     def _plan_task(self, task_id: str, draft: Draft, removals_only: bool, postponed: dict[str, None]) -> bool:
         """Add the task's next step to the draft. False if the draft has no room for it."""
-        task = self._model.tasks.get(task_id)
+        task, current = self._model.tasks.get(task_id), None
         for attempt in self._attempts.of_task(task_id):
             if not is_current(task, attempt.id):  # its status may have been deleted or repaired
                 self._agenda.attempts[attempt.id] = None
+            if task is not None and attempt.id.number == task.attempt:
+                current = attempt
         if task is None or quarantine.KIND in task.frozen:
             return True
-        self._look(task_id)
+        self._looks_at(task_id)
         if _only_expires(task, draft.moment.now):
             return True
         if task.array is not None and task.requests and self._model.asides:
@@ -304,19 +323,16 @@ class Planner:
             if any(map(self._model.is_set_aside_unstored, members)):
                 postponed[task_id] = None  # nothing is done without these before that is stored
                 return True
-        current = self._attempts.get(AttemptId(task_id, task.attempt)) if task.attempt else None
         record = self._model.pools.get(task.pool)
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):
             refused = unattested(self._model, task, record.pool)
             if refused and task.array is not None and task.array.has_begun and not task.array.is_gang:
                 self.mending.folding.refuse(task_id)
-        others = Others(
-            refused,
-            draft.kin.gate(task),
-            self._model.dependencies.keeps(task_id),
-            self._model.arrays.of(task_id),
-        )
+        gate = draft.kin.gate(task) if task.gate is not None else None
+        keeps, array = self._model.dependencies.keeps(task_id), self._model.arrays.of(task_id)
+        is_alone = not refused and gate is None and not keeps and array is None  # nearly always
+        others = NOTHING if is_alone else Others(refused, gate, keeps, array)
         decision = decide_any(task, current, record, draft.moment, others)
         if task.array is not None:
             pass_on_stop(task.array, self._agenda)

@@ -387,14 +387,8 @@ def _taken(
 
 
 def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) -> Status:
-    history = (*fields.pop("history", status.history), encode_step(step))[-HISTORY_LIMIT:]
-    return msgspec.structs.replace(
-        status,
-        **fields,
-        **counts_after(status, fields, moment.at),
-        version=SCHEMA_VERSION,
-        steps=status.steps + 1,
-        history=history,
-        epoch=moment.epoch,
-        op=moment.op,
-    )
+    fields |= counts_after(status, fields, moment.at)
+    fields["version"], fields["epoch"], fields["op"] = SCHEMA_VERSION, moment.epoch, moment.op
+    fields["steps"] = status.steps + 1
+    fields["history"] = (*fields.get("history", status.history), encode_step(step))[-HISTORY_LIMIT:]
+    return msgspec.structs.replace(status, **fields)

@@ -125,8 +125,9 @@ class Attempts:
         task_id, number = attempt
         known = self._by_task.get(task_id)
         found = known.get(number) if known is not None else None
-        if found is None or self._relisted is not None:
-            self.note(attempt)
+        if found is not None and self._relisted is None:
+            return found  # nearly always
+        self.note(attempt)
         if found is None:
             found = self._by_task.setdefault(task_id, {})[number] = Attempt(attempt)
         return found
@@ -143,6 +144,8 @@ class Attempts:
 
         Attempts that the task's `on_lost`, or an operator, gave up do not count.
         """
+        if task.id not in self._by_task:
+            return False  # nearly always
         abandoned = task.status.abandoned if task.status is not None else 0
         return any(
             attempt.may_be_alive and attempt.id.number > abandoned and attempt.id.number != but
