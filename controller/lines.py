@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+EACH = "each"
+"""A field of an event that stands for several lines: mappings, of which each line has the fields of one."""
+
 
 class _Kept(threading.local):
     """What this thread has logged within `together`: None outside of it."""

@@ -25,6 +25,7 @@ class Wake(NamedTuple):
 
 
 Message = Loaded | Changed | Elected | Wake | EngineEvent
+_OF_LOOP = Loaded, Elected, Wake
 
 
 class Inbox:
@@ -49,15 +50,27 @@ class Inbox:
         messages, self._kept = self._kept, []
         return messages
 
-    def take_from_engine(self) -> list[EngineEvent]:
-        """The engine's messages; all others stay, in their order.
+    def take_ahead(self, revision: int) -> list[EngineEvent | Changed]:
+        """The engine's messages, and what the store has shown up to this revision; the others stay, in order.
 
         Engine and store are two sources: neither waits for the other.
         """
         self._collect()
-        messages = [message for message in self._kept if isinstance(message, EngineEvent)]
-        self._kept = [message for message in self._kept if not isinstance(message, EngineEvent)]
+        messages, others = list[EngineEvent | Changed](), list[Message]()
+        for message in self._kept:
+            if isinstance(message, Changed):
+                is_known = message.revision <= revision and not others
+                messages.append(message) if is_known else others.append(message)
+            elif isinstance(message, _OF_LOOP):
+                others.append(message)
+            else:
+                messages.append(message)
+        self._kept = others
         return messages
+
+    def has_more(self) -> bool:
+        """Whether there is a message, of those collected so far, that `take_ahead` leaves at any revision."""
+        return any(not isinstance(message, Changed) for message in self._kept)
 
     def _collect(self) -> None:
         try:

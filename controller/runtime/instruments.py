@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from controller.core.model.schedules import TickOutcome
 from controller.core.model.task import Status, Step
+
+
+class Taken(NamedTuple):
+    """The steps that a task has taken: `after` is its status now, `before` the one before (None: none)."""
+
+    before: Status | None
+    after: Status
+    steps: Sequence[Step]
 
 
 class Instruments(Protocol):
@@ -24,8 +32,8 @@ class Instruments(Protocol):
         """A term of this replica acts, so many seconds after its election."""
         ...
 
-    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
-        """A task's status was committed. `steps` are those that `before` lacks (None: there was none)."""
+    def transitioned(self, taken: Sequence[Taken]) -> None:
+        """Statuses were committed."""
         ...
 
     def unnoticed(self, ends: int) -> None:
@@ -49,7 +57,7 @@ class Uncounted:
     def took_over(self, seconds: float) -> None:
         """See Instruments."""
 
-    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+    def transitioned(self, taken: Sequence[Taken]) -> None:
         """See Instruments."""
 
     def unnoticed(self, ends: int) -> None:

@@ -1,9 +1,9 @@
 """The leader's loop, without threads: messages in, one guarded transaction at a time, then its effects.
 
-All that becomes ready while a transaction is in flight goes into the next one (group commit), whose plan is
-made meanwhile. The effects and log lines of the transaction before are handled meanwhile, too. So none of
-this costs time of its own. A commit is synchronous, and ends by the leadership's deadline: after it nothing
-may start.
+While a transaction is in flight, the next one is planned from all that is ready by then (group commit). It
+is sent as soon as the first one is committed: the model comes to show that one while the second is in flight,
+as its effects and log lines are handled then, too. So none of this costs time of its own. A commit is
+synchronous, and ends by the leadership's deadline: after it nothing may start.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from controller.core.planning.events import (
     LogKept,
     NodesUnseen,
 )
-from controller.core.planning.plan import Effect, Plan, Start, TaskChange
+from controller.core.planning.plan import Effect, Plan, Start
 from controller.core.planning.planner import Planner
 from controller.election.term import Leadership, LeadershipLost
 from controller.runtime import failpoints
+from controller.runtime.instruments import Taken
 from controller.runtime.surroundings import Surroundings
 from controller.store.base import (
     Guard,
@@ -45,6 +46,7 @@ from controller.store.base import (
 from controller.store.records import to_change, to_transaction
 
 STORE_FULL_PAUSE_SECONDS = 2.0
+_NO_ANSWERS = EffectFailed, LogKept, NodesUnseen
 FEWEST_OPERATIONS = 16  # enough for any one task; an etcd that refuses even this is set up wrongly
 
 log = structlog.get_logger(__name__)
@@ -54,7 +56,8 @@ class Reconciler:
     """The decisions of one tenure. See the module's docstring.
 
     `perform` begins an effect. `relist` requests a full list of the engine now. `receive` passes to `handle`
-    what the engine has said by now.
+    what the engine has said by now, and takes in what the store has shown up to that revision; it returns
+    whether other messages wait.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Reconciler:
         *,
         perform: Callable[[Effect], None],
         relist: Callable[[], None] = lambda: None,
-        receive: Callable[[], None] = lambda: None,
+        receive: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._model = model
         self._planner = planner
@@ -80,6 +83,10 @@ class Reconciler:
         self._relist = relist
         self._receive = receive
         self._committed: _Committed | None = None  # its consequences are still to follow
+        self._unshown: _Committed | None = None  # the model does not show it yet: `following` goes first
+        self.following: Plan | None = None  # begun while the one before was in flight: `step` sends it
+        self._revision = 0  # of the last commit that the model shows
+        self._is_awaited = False  # messages wait for the loop
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and an immediate retry would only load it
         self._in_hand: Plan | None = None  # while it is being persisted
@@ -93,7 +100,7 @@ class Reconciler:
         failpoints.hit("before-observe")
         if isinstance(message, EngineSilent):
             self.engine_error = message.message
-        elif not isinstance(message, EffectFailed | LogKept | NodesUnseen):
+        elif not isinstance(message, _NO_ANSWERS):
             self.engine_heard_at = self._clock.boottime()
         if isinstance(message, Listed):
             self.engine_error = ""
@@ -101,7 +108,8 @@ class Reconciler:
             self._planner.intake.hear(message, self._clock.now())
         except Exception as error:  # noqa: BLE001  # counted; other messages of the engine are heard
             bulkhead.caught("engine-message", error, message=type(message).__name__)
-        self.count_caught()
+        if self._model.caught:
+            self.count_caught()
 
     def step(self) -> bool:
         """Plan once, persist, then act. True if there was anything to do.
@@ -110,6 +118,10 @@ class Reconciler:
         answer by the term's deadline, StoreDenied if the store refuses us.
         """
         self._leadership.check()
+        if self.following is not None:
+            plan, self.following = self.following, None
+            self._persist(plan)
+            return True
         if self._committed is not None and not self._planner.is_ahead:
             self._follow_up()  # there is no commit beside which it could be done
         if self._clock.boottime() < self._not_before:
@@ -122,9 +134,7 @@ class Reconciler:
             self._planner.mending.wants_list = False
             self._relist()
         if plan.persists:
-            self._in_hand = plan
-            self._commit(plan)
-            self._in_hand = None
+            self._persist(plan)
             return True
         self._follow_up()
         if self._store_is_full:
@@ -167,6 +177,7 @@ class Reconciler:
 
     def close(self) -> None:
         """The term has ended: log what was persisted in it, but not yet logged. No Start begins any more."""
+        self._show()
         self._follow_up()
 
     def next_wake_seconds(self) -> float | None:
@@ -184,6 +195,11 @@ class Reconciler:
         """
         self._planner.mending.ticks.ahead = self._clock.wall() - self._clock.now()
 
+    def _persist(self, plan: Plan) -> None:
+        self._in_hand = plan
+        self._commit(plan)
+        self._in_hand = None
+
     def _commit(self, plan: Plan) -> None:
         transaction = to_transaction(plan, self._keys, self._leadership.revision)
         failpoints.hit("before-commit", *(change.task_id for change in plan.changes))
@@ -196,6 +212,7 @@ class Reconciler:
             # Certainly not applied. The leader stays in office, so that attempts are observed. It writes what
             # is due when there is room.
             log.error("etcd is out of space: nothing can be recorded", error=str(error))  # noqa: TRY400
+            self._show()
             with self._changing():
                 self._planner.refused(plan)
             if self._store_is_full:
@@ -204,28 +221,42 @@ class Reconciler:
                 self._store_is_full = True
             return
         except RequestTooLarge as error:
+            self._show()
             self._shrink(plan, transaction, error)
             return
         if isinstance(result, Refused):
             self._refused(plan, result)
             return
         failpoints.hit("after-commit")
-        self._committed = _Committed(
-            plan, result.revision, {c.task_id: self._status(c.task_id) for c in plan.changes}
-        )
-        with self._changing():
-            if result.shown_by is None:
-                self._planner.committed(plan, result.revision)
-            else:
+        tasks = [self._model.tasks.get(change.task_id) for change in plan.changes]
+        before = {task.id: task.status for task in tasks if task is not None}
+        self._committed = self._unshown = _Committed(plan, result.revision, before)
+        if result.shown_by is not None:
+            self._unshown = None
+            with self._changing():
                 self._planner.committed(plan, None)
                 self._take_in(result.shown_by)
+        elif not self._is_awaited:
+            with self._changing():
+                self.following = self._planner.go_on(result.revision)
+        if self.following is None:
+            self._show()
 
     def _work_ahead(self, plan: Plan) -> None:
         """While `plan` is on its way: follow up the plan before it, hear the engine, begin the next plan."""
+        self._show()
         self._follow_up()
-        self._receive()
+        self._is_awaited = self._receive(self._revision)
         with self._changing():
             self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
+
+    def _show(self) -> None:
+        """Let the model show the last commit, if it does not yet."""
+        done, self._unshown = self._unshown, None
+        if done is not None:
+            with self._changing():
+                self._planner.committed(done.plan, done.revision)
+            self._revision = done.revision
 
     def _follow_up(self) -> None:
         """Handle the consequences of a commit, once: its effects, and its lines in the log."""
@@ -249,20 +280,22 @@ class Reconciler:
             bulkhead.caught("log", error)
 
     def _tell_all(self, done: _Committed) -> None:
+        told, taken = list[dict[str, object]](), list[Taken]()
         for change in done.plan.changes:
             try:
-                self._tell(change, done)
+                if change.status is not None:
+                    before = done.before.get(change.task_id)
+                    steps = _new_steps(before, change.status)
+                    told += [_told(change.task_id, step) for step in steps]
+                    taken.append(Taken(before, change.status, steps))
+                elif change.removes:
+                    log.info("task removed", task=change.task_id, revision=done.revision)
             except Exception as error:  # noqa: BLE001  # counted; it is committed, and the others are logged
                 bulkhead.caught("log", error, task=change.task_id)
-
-    def _tell(self, change: TaskChange, done: _Committed) -> None:
-        if change.status is not None:
-            before = done.before[change.task_id]
-            steps = _new_steps(before, change.status)
-            _log_steps(change.task_id, steps, done.revision)
-            self._instruments.transitioned(before, change.status, steps)
-        elif change.removes:
-            log.info("task removed", task=change.task_id, revision=done.revision)
+        if told:
+            # a line for each transition; as an event for each, they were a tenth of a leader's work
+            log.info("transition", revision=done.revision, **{lines.EACH: told})
+        self._instruments.transitioned(taken)
 
     def _act(self, plan: Plan) -> None:
         for effect in plan.effects:
@@ -275,10 +308,6 @@ class Reconciler:
         """Nothing more can be removed: after a pause, everything is tried again."""
         self._store_is_full = False
         self._not_before = self._clock.boottime() + STORE_FULL_PAUSE_SECONDS
-
-    def _status(self, task_id: str) -> Status | None:
-        task = self._model.tasks.get(task_id)
-        return task.status if task is not None else None
 
     def _refused(self, plan: Plan, result: Refused) -> None:
         """Take in what the store showed, and plan again. A leader key that is not ours ends the term."""
@@ -348,22 +377,18 @@ class _Committed(NamedTuple):
 def _new_steps(before: Status | None, after: Status) -> list[Step]:
     """The steps of `after` that `before` lacks. Older ones may be damaged by hand, and are not read."""
     new = after.steps - (before.steps if before is not None else 0)
-    return codec.decode_steps(after.history[-new:]) if new > 0 else []
+    return codec.decode_new_steps(after.history[-new:]) if new > 0 else []
 
 
-def _log_steps(task_id: str, steps: list[Step], revision: int) -> None:
-    """Log one canonical line for each transition."""
-    info = log.info  # looking it up makes a logger each time
-    for step in steps:
-        info(
-            "transition",
-            task=task_id,
-            attempt=step.attempt,
-            source=step.source,
-            event_kind=step.event,
-            state=step.state,
-            reason=step.reason,
-            message=step.message,
-            revision=revision,
-            epoch=step.epoch,
-        )
+def _told(task_id: str, step: Step) -> dict[str, object]:
+    """The fields of a transition's line in the log that are its own."""
+    return {
+        "task": task_id,
+        "attempt": step.attempt,
+        "source": step.source,
+        "event_kind": step.event,
+        "state": step.state,
+        "reason": step.reason,
+        "message": step.message,
+        "epoch": step.epoch,
+    }

@@ -78,7 +78,15 @@ class Replica:
         self._phases = Phases(instruments)
         self._candidacy = Candidacy(engine, lambda: self._session.wake())  # a leader looks at each turn
         self._surroundings = Surroundings(
-            store, engine, keys, clock, self._inbox, options, lambda: self._mirror.readers.lock, instruments
+            store,
+            engine,
+            keys,
+            clock,
+            self._inbox,
+            options,
+            lambda: self._mirror.readers.lock,
+            instruments,
+            self._take_in,
         )
         self._office = Office(
             self._mirror,
@@ -156,7 +164,8 @@ class Replica:
         try:
             while tenure.step():
                 self._mark_turn()
-                self._take(0.0)
+                if not tenure.goes_on:
+                    self._take(0.0)
                 # effects alone meet no fence: another leader's admissions are not ours
                 self._office.check(tenure.leadership)
         except TermFailed as error:

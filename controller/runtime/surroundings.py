@@ -13,11 +13,19 @@ from controller.runtime.instruments import UNCOUNTED, Instruments
 from controller.runtime.options import ReplicaOptions
 from controller.store.base import Store
 from controller.store.keys import Keys
+from controller.store.mirror import Changed
+
+
+def _unexpected(message: Changed) -> None:
+    raise AssertionError(f"nobody takes in {message}")
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """See the module's docstring. `changing` guards the model against readers while it changes."""
+    """See the module's docstring. `changing` guards the model against readers while it changes.
+
+    `take_in` brings the model up to what the store has shown.
+    """
 
     store: Store
     engine: Engine
@@ -27,3 +35,4 @@ class Surroundings:
     options: ReplicaOptions
     changing: Callable[[], AbstractContextManager[object]]
     instruments: Instruments = UNCOUNTED  # notified of every transition that was persisted
+    take_in: Callable[[Changed], None] = _unexpected

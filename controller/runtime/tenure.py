@@ -5,6 +5,8 @@ No part of a tenure outlives it, and nothing of an earlier one enters it: regain
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from controller import bulkhead
@@ -27,6 +29,7 @@ from controller.runtime.standing import Standing
 from controller.runtime.surroundings import Surroundings
 from controller.runtime.surveyor import Surveyor
 from controller.store.base import StoreError
+from controller.store.mirror import Changed
 from controller.store.records import DEFAULT_LIMITS
 
 TEARDOWN_SECONDS = 1.0
@@ -74,7 +77,7 @@ class Tenure:
             term,
             DEFAULT_LIMITS,
             cautious=_ended_unexpectedly(model.terms.get(f"{leadership.epoch - 1:012d}")),
-            looks_at=lambda task_id: failpoints.hit("plan-task", task_id),
+            looks_at=partial(failpoints.hit, "plan-task"),
         )
         engine, inbox, clock = inside.engine, inside.inbox, inside.clock
         self._actuator = Actuator(
@@ -128,6 +131,11 @@ class Tenure:
                 f"{UNEXPECTED}{type(error).__name__}: {error}"[: quarantine.REASON_LIMIT]
             ) from error
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next `step` sends a plan that is there already, and looks at nothing before."""
+        return self.reconciler.following is not None
+
     def note(self, touched: Touched) -> None:
         """The model took in what the watch brought."""
         self._planner.note(touched)
@@ -147,14 +155,20 @@ class Tenure:
         else:
             self._actuator.perform(effect)
 
-    def _receive(self) -> None:
-        """While a commit is in flight, take in what the engine has said.
+    def _receive(self, revision: int) -> bool:
+        """While a commit is in flight, take in what the engine has said, and the store up to this revision.
 
-        Messages of the store wait until the model shows the commit.
+        Later messages of the store wait until the model shows the commit. Returns whether others wait.
         """
+        inbox = self._surroundings.inbox
         with self._surroundings.changing():
-            for message in self._surroundings.inbox.take_from_engine():
-                self.reconciler.handle(message)
+            for message in inbox.take_ahead(revision):
+                if isinstance(message, Changed):
+                    self._surroundings.take_in(message)
+                    self.reconciler.count_caught()
+                else:
+                    self.reconciler.handle(message)
+        return inbox.has_more()
 
     def close(self) -> bool:
         """Tear everything down. True if that was done within TEARDOWN_SECONDS for each part.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from controller.lines import LineStream
+from controller.lines import EACH, LineStream
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _to_text = structlog.processors.JSONRenderer(default=str)
@@ -31,7 +31,7 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
         shared += [structlog.processors.format_exc_info, lambda _logger, _name, event: {**event, **bound}]
         renderer: Any = _to_text
     else:
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = _Console(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
     structlog.configure(
         processors=[*shared, _to_bytes if as_json else renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -50,9 +50,24 @@ def configure_logs(*, json: bool | None = None, level: int = logging.INFO, **bou
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
+class _Console:
+    """A renderer for a terminal."""
+
+    def __init__(self, render: structlog.dev.ConsoleRenderer) -> None:
+        self._render = render
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        each = event.pop(EACH, [{}])
+        return "\n".join(self._render(logger, name, {**event, **one}) for one in each)
+
+
 def _to_bytes(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
-    """One line per transition is a tenth of a leader's work, and msgspec takes half the time of `json`."""
+    """A line for each transition was a tenth of a leader's work: what they share is encoded once."""
+    each = event.pop(EACH, None)
     try:
-        return _encoder.encode(event)
+        whole = _encoder.encode(event)
+        if each is None:
+            return whole
+        return b"\n".join(whole[:-1] + b"," + _encoder.encode(one)[1:] for one in each)
     except UnicodeEncodeError:  # a file's name that is no UTF-8, with surrogates in it
-        return str(_to_text(logger, name, event)).encode()
+        return "\n".join(str(_to_text(logger, name, {**event, **one})) for one in each or [{}]).encode()

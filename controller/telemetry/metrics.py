@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 
 from controller.clock import Clock
 from controller.core.model.lifecycle import FINISHED, HOLDING, State
 from controller.core.model.schedules import TickOutcome, TickResult
-from controller.core.model.task import Status, Step
+from controller.core.model.task import Status
+from controller.runtime.instruments import Taken
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, FAMILIES, ROLE
 from controller.telemetry.family import MetricType, table
@@ -24,7 +27,7 @@ from controller.views.replica import ReadableReplica
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEADING_PHASES = frozenset({"taking-over", "leading"})
 _STATES = frozenset(state.value for state in State)
-_Family = TypeVar("_Family", Counter, Histogram)
+_Family = TypeVar("_Family", prometheus_client.Counter, Histogram)
 
 _COUNTED_HERE = (
     "tally_transitions",
@@ -44,7 +47,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._role = "follower"
         self._pools: frozenset[str] = frozenset()
-        self._counters: dict[str, Counter] = {}
+        self._counters: dict[str, prometheus_client.Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._children: dict[tuple[str, tuple[str, ...], str], Any] = {}
         for family in FAMILIES:
@@ -55,7 +58,7 @@ class Metrics:
                 )
             # the others are read at each scrape
             elif family.name in _COUNTED_HERE:
-                self._counters[family.name] = Counter(
+                self._counters[family.name] = prometheus_client.Counter(
                     family.name, family.help, labels, registry=self._registry
                 )
         self._registry.register(ProcessSeries(lambda: self._role))
@@ -68,9 +71,9 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def count(self, name: str, *labels: str) -> None:
+    def count(self, name: str, *labels: str, times: int = 1) -> None:
         """Increment the counter `name`."""
-        self._child(self._counters[name], name, labels).inc()
+        self._child(self._counters[name], name, labels).inc(times)
 
     def time(self, name: str, value: float, *labels: str) -> None:
         """Add a value to the histogram `name`."""
@@ -102,23 +105,23 @@ class Metrics:
         """See Instruments."""
         self.time("tally_take_over_seconds", seconds)
 
-    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+    def transitioned(self, taken: Sequence[Taken]) -> None:
         """See Instruments. Only an admitted task names a pool that exists: a spec may contain any text."""
-        pool = after.pool if after.attempt else OTHER
-        for step in steps:
-            self.count(
-                "tally_transitions",
-                known(step.source, _STATES),
-                known(step.state, _STATES),
-                pool,
-                known(step.reason, REASONS),
-            )
-            if step.state == State.PENDING and step.source != State.PENDING:
-                self.time("tally_queue_wait_seconds", max(0.0, step.at - _queued_at(before, after)), pool)
-            elif step.state == State.RUNNING and step.source != State.RUNNING:
-                self.time("tally_start_seconds", max(0.0, step.at - (after.admitted_at or step.at)), pool)
-            elif step.state in FINISHED and step.source in HOLDING and after.started_at is not None:
-                self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, step.state)
+        counted = Counter[tuple[str, str, str, str]]()
+        for before, after, steps in taken:
+            pool = after.pool if after.attempt else OTHER
+            for step in steps:
+                source, state = step.source, step.state
+                counted[source, state, pool, step.reason] += 1
+                if state == State.PENDING and source != State.PENDING:
+                    self.time("tally_queue_wait_seconds", max(0.0, step.at - _queued_at(before, after)), pool)
+                elif state == State.RUNNING and source != State.RUNNING:
+                    self.time("tally_start_seconds", max(0.0, step.at - (after.admitted_at or step.at)), pool)
+                elif state in FINISHED and source in HOLDING and after.started_at is not None:
+                    self.time("tally_run_seconds", max(0.0, step.at - after.started_at), pool, state)
+        for (source, state, pool, reason), times in counted.items():
+            labels = known(source, _STATES), known(state, _STATES), pool, known(reason, REASONS)
+            self.count("tally_transitions", *labels, times=times)
 
     def unnoticed(self, ends: int) -> None:
         """See Instruments."""

@@ -18,8 +18,7 @@ import structlog
 
 from controller.clock import Clock
 from controller.core.model.schedules import TickOutcome
-from controller.core.model.task import Status, Step
-from controller.runtime.instruments import Instruments
+from controller.runtime.instruments import Instruments, Taken
 from controller.views.replica import Facts, ReadableReplica
 
 BEATS_PER_WATCHDOG = 4  # one lost message, or a turn as long as a request to etcd, must not end the process
@@ -79,9 +78,9 @@ class ServiceNotifier:
         """See Instruments."""
         self._inner.took_over(seconds)
 
-    def transitioned(self, before: Status | None, after: Status, steps: Sequence[Step]) -> None:
+    def transitioned(self, taken: Sequence[Taken]) -> None:
         """See Instruments."""
-        self._inner.transitioned(before, after, steps)
+        self._inner.transitioned(taken)
 
     def unnoticed(self, ends: int) -> None:
         """See Instruments."""

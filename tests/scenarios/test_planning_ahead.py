@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from controller import lines
 from controller.core.model import codec
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.core.model.resources import Vector
 from controller.core.model.task import Phase
-from controller.store.base import Committed, Refused, Transaction
+from controller.store.base import Committed, Refused, RequestTooLarge, Transaction
 from controller.store.memory import MemoryPending, MemoryStore
 from tests.support.bench import HandClock, Stage, StagedReplica, observation, starts
 
@@ -89,6 +90,62 @@ def test_the_next_plan_is_begun_while_one_is_in_flight(
     assert not begun[-1]
     committed = {task.status_mod for task in stage.model().tasks.values()}
     assert len(committed) == len(begun)  # none was refused
+    all_started_once(stage, leader)
+
+
+def test_the_next_plan_goes_before_the_model_shows_the_last_one(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    """The model shows it while the next one is in flight: what is planned then counts it."""
+    shown, persisted = [], []
+    store.sent = lambda: shown.append(leader.model.ledger("default").held)
+    store.before = lambda: persisted.append(stage.model().ledger("default").held)
+    leader.run()
+    assert shown == [Vector(), *persisted[:-1]]  # what the commit before the last one has left
+    assert len(set(persisted)) == len(persisted) > 2
+    all_started_once(stage, leader)
+
+
+def test_what_cannot_be_sent_is_planned_again_on_top_of_what_was_committed(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    """An etcd that was set up again takes smaller transactions only: the second is refused unsent."""
+    sent = 0
+
+    def grow_narrow() -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 2:
+            assert leader.reconciler.following is None
+            raise RequestTooLarge("too large")
+
+    store.sent = grow_narrow
+    leader.run()
+    assert sent > 3
+    all_started_once(stage, leader)
+
+
+def test_what_is_committed_is_shown_when_the_term_ends(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    leader.reconciler.step()
+    assert leader.model.tasks["t000"].status is None
+    leader.leadership.end("test")
+    leader.reconciler.close()
+    assert leader.model.tasks["t000"].status == stage.model().tasks["t000"].status is not None
+    assert leader.effects == []
+
+
+def test_nothing_goes_first_while_other_messages_wait(
+    stage: Stage, store: SlowStore, leader: StagedReplica
+) -> None:
+    """A leader without end of work takes in a new load of the store, and its own end."""
+    leader.reconciler._receive = lambda _: True
+    shown, persisted = [], []
+    store.sent = lambda: shown.append(leader.model.ledger("default").held)
+    store.before = lambda: persisted.append(stage.model().ledger("default").held)
+    leader.run()
+    assert shown == persisted
     all_started_once(stage, leader)
 
 
@@ -199,12 +256,13 @@ def test_what_was_persisted_is_told_although_the_term_ends(
     """The log has each transition; nothing is started any more."""
     with capture_logs() as logs:
         leader.reconciler.step()
-        assert leader.planner.is_ahead
+        assert leader.reconciler.following is not None
         leader.leadership.end("test")
         leader.reconciler.close()
         leader.reconciler.close()
     persisted = sorted(task.id for task in stage.model().tasks.values() if task.status is not None)
-    assert sorted(entry["task"] for entry in logs if entry["event"] == "transition") == persisted
+    told = [one for entry in logs if entry["event"] == "transition" for one in entry[lines.EACH]]
+    assert sorted(one["task"] for one in told) == persisted
     assert len(persisted) < TASKS
     assert leader.effects == []
 
@@ -235,6 +293,7 @@ def test_a_pool_that_becomes_shared_while_a_plan_is_begun_gets_its_shares_anew(s
         stage.pool(capacity={"cpu": 2}, sharing={})
         leader.sync()
 
+    leader.reconciler._receive = lambda _: True  # more has come: the plan that was begun takes it in
     store.sent, store.after = ends, is_shared_again
     leader.run()
     assert not stage.model().ledger("default").shares_are_whole

@@ -34,6 +34,7 @@ from controller.core.model.task import AttemptId, Launch, Observation, Phase, Po
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineError, EngineUnavailable
 from controller.engine.null import NullEngine
+from controller.runtime.instruments import Taken
 from controller.store.base import (
     ClusterChanged,
     Guard,
@@ -275,7 +276,7 @@ def happen(metrics: Metrics, times: int) -> None:
         started_at=11.0,
         steps=3,
     )
-    metrics.transitioned(None, status, steps)
+    metrics.transitioned([Taken(None, status, steps)])
     store, engine = (
         MeasuredStore(MemoryStore(CLOCK), metrics, CLOCK),
         MeasuredEngine(NullEngine(CLOCK), metrics, CLOCK),
@@ -456,9 +457,8 @@ def test_durations_are_those_of_the_task() -> None:
     assert value(metrics, "tally_run_seconds_sum", state="Succeeded") == 4.0
     before = Status(state=State.WAITING_RETRY, retry_at=20.0, pool="default")
     again = Status(state=State.PENDING, pool="default", attempt=2, created_at=4.0)
-    metrics.transitioned(
-        before, again, [Step(at=22.0, source="WaitingRetry", event="admitted", state="Pending", attempt=2)]
-    )
+    retried = Step(at=22.0, source="WaitingRetry", event="admitted", state="Pending", attempt=2)
+    metrics.transitioned([Taken(before, again, [retried])])
     assert value(metrics, "tally_queue_wait_seconds_sum") == 8.0  # two more: since the end of its back-off
 
 
@@ -471,7 +471,7 @@ def test_what_users_write_makes_no_series() -> None:
         view.submit(f"secret-name-{n}", pool=f"anywhere-{n}")
         status = Status(state=State.FAILED, pool=f"anywhere-{n}", steps=1)
         step = Step(at=1.0, source="Created", event="rejected", state="Failed", reason=f"Odd{n}")
-        metrics.transitioned(None, status, [step])
+        metrics.transitioned([Taken(None, status, [step])])
     text = metrics.exposition().decode()
     assert "secret-name" not in text
     assert "anywhere" not in text
