@@ -10,7 +10,11 @@ CHANGE_MUTANTS = (
     Mutant(
         "a task on hold is in the queue",
         (
-            Edit("core.model.indexes:Indexes._place", "elif task.on_hold:", "elif False:"),
+            Edit(
+                "core.model.indexes:Indexes._place",
+                "elif status is not None and status.is_on_hold:",
+                "elif False:",
+            ),
             Edit("core.model.indexes:Indexes._enqueue", " or task.on_hold", ""),
         ),
     ),

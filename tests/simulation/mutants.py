@@ -176,7 +176,7 @@ MUTANTS = [
     # -- persist before act
     Mutant(
         "act before persist",
-        (Edit(f"{_RECONCILER}.step", "self._commit(plan)", "self._act(plan)\n        self._commit(plan)"),),
+        (Edit(f"{_RECONCILER}._persist", "self._commit(plan)", "self._act(plan)\n    self._commit(plan)"),),
     ),
     Mutant("a refused plan acts all the same", (Edit(f"{_RECONCILER}.step", "return True", "pass"),)),
     Mutant(
