@@ -10,12 +10,13 @@ The loop, as one replica runs it (`runtime/replica.py`, `runtime/reconciler.py`)
                       if leadership:                                    # and its term's revision was applied
                           plan = planner.plan(now)                      # what changed + what can be admitted
                           pending = store.begin(guarded(plan))          # all that it rests on is compared
-                          for effect in committed.effects:              # of the plan before; persist first
+                          planner.committed(plan before)                # the model shows it; persist first
+                          for effect in effects of the plan before:
                               actuator.perform(effect)                  # only while the term may act
                           planner.plan_ahead(plan)                      # the next, as if this were committed
                           result = pending.result()
                           if refused:    model.apply(what differs)      # plan again; or step down
-                          if committed:  planner.committed(plan)        # the model shows it
+                          if committed:  plan = planner.go_on(revision) # sent at once, if it was begun
     actuator threads: inbox.put(engine.start(attempt))                  # outcomes come back as messages
     observer threads: inbox.put(engine.attempts()); inbox.put(engine.watch())
 

@@ -127,14 +127,14 @@ def store_on(url: str) -> Iterator[EtcdStore]:
 
 @contextmanager
 def cluster(
-    *, replicas: int = 1, engine: str = "null", stock: int = 0, **settings: str
+    *, replicas: int = 1, engine: str = "null", stock: int = 0, stock_ended: bool = False, **settings: str
 ) -> Iterator[LocalCluster]:
-    """etcd, stocked with so many tasks, and replica processes that are ready, the first of them the
-    leader.
+    """etcd, stocked with so many tasks (`stock_ended`: which have all ended), and replica processes that are
+    ready, the first of them the leader.
     """
     with disk() as folder:
         if stock:
-            shutil.copytree(stocked(stock), folder / "etcd")
+            shutil.copytree(stocked(stock, ended=stock_ended), folder / "etcd")
         with local_cluster(folder, replicas=0, engine=engine, settings=settings) as running_cluster:
             for number in range(replicas):
                 start(running_cluster, f"r{number + 1}")
@@ -284,17 +284,17 @@ def resident_bytes(replica: ReplicaProcess) -> int:
 
 
 @cache
-def stocked(count: int) -> Path:
-    """The data of an etcd with so many tasks in the pool `stock`: half have succeeded, half wait.
+def stocked(count: int, *, ended: bool = False) -> Path:
+    """The data of an etcd with so many tasks in the pool `stock`: every other one waits, or none (`ended`).
 
     Made once; to be copied.
     """
-    folder = bench_folder() / f"stock-{os.getpid()}" / str(count)
+    folder = bench_folder() / f"stock-{os.getpid()}" / (f"{count}-ended" if ended else str(count))
     folder.parent.mkdir(exist_ok=True)
     with etcd(folder) as member, store_on(member.url) as store:
         pool = parse_pool({"name": STOCK, "capacity": {"cpu": 1000}, "paused": True})
         writes = [Put(KEYS.pool(STOCK), codec.encode_pool(pool, Op("stock")))]
-        for key, value in stock_records(count):
+        for key, value in stock_records(count, ended=ended):
             writes.append(Put(key, value))
             if len(writes) >= 2 * _TASKS_A_TRANSACTION:
                 _put(store, writes)
@@ -309,8 +309,8 @@ def drop_stocks() -> None:
     stocked.cache_clear()
 
 
-def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
-    """Specs, and for every other task its status, as client and leader would have written them."""
+def stock_records(count: int, *, ended: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Specs, and the statuses of every other task (`ended`: of all), as client and leader write them."""
     model = "stock-00000000"
     spec, moment = (
         parse_spec({"id": model, "pool": STOCK, "command": ["true"], "resources": {"cpu": 1}}),
@@ -321,18 +321,18 @@ def stock_records(count: int) -> Iterator[tuple[str, bytes]]:
     attempt = AttemptId(model, 1)
     seen = Observation(attempt=attempt, phase=Phase.RUNNING, uid=f"null-{model}-1-1", started_at=moment.now)
     status = running(admitted(task, spec, 1, 1, moment), seen, moment)
-    ended = succeeded(
+    told = succeeded(
         status, Observation(attempt=attempt, phase=Phase.SUCCEEDED, stopped=True, exit_code=0), moment
     )
-    assert ended.state is State.SUCCEEDED
+    assert told.state is State.SUCCEEDED
     spec_bytes, status_bytes = (
         codec.encode_spec(spec, moment.now, Op("stock")),
-        codec.encode_status(ended, {}),
+        codec.encode_status(told, {}),
     )
     for number in range(count):
         name = f"stock-{number:08}"
         yield KEYS.task(name), spec_bytes.replace(model.encode(), name.encode())
-        if number % 2:
+        if number % 2 or ended:
             yield KEYS.state(name), status_bytes.replace(model.encode(), name.encode())
 
 
