@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -84,17 +86,29 @@ KINDS = (
 
 
 def put(path: Path, kind: str, content: bytes, mode: int) -> None:
-    """Put this in the path's place, with its mode at once; the old one goes aside, as the task could do."""
-    if os.path.lexists(path):
-        path.rename(path.parent / f"{path.name}.was")
-    if kind == "absent":
-        return
+    """Put this in the path's place, with its mode at once; the old one goes aside, as the task could do.
+
+    From then on whoever watches the folder may put it aside; and in between, make the path anew.
+    """
     with tempfile.TemporaryDirectory(dir=path.parents[3]) as beside:
         made = Path(beside) / path.name  # which a loop names
         make(made, kind, content)
-        if os.path.lexists(made):  # without root's rights there is no device
-            made.chmod(mode) if not made.is_symlink() else None
-            made.rename(path)  # from now on whoever watches the folder may put it aside
+        if os.path.lexists(made) and not made.is_symlink():
+            made.chmod(mode)
+        put_aside(path)
+        while os.path.lexists(made):  # else it is to be absent, or a device that only root can make
+            try:
+                made.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                put_aside(path)
+
+
+def put_aside(path: Path) -> None:
+    """Move away what is there, if it still is."""
+    with suppress(FileNotFoundError):
+        path.rename(path.parent / f"{path.name}.was-{uuid.uuid4().hex}")
 
 
 def make(path: Path, kind: str, content: bytes) -> None:

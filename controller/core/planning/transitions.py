@@ -388,7 +388,12 @@ def _taken(
 
 def _record(status: Status, step: Step, moment: Moment, fields: dict[str, Any]) -> Status:
     fields |= counts_after(status, fields, moment.at)
-    fields["version"], fields["epoch"], fields["op"] = SCHEMA_VERSION, moment.epoch, moment.op
-    fields["steps"] = status.steps + 1
     fields["history"] = (*fields.get("history", status.history), encode_step(step))[-HISTORY_LIMIT:]
-    return msgspec.structs.replace(status, **fields)
+    return msgspec.structs.replace(
+        status,
+        **fields,
+        version=SCHEMA_VERSION,
+        steps=status.steps + 1,
+        epoch=moment.epoch,
+        op=moment.op,
+    )
