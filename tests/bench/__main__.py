@@ -62,17 +62,16 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with alone():
         report = Report("full" if arguments.full else "quick")
-        broken = measure(report, rows, FULL if arguments.full else QUICK)
+        path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+        broken = measure(report, rows, FULL if arguments.full else QUICK, path)
     report.show(Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS))
-    path = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    report.write(path)
     print(f"written to {path}; `python -m tests.bench --publish {path}` puts it into RESULTS.md")
     return int(broken)
 
 
-def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
-    """Measure these rows into the report; tells whether one broke, which keeps no other from being
-    measured.
+def measure(report: Report, rows: set[str], sizes: Sizes, path: Path) -> bool:
+    """Measure these rows into the report, which is written after each; tells whether one broke, which keeps
+    no other from being measured.
     """
     broken = False
     for names, function in MEASUREMENTS:
@@ -91,6 +90,7 @@ def measure(report: Report, rows: set[str], sizes: Sizes) -> bool:
             )
             broken = True
         report.seconds[", ".join(names)] = round(time.monotonic() - began, 1)
+        report.write(path)
     return broken
 
 

@@ -27,6 +27,7 @@ from tests.bench.stage import ROOT, bench_folder, filesystem
 PAGE = ROOT / "tests" / "bench" / "RESULTS.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 COLUMNS = ("row", "what", "median", "spread", "ratio", "aim", "durability")
+CHARTED = ("B2", "B9", "PEERS")
 BUSY_PERCENT = 10.0
 """Above this, before anything is measured, others use the machine, and the figures are preliminary."""
 
@@ -188,7 +189,29 @@ def markdown(document: dict[str, Any]) -> str:
         f"Measured on {began:%Y-%m-%d} with `{mode}` at commit `{document['commit']}`: {describe(document)}."
     )
     head += f"\n**{preliminary}**" if preliminary else ""
-    return "\n".join([head, "", *rows, *(["", *notes] if notes else [])])
+    return "\n".join([head, "", *chart(document), *rows, *(["", *notes] if notes else [])])
+
+
+def chart(document: dict[str, Any]) -> list[str]:
+    """Bars of what burns down in a second, here and in other systems, as a Mermaid diagram; none without."""
+    bars = {
+        f"{figure['row']} {figure['what'].partition(':')[0]}".replace('"', "'"): round(figure["median"])
+        for figure in document["figures"]
+        if figure["unit"] == "tasks/s" and figure["row"] in CHARTED
+    }
+    if not bars:
+        return []
+    names = ", ".join(f'"{name}"' for name in bars)
+    return [
+        "```mermaid",
+        "xychart-beta horizontal",
+        '    title "Tasks that end in a second"',
+        f"    x-axis [{names}]",
+        f'    y-axis "tasks/s" 0 --> {max(bars.values())}',
+        f"    bar [{', '.join(map(str, bars.values()))}]",
+        "```",
+        "",
+    ]
 
 
 def publish(document: dict[str, Any]) -> None:

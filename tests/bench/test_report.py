@@ -75,6 +75,14 @@ def test_the_page_shows_figures_aims_and_what_is_missing(document: dict[str, Any
     assert not any("Preliminary" in line for line in lines)
 
 
+def test_the_chart_has_what_burns_down(document: dict[str, Any]) -> None:
+    lines = markdown(document).splitlines()
+    assert '    x-axis ["B2 burn-down"]' in lines
+    assert "    bar [1600]" in lines
+    document["figures"] = [figure for figure in document["figures"] if figure["row"] == "B7"]
+    assert "```mermaid" not in markdown(document).splitlines()
+
+
 def test_figures_of_a_busy_machine_are_marked(document: dict[str, Any]) -> None:
     document["machine"] = MACHINE | {"quiet": False, "busy_percent_before": 80.0}
     assert "Preliminary: 80 % of the machine was in use by others" in markdown(document)
