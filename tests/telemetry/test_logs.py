@@ -138,6 +138,37 @@ def test_whatever_is_logged_becomes_one_line_of_json() -> None:
     assert (entry["event"], entry["file"], entry["path"], entry["replica"]) == ("odd", "a\udcff", "/x", "r1")
 
 
+@pytest.mark.parametrize("odd", ["'b'", r"'b\udcff'", "object"])
+def test_an_event_of_several_lines_has_a_line_for_each(odd: str) -> None:
+    """Each whole, with what all share; also if one has what is no text, and if there is one alone."""
+    script = (
+        "import structlog; from controller.lines import EACH\n"
+        f"structlog.get_logger().info('moved', revision=7, **{{EACH: [dict(task='a'), dict(task={odd})]}})\n"
+        "structlog.get_logger().info('moved', **{EACH: [dict(task='c')]})\n"
+    )
+    first, second, third = map(json.loads, logged(script).splitlines())
+    shared = {
+        "event": "moved",
+        "level": "info",
+        "replica": "r1",
+        "timestamp": first["timestamp"],
+        "revision": 7,
+    }
+    assert first == {"task": "a", **shared}
+    assert second == {"task": second["task"], **shared}
+    assert second["task"] in ("b", "b\udcff", "<class 'object'>")
+    assert (third["task"], third["event"], "each" in third) == ("c", "moved", False)
+
+
+def test_on_a_terminal_an_event_of_several_lines_has_a_line_for_each() -> None:
+    script = (
+        "import structlog; configure_logs(json=False); from controller.lines import EACH\n"
+        "structlog.get_logger().info('moved', revision=7, **{EACH: [dict(task='a'), dict(task='b')]})\n"
+    )
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", logged(script)).splitlines()
+    assert [line.split()[-2:] for line in lines] == [["revision=7", "task=a"], ["revision=7", "task=b"]]
+
+
 def test_on_a_terminal_lines_are_for_people() -> None:
     """Coloured, and no JSON; what is bound to all lines is left out, as the screen shows one replica."""
     screen, terminal = os.openpty()
