@@ -291,7 +291,8 @@ class Elector:
         if error is not None and not numbers:
             raise error
         highest = max(numbers, default=0)
-        if highest > last:
+        # else another replica was elected since: the transaction will find that
+        if highest > last and self._store.get(self._keys.epoch, deadline=deadline)[0] == seen:
             why = error or ("it is missing" if seen is None else f"it says {last}")
             log.warning("the epoch is wrong: using the records of terms", last=highest, why=str(why))
         return max(highest, last)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from controller.core.model import codec
 from controller.core.model.installation import (
@@ -162,6 +163,28 @@ def test_nobody_is_elected_with_an_epoch_that_another_term_has_had_meanwhile(
     other.run(30)
     assert refused == [True]
     assert other.events == ["elected 3"]
+
+
+def test_who_reads_while_another_is_elected_does_not_call_the_epoch_wrong(
+    memory: MemoryStore, clock: HandClock, one: Candidate, other: Candidate
+) -> None:
+    """The epoch is read before that election, and the records of terms after it."""
+    one.elect()
+    hand_over(one)
+    third = Candidate(memory.client(), clock, "c")
+
+    def elect_first(real: Callable[..., Any], key: str, **options: Any) -> Any:
+        found = real(key, **options)
+        if key == KEYS.epoch and third.events == []:
+            assert third.elect().epoch == 2
+            hand_over(third)
+        return found
+
+    other.store.on["get"] = elect_first
+    with capture_logs() as logs:
+        other.run(30)
+    assert other.events == ["elected 3"]
+    assert [entry for entry in logs if "epoch is wrong" in entry["event"]] == []
 
 
 @pytest.mark.parametrize("damaged", [False, True])

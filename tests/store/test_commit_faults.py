@@ -36,6 +36,7 @@ from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import CLOCK, EtcdFactory, admin, compact, free_ports, in_seconds
 from tests.support.fake_etcd import FakeEtcd, Reply, Stream, header
 from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 
 ProxyTo = Callable[[int], Proxy]
 
@@ -107,6 +108,18 @@ class TestFailover:
 
 class TestLostAnswers:
     """The request arrives, its answer does not."""
+
+    def test_an_answer_that_came_in_time_counts_however_late_it_is_read(
+        self, etcd: EtcdProcess, etcd_factory: EtcdFactory, prefix: str
+    ) -> None:
+        """Its reader was stopped, or busy."""
+        store, witness = (etcd_factory.store(etcd.url) for _ in range(2))
+        store.get(prefix, deadline=in_seconds())
+        deadline = in_seconds(0.5)
+        with store.begin(create(f"{prefix}late", "late"), deadline=deadline) as pending:
+            wait_until(lambda: witness.get(f"{prefix}late", deadline=in_seconds())[0], "the commit")
+            wait_until(lambda: in_seconds(-0.2) > deadline, "a time well beyond the deadline")
+            assert isinstance(pending.result(), Committed)
 
     @pytest.fixture(params=["silence", "reset", "cut in the head", "cut in the body"])
     def lose(self, request: pytest.FixtureRequest) -> Callable[[Proxy], None]:

@@ -17,6 +17,7 @@ A requests session is not thread-safe: one thread at a time uses a connection (s
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from contextlib import suppress
@@ -250,11 +251,15 @@ class Sent:
             self._line.sock.settimeout(max(_LEAST_SECONDS, self._ends - time.monotonic()))
             with HTTPResponse(self._line.sock, method="POST") as response:
                 response.begin()
-                parts = []
+                parts, late_until = [], math.inf
                 while part := response.read1(_READ_BYTES):
                     parts.append(part)
-                    if time.monotonic() > self._ends + _LEAST_SECONDS:
+                    now = time.monotonic()
+                    if now > late_until:
                         raise TimeoutError("the answer did not end in time")
+                    if now > self._ends:  # this process may have been stopped: what has come by now counts
+                        late_until = min(late_until, now + _LEAST_SECONDS)
+                        self._line.sock.settimeout(_LEAST_SECONDS)
                 if response.length:
                     raise IncompleteRead(b"", response.length)
         except _ERRORS as error:
