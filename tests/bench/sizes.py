@@ -42,6 +42,7 @@ class Sizes:
     waiting: int  # B17, B18, B19
     a_day: int  # B21
     a_batch: int
+    retention_seconds: float
     peers: int  # 0: not run
 
 
@@ -75,6 +76,7 @@ FULL = Sizes(
     waiting=10_000,
     a_day=2_000_000,
     a_batch=10_000,
+    retention_seconds=60.0,
     peers=5_000,
 )
 
@@ -108,6 +110,7 @@ QUICK = Sizes(
     waiting=10_000,
     a_day=100_000,
     a_batch=4_000,
+    retention_seconds=4.0,
     peers=0,
 )
 
@@ -141,5 +144,6 @@ TINY = Sizes(
     waiting=60,
     a_day=80,
     a_batch=20,
+    retention_seconds=1.0,
     peers=0,
 )

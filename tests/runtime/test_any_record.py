@@ -23,6 +23,7 @@ from controller.endpoint.summary import Waits, summarize
 from controller.store.base import Delete, Put, Transaction
 from controller.telemetry.metrics import Metrics
 from tests.runtime.conftest import CLOCK, CLUSTER, Start
+from tests.support.examples import examples
 from tests.support.mutations import EXAMPLES, SETTINGS, anything, mutated
 from tests.support.running import TIMINGS, RecordingEngine, RunningReplica, submit
 
@@ -125,7 +126,7 @@ def test_any_value_under_any_key_costs_no_other_task_its_run(start: Start, clien
     metrics.observe(replica.replica)
     epoch, turns, before = replica.epoch, itertools.count(), dict(bulkhead.counts)
 
-    @settings(max_examples=EXAMPLES or 200, **SETTINGS)
+    @settings(max_examples=EXAMPLES or examples(300), **SETTINGS)
     @given(st.lists(records(recorded), min_size=1, max_size=4))
     def holds(drawn: list[tuple[str, bytes]]) -> None:
         turn = next(turns)

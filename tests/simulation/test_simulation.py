@@ -23,7 +23,7 @@ from tests.simulation.report import explain, failure, smaller
 from tests.simulation.simulation import Result, Scenario, Simulation
 from tests.support.examples import examples
 
-BLOCKS, SEEDS_IN_BLOCK = 4, 5
+BLOCKS, SEEDS_IN_BLOCK = 3, 6
 
 
 def check(scenario: Scenario) -> Result:
