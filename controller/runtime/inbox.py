@@ -58,10 +58,8 @@ class Inbox:
         self._collect()
         messages, others = list[EngineEvent | Changed](), list[Message]()
         for message in self._kept:
-            if isinstance(message, Changed):
-                is_known = message.revision <= revision and not others
-                messages.append(message) if is_known else others.append(message)
-            elif isinstance(message, _OF_LOOP):
+            is_later = isinstance(message, Changed) and (message.revision > revision or bool(others))
+            if is_later or isinstance(message, _OF_LOOP):
                 others.append(message)
             else:
                 messages.append(message)

@@ -85,8 +85,6 @@ class Reconciler:
         self._committed: _Committed | None = None  # its consequences are still to follow
         self._unshown: _Committed | None = None  # the model does not show it yet: `following` goes first
         self.following: Plan | None = None  # begun while the one before was in flight: `step` sends it
-        self._revision = 0  # of the last commit that the model shows
-        self._is_awaited = False  # messages wait for the loop
         self._store_is_full = False  # then only removals are planned, until there are none
         self._not_before = 0.0  # boottime; the store is full, and an immediate retry would only load it
         self._in_hand: Plan | None = None  # while it is being persisted
@@ -206,7 +204,7 @@ class Reconciler:
 
         try:
             with self._store.begin(transaction, deadline=self._leadership.deadline) as pending:
-                self._work_ahead(plan)
+                others_wait = self._work_ahead(plan)
                 result = pending.result()
         except StoreFull as error:
             # Certainly not applied. The leader stays in office, so that attempts are observed. It writes what
@@ -236,19 +234,24 @@ class Reconciler:
             with self._changing():
                 self._planner.committed(plan, None)
                 self._take_in(result.shown_by)
-        elif not self._is_awaited:
+        elif not others_wait:
             with self._changing():
                 self.following = self._planner.go_on(result.revision)
         if self.following is None:
             self._show()
 
-    def _work_ahead(self, plan: Plan) -> None:
-        """While `plan` is on its way: follow up the plan before it, hear the engine, begin the next plan."""
+    def _work_ahead(self, plan: Plan) -> bool:
+        """While `plan` is on its way: follow up the plan before it, hear the engine, begin the next plan.
+
+        Returns whether other messages wait for the loop.
+        """
+        shown = self._committed.revision if self._committed is not None else 0
         self._show()
         self._follow_up()
-        self._is_awaited = self._receive(self._revision)
+        others_wait = self._receive(shown)
         with self._changing():
             self._planner.plan_ahead(plan, self._clock.now(), removals_only=self._store_is_full)
+        return others_wait
 
     def _show(self) -> None:
         """Let the model show the last commit, if it does not yet."""
@@ -256,7 +259,6 @@ class Reconciler:
         if done is not None:
             with self._changing():
                 self._planner.committed(done.plan, done.revision)
-            self._revision = done.revision
 
     def _follow_up(self) -> None:
         """Handle the consequences of a commit, once: its effects, and its lines in the log."""

@@ -309,10 +309,7 @@ def decode_history(status: Status) -> list[Step]:
 
 def decode_steps(history: Sequence[msgspec.Raw]) -> list[Step]:
     """The same of some entries of a history."""
-    try:
-        return [_answered(_step_decoder.decode(raw)) for raw in history]
-    except _UNREADABLE as error:
-        raise CorruptValue(f"history: {error}") from error
+    return [_answered(step) for step in decode_new_steps(history)]
 
 
 def decode_new_steps(history: Sequence[msgspec.Raw]) -> list[Step]:

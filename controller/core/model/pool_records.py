@@ -103,8 +103,6 @@ class PoolRecords(FollowingPools):
     def may_not_change(self, task: Task) -> bool:
         """Whether the task's hold cannot change now, because a ledger or a share cannot be written."""
         pool = task.pool
-        if not self.quarantine and pool not in self.shared:
-            return False  # nearly always
         return self.pool_is_frozen(pool) or (
             self.is_shared(pool) and (self.is_rebuilding(pool) or self.share_is_frozen(pool, task.owner))
         )

@@ -91,7 +91,7 @@ class Draft:
     @property
     def is_full(self) -> bool:
         """Whether the largest usual change no longer fits."""
-        if self._most_tasks is not None and self._has_most_tasks:
+        if self._has_most_tasks:
             return True
         return self._operations + 8 > self._limits.operations or self._bytes > self._limits.bytes // 2
 
