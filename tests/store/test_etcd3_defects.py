@@ -47,6 +47,16 @@ def _library_warnings() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def its_threads() -> Iterator[None]:
+    """No thread of the library outlives the test: whichever test ran when it died would be blamed."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def naive(etcd: EtcdProcess, **options: Any) -> etcd3.Client:
     return etcd3.Client(port=etcd.config.client_port, **options)
 
@@ -140,6 +150,7 @@ def test_no_timeout_unless_given(
 
 # The library's own thread may renew the lease while `release` revokes it, and dies of that.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.usefixtures("its_threads")
 def test_a_lock_is_stolen_from_its_holder(etcd: EtcdProcess, store: EtcdStore, prefix: str) -> None:
     name = prefix.replace("/", "-")
     first = naive(etcd).Lock(name, lock_ttl=60)
@@ -167,6 +178,8 @@ def test_a_lock_is_stolen_from_its_holder(etcd: EtcdProcess, store: EtcdStore, p
     assert current.value == b"0"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.usefixtures("its_threads")
 def test_a_lost_lease_is_never_noticed(etcd: EtcdProcess, store: EtcdStore) -> None:
     client = naive(etcd)
     lease = client.Lease(ttl=2)
