@@ -6,7 +6,7 @@ import msgspec
 
 from controller.core.model import blocks
 from controller.core.model.arrays import MemberName
-from controller.core.model.codec import decode_status
+from controller.core.model.codec import read_status
 from controller.core.model.records import Change
 from controller.errors import CorruptValue
 from controller.views.array_changes import listed_among, names_of
@@ -44,7 +44,7 @@ def event_of(change: Change) -> bytes:
 def status_event(task_id: str, mod: int, value: bytes) -> bytes:
     """The event of a task whose status has changed; of one that cannot be read, `quarantined`."""
     try:
-        status, _ = decode_status(value)
+        status, _ = read_status(value)
     except CorruptValue as error:
         return event("quarantined", {"id": task_id, "revision": mod, "detail": str(error)})
     fields = {

@@ -208,10 +208,11 @@ class Engine(Protocol):
         """
         ...
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
         """Remove a finished attempt, its result and its logs. Idempotent.
 
-        A running attempt is left alone. Raises EngineUnavailable.
+        `uid`: that of an attempt that is proven to have stopped, so that an engine need not look. Any other
+        one is left alone while it runs. Raises EngineUnavailable.
         """
         ...
 

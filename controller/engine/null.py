@@ -85,7 +85,7 @@ class NullEngine:
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Does nothing: an attempt is kept until `forget`."""
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks
         """See Engine."""
         with self._changed:
             seen = self._attempts.get(attempt)

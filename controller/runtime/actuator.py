@@ -114,7 +114,7 @@ class Actuator:
             elif isinstance(effect, Settle):
                 self._engine.settle(effect.attempt)
             elif isinstance(effect, Forget):
-                self._engine.forget(effect.attempt)
+                self._engine.forget(effect.attempt, uid=effect.uid)
             failpoints.hit("after-effect")
             if outcome is not None:
                 self._inbox.put(outcome)

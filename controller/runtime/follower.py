@@ -18,7 +18,7 @@ from controller.store.base import ClusterChanged, Compacted, Store, StoreError, 
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded
 
-LOAD_SECONDS = 60.0
+PAGE_SECONDS = 60.0  # for each page of a load
 PAUSE_SECONDS = 1.0  # before another load
 _CAUSES = {Compacted: "compacted", ClusterChanged: "cluster-changed"}
 
@@ -128,11 +128,17 @@ class Follower:
 
     def _load(self) -> int:
         """Hand over all that the store holds, page by page: the model takes in one while the next is read."""
+
+        def deadline() -> float:
+            return self._clock.boottime() + PAGE_SECONDS
+
         is_first, revision = True, 0
-        for page in self._store.pages(self._keys.prefix, deadline=self._clock.boottime() + LOAD_SECONDS):
+        for page in self._store.pages(self._keys.prefix, deadline=deadline):
             self._heard()
             revision = page.revision
-            self._inbox.put(Loaded.of(self._keys, page, fresh=self._fresh, is_first=is_first))
+            loaded = Loaded.of(self._keys, page, fresh=self._fresh, is_first=is_first)
+            if not self._inbox.put_page(loaded, self._closed.is_set):
+                break
             is_first = self._fresh = False
         return revision
 

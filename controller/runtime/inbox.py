@@ -7,6 +7,8 @@ model needs no lock against other writers, and a pass sees all that has arrived.
 from __future__ import annotations
 
 import queue
+import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from controller.core.planning.events import EngineEvent
@@ -26,18 +28,31 @@ class Wake(NamedTuple):
 
 Message = Loaded | Changed | Elected | Wake | EngineEvent
 _OF_LOOP = Loaded, Elected, Wake
+LOOK_SECONDS = 1.0  # between two looks whether whoever reads pages is closed
 
 
 class Inbox:
-    """An unbounded queue. The store's watch and the effects under way bound what fills it."""
+    """A queue. Of a load, one page is in it at most. The store's watch and the effects bound what else is."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._kept: list[Message] = []  # taken from the queue, and not yet asked for
+        self._room = threading.Semaphore()  # for a page of a load
 
     def put(self, message: Message) -> None:
         """Add a message, from any thread."""
         self._queue.put(message)
+
+    def put_page(self, page: Loaded, is_closed: Callable[[], bool]) -> bool:
+        """Add a page of a load when the one before has been taken; False if its reader was closed meanwhile.
+
+        A store is read faster than it is taken in, and a process keeps the memory that it once needed.
+        """
+        while not self._room.acquire(timeout=LOOK_SECONDS):
+            if is_closed():
+                return False
+        self.put(page)
+        return True
 
     def take(self, timeout_seconds: float) -> list[Message]:
         """All that has arrived. Waits for the first message, up to the time-out; empty if none came."""
@@ -48,6 +63,9 @@ class Inbox:
                 return []
         self._collect()
         messages, self._kept = self._kept, []
+        for message in messages:
+            if isinstance(message, Loaded):
+                self._room.release()
         return messages
 
     def take_ahead(self, revision: int) -> list[EngineEvent | Changed]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
@@ -317,10 +317,10 @@ class Store(Protocol):
         """
         ...
 
-    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+    def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """What `load` returns of the newest revision, page by page as it is read. There is at least one page.
 
-        Raises as `load`.
+        `deadline` is asked before each page: whoever takes them in may take longer. Raises as `load`.
         """
         ...
 

@@ -264,9 +264,9 @@ class MemoryStore:
                 )
             return Snapshot(revision, tuple(server.at(prefix, revision)))
 
-    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+    def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """See Store."""
-        revision, items = self.load(prefix, deadline=deadline)
+        revision, items = self.load(prefix, deadline=deadline())
         for first in range(0, max(1, len(items)), _PAGE_KEYS):
             yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 

@@ -164,12 +164,8 @@ class Mirror:
         return News(touched, None)
 
     def _apply(self, message: Changed) -> News:
-        news, all_touched = [], Touched()
-        for change in message.changes:
-            if (touched := self.model.apply(change)) is not None:
-                news.append(change)
-                all_touched.tasks.update(touched.tasks)
-                all_touched.pools.update(touched.pools)
+        news = [change for change in message.changes if self.model.apply_one(change)]
         self.model.advance_revision(message.revision)
+        touched = self.model.take_touched()
         self.readers.changed(message.changes, message.revision)
-        return News(all_touched, news)
+        return News(touched, news)

@@ -75,7 +75,7 @@ class MeasuredStore:
         with self._timed("load"):
             return self._store.load(prefix, deadline=deadline, revision=revision)
 
-    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+    def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """See Store; all pages are one load."""
         with self._timed("load"):
             yield from self._store.pages(prefix, deadline=deadline)
@@ -221,10 +221,10 @@ class MeasuredEngine:
         with self._timed("settle"):
             self._engine.settle(attempt)
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
         """See Engine."""
         with self._timed("forget"):
-            self._engine.forget(attempt)
+            self._engine.forget(attempt, uid=uid)
 
     def attempts(self) -> list[Observation]:
         """See Engine."""

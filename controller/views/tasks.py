@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from controller.core.model import kept_log
+from controller.core.model.known_specs import named
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
@@ -145,13 +146,13 @@ def _status(task: Task) -> Status | None:
 
 def task_facts(model: Model, task: Task) -> TaskFacts:
     """The facts of a task that the model has."""
-    attestation = model.attestation_of(task)
+    attestation, spec = model.attestation_of(task), _spec(task)
     return TaskFacts(
         id=task.id,
         pool=pool_of(task),
         owner=owner_of(task),
         state=state_of(task),
-        spec=_spec(task),
+        spec=named(spec, task.id) if spec is not None else None,
         status=_status(task),
         requests=tuple(request for request, _ in task.requests.values()),
         submitted_at=submitted_at(task),

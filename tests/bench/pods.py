@@ -175,7 +175,7 @@ def lived(engine: KubernetesEngine, count: int) -> tuple[Cost, Cost]:
 
     As a leader does it.
     """
-    ended, gone, told = set[AttemptId](), set[AttemptId](), threading.Event()
+    ended, gone, told = dict[AttemptId, str](), set[AttemptId](), threading.Event()
     warm = _launch(count)
 
     def sink(seen: Observation) -> None:
@@ -184,7 +184,7 @@ def lived(engine: KubernetesEngine, count: int) -> tuple[Cost, Cost]:
         elif seen.gone:
             gone.add(seen.attempt)
         elif seen.stopped:
-            ended.add(seen.attempt)
+            ended[seen.attempt] = seen.uid
 
     launches = [_launch(number) for number in range(count)]
     with _watching(engine, sink):
@@ -195,7 +195,7 @@ def lived(engine: KubernetesEngine, count: int) -> tuple[Cost, Cost]:
                 pass
             wait_until(lambda: len(ended) == count, "the end of all pods", timeout=WAIT_SECONDS, poll=0.2)
         with ThreadPoolExecutor(WORKERS) as workers, _measured() as buried:
-            for _ in workers.map(engine.forget, sorted(ended)):
+            for _ in workers.map(lambda each: engine.forget(each, uid=ended[each]), sorted(ended)):
                 pass
             wait_until(lambda: len(gone) == count, "all pods being gone", timeout=WAIT_SECONDS, poll=0.2)
     return Cost(*born), Cost(*buried)

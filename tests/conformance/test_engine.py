@@ -315,12 +315,14 @@ def test_what_cannot_be_started_failed_without_having_run(running_case: EngineCa
     assert seen.message
 
 
-def test_a_finished_attempt_is_listed_until_it_is_forgotten(case: EngineCase) -> None:
+@pytest.mark.parametrize("is_proven", [False, True])
+def test_a_finished_attempt_is_listed_until_it_is_forgotten(case: EngineCase, is_proven: bool) -> None:
     given = case.succeeding()
     case.engine.start(given)
-    wait_stopped(case.engine, given.attempt)
-    case.engine.forget(given.attempt)
-    case.engine.forget(given.attempt)
+    seen = wait_stopped(case.engine, given.attempt)
+    uid = seen.uid if is_proven else ""
+    case.engine.forget(given.attempt, uid=uid)
+    case.engine.forget(given.attempt, uid=uid)
     assert case.engine.attempts() == []
     with pytest.raises(AttemptUnknown):
         case.engine.logs(given.attempt, follow=False)
@@ -329,10 +331,11 @@ def test_a_finished_attempt_is_listed_until_it_is_forgotten(case: EngineCase) ->
 def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
     given = case.until_stopped()
     started = case.engine.start(given)
-    case.engine.forget(given.attempt)
-    seen = observation(case.engine, given.attempt)
-    assert seen is not None
-    assert (seen.uid, seen.stopped) == (started.uid, False)
+    for uid in ("", "another"):
+        case.engine.forget(given.attempt, uid=uid)
+        seen = observation(case.engine, given.attempt)
+        assert seen is not None
+        assert (seen.uid, seen.stopped) == (started.uid, False)
 
 
 def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:

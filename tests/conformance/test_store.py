@@ -148,13 +148,13 @@ class TestLoad:
         snapshot = kit.store.load(kit.prefix, deadline=in_seconds())
         assert [item.key.removeprefix(kit.prefix) for item in snapshot.items] == names
         assert snapshot.revision == kit.revision()
-        pages = list(kit.store.pages(kit.prefix, deadline=in_seconds()))
+        pages = list(kit.store.pages(kit.prefix, deadline=in_seconds))
         assert [item for page in pages for item in page.items] == list(snapshot.items)
         assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
         assert {page.revision for page in pages} == {snapshot.revision}
 
     def test_nothing_is_one_empty_page(self, kit: Kit) -> None:
-        (page,) = kit.store.pages(kit.prefix, deadline=in_seconds())
+        (page,) = kit.store.pages(kit.prefix, deadline=in_seconds)
         assert (page.items, page.more) == ((), False)
 
     def test_an_older_revision_shows_what_was(self, kit: Kit) -> None:

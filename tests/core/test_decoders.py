@@ -113,6 +113,9 @@ ROWS: dict[str, Row] = {
     "core.model.codec.op_of_spec": Row(codec.op_of_spec, ("tasks",), CORRUPT),
     "core.model.blocks.decode_block": Row(blocks.decode_block, ("arrays",), CORRUPT),
     "core.model.codec.decode_spec": Row(lambda data: codec.decode_spec("rich", data), ("tasks",), CORRUPT),
+    "core.model.codec.decode_shared_spec": Row(
+        lambda data: codec.decode_shared_spec("rich", data), ("tasks",), CORRUPT
+    ),
     "core.model.codec.decode_whole_spec": Row(
         lambda data: codec.decode_whole_spec("rich", data), ("tasks",), CORRUPT
     ),
@@ -123,6 +126,7 @@ ROWS: dict[str, Row] = {
     ),
     "core.model.codec.decode_repair": Row(codec.decode_repair, ("repairs",), CORRUPT),
     "core.model.codec.decode_status": Row(codec.decode_status, ("states",), CORRUPT),
+    "core.model.codec.read_status": Row(codec.read_status, ("states",), CORRUPT),
     "core.model.codec.decode_history": Row(
         lambda data: codec.decode_history(codec.decode_status(data)[0]), ("states",), CORRUPT
     ),

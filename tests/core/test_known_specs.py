@@ -113,10 +113,8 @@ def test_no_more_are_known_than_fit() -> None:
     specs = [parse_spec({"id": f"t{n}", "command": [str(n)]}) for n in range(known_specs.MOST_KNOWN + 1)]
     for number, spec in enumerate(specs):
         known.note(b"%d" % number, spec)
-    assert known.get(b"0", "t") is None
-    assert known.get(b"%d" % known_specs.MOST_KNOWN, "t") == parse_spec(
-        {"id": "t", "command": [str(known_specs.MOST_KNOWN)]}
-    )
+    assert known.get(b"0") is None
+    assert known.get(b"%d" % known_specs.MOST_KNOWN) == specs[-1]
     long = codec.encode_spec(parse_spec({"id": "t", "command": ["x" * 5000]}), 1.0, Op("o"))
     assert known_specs.split("t", long) is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +14,14 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import HOLDING, State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
+from controller.core.model.packed_history import PackedHistory
 from controller.core.model.queue import Queue
 from controller.core.model.records import Change, Ledger, RevisionWentBack
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.resources import Vector
 from controller.core.model.shares import Share, encode_share
-from controller.core.model.task import Deadlines, Pool, Spec, Status
+from controller.core.model.task import Deadlines, Pool, Spec, Status, Step
+from controller.views.tasks import task_facts
 from tests.support.examples import examples
 
 FOREVER = 1e12
@@ -32,6 +35,10 @@ def status_value(state: State, **fields: Any) -> bytes:
     return codec.encode_status(
         Status(**{"state": state, "pool": "default", "attempt": 1, "finished_at": 150.0, **fields}), {}
     )
+
+
+def step(state: State) -> msgspec.Raw:
+    return codec.encode_step(Step(at=120.5, source="Created", event="noted", state=state))
 
 
 def pool_value(cpu: int) -> bytes:
@@ -210,6 +217,18 @@ def test_an_own_commit_and_its_echo_are_one_change() -> None:
     assert model.apply(Change("states", ("a",), status_value(State.PENDING), 5, 5)) is None
 
 
+def test_an_own_end_is_kept_as_one_that_is_read() -> None:
+    model = model_with(("tasks", ("a",), spec_value("a")))
+    value = status_value(State.SUCCEEDED, history=[step(State.PENDING), step(State.SUCCEEDED)], steps=2)
+    read, own = codec.decode_status(value)[0], msgspec.json.decode(value, type=Status)
+    model.put_status("a", own, 5)
+    status = model.tasks["a"].status
+    assert status is not None
+    assert status == read
+    assert isinstance(status.history, PackedHistory)
+    assert codec.encode_status(status, {}) == value
+
+
 def test_an_own_commit_that_the_watch_overtook_changes_nothing() -> None:
     model = model_with(("tasks", ("a",), spec_value("a")))
     model.apply(Change("states", ("a",), status_value(State.RUNNING), 7, 5))
@@ -314,6 +333,22 @@ def test_damage_is_shown_with_its_reason_and_goes_with_its_key(record: tuple[str
     model.apply(Change(*record, None, 2))
     assert not model.quarantine
     assert not model.tasks
+
+
+# -- specs
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_say_the_same_share_a_spec_that_names_none() -> None:
+    records = [("tasks", (name,), spec_value(name, priority=len(name))) for name in ("a", "b", "cc")]
+    model = model_with(*records)
+    a, b, cc = (model.tasks[name].spec for name in ("a", "b", "cc"))
+    assert a is not None
+    assert cc is not None
+    assert a is b
+    assert (a.id, cc.id, a.priority, cc.priority) == ("", "", 1, 2)
+    shown = [task_facts(model, model.tasks[name]).spec for name in ("a", "b", "cc")]
+    assert [spec.id for spec in shown if spec is not None] == ["a", "b", "cc"]
 
 
 # -- time

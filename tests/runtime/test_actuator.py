@@ -134,9 +134,9 @@ class Told(Slow):
         self.asked.append(f"start {launch.attempt}")
         return super().start(launch, confirm)
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
         self.asked.append(f"forget {attempt}")
-        super().forget(attempt)
+        super().forget(attempt, uid=uid)
 
 
 def test_what_is_forgotten_delays_nothing_else_and_does_not_pile_up(

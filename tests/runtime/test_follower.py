@@ -43,14 +43,16 @@ def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
     store.on["watch"] = watch
     inbox = Inbox()
     follower = Follower(store, Keys("followed"), CLOCK, inbox, silence_seconds=5.0)
+    loads = list[Loaded]()
+
+    def three() -> bool:
+        loads.extend(message for message in inbox.take(0.0) if isinstance(message, Loaded))
+        return len(loads) == 3
+
     follower.start()
-    wait_until(lambda: len(inbox) == 3, "three loads")
+    wait_until(three, "three loads")
     follower.close()
-    assert [message.fresh for message in inbox.take(0.0) if isinstance(message, Loaded)] == [
-        False,
-        True,
-        False,
-    ]
+    assert [load.fresh for load in loads] == [False, True, False]
 
 
 def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> None:

@@ -95,6 +95,25 @@ def test_a_member_that_has_ended_leaves_nothing(stage: Stage) -> None:
     assert leader.run() == []
 
 
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_only_what_is_proven_to_have_stopped_is_forgotten_by_its_uid(stage: Stage, is_proven: bool) -> None:
+    """An engine need not look at it. What was given up may run to this day, and is looked at."""
+    stage.submit("job", retention_seconds=7200, on_lost={"replace_after": "1m"})
+    leader = stage.leader()
+    leader.run_to("job", Phase.PENDING)
+    leader.see(observation(("job", 1), Phase.RUNNING, uid="u"))
+    leader.run()
+    leader.see(observation(("job", 1), Phase.SUCCEEDED if is_proven else Phase.UNKNOWN, uid="u"))
+    leader.run()
+    stage.clock.move(61)
+    leader.run()
+    status = stage.status("job")
+    assert (status.state, status.uid) == ("Succeeded" if is_proven else "Failed", "u")
+    stage.clock.move(7201)
+    found = [effect for effect in leader.run() if isinstance(effect, Forget)]
+    assert found == [Forget(AttemptId("job", 1), "u" if is_proven else "")]
+
+
 def test_tombstones_are_forgotten_by_the_first_list_after_their_hour(stage: Stage) -> None:
     """Each is asked for once; those whose task is there again by then stay."""
     leader = stage.replica()
@@ -105,6 +124,7 @@ def test_tombstones_are_forgotten_by_the_first_list_after_their_hour(stage: Stag
     passes(leader)
     leader.run()
     found = forgotten(leader.effects)
+    assert {effect.uid for effect in leader.effects if isinstance(effect, Forget)} == {"u"}
     assert sorted(found) == sorted(str(seen.attempt) for seen in old if seen.attempt.task_id != "old-i3")
     stage.clock.move(1)
     stage.submit("young")

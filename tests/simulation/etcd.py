@@ -167,11 +167,11 @@ class SimulatedStore:
             deadline,
         )
 
-    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
-        revision, items = self.load(prefix, deadline=deadline)
+    def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
+        revision, items = self.load(prefix, deadline=deadline())
         for first in range(0, max(1, len(items)), _PAGE_KEYS):
             if first:
-                revision, items = self.load(prefix, deadline=deadline, revision=revision)
+                revision, items = self.load(prefix, deadline=deadline(), revision=revision)
             yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
 
     def watch(

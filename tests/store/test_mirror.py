@@ -57,7 +57,7 @@ def loaded(store: MemoryStore) -> Model:
 
 def load(mirror: Mirror, store: MemoryStore, *, fresh: bool = False) -> None:
     is_first = True
-    for page in store.pages(KEYS.prefix, deadline=CLOCK.boottime() + 5):
+    for page in store.pages(KEYS.prefix, deadline=lambda: CLOCK.boottime() + 5):
         mirror.take(Loaded.of(KEYS, page, fresh=fresh and is_first, is_first=is_first))
         is_first = False
 

@@ -18,6 +18,7 @@ from controller.core.model import known_specs
 from controller.core.model.arrays import Ranges
 from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
+from controller.core.model.packed_history import PackedHistory, pack
 from controller.core.model.requests import RepairRequest, Request, RequestKind, RequestOutcome
 from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_name
@@ -36,6 +37,8 @@ NO_EXTRAS: Extras = MappingProxyType({})
 def _encode_custom(value: object) -> object:
     if isinstance(value, Vector):
         return value.format()
+    if isinstance(value, PackedHistory):
+        return tuple(value)
     raise TypeError(f"cannot encode {type(value)}")
 
 
@@ -124,16 +127,26 @@ def decode_spec(task_id: str, data: bytes) -> StoredSpec:
     A spec that is not valid comes back with its `error`, so that the leader can reject it by name. Raises
     CorruptValue if `data` is not a JSON object, or if `task_id` is not a valid id: no engine could name it.
     """
+    stored = decode_shared_spec(task_id, data)
+    return stored._replace(spec=known_specs.named(stored.spec, task_id))
+
+
+def decode_shared_spec(task_id: str, data: bytes) -> StoredSpec:
+    """As `decode_spec`, but the spec has no name (its `id` is ""): tasks that say the same share one."""
     text = known_specs.split(task_id, data)
     if text is None or not 0 <= text.submitted_at < _YEAR_10000:
-        return decode_whole_spec(task_id, data)
-    spec = _known.get(text.content, task_id)
+        return _without_name(decode_whole_spec(task_id, data))
+    spec = _known.get(text.content)
     if spec is not None:
         return StoredSpec(spec, text.submitted_at)
-    stored = decode_whole_spec(task_id, data)
+    stored = _without_name(decode_whole_spec(task_id, data))
     if not stored.error:
         _known.note(text.content, stored.spec)
     return stored
+
+
+def _without_name(stored: StoredSpec) -> StoredSpec:
+    return stored._replace(spec=known_specs.named(stored.spec, ""))
 
 
 def decode_whole_spec(task_id: str, data: bytes) -> StoredSpec:
@@ -238,10 +251,27 @@ def encode_status(status: Status, extras: Extras) -> bytes:
 
 
 def decode_status(data: bytes) -> tuple[Status, Extras]:
-    """A stored status and its unknown fields.
+    """A stored status and its unknown fields, to be kept.
 
     Raises CorruptValue if it is not a status, or one that no leader can have written.
     """
+    status, extras = read_status(data)
+    return msgspec.structs.replace(
+        status,
+        # A Raw is a view into the whole message. A copy does not keep the message alive.
+        history=(
+            pack(status.history) if status.is_finished else tuple(step.copy() for step in status.history)
+        ),
+        # Many statuses share these strings: keep one of each.
+        pool=sys.intern(status.pool),
+        owner=sys.intern(status.owner),
+        reason=sys.intern(status.reason),
+        op=sys.intern(status.op),
+    ), extras
+
+
+def read_status(data: bytes) -> tuple[Status, Extras]:
+    """As `decode_status`, to be looked at: its history keeps `data`."""
     _check_size(data, MAX_STATUS_BYTES)
     try:
         status, extras = _status_decoder.decode(data), NO_EXTRAS
@@ -250,16 +280,7 @@ def decode_status(data: bytes) -> tuple[Status, Extras]:
     except (*_UNREADABLE, InvalidField) as error:
         raise CorruptValue(str(error)) from error
     _check_status(status)
-    return msgspec.structs.replace(
-        status,
-        # A Raw is a view into the whole message. A copy does not keep the message alive.
-        history=tuple(step.copy() for step in status.history),
-        # Many statuses share these strings: keep one of each.
-        pool=sys.intern(status.pool),
-        owner=sys.intern(status.owner),
-        reason=sys.intern(status.reason),
-        op=sys.intern(status.op),
-    ), extras
+    return status, extras
 
 
 def _check_status(status: Status) -> None:

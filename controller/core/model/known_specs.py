@@ -7,7 +7,6 @@ the task, and the end closes just one mapping. A text in any other form is decod
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import msgspec
@@ -53,20 +52,20 @@ def split(task_id: str, data: bytes) -> Text | None:
     return Text(content, submission.submitted_at)
 
 
+def named(spec: Spec, task_id: str) -> Spec:
+    """The same, for the task of this name."""
+    return msgspec.structs.replace(spec, id=task_id)
+
+
 class KnownSpecs:
-    """Some of the specs that were decoded. They are shared, and nobody changes them."""
+    """Some of the specs that were decoded, without names. They are shared, and nobody changes them."""
 
     def __init__(self) -> None:
         self._specs: dict[bytes, Spec] = {}
 
-    def get(self, content: bytes, task_id: str) -> Spec | None:
-        """The spec of that content, for this task."""
-        known = self._specs.get(content)
-        if known is None:
-            return None
-        spec = copy.copy(known)
-        msgspec.structs.force_setattr(spec, "id", task_id)
-        return spec
+    def get(self, content: bytes) -> Spec | None:
+        """The spec of that content."""
+        return self._specs.get(content)
 
     def note(self, content: bytes, spec: Spec) -> None:
         """Keep the spec, unless what it says rests on the task's name."""

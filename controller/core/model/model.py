@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from controller.core.model import attested, blocks, codec, kept_log, quarantine
 from controller.core.model.array_records import check_member, leave
 from controller.core.model.compartments import OF_TASKS
 from controller.core.model.dependencies import AWAITS
 from controller.core.model.installation_records import InstallationRecords
 from controller.core.model.maintenance import room
+from controller.core.model.packed_history import pack
 from controller.core.model.pool_records import OF_POOLS, PoolRecords
 from controller.core.model.queue import Queue
 from controller.core.model.records import (
@@ -86,23 +89,26 @@ class Model(InstallationRecords, PoolRecords):
 
     def apply(self, change: Change) -> Touched | None:
         """Apply one change if it is newer than what is known. None if it is not."""
-        known = self._known(change.kind, change.names)
-        if change.mod <= known:
-            return None
+        return self.indexes.take_touched() if self.apply_one(change) else None
+
+    def apply_one(self, change: Change) -> bool:
+        """As `apply`, for several changes whose `take_touched` is one. False: the change was known."""
+        if change.mod <= self._known(change.kind, change.names):
+            return False
         task = self._take_in(change)
         if task is not None:
             self._index(task)
-        return self.indexes.take_touched()
+        return True
 
     def _take(self, change: Change) -> Task | None:
         """Take in one change. Returns the task that it belongs to, which must be indexed again."""
         record = (change.kind, change.names)
-        mended = self.quarantine.pop(record, None) is not None
+        mended = bool(self.quarantine) and self.quarantine.pop(record, None) is not None
         if mended and change.kind in ("ledgers", "shares"):
             self._look_again(change.names[0])  # tasks that waited for an unreadable ledger or share
         if change.value is None:
             self._tombstones[record] = change.mod
-        else:
+        elif self._tombstones:
             self._tombstones.pop(record, None)
         if change.kind in OF_TASKS:
             return self._settle_aside(self._apply_to_task(change))
@@ -146,6 +152,8 @@ class Model(InstallationRecords, PoolRecords):
         task = self.tasks.get(task_id) or self._new_task(task_id)
         if status is None:
             self._tombstones["states", (task_id,)] = mod
+        elif status.is_finished:
+            msgspec.structs.force_setattr(status, "history", pack(status.history))
         task.status, task.status_mod = status, mod if status is not None else 0
         self.indexes.reindex(task)
 
@@ -235,9 +243,12 @@ class Model(InstallationRecords, PoolRecords):
             return
         if task.spec_create != change.create:
             task.seen_at = None
-        task.spec_mod, task.spec_create = change.mod, change.create
-        stored = codec.decode_spec(task.id, change.value)
-        task.spec, task.submitted_at, task.spec_error = stored.spec, stored.submitted_at, stored.error
+        task.spec_mod = change.mod
+        task.spec_create = change.mod if change.create == change.mod else change.create  # one int, not two
+        stored = codec.decode_shared_spec(task.id, change.value)
+        task.spec, task.spec_error = stored.spec, stored.error
+        created_at = task.status.created_at if task.status is not None else None
+        task.submitted_at = created_at if created_at == stored.submitted_at else stored.submitted_at
         task.spec_op = codec.op_of_spec(change.value) if stored.spec.array is not None else ""
 
     def _apply_request(self, task: Task, change: Change) -> None:

@@ -87,7 +87,7 @@ class Task:
 
     def __init__(self, task_id: str) -> None:
         self.id = task_id
-        self.spec: Spec | None = None
+        self.spec: Spec | None = None  # without its name, and shared with tasks that say the same
         self.spec_error = ""
         self.spec_create = 0
         self.spec_mod = 0  # of the spec of its own name

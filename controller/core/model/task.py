@@ -8,6 +8,7 @@ specs and pools, for the command line, the library and the leader.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -269,7 +270,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     finished_at: Time | None = None
     retry_at: Time | None = None  # WaitingRetry: not admitted before
     steps: Count = 0
-    history: tuple[msgspec.Raw, ...] = ()  # Step values, encoded once and passed through byte for byte
+    history: Sequence[msgspec.Raw] = ()  # Step values, encoded once and passed through byte for byte
     epoch: Count = field(default=0, name="term")  # epoch in which it was written; named as in Step
     op: Op = NO_OP
 

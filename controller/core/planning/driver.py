@@ -98,7 +98,12 @@ class Driver:
         if is_outlived(task.status.finished_at if task.status is not None else None, draft.moment.now):
             # If there are older ones, the next list finds them.
             numbers = range(max(1, task.attempt + 1 - FORGOTTEN_AT_ONCE), task.attempt + 1)
-            draft.plan.effects += [Forget(AttemptId(task.id, n)) for n in numbers]
+            status = task.status
+            proven = status.attempt if status is not None and status.attempt > status.abandoned else 0
+            draft.plan.effects += [
+                Forget(AttemptId(task.id, n), status.uid if status is not None and n == proven else "")
+                for n in numbers
+            ]
 
     def clear(self, attempt_id: AttemptId, draft: Draft) -> None:
         """Clear away orphans (I5): stop what runs without a hold, forget what has ended without a task."""
@@ -144,14 +149,14 @@ class Driver:
             return
         self._attempts.drop(attempt.id)
         if ended_at is None or is_outlived(ended_at, now):
-            draft.plan.effects.append(Forget(attempt.id))
+            draft.plan.effects.append(Forget(attempt.id, attempt.observation.uid))
 
-    def bury(self, outlived: dict[AttemptId, None], draft: Draft) -> None:
-        """Remove the first of these tombstones, unless their tasks are there again."""
+    def bury(self, outlived: dict[AttemptId, str], draft: Draft) -> None:
+        """Remove the first of these tombstones, which have these uids, unless their tasks are there again."""
         for attempt_id in list(islice(outlived, FORGOTTEN_AT_ONCE)):
-            del outlived[attempt_id]
+            uid = outlived.pop(attempt_id)
             if attempt_id.task_id not in self._model.tasks and self._attempts.get(attempt_id) is None:
-                draft.plan.effects.append(Forget(attempt_id))
+                draft.plan.effects.append(Forget(attempt_id, uid))
 
     def _stop(self, attempt: Attempt, grace: float, uid: str, why: str, draft: Draft) -> None:
         if attempt.observation is not None and attempt.observation.stopped:

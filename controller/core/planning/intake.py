@@ -68,7 +68,7 @@ class Intake:
         self._next_list: Listed | None = None  # the newest one that came meanwhile
         # Tombstones of attempts whose tasks are gone, and which no late start can find any more. There is no
         # other record of a tombstone here than its number, however many the engine keeps for the hour.
-        self.outlived: dict[AttemptId, None] = {}
+        self.outlived: dict[AttemptId, str] = {}
 
     def hear(self, event: EngineEvent, now: float) -> None:
         """Take in an event of the engine."""
@@ -165,7 +165,7 @@ class Intake:
         if self._is_mere_tombstone(seen):
             self._attempts.note(seen.attempt)
             if is_outlived(seen.finished_at, now):
-                self.outlived[seen.attempt] = None  # the lists before have left it, and so would the next
+                self.outlived[seen.attempt] = seen.uid  # the lists before have left it, and so would the next
             return
         listing.names.add(seen.attempt)
         self._observe(seen, now, listing.began)

@@ -77,9 +77,13 @@ class Prove(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """Remove the tombstone of an attempt whose task is gone."""
+    """Remove the tombstone of an attempt whose task is gone.
+
+    `uid`: of one that is proven to have stopped; else "".
+    """
 
     attempt: AttemptId
+    uid: str = ""
 
 
 Effect = Start | Stop | KeepLog | Settle | Prove | Forget

@@ -58,7 +58,7 @@ class Witness:
         self._failure: BaseException | None = None
         self.breaches: list[str] = []
         """What `tally audit` would call wrong in the records, with the revision."""
-        for number, page in enumerate(store.pages(keys.prefix, deadline=deadline)):
+        for number, page in enumerate(store.pages(keys.prefix, deadline=lambda: deadline)):
             self._mirror.take(Loaded.of(keys, page, fresh=False, is_first=number == 0))
         self._watch = store.watch(keys.prefix, after=self.model.revision)
         self._thread = threading.Thread(target=self._follow, name="witness", daemon=True)

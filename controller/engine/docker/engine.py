@@ -156,7 +156,7 @@ class DockerEngine(Owning):
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Does nothing: a container is kept until `forget`."""
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks
         """See Engine."""
         with self._lock_of(attempt), self._daemon.translated():
             found = self._containers.inspect(name_of(self._cluster, attempt))

@@ -1,8 +1,8 @@
 """Calls to a Kubernetes API server. The official client does configuration, authentication and connections.
 
-The client's typed methods are not used: they are slow, and check every body against models that do not know
-newer fields. Bodies are raw JSON. The transport repeats nothing: only the caller of a call that is not
-idempotent knows what a repetition means. Each call has time-outs, and waits for its turn under a rate limit.
+Its methods are not used: they are slow, and check every body against models that do not know newer fields.
+Bodies are raw JSON. The transport repeats nothing: only the caller of a call that is not idempotent knows
+what a repetition means. Each call has time-outs, and waits for its turn under a rate limit.
 
 `credentials` makes the credentials. A 401 means that nothing was done, so the call is sent once more if there
 is a new credential by then. Each call has a total time limit, even if the server sends slowly, and each
@@ -19,13 +19,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 import urllib3
 from kubernetes import config
 from kubernetes.client.api_client import ApiClient
-from kubernetes.client.exceptions import ApiException
 from msgspec import Struct
 from urllib3.exceptions import InsecureRequestWarning
 
@@ -176,19 +175,21 @@ class KubernetesApi:
     ) -> urllib3.BaseHTTPResponse:
         if self._closed.is_set() or self._closed.wait(self.limit.take()):
             raise EngineUnavailable("the connection to Kubernetes is closed")
+        place = f"{path}?{urlencode(query, quote_via=quote)}" if query else path
         headers = {"Accept": JSON} | ({"Content-Type": content_type} if body is not None else {})
+        data = msgspec.json.encode(body) if body is not None else None
+        limits = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
         client = self._signed()
 
         def send() -> urllib3.BaseHTTPResponse:
-            request = client.param_serialize(
+            response: urllib3.BaseHTTPResponse = client.rest_client.pool_manager.request(
                 method,
-                path,
-                query_params=list(query.items()),
-                header_params=headers | authorization(client),
-                body=body,
+                client.configuration.host + place,
+                body=data,
+                headers=client.default_headers | headers | authorization(client),
+                timeout=limits,
+                preload_content=False,
             )
-            answer = client.call_api(*request, _request_timeout=(min(CONNECT_SECONDS, timeout), timeout))
-            response: urllib3.BaseHTTPResponse = answer.response
             return response
 
         try:
@@ -200,14 +201,13 @@ class KubernetesApi:
                     response = send()
             if 200 <= response.status < 300:
                 return response
-            data = self._body(response, self._clock.boottime() + timeout)
-        # ApiException: the certificate is not trusted
-        except (urllib3.exceptions.HTTPError, ApiException) as error:
+            answer = self._body(response, self._clock.boottime() + timeout)
+        except urllib3.exceptions.HTTPError as error:
             raise self._broken(error) from error
         except (config.ConfigException, OSError) as error:
             self.faults["credentials"] += 1
             raise EngineUnavailable(f"credentials for Kubernetes: {error}", RETRY_SECONDS) from error
-        raise self.fault(_status_of(response.status, data), response.headers.get("Retry-After", ""))
+        raise self.fault(_status_of(response.status, answer), response.headers.get("Retry-After", ""))
 
     def _signed(self, refused: ApiClient | None = None) -> ApiClient:
         try:

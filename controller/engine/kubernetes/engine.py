@@ -144,7 +144,8 @@ class KubernetesEngine(Owning):
             seen = observe(pod)
             if seen.stopped or pod.is_terminal:
                 return seen
-            deleted = self._pods.delete(pod, whole_seconds(grace_seconds))
+            namespace, grace = pod.metadata.namespace, whole_seconds(grace_seconds)
+            deleted = self._pods.delete(namespace, attempt, pod.metadata.uid, grace)
             if deleted is not None:
                 return observe(deleted)
         raise EngineUnavailable(f"{attempt} keeps changing while it is stopped")
@@ -160,23 +161,28 @@ class KubernetesEngine(Owning):
         if pod is not None and observe(pod).awaits_commit:
             self._pods.drop_finalizer(pod)
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
         """See Engine.
 
         A pod in a terminal phase is removed even without proof of stop: its end was committed without it.
         """
         for namespace in self.namespaces:
-            pod = self._pods.get(namespace, attempt)
-            if (
-                pod is None
-                or self._pods.attempt_of(pod) != attempt
-                or not (observe(pod).stopped or pod.is_terminal)
-            ):
-                continue
-            if not pod.is_deleting:
-                pod = self._pods.delete(pod, _FORGET_GRACE_SECONDS)
+            pod = self._pods.delete(namespace, attempt, uid, _FORGET_GRACE_SECONDS) if uid else None
+            if pod is None:
+                pod = self._forgettable(namespace, attempt)
             if pod is not None:
                 self._pods.drop_finalizer(pod)
+
+    def _forgettable(self, namespace: str, attempt: AttemptId) -> Pod | None:
+        """The attempt's pod there, deleted as it has ended; None if it has not, or is gone by now."""
+        pod = self._pods.get(namespace, attempt)
+        if pod is None or self._pods.attempt_of(pod) != attempt:
+            return None
+        if not (observe(pod).stopped or pod.is_terminal):
+            return None
+        if pod.is_deleting:
+            return pod
+        return self._pods.delete(namespace, attempt, pod.metadata.uid, _FORGET_GRACE_SECONDS)
 
     def attempts(self) -> list[Observation]:
         """See Engine. Further tombstones of an attempt, in other namespaces, are left out."""

@@ -121,22 +121,23 @@ class PodObjects:
             tombstone = pod
         return tombstone
 
-    def delete(self, pod: Pod, grace_seconds: int) -> Pod | None:
-        """Delete the pod and return its new state; None if it is gone, or replaced by another one."""
+    def delete(self, namespace: str, attempt: AttemptId, uid: str, grace_seconds: int) -> Pod | None:
+        """Delete the attempt's pod of this uid; returns its new state, None if it is gone, or another one."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "gracePeriodSeconds": grace_seconds,
-            "preconditions": {"uid": pod.metadata.uid},
+            "preconditions": {"uid": uid},
         }
-        with unavailable(f"pod {pod.metadata.name} cannot be deleted"):
+        with unavailable(f"pod {attempt} cannot be deleted"):
             try:
-                answer = read_pod(self._api.call("DELETE", pod_path(pod), body=body))
+                answer = read_pod(self._api.call("DELETE", f"{pods_path(namespace)}/{attempt}", body=body))
             except ApiRefused as error:
                 if error.code in (404, 409):
                     return None
                 raise
-        return answer if _is_same(answer, pod) else None  # a Status when it is gone already
+        is_same = (answer.metadata.uid, answer.metadata.name) == (uid, str(attempt))
+        return answer if is_same else None  # a Status when it is gone already
 
     def drop_finalizer(self, pod: Pod) -> None:
         self._patch_list(
@@ -184,10 +185,6 @@ class PodObjects:
                         raise
             current = self.get(pod.metadata.namespace, AttemptId.parse(pod.metadata.name))
         raise EngineUnavailable(f"pod {pod.metadata.name} keeps changing while it is updated")
-
-
-def _is_same(answer: Pod, pod: Pod) -> bool:
-    return (answer.metadata.uid, answer.metadata.name) == (pod.metadata.uid, pod.metadata.name)
 
 
 def _about(name: AttemptId | str, data: bytes) -> Pod:

@@ -186,7 +186,7 @@ class ProcessEngine:
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Does nothing: a folder is kept until `forget`."""
 
-    def forget(self, attempt: AttemptId) -> None:
+    def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks
         """See Engine."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _FIRST_PAGE_KEYS = 500
 _MAX_PAGE_KEYS = 5000
-_PAGE_BYTES = 4 * 1024 * 1024  # a target: keys differ in size, so the page after a large one is smaller
+_PAGE_BYTES = 256 * 1024  # a target: keys differ in size, so the page after a large one is smaller
 
 
 class EtcdStore:
@@ -54,16 +54,16 @@ class EtcdStore:
         After ClusterChanged, a load of the newest revision is a new start. Until then, every call raises it.
         """
         items: list[KeyValue] = []
-        for page in self._pages(prefix, deadline, revision):
+        for page in self._pages(prefix, lambda: deadline, revision):
             items += page.items
             revision = page.revision
         return Snapshot(revision, tuple(items))
 
-    def pages(self, prefix: str, *, deadline: float) -> Iterator[Page]:
+    def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """See Store, and `load`."""
         return self._pages(prefix, deadline, 0)
 
-    def _pages(self, prefix: str, deadline: float, revision: int) -> Iterator[Page]:
+    def _pages(self, prefix: str, deadline: Callable[[], float], revision: int) -> Iterator[Page]:
         if revision == 0:
             self.identity.renew()
         start, end = wire.prefix_range(prefix.encode())
@@ -77,7 +77,7 @@ class EtcdStore:
                 size = len(data)
                 return wire.decode_range(data)
 
-            answer = self._range(body, prefix, deadline, revision, decode)
+            answer = self._range(body, prefix, deadline(), revision, decode)
             revision = revision or answer.header.revision
             yield Page(revision, tuple(map(wire.key_value, answer.kvs)), answer.more)
             if not answer.more:

@@ -200,16 +200,17 @@ def key_text(key: bytes) -> str:
 
 def key_value(wire: WireKeyValue) -> KeyValue:
     """The seam's form of a key. A missing value is empty, never None."""
-    return KeyValue(
-        key_text(wire.key), wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease
-    )
+    return _of_key(key_text(wire.key), wire)
+
+
+def _of_key(key: str, wire: WireKeyValue) -> KeyValue:
+    return KeyValue(key, wire.value, wire.create_revision, wire.mod_revision, wire.version, wire.lease)
 
 
 def event(wire: WireEvent) -> KeyEvent:
     """The seam's form of a change."""
-    if wire.type == "DELETE":
-        return KeyEvent(key_text(wire.kv.key), wire.kv.mod_revision, None)
-    return KeyEvent(key_text(wire.kv.key), wire.kv.mod_revision, key_value(wire.kv))
+    key, kv = key_text(wire.kv.key), wire.kv
+    return KeyEvent(key, kv.mod_revision, None if wire.type == "DELETE" else _of_key(key, kv))
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
