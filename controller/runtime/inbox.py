@@ -7,7 +7,6 @@ model needs no lock against other writers, and a pass sees all that has arrived.
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -37,7 +36,8 @@ class Inbox:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._kept: list[Message] = []  # taken from the queue, and not yet asked for
-        self._room = threading.Semaphore()  # for a page of a load
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # has an item while no page is in it
+        self._room.put(None)
 
     def put(self, message: Message) -> None:
         """Add a message, from any thread."""
@@ -48,11 +48,15 @@ class Inbox:
 
         A store is read faster than it is taken in, and a process keeps the memory that it once needed.
         """
-        while not self._room.acquire(timeout=LOOK_SECONDS):
-            if is_closed():
-                return False
-        self.put(page)
-        return True
+        while True:
+            try:
+                self._room.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                if is_closed():
+                    return False
+            else:
+                self.put(page)
+                return True
 
     def take(self, timeout_seconds: float) -> list[Message]:
         """All that has arrived. Waits for the first message, up to the time-out; empty if none came."""
@@ -65,7 +69,7 @@ class Inbox:
         messages, self._kept = self._kept, []
         for message in messages:
             if isinstance(message, Loaded):
-                self._room.release()
+                self._room.put(None)
         return messages
 
     def take_ahead(self, revision: int) -> list[EngineEvent | Changed]:

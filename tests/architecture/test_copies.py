@@ -59,6 +59,8 @@ NO_COPY_KEPT = {
         "core/planning/folding.py::_Room",
         "core/model/sharing.py::guaranteed",
         "core/model/known_specs.py::KnownSpecs._specs",
+        "core/model/packed_history.py::_ends",
+        "core/model/packed_history.py::_sequences",
         "core/model/resources.py::_amount",
         "core/model/resources.py::_shared",
         "core/model/resources.py::format_quantity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -152,6 +152,11 @@ class TestLoad:
         assert [item for page in pages for item in page.items] == list(snapshot.items)
         assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
         assert {page.revision for page in pages} == {snapshot.revision}
+        unread = kit.store.pages(kit.prefix, deadline=in_seconds)
+        assert next(unread).items == pages[0].items
+        assert isinstance(unread, Generator)
+        unread.close()  # what was asked for meanwhile is given up
+        assert kit.load() == {name: name.encode() for name in names}
 
     def test_nothing_is_one_empty_page(self, kit: Kit) -> None:
         (page,) = kit.store.pages(kit.prefix, deadline=in_seconds)

@@ -165,6 +165,8 @@ ROWS: dict[str, Row] = {
         lambda data: term_records.with_end(_item(data), 5.0, "why"), ("terms",)
     ),
     "store.etcd.wire.decode_range": Row(wire.decode_range, ("/kv/range",), BROKEN),
+    "store.etcd.wire.decode_page": Row(wire.decode_page, ("/kv/range",), BROKEN),
+    "store.etcd.wire.decode_item": Row(wire.decode_item, ("kv",), BROKEN),
     "store.etcd.wire.decode_transaction": Row(wire.decode_transaction, ("/kv/txn",), BROKEN),
     "store.etcd.wire.decode_lease": Row(wire.decode_lease, ("/lease/grant", "/lease/revoke"), BROKEN),
     "store.etcd.wire.decode_keep_alive": Row(wire.decode_keep_alive, ("/lease/keepalive",), BROKEN),
@@ -262,6 +264,7 @@ def recorded() -> dict[str, list[bytes]]:
         )
     ]
     found["/auth/authenticate"] = [b'{"header":{"cluster_id":"1","revision":"7"},"token":"abc.7"}']
+    found["kv"] = [b'{"key":"YQ==","create_revision":"2","mod_revision":"3","version":"1","value":"dg=="}']
     found["/version"] = [b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}']
     found["error"] = [
         b'{"error":"etcdserver: request timed out","message":"etcdserver: request timed out","code":14}',
@@ -298,6 +301,7 @@ KINDS = sorted({kind for row in ROWS.values() for kind in row.kinds})
 OF_ONE_NAME = {
     "core.model.codec.decode_spec": b"rich",
     "core.model.codec.decode_whole_spec": b"rich",
+    "core.model.codec.decode_shared_spec": b"rich",
     "core.model.codec.decode_pool": b"odd",
     "core.model.codec.decode_request": b"cancel",
 }

@@ -535,7 +535,13 @@ MUTANTS = [
     ),
     Mutant(
         "late changes are applied",
-        (Edit("core.model.model:Model.apply", "if change.mod <= known:", "if False:"),),
+        (
+            Edit(
+                "core.model.compartments:Compartments.apply_one",
+                "if change.mod <= self._known(change.kind, change.names):",
+                "if False:",
+            ),
+        ),
     ),
     Mutant(
         "a reload forgets nothing",

@@ -29,6 +29,15 @@ class Compartments(ABC):
         self._mods: dict[tuple[str, tuple[str, ...]], int] = {}
         self.indexes = Indexes(self.tasks, self.pools)
 
+    def apply_one(self, change: Change) -> bool:
+        """As `apply`, for several changes whose `take_touched` is one. False: the change was known."""
+        if change.mod <= self._known(change.kind, change.names):
+            return False
+        task = self._take_in(change)
+        if task is not None:
+            self._index(task)
+        return True
+
     def _take_in(self, change: Change) -> Task | None:
         """As `_take`. A change that raises any error is quarantined."""
         try:

@@ -58,6 +58,15 @@ class Indexes:
         touched, self.touched = self.touched, Touched()
         return touched
 
+    def shrink(self) -> None:
+        """After a load: a status comes before its spec, and needed a decision until then.
+
+        A dict keeps the size that it once had.
+        """
+        kept = dict(self.attention)
+        self.attention.clear()
+        self.attention.update(kept)
+
     def sight(self, terms: Iterable[Change], now: float) -> None:
         """Note when new submissions are seen: their wait begins now, whatever the submitter's clock says."""
         if not self._unseen:

@@ -85,20 +85,12 @@ class Model(InstallationRecords, PoolRecords):
             self._index(task)
         if is_last:
             self.advance_revision(revision)
+            self.indexes.shrink()
         return self.indexes.take_touched()
 
     def apply(self, change: Change) -> Touched | None:
         """Apply one change if it is newer than what is known. None if it is not."""
         return self.indexes.take_touched() if self.apply_one(change) else None
-
-    def apply_one(self, change: Change) -> bool:
-        """As `apply`, for several changes whose `take_touched` is one. False: the change was known."""
-        if change.mod <= self._known(change.kind, change.names):
-            return False
-        task = self._take_in(change)
-        if task is not None:
-            self._index(task)
-        return True
 
     def _take(self, change: Change) -> Task | None:
         """Take in one change. Returns the task that it belongs to, which must be indexed again."""

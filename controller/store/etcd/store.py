@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
+
+import msgspec
 
 from controller.clock import Clock
 from controller.store.base import (
@@ -21,7 +23,15 @@ from controller.store.base import (
 )
 from controller.store.etcd import wire
 from controller.store.etcd.faults import stream_error
-from controller.store.etcd.gateway import ErrorClass, Gateway, GatewayOptions, RpcError, Unanswered, translate
+from controller.store.etcd.gateway import (
+    Call,
+    ErrorClass,
+    Gateway,
+    GatewayOptions,
+    RpcError,
+    Unanswered,
+    translate,
+)
 from controller.store.etcd.identity import ClusterIdentity
 from controller.store.etcd.transaction import PendingTransaction
 from controller.store.etcd.watch import EtcdWatch
@@ -31,7 +41,8 @@ T = TypeVar("T")
 
 _FIRST_PAGE_KEYS = 500
 _MAX_PAGE_KEYS = 5000
-_PAGE_BYTES = 256 * 1024  # a target: keys differ in size, so the page after a large one is smaller
+_PAGE_BYTES = 2 * 1024 * 1024  # a target: keys differ in size, so the page after a large one is smaller
+_AT_ONCE = 500  # keys of an answer that are decoded: they take more memory than the answer itself
 
 
 class EtcdStore:
@@ -64,26 +75,37 @@ class EtcdStore:
         return self._pages(prefix, deadline, 0)
 
     def _pages(self, prefix: str, deadline: Callable[[], float], revision: int) -> Iterator[Page]:
+        """The next answer is asked for before the keys of the last one are handed over."""
         if revision == 0:
             self.identity.renew()
         start, end = wire.prefix_range(prefix.encode())
-        limit, last = _FIRST_PAGE_KEYS, b""
-        while True:
-            body = wire.encode_range(last + b"\0" if last else start, end, revision=revision, limit=limit)
-            size = 0
+        limit, size = _FIRST_PAGE_KEYS, 0
 
-            def decode(data: bytes) -> wire.RangeAnswer:
-                nonlocal size
-                size = len(data)
-                return wire.decode_range(data)
+        def decode(data: bytes) -> wire.PageAnswer:
+            nonlocal size
+            size = len(data)
+            return wire.decode_page(data)
 
-            answer = self._range(body, prefix, deadline(), revision, decode)
-            revision = revision or answer.header.revision
-            yield Page(revision, tuple(map(wire.key_value, answer.kvs)), answer.more)
-            if not answer.more:
-                return
-            last = answer.kvs[-1].key
-            limit = max(10, min(_MAX_PAGE_KEYS, limit * _PAGE_BYTES // size))
+        def ask(first: bytes) -> Call[wire.PageAnswer]:
+            body = wire.encode_range(first, end, revision=revision, limit=limit)
+            return self.gateway.begin("/kv/range", body, decode, deadline=deadline())
+
+        floor, call = self.identity.floor(), ask(start)
+        try:
+            while True:
+                answer = self._result(call, prefix, "read", revision)
+                self.identity.confirm(answer.header, floor)
+                revision, kvs = revision or answer.header.revision, answer.kvs
+                if answer.more:
+                    limit = max(10, min(_MAX_PAGE_KEYS, limit * _PAGE_BYTES // size))
+                    floor, call = self.identity.floor(), ask(_items(kvs[-1:])[0].key + b"\0")
+                for first in range(0, max(1, len(kvs)), _AT_ONCE):
+                    items = tuple(map(wire.key_value, _items(kvs[first : first + _AT_ONCE])))
+                    yield Page(revision, items, answer.more or first + _AT_ONCE < len(kvs))
+                if not answer.more:
+                    return
+        finally:
+            call.abandon()
 
     def watch(
         self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False
@@ -174,16 +196,9 @@ class EtcdStore:
         """
         self._range(wire.encode_range(b"\0"), "", deadline)
 
-    def _range(
-        self,
-        body: bytes,
-        key: str,
-        deadline: float,
-        revision: int = 0,
-        decode: Callable[[bytes], wire.RangeAnswer] = wire.decode_range,
-    ) -> wire.RangeAnswer:
+    def _range(self, body: bytes, key: str, deadline: float) -> wire.RangeAnswer:
         floor = self.identity.floor()
-        answer = self._ask("/kv/range", body, decode, deadline, key, "read", revision)
+        answer = self._ask("/kv/range", body, wire.decode_range, deadline, key, "read")
         self.identity.confirm(answer.header, floor)
         return answer
 
@@ -195,11 +210,13 @@ class EtcdStore:
         deadline: float,
         about: str,
         right: str,
-        revision: int = 0,
     ) -> T:
         """A call that may be repeated freely. Raises what Store promises for reads."""
+        return self._result(self.gateway.begin(path, body, decode, deadline=deadline), about, right)
+
+    def _result(self, call: Call[T], about: str, right: str, revision: int = 0) -> T:
         try:
-            return self.gateway.call(path, body, decode, deadline=deadline)
+            return call.result()
         except Unanswered as error:
             raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
         except RpcError as error:
@@ -210,6 +227,13 @@ class EtcdStore:
         if error.fault is ErrorClass.COMPACTED:
             raise Compacted(revision) from error
         raise translate(error, self.gateway.options.user, about, right) from error
+
+
+def _items(kvs: Sequence[msgspec.Raw]) -> list[wire.WireKeyValue]:
+    try:
+        return [wire.decode_item(kv) for kv in kvs]
+    except msgspec.MsgspecError as error:
+        raise StoreUnavailable(f"etcd sends a key that cannot be read: {error}") from error
 
 
 def _decode_keep_alive(data: bytes) -> wire.LeaseAnswer:

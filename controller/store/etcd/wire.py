@@ -49,6 +49,14 @@ class RangeAnswer(msgspec.Struct):
     more: bool = False
 
 
+class PageAnswer(msgspec.Struct):
+    """A RangeAnswer whose keys are decoded later: `decode_item`."""
+
+    header: Header = Header()
+    kvs: list[msgspec.Raw] = []
+    more: bool = False
+
+
 class _Response(msgspec.Struct):
     response_range: RangeAnswer | None = None
 
@@ -165,7 +173,7 @@ def _says_who(header: Header) -> bool:
     return bool(header.cluster_id)
 
 
-def _is_whole_range(answer: RangeAnswer) -> bool:
+def _is_whole_range(answer: RangeAnswer | PageAnswer) -> bool:
     return _says_who(answer.header) and answer.header.revision > 0 and bool(answer.kvs or not answer.more)
 
 
@@ -179,6 +187,8 @@ def _is_whole_message(message: KeepAliveMessage | WatchMessage) -> bool:
 
 
 decode_range = _decoder(RangeAnswer, _is_whole_range)
+decode_page = _decoder(PageAnswer, _is_whole_range)
+decode_item = _decoder(WireKeyValue, lambda _: True)
 decode_transaction = _decoder(TransactionAnswer, _is_whole_transaction)
 decode_lease = _decoder(LeaseAnswer, lambda answer: _says_who(answer.header))
 decode_keep_alive = _decoder(KeepAliveMessage, _is_whole_message)
