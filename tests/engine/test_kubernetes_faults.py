@@ -353,7 +353,8 @@ def test_29_a_foreign_pod_of_our_name_is_never_touched(
     assert stopped is not None
     assert (stopped.stopped, stopped.ran, stopped.reason) == (True, False, "NameTaken")
     engine.settle(given.attempt)
-    engine.forget(given.attempt)
+    for uid in ("", "its own, that is gone"):
+        engine.forget(given.attempt, uid=uid)
     pod = fake_cluster.state.pod(str(given.attempt))
     assert pod is not None
     assert "deletionTimestamp" not in pod["metadata"]

@@ -87,9 +87,6 @@ class Judge(Protocol):
     def on_settle(self, attempt: AttemptId) -> None:
         """A replica is about to settle an attempt."""
 
-    def on_forget(self, attempt: AttemptId, *, has_stopped: bool) -> None:
-        """A request to forget an attempt as one that is proven to have stopped has arrived."""
-
     def on_touch(self, attempt: Attempt, what: str) -> None:
         """A request to stop, or to remove, an attempt has arrived."""
 
@@ -239,11 +236,9 @@ class SimulatedEngineServer(Server):
             else:
                 self._news(attempt)
 
-    def forget(self, attempt_id: AttemptId, ours: Installation, uid: str) -> None:
+    def forget(self, attempt_id: AttemptId, ours: Installation) -> None:
         """Remove a tombstone."""
         attempt = self.attempts.get(attempt_id)
-        if attempt is not None and uid and attempt.uid == uid:
-            self._judge.on_forget(attempt_id, has_stopped=attempt.ended)
         if attempt is not None and not ours.owns(attempt.mark or ours.id):
             return
         if attempt is not None and attempt.ended and not attempt.node_lost:
@@ -541,7 +536,7 @@ class SimulatedEngine:
         self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
-        self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation, uid))
+        self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def attempts(self) -> list[Observation]:
         seen: list[Observation] = self._ask(

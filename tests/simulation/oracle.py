@@ -254,11 +254,6 @@ class Oracle:
         if due is not None and due.epoch == max(self.epochs) and attempt not in self.log_read:
             raise Violation("layout", f"{attempt} was settled before its output was read", attempt.task_id)
 
-    def on_forget(self, attempt: AttemptId, *, has_stopped: bool) -> None:
-        """A leader names the uid of an attempt that it lets the engine forget: one that has stopped."""
-        if not has_stopped:
-            raise Violation("layout", f"{attempt} is forgotten as proven to have stopped", attempt.task_id)
-
     def holds(self, attempt: AttemptId) -> bool:
         """Whether its task holds resources for it."""
         status = self.statuses.get(attempt.task_id) or self.frozen.get(attempt.task_id)
