@@ -11,12 +11,15 @@ error, not a survivor.
 from __future__ import annotations
 import __future__
 
+import builtins
+import dis
 import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import CodeType
 from typing import Any, NamedTuple
 
 from tests.simulation.array_mutants import ARRAY_MUTANTS
@@ -57,7 +60,7 @@ _TAKEN_FOR_STOPPED = Edit(
     f"{_INTAKE}._listed",
     "self._attempts.ensure(attempt_id).missing = True",
     "self._observe(Observation(attempt=attempt_id, phase=Phase.FAILED, stopped=True, gone=True,"
-    " reason='Gone'), now)",
+    " reason='Gone'), began)",
 )
 
 _CHECK_ENGINE = "self._standing.check_engine(self._engine, self._leadership)"
@@ -632,6 +635,12 @@ def applied(mutant: Mutant) -> Iterator[None]:
             setattr(owner, name, before)
 
 
+def _globals_of(code: CodeType) -> set[str]:
+    """The names that this code, and the functions in it, look up in their module."""
+    own = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
+    return own.union(*(_globals_of(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
 def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> None:
     module_name, _, qualified = where.partition(":")
     module = import_module(f"controller.{module_name}")
@@ -648,8 +657,13 @@ def _mutate(where: str, edits: list[Edit], undo: list[tuple[Any, str, Any]]) -> 
     # Within a function of this parameter, `super()` finds its class.
     source = "def make(__class__):\n" + textwrap.indent(source, " ") + f"\n return {name}"
     made: dict[str, Any] = {}
+    code = compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag)
+    # such a mutant would be found by its NameError, whatever guards the promise
+    assert not (unknown := _globals_of(code) - vars(module).keys() - vars(builtins).keys()), (
+        f"the mutant of {where} names {', '.join(sorted(unknown))}, which nobody knows there"
+    )
     exec(
-        compile(source, f"<mutant of {where}>", "exec", __future__.annotations.compiler_flag),
+        code,
         vars(module),
         made,
     )
