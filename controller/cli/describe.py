@@ -126,7 +126,11 @@ def _describe_task(session: Session, name: str) -> None:
         out.indented(plain)
     if view.after:
         _print_parents(view)
-    steps = view.history()
+    try:
+        steps = view.history()
+    except CorruptValue as error:
+        steps = []
+        say(f"History:   cannot be read: {error}")
     if steps:
         say("History:")
         _print_steps(steps, "  ")

@@ -28,7 +28,7 @@ from controller.cli.session import Session, as_usage, joined
 from controller.cli.tree import print_tree
 from controller.client import NotFound, OwnerView, PoolView, ReplicaView, TaskView
 from controller.client.reading import wanted_states
-from controller.client.wire import as_given
+from controller.client.wire import as_given, task_document
 from controller.core.model.codec import to_builtins
 from controller.core.model.lifecycle import State
 from controller.core.model.selector import parse_selector
@@ -219,7 +219,7 @@ def _print_tasks(views: list[TaskView], output: str, *, alone: bool) -> None:
         for view in views:
             say(f"task/{view.id}")
     elif output in ("json", "yaml"):
-        items = [view.to_builtins() for view in views]
+        items = [task_document(view) for view in views]
         out.print_document(items[0] if alone else {"items": items}, output)
     elif views:
         _task_table(output).print(out.task_row(view, time.time(), wide=output == "wide") for view in views)

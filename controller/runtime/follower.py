@@ -50,6 +50,7 @@ class Follower:
         self._closed = threading.Event()
         self._watch: Watch | None = None
         self._fresh = False  # the next load is of another store than the last
+        self._era = 0  # of the store that was loaded last
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._started = clock.boottime()
         self.last_contact: float | None = None
@@ -136,6 +137,8 @@ class Follower:
         for page in self._store.pages(self._keys.prefix, deadline=deadline):
             self._heard()
             revision = page.revision
+            # that the store is another may have been noticed by another thread's call alone
+            self._fresh, self._era = self._fresh or page.era != self._era, page.era
             loaded = Loaded.of(self._keys, page, fresh=self._fresh, is_first=is_first)
             if not self._inbox.put_page(loaded, self._closed.is_set):
                 break

@@ -104,11 +104,15 @@ class Snapshot(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a snapshot: the keys that follow those of the last page. `more`: others follow these."""
+    """A part of a snapshot: the keys that follow those of the last page. `more`: others follow these.
+
+    `era` counts the clusters that have answered before this one, whichever call has noticed the change.
+    """
 
     revision: int
     items: tuple[KeyValue, ...]
     more: bool
+    era: int = 0
 
 
 class StoreSize(NamedTuple):

@@ -555,3 +555,19 @@ def test_explain_goes_on_after_a_task_that_does_not_exist(tally: Tally) -> None:
     assert answer.exit_code == 5
     assert [line.split()[0] for line in answer.out.splitlines()] == ["a", "b"]
     assert "there is no task 'nope'" in answer.err
+
+
+def test_a_history_that_cannot_be_read_costs_nobody_else_an_answer(
+    tally: Tally, put_status: PutStatus
+) -> None:
+    """It is named with its task; the others are told, and so is all else of this one."""
+    put_status("b", State.SUCCEEDED, finished_at=2.0)
+    put_status("a", State.PENDING, admitted_at=1.0, steps=1, history=(msgspec.Raw(b"7"),))
+    items = {each["id"]: each for each in tally("get", "tasks", "-o", "json").document["items"]}
+    assert items.keys() == {"a", "b"}
+    assert "history" in items["a"]["problem"]
+    assert items["a"]["status"]["history"] == []
+    assert not items["b"].get("problem")
+    page = tally("describe", "task", "a").out
+    assert "State:     Pending" in page
+    assert "History:   cannot be read: history: " in page

@@ -4,6 +4,7 @@ credentials that change.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from controller.engine.kubernetes import credentials as kubernetes_credentials
 from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
 from tests.support.fake_cluster import ClusterFactory
 from tests.support.tls import Authority
+from tests.support.waiting import wait_until
 
 PODS = "/api/v1/namespaces/default/pods"
 
@@ -148,6 +150,39 @@ def test_a_token_file_is_read_again_when_its_token_is_no_longer_accepted(
     replace_token(cluster, "second")
     token_file.write_text("second")
     assert b'"PodList"' in api.call("GET", PODS)
+
+
+@pytest.mark.parametrize(
+    "broken", ["secret\nhalf", "secret\r\nX-Other: half", "secret\u65e5", "secret\0half"]
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["at the start", "after a refusal"])
+def test_a_token_that_no_header_can_carry_is_read_again_and_never_shown(
+    fake_cluster: FakeCluster,
+    tmp_path: Path,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    is_first: bool,
+) -> None:
+    monkeypatch.setattr(kubernetes_credentials, "RETRY_SECONDS", 0.01)
+    token_file = tmp_path / "token"
+    token_file.write_text(broken if is_first else TOKEN)
+    api = connect(kubeconfig(fake_cluster, tmp_path, {"tokenFile": str(token_file)}))
+    if not is_first:
+        api.call("GET", PODS)
+        replace_token(fake_cluster, "second")
+        token_file.write_text(broken)
+    with pytest.raises(EngineUnavailable, match="the token has a line break") as refused:
+        api.call("GET", PODS)
+    assert "secret" not in str(refused.value)
+    token_file.write_text(TOKEN if is_first else "second")
+
+    def answers() -> bool:
+        with contextlib.suppress(EngineUnavailable):
+            return b'"PodList"' in api.call("GET", PODS)
+        return False
+
+    wait_until(answers, "the repaired token to be read")
 
 
 def test_a_token_that_stays_refused_is_an_outage_and_the_files_are_not_read_each_time(

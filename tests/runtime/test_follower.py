@@ -9,7 +9,17 @@ from controller.clock import SystemClock
 from controller.core.model.op import Op
 from controller.runtime.follower import PAUSE_SECONDS, Follower
 from controller.runtime.inbox import Inbox
-from controller.store.base import Batch, ClusterChanged, Compacted, Put, Transaction, Watch
+from controller.store.base import (
+    Batch,
+    ClusterChanged,
+    Compacted,
+    Page,
+    Put,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+    Watch,
+)
 from controller.store.keys import Keys
 from controller.store.memory import MemoryStore
 from controller.store.mirror import Changed, Loaded
@@ -53,6 +63,47 @@ def test_only_the_first_load_of_another_store_says_that_it_is_another() -> None:
     wait_until(three, "three loads")
     follower.close()
     assert [load.fresh for load in loads] == [False, True, False]
+
+
+def test_a_store_that_another_call_found_to_be_another_is_loaded_afresh() -> None:
+    """A load failed as the store was replaced; which store it is now was noticed by another thread."""
+    store, inbox = MeddledStore(MemoryStore(CLOCK)), Inbox()
+    pages: list[Page | StoreError] = [
+        Page(9, (), more=True),
+        StoreUnavailable("required revision is a future revision"),
+        Page(5, (), more=True, era=1),
+        Page(5, (), more=False, era=1),
+        StoreUnavailable("gone for a moment"),
+        Page(6, (), more=False, era=1),
+    ]
+
+    def read(*_args: Any, **_kwargs: Any) -> Iterator[Page]:
+        while pages:
+            page = pages.pop(0)
+            if isinstance(page, StoreError):
+                raise page
+            yield page
+            if not page.more:
+                return
+
+    store.on["pages"] = read
+    store.on["watch"] = lambda *_args, **_kwargs: _Broken(StoreUnavailable("gone"))
+    follower = Follower(store, Keys("followed"), CLOCK, inbox, silence_seconds=5.0)
+    loads = list[Loaded]()
+
+    def all_of_them() -> bool:
+        loads.extend(message for message in inbox.take(0.0) if isinstance(message, Loaded))
+        return len(loads) == 4
+
+    follower.start()
+    wait_until(all_of_them, "the parts of three loads")
+    follower.close()
+    assert [(load.revision, load.is_first, load.fresh) for load in loads] == [
+        (9, True, False),
+        (5, True, True),
+        (5, False, False),
+        (6, True, False),
+    ]
 
 
 def test_a_store_that_sends_it_back_each_time_is_not_stormed_with_loads() -> None:

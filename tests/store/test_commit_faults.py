@@ -412,7 +412,9 @@ class TestAnotherCluster:
         server.start()
         with pytest.raises(ClusterChanged, match="gone back from 2 to 1"):
             store.get("/tally/a", deadline=in_seconds())
+        assert next(iter(store.pages("/tally/", deadline=in_seconds))).era == 1
         assert store.load("/tally/", deadline=in_seconds()).revision == 1
+        assert next(iter(store.pages("/tally/", deadline=in_seconds))).era == 1
 
 
 class TestOptions:

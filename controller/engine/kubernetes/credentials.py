@@ -138,6 +138,7 @@ class Credentials:
     def _make(self) -> _Signed:
         configuration, expires_at = _load(self._kubeconfig, self._context, self._closed)
         client, now = ApiClient(configuration), self._clock.boottime()
+        authorization(client)
         if expires_at is None:
             return _Signed(client)
         left = max(0.0, expires_at - self._clock.wall())
@@ -164,9 +165,14 @@ class _Failed(Exception):
 
 
 def authorization(client: ApiClient) -> dict[str, str]:
-    """The header that authenticates a call. A token file may end with a newline."""
-    token = client.configuration.get_api_key_with_prefix("BearerToken")
-    return {"Authorization": token.strip()} if token else {}
+    """The header that authenticates a call. A token file may end with a newline.
+
+    Raises ConfigException for a token that no header can carry; the library would name it in its error.
+    """
+    token = (client.configuration.get_api_key_with_prefix("BearerToken") or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise config.ConfigException("the token has a line break, or another character that none has")
+    return {"Authorization": token} if token else {}
 
 
 def named_kubeconfig() -> str:

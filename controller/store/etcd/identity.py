@@ -27,6 +27,7 @@ class ClusterIdentity:
         self._cluster = ""
         self._revision = 0
         self._changed = ""
+        self._era = 0
 
     def floor(self) -> int:
         """The revision below which an answer must not be. Take it before the request is sent.
@@ -62,11 +63,16 @@ class ClusterIdentity:
                 self._changed = f"cluster {header.cluster_id} answers instead of {self._cluster}"
             self._raise_if_changed()
 
-    def renew(self) -> None:
-        """Forget a change that was seen: the caller starts again from what the store holds now."""
+    def renew(self) -> int:
+        """Forget a change that was seen: the caller starts again from what the store holds now.
+
+        Returns the era: how many changes were seen so far, by any call.
+        """
         with self._lock:
             if self._changed:
                 self._cluster, self._revision, self._changed = "", 0, ""
+                self._era += 1
+            return self._era
 
     def _raise_if_changed(self) -> None:
         if self._changed:

@@ -76,8 +76,7 @@ class EtcdStore:
 
     def _pages(self, prefix: str, deadline: Callable[[], float], revision: int) -> Iterator[Page]:
         """The next answer is asked for before the keys of the last one are handed over."""
-        if revision == 0:
-            self.identity.renew()
+        era = self.identity.renew() if revision == 0 else 0
         start, end = wire.prefix_range(prefix.encode())
         limit, size = _FIRST_PAGE_KEYS, 0
 
@@ -101,7 +100,7 @@ class EtcdStore:
                     floor, call = self.identity.floor(), ask(_items(kvs[-1:])[0].key + b"\0")
                 for first in range(0, max(1, len(kvs)), _AT_ONCE):
                     items = tuple(map(wire.key_value, _items(kvs[first : first + _AT_ONCE])))
-                    yield Page(revision, items, answer.more or first + _AT_ONCE < len(kvs))
+                    yield Page(revision, items, answer.more or first + _AT_ONCE < len(kvs), era)
                 if not answer.more:
                     return
         finally:
