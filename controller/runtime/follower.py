@@ -49,7 +49,6 @@ class Follower:
         self._hurried = threading.Event()
         self._closed = threading.Event()
         self._watch: Watch | None = None
-        self._fresh = False  # the next load is of another store than the last
         self._era = 0  # of the store that was loaded last
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._started = clock.boottime()
@@ -84,9 +83,6 @@ class Follower:
             try:
                 self._load_and_watch()
             except StoreError as error:
-                # Another cluster, or a restored one: the revisions that we know mean nothing there (fault
-                # 24).
-                self._fresh = self._fresh or isinstance(error, ClusterChanged)
                 self._note(_CAUSES.get(type(error), "unavailable"), error)
                 # a store that fails every watch must not be stormed with loads
                 self._closed.wait(PAUSE_SECONDS)
@@ -137,12 +133,12 @@ class Follower:
         for page in self._store.pages(self._keys.prefix, deadline=deadline):
             self._heard()
             revision = page.revision
-            # that the store is another may have been noticed by another thread's call alone
-            self._fresh, self._era = self._fresh or page.era != self._era, page.era
-            loaded = Loaded.of(self._keys, page, fresh=self._fresh, is_first=is_first)
+            # Another cluster, or a restored one: the revisions that we know mean nothing there (fault 24).
+            is_another, self._era = page.era != self._era, page.era
+            loaded = Loaded.of(self._keys, page, fresh=is_another, is_first=is_first)
             if not self._inbox.put_page(loaded, self._closed.is_set):
                 break
-            is_first = self._fresh = False
+            is_first = False
         return revision
 
     def _heard(self) -> None:

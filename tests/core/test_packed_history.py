@@ -64,20 +64,22 @@ def test_equal_histories_share_all_but_their_times() -> None:
 
 @pytest.mark.parametrize("odd", [b'{"term":1,"at":5}', b'{"at":5,"message":"' + b"x" * MOST_BYTES + b'"}'])
 def test_an_odd_or_long_step_is_not_kept_for_others(odd: bytes) -> None:
+    pack(steps("a"))
+    before = packed_history._known_end.cache_info().currsize
     packed = pack([*steps("a"), Raw(odd)])
     assert isinstance(packed, tuple)
     assert bytes(packed[1]) == odd
-    assert odd.partition(b",")[2] not in packed_history._ends
+    assert packed_history._known_end.cache_info().currsize == before
 
 
 def test_no_more_are_known_than_fit() -> None:
     for number in range(MOST_KNOWN + 10):
         pack(steps(f"reason {number}", "b"))
-        assert len(packed_history._ends) <= MOST_KNOWN
-        assert len(packed_history._sequences) <= MOST_KNOWN
-    long = pack(steps(*(["a"] * 9)))
-    assert isinstance(long, PackedHistory)
-    assert long._ends not in packed_history._sequences
+    known = packed_history._known_end, packed_history._known_sequence
+    assert [each.cache_info().currsize for each in known] == [MOST_KNOWN, MOST_KNOWN]
+    misses = packed_history._known_sequence.cache_info().misses
+    assert isinstance(pack(steps(*(["a"] * 9))), PackedHistory)
+    assert packed_history._known_sequence.cache_info().misses == misses
 
 
 def test_an_ended_status_is_stored_and_read_as_any_other() -> None:

@@ -95,12 +95,12 @@ class Model(InstallationRecords, PoolRecords):
     def _take(self, change: Change) -> Task | None:
         """Take in one change. Returns the task that it belongs to, which must be indexed again."""
         record = (change.kind, change.names)
-        mended = bool(self.quarantine) and self.quarantine.pop(record, None) is not None
+        mended = self.quarantine.pop(record, None) is not None
         if mended and change.kind in ("ledgers", "shares"):
             self._look_again(change.names[0])  # tasks that waited for an unreadable ledger or share
         if change.value is None:
             self._tombstones[record] = change.mod
-        elif self._tombstones:
+        else:
             self._tombstones.pop(record, None)
         if change.kind in OF_TASKS:
             return self._settle_aside(self._apply_to_task(change))

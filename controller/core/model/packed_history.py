@@ -7,7 +7,8 @@ The steps come back byte for byte, whatever they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, overload
+from functools import lru_cache
+from typing import overload
 
 from msgspec import Raw
 
@@ -15,11 +16,6 @@ MOST_BYTES = 1024  # of a step that is packed
 MOST_KNOWN = 1024  # ends of steps, and as many sequences of them: 9 MiB at most
 _MOST_STEPS = 8  # of a sequence that is known again
 _BEGIN = b'{"at":'
-
-T = TypeVar("T", bytes, tuple[bytes, ...])
-
-_ends: dict[bytes, bytes] = {}
-_sequences: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
 
 
 class PackedHistory(Sequence[Raw]):
@@ -63,21 +59,25 @@ def pack(history: Sequence[Raw]) -> Sequence[Raw]:
         if not comma or not begin.startswith(_BEGIN) or len(end) > MOST_BYTES:
             return tuple(each.copy() for each in history)
         times.append(begin[len(_BEGIN) :])
-        ends.append(_ends.get(end) or _note(_ends, end))
+        ends.append(_known_end(end))
     if not ends:
         return ()
     sequence = tuple(ends)
-    if len(ends) <= _MOST_STEPS:
-        sequence = _sequences.get(sequence) or _note(_sequences, sequence)
-    return PackedHistory(b",".join(times), sequence)
+    return PackedHistory(
+        b",".join(times), _known_sequence(sequence) if len(ends) <= _MOST_STEPS else sequence
+    )
 
 
 def _step(time: bytes, end: bytes) -> Raw:
     return Raw(b"%b%b,%b" % (_BEGIN, time, end))
 
 
-def _note(known: dict[T, T], value: T) -> T:
-    if len(known) >= MOST_KNOWN:
-        known.clear()
-    known[value] = value
-    return value
+# Each returns the first of its equals.
+@lru_cache(MOST_KNOWN)
+def _known_end(end: bytes) -> bytes:
+    return end
+
+
+@lru_cache(MOST_KNOWN)
+def _known_sequence(ends: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return ends
