@@ -624,3 +624,17 @@ def test_the_reference_is_fresh() -> None:
     ).stdout.decode()
     written = (ROOT / "deploy" / "metrics.md").read_text()
     assert written == printed, "renew it: python -m controller.telemetry.metrics > deploy/metrics.md"
+
+
+def test_the_time_of_a_load_is_the_stores_and_not_its_takers() -> None:
+    clock = HandClock()
+    metrics = Metrics(clock)
+    for page in MeasuredStore(MemoryStore(CLOCK), metrics, clock).pages("/", deadline=lambda: 5.0):
+        clock.move(100.0)  # until the model has it
+        assert not page.more
+    [(_, seconds)] = [
+        (labels, value)
+        for labels, value in samples(metrics)["tally_store_request_seconds_sum"]
+        if "load" in labels.values()
+    ]
+    assert seconds == 0.0
