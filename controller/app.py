@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import socket
 import threading
 import uuid
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +25,7 @@ from controller.engine.base import Counting, Engine
 from controller.errors import InvalidField
 from controller.forecaster.forecaster import Forecaster
 from controller.forecaster.wire import Subject
+from controller.interpreter import hold_large_models
 from controller.runtime import failpoints
 from controller.runtime.audits import Audits
 from controller.runtime.options import ReplicaOptions
@@ -46,8 +44,6 @@ from controller.telemetry.store_size import StoreSizePoll
 LOG_SECONDS = 5.0  # to read a kept log for the status endpoint
 # EX_SOFTWARE: a thread died, or state could not be torn down. The supervisor of this process starts it again.
 EXIT_TORN = 70
-_M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 512 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -135,15 +131,6 @@ def make_metrics(store: EtcdStore, engine: Engine, clock: Clock) -> Metrics:
     return metrics
 
 
-def _give_back_large_buffers() -> None:
-    """Let glibc return the memory of a large buffer at once. It keeps the more, the larger buffers have been.
-
-    Nothing is done where there is another C library. Source: mallopt(3).
-    """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-
-
 def run_controller(settings: Settings) -> int:
     """Run one replica until SIGTERM, SIGINT or SIGHUP, and return the exit code.
 
@@ -155,10 +142,7 @@ def run_controller(settings: Settings) -> int:
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     access = status_access(settings)
     threading.excepthook = _exit_on_dead_thread
-    # A model of 100,000 tasks is a million objects without a cycle. With the default thresholds, half of the
-    # time of a load went into searching for cycles.
-    gc.set_threshold(10_000, 50, 100)
-    _give_back_large_buffers()
+    hold_large_models()
     clock = SystemClock()
     store = make_store(settings, clock)
     # The audit has a store of its own. Its loads would otherwise mark a store that was restored from a backup

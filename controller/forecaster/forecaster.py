@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import structlog
 
 from controller.errors import TallyError
+from controller.forecaster.surroundings import lacking_memory
 from controller.forecaster.wire import Question, Reply, Subject
 from controller.views.forecast import ForecastView
 
 MOST_ASKERS = 16  # that wait at a time
 FIRST_SECONDS = 100.0  # a process that takes longer to load and to look is ended
 ANSWER_SECONDS = 45.0  # the same, once it has answered before
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # the folder that has the package `controller`
+_MORE_MEMORY = "raise the memory limit, or ask by etcd from another machine (`tally explain --eta`)"
 log = structlog.get_logger(__name__)
 
 
@@ -148,14 +149,19 @@ class Forecaster:
             if is_late.is_set():
                 why = f"it took longer than {patience:g} s: ask again; the log may say why"
                 raise NoForecast(f"no look ahead was possible: {why}") from error
-            raise _Ended("no look ahead was possible: its process has ended; the log may say why") from error
+            why = "its process has ended; the log may say why"
+            if process.returncode == -signal.SIGKILL:
+                why = f"its process was killed, as it is when memory runs out: {_MORE_MEMORY}"
+            raise _Ended(f"no look ahead was possible: {why}") from error
         finally:
             limit.cancel()
 
     def _begin(self) -> subprocess.Popen[bytes]:
         if self._closed.is_set():
             raise NoForecast("this replica ends")
-        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        if lacking := lacking_memory():
+            raise NoForecast(f"no look ahead was possible: {lacking}: {_MORE_MEMORY}")
+        path = os.pathsep.join(filter(None, sys.path))  # a launcher may have put the packages there
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "controller.forecaster"],

@@ -8,19 +8,16 @@ neither the store nor a lock that another thread may have held.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
-import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from functools import partial
+from typing import BinaryIO
 
 import msgspec
 
-from controller import bulkhead
 from controller.clock import SystemClock
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.forecast.supposed import Supposed
@@ -28,7 +25,10 @@ from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
+from controller.forecaster.forks import Fork, computed_modestly, fork
+from controller.forecaster.surroundings import leave_before_memory_ends, step_back
 from controller.forecaster.wire import Question, RefusedSupposition, Reply, Subject
+from controller.interpreter import hold_large_models
 from controller.runtime.standby import Standby
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
@@ -38,11 +38,11 @@ from controller.views.forecast import ForecastView, error_view
 from controller.views.freshness import RULE
 from controller.views.supposition import NoSuchTask, Supposition, judge
 
-NICENESS = 10  # whoever asks comes first: a replica that leads may be on this machine
 LOAD_SECONDS = 60.0  # until the model must be loaded
 REST_SECONDS = 1.0  # between what the model takes in, unless a question needs it: see Follower
 CATCH_UP_SECONDS = 5.0  # until the model has what the asker has seen
-_GRACE_SECONDS = 20.0  # beyond that, to begin and to tell: a fork that takes longer is ended
+IDLE_LOOK_SECONDS = 2 * LOOK_SECONDS  # a look on idle processors that takes longer is begun again
+FORK_SECONDS = IDLE_LOOK_SECONDS + 2 * LOOK_SECONDS  # a fork that takes longer is ended
 FRESH_SECONDS = 5.0  # an answer is told again for so long, and for as long as it took REST times
 REST = 4.0
 UNCHANGED_SECONDS = 30.0  # the same, if nothing has changed since
@@ -129,8 +129,8 @@ class Looker:
                 and not _has_changed(model, last, question.tasks or [])
             ):
                 return last
-            fork = self._fork(model, self._looking(horizon))
-        view = fork.told()
+            looking = self._fork(model, self._looking(horizon))
+        view = _view(looking)
         return self._note(view, asked_at) if horizon == HORIZON_SECONDS else view
 
     def _suppose(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ForecastView]:
@@ -140,7 +140,7 @@ class Looker:
             judged = judge(model, supposed, now, question.by)
             before = self._fork(model, self._looking(horizon, now))
             after = self._fork(model, self._looking(horizon, now, judged))
-        view, other = before.told(), after.told()
+        view, other = _view(before), _view(after)
         if horizon == HORIZON_SECONDS:
             view = self._note(view, asked_at)
         return view, other
@@ -170,56 +170,27 @@ class Looker:
             return age < UNCHANGED_SECONDS
         return age < max(FRESH_SECONDS, REST * view.computed_seconds)
 
-    def _fork(self, model: Model, looks: Callable[[Model, Callable[[], bool]], ForecastView]) -> _Fork:
+    def _fork(self, model: Model, looks: Callable[[Model, Callable[[], bool]], ForecastView]) -> Fork:
         """A fork of this process that looks ahead. The caller holds the model: the copy is whole."""
-        reading, writing = os.pipe()
-        parent, begun = os.getpid(), time.monotonic()
-        with warnings.catch_warnings():
-            # Python 3.12 warns of forks beside threads; see the module's docstring
-            warnings.simplefilter("ignore", DeprecationWarning)
-            fork = os.fork()
-        if fork:
-            os.close(writing)
-            return _Fork(fork, reading)
-        status = 1
-        try:
-            # Who asks must see the end of the process, not of its fork; and a fork whose answer nobody can
-            # read any more must see that.
-            for first, after in ((0, 2), (3, writing), (writing + 1, os.sysconf("SC_OPEN_MAX"))):
-                os.closerange(first, after)
-            gc.disable()  # it ends soon
-            signal.alarm(int(LOOK_SECONDS + _GRACE_SECONDS))
+
+        def compute() -> bytes:
+            parent, begun = os.getppid(), time.monotonic()
             view = looks(model, lambda: time.monotonic() - begun < LOOK_SECONDS and os.getppid() == parent)
             view = msgspec.structs.replace(view, computed_seconds=round(time.monotonic() - begun, 3))
-            with open(writing, "wb") as pipe:
-                pipe.write(msgspec.json.encode(view))
-            status = 0
-        # the process that waits for it sees that nothing came
-        except Exception as error:  # noqa: BLE001
-            bulkhead.caught("forecast", error)
-        finally:
-            os._exit(status)
+            return msgspec.json.encode(view)
+
+        return fork(partial(computed_modestly, compute, IDLE_LOOK_SECONDS), FORK_SECONDS)
 
 
-class _Fork(NamedTuple):
-    """A fork that looks ahead, and the pipe that it writes to."""
-
-    pid: int
-    pipe: int
-
-    def told(self) -> ForecastView:
-        """What it has found. It is waited for, and ended. Raises LookFailed."""
-        try:
-            found = _read(self.pipe, time.monotonic() + LOOK_SECONDS + _GRACE_SECONDS)
-        finally:
-            os.close(self.pipe)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        try:
-            return msgspec.json.decode(found, type=ForecastView)
-        except msgspec.MsgspecError as error:
-            raise LookFailed("it ended without an answer; the log may say why") from error
+def _view(fork: Fork) -> ForecastView:
+    """What a fork has found. Raises LookFailed."""
+    found = fork.written(FORK_SECONDS)
+    if found is None:
+        raise LookFailed(f"it took longer than {FORK_SECONDS:g} s: ask again")
+    try:
+        return msgspec.json.decode(found, type=ForecastView)
+    except msgspec.MsgspecError as error:
+        raise LookFailed("it ended without an answer; the log may say why") from error
 
 
 def _has_changed(model: Model, view: ForecastView, names: Iterable[str]) -> bool:
@@ -243,17 +214,6 @@ def _of(view: ForecastView, names: Iterable[str]) -> ForecastView:
     return msgspec.structs.replace(view, tasks=chosen)
 
 
-def _read(pipe: int, until: float) -> bytes:
-    """All that comes out of it, until it is closed or the time has come."""
-    parts = []
-    while select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
-        part = os.read(pipe, 1 << 20)
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _lines(source: int, idle_seconds: float) -> Iterator[bytes]:
     """The lines that come, until the source ends, or none has come for so long."""
     waiting = b""
@@ -270,7 +230,9 @@ def serve(source: int, answers: BinaryIO) -> None:
     lines = _lines(source, IDLE_SECONDS)
     subject = msgspec.json.decode(next(lines), type=Subject)
     configure_logs(replica=f"{subject.name}/forecaster", cluster=subject.cluster)
-    os.nice(NICENESS)
+    step_back()
+    leave_before_memory_ends()
+    hold_large_models()
     looker = Looker(subject)
     looker.start()
     for line in lines:

@@ -36,6 +36,7 @@ from controller.gateway.sessions import Sessions
 from controller.gateway.sign_in import Provider, SignIn, policy_file
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.writing import Writing
+from controller.interpreter import hold_large_models
 from controller.runtime.standby import Standby
 from controller.signals import call_at_end
 from controller.store.base import Store, new_lease
@@ -49,12 +50,18 @@ log = structlog.get_logger(__name__)
 
 
 def allow_connections() -> None:
-    """Open as many files as the connections need, if the hard limit allows it: the soft one is often 1024."""
+    """Open as many files as the connections need, if the hard limit allows it: the soft one is often 1024.
+
+    If it may not be changed, it stays, and the log says so.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_CONNECTIONS + OTHER_FILES
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        except (OSError, ValueError) as error:  # a seccomp filter
+            log.warning("the limit of open files stays", files=soft, wanted=most, why=str(error))
 
 
 def providers(settings: Settings, clock: Clock) -> Iterator[Provider]:
@@ -114,8 +121,9 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine, subje
             "is missing, and so is every other way to sign in: set it, gateway_client_ca_file,"
             " gateway_oidc_issuer or gateway_kubernetes",
         )
-    allow_connections()
     configure_logs(replica=settings.replica, cluster=settings.cluster)
+    allow_connections()
+    hold_large_models()
     clock, keys = SystemClock(), Keys(settings.cluster)
     policy = policy_file(settings.gateway_policy_file)
     sign_in = SignIn(settings.gateway_tokens_file, clock.wall, [*providers(settings, clock)])

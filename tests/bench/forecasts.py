@@ -28,7 +28,6 @@ from controller.core.model.op import Op
 from controller.core.model.records import Change
 from controller.core.model.validation import parse_pool, parse_spec
 from controller.dev.cluster import ReplicaProcess
-from controller.forecaster.process import NICENESS
 from controller.store.base import KeyEvent
 from controller.store.etcd.store import EtcdStore
 from controller.store.records import to_change
@@ -266,7 +265,7 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
     """Submit to running by a leader that nobody asks, and by one beside which it is always looked ahead.
 
     Both have as many tasks that wait. In turns, so that both meet the same machine; also beside a process
-    that only computes, as nicely as one that looks: where cores are few, any process is in the way.
+    that only computes, and steps back as one that looks: what is left is what cores take from each other.
     """
     quiet, busy, asked, names = list[float](), list[float](), list[float](), count()
     with _loaded(sizes) as alone, _loaded(sizes) as asker:
@@ -285,7 +284,7 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
     base = Figure("B20", f"submit to running, {sizes.owned:,} wait, nobody asks", "ms", quiet, tail=True)
     other = Figure(
         "B20",
-        f"the same beside a process of nice {NICENESS} that only computes",
+        "the same beside a process that only computes, on what others leave",
         "ms",
         busy,
         baseline=base.median,
@@ -317,8 +316,9 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
 
 @contextmanager
 def _computing() -> Iterator[None]:
-    """Beside a process that only computes, as nicely as a look does."""
-    with subprocess.Popen(["nice", "-n", str(NICENESS), sys.executable, "-c", "while True: pass"]) as process:
+    """Beside a process that only computes, on what others leave, as a look does."""
+    script = "from controller.forecaster.surroundings import yield_cores\nyield_cores()\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
         try:
             yield
         finally:
@@ -335,11 +335,9 @@ class _Loaded(NamedTuple):
     serial: Iterator[int]
 
     def look(self) -> None:
-        """Submit a task that waits, and ask when it will begin: no look before can tell."""
-        name = f"new-{next(self.serial)}"
-        self.client.submit(_waiting(name))
+        """Ask when a task will begin, as of now: no look before can tell, while others are submitted."""
         _, revision = self.store.get(KEYS.leader, deadline=CLOCK.boottime() + 10)
-        status, body = ask(self.leader, f"/v1/tasks/{name}/forecast?here&min_revision={revision}&wait=10")
+        status, body = ask(self.leader, f"/v1/tasks/waits-0/forecast?here&min_revision={revision}&wait=10")
         assert status == HTTPStatus.OK, body
 
     def run(self, name: str) -> float:

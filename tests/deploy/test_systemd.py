@@ -11,7 +11,9 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 from controller.config import load_settings
 from controller.dev.etcd import EtcdBinary
+from controller.forecaster.surroundings import NICENESS
 from tests.support.systemd import PrivateSystemd, private_systemd
 from tests.support.waiting import wait_until
 
@@ -209,15 +212,80 @@ def test_a_replica_under_systemd(systemd: PrivateSystemd) -> None:
     fed = systemd.show(UNIT, "WatchdogTimestampMonotonic")
     eventually(lambda: pid in registered(systemd), "its registration")
     eventually(lambda: systemd.show(UNIT, "WatchdogTimestampMonotonic") != fed, "the watchdog to be fed")
+    assert_it_looks_ahead(systemd)
 
     order(systemd, "stop", UNIT)
     assert systemd.show(UNIT, "Result") == "success"
     assert pid not in registered(systemd)
 
 
+def assert_it_looks_ahead(systemd: PrivateSystemd) -> None:
+    """In a process that the unit lets step back behind the replica."""
+    looked = systemd.run("curl", "-sS", "http://127.0.0.1:9180/v1/forecast")
+    said = systemd.path(LOG).read_text()
+    assert "pools" in json.loads(looked.stdout), said
+    assert "refused" not in said
+    (begun,) = [json.loads(line) for line in said.splitlines() if '"forecaster begun"' in line]
+    of_it = systemd.path(f"/proc/{begun['pid']}")
+    assert of_it.joinpath("stat").read_text().rpartition(")")[2].split()[16] == str(NICENESS)
+    assert of_it.joinpath("oom_score_adj").read_text().strip() == "1000"
+
+
 def registered(systemd: PrivateSystemd) -> set[int]:
     """Processes that are registered as replicas."""
     return {replica["pid"] for replica in tally(systemd, "get", "replicas", "-o", "json")["items"]}
+
+
+def test_a_gateway_under_systemd(systemd: PrivateSystemd) -> None:
+    """It serves whoever has a token, nobody else, and looks ahead."""
+    configure(systemd, {"TALLY_ENGINE": "null", "TALLY_REPLICA": "unit"})
+    order(systemd, "start", UNIT)
+    eventually(lambda: leads(systemd), "leadership")
+    made = systemd.run("env", MOVED, TALLY, "gateway", "token", "alice")
+    token = made.stderr.split()[-1]
+    files = systemd.path("/etc/tally/gateway")
+    files.mkdir(mode=0o700)
+    (files / "tokens.toml").write_text(made.stdout)
+    (files / "policy.toml").write_text('[[rules]]\nwho = ["alice"]\nowners = ["a"]\nverbs = ["admin"]\n')
+    with unit(systemd, "tally-gateway.service") as log:
+        answer = partial(systemd.run, "curl", "-sS", "http://127.0.0.1:9190/v1/forecast")
+        eventually(lambda: answer().returncode == 0, "the gateway")
+        assert json.loads(answer().stdout)["status"] == HTTPStatus.UNAUTHORIZED
+        looked = answer("-H", f"Authorization: Bearer {token}")
+        assert "pools" in json.loads(looked.stdout), f"{looked}\n{log.read_text()}"
+        assert "refused" not in log.read_text()
+
+
+def test_a_notifier_under_systemd(systemd: PrivateSystemd) -> None:
+    """It is up while it has nothing to do."""
+    files = systemd.path("/etc/tally/notifier")
+    files.mkdir(mode=0o700)
+    (files / "secrets.toml").write_text("")
+    with unit(systemd, "tally-notifier.service") as log:
+        eventually(lambda: "notifier" in log.read_text(), "a word")
+        assert systemd.show("tally-notifier.service", "ActiveState") == "active", log.read_text()
+
+
+@contextmanager
+def unit(systemd: PrivateSystemd, name: str) -> Iterator[Path]:
+    """The unit of this name, as it is shipped, while it runs; the file that has its log."""
+    log = systemd.path(f"/var/log/{name}.log")
+    systemd.path(f"/etc/systemd/system/{name}").write_text((UNITS / name).read_text())
+    folder = systemd.path(f"/etc/systemd/system/{name}.d")
+    folder.mkdir()
+    (folder / "own.conf").write_text(
+        f"[Service]\nStandardError=append:/var/log/{name}.log\nEnvironment={MOVED}\n"
+    )
+    order(systemd, "daemon-reload")
+    order(systemd, "start", name)
+    try:
+        yield log
+    except AssertionError:
+        print(log.read_text(), systemd.log())
+        raise
+    finally:
+        order(systemd, "stop", name)
+        assert systemd.show(name, "Result") == "success", log.read_text()
 
 
 def test_a_loop_that_is_stuck_is_replaced(systemd: PrivateSystemd) -> None:

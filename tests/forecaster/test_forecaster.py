@@ -21,7 +21,8 @@ from controller.core.model.task import AttemptId
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster import forecaster
 from controller.forecaster.forecaster import Forecaster, NoForecast
-from controller.forecaster.process import NICENESS, Looker
+from controller.forecaster.process import Looker
+from controller.forecaster.surroundings import NICENESS
 from controller.forecaster.wire import Subject
 from controller.store.etcd.connection import GatewayOptions
 from controller.store.etcd.store import EtcdStore

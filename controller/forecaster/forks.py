@@ -1,0 +1,122 @@
+"""Forks of a process that compute, on what others leave of the machine's processors.
+
+It is computed in a fork of a fork, on processors that nobody else wants: so a leader beside it waits for none
+longer than without it. If others leave it too little, it is ended, and the first fork computes: nice as it
+is, it gets its share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+from controller import bulkhead
+from controller.forecaster.surroundings import cpu_seconds, yield_cores
+
+STARVED_SHARE = 0.25  # of a processor: one that gets less does not come to an end
+LOOK_SECONDS = 1.0  # so often it is looked at
+
+
+class Fork(NamedTuple):
+    """A fork that computes, and the pipe that it writes to."""
+
+    pid: int
+    pipe: int
+
+    def written(self, seconds: float, goes_on: Callable[[], bool] = lambda: True) -> bytes | None:
+        """All that it has written, once it has ended, which is nothing if it failed.
+
+        None if it has taken longer, or shall not go on, which is asked each LOOK_SECONDS: it is ended then.
+        """
+        try:
+            return self._read(time.monotonic() + seconds, goes_on)
+        finally:
+            os.close(self.pipe)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def _read(self, until: float, goes_on: Callable[[], bool]) -> bytes | None:
+        parts = list[bytes]()
+        while time.monotonic() < until:
+            if select.select([self.pipe], [], [], LOOK_SECONDS)[0]:
+                part = os.read(self.pipe, 1 << 20)
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+            elif not goes_on():
+                break
+        return None
+
+
+def fork(compute: Callable[[], bytes], seconds: float) -> Fork:
+    """A fork of this process, which writes what it computes, and ends after so long at the latest.
+
+    It has one thread, and must touch no lock that another thread may have held. Raises OSError.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forks beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            pid = os.fork()
+        except OSError:  # no more processes
+            os.close(reading)
+            os.close(writing)
+            raise
+    if pid:
+        os.close(writing)
+        return Fork(pid, reading)
+    status = 1
+    try:
+        # Who asks must see the end of the process, not of its fork; and a fork whose answer nobody can read
+        # any more must see that. The log stays.
+        os.dup2(writing, 1)
+        os.closerange(0, 1)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        gc.disable()  # it ends soon
+        signal.alarm(int(seconds))
+        written = compute()
+        with open(1, "wb") as pipe:
+            pipe.write(written)
+        status = 0
+    # the process that waits for it sees that nothing came
+    except Exception as error:  # noqa: BLE001
+        bulkhead.caught("forecast", error)
+    finally:
+        os._exit(status)
+
+
+def computed_modestly(compute: Callable[[], bytes], seconds: float) -> bytes:
+    """What is computed on processors that others do not want; or, if that comes to no end, here.
+
+    Nothing if the caller's parent has ended: nobody waits for it.
+    """
+    parent, begun = os.getppid(), time.monotonic()
+
+    def on_idle_processors() -> bytes:
+        yield_cores()
+        return compute()
+
+    try:
+        modest = fork(on_idle_processors, seconds)
+    except OSError:  # no more processes: this one is there
+        return compute()
+
+    def goes_on() -> bool:
+        with contextlib.suppress(OSError):  # it has just ended
+            used = cpu_seconds(modest.pid)
+            return os.getppid() == parent and used >= STARVED_SHARE * (time.monotonic() - begun)
+        return True
+
+    found = modest.written(seconds, goes_on)
+    if found is not None or os.getppid() != parent:
+        return found or b""
+    return compute()
