@@ -183,8 +183,9 @@ class Looker:
 
 
 def _view(fork: Fork) -> ForecastView:
-    """What a fork has found. Raises LookFailed."""
-    found = fork.written(FORK_SECONDS)
+    """What a fork has found. Raises LookFailed, also once nobody is left who asks."""
+    asker = os.getppid()
+    found = fork.written(FORK_SECONDS, lambda: os.getppid() == asker)
     if found is None:
         raise LookFailed(f"it took longer than {FORK_SECONDS:g} s: ask again")
     try:
@@ -226,7 +227,10 @@ def _lines(source: int, idle_seconds: float) -> Iterator[bytes]:
 
 
 def serve(source: int, answers: BinaryIO) -> None:
-    """Answer until nobody is left who asks, or nobody has asked for long."""
+    """Answer until nobody is left who asks, or nobody has asked for long.
+
+    Raises BrokenPipeError if nobody is left who could read an answer.
+    """
     lines = _lines(source, IDLE_SECONDS)
     subject = msgspec.json.decode(next(lines), type=Subject)
     configure_logs(replica=f"{subject.name}/forecaster", cluster=subject.cluster)
@@ -242,4 +246,7 @@ def serve(source: int, answers: BinaryIO) -> None:
 
 def main() -> None:
     """See the module's docstring."""
-    serve(sys.stdin.fileno(), sys.stdout.buffer)
+    try:
+        serve(sys.stdin.fileno(), sys.stdout.buffer)
+    except BrokenPipeError:  # who asked has ended; nor is anybody there for what is left in the buffer
+        os._exit(0)

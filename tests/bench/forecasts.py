@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import subprocess
 import sys
 import threading
@@ -268,6 +269,7 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
     that only computes, and steps back as one that looks: what is left is what cores take from each other.
     """
     quiet, busy, asked, names = list[float](), list[float](), list[float](), count()
+    beyond = list[float]()  # of each turn, the median of the quiet ones of that turn
     with _loaded(sizes) as alone, _loaded(sizes) as asker:
         asker.look()  # the process that looks is begun, and has loaded its model
         turns: list[tuple[_Loaded, Callable[[], AbstractContextManager[None]], list[float]]] = [
@@ -281,6 +283,8 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
                     told = [loaded.run(f"turn{next(names)}") for _ in range(TURN)]
                 if turn >= 0:
                     samples += told
+            if turn >= 0:
+                beyond += [each - statistics.median(quiet[-TURN:]) for each in asked[-TURN:]]
     base = Figure("B20", f"submit to running, {sizes.owned:,} wait, nobody asks", "ms", quiet, tail=True)
     other = Figure(
         "B20",
@@ -305,9 +309,9 @@ def _latency_beside(sizes: Sizes) -> list[Figure]:
         ),
         Figure(
             "B20",
-            "the same, beyond the median while nobody asks",
+            "the same, beyond the median of a turn in which nobody asks",
             "ms",
-            [each - base.median for each in asked],
+            beyond,
             aims=(Aim("median", most=BESIDE_MS),),
             tail=True,
         ),

@@ -114,6 +114,42 @@ def test_a_look_ends_with_the_fork_that_waits_for_it(etcd: EtcdProcess, client: 
     assert first.written(1) == b""
 
 
+def test_a_look_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> None:
+    """Without a word. The replica was killed while its question was looked into."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, msgspec_json(subject(etcd, client))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as asker:
+        assert asker.stdout is not None
+        assert asker.stderr is not None
+        pid = next(line for line in asker.stdout if line.strip().isdigit())  # after the log
+        process = psutil.Process(int(pid))
+        assert asker.stdout.readline() == b"asks\n"
+        asker.kill()
+        assert not psutil.wait_procs([process], timeout=30)[1]
+        said = asker.stderr.read()
+        assert b"Traceback" not in said, said
+        assert b"BrokenPipe" not in said, said
+
+
+KILLED = """
+import msgspec, sys, threading
+from controller.clock import SystemClock
+from controller.forecaster.forecaster import Forecaster
+from controller.forecaster.wire import Question, Subject
+from controller.telemetry.metrics import Metrics
+made = Forecaster(msgspec.json.decode(sys.argv[1], type=Subject), Metrics(SystemClock()))
+made.ask((), 0)
+process = made._process
+print(process.pid, flush=True)
+process.stdin.write(msgspec.json.encode(Question(tasks=["t"], revision=0, at_least=10**12)) + b"\\n")
+process.stdin.flush()
+print("asks", flush=True)  # and it waits for that revision
+threading.Event().wait(60)
+"""
+
+
 # -- memory
 
 

@@ -257,7 +257,7 @@ export class Tasks {
     const first = (this.#tokens.length - 1) * PAGE;
     const known = this.#total !== null && !this.#pool && !TEXTS.some((id) => this.#texts[id]);
     const total = this.#states.size ? [...this.#states].reduce((sum, state) => sum + (this.#totals[state] ?? 0), 0) : this.#total;
-    const of = known ? ` of ${count(total)}` : this.#next ? " of more" : ` of ${count(first + this.#shown)}`;
+    const of = known ? ` of ${count(total)}` : this.#next ? ` of more than ${count(first + this.#shown)}` : ` of ${count(first + this.#shown)}`;
     setText($("range"), this.#shown ? `${count(first + 1)}–${count(first + this.#shown)}${of}` : "");
     $("pages").hidden = !this.#shown;
     $("next").disabled = !this.#next;
