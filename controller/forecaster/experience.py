@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from controller.core.forecast.durations import JUDGED, Durations, Error, error_of
-from controller.core.model.lifecycle import WAITING
+from controller.core.model import codec
+from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.records import Change
+from controller.core.model.records import Change, Task
+from controller.core.model.task import Status
+from controller.errors import CorruptValue
 from controller.forecaster.wire import StartError
 from controller.views.forecast import ForecastView
 
@@ -52,10 +56,10 @@ class Experience:
     def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # of Listener
         """See Listener."""
         with self._reading() as model:
+            for ended, status in _succeeded(model, changes):
+                self.durations.hear(ended, status)
             for name in dict.fromkeys(change.names[0] for change in changes if change.kind == "states"):
                 task = model.tasks.get(name)
-                if task is not None:
-                    self.durations.hear(task)
                 told = self._told.get(name)
                 if told is None:
                     continue
@@ -105,3 +109,21 @@ class Experience:
         with self._moved:
             self._shares.append(error.share)
             self._news = [*self._news[-JUDGED:], error]
+
+
+def _succeeded(model: Model, changes: Sequence[Change]) -> Iterator[tuple[Task, Status]]:
+    """Each task that has succeeded, once; of a member that is gone, its array.
+
+    A member is soon gone, once its array has counted it: how long it ran is told by the changes alone.
+    """
+    found = dict[str, tuple[Task, Status]]()
+    for change in changes:
+        if change.kind != "states" or change.value is None:
+            continue
+        name = change.names[0]
+        task = model.tasks.get(name) or model.arrays.task_of(name)
+        with contextlib.suppress(CorruptValue):  # the model tells of it
+            status, _ = codec.read_status(change.value)
+            if task is not None and status.state is State.SUCCEEDED:
+                found[name] = task, status
+    yield from found.values()

@@ -69,6 +69,7 @@ class ChangedView(Struct, frozen=True, kw_only=True):
 class WaitsView(Struct, frozen=True, kw_only=True):
     """The stored tasks of an owner that wait in a pool, as things stand and as is supposed.
 
+    An array waits as long as members are left that have not begun, and begins as the last of them does.
     `begin_now` and `begin_then` are how many of them begin within the look; `wait_now` and `wait_then` the
     mean wait from now on, in seconds, of those that begin in both; None: there are none.
     """
@@ -281,8 +282,7 @@ def _begins(coming: ComingView | None) -> float | None:
 def _waits(pairs: Iterable[_Pair]) -> Iterator[WaitsView]:
     found = dict[tuple[str, str], list[_Pair]]()
     for pair in pairs:
-        if not pair.one.has_begun:
-            found.setdefault((pair.one.pool, pair.one.owner), []).append(pair)
+        found.setdefault((pair.one.pool, pair.one.owner), []).append(pair)
     for (pool, owner), group in sorted(found.items()):
         begins = [pair.begins for pair in group]
         both = [(one - group[0].now.now, two - group[0].now.now) for one, two in begins if one and two]

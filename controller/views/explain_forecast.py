@@ -38,7 +38,10 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
         parts.append(
             f"Before it begins, {counted(number, 'attempt')} of pool {coming.pool} {are} to end: {by}."
         )
-    if coming.begins_at is not None or coming.has_begun or coming.kept == "":
+    is_told = (
+        coming.ends_at is not None or coming.last_at is not None if coming.has_begun else coming.kept == ""
+    )
+    if is_told or (coming.begins_at is not None and not coming.has_begun):
         error = view.errors.get(coming.by, view.error) if coming.by != Basis.DEADLINE else view.error
         known = error if any(each.runs for each in view.tasks.values()) else None
         parts.append(explain_error(known, None if coming.has_begun else view.starts, ends=coming.has_begun))
@@ -71,7 +74,7 @@ def explain_compared(view: ComparedView) -> str:
         _moved(view.sooner, "sooner", [each for each in waiting if (each.later_seconds or 0) < 0]),
     ]
     if view.never:
-        never = listed([each.id for each in view.changed if each.never], count=view.never)
+        never = listed([_what_begins(each) for each in view.changed if each.never], count=view.never)
         parts.append(f"{never} {'does' if view.never == 1 else 'do'} not begin any more")
     told = "; ".join(part for part in parts if part)
     if told:
@@ -95,6 +98,11 @@ def _moved(number: int, word: str, known: list[ChangedView]) -> str:
     return f"{counted(number, 'task')} {'begins' if number == 1 else 'begin'} {word}{by}"
 
 
+def _what_begins(each: ChangedView) -> str:
+    """The task; of an array that has begun, what is left of it."""
+    return f"the last member of {each.id}" if each.has_begun else each.id
+
+
 def rests_on(coming: ComingView) -> str:
     """What its own duration rests on: `12 runs of its array`, `its run deadline`; "" for nothing."""
     if not coming.by:
@@ -108,7 +116,8 @@ def _begins(view: ForecastView, coming: ComingView) -> str:
     name, after = coming.id, f", after {_after(coming)}" if coming.after else ""
     if coming.begins_at is not None:
         what = f"The first member of {name}" if coming.left else name
-        return f"{what} is expected to begin at {_when(view, coming.begins_at)}{after}."
+        latest = " at the latest" if Basis.DEADLINE in coming.before else ""
+        return f"{what} is expected to begin at {_when(view, coming.begins_at)}{latest}{after}."
     if coming.ends_as and coming.ends_at is not None:
         return (
             f"{name} is not expected to begin: it is expected to end as {coming.ends_as} at"
@@ -152,8 +161,8 @@ def _never(view: ForecastView, coming: ComingView, begins: str, does_not: str) -
     if endless:
         return (
             f"When {begins} is not known: nothing tells how long {listed(endless)} of pool {coming.pool}"
-            f" will run. A run deadline would, or the label {NAME_LABEL} on tasks of one kind, once"
-            f" {FEWEST[Basis.NAME]} of them have succeeded."
+            f" will run. A run deadline would, or {FEWEST[Basis.NAME]} runs with the same label {NAME_LABEL}"
+            " that took as long."
         )
     if not view.is_whole:
         return f"{what} before {until}, as far as is expected; no further was looked ahead."
@@ -181,7 +190,12 @@ def _ends(view: ForecastView, coming: ComingView) -> str:
             " deadline."
         )
     if coming.ends_at is None:
-        return ""
+        if not any(coming.id in names for names in view.endless.values()):
+            return ""
+        longest = (
+            f"the {counted(coming.runs, 'run')} {_OF_ITS[Basis(coming.by)]}" if coming.runs else "expected"
+        )
+        return f"It has run longer than {longest}, so nothing tells when it ends."
     rests = (
         "by its run deadline at the latest"
         if coming.by == Basis.DEADLINE

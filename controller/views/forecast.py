@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.core.forecast.ahead import Coming, Forecast
 from controller.core.forecast.course import PoolPoint
 from controller.core.forecast.durations import Durations, Error
+from controller.core.model.maintenance import MaintenanceWindow, not_passed
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.task import DEFAULT_OWNER, Pool
@@ -51,7 +53,8 @@ class CourseView(Struct, frozen=True, kw_only=True):
 
     `running` is of attempts that have begun before the forecast, `planned` of those that begin in it: by
     resource, an amount in units (milli-cpu, bytes, counts) for each time. `waiting`: tasks in its queue then.
-    `guaranteed`: of its capacity, what is guaranteed to owners.
+    `guaranteed`: of its capacity, what is guaranteed to owners. `maintenance`: its windows that have not
+    passed; who has set them is left out.
     """
 
     at: list[float]
@@ -60,6 +63,7 @@ class CourseView(Struct, frozen=True, kw_only=True):
     waiting: list[int]
     capacity: dict[str, int]
     guaranteed: dict[str, int] = {}
+    maintenance: list[MaintenanceWindow] = []
 
 
 class ErrorView(Struct, frozen=True, kw_only=True):
@@ -116,7 +120,7 @@ def forecast_view(
         endless=endless,
         error=error_view(durations.error),
         errors={str(basis): _view(each) for basis, each in durations.errors().items()},
-        pools={name: _course(points, pools[name].pool) for name, points in forecast.pools.items()},
+        pools={name: _course(each, pools[name].pool, forecast.now) for name, each in forecast.pools.items()},
     )
 
 
@@ -129,7 +133,7 @@ def _view(error: Error) -> ErrorView:
     return ErrorView(median=error.median, p90=error.p90, of=error.of)
 
 
-def _course(points: Sequence[PoolPoint], pool: Pool) -> CourseView:
+def _course(points: Sequence[PoolPoint], pool: Pool, now: float) -> CourseView:
     guaranteed = pool.sharing.guaranteed if pool.sharing is not None else ZERO
     names = dict.fromkeys(name for vector in (pool.capacity, *_vectors(points)) for name in vector)
     return CourseView(
@@ -139,6 +143,7 @@ def _course(points: Sequence[PoolPoint], pool: Pool) -> CourseView:
         waiting=[point.waiting for point in points],
         capacity=dict(pool.capacity.items()),
         guaranteed={name: min(amount, pool.capacity.get(name)) for name, amount in guaranteed.items()},
+        maintenance=[replace(window, by="") for window in not_passed(pool.maintenance, now)],
     )
 
 

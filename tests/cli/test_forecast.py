@@ -180,8 +180,9 @@ def test_what_if_shows_before_and_after(tally: Tally) -> None:
     assert (answer.document["never"], answer.document["sooner"]) == (1, 2)
     answer = tally("what-if", "--priority", "t2=9", "-o", "json")
     assert {each["id"]: each["later_seconds"] for each in answer.document["changed"]} == {
+        "t0": 600,
         "t1": 600,
-        "t2": -600,
+        "t2": -1200,
     }
     answer = tally("what-if", "--hold", "t0")
     assert "2 tasks begin sooner, the most t1: by 10m; 1 task (t0) does not begin any more" in answer.out

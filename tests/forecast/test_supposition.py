@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from controller.core.forecast.durations import Durations
 from controller.core.forecast.supposed import Supposed
 from controller.core.model import capacities
 from controller.core.model.capacities import ObservedCapacity
+from controller.core.model.lifecycle import State
 from controller.core.model.nodes import CapacityFrom, CapacitySource
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
@@ -24,6 +28,7 @@ from controller.views.ahead import (
     look_as_supposed,
     parse_question,
 )
+from controller.views.explain_forecast import explain_coming, explain_compared
 from controller.views.supposition import MOST, NoSuchTask, Supposition, judge, parse_supposition
 from tests.forecast.test_ahead import Known, Reality
 from tests.forecast.test_course import Each
@@ -276,6 +281,121 @@ def test_what_differs_is_counted_and_told(stage: Stage) -> None:
     reality.go_on()
     for each in found.changed:
         assert reality.began[each.id] == pytest.approx(each.begins_then, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "first"),
+    [
+        ({"priorities": {"t2": 5}}, "t2"),
+        ({"held": ["t1"]}, "t2"),
+        ({"released": ["held"], "priorities": {"held": 5}}, "held"),
+        ({"cancelled": ["t1"], "priorities": {"t3": 5}}, "t3"),
+    ],
+)
+def test_all_that_is_supposed_holds_together(stage: Stage, fields: dict[str, Any], first: str) -> None:
+    """A larger pool is not given away before the rest counts."""
+    for name in ("t0", "t1", "t2", "t3"):
+        stage.submit(name, resources={"cpu": 2})
+    stage.submit("held", resources={"cpu": 2})
+    stage.change("held", on_hold=True)
+    seconds = dict.fromkeys(("t0", "t1", "t2", "t3", "held"), 100.0)
+    Reality(stage, seconds).settle()
+    now, supposed = (
+        stage.clock.now(),
+        judged(stage, pools=[{"name": "default", "capacity": {"cpu": 4}}], **fields),
+    )
+    told = look_as_supposed(stage.model(), supposed, now, lambda: True, durations=Known(seconds)).tasks
+    began = [name for name, each in told.items() if each.begins_at == now and not each.has_begun]
+    assert began == [first]
+
+
+def test_a_member_that_is_supposed_to_be_cancelled_does_not_begin(stage: Stage) -> None:
+    """Of an array of which one runs, and of one that has not begun, with a larger pool at once."""
+    stage.submit("some", array={"size": 3}, resources={"cpu": 2})
+    stage.submit("others", array={"size": 2}, resources={"cpu": 2})
+    Reality(stage, {"some": 100.0, "others": 100.0})
+    now = stage.clock.now()
+    supposed = judged(
+        stage, pools=[{"name": "default", "capacity": {"cpu": 6}}], cancelled=["some-i1", "others-i0"]
+    )
+    known = Known({"some": 100.0, "others": 100.0})
+    told = look_as_supposed(stage.model(), supposed, now, lambda: True, durations=known).tasks
+    assert told["some"].last_at == now
+    assert told["others"].begins_at == now
+
+
+def test_a_course_has_the_windows_that_have_not_passed(stage: Stage) -> None:
+    """Not who has set them: whoever may ask for a forecast sees them."""
+    now = stage.clock.now()
+    passed, goes_on, comes = (
+        {"starts_at": now + start, "ends_at": now + start + 60, "by": "ops", "reason": "new disks"}
+        for start in (-90, -30, 600)
+    )
+    stage.pool(capacity={"cpu": 2}, maintenance=[passed, goes_on, comes])
+    stage.submit("t0")
+    course = look(stage.model(), now, lambda: True).pools["default"]
+    assert [(each.starts_at, each.by, each.reason) for each in course.maintenance] == [
+        (now - 30, "", "new disks"),
+        (now + 600, "", "new disks"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        ({}, "Nothing tells how long t0 runs: none of its kind has succeeded"),
+        (
+            {"command": 6.0},
+            "It has run longer than the 1 run of the same command, so nothing tells when it ends.",
+        ),
+    ],
+)
+def test_a_run_that_has_outlived_its_kind_is_told_as_one(
+    stage: Stage, seconds: dict[str, float], says: str
+) -> None:
+    """And how far off expectations were is not said of what is not expected."""
+    stage.submit("t0", resources={"cpu": 2})
+    stage.submit("t1", resources={"cpu": 2})
+    reality = Reality(stage, {"t0": 600.0, "t1": 600.0})
+    known = Durations()
+    if seconds:
+        model = stage.model()
+        task = model.tasks["t0"]
+        assert task.status is not None
+        begun = stage.clock.now() - seconds["command"]
+        known.hear(task, replace(task.status, state=State.SUCCEEDED, started_at=begun, finished_at=begun + 6))
+    reality.go_on(30)
+    view = look(stage.model(), stage.clock.now(), lambda: True, durations=known)
+    told = explain_coming(view, "t0")
+    assert says in told
+    assert "off" not in told
+    assert "3 runs with the same label" in explain_coming(view, "t1")
+
+
+def test_what_is_bound_by_a_run_deadline_alone_is_told_as_a_bound(stage: Stage) -> None:
+    stage.submit("t0", resources={"cpu": 2}, deadlines={"run": "2h"})
+    stage.submit("t1", resources={"cpu": 2}, deadlines={"run": "2h"})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    told = explain_coming(look(stage.model(), stage.clock.now(), lambda: True), "t1")
+    assert re.match(r"t1 is expected to begin at \S+, in 2h at the latest\.", told), told
+
+
+def test_an_array_that_has_begun_waits_for_its_last_member(stage: Stage) -> None:
+    """It is counted among what waits, and told as such."""
+    stage.submit("sweep", array={"size": 9})
+    known = Known({"sweep": 60.0})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    now = stage.clock.now()
+    before = look(stage.model(), now, lambda: True, durations=known)
+    supposed = judged(stage, cancelled=["sweep"])
+    after = look_as_supposed(stage.model(), supposed, now, lambda: True, durations=known)
+    found = compare(before, after)
+    assert [(each.pool, each.waiting, each.begin_now, each.begin_then) for each in found.waits] == [
+        ("default", 1, 1, 0)
+    ]
+    assert "1 task (the last member of sweep) does not begin any more" in explain_compared(found)
 
 
 def test_runs_of_schedules_that_are_not_submitted_yet_are_left_out(stage: Stage) -> None:

@@ -148,6 +148,32 @@ def test_a_task_that_has_changed_is_not_told_as_it_was(
         assert asked.ask(["c"], replica.replica.facts().revision).tasks["c"].begins_at is None
 
 
+def test_members_that_have_ended_tell_how_long_the_others_run(
+    client: Client, asked: Forecaster, store: EtcdStore
+) -> None:
+    """They are gone before this process looks again: it hears of them all the same."""
+    client.apply_pool(POOL)
+    engine = RecordingEngine(SystemClock(), 600.0)
+    with RunningReplica(store, cluster=client.keys.cluster, engine=engine) as replica:
+        wait_until(lambda: replica.replica.facts().role == "leader", "a leader")
+        client.features.enable("arrays")
+        submit(client, "sweep", resources={"cpu": 1}, array={"size": 20})
+        wait_until(lambda: len(engine.started) == 4, "the first have begun")
+        assert asked.ask(["sweep"], 0).tasks["sweep"].runs == 0
+        for number in range(9):
+            engine.end(AttemptId(f"sweep-i{number}", 1))
+            wait_until(lambda: len(engine.started) == 5 + number, "the next has begun")  # noqa: B023
+
+        def is_folded() -> bool:
+            progress = client.get("sweep").progress
+            return progress is not None and progress.succeeded == 9
+
+        wait_until(is_folded, "they are counted")
+        _, revision = store.get(client.keys.leader, deadline=in_seconds())
+        sweep = asked.ask(["sweep"], revision, at_least=revision).tasks["sweep"]
+    assert (sweep.by, sweep.runs) == ("array", 9)
+
+
 def test_it_is_as_of_the_revision_that_it_must_be_of(client: Client, asked: Forecaster, told: Told) -> None:
     submit(client, "t")
     asked.ask([], 0)

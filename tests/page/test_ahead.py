@@ -6,15 +6,14 @@ import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
-from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.maintenance import MaintenanceWindow
-from controller.core.model.op import Op
 from controller.core.model.resources import Vector
-from controller.core.model.task import Pool
 from controller.errors import TallyError
+from controller.views.forecast import ForecastView
 from controller.views.replica import EndedRegistration
 from tests.page.browser import Browser
 from tests.page.scenes import GIB, NOW, ahead, busy, spec_of, status_of
@@ -59,15 +58,11 @@ def test_a_pools_next_hours_are_drawn_and_told(browser: Browser, serve: Any) -> 
 
 
 def test_maintenance_is_a_band(browser: Browser, serve: Any) -> None:
-    """Of windows that have not passed."""
     scene = ahead()
-    windows = (
-        MaintenanceWindow(starts_at=NOW - 7200, ends_at=NOW - 3600, reason="over"),
-        MaintenanceWindow(starts_at=NOW + 7200, ends_at=NOW + 9000, reason="new switches"),
-    )
-    capacity = Vector({"cpu": 8000, "nvidia.com/gpu": 4})
-    pool = Pool(name="gpu", capacity=capacity, maintenance=windows)
-    scene.write(("pools", ("gpu",), codec.encode_pool(pool, Op("op"))))
+    assert isinstance(scene.foreseen, ForecastView)
+    window = MaintenanceWindow(starts_at=NOW + 7200, ends_at=NOW + 9000, reason="new switches")
+    course = replace(scene.foreseen.pools["gpu"], maintenance=[window])
+    scene.foreseen = replace(scene.foreseen, pools={"gpu": course})
     browser.open(serve(scene).url)
     browser.wait(lambda: browser.all(f"{COURSE} .maintenance"), "the band")
     assert len(browser.all(f"{COURSE} .maintenance")) == 1

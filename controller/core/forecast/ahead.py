@@ -137,6 +137,9 @@ class Ahead:
             if task.state in WAITING and not task.member_of and task.exists
         }
         self._course = PoolCourse(model, now)
+        self._had: frozenset[str] = frozenset()  # what has begun before the forecast
+        # What is asked for, or supposed, counts before anything is admitted, which waits for a list.
+        self._settle(lambda: True)
         self._list()
 
     def run(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Task
+from controller.core.model.task import Status
 
 NAME_LABEL = "app.kubernetes.io/name"
 """The label by which tasks of one kind are known: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/."""
@@ -124,9 +125,12 @@ class Durations:
         found = {basis: error_of(shares) for basis, shares in self._errors_by.items()}
         return {basis: error for basis, error in found.items() if error is not None}
 
-    def hear(self, task: Task) -> None:
-        """Count the run of a task, or member, that has succeeded. Others are passed over."""
-        status = task.status
+    def hear(self, task: Task, status: Status | None = None) -> None:
+        """Count the run of a task, or member, that has succeeded. Others are passed over.
+
+        `status`: of that run, where the task is the member's array; else the task's own.
+        """
+        status = status or task.status
         if status is None or status.state is not State.SUCCEEDED:
             return
         if status.started_at is None or status.finished_at is None or status.finished_at < status.started_at:

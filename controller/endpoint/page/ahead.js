@@ -76,7 +76,9 @@ export class Ahead {
   /** What a row of the list says of a waiting task; "" for nothing. */
   wordsOf(id) {
     const coming = this.#whole.document?.tasks[id];
-    return coming && !coming.has_begun && coming.begins_at !== null && coming.begins_at > now() ? `begins about ${hourAndMinute(coming.begins_at)}` : "";
+    if (!coming || coming.has_begun || coming.begins_at === null || coming.begins_at <= now()) return "";
+    const isBound = "run deadline" in (coming.before ?? {});
+    return `begins ${isBound ? "by" : "about"} ${hourAndMinute(coming.begins_at)}${isBound ? " at the latest" : ""}`;
   }
 
   /** A line that tells how old the forecast is and how good, or why there is none; "" where nothing is to be said. */

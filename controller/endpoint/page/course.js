@@ -49,14 +49,13 @@ export class CoursePart {
       el("div", { class: "part-head" }, el("h3", {}, "Next hours"), this.#buttons), this.#drawing, this.#told, this.#legend, this.#notes);
   }
 
-  /** Shows what is expected, of a whole forecast; null: nothing is. `maintenance` are the pool's windows. */
-  show(forecast, maintenance = []) {
+  /** Shows what is expected, of a whole forecast; null: nothing is. */
+  show(forecast) {
     const course = forecast?.pools[this.#pool];
     const isKnown = course !== undefined && course.at.length > 0 && Object.keys(course.running).length > 0;
     this.element.hidden = !isKnown;
     if (!isKnown) { this.#shown = null; return; }
-    const windows = maintenance.filter((each) => each.ends_at > forecast.now);
-    this.#shown = { course, maintenance: windows, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
+    this.#shown = { course, maintenance: course.maintenance, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
     const names = Object.keys(course.running);
     setChildren(this.#buttons, names, () => (names.length < 2 ? [] : names.map((name) => {
       const button = el("button", { type: "button", value: name }, name);

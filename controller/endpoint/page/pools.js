@@ -34,7 +34,7 @@ export class Pools {
 }
 
 class PoolCard {
-  #state = el("div", { class: "pool-now" }); #owners = el("div", { class: "pool-owners" }); #course; #hour; #maintenance = [];
+  #state = el("div", { class: "pool-now" }); #owners = el("div", { class: "pool-owners" }); #course; #hour;
 
   constructor(name) {
     this.#course = new CoursePart(name);
@@ -43,7 +43,6 @@ class PoolCard {
   }
 
   show(pool) {
-    this.#maintenance = pool.maintenance ?? [];
     setChildren(this.#state, [pool.resources, pool.tasks, pool.on_hold, pool.lost, pool.paused, pool.defined], () => [
       el("div", { class: "pool-head" }, el("strong", {}, pool.name), el("span", { class: "muted" }, ...poolNote(pool))), ...pool.resources.map(resourceBar),
     ]);
@@ -51,7 +50,7 @@ class PoolCard {
   }
 
   showAround(forecast, hour) {
-    this.#course.show(forecast, this.#maintenance);
+    this.#course.show(forecast);
     this.#hour.show(hour);
   }
 }
