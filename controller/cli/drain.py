@@ -17,7 +17,7 @@ from controller.client.maintenance import new_window
 from controller.client.pools import no_pool
 from controller.core.model.maintenance import MaintenanceWindow, Windows, not_passed
 from controller.core.model.printable import counted
-from controller.core.model.scalars import positive_duration
+from controller.core.model.scalars import parse_duration
 from controller.errors import InvalidField, UserError
 from controller.terminal import say
 
@@ -92,12 +92,18 @@ def parse_window(text: str, now: float, field: str) -> tuple[str, MaintenanceWin
     begin, _, length = times.rpartition("+")  # the zone of an ISO time may have a + of its own
     if not (pool and begin and length):
         raise InvalidField(field, f"{text[:80]!r} is not POOL@TIME+SPAN, such as gpu@22:00+2h")
-    starts_at, seconds = parse_start(begin, now, field), positive_duration(length, field)
-    assert seconds is not None
+    starts_at, seconds = parse_start(begin, now, field), _length(length, field)
     try:
         return pool, new_window(starts_at, starts_at + seconds, "", "", now)
     except InvalidField as error:
         raise InvalidField(field, f"{text[:80]!r}: {error}") from None
+
+
+def _length(text: str, field: str) -> float:
+    seconds = parse_duration(text, field)
+    if seconds <= 0:
+        raise InvalidField(field, "is 0: a window has a length, such as 2h")
+    return seconds
 
 
 def parse_start(text: str, now: float, field: str = "--at") -> float:
@@ -119,8 +125,7 @@ def parse_start(text: str, now: float, field: str = "--at") -> float:
 
 
 def _parsed(at: str, length: str) -> tuple[float, float]:
-    seconds = as_usage(lambda: positive_duration(length, "--for"))
-    assert seconds is not None
+    seconds = as_usage(lambda: _length(length, "--for"))
     return as_usage(lambda: parse_start(at, time.time())), seconds
 
 

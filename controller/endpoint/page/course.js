@@ -15,6 +15,11 @@ function emptyAt(course) {
   return last + 1 < course.at.length ? course.at[last + 1] : null;
 }
 
+/** Whether nothing is held, waits or is planned within what a chart shows, and no maintenance is near. */
+function isQuiet(course, now) {
+  return !(course.maintenance ?? []).length && course.at.every((at, index) => at > now + MOST_SECONDS || (!course.waiting[index] && Object.keys(course.running).every((each) => !course.running[each][index] && !course.planned[each][index])));
+}
+
 /** Where the chart ends: soon after the last large change, seen from how it is at the end of the look. What goes on for ever, such as a schedule, makes no axis long. */
 function reach(course, now) {
   const last = course.at.length - 1;
@@ -53,9 +58,10 @@ export class CoursePart {
   show(forecast) {
     const course = forecast?.pools[this.#pool];
     const isKnown = course !== undefined && course.at.length > 0 && Object.keys(course.running).length > 0;
-    this.element.hidden = !isKnown;
-    if (!isKnown) { this.#shown = null; return; }
-    this.#shown = { course, maintenance: course.maintenance, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
+    // where nothing is to come at all, there is nothing to show
+    this.element.hidden = !isKnown || (isQuiet(course, forecast.now) && emptyAt(course) !== null && !forecast.endless[this.#pool]?.length);
+    if (this.element.hidden) { this.#shown = null; return; }
+    this.#shown = { course, endless: forecast.endless[this.#pool] ?? [], now: forecast.now, until: forecast.until };
     const names = Object.keys(course.running);
     setChildren(this.#buttons, names, () => (names.length < 2 ? [] : names.map((name) => {
       const button = el("button", { type: "button", value: name }, name);
@@ -66,14 +72,14 @@ export class CoursePart {
   }
 
   #draw() {
-    const { course, maintenance, endless, now, until } = this.#shown;
+    const { course, endless, now, until } = this.#shown;
     const name = this.#chosen in course.running ? this.#chosen : dominant(course);
     for (const button of this.#buttons.children) button.setAttribute("aria-pressed", String(button.value === name));
     const empty = emptyAt(course);
     const beyond = empty === null || empty > now + MOST_SECONDS;
-    const isIdle = !maintenance.length && course.at.every((at, index) => at > now + MOST_SECONDS || (!course.waiting[index] && Object.keys(course.running).every((each) => !course.running[each][index] && !course.planned[each][index])));
+    const isIdle = isQuiet(course, now);
     this.#buttons.hidden = this.#legend.hidden = isIdle;
-    setChildren(this.#drawing, [name, isIdle, course, maintenance, now], () => (isIdle ? [] : this.#chart(name)));
+    setChildren(this.#drawing, [name, isIdle, course, now], () => (isIdle ? [] : this.#chart(name)));
     if (isIdle) setText(this.#told, beyond ? `Nothing in the next ${span(MOST_SECONDS)}.` : "Nothing runs, waits or is planned.");
     const notes = [];
     if (endless.length) notes.push(`Nothing tells how long ${endless[0]}${endless.length > 1 ? ` and ${count(endless.length - 1)} more` : ""} will take.`);
@@ -83,7 +89,7 @@ export class CoursePart {
   }
 
   #chart(name) {
-    const { course, maintenance, now } = this.#shown;
+    const { course, now } = this.#shown;
     const empty = emptyAt(course);
     const to = reach(course, now);
     const kept = course.at.map((at, index) => index).filter((index) => course.at[index] < to);
@@ -95,7 +101,7 @@ export class CoursePart {
     const guaranteed = course.guaranteed?.[name] ?? 0;
     const top = Math.max(capacity, ...held, 1);
     const y = (amount) => 8 + (HIGH - 8) * (1 - amount / top);
-    const windows = maintenance.filter((each) => each.starts_at < to);
+    const windows = (course.maintenance ?? []).filter((each) => each.starts_at < to);
     const level = (kind, amount) => svg("path", { class: kind, d: `M0 ${y(amount)}H${WIDE}` });
     const drawing = [
       svg("path", { class: "planned", d: stepArea(xs, running, held, WIDE, y) }),
