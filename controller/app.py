@@ -251,10 +251,14 @@ def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:
     """
     name = args.thread.name if args.thread is not None else "?"
     exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
-    log.critical("a thread died", thread=name, exc_info=exc)
-    os._exit(EXIT_TORN)
+    try:
+        log.critical("a thread died", thread=name, exc_info=exc)
+    finally:  # whatever it died of, such as a lack of memory, may also keep it from being told
+        os._exit(EXIT_TORN)
 
 
 def _exit_now(why: str) -> None:
-    log.critical("exiting at once", why=why)
-    os._exit(EXIT_TORN)
+    try:
+        log.critical("exiting at once", why=why)
+    finally:
+        os._exit(EXIT_TORN)

@@ -33,6 +33,7 @@ from controller.cli.session import CONNECTION, command, root_flags
 from controller.cli.submit import submit
 from controller.cli.verbs import Verb, Verbs
 from controller.cli.wait import wait
+from controller.interpreter import open_standard_files
 from controller.signals import ignore
 
 app = typer.Typer(
@@ -116,6 +117,7 @@ app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
 
 def main() -> None:
     """Run the command line of this process. `entry` calls this."""
+    open_standard_files()
     try:
         app(prog_name="tally")  # a fixed name, since completion depends on it
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -57,3 +58,19 @@ class Problem(Exception):
     def response(self) -> Response:
         """The answer to the client."""
         return Response(msgspec.json.encode(self.document), self.document.status, self.headers, CONTENT_TYPE)
+
+
+def exhausted(error: BaseException) -> Problem | None:
+    """What is answered if an error says that this process may have no more threads, files or memory.
+
+    That is no bug: its limits are too small for what is asked. None for any other error.
+    """
+    is_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    is_limit = isinstance(error, OSError) and error.errno in _EXHAUSTED
+    if not (is_thread or is_limit or isinstance(error, MemoryError)):
+        return None
+    detail = f"a limit is reached ({str(error) or 'memory'}): raise those of threads, files or memory"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+
+
+_EXHAUSTED = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)

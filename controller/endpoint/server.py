@@ -37,7 +37,7 @@ from controller.endpoint.connections import (
     StatusProtocol,
 )
 from controller.endpoint.minutes import Minutes
-from controller.endpoint.problems import Problem
+from controller.endpoint.problems import Problem, exhausted
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.route import Ask, Route
 from controller.endpoint.routes import ASSETS, ROUTES
@@ -149,7 +149,7 @@ def application(api: ReadApi, access: EndpointAccess, *, checks_host: bool) -> A
         exception_handlers={
             Problem: answer_problem,
             HTTPException: _answer_http_exception,
-            Exception: _answer_failure,
+            Exception: answer_failure,
         },
     )
     app.router.redirect_slashes = False
@@ -265,7 +265,14 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
 
 
-async def _answer_failure(request: Request, error: Exception) -> Response:
+async def answer_failure(request: Request, error: Exception) -> Response:
+    """Answer an error that no handler expects: one that is raised on purpose, a limit, or a bug."""
+    problem = exhausted(error)
+    if isinstance(error, TallyError):  # raised on purpose: its text is for the caller
+        problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"})
+    if problem is not None:
+        _log.warning("status request failed", path=request.url.path, why=problem.document.detail)
+        return problem.response()
     _log.error("status request failed", path=request.url.path, error=repr(error), exc_info=error)
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the replica's log has the details"

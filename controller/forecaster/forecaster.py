@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from controller.errors import TallyError
-from controller.forecaster.surroundings import lacking_memory
+from controller.forecaster.surroundings import EXIT_MEMORY, MORE_PROCESSES, RESERVE_BYTES, lacking_memory
 from controller.forecaster.wire import Question, Reply, Subject
 from controller.views.forecast import ForecastView
 
@@ -135,7 +135,10 @@ class Forecaster:
         patience = ANSWER_SECONDS if self._has_answered else FIRST_SECONDS
         limit = threading.Timer(patience, give_up)
         limit.daemon = True
-        limit.start()
+        try:
+            limit.start()
+        except RuntimeError as error:
+            raise NoForecast(f"no look ahead was possible: {error}: {MORE_PROCESSES}") from error
         try:
             process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.flush()
@@ -149,10 +152,7 @@ class Forecaster:
             if is_late.is_set():
                 why = f"it took longer than {patience:g} s: ask again; the log may say why"
                 raise NoForecast(f"no look ahead was possible: {why}") from error
-            why = "its process has ended; the log may say why"
-            if process.returncode == -signal.SIGKILL:
-                why = f"its process was killed, as it is when memory runs out: {_MORE_MEMORY}"
-            raise _Ended(f"no look ahead was possible: {why}") from error
+            raise _Ended(f"no look ahead was possible: {_why_ended(process.returncode)}") from error
         finally:
             limit.cancel()
 
@@ -177,9 +177,11 @@ class Forecaster:
             threading.Thread(target=process.wait, name="forecaster-end", daemon=True).start()
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(self._subject) + b"\n")
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
             self._end()
-            raise NoForecast(f"no process could be begun that looks ahead: {error}") from error
+            raise NoForecast(
+                f"no process could be begun that looks ahead: {error}: {MORE_PROCESSES}"
+            ) from error
         log.info("forecaster begun", pid=process.pid)
         return process
 
@@ -193,3 +195,14 @@ class Forecaster:
             with contextlib.suppress(OSError):
                 pipe.close()
         process.wait()
+
+
+def _why_ended(code: int) -> str:
+    """Why a process has ended that shall look ahead, by its exit code."""
+    if code == EXIT_MEMORY:
+        return f"less than {RESERVE_BYTES >> 20} MiB of memory were left: {_MORE_MEMORY}"
+    if code == -signal.SIGKILL:
+        return f"its process was killed, as the kernel does when memory runs out: {_MORE_MEMORY}"
+    if code < 0:
+        return f"its process was ended by signal {-code} ({signal.strsignal(-code)})"
+    return "its process has ended; the log may say why"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from controller import bulkhead
-from controller.forecaster.surroundings import cpu_seconds, yield_cores
+from controller.forecaster.surroundings import END_FORKS, cpu_seconds, yield_cores
 
 STARVED_SHARE = 0.25  # of a processor: one that gets less does not come to an end
 LOOK_SECONDS = 1.0  # so often it is looked at
@@ -82,6 +82,7 @@ def fork(compute: Callable[[], bytes], seconds: float) -> Fork:
         os.closerange(0, 1)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         gc.disable()  # it ends soon
+        signal.signal(END_FORKS, signal.SIG_DFL)
         signal.alarm(int(seconds))
         written = compute()
         with open(1, "wb") as pipe:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from controller.core.model.model import Model
 from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
 from controller.forecaster.forks import Fork, computed_modestly, fork
-from controller.forecaster.surroundings import leave_before_memory_ends, step_back
+from controller.forecaster.surroundings import MORE_PROCESSES, leave_before_memory_ends, step_back
 from controller.forecaster.wire import Question, RefusedSupposition, Reply, Subject
 from controller.interpreter import hold_large_models
 from controller.runtime.standby import Standby
@@ -83,8 +84,10 @@ class Looker:
             return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=True))
         except InvalidField as error:
             return Reply(refused=RefusedSupposition(error.field, error.problem, is_missing=False))
-        except (LookFailed, OSError) as error:  # OSError: no more processes or files
+        except LookFailed as error:
             return Reply(problem=str(error), starts=self._experience.take_news())
+        except OSError as error:  # no more processes or files
+            return Reply(problem=f"{error}: {MORE_PROCESSES}", starts=self._experience.take_news())
         return Reply(
             forecast=view if question.tasks is None else _of(view, question.tasks),
             then=then,
@@ -246,6 +249,7 @@ def serve(source: int, answers: BinaryIO) -> None:
 
 def main() -> None:
     """See the module's docstring."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # forks are waited for, whatever a launcher has set
     try:
         serve(sys.stdin.fileno(), sys.stdout.buffer)
     except BrokenPipeError:  # who asked has ended; nor is anybody there for what is left in the buffer

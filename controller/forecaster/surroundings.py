@@ -16,12 +16,14 @@ from pathlib import Path
 
 import structlog
 
+MORE_PROCESSES = "if that is a limit of processes or files (pids, TasksMax, ulimit), raise it"
 NICENESS = 10  # beside whoever asks
 _LAST = "1000"  # of oom_score_adj: ended before all others
 RESERVE_BYTES = 64 << 20  # of memory, which is left to others
+EXIT_MEMORY = os.EX_TEMPFAIL  # of a process that has gone before memory ran out
+END_FORKS = signal.SIGUSR1  # ends the forks of a process, and not the process
 LOOK_SECONDS = 0.2  # between two looks at what is left: a load takes some MiB in that time
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 log = structlog.get_logger(__name__)
 
 
@@ -52,9 +54,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def resident_bytes() -> int:
-    """Of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+def own_bytes(proc: Path = Path("/proc")) -> int:
+    """What this process takes of memory for itself alone; 0 if that cannot be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        fields = (line.split() for line in (proc / "self" / "status").read_text().splitlines())
+        return int({name: rest for name, *rest in fields if rest}["RssAnon:"][0]) * 1024
+    return 0
 
 
 def left_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -70,14 +75,18 @@ def lacking_memory() -> str:
 
     Where nothing can be read, there is.
     """
-    left, needed = left_bytes(), resident_bytes() + RESERVE_BYTES
+    left, needed = left_bytes(), own_bytes() + RESERVE_BYTES
     if left is None or left >= needed:
         return ""
     return f"it would need {needed >> 20} MiB of memory, and {left >> 20} MiB are left"
 
 
 def leave_before_memory_ends() -> None:
-    """End this process and its forks, which are a process group, once memory is scarce, whoever took it."""
+    """End this process and its forks, which are a process group, once memory is scarce, whoever took it.
+
+    Call it in the main thread.
+    """
+    signal.signal(END_FORKS, signal.SIG_IGN)
     threading.Thread(target=_leave, name="forecaster-memory", daemon=True).start()
 
 
@@ -85,7 +94,8 @@ def _leave() -> None:
     while (left := left_bytes()) is None or left >= RESERVE_BYTES:
         time.sleep(LOOK_SECONDS)
     log.warning("no look ahead: memory is left to others", left_bytes=left, reserve_bytes=RESERVE_BYTES)
-    os.killpg(0, signal.SIGKILL)
+    os.killpg(0, END_FORKS)
+    os._exit(EXIT_MEMORY)
 
 
 def _left(proc: Path, groups: Path) -> Iterator[int]:

@@ -6,19 +6,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import cast
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from controller import bulkhead
 from controller.client.errors import Conflict, NotFound
-from controller.endpoint.problems import Problem
+from controller.endpoint.problems import Problem, exhausted
 from controller.endpoint.server import answer_problem
 from controller.engine.base import EngineError, LogsRefused
 from controller.errors import InvalidField, TallyError, UserError
 from controller.gateway.identity import SignInUnavailable
 from controller.gateway.policy import Forbidden
 from controller.store.base import StoreDenied, StoreError
+
+log = structlog.get_logger(__name__)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -48,6 +51,11 @@ def problem_of(error: Exception) -> Problem:
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "etcd does not answer: try again", headers={"Retry-After": "2"}
         )
+    if isinstance(error, TallyError):  # raised on purpose: its text is for the caller
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+    if problem := exhausted(error):
+        log.warning("request failed", why=problem.document.detail)
+        return problem
     bulkhead.caught("gateway", error)
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug in Tally; the log has the details")
 

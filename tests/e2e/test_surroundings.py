@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.app import EXIT_TORN
 from controller.client import Client
 from controller.core.model.lifecycle import State
 from tests.support.etcd import EtcdFactory, enable_authentication
@@ -134,3 +135,34 @@ def run_a_task(client: Client) -> None:
         client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
         client.submit({"id": "task", "command": ["x"]})
         assert client.wait(["task"], timeout_seconds=60)["task"].state is State.SUCCEEDED
+
+
+def test_a_thread_that_dies_ends_the_process_though_it_cannot_be_told() -> None:
+    """What a thread dies of, such as a lack of memory, may keep its end from being logged, too."""
+    script = (
+        "import os, threading\n"
+        "from controller import app\n"
+        "from controller.telemetry.logs import configure_logs\n"
+        "configure_logs(replica='r')\n"
+        "threading.excepthook = app._exit_on_dead_thread\n"
+        "os.close(2)\n"
+        "threading.Thread(target=lambda: 1 / 0).start()\n"
+        "threading.Event().wait(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == EXIT_TORN
+
+
+def test_a_replica_whose_standard_files_are_closed(start: Start, etcd_factory: EtcdFactory) -> None:
+    """What it opens does not take their places."""
+    etcd = etcd_factory.start()
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "controller.cli.main"]
+    flags = ("--etcd", etcd.url, "--engine", "null", "--status", "127.0.0.1:0")
+    with subprocess.Popen([*command, "controller", *flags]) as replica:
+        client = Client(etcd.url)
+        try:
+            run_a_task(client)
+            opened = [os.readlink(f"/proc/{replica.pid}/fd/{number}") for number in range(3)]
+        finally:
+            replica.send_signal(signal.SIGTERM)
+        assert replica.wait(30) == 0
+        assert opened == ["/dev/null"] * 3

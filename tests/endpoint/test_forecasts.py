@@ -33,7 +33,7 @@ def test_a_beginning_is_told_in_numbers_and_words(http: httpx.Client, view: Mode
     told = http.get("/v1/tasks/waits/forecast").json()
     assert told["tasks"]["waits"]["begins_at"] == view.time + 60
     assert told["tasks"]["waits"]["ends_at"] == view.time + 120
-    assert told["text"].startswith("waits is expected to begin at 1970-01-01T00:17:40Z, in 1m.")
+    assert told["text"].startswith("waits is expected to begin at 1970-01-01T00:17:40Z, in 1m at the latest.")
     assert told["pools"]["default"]["running"]["cpu"] == [1000, 0, 0]
     assert told["pools"]["default"]["planned"]["cpu"] == [0, 1000, 0]
     both = http.get("/v1/forecast?tasks=waits,runs,nosuch").json()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from controller.core.model.model import Model
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster.forks import computed_modestly, fork
 from controller.forecaster.process import Looker
-from controller.forecaster.surroundings import left_bytes, resident_bytes
+from controller.forecaster.surroundings import EXIT_MEMORY, left_bytes, own_bytes
 from controller.views.forecast import ForecastView
 from tests.client.conftest import client as client
 from tests.forecaster.test_forecaster import msgspec_json, subject
@@ -244,29 +245,39 @@ def test_whatever_the_files_say(meminfo: bytes, groups: bytes, limit: bytes, sta
 
 
 def test_it_measures_itself() -> None:
-    before = resident_bytes()
-    assert before == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    found = psutil.Process().memory_info()
+    assert own_bytes(Path("/nowhere")) == 0
+    assert own_bytes() == pytest.approx(found.rss - found.shared, rel=0.1)
 
 
 # -- a real limit
 
 
-@pytest.fixture
-def limited(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A group of this machine with 700 MiB."""
-    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    root, limit = (first, "memory.limit_in_bytes") if first.is_dir() else (second, "memory.max")
-    group = root / f"tally-test-{os.getpid()}"
+@contextmanager
+def group(kind: str, limits: dict[str, int]) -> Iterator[Path]:
+    """A group of this machine with these limits, by cgroup v1 or v2; skips where none can be made."""
+    first, second = Path("/sys/fs/cgroup") / kind, Path("/sys/fs/cgroup")
+    made = (first if first.is_dir() else second) / f"tally-test-{os.getpid()}"
     try:
-        group.mkdir()
-        (group / limit).write_text(str(700 * MIB))
+        made.mkdir()
+        for name, limit in limits.items():
+            if (made / name).exists() or not first.is_dir():
+                (made / name).write_text(str(limit))
     except OSError as error:
-        if group.is_dir():
-            group.rmdir()
-        pytest.skip(f"no group with a memory limit can be made on this machine: {error}")
-    yield group
-    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
-    group.rmdir()
+        if made.is_dir():
+            made.rmdir()
+        pytest.skip(f"no group with a limit of {kind} can be made on this machine: {error}")
+    yield made
+    wait_until(lambda: not (made / "cgroup.procs").read_text(), "the group to be empty")
+    made.rmdir()
+
+
+@pytest.fixture
+def limited() -> Iterator[Path]:
+    """A group with 700 MiB of memory."""
+    is_first = Path("/sys/fs/cgroup/memory").is_dir()
+    with group("memory", {"memory.limit_in_bytes" if is_first else "memory.max": 700 * MIB}) as made:
+        yield made
 
 
 ASKS = f"""
@@ -315,5 +326,84 @@ def test_it_goes_before_memory_runs_out(limited: Path, client: Client, etcd: Etc
         line for line in done.stdout.splitlines() if line.startswith(("REFUSED", "TOLD", "ENDED"))
     ]
     assert told == again == "TOLD"
-    assert ended == f"ENDED {-signal.SIGKILL}"
+    assert ended == f"ENDED {EXIT_MEMORY}"
     assert re.search(r"would need \d+ MiB of memory, and \d+ MiB are left: raise the memory limit", refused)
+
+
+SCARCE = """
+import msgspec, os, sys
+from pathlib import Path
+group = Path(sys.argv[2])
+(group / "cgroup.procs").write_text(str(os.getpid()))
+from controller.clock import SystemClock
+from controller.forecaster.forecaster import Forecaster, NoForecast
+from controller.forecaster.wire import Subject
+from controller.telemetry.metrics import Metrics
+made = Forecaster(msgspec.json.decode(sys.argv[1], type=Subject), Metrics(SystemClock()))
+for more in (*range(12), 500):
+    (group / "pids.max").write_text(str(int((group / "pids.current").read_text()) + more))
+    try:
+        made.ask((), 0)
+    except NoForecast as error:
+        print("REFUSED", error)
+        assert made._process is None or made._process.poll() is None
+    else:
+        print("TOLD")
+    made._end()
+    assert (group / "cgroup.procs").read_text().split() == [str(os.getpid())]
+"""
+
+
+def test_no_process_is_left_over_where_processes_are_scarce(client: Client, etcd: EtcdProcess) -> None:
+    """Whichever process or thread is one too many; and nothing of it is told as a bug."""
+    with group("pids", {}) as scarce:
+        done = subprocess.run(
+            [sys.executable, "-c", SCARCE, msgspec_json(subject(etcd, client)), str(scarce)],
+            capture_output=True,
+            text=True,
+            timeout=2 * SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("REFUSED", "TOLD"))]
+    assert said[-1] == "TOLD"
+    assert said[0].startswith("REFUSED no process could be begun that looks ahead: ")
+    assert all("raise" in line or "the log may say why" in line for line in said if line != "TOLD"), said
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "pass",  # stdin, stdout and stderr are closed
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())",
+        "os.environ.clear()",
+    ],
+)
+def test_it_looks_ahead_in_odd_surroundings(
+    client: Client, etcd: EtcdProcess, tmp_path: Path, odd: str
+) -> None:
+    """Whatever a launcher has left to the replica."""
+    answer = tmp_path / "answer"
+    script = (
+        "import msgspec, os, signal, sys, tempfile\n"
+        "from controller.clock import SystemClock\n"
+        "from controller.forecaster.forecaster import Forecaster\n"
+        "from controller.forecaster.wire import Subject\n"
+        "from controller.interpreter import open_standard_files\n"
+        "from controller.telemetry.logs import configure_logs\n"
+        "from controller.telemetry.metrics import Metrics\n"
+        "open_standard_files()\n"
+        "configure_logs(replica='r')\n"
+        f"{odd}\n"
+        "made = Forecaster(msgspec.json.decode(sys.argv[1], type=Subject), Metrics(SystemClock()))\n"
+        "try:\n"
+        "    said = str(made.ask((), 0).revision)\n"
+        "except Exception as error:\n"
+        "    said = repr(error)\n"
+        "open(sys.argv[2], 'w').write(said)\n"
+        "made.close()\n"
+    )
+    command = [sys.executable, "-c", script, msgspec_json(subject(etcd, client)), str(answer)]
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], timeout=SECONDS, check=True)
+    assert answer.read_text().isdigit(), answer.read_text()
