@@ -15,7 +15,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 from controller import bulkhead
 from controller.forecaster.surroundings import END_FORKS, cpu_seconds, yield_cores
@@ -24,24 +23,33 @@ STARVED_SHARE = 0.25  # of a processor: one that gets less does not come to an e
 LOOK_SECONDS = 1.0  # so often it is looked at
 
 
-class Fork(NamedTuple):
-    """A fork that computes, and the pipe that it writes to."""
+class Fork:
+    """A fork that computes, and the pipe that it writes to. It must be ended."""
 
-    pid: int
-    pipe: int
+    def __init__(self, pid: int, pipe: int) -> None:
+        self.pid = pid
+        self.pipe = pipe
+        self._has_ended = False
 
     def written(self, seconds: float, goes_on: Callable[[], bool] = lambda: True) -> bytes | None:
-        """All that it has written, once it has ended, which is nothing if it failed.
+        """All that it has written, which is nothing if it failed; it has ended then.
 
-        None if it has taken longer, or shall not go on, which is asked each LOOK_SECONDS: it is ended then.
+        None if it has taken longer, or shall not go on, which is asked each LOOK_SECONDS.
         """
         try:
             return self._read(time.monotonic() + seconds, goes_on)
         finally:
-            os.close(self.pipe)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self.end()
+
+    def end(self) -> None:
+        """End it, if it has not ended. Idempotent."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        os.close(self.pipe)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
     def _read(self, until: float, goes_on: Callable[[], bool]) -> bytes | None:
         parts = list[bytes]()

@@ -139,11 +139,14 @@ class Looker:
     def _suppose(self, question: Question, supposed: Supposition) -> tuple[ForecastView, ForecastView]:
         """Two looks from one time. Raises InvalidField for what cannot be done."""
         horizon, asked_at, now = question.horizon_seconds, self._clock.boottime(), self._clock.now()
-        with self._whole(question) as model:
-            judged = judge(model, supposed, now, question.by)
-            before = self._fork(model, self._looking(horizon, now))
-            after = self._fork(model, self._looking(horizon, now, judged))
-        view, other = _view(before), _view(after)
+        with contextlib.ExitStack() as both:
+            with self._whole(question) as model:
+                judged = judge(model, supposed, now, question.by)
+                before = self._fork(model, self._looking(horizon, now))
+                both.callback(before.end)
+                after = self._fork(model, self._looking(horizon, now, judged))
+                both.callback(after.end)
+            view, other = _view(before), _view(after)
         if horizon == HORIZON_SECONDS:
             view = self._note(view, asked_at)
         return view, other

@@ -19,12 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.client import Client
+from controller.core.forecast.supposed import Supposed
 from controller.core.model.model import Model
 from controller.dev.etcd import EtcdProcess
 from controller.forecaster.forks import computed_modestly, fork
 from controller.forecaster.process import Looker
 from controller.forecaster.surroundings import EXIT_MEMORY, left_bytes, own_bytes
+from controller.forecaster.wire import Question
 from controller.views.forecast import ForecastView
+from controller.views.supposition import Supposition
 from tests.client.conftest import client as client
 from tests.forecaster.test_forecaster import msgspec_json, subject
 from tests.support.waiting import wait_until
@@ -113,6 +116,32 @@ def test_a_look_ends_with_the_fork_that_waits_for_it(etcd: EtcdProcess, client: 
     waiting.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([second], timeout=8)[1]  # before it has looked for its ten seconds
     assert first.written(1) == b""
+
+
+class HalfFailing(Looker):
+    """The first look of a pair fails, and the second one goes on."""
+
+    def _looking(
+        self, horizon_seconds: float, now: float | None = None, supposed: Supposed | None = None
+    ) -> Callable[[Model, Callable[[], bool]], ForecastView]:
+        def looks(_model: Model, goes_on: Callable[[], bool]) -> ForecastView:
+            while supposed is not None and goes_on():
+                pass
+            raise ValueError("a bug")
+
+        return looks
+
+
+def test_of_two_looks_none_is_left_if_the_other_fails(etcd: EtcdProcess, client: Client) -> None:
+    looker, me = HalfFailing(subject(etcd, client)), psutil.Process()
+    others = {*me.children(recursive=True)}
+    looker.start()
+    reply = looker.answer(Question(tasks=None, supposed=Supposition()))
+    assert reply.problem == "it ended without an answer; the log may say why"
+    assert {*me.children()} <= others
+    looker._standby.close()
+    psutil.wait_procs({*me.children(recursive=True)} - others, timeout=5)
+    assert {*me.children(recursive=True)} <= others
 
 
 def test_a_look_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> None:
