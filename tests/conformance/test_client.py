@@ -460,7 +460,7 @@ def test_forecasts(ways: Ways) -> None:
         found = client.forecasts.suppose(tasks=[new], priorities={"fore-c": 9})
         return [each.id for each in found.tasks], {each.id for each in found.changed}, found.later
 
-    assert ways.both(supposed) == (["fore-new"], {"fore-b", "fore-c"}, 1)
+    assert ways.both(supposed) == (["fore-new"], {"fore-a", "fore-b", "fore-c"}, 2)
     assert "nosuch" in ways.both(lambda client: client.forecasts.of("nosuch"))
     assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["A b"]))
     assert "held[0]" in ways.both(lambda client: client.forecasts.suppose(held=["nosuch"]))

@@ -211,6 +211,8 @@ ROWS |= {
     ),
 }
 NO_DECODERS = {
+    "forecaster.forks.fork",  # takes what computes bytes
+    "forecaster.forks.computed_modestly",
     "store.etcd.wire.prefix_range",
     "store.etcd.wire.encode_range",
     "engine.process.attempt_command.why_not_executed",
