@@ -38,10 +38,11 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
         parts.append(
             f"Before it begins, {counted(number, 'attempt')} of pool {coming.pool} {are} to end: {by}."
         )
-    is_told = (
-        coming.ends_at is not None or coming.last_at is not None if coming.has_begun else coming.kept == ""
-    )
-    if is_told or (coming.begins_at is not None and not coming.has_begun):
+    if coming.has_begun:
+        is_told = coming.ends_at is not None or coming.last_at is not None
+    else:
+        is_told = coming.begins_at is not None or coming.kept == ""
+    if is_told:
         error = view.errors.get(coming.by, view.error) if coming.by != Basis.DEADLINE else view.error
         known = error if any(each.runs for each in view.tasks.values()) else None
         parts.append(explain_error(known, None if coming.has_begun else view.starts, ends=coming.has_begun))
