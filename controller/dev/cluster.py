@@ -6,7 +6,6 @@ the same `tally controller` processes as in production.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import importlib
 import json
@@ -19,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from controller.clock import SystemClock
 from controller.config import variable_of
 from controller.config.values import parse_path
 from controller.dev.credentials import DevCredentials, TlsFiles
-from controller.dev.etcd import EtcdConfig, EtcdProcess, find_etcd
+from controller.dev.etcd import EtcdConfig, EtcdProcess, end_with, find_etcd
 from controller.engine.process.engine import ProcessEngine
 from controller.errors import TallyError
 from controller.signals import unbroken
@@ -45,8 +45,6 @@ SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
 
 TALLY = (sys.executable, "-m", "controller.cli.main")
 """The command `tally` of this installation."""
-
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class DevError(TallyError):
@@ -197,7 +195,8 @@ class LocalCluster:
                 stderr=log,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for us; we end them in order
-                preexec_fn=_end_with_parent,  # nothing but one prctl
+                # SIGKILL would leave the leader's key in etcd
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
             )
         replica.restart_at = None
 
@@ -380,9 +379,3 @@ def _check_ports_differ(options: DevOptions) -> None:
                 f" {options.status_port}), and by etcd {uses[port]} (--etcd-port {options.etcd_port} takes"
                 f" {options.etcd_port} and {options.etcd_port + 1}): choose another of the two"
             )
-
-
-def _end_with_parent() -> None:
-    """Make the child end when its parent ends, by SIGTERM: SIGKILL would leave the leader's key in etcd."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -134,13 +134,13 @@ def _candidates() -> Iterator[str]:
         yield str(Path(folder) / "etcdbin" / "etcd")
 
 
-def end_with(parent: int) -> None:
-    """Make the child be killed when the thread that started it ends, even by SIGKILL.
+def end_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Make the child get this signal when the thread that started it ends, even by SIGKILL.
 
     Linux only. A kill does etcd no harm.
     """
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # it ended before we asked
             os._exit(1)
 

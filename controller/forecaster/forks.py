@@ -103,12 +103,22 @@ def fork(compute: Callable[[], bytes], seconds: float) -> Fork:
         os._exit(status)
 
 
+def is_awaited() -> bool:
+    """Whether anybody is left who can read what this process writes to its standard output, a pipe.
+
+    Who asks for its parent instead asks too late, if that has ended before it has asked for the first time.
+    """
+    standard_output = select.poll()
+    standard_output.register(1, 0)  # errors are always told
+    return not standard_output.poll(0)
+
+
 def computed_modestly(compute: Callable[[], bytes], seconds: float) -> bytes:
     """What is computed on processors that others do not want; or, if that comes to no end, here.
 
-    Nothing if the caller's parent has ended: nobody waits for it.
+    Nothing if nobody is left who waits for it: see is_awaited.
     """
-    parent, begun = os.getppid(), time.monotonic()
+    begun = time.monotonic()
 
     def on_idle_processors() -> bytes:
         yield_cores()
@@ -122,10 +132,10 @@ def computed_modestly(compute: Callable[[], bytes], seconds: float) -> bytes:
     def goes_on() -> bool:
         with contextlib.suppress(OSError):  # it has just ended
             used = cpu_seconds(modest.pid)
-            return os.getppid() == parent and used >= STARVED_SHARE * (time.monotonic() - begun)
+            return is_awaited() and used >= STARVED_SHARE * (time.monotonic() - begun)
         return True
 
     found = modest.written(seconds, goes_on)
-    if found is not None or os.getppid() != parent:
+    if found is not None or not is_awaited():
         return found or b""
     return compute()

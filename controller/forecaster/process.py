@@ -26,7 +26,7 @@ from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.errors import InvalidField, TallyError
 from controller.forecaster.experience import Experience
-from controller.forecaster.forks import Fork, computed_modestly, fork
+from controller.forecaster.forks import Fork, computed_modestly, fork, is_awaited
 from controller.forecaster.surroundings import MORE_PROCESSES, leave_before_memory_ends, step_back
 from controller.forecaster.wire import Question, RefusedSupposition, Reply, Subject
 from controller.interpreter import hold_large_models
@@ -180,8 +180,8 @@ class Looker:
         """A fork of this process that looks ahead. The caller holds the model: the copy is whole."""
 
         def compute() -> bytes:
-            parent, begun = os.getppid(), time.monotonic()
-            view = looks(model, lambda: time.monotonic() - begun < LOOK_SECONDS and os.getppid() == parent)
+            begun = time.monotonic()
+            view = looks(model, lambda: time.monotonic() - begun < LOOK_SECONDS and is_awaited())
             view = msgspec.structs.replace(view, computed_seconds=round(time.monotonic() - begun, 3))
             return msgspec.json.encode(view)
 
@@ -190,8 +190,7 @@ class Looker:
 
 def _view(fork: Fork) -> ForecastView:
     """What a fork has found. Raises LookFailed, also once nobody is left who asks."""
-    asker = os.getppid()
-    found = fork.written(FORK_SECONDS, lambda: os.getppid() == asker)
+    found = fork.written(FORK_SECONDS, is_awaited)
     if found is None:
         raise LookFailed(f"it took longer than {FORK_SECONDS:g} s: ask again")
     try:

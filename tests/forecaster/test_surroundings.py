@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from controller.client import Client
 from controller.core.forecast.supposed import Supposed
 from controller.core.model.model import Model
 from controller.dev.etcd import EtcdProcess
+from controller.forecaster import forks, process
 from controller.forecaster.forks import computed_modestly, fork
 from controller.forecaster.process import Looker
 from controller.forecaster.surroundings import EXIT_MEMORY, left_bytes, own_bytes
@@ -101,8 +101,16 @@ def test_no_fork_outlives_whoever_asks() -> None:
         assert not psutil.wait_procs(forks, timeout=30)[1]
 
 
-def test_a_look_ends_with_the_fork_that_waits_for_it(etcd: EtcdProcess, client: Client) -> None:
-    """Who is killed cannot end it: it sees that itself."""
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_look_ends_with_the_fork_that_waits_for_it(
+    is_early: bool, etcd: EtcdProcess, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed cannot end it: it sees that itself, also if it has not begun by then."""
+    for bound in ("LOOK_SECONDS", "IDLE_LOOK_SECONDS", "FORK_SECONDS"):
+        monkeypatch.setattr(process, bound, 2 * SECONDS)  # nothing else ends it
+    has_ended = tmp_path / "ended"
+    if is_early:
+        monkeypatch.setattr(forks, "yield_cores", lambda: wait_until(has_ended.exists))
 
     def looks(_model: Model, goes_on: Callable[[], bool]) -> ForecastView:
         while goes_on():
@@ -113,9 +121,9 @@ def test_a_look_ends_with_the_fork_that_waits_for_it(etcd: EtcdProcess, client: 
     waiting = psutil.Process(first.pid)
     wait_until(lambda: len(waiting.children()) == 1, "the fork of the fork")
     (second,) = waiting.children()
-    waiting.send_signal(signal.SIGKILL)
-    assert not psutil.wait_procs([second], timeout=8)[1]  # before it has looked for its ten seconds
-    assert first.written(1) == b""
+    first.end()
+    has_ended.touch()
+    assert not psutil.wait_procs([second], timeout=SECONDS)[1]
 
 
 class HalfFailing(Looker):
@@ -154,10 +162,10 @@ def test_a_look_ends_with_whoever_asks(client: Client, etcd: EtcdProcess) -> Non
         assert asker.stdout is not None
         assert asker.stderr is not None
         pid = next(line for line in asker.stdout if line.strip().isdigit())  # after the log
-        process = psutil.Process(int(pid))
+        forecaster = psutil.Process(int(pid))
         assert asker.stdout.readline() == b"asks\n"
         asker.kill()
-        assert not psutil.wait_procs([process], timeout=30)[1]
+        assert not psutil.wait_procs([forecaster], timeout=30)[1]
         said = asker.stderr.read()
         assert b"Traceback" not in said, said
         assert b"BrokenPipe" not in said, said
