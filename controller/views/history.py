@@ -146,13 +146,15 @@ class _Pool:
                 del self.waits[owner]
 
     def began(self, minute: int, owner: str, wait: float) -> None:
-        at = self.at(minute)
-        if owner not in self.waits and len(self.waits.keys() - {OTHERS}) >= MAX_OWNERS:
-            owner = OTHERS
+        at, waits = self.at(minute), self.waits.get(owner)
+        if waits is None:
+            if len(self.waits.keys() - {OTHERS}) >= MAX_OWNERS:
+                owner = OTHERS
+            waits = self.waits.setdefault(owner, deque(maxlen=SAMPLE))
         at.begun += 1
         at.began[owner] += 1
         at.longest[owner] = max(wait, at.longest.get(owner, 0.0))
-        self.waits.setdefault(owner, deque(maxlen=SAMPLE)).append((minute, wait))
+        waits.append((minute, wait))
 
 
 class LastHour:

@@ -40,6 +40,7 @@ class Sample(NamedTuple):
     seconds: float
     ended: int
     stored: int
+    cpu_seconds: float
     resident_mb: float
     threads: int
     descriptors: int
@@ -76,6 +77,7 @@ def day(sizes: Sizes) -> list[Figure]:
                     CLOCK.boottime() - began,
                     submitted - sum(counts.get(state, 0) for state in OPEN),
                     sum(counts.values()),
+                    sum(process.cpu_times()[:2]),
                     process.memory_info().rss / 1e6,
                     process.num_threads(),
                     process.num_fds(),
@@ -104,6 +106,14 @@ def _figures(sizes: Sizes, samples: list[Sample]) -> list[Figure]:
             aims=(Aim("ratio", least=1 - ROOM_PERCENT / 100),) if judged else (),
             details=details,
         ),
+        Figure(
+            "B21",
+            "the leader's processor time for each task of the last quarter",
+            "µs",
+            [_cpu(last)],
+            baseline=_cpu(first),
+            against="the first quarter",
+        ),
         Figure("B21", "tasks stored meanwhile", "tasks", [float(each.stored) for each in steady]),
         Figure(
             "B21",
@@ -128,6 +138,11 @@ def _figures(sizes: Sizes, samples: list[Sample]) -> list[Figure]:
 
 def _median(samples: list[Sample]) -> float:
     return Figure("", "", "", [each.etcd_mb for each in samples]).median
+
+
+def _cpu(samples: list[Sample]) -> float:
+    first, last = samples[0], samples[-1]
+    return 1e6 * (last.cpu_seconds - first.cpu_seconds) / max(1, last.ended - first.ended)
 
 
 def _rate(samples: list[Sample]) -> float:
