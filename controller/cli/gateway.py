@@ -50,15 +50,17 @@ def serve(session: Session) -> None:
     from controller.app import make_store, make_subject
     from controller.cli.engines import engine_of
     from controller.clock import SystemClock
+    from controller.config import settings_in_use
     from controller.gateway.run import run_gateway
 
     settings = session.settings
     named = session.given("engine"), session.given("state_dir")
-    store = make_store(settings, SystemClock())
-    subject = make_subject(settings, store)
-    raise typer.Exit(
-        run_gateway(settings, store, lambda client: engine_of(client, settings, *named), subject)
-    )
+    with settings_in_use():
+        store = make_store(settings, SystemClock())
+        subject = make_subject(settings, store)
+        raise typer.Exit(
+            run_gateway(settings, store, lambda client: engine_of(client, settings, *named), subject)
+        )
 
 
 def check_policy(

@@ -37,10 +37,12 @@ def serve(session: Session) -> None:
     """
     from controller.app import make_store
     from controller.clock import SystemClock
+    from controller.config import settings_in_use
     from controller.notifier.run import run_notifier
 
     session.need_etcd()
-    raise typer.Exit(run_notifier(session.settings, make_store(session.settings, SystemClock())))
+    with settings_in_use():
+        raise typer.Exit(run_notifier(session.settings, make_store(session.settings, SystemClock())))
 
 
 def secret() -> None:

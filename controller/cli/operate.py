@@ -13,7 +13,7 @@ import typer
 from controller import __version__
 from controller.cli import output as out
 from controller.cli.session import ERROR, Session
-from controller.config import ENGINES, Settings, text_of, variable_of
+from controller.config import ENGINES, Settings, settings_in_use, text_of, variable_of
 from controller.terminal import say, say_lines
 
 SHELLS = ("bash", "zsh", "fish")
@@ -41,7 +41,8 @@ def controller(session: Session) -> None:
     """
     from controller.app import run_controller
 
-    raise typer.Exit(run_controller(session.settings))
+    with settings_in_use():
+        raise typer.Exit(run_controller(session.settings))
 
 
 def dev(

@@ -7,7 +7,13 @@
 `python -m controller.config` prints the table in deploy/configuration.md.
 """
 
-from controller.config.loading import InvalidSetting, ResolvedConfig, check_timings, load_settings
+from controller.config.loading import (
+    InvalidSetting,
+    ResolvedConfig,
+    check_timings,
+    load_settings,
+    settings_in_use,
+)
 from controller.config.settings import ENGINES, Settings, flag_of, table, text_of, variable_of
 from controller.config.values import parse_endpoints
 
@@ -20,6 +26,7 @@ __all__ = [
     "flag_of",
     "load_settings",
     "parse_endpoints",
+    "settings_in_use",
     "table",
     "text_of",
     "variable_of",

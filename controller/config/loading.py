@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,20 @@ It is read there if neither a flag nor a variable names etcd, and no other file 
 
 class InvalidSetting(InvalidField):
     """The value of a setting is not valid. The error says where it was found."""
+
+
+@contextmanager
+def settings_in_use() -> Iterator[None]:
+    """What a service finds invalid as it starts is a setting of it, such as a file of short tokens.
+
+    Raises InvalidSetting in place of InvalidField: to start again, as it is, would not help.
+    """
+    try:
+        yield
+    except InvalidSetting:
+        raise
+    except InvalidField as error:
+        raise InvalidSetting(error.field, error.problem) from error
 
 
 class ResolvedConfig(NamedTuple):

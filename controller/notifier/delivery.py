@@ -98,7 +98,9 @@ class Postman:
         try:
             self._trust = _trust(ca_file)
         except OSError as error:
-            raise InvalidField("ca_file", f"{ca_file!r} has no authorities that can be read") from error
+            raise InvalidField(
+                "notifier_ca_file", f"{ca_file!r} has no authorities that can be read"
+            ) from error
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Delivered | Undelivered:
         """Send the body once, and tell what came of it. Raises nothing for what a receiver does."""

@@ -214,6 +214,7 @@ NO_DECODERS = {
     "forecaster.forks.fork",  # takes what computes bytes
     "forecaster.forks.computed_modestly",
     "store.etcd.wire.prefix_range",
+    "store.etcd.wire.status_in_metrics",  # no JSON: see test_whatever_the_metrics_are
     "store.etcd.wire.encode_range",
     "engine.process.attempt_command.why_not_executed",
     "notifier.signing.signed_headers",

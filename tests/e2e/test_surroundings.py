@@ -16,6 +16,7 @@ import pytest
 from controller.app import EXIT_TORN
 from controller.client import Client
 from controller.core.model.lifecycle import State
+from controller.notifier.signing import new_secret
 from tests.support.etcd import EtcdFactory, enable_authentication
 from tests.support.waiting import wait_until
 
@@ -166,3 +167,27 @@ def test_a_replica_whose_standard_files_are_closed(start: Start, etcd_factory: E
             replica.send_signal(signal.SIGTERM)
         assert replica.wait(30) == 0
         assert opened == ["/dev/null"] * 3
+
+
+@pytest.mark.parametrize(
+    ("service", "flags", "setting"),
+    [
+        ("controller", ["--status-token-file"], "status_token_file"),
+        ("controller", ["--status-cert-file", "--status-key-file"], "status_cert_file"),
+        ("notifier", ["--notifier-secrets-file"], "notifier_secrets_file"),
+        ("notifier", ["--notifier-secrets-file=SECRETS", "--notifier-ca-file"], "notifier_ca_file"),
+    ],
+)
+def test_a_file_that_does_not_hold_what_it_should(
+    service: str, flags: list[str], setting: str, tmp_path: Path
+) -> None:
+    """The setting is named, and code 2 keeps systemd from trying it again: see deploy/systemd."""
+    (tmp_path / "short").write_text("short")
+    (tmp_path / "secrets").write_text(f'default = ["{new_secret()}"]\n')
+    given = [
+        each.replace("SECRETS", str(tmp_path / "secrets")) if "=" in each else f"{each}={tmp_path / 'short'}"
+        for each in flags
+    ]
+    command = [sys.executable, "-m", "controller", service, "--etcd", "http://127.0.0.1:1", *given]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, f"error: {setting}:" in refused.stderr) == (2, True), refused.stderr

@@ -157,6 +157,12 @@ class TestRights:
         admin(root, "/auth/user/grant", {"user": "tally", "role": "tally"})
         put(store, "/tally/b")
 
+    def test_the_size_is_known_without_the_role_root(self, guarded: Guarded) -> None:
+        """Some versions of etcd tell it in their metrics alone; see EtcdStore.size."""
+        told, rooted = (each.size(deadline=in_seconds()) for each in (guarded.store(), guarded.root()))
+        assert told.used == rooted.used
+        assert 0 < told.in_use <= told.used
+
 
 class TestCertificates:
     def test_http_and_https_taken_for_each_other_name_the_setting(

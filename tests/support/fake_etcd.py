@@ -48,6 +48,7 @@ class FakeEtcd:
 
     def __init__(self, answer: Answer) -> None:
         self.version = "3.5.0"
+        self.metrics: bytes | None = None  # None: it serves none
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self._ended = threading.Event()
         fake = self
@@ -56,6 +57,9 @@ class FakeEtcd:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._reply(Reply(fake.metrics or b"not found", 200 if fake.metrics is not None else 404))
+                    return
                 self._reply(Reply({"etcdserver": fake.version, "etcdcluster": fake.version}))
 
             def do_POST(self) -> None:

@@ -122,17 +122,10 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         Raises ConnectionFailed, never `sent`.
         """
         try:
-            with self._session.get(
-                self._url("/version", prefix=False), timeout=timeout, allow_redirects=False
-            ) as response:
-                if response.status_code != 200:
-                    raise rpc_error(response.content, response.status_code, self.endpoint)
-                version = wire.decode_version(response.content).etcdserver
+            version = wire.decode_version(self._read("/version", timeout)).etcdserver
             self._set_version(version)
             self._get_prefix()
             self._paths.clear()
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise connection_failed(self.endpoint, error, sent=False) from error
         except RpcError as error:
             raise ConnectionFailed(str(error), sent=False) from error
         except (msgspec.MsgspecError, ValueError) as error:
@@ -140,6 +133,21 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
                 f"{self.endpoint} does not answer as etcd does: {error}", sent=False
             ) from error
         return version
+
+    def metrics(self, timeout: float) -> bytes:
+        """etcd's own metrics, which it shows to whoever reaches it. Raises RpcError, ConnectionFailed."""
+        return self._read("/metrics", timeout)
+
+    def _read(self, path: str, timeout: float) -> bytes:
+        url = self._url(path, prefix=False)
+        try:
+            with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+                if response.status_code != 200:
+                    raise rpc_error(response.content, response.status_code, self.endpoint)
+                content: bytes = response.content
+                return content
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise connection_failed(self.endpoint, error, sent=False) from error
 
     def send(self, path: str, body: bytes, *, timeout: float, token: str) -> Sent:
         """Send one request, once. The whole answer is due within `timeout` seconds.

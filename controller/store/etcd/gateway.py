@@ -116,6 +116,15 @@ class Gateway:
             connection.close()
             raise
 
+    def metrics(self, *, deadline: float) -> bytes:
+        """The preferred endpoint's own metrics, asked for once. Raises RpcError, ConnectionFailed."""
+        timeout = max(MIN_TRY_SECONDS, deadline - self._clock.boottime())
+        connection = self._take(self.endpoints.order()[0], timeout)
+        try:
+            return connection.metrics(timeout)
+        finally:
+            connection.close()
+
     def versions(self, *, deadline: float) -> dict[str, str]:
         """The etcd version of each endpoint, or the error it gave, for `tally check`."""
         found = {}

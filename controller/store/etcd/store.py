@@ -17,12 +17,13 @@ from controller.store.base import (
     Page,
     Refused,
     Snapshot,
+    StoreDenied,
     StoreSize,
     StoreUnavailable,
     Transaction,
 )
 from controller.store.etcd import wire
-from controller.store.etcd.faults import stream_error
+from controller.store.etcd.faults import ConnectionFailed, stream_error
 from controller.store.etcd.gateway import (
     Call,
     ErrorClass,
@@ -179,8 +180,24 @@ class EtcdStore:
 
     def size(self, *, deadline: float) -> StoreSize:
         """The database size of the preferred endpoint. Raises StoreUnavailable, StoreDenied."""
-        answer = self._ask("/maintenance/status", b"{}", wire.decode_status, deadline, "the status", "read")
+        try:
+            answer = self._ask(
+                "/maintenance/status", b"{}", wire.decode_status, deadline, "the status", "read"
+            )
+        except StoreDenied:
+            # With users on, some versions from 3.5.28 on tell it to root alone, and tell the same in their
+            # metrics: https://github.com/etcd-io/etcd/issues/21663
+            answer = self._measured(deadline)
         return StoreSize(answer.db_size, answer.db_size_in_use, answer.db_size_quota)
+
+    def _measured(self, deadline: float) -> wire.StatusAnswer:
+        try:
+            return wire.status_in_metrics(self.gateway.metrics(deadline=deadline))
+        except (ConnectionFailed, RpcError, msgspec.MsgspecError) as error:
+            raise StoreDenied(
+                "etcd tells its size to users with the role root alone, and has no metrics here that tell it"
+                f" ({error}): watch etcd_mvcc_db_total_size_in_bytes where etcd serves its metrics"
+            ) from error
 
     def close(self) -> None:
         """See Store."""

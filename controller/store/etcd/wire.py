@@ -9,6 +9,7 @@ Source of the messages: https://github.com/etcd-io/etcd/blob/main/api/etcdserver
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -198,6 +199,21 @@ decode_version = _decoder(VersionAnswer)
 decode_status = _decoder(StatusAnswer)
 decode_error = _decoder(ErrorAnswer)
 encode = msgspec.json.Encoder().encode
+
+_SIZE = b"etcd_mvcc_db_total_size_in_bytes"
+_IN_USE = b"etcd_mvcc_db_total_size_in_use_in_bytes"
+_QUOTA = b"etcd_server_quota_backend_bytes"
+_SIZES = re.compile(
+    rb"^(%s|%s|%s) ([0-9.]{1,30}(?:e\+?[0-9]{1,2})?)$" % (_SIZE, _IN_USE, _QUOTA), re.MULTILINE
+)
+
+
+def status_in_metrics(text: bytes) -> StatusAnswer:
+    """The same from etcd's metrics. Raises MsgspecError if they do not tell the size."""
+    found = {name: int(float(value)) for name, value in _SIZES.findall(text)}
+    if _SIZE not in found:
+        raise msgspec.MsgspecError(f"{_SIZE.decode()} is missing")
+    return StatusAnswer(found[_SIZE], found.get(_IN_USE, 0), found.get(_QUOTA, 0))
 
 
 def key_text(key: bytes) -> str:
