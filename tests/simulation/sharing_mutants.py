@@ -50,13 +50,6 @@ SHARING_MUTANTS = (
         ),
     ),
     _bug(
-        "a closed day is charged again",
-        (f"{_RECORDS}._apply_ledger", "ledger.account.charged_until", "ledger.account.at"),
-        (f"{_RECORDS}.put_ledger", "ledger.account.charged_until", "ledger.account.at"),
-        faults=frozenset({"clock-jump", "crash"}),
-        density=3.0,
-    ),
-    _bug(
         "a share that a hand has written stays",
         (
             "core.model.lone_shares:LoneShares.note_share",
