@@ -22,6 +22,7 @@ from controller.core.model.schedules import (
     TickOutcome,
     bare_task,
     fields_of,
+    may_have_made,
     task_id_of,
 )
 from controller.core.model.task import Spec
@@ -114,7 +115,7 @@ def schedule_view(
     if state is not None:
         facts |= {
             "waiting": state.waiting,
-            "live": live_tasks(tasks or model, state.live),
+            "live": live_tasks(tasks or model, name, state.live),
             "recent": state.recent,
             "counts": {result.value: count for result, count in sorted(state.counts.items())},
             "cursor": state.cursor,
@@ -138,10 +139,14 @@ def schedule_view(
     return ScheduleView(**facts)
 
 
-def live_tasks(model: Model, names: Iterable[str]) -> tuple[str, ...]:
-    """Of these tasks, those that there are and that have not ended."""
+def live_tasks(model: Model, schedule: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Of these tasks, those that there are, that the schedule may have made, and that have not ended."""
     found = ((name, model.tasks.get(name)) for name in names)
-    return tuple(name for name, task in found if task and is_listed(task) and state_of(task) not in FINISHED)
+    return tuple(
+        name
+        for name, task in found
+        if task and is_listed(task) and may_have_made(schedule, task.spec) and state_of(task) not in FINISHED
+    )
 
 
 def named_live(model: Model) -> list[str]:
@@ -162,7 +167,11 @@ def _outlook(model: Model, schedule: Schedule) -> str:
     """As `Ticks` will decide, if nothing changes until then."""
     listed = foreseen_by(model, schedule.name)
     tasks = [task for task_id in listed if (task := model.tasks.get(task_id)) is not None]
-    live = [task for task in tasks if task.status is None or not task.status.is_finished]
+    live = [
+        task
+        for task in tasks
+        if may_have_made(schedule.name, task.spec) and (task.status is None or not task.status.is_finished)
+    ]
     pool = schedule.task.pool
     told = [f"its pool {pool!r} is not defined"] if pool not in model.pools else []
     if live:

@@ -574,3 +574,24 @@ def test_schedules_are_made_by_their_names(stage: Stage) -> None:
     leader.run()
     assert (STATES, ("nightly",)) in leader.model.quarantine
     assert schedules.made(stage) == []
+
+
+@pytest.mark.parametrize("concurrency", ["forbid", "replace"])
+def test_another_task_under_the_name_of_an_earlier_tick_is_left_alone(stage: Stage, concurrency: str) -> None:
+    """It was submitted once the schedule's task was gone, and the schedule's state still names that one."""
+    leader = begin(stage, concurrency=concurrency, task={**TASK, "retention_seconds": 0})
+    stage.clock.move(20)
+    first, second = "nightly-197001121347", "nightly-197001121348"
+    leader.run_to(first, Phase.SUCCEEDED)
+    stage.clock.move(1)
+    leader.run()
+    assert made(stage) == []
+    assert state_of(stage).live == (first,)
+    stage.submit(first)
+    leader.run_to(first, Phase.RUNNING)
+    stage.clock.move(59)
+    assert stops(leader.run()) == []
+    assert not stage.status(first).cancelling
+    assert sorted(made(stage)) == [first, second]
+    assert state_of(stage).live == (second,)
+    stage.check()

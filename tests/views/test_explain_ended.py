@@ -99,7 +99,7 @@ def test_under_fail_fast_a_retry_of_one_is_advised_where_it_helps(
 
 def test_an_array_is_running_from_its_first_attempt_to_its_end(stage: Stage, leader: StagedReplica) -> None:
     """In each list, and in what is told of it elsewhere; also while none of its members is under way."""
-    stage.submit("a", array={"size": 4, "max_running": 1})
+    stage.submit("a", array={"size": 4, "max_running": 1}, labels={"tally.dev/schedule": "s"})
     stage.submit("b", array={"size": 4}, after=[{"task": "a", "index": "same"}])
     seen = []
 
@@ -114,7 +114,7 @@ def test_an_array_is_running_from_its_first_attempt_to_its_end(stage: Stage, lea
         counts = Counter(found.state for name in "ab" if (found := find_task(model, name)) is not None)
         assert +Counter(tasks_by_state(model)) == counts
         if facts.state not in (State.SUCCEEDED, State.FAILED):
-            assert live_tasks(model, ["a"]) == ("a",)
+            assert live_tasks(model, "s", ["a"]) == ("a",)
             assert f"of a ({facts.state})" in explain(model, "b-i3", stage.clock.now())
         seen.append(facts.state)
 

@@ -34,6 +34,7 @@ from controller.core.model.schedules import (
     TickOutcome,
     TickResult,
     encode_state,
+    may_have_made,
     spec_of,
     task_id_of,
 )
@@ -203,7 +204,7 @@ class Ticks:
     ) -> _Decided | None:
         """The tick is made, skipped, or waits. `state` has all before it."""
         schedule = record.schedule
-        live = tuple(task_id for task_id in state.live if self._may_run(task_id))
+        live = tuple(task_id for task_id in state.live if self._may_run(schedule.name, task_id))
         if live and schedule.concurrency is Concurrency.REPLACE:
             return self._await(record, replace(state, waiting=tick), live, moment)
         result = TickResult.REPLACED if state.waiting == tick else TickResult.MADE
@@ -252,10 +253,12 @@ class Ticks:
             return array.waiting > 0 or bool(unsettled(array))
         return status is None or not (status.cancelling or (status.stopping and status.exit_code == 0))
 
-    def _may_run(self, task_id: str) -> bool:
-        """Whether the task has not ended, or may not have."""
+    def _may_run(self, schedule: str, task_id: str) -> bool:
+        """Whether the schedule's task has not ended, or may not have."""
         task = self._model.tasks.get(task_id)
-        return task is not None and (task.status is None or not task.status.is_finished)
+        if task is None or not may_have_made(schedule, task.spec):
+            return False
+        return task.status is None or not task.status.is_finished
 
     def _taken(self, task_id: str) -> list[Compared] | None:
         """What another task of that name has, to be compared; None if there is none."""

@@ -12,6 +12,7 @@ from controller.core.model.schedules import (
     Concurrency,
     ScheduleState,
     TickResult,
+    may_have_made,
     task_id_of,
 )
 from controller.core.promise.finding import Finding, FindingSeverity
@@ -67,7 +68,9 @@ def _overlaps(model: Model, record: ScheduleRecord, state: ScheduleState, mod: i
     live = [
         task.id
         for task in tasks
-        if task.spec_create > record.mod and not (task.status is not None and task.status.is_finished)
+        if task.spec_create > record.mod
+        and may_have_made(record.schedule.name, task.spec)
+        and not (task.status is not None and task.status.is_finished)
     ]
     if len(live) > 1:
         yield Finding(
