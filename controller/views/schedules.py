@@ -165,13 +165,8 @@ def foreseen_by(model: Model, name: str) -> tuple[str, ...]:
 
 def _outlook(model: Model, schedule: Schedule) -> str:
     """As `Ticks` will decide, if nothing changes until then."""
-    listed = foreseen_by(model, schedule.name)
-    tasks = [task for task_id in listed if (task := model.tasks.get(task_id)) is not None]
-    live = [
-        task
-        for task in tasks
-        if may_have_made(schedule.name, task.spec) and (task.status is None or not task.status.is_finished)
-    ]
+    listed = live_tasks(model, schedule.name, foreseen_by(model, schedule.name))
+    live = [model.tasks[task_id] for task_id in listed]
     pool = schedule.task.pool
     told = [f"its pool {pool!r} is not defined"] if pool not in model.pools else []
     if live:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.core.model import attested, codec
+from controller.core.model import attested, codec, quarantine
 from controller.core.model.attested import Attestation
 from controller.core.model.cron import next_tick
 from controller.core.model.op import Op
@@ -574,6 +574,26 @@ def test_schedules_are_made_by_their_names(stage: Stage) -> None:
     leader.run()
     assert (STATES, ("nightly",)) in leader.model.quarantine
     assert schedules.made(stage) == []
+
+
+@pytest.mark.parametrize("concurrency", ["forbid", "replace"])
+def test_what_is_left_of_an_earlier_task_that_is_set_aside_is_no_task(stage: Stage, concurrency: str) -> None:
+    """It is gone, and a request for it stays, since nothing is decided for what is set aside."""
+    leader = begin(stage, concurrency=concurrency, task={**TASK, "retention_seconds": 0})
+    stage.clock.move(20)
+    first, second = "nightly-197001121347", "nightly-197001121348"
+    leader.run_to(first, Phase.SUCCEEDED)
+    stage.clock.move(1)
+    leader.run()
+    stage.request(first, RequestKind.CANCEL)
+    aside = quarantine.Aside(reason="an error", seen=(0, 0, stage.model().revision))
+    stage.put(stage.keys.of(quarantine.KIND, (first,)), quarantine.encode(aside, Op("op")))
+    leader.sync()
+    assert stage.model().asides
+    stage.clock.move(59)
+    leader.run()
+    assert made(stage) == [second]
+    assert state_of(stage).live == (second,)
 
 
 @pytest.mark.parametrize("concurrency", ["forbid", "replace"])

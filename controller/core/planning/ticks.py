@@ -258,6 +258,8 @@ class Ticks:
         task = self._model.tasks.get(task_id)
         if task is None or not may_have_made(schedule, task.spec):
             return False
+        if not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
+            return False  # a request is left that came late: a task that is set aside keeps it
         return task.status is None or not task.status.is_finished
 
     def _taken(self, task_id: str) -> list[Compared] | None:
