@@ -13,6 +13,7 @@ from controller.core.model.cron import ticks_after
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
+from controller.core.model.schedule_records import may_have_made
 from controller.core.model.schedules import (
     KIND,
     MAX_LIVE,
@@ -22,7 +23,6 @@ from controller.core.model.schedules import (
     TickOutcome,
     bare_task,
     fields_of,
-    may_have_made,
     task_id_of,
 )
 from controller.core.model.task import Spec
@@ -145,7 +145,7 @@ def live_tasks(model: Model, schedule: str, names: Iterable[str]) -> tuple[str, 
     return tuple(
         name
         for name, task in found
-        if task and is_listed(task) and may_have_made(schedule, task.spec) and state_of(task) not in FINISHED
+        if task and is_listed(task) and may_have_made(schedule, task) and state_of(task) not in FINISHED
     )
 
 

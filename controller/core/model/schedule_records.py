@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from controller.core.model import attested
 from controller.core.model.attested import Attestation
-from controller.core.model.records import Change
+from controller.core.model.records import Change, Task
 from controller.core.model.schedules import (
     ATTESTED,
     KIND,
+    LABEL,
     STATES,
     Schedule,
     ScheduleState,
@@ -24,6 +25,18 @@ class ScheduleRecord(NamedTuple):
     schedule: Schedule
     mod: int
     create: int
+
+
+def may_have_made(schedule: str, task: Task) -> bool:
+    """Whether a task under the name of one of its ticks may be the schedule's.
+
+    A user may have given the name to another one, once the schedule's was removed. A task may be the
+    schedule's if its spec cannot be read or was overwritten, or if its status is from before its spec.
+    """
+    spec, status = task.spec, task.status
+    if spec is None or spec.labels.get(LABEL) == schedule or not task.spec_is_original:
+        return True
+    return status is not None and status.created_at != task.submitted_at
 
 
 class ScheduleRecords:

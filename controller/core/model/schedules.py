@@ -204,15 +204,6 @@ def task_id_of(schedule: str, tick: int) -> str:
     return f"{schedule}-{minute_of(tick)}"
 
 
-def may_have_made(schedule: str, spec: Spec | None) -> bool:
-    """Whether a task under the name of one of the schedule's ticks may be of that schedule.
-
-    A user may have given the name to another task, once the schedule's was removed. One whose spec cannot be
-    read may be of the schedule.
-    """
-    return spec is None or spec.labels.get(LABEL) == schedule
-
-
 def minute_of(tick: int) -> str:
     """The minute of a tick as it stands in ids, by UTC."""
     return f"{datetime.fromtimestamp(tick, UTC):%Y%m%d%H%M}"

@@ -20,7 +20,7 @@ from controller.core.model.cron import Due, due_between, next_tick
 from controller.core.model.default_resources import default_resources
 from controller.core.model.model import Model
 from controller.core.model.requests import Request, RequestKind
-from controller.core.model.schedule_records import ScheduleRecord
+from controller.core.model.schedule_records import ScheduleRecord, may_have_made
 from controller.core.model.schedules import (
     ATTESTED,
     GRACE_SECONDS,
@@ -34,7 +34,6 @@ from controller.core.model.schedules import (
     TickOutcome,
     TickResult,
     encode_state,
-    may_have_made,
     spec_of,
     task_id_of,
 )
@@ -256,7 +255,7 @@ class Ticks:
     def _may_run(self, schedule: str, task_id: str) -> bool:
         """Whether the schedule's task has not ended, or may not have."""
         task = self._model.tasks.get(task_id)
-        if task is None or not may_have_made(schedule, task.spec):
+        if task is None or not may_have_made(schedule, task):
             return False
         if not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
             return False  # a request is left that came late: a task that is set aside keeps it

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from controller.core.model.model import Model
-from controller.core.model.schedule_records import ScheduleRecord
+from controller.core.model.schedule_records import ScheduleRecord, may_have_made
 from controller.core.model.schedules import (
     STATES,
     Concurrency,
     ScheduleState,
     TickResult,
-    may_have_made,
     task_id_of,
 )
 from controller.core.promise.finding import Finding, FindingSeverity
@@ -69,7 +68,7 @@ def _overlaps(model: Model, record: ScheduleRecord, state: ScheduleState, mod: i
         task.id
         for task in tasks
         if task.spec_create > record.mod
-        and may_have_made(record.schedule.name, task.spec)
+        and may_have_made(record.schedule.name, task)
         and not (task.status is not None and task.status.is_finished)
     ]
     if len(live) > 1:
