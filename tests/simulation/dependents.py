@@ -143,7 +143,9 @@ class DependencyJudge:
             if dependency.is_paired:
                 continue  # its members wait, one by one: see `pairs`
             status = self.status(dependency.task)
-            if self.is_gone(dependency.task, task_id) and self._oracle.arrays.has_run(task_id):
+            is_member = status is not None and status.array  # its own, say: nobody waits for one
+            is_gone = is_member or self.is_gone(dependency.task, task_id)
+            if is_gone and self._oracle.arrays.has_run(task_id):
                 continue  # it had ended when the first member began
             if status is None or status.state not in WANTED[dependency.when]:
                 return True

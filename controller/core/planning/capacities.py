@@ -101,8 +101,7 @@ class Capacities:
         if (capacities.KIND, names) in quarantine or ("pools", names) in quarantine:
             pass  # left alone: what was read last is used
         elif not self._follows(pool):
-            self._counted.pop(pool, None)
-            self._written.pop(pool, None)
+            # what is known here stays: the removal is refused if the pool follows its nodes again meanwhile
             if mod:
                 return RecordChange(capacities.KIND, names, mod, None)
         else:
