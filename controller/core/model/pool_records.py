@@ -92,13 +92,9 @@ class PoolRecords(FollowingPools):
         unread = sorted(
             "/".join((kind, *names))
             for kind, names in self.quarantine
-            if (names[0] == pool if kind == "shares" else kind == "states" and self._may_hold(names[0], pool))
+            if (names[0] == pool if kind == "shares" else kind == "states")  # its spec may be a later one
         )
         return 1 + zlib.crc32("\n".join(unread).encode()) if unread else 0
-
-    def _may_hold(self, task_id: str, pool: str) -> bool:
-        task = self.tasks.get(task_id)
-        return task is None or task.spec is None or task.spec.pool == pool
 
     def may_not_change(self, task: Task) -> bool:
         """Whether the task's hold cannot change now, because a ledger or a share cannot be written."""
