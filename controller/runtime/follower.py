@@ -73,6 +73,13 @@ class Follower:
         """End a rest: what has changed until now is taken in soon."""
         self._hurried.set()
 
+    def renounce(self, why: str) -> None:
+        """The store contradicts what it has shown: load it again, as another one. See Store.renounce."""
+        self._store.renounce(why)
+        watch = self._watch
+        if watch is not None:
+            watch.close()
+
     def staleness(self) -> float:
         """Seconds since the store was last heard from."""
         contact = self.last_contact

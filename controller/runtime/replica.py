@@ -176,6 +176,8 @@ class Replica:
                 log.warning(
                     "a commit's outcome is unknown; the next leader finds what was written", error=str(error)
                 )
+            if isinstance(error, RevisionWentBack):
+                self._renounce(error)
             tenure.leadership.end(str(error))
             self._session.wake()
             return
@@ -221,7 +223,11 @@ class Replica:
             self._mark_turn()  # a load in progress is not a stuck loop
             if message.fresh:
                 self._office.end("the store is not the same as before")
-        news = self._mirror.take(message)
+        try:
+            news = self._mirror.take(message)
+        except RevisionWentBack as error:
+            self._renounce(error)
+            return
         if self._office.tenure is not None:
             self._office.tenure.note(news.touched)
         model = self._mirror.model
@@ -240,6 +246,12 @@ class Replica:
             if self._phases.now is ReplicaPhase.STARTING:
                 self._phases.enter(ReplicaPhase.FOLLOWING, revision=model.revision, tasks=len(model.tasks))
                 self._session.start()  # one that has not loaded yet keeps no other from leading
+
+    def _renounce(self, error: RevisionWentBack) -> None:
+        """What etcd holds is no continuation of what it held: it was restored, and its revisions go on."""
+        log.warning("etcd holds another history than before: all is loaded again", error=str(error))
+        self._mirror.refute()
+        self._follower.renounce(str(error))
 
     def _leader_elsewhere(self) -> Target | None:
         """The leader that the sentinel watches; None if it is this replica, or this replica stops."""

@@ -9,9 +9,12 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import structlog
+
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.model import Model
+from controller.core.model.records import RevisionWentBack
 from controller.runtime import checks
 from controller.runtime.follower import Follower
 from controller.runtime.inbox import Inbox, Wake
@@ -24,6 +27,8 @@ from controller.views.replicas import leader_of
 
 IDLE_SECONDS = 1.0
 STUCK_SECONDS = 30.0  # without a turn of the loop, after which this process should be started again
+
+log = structlog.get_logger(__name__)
 
 
 class Standby:
@@ -98,6 +103,13 @@ class Standby:
             checks.leader(leader, staleness, self._rule.store),
         )
 
+    def _take(self, message: Loaded | Changed) -> None:
+        try:
+            self._mirror.take(message)
+        except RevisionWentBack as error:
+            log.warning("etcd holds another history than before: all is loaded again", error=str(error))
+            self._follower.renounce(str(error))
+
     def _run(self) -> None:
         while not self._closing.is_set():
             messages = self._inbox.take(IDLE_SECONDS)
@@ -105,7 +117,7 @@ class Standby:
             with self._mirror.readers.lock:
                 for message in messages:
                     if isinstance(message, Loaded | Changed):
-                        self._mirror.take(message)
+                        self._take(message)
                 self._mirror.model.sight(self._clock.now())
                 model = self._mirror.model
                 caught, model.caught = model.caught, []

@@ -371,6 +371,13 @@ class Store(Protocol):
         """
         ...
 
+    def renounce(self, why: str) -> None:
+        """Take it for another store from now on: what it shows contradicts what it has shown.
+
+        All calls raise ClusterChanged until it is loaded again, as one of another era.
+        """
+        ...
+
     def close(self) -> None:
         """Close all connections and watches. Idempotent."""
         ...

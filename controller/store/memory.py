@@ -24,6 +24,7 @@ from controller.clock import Clock
 from controller.store.base import (
     MOST_SHOWN,
     Batch,
+    ClusterChanged,
     Committed,
     Compacted,
     Delete,
@@ -232,6 +233,8 @@ class MemoryStore:
         self._server = server or _Server(clock)
         self._watches: weakref.WeakSet[MemoryWatch] = weakref.WeakSet()
         self._closed = False
+        self._renounced = ""  # why
+        self._era = 0
 
     def client(self) -> MemoryStore:
         """Another client of the same server. Closing it closes nothing else."""
@@ -266,14 +269,19 @@ class MemoryStore:
 
     def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """See Store."""
+        if self._renounced:
+            self._renounced, self._era = "", self._era + 1
         revision, items = self.load(prefix, deadline=deadline())
         for first in range(0, max(1, len(items)), _PAGE_KEYS):
-            yield Page(revision, items[first : first + _PAGE_KEYS], first + _PAGE_KEYS < len(items))
+            page = items[first : first + _PAGE_KEYS]
+            yield Page(revision, page, first + _PAGE_KEYS < len(items), era=self._era)
 
     def watch(
         self, prefix: str, *, after: int, silence_seconds: float = 0.0, once: bool = False
     ) -> MemoryWatch:
         """See Store. There is no connection that could fall silent."""
+        with self._use():
+            pass
         watch = MemoryWatch(self._server, prefix, after, self._server.revision if once else None)
         self._watches.add(watch)
         return watch
@@ -314,6 +322,10 @@ class MemoryStore:
             if lease in server.leases:
                 server.revoke(lease)
 
+    def renounce(self, why: str) -> None:
+        """See Store."""
+        self._renounced = why
+
     def close(self) -> None:
         """See Store."""
         self._closed = True
@@ -330,6 +342,8 @@ class MemoryStore:
     def _use(self) -> Iterator[_Server]:
         if self._closed:
             raise StoreUnavailable("the store has been closed")
+        if self._renounced:
+            raise ClusterChanged(self._renounced)
         with self._server.changed:
             self._server.expire()
             yield self._server

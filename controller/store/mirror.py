@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from controller import bulkhead
 from controller.core.model.model import Model
-from controller.core.model.records import Change
-from controller.core.model.touched import Touched
+from controller.core.model.records import Change, RevisionWentBack
+from controller.core.model.touched import NOTHING, Touched
 from controller.store.base import Batch, Page
 from controller.store.keys import Keys
 from controller.store.records import changes_of, to_change
@@ -131,11 +131,22 @@ class Mirror:
         self.model = model if model is not None else Model()
         self.readers = Readers(*listeners)
         self.loaded = model is not None  # a whole snapshot: nothing is concluded from a part of one
+        self._is_refuted = False  # then the model is of another history, and nothing that follows fits it
 
     def take(self, message: Loaded | Changed) -> News:
-        """Bring the model up to the message, and tell the listeners."""
+        """Bring the model up to the message, and tell the listeners.
+
+        Raises RevisionWentBack if the message is of another history than the model. Nothing is taken in from
+        then on but a load that is `fresh`.
+        """
         with self.readers.lock:
+            if self._is_refuted and not (isinstance(message, Loaded) and message.fresh):
+                return News(NOTHING, ())
             return self._load(message) if isinstance(message, Loaded) else self._apply(message)
+
+    def refute(self) -> None:
+        """The store contradicts the model, which is of another history: wait for a load that is `fresh`."""
+        self._is_refuted, self.loaded = True, False
 
     def reading(self) -> AbstractContextManager[Model]:
         """The model, held still until the context ends."""
@@ -147,7 +158,7 @@ class Mirror:
 
     def _load(self, message: Loaded) -> News:
         if message.fresh:
-            self.model = Model()
+            self.model, self._is_refuted = Model(), False
         collects = gc.isenabled()
         # a page is tens of thousands of objects without a cycle; the search for cycles took a tenth of a load
         gc.disable()
@@ -155,6 +166,9 @@ class Mirror:
             touched = self.model.load(
                 message.changes, message.revision, is_first=message.is_first, is_last=message.is_last
             )
+        except RevisionWentBack:
+            self.refute()
+            raise
         finally:
             if collects:
                 gc.enable()

@@ -116,6 +116,10 @@ class MeasuredStore:
         with self._timed("revoke"):
             self._store.revoke(lease, deadline=deadline)
 
+    def renounce(self, why: str) -> None:
+        """See Store."""
+        self._store.renounce(why)
+
     def close(self) -> None:
         """See Store."""
         self._store.close()

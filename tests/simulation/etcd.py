@@ -208,6 +208,9 @@ class SimulatedStore:
             deadline,
         )
 
+    def renounce(self, why: str) -> None:
+        raise AssertionError(f"this is one history, and a replica takes it for two: {why}")
+
     def close(self) -> None:
         """Nothing to close."""
 

@@ -60,6 +60,9 @@ class Model(InstallationRecords, PoolRecords):
 
         A snapshot may come in pages, with other changes in between. The last page deletes what was lacking,
         and advances the model to `revision`.
+
+        Raises RevisionWentBack for a record that is older than it was seen by that revision: it is a snapshot
+        of another history, and the model is of no use any more.
         """
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
@@ -68,10 +71,11 @@ class Model(InstallationRecords, PoolRecords):
         for change in changes:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
+            known = max(self.mod_of(*record), self._tombstones.get(record, 0))
+            if change.mod < known <= revision:
+                raise _went_back(change.kind, change.names, change.mod, known)
             # The snapshot is right, whatever we missed.
-            if change.mod > max(self.mod_of(*record), self._tombstones.get(record, 0)) and (
-                task := self._take_in(change)
-            ):
+            if change.mod > known and (task := self._take_in(change)):
                 changed[task.id] = task
         if is_last:
             for kind, names in self._lacked:
@@ -129,10 +133,7 @@ class Model(InstallationRecords, PoolRecords):
     def check_not_newer(self, kind: str, names: tuple[str, ...], mod: int) -> None:
         """Raise RevisionWentBack if we have seen a later change of this record than `mod`, its newest."""
         if self.mod_of(kind, names) > mod:
-            raise RevisionWentBack(
-                f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {self.mod_of(kind, names)} was"
-                " seen"
-            )
+            raise _went_back(kind, names, mod, self.mod_of(kind, names))
 
     def put_status(self, task_id: str, status: Status | None, mod: int) -> None:
         """A leader's own commit: the status (None: removed) as it was written at revision `mod`.
@@ -295,3 +296,7 @@ class Model(InstallationRecords, PoolRecords):
                 yield "tasks", (task.id,), task.spec_mod
             if task.status_mod:
                 yield "states", (task.id,), task.status_mod
+
+
+def _went_back(kind: str, names: tuple[str, ...], mod: int, seen: int) -> RevisionWentBack:
+    return RevisionWentBack(f"{kind}/{'/'.join(names)} is at revision {mod}, but revision {seen} was seen")

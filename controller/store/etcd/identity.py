@@ -2,7 +2,8 @@
 
 A cluster's id alone is not enough. etcd derives it from the members' names and URLs and the cluster's token,
 so a wiped or restored cluster on the same machines may have the same id. A revision that is lower than one of
-an earlier linearizable answer is certain evidence.
+an earlier linearizable answer is certain evidence. A backup can be restored so that they go on (etcdutl's
+`--bump-revision`): then a record that is older than it has been seen is the evidence, see Store.renounce.
 Source: `computeMemberId` and `genID` in
 https://github.com/etcd-io/etcd/tree/main/server/etcdserver/api/membership
 """
@@ -62,6 +63,11 @@ class ClusterIdentity:
             elif header.cluster_id != self._cluster:
                 self._changed = f"cluster {header.cluster_id} answers instead of {self._cluster}"
             self._raise_if_changed()
+
+    def renounce(self, why: str) -> None:
+        """A change that shows in what is stored: the history is another one."""
+        with self._lock:
+            self._changed = self._changed or why
 
     def renew(self) -> int:
         """Forget a change that was seen: the caller starts again from what the store holds now.

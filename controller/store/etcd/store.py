@@ -199,6 +199,10 @@ class EtcdStore:
                 f" ({error}): watch etcd_mvcc_db_total_size_in_bytes where etcd serves its metrics"
             ) from error
 
+    def renounce(self, why: str) -> None:
+        """See Store."""
+        self.identity.renounce(why)
+
     def close(self) -> None:
         """See Store."""
         for watch in list(self._watches):
