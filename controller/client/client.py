@@ -41,7 +41,7 @@ from controller.client.views import ApplyResult, PoolView, RequestResult, TaskVi
 from controller.clock import Clock, SystemClock
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
-from controller.store.base import Store
+from controller.store.base import ClusterChanged, Store
 from controller.store.keys import Keys
 from controller.views.array_changes import is_array_or_member, listed_among, named_among
 from controller.views.explain import explain
@@ -219,10 +219,14 @@ class Client:
             if dry_run
             else submission.run(order.tasks, parents)
         )
-        for result in chain(order.cyclic, map(order.placed, run)):
-            results.append(parents.refuse(result))
-            if on_result is not None:
-                on_result(result)
+        try:
+            for result in chain(order.cyclic, map(order.placed, run)):
+                results.append(parents.refuse(result))
+                if on_result is not None:
+                    on_result(result)
+        except ClusterChanged:
+            self._known_pools.forget()  # they are those of another etcd: the next call reads them
+            raise
         return results
 
     def get(self, task_id: str) -> TaskView:

@@ -87,6 +87,10 @@ class KnownPools:
         self._records = self._read()
         self._engine_mods = {}
 
+    def forget(self) -> None:
+        """Nothing is known any more: it is read before the next task is checked."""
+        self._records, self._engine_mods = {}, {}
+
     def engine_mod(self, needed: Mapping[str, str]) -> int:
         """As `Features.check`, once since the last `refresh` for the same features."""
         names = tuple(needed)
