@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
+from starlette.types import Scope
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -48,6 +49,18 @@ PROTECTION = {
 _log = logging.getLogger(__name__)
 # uvicorn logs a warning for each malformed request, which would let a client fill the log.
 _log.setLevel(logging.ERROR)
+
+
+def head_problem(scope: Scope) -> Problem | None:
+    """Why a request is refused whose head is too long; None if it is not.
+
+    h11 bounds what it has to wait for, and not what has arrived at once.
+    """
+    fields = sum(len(name) + len(value) for name, value in scope.get("headers", ()))
+    if fields + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) <= MAX_HEAD_BYTES:
+        return None
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return Problem(status, f"the address and the headers have more than {MAX_HEAD_BYTES} bytes")
 
 
 class Door:

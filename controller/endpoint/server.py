@@ -35,6 +35,7 @@ from controller.endpoint.connections import (
     PROTECTION,
     Door,
     StatusProtocol,
+    head_problem,
 )
 from controller.endpoint.minutes import Minutes
 from controller.endpoint.problems import Problem, exhausted
@@ -183,6 +184,8 @@ class _Frame:
         await (self._refusal(scope, headers, trusted) or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers, trusted: bool) -> Response | None:
+        if (problem := head_problem(scope)) is not None:
+            return problem.response()
         if self._checks_host and not self._access.expects(headers.get("host", "")):
             detail = "this endpoint serves this machine only: use localhost or its address as the host"
             return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail).response()

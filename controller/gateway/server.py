@@ -21,7 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.client.gateway_calls import GATEWAY_HEADER
 from controller.endpoint.access import EndpointAccess, is_loopback
-from controller.endpoint.connections import CERTIFICATE, MAX_HEAD_BYTES, PROTECTION, Door, StatusProtocol
+from controller.endpoint.connections import (
+    CERTIFICATE,
+    MAX_HEAD_BYTES,
+    PROTECTION,
+    Door,
+    StatusProtocol,
+    head_problem,
+)
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
@@ -335,10 +342,7 @@ class _Frame:
                     answered.append("Set-Cookie", scope[SET_COOKIE])
             await send(message)
 
-        if sum(len(name) + len(value) for name, value in scope.get("headers", ())) > MAX_HEAD_BYTES:
-            # h11 bounds what it has to wait for, and not what has arrived at once
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            problem = Problem(status, f"the headers have more than {MAX_HEAD_BYTES} bytes")
+        if (problem := head_problem(scope)) is not None:
             await problem.response()(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

@@ -253,6 +253,17 @@ class TestSizes:
         assert until_cut(opened)[:13] in (b"HTTP/1.1 400 ", b"")
         served.is_well()
 
+    @pytest.mark.parametrize("more", ["X-Filler", "?x="])
+    def test_a_large_head_that_comes_in_one_piece_is_refused(self, more: str, served: Served) -> None:
+        """Nothing is incomplete then, and h11 bounds what it has to wait for."""
+        filler = "x" * (connections.MAX_HEAD_BYTES + 1)
+        if more == "?x=":
+            answer = served.http.get(f"/v1/tasks?x={filler}")
+        else:
+            answer = served.http.get("/v1/tasks", headers={more: filler})
+        assert answer.status_code == 431
+        served.is_well()
+
     def test_a_long_request_line_is_refused(self, served: Served) -> None:
         opened = served.connect()
         with contextlib.suppress(OSError):
