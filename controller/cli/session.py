@@ -322,13 +322,16 @@ def _advice(error: TallyError, session: Session) -> list[str]:
     """The error's text, and advice if the text has none."""
     from controller.client import Still
     from controller.config import InvalidSetting
-    from controller.store.base import OutcomeUnknown, StoreDenied, StoreUnavailable
+    from controller.store.base import OutcomeUnknown, StoreDenied, StoreFull, StoreUnavailable
 
     match error:
         case Still(waiting=waiting):
             return [str(error), f"`tally explain {waiting[0]}` says why."]
         case InvalidSetting():
             return [str(error), "See `tally config show` for all settings and where they come from."]
+        case StoreFull():
+            full = "etcd is full, and nothing was written: `tally check` says how full it is"
+            return [str(error), f"{full}, and the runbook of TallyStoreNearlyFull what to do."]
         case StoreUnavailable():
             tried = ", ".join(session.settings.etcd)
             start = (

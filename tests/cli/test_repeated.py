@@ -13,9 +13,11 @@ from controller.cli.main import app
 from controller.client import Client
 from controller.config import Settings, flag_of
 from controller.core.model.features import KNOWN
+from controller.store.etcd import wire
 from tests.cli.conftest import Tally
 from tests.client.conftest import PutRaw
 from tests.client.test_features import release
+from tests.support.etcd import EtcdFactory, in_seconds
 
 ADD_UP = {
     "--after",
@@ -139,3 +141,15 @@ def test_two_values_of_one_name_are_refused(tally: Tally, client: Client, given:
     assert answer.exit_code == 2
     assert "given" in answer.err
     assert list(client.tasks()) == []
+
+
+def test_a_full_etcd_is_not_taken_for_one_that_does_not_run(tally: Tally, etcd_factory: EtcdFactory) -> None:
+    etcd = etcd_factory.start()
+    with Client(etcd.url, cluster="full") as client:
+        client.apply_pool({"name": "default", "capacity": {"cpu": 1}})
+    alarm = wire.encode({"action": "ACTIVATE", "alarm": "NOSPACE"})
+    etcd_factory.store(etcd.url).gateway.call("/maintenance/alarm", alarm, bytes, deadline=in_seconds())
+    answer = tally("submit", "x", "--etcd", etcd.url, "--cluster", "full", "--", "true")
+    assert answer.exit_code == 1
+    assert "etcd is full, and nothing was written: `tally check` says how full" in answer.err
+    assert "Is etcd running" not in answer.err
