@@ -458,7 +458,7 @@ def test_the_file_of_authorities_can_be_exchanged(tmp_path: Path) -> None:
 def test_a_file_without_authorities_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("nothing")
     for name in ("empty.pem", "missing.pem"):
-        with pytest.raises(InvalidField, match=r"^ca_file: "):
+        with pytest.raises(InvalidField, match=r"^notifier_ca_file: "):
             postman(ca_file=str(tmp_path / name))
 
 

@@ -14,6 +14,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import (
+    LABEL,
     ScheduleState,
     TickOutcome,
     TickResult,
@@ -104,10 +105,11 @@ def test_schedules_are_shown_where_there_are_some(browser: Browser, serve: Any) 
     schedule = parse_schedule({**fields, "task": {"command": ["true"]}})
     outcome = TickOutcome(tick=60, result=TickResult.MADE, task="nightly-197001010001")
     state = ScheduleState(cursor=60, create=1, live=("nightly-197001010001",), recent=(outcome,))
+    made = spec_of("nightly-197001010001", NOW - 50, labels={LABEL: "nightly"})
     scene.write(
         ("schedules", ("nightly",), encode_schedule(schedule, Op("x"))),
         ("schedule-states", ("nightly",), encode_state(state, Op("x"))),
-        ("tasks", ("nightly-197001010001",), spec_of("nightly-197001010001", NOW - 50)),
+        ("tasks", ("nightly-197001010001",), made),
         ("schedules", ("odd",), b'{"<b>": 1}'),
     )
     browser.wait(lambda: browser.one("#schedules-card").is_displayed(), "the section")

@@ -34,7 +34,9 @@ def may_have_made(schedule: str, task: Task) -> bool:
     schedule's if its spec cannot be read or was overwritten, or if its status is from before its spec.
     """
     spec, status = task.spec, task.status
-    if spec is None or spec.labels.get(LABEL) == schedule or not task.spec_is_original:
+    if spec is None or task.spec_error or not task.spec_is_original:
+        return True
+    if spec.labels.get(LABEL) == schedule:
         return True
     return status is not None and status.created_at != task.submitted_at
 
