@@ -67,17 +67,19 @@ class Model(InstallationRecords, PoolRecords):
         if is_first:
             self._lacked = {(kind, names): None for kind, names, _ in self._records()}
         changed: dict[str, Task] = {}
+        another: RevisionWentBack | None = None
         self.lone_shares.loads = True
         for change in changes:
             record = (change.kind, change.names)
             self._lacked.pop(record, None)
             known = max(self.mod_of(*record), self._tombstones.get(record, 0))
             if change.mod < known <= revision:
-                raise _went_back(change.kind, change.names, change.mod, known)
+                another = _went_back(change.kind, change.names, change.mod, known)
+                break
             # The snapshot is right, whatever we missed.
             if change.mod > known and (task := self._take_in(change)):
                 changed[task.id] = task
-        if is_last:
+        if is_last and another is None:
             for kind, names in self._lacked:
                 if 0 < self.mod_of(kind, names) <= revision and (
                     task := self._take_in(Change(kind, names, None, revision))
@@ -87,6 +89,8 @@ class Model(InstallationRecords, PoolRecords):
         self.lone_shares.loads = False
         for task in changed.values():
             self._index(task)
+        if another is not None:
+            raise another  # readers have the model until then, with its indexes
         if is_last:
             self.advance_revision(revision)
             self.indexes.shrink()
