@@ -147,6 +147,21 @@ def test_it_is_not_written_more_often_than_the_pause(stage: Stage, leader: Stage
     assert leader.planner.next_wake() is None
 
 
+def test_a_removal_that_is_refused_forgets_no_pause(stage: Stage, leader: StagedReplica) -> None:
+    """The pool follows its nodes again, before the removal of its record was committed."""
+    see(leader, node("n1", 1000))
+    written = stage.model().mod_of(capacities.KIND, ("default",))
+    stage.pool()
+    leader.sync()
+    stage.pool(capacity={"from": "nodes", "selector": "pool=batch"})
+    assert leader.reconciler.step(), "the removal, which is refused"
+    leader.sync()
+    see(leader, node("n1", 2000), after=PAUSE_SECONDS / 10)
+    assert stage.model().mod_of(capacities.KIND, ("default",)) == written
+    see(leader, node("n1", 2000))
+    assert recorded(stage).amounts == Vector({"cpu": 2000})
+
+
 @pytest.mark.parametrize("then", ["gone", "amounts"])
 def test_no_pause_keeps_the_record_of_a_pool_that_follows_nodes_no_more(
     stage: Stage, leader: StagedReplica, then: str
