@@ -522,3 +522,17 @@ def test_a_charge_from_the_far_future_is_a_damaged_value(stage: Stage, ledger_to
     assert codec.decode_history(stage.status("a"))[-1].at == stage.clock.now()
     assert stage.model().ledger("default").account.day == round(stage.clock.now() * 1000) // DAY_MS
     stage.check()
+
+
+def test_a_status_that_cannot_be_read_may_hold_in_any_pool(stage: Stage) -> None:
+    """Its spec may be a later one: the one before was deleted, and another submitted under its name."""
+    stage.pool("spare", capacity={"cpu": 4})
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.run_to("a", Phase.RUNNING)
+    stage.delete(stage.keys.task("a"))
+    stage.put(stage.keys.state("a"), b"no status")
+    stage.submit("a", owner="vision", pool="spare")
+    model = stage.model()
+    assert model.unread("default")
+    assert model.unread("spare")
