@@ -24,13 +24,12 @@ from sortedcontainers import SortedList
 
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
-from controller.core.model.records import Change, Task
+from controller.core.model.records import Change, Task, is_listed
 from controller.endpoint.order import By, Entry, Sort, SortKey
 from controller.views.array_changes import names_of, placed_among
 from controller.views.arrays import is_hidden
 from controller.views.tasks import (
     attempt_of,
-    is_listed,
     owner_of,
     pool_of,
     reason_of,

@@ -75,6 +75,7 @@ class Follower:
 
     def renounce(self, why: str) -> None:
         """The store contradicts what it has shown: load it again, as another one. See Store.renounce."""
+        log.warning("etcd holds another history than before: all is loaded again", error=why)
         self._store.renounce(why)
         watch = self._watch
         if watch is not None:

@@ -249,7 +249,6 @@ class Replica:
 
     def _renounce(self, error: RevisionWentBack) -> None:
         """What etcd holds is no continuation of what it held: it was restored, and its revisions go on."""
-        log.warning("etcd holds another history than before: all is loaded again", error=str(error))
         self._mirror.refute()
         self._follower.renounce(str(error))
 

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import structlog
-
 from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.model import Model
@@ -27,8 +25,6 @@ from controller.views.replicas import leader_of
 
 IDLE_SECONDS = 1.0
 STUCK_SECONDS = 30.0  # without a turn of the loop, after which this process should be started again
-
-log = structlog.get_logger(__name__)
 
 
 class Standby:
@@ -107,7 +103,6 @@ class Standby:
         try:
             self._mirror.take(message)
         except RevisionWentBack as error:
-            log.warning("etcd holds another history than before: all is loaded again", error=str(error))
             self._follower.renounce(str(error))
 
     def _run(self) -> None:

@@ -21,10 +21,10 @@ from controller.core.model.gates import Gate, meets
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.paired import REFUSALS, Former
-from controller.core.model.records import Task
+from controller.core.model.records import Task, is_listed
 from controller.views import pairs
 from controller.views.pairs import Around
-from controller.views.tasks import find_task, is_listed, state_of
+from controller.views.tasks import find_task, state_of
 
 DEPTH = 2
 MAX_DEPTH = 10

@@ -15,14 +15,14 @@ from controller.core.model.lifecycle import WAITING, Event, State
 from controller.core.model.model import Model
 from controller.core.model.paired import DEPENDENCY_FAILED, DEPENDENCY_UNKNOWN, SKIPPED
 from controller.core.model.printable import counted
-from controller.core.model.records import Task
+from controller.core.model.records import Task, is_listed
 from controller.core.planning.gating import refusal
 from controller.views.dependencies import (
     ParentVerdict,
     Sees,
     verdict_of,
 )
-from controller.views.tasks import UNREADABLE, is_listed, state_of
+from controller.views.tasks import UNREADABLE, state_of
 from controller.views.words import NAMED, listed
 
 MAX_LOOKS = 1000  # at tasks, to find what failed first

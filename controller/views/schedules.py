@@ -13,6 +13,7 @@ from controller.core.model.cron import ticks_after
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
+from controller.core.model.records import is_listed
 from controller.core.model.schedule_records import may_have_made
 from controller.core.model.schedules import (
     KIND,
@@ -26,7 +27,7 @@ from controller.core.model.schedules import (
     task_id_of,
 )
 from controller.core.model.task import Spec
-from controller.views.tasks import UNREADABLE, is_listed, state_of
+from controller.views.tasks import UNREADABLE, state_of
 
 UPCOMING = 5
 AHEAD_SECONDS = 60

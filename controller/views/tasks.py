@@ -12,7 +12,7 @@ from controller.core.model import kept_log
 from controller.core.model.known_specs import named
 from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, State
 from controller.core.model.model import Model
-from controller.core.model.records import Task
+from controller.core.model.records import Task, is_listed
 from controller.core.model.requests import ON_HOLD, Request, RequestKind
 from controller.core.model.selector import Requirement, selects
 from controller.core.model.task import DEFAULT_OWNER, Spec, Status, StopReason, priority_of
@@ -83,11 +83,6 @@ class TaskFacts(NamedTuple):
     def message(self) -> str:
         """The same in a sentence."""
         return self.status.message if self.status is not None else ""
-
-
-def is_listed(task: Task) -> bool:
-    """Whether there is a task, and not just a request for one that is gone."""
-    return bool(task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"})
 
 
 def state_of(task: Task) -> State | None:

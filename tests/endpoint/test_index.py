@@ -13,12 +13,12 @@ from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.op import Op
-from controller.core.model.records import Task
+from controller.core.model.records import Task, is_listed
 from controller.core.model.task import Spec
 from controller.endpoint import index
 from controller.endpoint.index import TaskIndex
 from controller.endpoint.order import SORTS, By, Sort, SortKey
-from controller.views.tasks import is_listed, pool_of, task_facts
+from controller.views.tasks import pool_of, task_facts
 from tests.endpoint.model_view import ModelView, status_value
 
 KEYS: dict[By, Callable[[Model, Task], float | str]] = {

@@ -576,42 +576,45 @@ def test_schedules_are_made_by_their_names(stage: Stage) -> None:
     assert schedules.made(stage) == []
 
 
+FIRST, SECOND = "nightly-197001121347", "nightly-197001121348"
+
+
+def removed(stage: Stage, concurrency: str) -> StagedReplica:
+    """The first tick's task has succeeded, and is removed; the schedule's state still names it."""
+    leader = begin(stage, concurrency=concurrency, task={**TASK, "retention_seconds": 0})
+    stage.clock.move(20)
+    leader.run_to(FIRST, Phase.SUCCEEDED)
+    stage.clock.move(1)
+    leader.run()
+    assert made(stage) == []
+    assert state_of(stage).live == (FIRST,)
+    return leader
+
+
 @pytest.mark.parametrize("concurrency", ["forbid", "replace"])
 def test_what_is_left_of_an_earlier_task_that_is_set_aside_is_no_task(stage: Stage, concurrency: str) -> None:
     """It is gone, and a request for it stays, since nothing is decided for what is set aside."""
-    leader = begin(stage, concurrency=concurrency, task={**TASK, "retention_seconds": 0})
-    stage.clock.move(20)
-    first, second = "nightly-197001121347", "nightly-197001121348"
-    leader.run_to(first, Phase.SUCCEEDED)
-    stage.clock.move(1)
-    leader.run()
-    stage.request(first, RequestKind.CANCEL)
+    leader = removed(stage, concurrency)
+    stage.request(FIRST, RequestKind.CANCEL)
     aside = quarantine.Aside(reason="an error", seen=(0, 0, stage.model().revision))
-    stage.put(stage.keys.of(quarantine.KIND, (first,)), quarantine.encode(aside, Op("op")))
+    stage.put(stage.keys.of(quarantine.KIND, (FIRST,)), quarantine.encode(aside, Op("op")))
     leader.sync()
     assert stage.model().asides
     stage.clock.move(59)
     leader.run()
-    assert made(stage) == [second]
-    assert state_of(stage).live == (second,)
+    assert made(stage) == [SECOND]
+    assert state_of(stage).live == (SECOND,)
 
 
 @pytest.mark.parametrize("concurrency", ["forbid", "replace"])
 def test_another_task_under_the_name_of_an_earlier_tick_is_left_alone(stage: Stage, concurrency: str) -> None:
     """It was submitted once the schedule's task was gone, and the schedule's state still names that one."""
-    leader = begin(stage, concurrency=concurrency, task={**TASK, "retention_seconds": 0})
-    stage.clock.move(20)
-    first, second = "nightly-197001121347", "nightly-197001121348"
-    leader.run_to(first, Phase.SUCCEEDED)
-    stage.clock.move(1)
-    leader.run()
-    assert made(stage) == []
-    assert state_of(stage).live == (first,)
-    stage.submit(first)
-    leader.run_to(first, Phase.RUNNING)
+    leader = removed(stage, concurrency)
+    stage.submit(FIRST)
+    leader.run_to(FIRST, Phase.RUNNING)
     stage.clock.move(59)
     assert stops(leader.run()) == []
-    assert not stage.status(first).cancelling
-    assert sorted(made(stage)) == [first, second]
-    assert state_of(stage).live == (second,)
+    assert not stage.status(FIRST).cancelling
+    assert sorted(made(stage)) == [FIRST, SECOND]
+    assert state_of(stage).live == (SECOND,)
     stage.check()

@@ -310,6 +310,11 @@ def decode_ledger(change: Change) -> Ledger:
     return Ledger(held, change.mod, fields, Op(op) if isinstance(op, str) else NO_OP, account)
 
 
+def is_listed(task: Task) -> bool:
+    """Whether there is a task, and not just a request for one that is gone."""
+    return bool(task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"})
+
+
 def decode_or_empty(change: Change | None) -> dict[str, Any]:
     """The JSON object of a record that is only shown (leader, replica, term); {} if it has none."""
     if change is None or change.value is None:

@@ -19,6 +19,7 @@ from controller.core.model.attested import Attestation
 from controller.core.model.cron import Due, due_between, next_tick
 from controller.core.model.default_resources import default_resources
 from controller.core.model.model import Model
+from controller.core.model.records import is_listed
 from controller.core.model.requests import Request, RequestKind
 from controller.core.model.schedule_records import ScheduleRecord, may_have_made
 from controller.core.model.schedules import (
@@ -255,10 +256,9 @@ class Ticks:
     def _may_run(self, schedule: str, task_id: str) -> bool:
         """Whether the schedule's task has not ended, or may not have."""
         task = self._model.tasks.get(task_id)
-        if task is None or not may_have_made(schedule, task):
+        # of one that is set aside and gone, a request may be left that came late
+        if task is None or not is_listed(task) or not may_have_made(schedule, task):
             return False
-        if not (task.spec_mod or task.status_mod or task.frozen & {"tasks", "states"}):
-            return False  # a request is left that came late: a task that is set aside keeps it
         return task.status is None or not task.status.is_finished
 
     def _taken(self, task_id: str) -> list[Compared] | None:
