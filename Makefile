@@ -90,7 +90,7 @@ audit-deps: install ## compare the locked dependencies with the public list of k
 lock: ## renew the lock file
 	$(BIN)/uv lock --upgrade
 
-simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEPS, REPLICAS, TASKS, FAULTS, DENSITY, TRACE)
+simulate: install ## simulate clusters under faults: SEEDS=1000, or SEED=7 (STEPS, REPLICAS, TASKS, FAULTS, DENSITY, WITH, TRACE)
 	@$(BIN)/python -m tests.simulation
 
 mutants: install ## seed bugs into the code, one by one, and print how many seeds of the simulation find each

@@ -87,3 +87,41 @@ def test_a_gang_that_is_too_small_to_help_is_left_alone() -> None:
     pool.submit("a", 1, resources={"cpu": 6})
     _, stopped = pool.go()
     assert sorted(stopped) == [f"h-i{index}-1" for index in range(5)]
+
+
+def test_what_its_members_release_in_the_same_plan_is_not_counted_on_again() -> None:
+    """They end as another owner asks for its guarantee: to stop their gang would free nothing, or the rest."""
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 6)
+    pool.go()
+    pool.stage.clock.move(5)  # the youngest give way first
+    gang(pool, "b", 2)
+    pool.go()
+    pool.capacity = 6
+    pool.define(reclaim=True)
+    pool.submit("a", 2)
+    pool.end(["g-i0-1", "g-i1-1"], Phase.SUCCEEDED)
+    plan = pool.leader.planner.plan(pool.stage.clock.now())
+    assert sorted(change.claim.victims for change in plan.claims if change.claim) == [("b0-1",), ("b1-1",)]
+    pool.leader.commit(plan)
+    assert pool.go()[0] == []
+    assert pool.stage.state("g") == "Succeeded"
+    pool.end(["b0-1", "b1-1"])
+    assert pool.go()[0] == ["a0-1", "a1-1"]
+
+
+def test_a_gang_of_which_a_member_ends_in_the_same_plan_frees_the_rest() -> None:
+    pool = Pool(GUARANTEES, reclaim=True)
+    pool.submit("b", 4)
+    pool.go()
+    pool.stage.clock.move(5)
+    gang(pool, "b", 4)
+    pool.go()
+    pool.capacity = 7
+    pool.define(reclaim=True)
+    pool.submit("a", 1, resources={"cpu": 4})
+    pool.end(["g-i0-1"], Phase.SUCCEEDED)
+    planner, now = pool.leader.planner, pool.stage.clock.now()
+    (claim,) = planner.plan(now).claims
+    assert claim.claim is not None
+    assert len(claim.claim.victims) == 2, "of four that it needs, its gang has three"

@@ -4,8 +4,9 @@
     SEED=7 python -m tests.simulation                 one seed, whole
     SEED=7 FAULTS=crash,pause REPLICAS=5 STEPS=20000 python -m tests.simulation
 
-`TRACE=1` writes every line of what happened; without it a failure shows the last ones, and those about its
-tasks.
+`WITH=arrays,sharing` forces features on that a seed would draw by itself: with two or more at once, there is
+what the mixed seeds rarely have. `TRACE=1` writes every line of what happened; without it a failure shows the
+last ones, and those about its tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from dataclasses import replace
 
 from tests.simulation.report import explain, smaller
-from tests.simulation.simulation import Scenario, Simulation
+from tests.simulation.simulation import FEATURES, Scenario, Simulation
 
 SEEDS = 1000
 
@@ -25,6 +26,9 @@ def main() -> int:
     """Returns the exit code: 1 when a seed failed."""
     settings = os.environ
     names = settings.get("FAULTS")
+    forced = [name for name in (settings.get("WITH") or "").split(",") if name]
+    if unknown := set(forced) - set(FEATURES):
+        sys.exit(f"WITH: {', '.join(sorted(unknown))}: no feature of a scenario, which are {', '.join(FEATURES)}")
     scenario = Scenario(
         seed=0,
         steps=int(settings.get("STEPS") or Scenario.steps),
@@ -32,6 +36,7 @@ def main() -> int:
         tasks=int(settings.get("TASKS") or Scenario.tasks),
         faults=frozenset(name for name in names.split(",") if name) if names is not None else None,
         density=float(settings.get("DENSITY") or Scenario.density),
+        **dict.fromkeys(forced, True),
     )
     first = settings.get("SEED")
     seeds = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.simulation.simulation import Scenario, Simulation
+from tests.simulation.simulation import FEATURES, Scenario, Simulation
 
 LINES = 60
 
@@ -54,8 +54,9 @@ def explain(scenario: Scenario) -> str:
     about = [
         line for line in trace[:-LINES] if any(f"{task}-" in line or f"/{task}" in line for task in tasks)
     ]
+    forced = ",".join(name for name in FEATURES if getattr(scenario, name))
     command = (
-        f"SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
+        f"{f'WITH={forced} ' if forced else ''}SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
         f"FAULTS={','.join(sorted(scenario.faults))} DENSITY={scenario.density:g} make simulate"
     )
     parts = [

@@ -40,6 +40,7 @@ MARGIN = 0.5
 MIDNIGHT = 1_700_006_400.0  # UTC
 HEAL_SECONDS = 400.0  # of true time, within which everything must have finished once the faults have stopped
 CHECK_EVERY = 500  # steps between full checks
+FEATURES = ("sharing", "schedules", "arrays", "windows", "nodes")  # of a scenario: None leaves it to the seed
 CALM = 1  # shared seeds that end in this have no faults, so that it can be judged who waits in vain
 CALM_WINDOWS = 8  # the same, of each 20 seeds with maintenance windows
 

@@ -136,14 +136,14 @@ class _Search:
         self._stopped: set[str] = set()
         # what `_candidates` has found, and how many had been stopped then
         self._found: dict[str, tuple[int, list[_Victim]]] = {}
+        # what the draft has released is in `free`, and comes free no more
+        self._changes = {change.task_id: change.status for change in draft.changes()}
         for task in self._holders.stopping(pool.name):
             if task.status is not None and not draft.has_changed(task.id):
-                self._comes_free(task.id, task.status, self._hold(task))
-        for change in draft.changes():
-            if change.status is not None and change.status.pool == pool.name and change.status.stopping:
-                victim = model.tasks.get(change.task_id)
-                hold = self._hold(victim) if victim is not None else change.status.hold
-                self._comes_free(change.task_id, change.status, hold)
+                self._comes_free(task.id, task.status)
+        for task_id, status in self._changes.items():
+            if status is not None and status.pool == pool.name and status.stopping:
+                self._comes_free(task_id, status)
 
     def may_stop_for(self, turn: Turn) -> bool:
         """Whether attempts may be stopped for the owner's first task, as far as can be told at once."""
@@ -182,22 +182,27 @@ class _Search:
         """What the owner holds, without what is being stopped."""
         return self._draft.share(self._pool.name, owner).held - self._taken.get(owner, ZERO)
 
-    def _comes_free(self, task_id: str, status: Status, hold: Vector) -> None:
+    def _comes_free(self, task_id: str, status: Status) -> None:
         """Count on what an attempt holds that is being stopped, unless its end may never be proven."""
         if status.lost_since is None and not status.of_gang:  # else its gang counts
+            hold = self._hold_of(task_id, status)
             self.left += hold
             self._taken[status.owner] = self._taken.get(status.owner, ZERO) + hold
             self._stopped.add(task_id)
 
     def _hold(self, task: Task) -> Vector:
-        """What comes free if the task is stopped: of a gang, what its members hold as well."""
+        """What comes free if the task is stopped."""
         assert task.status is not None
-        array = self._model.arrays.of(task.id) if task.status.reserved else None
-        hold = task.status.hold
+        return self._hold_of(task.id, task.status)
+
+    def _hold_of(self, task_id: str, status: Status) -> Vector:
+        """What a task with this status holds: of a gang, what its members hold as well."""
+        array = self._model.arrays.of(task_id) if status.reserved else None
+        hold = status.hold
         for member in array.members.values() if array is not None else ():
-            status = member.status
-            if status is not None and status.is_holding and status.lost_since is None:
-                hold += status.hold
+            one = self._changes.get(member.id, member.status)
+            if one is not None and one.is_holding and one.lost_since is None:
+                hold += one.hold
         return hold
 
     # -- whom to stop
@@ -373,11 +378,11 @@ class _Search:
             right = ClaimKind.PRIORITY if victim.owner == task.owner else kind
             why = f"its resources go to {task.id} of owner {task.owner}, by {right}"
             status = transitions.stop_requested(victim.status, StopReason.PREEMPTED, why, self._draft.moment)
-            hold = self._hold(victim)
             if not self._draft.add(victim, Decision(status)):
                 break
             stopped.append(victim)
-            self._comes_free(victim.id, status, hold)
+            self.left += victim.status.hold - status.hold  # a gang releases at once what no member has
+            self._comes_free(victim.id, status)
         names = (str(AttemptId(victim.id, victim.attempt)) for victim in stopped)
         claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names))
         self._draft.put_claim(self._pool.name, task.id, claim)
