@@ -16,7 +16,8 @@ from controller.core.model.validation import parse_spec
 from controller.core.planning.keeping import EARLY_SECONDS
 from controller.core.promise.invariants import check_model
 from controller.core.promise.replay import replay
-from controller.store.base import Committed, Put, Transaction
+from controller.store.base import Committed, Put, Refused, Transaction
+from controller.store.records import to_transaction
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 
@@ -206,6 +207,26 @@ def test_a_task_that_was_made_again_is_another_one(stage: Stage) -> None:
     stage.pool()
     assert step(leader) == ["parent-1"]
     assert reason(stage, "child") == ("Failed", "DependencyUnknown")
+
+
+def test_who_is_refused_compares_that_its_parent_is_no_older_one(stage: Stage) -> None:
+    """Also where the plan changes that parent: without its spec, it is waited for again."""
+    leader = stage.leader()
+    stage.submit("parent")
+    stage.submit("child", after=["parent"])
+    assert step(leader) == ["parent-1"]
+    stage.delete(stage.keys.task("parent"))
+    stage.submit("parent")
+    leader.sync()
+    leader.see(observation(("parent", 1), Phase.RUNNING))
+    plan = leader.planner.plan(stage.clock.now())
+    assert [change.task_id for change in plan.changes] == ["parent", "child"]
+    stage.delete(stage.keys.task("parent"))
+    answer = stage.store.commit(
+        to_transaction(plan, stage.keys, leader.leadership.revision), deadline=float("inf")
+    )
+    assert isinstance(answer, Refused)
+    assert answer.current[stage.keys.task("parent")] is None
 
 
 def test_a_task_that_was_never_there(stage: Stage) -> None:

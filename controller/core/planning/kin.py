@@ -83,7 +83,7 @@ class Kin:
         wanted: list[tuple[str, tuple[str, ...]]] = [
             ("states", (name,)) for name in decision.parents[:COMPARED] if name not in self._changed
         ]
-        unknown = task.gate.unknown if wanted and task.gate is not None else {}
+        unknown = task.gate.unknown if decision.parents and task.gate is not None else {}
         wanted += [("tasks", (name,)) for name in islice(unknown, COMPARED)]
         wanted += [(blocks.KIND, names) for names in decision.blocks[:COMPARED]]
         if task.source is not None and (decision.compares_spec or not task.status_mod):
