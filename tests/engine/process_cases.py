@@ -27,7 +27,7 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
-def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
+def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """The first true answer of `probe`; fails the test when there is none in time (generous: slow machines
     are no failure).
     """
