@@ -199,8 +199,8 @@ DEPENDENCY_MUTANTS = (
     _pair(
         "an array is removed while members of another one wait for its own",
         f"{_DEPENDENCIES}._set_gate",
-        "or (task.id in self._pairs and task.state in WAITING)",
-        "",
+        "if task.gate is not None:",
+        "if task.gate is not None and task.id not in self._pairs:",
     ),
     _pair(
         "an array is refused while members of one that it follows run",

@@ -221,7 +221,7 @@ class Dependencies:
     def _set_gate(self, task: Task) -> None:
         task.gate = gate_of(task, self.parent)
         before, after = self._waiting.pop(task.id, {}), {}
-        if task.gate is not None or (task.id in self._pairs and task.state in WAITING):
+        if task.gate is not None:
             after = self._waiting[task.id] = dict.fromkeys(task.follows)
         if after != before:
             for parent in after:
