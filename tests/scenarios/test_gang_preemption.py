@@ -90,7 +90,7 @@ def test_a_gang_that_is_too_small_to_help_is_left_alone() -> None:
 
 
 def test_what_its_members_release_in_the_same_plan_is_not_counted_on_again() -> None:
-    """They end as another owner asks for its guarantee: to stop their gang would free nothing, or the rest."""
+    """They end as another owner asks for its guarantee: to stop their gang would free nothing."""
     pool = Pool(GUARANTEES, reclaim=True)
     pool.submit("b", 6)
     pool.go()

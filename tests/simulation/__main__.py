@@ -28,7 +28,9 @@ def main() -> int:
     names = settings.get("FAULTS")
     forced = [name for name in (settings.get("WITH") or "").split(",") if name]
     if unknown := set(forced) - set(FEATURES):
-        sys.exit(f"WITH: {', '.join(sorted(unknown))}: no feature of a scenario, which are {', '.join(FEATURES)}")
+        sys.exit(
+            f"WITH: {', '.join(sorted(unknown))}: no feature of a scenario, which are {', '.join(FEATURES)}"
+        )
     scenario = Scenario(
         seed=0,
         steps=int(settings.get("STEPS") or Scenario.steps),

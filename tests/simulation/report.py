@@ -55,8 +55,9 @@ def explain(scenario: Scenario) -> str:
         line for line in trace[:-LINES] if any(f"{task}-" in line or f"/{task}" in line for task in tasks)
     ]
     forced = ",".join(name for name in FEATURES if getattr(scenario, name))
-    command = (
-        f"{f'WITH={forced} ' if forced else ''}SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
+    command = f"WITH={forced} " if forced else ""
+    command += (
+        f"SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
         f"FAULTS={','.join(sorted(scenario.faults))} DENSITY={scenario.density:g} make simulate"
     )
     parts = [
