@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from controller.clock import SystemClock
 from controller.core.model.installation import Installation
+from controller.core.model.schedules import Schedule, spec_of
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import (
@@ -204,6 +205,15 @@ def test_an_attempt_that_succeeds_is_proven_to_have_stopped(case: EngineCase) ->
     assert last.started_at is not None
     assert last.finished_at is not None
     assert last.started_at <= last.finished_at
+
+
+def test_what_the_leader_makes_of_a_schedule_is_started(case: EngineCase) -> None:
+    """Its task has a label of Tally's own, which no engine takes for one that a user must not set."""
+    given = case.succeeding()
+    task = spec_of(Schedule(name="nightly", cron="0 2 * * *", task=given.spec), 0)
+    made = replace(given, spec=task, attempt=AttemptId(task.id, 1))
+    case.engine.start(made)
+    assert wait_stopped(case.engine, made.attempt).phase is Phase.SUCCEEDED
 
 
 @pytest.mark.parametrize("code", [1, 2, 255])
