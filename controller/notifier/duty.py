@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from controller.clock import Clock
 from controller.core.model import codec
+from controller.core.model.notices import OUTBOX
 from controller.core.model.op import Op
 from controller.errors import TallyError
 from controller.store.base import (
+    ClusterChanged,
     Committed,
     Guard,
     LeaseNotFound,
@@ -73,6 +76,8 @@ class Duty:
                 other = self._try()
             except (StoreError, LeaseNotFound) as error:
                 other = f"etcd: {error}"
+                if isinstance(error, ClusterChanged):
+                    self._begin_anew()
             if self.term:
                 log.info("on duty", term=self.term)
                 return True
@@ -130,6 +135,12 @@ class Duty:
 
     def _record(self, op: Op, told: dict[str, Any]) -> Put:
         return Put(self._keys.notifier, codec.encode({"id": self._name, **told, "op": op}), self._lease)
+
+    def _begin_anew(self) -> None:
+        """After a restore, every call fails until something is loaded: off duty, nothing else here is."""
+        with suppress(StoreError):  # the next call tells
+            deadline = self._clock.boottime() + RENEW_SECONDS
+            self._store.load(f"{self._keys.prefix}{OUTBOX}/", deadline=deadline)
 
     def _try(self) -> str:
         """Why it is not this notifier's turn; "" if it is."""

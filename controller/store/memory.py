@@ -257,6 +257,8 @@ class MemoryStore:
 
     def load(self, prefix: str, *, deadline: float, revision: int = 0) -> Snapshot:
         """See Store."""
+        if self._renounced and not revision:
+            self._renounced, self._era = "", self._era + 1
         with self._use() as server:
             revision = revision or server.revision
             if revision < server.compacted:
@@ -269,8 +271,6 @@ class MemoryStore:
 
     def pages(self, prefix: str, *, deadline: Callable[[], float]) -> Iterator[Page]:
         """See Store."""
-        if self._renounced:
-            self._renounced, self._era = "", self._era + 1
         revision, items = self.load(prefix, deadline=deadline())
         for first in range(0, max(1, len(items)), _PAGE_KEYS):
             page = items[first : first + _PAGE_KEYS]

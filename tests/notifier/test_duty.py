@@ -96,6 +96,22 @@ def test_turns(store: EtcdStore) -> None:
     second.give_up()
 
 
+def test_who_waits_goes_on_after_a_restore(etcd_factory: EtcdFactory, store: EtcdStore) -> None:
+    """Nothing else that it does off duty would begin anew: one alone would never be on duty again."""
+    first = Duty(store, KEYS, CLOCK, "n1")
+    assert first.take_up(NEVER)
+    other = etcd_factory.store(store.gateway.options.endpoints[0])
+    other.get(KEYS.notifier, deadline=soon())
+    other.renounce("it was restored")
+    second, ended = Duty(other, KEYS, CLOCK, "n2"), threading.Event()
+    waiting = threading.Thread(target=second.take_up, args=(ended,), daemon=True)
+    waiting.start()
+    first.give_up()
+    wait_until(lambda: second.term, "its turn")
+    waiting.join(10)
+    second.give_up()
+
+
 def test_who_has_lost_the_key_is_not_on_duty(store: EtcdStore) -> None:
     """It was deleted by hand, and the lease lives: another may have it by now, and tell each end as well."""
     duty = Duty(store, KEYS, CLOCK, "n1")
