@@ -48,7 +48,7 @@ from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path, read
 from controller.engine.kubernetes.pod_observation import observe
 from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
-from controller.engine.kubernetes.rights import OF_NODES, MissingRight, missing_rights
+from controller.engine.kubernetes.rights import OF_IDENTITY, OF_NODES, MissingRight, missing_rights
 from controller.engine.kubernetes.server import identity, minor_version
 from controller.engine.kubernetes.watch import LIST_SECONDS_FACTOR, ObjectWatch, Pace, Watching, run_watches
 from controller.engine.ownership import Owning
@@ -276,8 +276,10 @@ class KubernetesEngine(Owning):
         `follows_nodes`: the capacity of a pool does.
         """
         with unavailable("rights cannot be reviewed"):
-            of_nodes = missing_rights(self._api, ("",), OF_NODES) if follows_nodes else []
-            return [*missing_rights(self._api, self.namespaces), *of_nodes]
+            missing = missing_rights(self._api, self.namespaces)
+            if not identity(self._api, ()).id:
+                missing += missing_rights(self._api, self.namespaces, OF_IDENTITY)
+            return missing + (missing_rights(self._api, ("",), OF_NODES) if follows_nodes else [])
 
     def release_finalizers(self) -> int:
         """Remove the finalizer from all pods of this installation, for uninstalling; returns their number.

@@ -20,10 +20,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
 OF_NODES: dict[str, tuple[str, ...]] = {"nodes": ("get", "list", "watch"), "pods": ("list", "watch")}
 """Rights on the whole cluster, while the capacity of a pool follows nodes."""
 
-WANTED: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
-"""Rights on the namespaces themselves, or on kube-system alone: their uids tell clusters apart.
+OF_IDENTITY: dict[str, tuple[str, ...]] = {"namespaces": ("get",)}
+"""Rights on the namespaces themselves: their uids tell clusters apart. A right on kube-system alone will do.
 
-The engine works without them, less safely.
+Once an identity is recorded, no replica leads that can read nothing of it.
 """
 
 
