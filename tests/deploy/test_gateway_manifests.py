@@ -13,7 +13,7 @@ from controller.endpoint.connections import MAX_HEAD_BYTES
 from controller.gateway.openings import MOST_CONNECTIONS
 from controller.gateway.policy import parse_policy
 from controller.gateway.server import STOP_SECONDS
-from tests.support.kustomize import Object, copy_of_deploy, only, render
+from tests.support.kustomize import Object, copy_of_deploy, only, parts_of, render
 
 OVERLAY = """
 apiVersion: kustomize.config.k8s.io/v1beta1
@@ -33,7 +33,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
 
 
 def own(objects: list[Object]) -> list[Object]:
-    return [each for each in objects if each["metadata"]["name"].startswith("tally-gateway")]
+    return parts_of(objects, "tally-gateway")
 
 
 def test_every_object_is_what_the_api_knows(objects: list[Object]) -> None:

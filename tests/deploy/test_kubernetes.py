@@ -20,16 +20,15 @@ from controller.config import Settings, check_timings, load_settings, variable_o
 from controller.dev.etcd import EtcdBinary
 from controller.endpoint.routes import ROUTES
 from controller.endpoint.server import STOP_SECONDS
-from controller.engine.kubernetes.rights import NEEDED, WANTED
+from controller.engine.kubernetes.rights import NEEDED, OF_IDENTITY
 from controller.runtime.tenure import TEARDOWN_SECONDS
 from controller.store.base import StoreError
 from tests.support.etcd import EtcdFactory, free_ports, in_seconds
-from tests.support.kustomize import OVERLAYS, TRY_OUT, Object, copy_of_deploy, only, render
+from tests.support.kustomize import CUSTOM, OVERLAYS, TRY_OUT, Object, copy_of_deploy, only, render
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("manifests")  # each overlay is rendered once
 
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 POD_IP = "10.0.0.7"
 
 
@@ -121,7 +120,7 @@ def test_the_role_is_the_least_that_is_enough(objects: list[Object]) -> None:
     (role,) = roles
     assert role["metadata"]["namespace"] == "tally-tasks"
     given = {rule["resources"][0]: tuple(sorted(rule["verbs"])) for rule in role["rules"]}
-    assert given == {resource: tuple(sorted(verbs)) for resource, verbs in {**NEEDED, **WANTED}.items()}
+    assert given == {resource: tuple(sorted(verbs)) for resource, verbs in {**NEEDED, **OF_IDENTITY}.items()}
     assert all(len(rule["resources"]) == 1 and rule["apiGroups"] == [""] for rule in role["rules"])
     (binding,) = [each for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding")]
     assert binding["metadata"]["namespace"] == "tally-tasks"

@@ -9,7 +9,7 @@ import pytest
 from kubernetes.client import models
 
 from controller.config import load_settings
-from tests.support.kustomize import Object, copy_of_deploy, only, render
+from tests.support.kustomize import Object, copy_of_deploy, only, parts_of, render
 
 OVERLAY = """
 apiVersion: kustomize.config.k8s.io/v1beta1
@@ -31,7 +31,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
 
 def test_every_object_is_what_the_api_knows(objects: list[Object]) -> None:
     """No field is unknown, misspelt, of another type, or missing."""
-    own = [each for each in objects if each["metadata"]["name"].startswith("tally-notifier")]
+    own = parts_of(objects, "tally-notifier")
     assert len(own) == 3
     for each in own:
         model = getattr(models, f"V1{each['kind']}").from_dict(each)

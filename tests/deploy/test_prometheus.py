@@ -21,6 +21,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from controller.gateway.metrics import FAMILIES as GATEWAY
+from controller.notifier.metrics import FAMILIES as NOTIFIER
 from controller.telemetry.catalog import FAMILIES
 from controller.telemetry.family import MetricType
 from controller.views.freshness import RULE
@@ -112,7 +113,7 @@ def test_the_limits_are_those_of_the_rule() -> None:
 
 def known_series() -> set[str]:
     """All names that may stand in a query."""
-    families = (*FAMILIES, *GATEWAY)
+    families = (*FAMILIES, *GATEWAY, *NOTIFIER)
     names = {family.exposed for family in families if family.kind is not MetricType.HISTOGRAM}
     names |= {family.name + suffix for family in families for suffix in SUFFIXES.get(family.kind, ())}
     return names | CLIENT_LIBRARY | {"up"}

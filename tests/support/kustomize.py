@@ -17,6 +17,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 TRY_OUT = "kubernetes/overlays/try-out"
 OVERLAYS = ("kubernetes/overlays/production", TRY_OUT)
 LOWEST_KUSTOMIZE = 5
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+"""Kinds of the Prometheus operator."""
 
 Object = dict[str, Any]
 
@@ -52,3 +54,9 @@ def only(objects: list[Object], kind: str, name: str) -> Object:
     """The one object of that kind and name."""
     (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
     return found
+
+
+def parts_of(objects: list[Object], name: str) -> list[Object]:
+    """The objects of the API's own kinds whose names begin so."""
+    named = [each for each in objects if each["metadata"]["name"].startswith(name)]
+    return [each for each in named if each["kind"] not in CUSTOM]
