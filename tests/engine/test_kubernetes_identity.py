@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from controller.core.model.installation import Installation, difference
+from controller.core.model.installation import Installation, difference, merged
 from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
@@ -42,9 +42,21 @@ def engines(cluster: FakeCluster, tmp_path: Path) -> Iterator[cases.Engines]:
 
 def test_the_uid_of_kube_system_names_the_cluster(cluster: FakeCluster, engines: cases.Engines) -> None:
     cluster.state.add_namespace("kube-system", uid="cluster-1")
-    cluster.state.add_namespace("blue")
-    identity = engines(namespaces=("default", "blue")).identity()
-    assert (identity.id, identity.parts) == ("cluster-1", {"namespace default": "", "namespace blue": ""})
+    cluster.state.add_namespace("blue", uid="blue-1")
+    identity = engines(namespaces=("blue",)).identity()
+    assert (identity.id, identity.parts) == ("cluster-1", {"namespace blue": "blue-1"})
+
+
+def test_a_right_that_is_given_or_taken_away_makes_no_other_engine(
+    cluster: FakeCluster, engines: cases.Engines
+) -> None:
+    """On kube-system, as of a replica with an admin's kubeconfig beside those with the least role."""
+    cluster.state.add_namespace("kube-system", uid="cluster-1")
+    more = engines().identity()
+    cluster.state.access.deny("get", "namespaces", namespace="kube-system")
+    less = engines().identity()
+    assert difference(more, less) == difference(less, more) == ""
+    assert difference(merged(less, more), less) == difference(merged(more, less), more) == ""
 
 
 def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(
@@ -60,7 +72,8 @@ def test_the_namespaces_uids_do_where_kube_system_may_not_be_read(
     assert "lacks namespace default" in difference(both, one)
     cluster.state.remove_namespace("blue")
     cluster.state.add_namespace("blue", uid="of-another-cluster")
-    assert "the recorded engine is" in difference(one, engines(namespaces=("blue",)).identity())
+    anew = difference(one, engines(namespaces=("blue",)).identity())
+    assert "namespace blue had another uid: it was created anew since" in anew
 
 
 def test_where_no_uid_may_be_read_the_names_are_left(cluster: FakeCluster, engines: cases.Engines) -> None:

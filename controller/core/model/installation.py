@@ -114,11 +114,17 @@ def _other_engine(recorded: EngineIdentity, own: EngineIdentity) -> str:
     if own.id and recorded.id:
         is_other = own.id != recorded.id
     else:
-        is_other = any(own.parts[part] != recorded.parts[part] for part in shared)
+        other = [part for part in shared if own.parts[part] != recorded.parts[part]]
+        if other:
+            return (
+                f"the engine is {own}, but in the recorded engine, {recorded}, {', '.join(other)} had another"
+                " uid: it was created anew since, or is another engine's"
+            )
+        is_other = False
         if not shared and (recorded.id or any(recorded.parts.values())):
             return (
-                f"the engine cannot tell whether it is the recorded engine, {recorded}: run `tally check` to"
-                " see which right is missing"
+                f"the engine cannot tell whether it is the recorded engine, {recorded}: it may read nothing"
+                " that names it. `tally check` names the rule that it needs"
             )
     if is_other:
         return f"the engine is {own}, but the recorded engine is {recorded}"

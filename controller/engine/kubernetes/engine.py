@@ -41,6 +41,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
+from controller.engine.kubernetes.late_ends import CONFIRM_SECONDS, LateEnds
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes.node_survey import NodeSurvey
 from controller.engine.kubernetes.objects import TRIES, PodObjects
@@ -68,6 +69,7 @@ class KubernetesOptions:
     namespaces: tuple[str, ...] = ()
     watch_seconds: float = 240.0  # the server ends a watch after this, up to half as much longer
     silence_seconds: float = 90.0  # a server sends bookmarks about every minute
+    confirm_seconds: float = CONFIRM_SECONDS  # see `late_ends`
 
 
 class KubernetesEngine(Owning):
@@ -90,6 +92,7 @@ class KubernetesEngine(Owning):
         self._pods = PodObjects(self._api, self._cluster, self.namespaces, list_timeout, self)
         self._selector = {"labelSelector": f"{LABEL_CLUSTER}={cluster}"}
         self._pace = Pace(list_timeout, options.watch_seconds, options.silence_seconds)
+        self._late = LateEnds(clock, self._server_minor, options.confirm_seconds)
         self._minor: int | None = None
         self.is_verified = self._api.is_verified
 
@@ -120,7 +123,7 @@ class KubernetesEngine(Owning):
             if confirm is not None:
                 confirm()
             pod = self._pods.open_gate(pod)
-        return observe(pod)
+        return self._observe(pod)
 
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. Returns None if `uid` is not the attempt's."""
@@ -141,24 +144,24 @@ class KubernetesEngine(Owning):
                 )
             if uid and pod.metadata.uid != uid:
                 return None
-            seen = observe(pod)
+            seen = self._observe(pod)
             if seen.stopped or pod.is_terminal:
                 return seen
             namespace, grace = pod.metadata.namespace, whole_seconds(grace_seconds)
             deleted = self._pods.delete(namespace, attempt, pod.metadata.uid, grace)
             if deleted is not None:
-                return observe(deleted)
+                return self._observe(deleted)
         raise EngineUnavailable(f"{attempt} keeps changing while it is stopped")
 
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine. A pod with this uid is ours, even if its labels were changed."""
         pod = self._pods.find(attempt, uid)
-        return observe(pod) if pod is not None else gone(attempt, uid)
+        return self._observe(pod) if pod is not None else gone(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Removes the finalizer of a deleted pod."""
         pod = self._pods.find(attempt)
-        if pod is not None and observe(pod).awaits_commit:
+        if pod is not None and self._observe(pod).awaits_commit:
             self._pods.drop_finalizer(pod)
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
@@ -178,7 +181,7 @@ class KubernetesEngine(Owning):
         pod = self._pods.get(namespace, attempt)
         if pod is None or self._pods.attempt_of(pod) != attempt:
             return None
-        if not (observe(pod).stopped or pod.is_terminal):
+        if not (self._observe(pod).stopped or pod.is_terminal):
             return None
         if pod.is_deleting:
             return pod
@@ -188,7 +191,7 @@ class KubernetesEngine(Owning):
         """See Engine. Further tombstones of an attempt, in other namespaces, are left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
-            seen = observe(pod)
+            seen = self._observe(pod)
             known = found.get(seen.attempt)
             if known is None or (known.stopped and not pod.is_tombstone):
                 found[seen.attempt] = seen
@@ -207,7 +210,13 @@ class KubernetesEngine(Owning):
                 current = self._pods.get(pod.metadata.namespace, attempt)
                 if current is not None and current.metadata.uid == pod.metadata.uid:
                     pod, removed = current, False  # it is there, and only its labels have changed
-            sink(observe(pod, removed=removed))
+            sink(self._observe(pod, removed=removed))
+
+        def look(pod: Pod) -> None:
+            attempt = self._pods.attempt_of(pod)
+            current = self._pods.get(pod.metadata.namespace, attempt) if attempt is not None else None
+            if current is not None and current.metadata.uid == pod.metadata.uid:
+                report(current, removed=False)
 
         if not self.is_verified:
             log.warning("the API server's certificate is not verified", host=self._api.host)
@@ -221,6 +230,7 @@ class KubernetesEngine(Owning):
             )
             for namespace in self.namespaces
         ]
+        threading.Thread(target=self._late.run, args=(look, stop), name="late-ends", daemon=True).start()
         run_watches(watches, [f"pods-{name}" for name in self.namespaces], stop)
 
     def survey(
@@ -333,6 +343,10 @@ class KubernetesEngine(Owning):
             problem = f"is {namespace!r}, but this controller uses {known} only: add it to kube_namespaces"
             raise InvalidField("engine_options.namespace", problem)
         return namespace
+
+    def _observe(self, pod: Pod, *, removed: bool = False) -> Observation:
+        """The observation of a pod; one whose kubelet may not be done with it has not stopped."""
+        return observe(pod, removed=removed, is_confirmed=removed or not self._late.awaits(pod))
 
     def _server_minor(self) -> int:
         # a server may be upgraded while this replica runs: only a version that is new enough is kept

@@ -55,6 +55,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     """spec."""
 
     node_name: str = ""
+    termination_grace_period_seconds: int | None = None
     containers: list[Named] | None = None
     scheduling_gates: list[Named] | None = None
     init_containers: list[Named] | None = None

@@ -6,7 +6,7 @@ recording or the code that it was read from:
 - The object's deletion is final (`deletionGracePeriodSeconds` is 0, or the object is gone). A kubelet makes
   it final once the containers are gone from its runtime. An operator does so by a forced deletion, which
   vouches for the same (https://kubernetes.io/docs/tasks/run-application/force-delete-stateful-set-pod/). Our
-  finalizer keeps such an object.
+  finalizer keeps such an object, and `late_ends` waits for a kubelet that may not be done with it.
 - The pod was never assigned to a node and never will be: it was deleted while unscheduled, is a tombstone, or
   was refused by the kubelet.
 
@@ -69,16 +69,17 @@ _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
-def observe(pod: Pod, *, removed: bool = False) -> Observation:
+def observe(pod: Pod, *, removed: bool = False, is_confirmed: bool = True) -> Observation:
     """The observation of the pod's attempt, which has the pod's name.
 
-    `removed` means that the object is gone, and this is its last state. If the pod cannot be read, or has
+    `removed` means that the object is gone, and this is its last state. Without `is_confirmed`, a final
+    deletion is no proof yet: see `late_ends`. If the pod cannot be read, or has
     impossible values, nothing is known of its attempt but that it exists.
     """
     problem = pod.unreadable
     if not problem:
         try:
-            return _observe(pod, removed)
+            return _observe(pod, removed, is_confirmed)
         # an unknown phase, a date before all calendars
         except (ValueError, OverflowError, TypeError) as error:
             problem = str(error)
@@ -87,8 +88,8 @@ def observe(pod: Pod, *, removed: bool = False) -> Observation:
     return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason=UNREADABLE, message=message)
 
 
-def _observe(pod: Pod, removed: bool) -> Observation:
-    stopped = _is_proven(pod, removed)
+def _observe(pod: Pod, removed: bool, is_confirmed: bool) -> Observation:
+    stopped = is_confirmed and _is_proven(pod, removed)
     main = pod.main
     end = main.state.terminated if main is not None else None
     began = (

@@ -31,14 +31,14 @@ class _Namespace(msgspec.Struct, frozen=True):
 
 
 def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
-    """The uid of kube-system if we may read it, else the uids of the namespaces that are used.
+    """The uids of kube-system and of the namespaces that are used, of those that we may read.
 
+    Both: a replica may have more rights than another, or get and lose them, and each is to know this cluster.
     If we may read none of them, only their names are left: another cluster with the same names cannot be told
     from this one, and `tally check` says so. Raises EngineUnavailable.
     """
-    cluster = _uid_of(api, CLUSTER_NAMESPACE)
-    parts = {f"namespace {name}": "" if cluster else _uid_of(api, name) for name in namespaces}
-    return EngineIdentity(name="kubernetes", id=cluster, parts=parts)
+    parts = {f"namespace {name}": _uid_of(api, name) for name in namespaces}
+    return EngineIdentity(name="kubernetes", id=_uid_of(api, CLUSTER_NAMESPACE), parts=parts)
 
 
 def minor_version(api: KubernetesApi) -> int:
