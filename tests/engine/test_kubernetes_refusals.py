@@ -173,7 +173,7 @@ def test_rights_that_are_missing_are_named_with_their_rule(
 def test_the_right_that_tells_clusters_apart_is_named(
     fake_cluster: FakeCluster, engine: KubernetesEngine
 ) -> None:
-    """Without it no replica leads, and sends whoever asks why to `tally check`. Of kube-system it is enough."""
+    """Without it no replica leads, and sends whoever asks why to `tally check`. On kube-system it will do."""
     fake_cluster.state.access.deny("get", "namespaces")
     rule = 'namespace default: {apiGroups: [""], resources: [namespaces], verbs: [get]}'
     assert [str(right) for right in engine.check_rights()] == [rule]
