@@ -7,6 +7,7 @@ from controller.core.model.lifecycle import Event, State
 from controller.core.model.records import Task
 from controller.core.model.task import Status, Step, StopReason
 from controller.core.planning.start_faults import START_DELAYED
+from controller.core.planning.transitions import is_stop_delayed
 from controller.errors import CorruptValue
 from controller.views.words import at, span, words_of
 
@@ -53,9 +54,10 @@ def explain_holding(task: Task, status: Status, now: float) -> str:
     if status.lost_since is not None:
         return _lost(task, status, f"{attempt} {holds}", now)
     if status.stopping:
-        return (
+        told = (
             f"{attempt} is being stopped because {why_stopped(status)}, and {holds} until its end is observed"
         )
+        return told + _delay(status)
     if status.state is State.RUNNING:
         since = status.started_at or status.admitted_at or now
         limit = task.spec.deadlines.run_seconds if task.spec is not None else None
@@ -77,6 +79,13 @@ def explain_holding(task: Task, status: Status, now: float) -> str:
 def stopped_in(since: float, limit: float | None, now: float, *, unless: str) -> str:
     """When a deadline, seconds from `since` on, ends the attempt; "" without one."""
     return f"; it is stopped in {span(since + limit - now)} if {unless} by then" if limit is not None else ""
+
+
+def _delay(status: Status) -> str:
+    """What the engine said when its stop failed, if nothing was heard since."""
+    if not is_stop_delayed(status):
+        return ""
+    return f"; the engine fails to stop it, and is asked again: {decode_history(status)[-1].message}"
 
 
 def _lost(task: Task, status: Status, held: str, now: float) -> str:

@@ -288,6 +288,18 @@ def test_holding() -> None:
     assert "is being stopped because its run deadline has passed" in scene("a")
 
 
+def test_a_stop_that_the_engine_fails_to_carry_out_says_why() -> None:
+    """As without the right to delete pods."""
+    held = Status(state=State.RUNNING, pool="p", attempt=1, hold=Vector({"cpu": 1000}), created_at=NOW)
+    stopping = transitions.stop_requested(held, "cancel", "requested by ann", Moment(NOW, 3, Op("op-3")))
+    delayed = transitions.stop_delayed(stopping, "403: pods: delete is forbidden", Moment(NOW, 3, Op("op-4")))
+    scene = Scene().task("a").put("states", ("a",), codec.encode_status(delayed, {}))
+    assert scene("a").endswith(
+        "until its end is observed; the engine fails to stop it, and is asked again:"
+        " 403: pods: delete is forbidden."
+    )
+
+
 @pytest.mark.parametrize("why", sorted(set(StopReason) - {StopReason.CANNOT_START}))
 def test_each_reason_of_a_stop_has_words(why: str) -> None:
     scene = Scene().task("a")

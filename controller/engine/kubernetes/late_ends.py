@@ -2,9 +2,9 @@
 
 The API server makes a deletion final when a kubelet confirms it, and at once when it is forced, or when 1.20
 deletes a namespace. Our finalizer keeps the object, and an end counts when nothing of it can still run:
-- A kubelet before 1.22 confirms at once for a pod that is starting, while it goes on to create the container.
-  That runs for its whole grace, and no status tells of it: seen on 1.20.2, for nearly each such pod. Mended by
-  https://github.com/kubernetes/kubernetes/pull/102344. A kubelet is at most three versions older than a server.
+- A kubelet before 1.22 confirms it at once for a starting pod, and goes on to create the container. That runs
+  for its whole grace, and no status tells of it: seen on 1.20.2, for nearly each such pod. Mended by
+  https://github.com/kubernetes/kubernetes/pull/102344. A kubelet may be three versions older than a server.
 - After a forced deletion, a kubelet that lives ends what runs, and reports that within seconds.
 
 So such an end counts once the time has passed that a living kubelet needs, from when it was first seen here.
