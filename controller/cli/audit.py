@@ -59,8 +59,11 @@ def audit(
     opened = (None, "") if records_only else open_engine_or_warn(session)
     report, look = _examine(client, *opened)
     outcomes: list[Outcome] = []
+    is_answered = True
     if repair and not dry_run:
-        report, outcomes = _repair(client, opened, report, delete or [], reason, timeout, quiet=bool(output))
+        report, outcomes, is_answered = _repair(
+            client, opened, report, delete or [], reason, timeout, quiet=bool(output)
+        )
     shown = _preview(client, report, look, delete or [], reason) if dry_run else None
     if output:
         document: dict[str, Any] = report.to_json()
@@ -80,8 +83,10 @@ def audit(
                     "This command saw no attempts. The leader lists its engine first, and may postpone a"
                     " repair."
                 )
+    if report.wrong or not is_answered:
+        raise typer.Exit(ERROR)
     if report.verdict != "ok":
-        raise typer.Exit(ERROR if report.wrong else INCOMPLETE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _examine(client: Client, engine: Engine | None, engine_problem: str) -> tuple[Report, Look]:
@@ -99,10 +104,10 @@ def _repair(
     timeout: float,
     *,
     quiet: bool,
-) -> tuple[Report, list[Outcome]]:
+) -> tuple[Report, list[Outcome], bool]:
     """Request repairs until no repairable finding is left, or the time is over.
 
-    Returns the last report, and the outcomes of all requests.
+    Returns the last report, the outcomes of all requests, and whether the leader took up the last one.
     """
     from controller.audit.repairs import RepairUnanswered, ask, outcomes_text, wanted
     from controller.core.planning.plan import Verdict
@@ -115,8 +120,8 @@ def _repair(
                 client.store, client.keys, client.clock, _request(client, report, findings, reason), left
             )
         except RepairUnanswered as error:
-            complain(str(error))
-            break
+            complain(f"{error}; does the leader hear its engine? `tally check` says so")
+            return report, outcomes, False
         outcomes += answered
         if not quiet:
             say_lines(outcomes_text(answered))
@@ -129,7 +134,7 @@ def _repair(
             break
         if Verdict.LATER not in verdicts and wanted(report) == findings:
             time.sleep(PAUSE_SECONDS)  # something else undoes the repair
-    return report, outcomes
+    return report, outcomes, True
 
 
 def _preview(client: Client, report: Report, look: Look, delete: list[str], reason: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import httpx
 import msgspec
@@ -14,7 +16,7 @@ from controller.core.model import codec
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
 from tests.audit.conftest import CPU, Damaged
-from tests.support.local import logged
+from tests.support.local import leader_of, logged, pid_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("audit: commands")  # one cluster serves all
@@ -60,6 +62,22 @@ def test_repair_goes_on_until_nothing_is_wrong(damaged: Damaged) -> None:
     assert out.rstrip().endswith("Nothing is wrong.")
     assert damaged.held() == CPU
     assert codec.decode_history(damaged.status(name))[-1].reason == "Repaired"
+
+
+def test_a_repair_that_no_leader_takes_up_is_no_success(damaged: Damaged) -> None:
+    """Also where nothing else is wrong: what was to be deleted is there."""
+    damaged.put("pools/No_Name", b"{}")
+    pid = pid_of(leader_of(damaged.cluster))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        code, out, err = tally(
+            damaged, "audit", "--records-only", "--repair", "--delete", "pools/No_Name", "--timeout", "1"
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (code, "Nothing is wrong" in out) == (1, True)
+    assert "so it was withdrawn; does the leader hear its engine?" in err
+    assert tally(damaged, "audit", "--records-only", "--repair", "--delete", "pools/No_Name")[0] == 0
 
 
 def test_flags_that_do_not_go_together_are_wrong_usage(damaged: Damaged) -> None:
