@@ -22,6 +22,7 @@ import pytest
 from controller.config import load_settings
 from controller.dev.etcd import EtcdBinary
 from controller.forecaster.surroundings import NICENESS
+from controller.notifier.signing import new_secret
 from tests.support.systemd import PrivateSystemd, private_systemd
 from tests.support.waiting import wait_until
 
@@ -260,9 +261,9 @@ def test_a_notifier_under_systemd(systemd: PrivateSystemd) -> None:
     """It is up while it has nothing to do."""
     files = systemd.path("/etc/tally/notifier")
     files.mkdir(mode=0o700)
-    (files / "secrets.toml").write_text("")
+    (files / "secrets.toml").write_text(f'default = ["{new_secret()}"]\n')
     with unit(systemd, "tally-notifier.service") as log:
-        eventually(lambda: "notifier" in log.read_text(), "a word")
+        eventually(lambda: "waiting for duty" in log.read_text() or "on duty" in log.read_text(), "a word")
         assert systemd.show("tally-notifier.service", "ActiveState") == "active", log.read_text()
 
 
@@ -310,7 +311,7 @@ def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> 
     """A user that exists only while the unit runs reads what only root may read on disk."""
     credentials = systemd.path("/etc/tally/credentials")
     credentials.mkdir(mode=0o700)
-    for name in ("etcd-ca.pem", "etcd-client.pem", "etcd-client-key.pem", "etcd-password"):
+    for name in ("etcd-ca.pem", "etcd-client.pem", "etcd-client-key.pem", "tally"):
         (credentials / name).write_text("secret\n")
         (credentials / name).chmod(0o600)
     configure(systemd, {"TALLY_ENGINE": "null", "TALLY_ETCD": "http://127.0.0.1:2379"}, "credentials.conf")
@@ -318,6 +319,7 @@ def test_credentials_are_shown_to_the_service_alone(systemd: PrivateSystemd) -> 
     eventually(lambda: leads(systemd), "leadership")
     directory = systemd.path("/run/credentials") / UNIT
     assert (directory / "etcd-password").read_text() == "secret\n"
+    assert "TALLY_USER=tally " in systemd.show(UNIT, "Environment"), "the unit's own name"
     assert (
         systemd.run(
             "setpriv", "--reuid=65534", "--clear-groups", "cat", f"/run/credentials/{UNIT}/etcd-password"

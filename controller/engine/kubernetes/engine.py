@@ -56,6 +56,7 @@ from controller.engine.ownership import Owning
 from controller.errors import InvalidField, UserError
 
 _FORGET_GRACE_SECONDS = 1
+_UNSEEN_SECONDS = 600.0
 FIRST_MINOR_WITH_GATES = 27
 
 log = structlog.get_logger(__name__)
@@ -85,6 +86,7 @@ class KubernetesEngine(Owning):
         super().__init__()
         self._cluster = parse_name(cluster, "cluster", "a cluster's name")
         self._options = options
+        self._clock = clock
         self._api = KubernetesApi(options.access, clock)
         self.namespaces = options.namespaces or (self._api.namespace,)
         self.faults, self.waited_seconds = self._api.faults, self._api.limit.waited
@@ -94,13 +96,19 @@ class KubernetesEngine(Owning):
         self._pace = Pace(list_timeout, options.watch_seconds, options.silence_seconds)
         self._late = LateEnds(clock, self._server_minor, options.confirm_seconds)
         self._minor: int | None = None
+        self._cluster_unseen_until = 0.0  # boottime: kube-system may not be read
         self.is_verified = self._api.is_verified
 
     # -- the Engine interface
 
     def identity(self) -> EngineIdentity:
         """See Engine."""
-        return identity(self._api, self.namespaces)
+        now = self._clock.boottime()
+        asks = now >= self._cluster_unseen_until
+        found = identity(self._api, self.namespaces, asks_for_cluster=asks)
+        if asks and not found.id:  # the least role does not allow it: no refusal every few seconds
+            self._cluster_unseen_until = now + _UNSEEN_SECONDS
+        return found
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
         """See Engine.

@@ -30,15 +30,19 @@ class _Namespace(msgspec.Struct, frozen=True):
     metadata: _Meta
 
 
-def identity(api: KubernetesApi, namespaces: Sequence[str]) -> EngineIdentity:
-    """The uids of kube-system and of the namespaces that are used, of those that we may read.
+def identity(
+    api: KubernetesApi, namespaces: Sequence[str], *, asks_for_cluster: bool = True
+) -> EngineIdentity:
+    """The uids of kube-system (if `asks_for_cluster`) and of the namespaces that are used, as far as we may
+    read them.
 
     Both: a replica may have more rights than another, or get and lose them, and each is to know this cluster.
     If we may read none of them, only their names are left: another cluster with the same names cannot be told
     from this one, and `tally check` says so. Raises EngineUnavailable.
     """
     parts = {f"namespace {name}": _uid_of(api, name) for name in namespaces}
-    return EngineIdentity(name="kubernetes", id=_uid_of(api, CLUSTER_NAMESPACE), parts=parts)
+    cluster = _uid_of(api, CLUSTER_NAMESPACE) if asks_for_cluster else ""
+    return EngineIdentity(name="kubernetes", id=cluster, parts=parts)
 
 
 def minor_version(api: KubernetesApi) -> int:
