@@ -207,6 +207,9 @@ def _in_use(name: str, used: Sequence[str]) -> str:
         features.NOTIFY: "Change these pools, and wait until a notifier has told these notices, or drop them"
         " (`tally notifier drop --waiting`)",
         features.DEPENDENCIES: "Wait until these tasks are removed, when their retention has ended",
+        features.ARRAYS: "Wait until these tasks are removed, when their retention has ended",
+        features.GANGS: "Wait until these tasks are removed, when their retention has ended",
+        features.SCHEDULES: "Delete these schedules (`tally delete schedule NAME`)",
     }
     remedy = remedies.get(
         name,
