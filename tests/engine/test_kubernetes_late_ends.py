@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from controller.core.model.task import Launch, Observation
+from controller.core.model.task import Launch, Observation, Phase
 from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.kubernetes.engine import KubernetesEngine
 from tests.engine.kubernetes_cases import engine_on, running, scripted
@@ -98,3 +98,31 @@ def test_the_word_of_who_forced_it_counts_where_no_kubelet_speaks(tmp_path: Path
         wait_for(lambda: engine._pods.known(given.attempt).is_deleting, "its deletion")
         assert not engine.find(given.attempt).stopped
         wait_for(lambda: any(each.stopped for each in seen), "the end of the wait")
+
+
+def test_a_pod_that_nobody_deleted_has_not_ended_because_it_is_gone(tmp_path: Path) -> None:
+    """As after a restore of Kubernetes' own etcd: its kubelet ends it later, with its grace."""
+    with watched(NEW, tmp_path, confirm_seconds=1.0) as (cluster, engine, seen):
+        given = running()
+        given = replace(given, spec=replace(given.spec, grace_seconds=1.0))
+        uid = engine.start(given).uid
+        wait_for(lambda: cluster.state.executions, "its container")
+        wait_for(lambda: any(each.phase is Phase.RUNNING for each in seen), "its being watched")
+        cluster.state.vanish(str(given.attempt))
+        wait_for(lambda: seen[-1].reason == "Vanished", "its being missed")
+        found = engine.find(given.attempt, uid=uid)
+        assert (found.phase, found.stopped) == (Phase.UNKNOWN, False)
+        wait_for(lambda: seen[-1].stopped, "the end of the wait")
+        assert engine.find(given.attempt, uid=uid).stopped
+
+
+def test_who_did_not_see_it_vanish_waits_as_well(tmp_path: Path) -> None:
+    """Another leader, which knows the uid from the task's status."""
+    with watched(NEW, tmp_path, confirm_seconds=1.0) as (_, engine, seen):
+        attempt = running().attempt
+        assert not engine.find(attempt, uid="long-gone").stopped
+        wait_for(
+            lambda: any(each.attempt == attempt and each.stopped for each in seen), "the end of the wait"
+        )
+        assert engine.find(attempt, uid="long-gone").stopped
+        assert engine.find(attempt).stopped, "one that was never seen was never there"

@@ -46,7 +46,7 @@ from controller.engine.kubernetes.logs import PodEvent, check_container, read_lo
 from controller.engine.kubernetes.node_survey import NodeSurvey
 from controller.engine.kubernetes.objects import TRIES, PodObjects
 from controller.engine.kubernetes.pod import LABEL_CLUSTER, Pod, pods_path, read_pod
-from controller.engine.kubernetes.pod_observation import observe
+from controller.engine.kubernetes.pod_observation import observe, vanished
 from controller.engine.kubernetes.pod_template import PoolOptions, build_pod, options_for, whole_seconds
 from controller.engine.kubernetes.refusals import to_refusal, unavailable
 from controller.engine.kubernetes.rights import OF_IDENTITY, OF_NODES, MissingRight, missing_rights
@@ -164,7 +164,10 @@ class KubernetesEngine(Owning):
     def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
         """See Engine. A pod with this uid is ours, even if its labels were changed."""
         pod = self._pods.find(attempt, uid)
-        return self._observe(pod) if pod is not None else gone(attempt, uid)
+        if pod is not None:
+            return self._observe(pod)
+        is_done = not uid or not self._late.awaits_absent(str(attempt), uid)
+        return gone(attempt, uid) if is_done else vanished(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine. Removes the finalizer of a deleted pod."""
@@ -221,9 +224,11 @@ class KubernetesEngine(Owning):
             sink(self._observe(pod, removed=removed))
 
         def look(pod: Pod) -> None:
-            attempt = self._pods.attempt_of(pod)
-            current = self._pods.get(pod.metadata.namespace, attempt) if attempt is not None else None
-            if current is not None and current.metadata.uid == pod.metadata.uid:
+            attempt = AttemptId.parse(pod.metadata.name)
+            current = self._pods.find(attempt, pod.metadata.uid)
+            if current is None:
+                sink(gone(attempt, pod.metadata.uid))
+            elif current.metadata.uid == pod.metadata.uid:
                 report(current, removed=False)
 
         if not self.is_verified:
@@ -354,7 +359,11 @@ class KubernetesEngine(Owning):
 
     def _observe(self, pod: Pod, *, removed: bool = False) -> Observation:
         """The observation of a pod; one whose kubelet may not be done with it has not stopped."""
-        return observe(pod, removed=removed, is_confirmed=removed or not self._late.awaits(pod))
+        if not self._late.awaits(pod, removed=removed):
+            return observe(pod, removed=removed)
+        if removed:
+            return vanished(AttemptId.parse(pod.metadata.name), pod.metadata.uid)
+        return observe(pod, is_confirmed=False)
 
     def _server_minor(self) -> int:
         # a server may be upgraded while this replica runs: only a version that is new enough is kept

@@ -1,14 +1,17 @@
-"""Deletions that are final before the kubelet is done with the pod's containers.
+"""Pods whose object says, or is gone and says no more, that they have ended, before their kubelet is done.
 
-The API server makes a deletion final when a kubelet confirms it, and at once when it is forced, or when 1.20
-deletes a namespace. Our finalizer keeps the object, and an end counts when nothing of it can still run:
-- A kubelet before 1.22 confirms it at once for a starting pod, and goes on to create the container. That runs
-  for its whole grace, and no status tells of it: seen on 1.20.2, for nearly each such pod. Mended by
-  https://github.com/kubernetes/kubernetes/pull/102344. A kubelet may be three versions older than a server.
-- After a forced deletion, a kubelet that lives ends what runs, and reports that within seconds.
+An end counts when nothing of it can still run:
+- The API server makes a deletion final when a kubelet confirms it. One before 1.22 confirms it at once for a
+  starting pod, and goes on to create the container. That runs for its whole grace, and no status tells of it:
+  seen on 1.20.2, for nearly each such pod. Mended by https://github.com/kubernetes/kubernetes/pull/102344.
+  A kubelet may be three versions older than a server.
+- A forced deletion is final at once, as is that of a namespace in 1.20. Our finalizer keeps the object, and a
+  kubelet that lives ends what runs, and reports that within seconds.
+- An object that is gone though our finalizer was on it was deleted by nobody: Kubernetes' own etcd was
+  restored from a backup, or lost keys. Kubelets end such pods when they hear of it, with their grace.
 
 So such an end counts once the time has passed that a living kubelet needs, from when it was first seen here.
-After that the word of who forced it counts, as before: a node that is gone reports nothing.
+After that the word of who forced it counts, and an absence: a node that is gone reports nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import NamedTuple
 
 from controller.clock import Clock
 from controller.engine.base import EngineUnavailable
-from controller.engine.kubernetes.pod import Pod
+from controller.engine.kubernetes.pod import Meta, Pod
 
 CONFIRM_SECONDS = 30.0  # for a kubelet to begin, to kill, and to report, besides the grace
 FIRST_MINOR_THAT_WAITS = 25  # of a server none of whose kubelets is older than 1.22
@@ -44,24 +47,30 @@ class LateEnds:
         self._told: set[str] = set()  # uids of those whose time has passed
         self._lock = threading.Lock()
 
-    def awaits(self, pod: Pod) -> bool:
-        """Whether the pod's deletion is final, and its kubelet may still have a container of it run."""
-        is_final = pod.is_deleting and pod.metadata.deletion_grace_period_seconds == 0
-        if not is_final or pod.is_terminal or pod.is_tombstone or not pod.spec.node_name:
-            return False
-        condition = pod.condition("DisruptionTarget")
-        if condition is not None and condition.reason == "DeletionByPodGC":
-            return False  # its node's object was removed
+    def awaits(self, pod: Pod, *, removed: bool) -> bool:
+        """Whether a kubelet may still run the pod, which is being deleted, or whose object was removed."""
+        uid = pod.metadata.uid
         with self._lock:
-            known = self._seen.get(pod.metadata.uid)
+            known = self._seen.get(uid)
+            if known is not None and (all_ended(pod) or pod.is_terminal):
+                del self._seen[uid]  # its kubelet has spoken
+                return False
         if known is None:
-            seconds = self._seconds(pod)
+            seconds = self._seconds(pod, removed)
             if not seconds:
                 return False
             known = _Unconfirmed(pod, self._clock.boottime() + seconds)
             with self._lock:
-                self._seen.setdefault(pod.metadata.uid, known)
-        return not all_ended(pod) and self._clock.boottime() < known.due
+                known = self._seen.setdefault(uid, known)
+        return self._clock.boottime() < known.due
+
+    def awaits_absent(self, name: str, uid: str) -> bool:
+        """The same of a pod that is not there, and that was: only its name and uid are known."""
+        with self._lock:
+            due = self._clock.boottime() + self._confirm_seconds
+            absent = Pod(metadata=Meta(name=name, uid=uid))
+            known = self._seen.setdefault(uid, _Unconfirmed(absent, due))
+        return self._clock.boottime() < known.due
 
     def run(self, look: Callable[[Pod], None], stop: threading.Event) -> None:
         """Call `look` with each such pod once its time has passed, until `stop` is set."""
@@ -80,19 +89,27 @@ class LateEnds:
                     continue  # again in the next round
                 self._told.add(each.pod.metadata.uid)
 
-    def _seconds(self, pod: Pod) -> float:
-        """How long its kubelet may need from now on; 0 if all is reported."""
-        if all_ended(pod):
+    def _seconds(self, pod: Pod, removed: bool) -> float:
+        """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
+        is_final = pod.is_deleting and pod.metadata.deletion_grace_period_seconds == 0
+        has_vanished = removed and not is_final and pod.has_finalizer
+        if not (is_final or has_vanished) or pod.is_terminal or pod.is_tombstone or not pod.spec.node_name:
             return 0.0
+        condition = pod.condition("DisruptionTarget")
+        if all_ended(pod) or (condition is not None and condition.reason == "DeletionByPodGC"):
+            return 0.0  # its node's object was removed
+        spec_grace = pod.spec.termination_grace_period_seconds
+        with_grace = self._confirm_seconds + (
+            spec_grace if spec_grace is not None else _DEFAULT_GRACE_SECONDS
+        )
+        if has_vanished:
+            return with_grace
         if any(each.state.running for each in pod.statuses()):
             return self._confirm_seconds
         try:
-            if self._server_minor() >= FIRST_MINOR_THAT_WAITS:
-                return 0.0
+            return 0.0 if self._server_minor() >= FIRST_MINOR_THAT_WAITS else with_grace
         except EngineUnavailable:
-            pass  # it may be an old one
-        grace = pod.spec.termination_grace_period_seconds
-        return self._confirm_seconds + (grace if grace is not None else _DEFAULT_GRACE_SECONDS)
+            return with_grace  # it may be an old one
 
 
 def all_ended(pod: Pod) -> bool:

@@ -88,6 +88,12 @@ def observe(pod: Pod, *, removed: bool = False, is_confirmed: bool = True) -> Ob
     return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason=UNREADABLE, message=message)
 
 
+def vanished(attempt: AttemptId, uid: str) -> Observation:
+    """Of an attempt whose object is gone, while its kubelet may not be done: see `late_ends`."""
+    message = "its pod is gone and was not seen to end: its node may still be ending it"
+    return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason="Vanished", message=message)
+
+
 def _observe(pod: Pod, removed: bool, is_confirmed: bool) -> Observation:
     stopped = is_confirmed and _is_proven(pod, removed)
     main = pod.main
