@@ -243,8 +243,10 @@ class KubernetesEngine(Owning):
             )
             for namespace in self.namespaces
         ]
-        threading.Thread(target=self._late.run, args=(look, stop), name="late-ends", daemon=True).start()
+        late = threading.Thread(target=self._late.run, args=(look, stop), name="late-ends", daemon=True)
+        late.start()
         run_watches(watches, [f"pods-{name}" for name in self.namespaces], stop)
+        late.join()
 
     def survey(
         self,

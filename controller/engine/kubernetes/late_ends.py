@@ -54,6 +54,7 @@ class LateEnds:
             known = self._seen.get(uid)
             if known is not None and (all_ended(pod) or pod.is_terminal):
                 del self._seen[uid]  # its kubelet has spoken
+                self._told.discard(uid)
                 return False
         if known is None:
             seconds = self._seconds(pod, removed)
