@@ -350,7 +350,7 @@ def test_a_running_attempt_cannot_be_forgotten(case: EngineCase) -> None:
 
 def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:
     """While it runs, when it has ended, and when the engine has it no more: gone, and that it stopped is
-    proven.
+    proven, at the latest when a node must have heard of it.
     """
     given = case.until_stopped()
     started = case.engine.start(given)
@@ -363,6 +363,7 @@ def test_what_is_asked_for_by_name_is_told(case: EngineCase) -> None:
     case.engine.settle(given.attempt)
     case.engine.forget(given.attempt)
     wait_for(lambda: case.engine.attempts() == [], "it to be gone")
+    wait_for(lambda: case.engine.find(given.attempt, uid=started.uid).gone, "the proof of it")
     seen = case.engine.find(given.attempt, uid=started.uid)
     assert (seen.attempt, seen.phase, seen.stopped, seen.gone) == (given.attempt, Phase.FAILED, True, True)
 
