@@ -363,6 +363,12 @@ def test_what_is_left_of_an_earlier_task_is_not_taken_for_the_end_of_a_new_one(c
     assert client.submit(task("a")).outcome == "created"
 
 
+def test_nobody_submits_what_passes_for_the_task_of_a_schedule(client: Client) -> None:
+    """It would be waited for, or cancelled, in the place of a tick's."""
+    with pytest.raises(InvalidField, match="is set by Tally on the tasks of schedules: leave it out"):
+        client.submit(task("nightly-202611300200", labels={"tally.dev/schedule": "nightly"}))
+
+
 def test_a_single_submission_that_is_refused_raises(client: Client) -> None:
     """Who submits one task need not look at a result to see that there is none."""
     with pytest.raises(InvalidField) as invalid:
