@@ -203,12 +203,11 @@ def _check_all_know(now: Fence, names: Iterable[str]) -> None:
 
 
 def _in_use(name: str, used: Sequence[str]) -> str:
+    of_tasks = (features.DEPENDENCIES, features.ARRAYS, features.GANGS)
     remedies = {
+        **dict.fromkeys(of_tasks, "Wait until these tasks are removed, when their retention has ended"),
         features.NOTIFY: "Change these pools, and wait until a notifier has told these notices, or drop them"
         " (`tally notifier drop --waiting`)",
-        features.DEPENDENCIES: "Wait until these tasks are removed, when their retention has ended",
-        features.ARRAYS: "Wait until these tasks are removed, when their retention has ended",
-        features.GANGS: "Wait until these tasks are removed, when their retention has ended",
         features.SCHEDULES: "Delete these schedules (`tally delete schedule NAME`)",
     }
     remedy = remedies.get(

@@ -112,22 +112,18 @@ def _other_engine(recorded: EngineIdentity, own: EngineIdentity) -> str:
         return f"the engine is {own}, but the recorded engine is {recorded}"
     shared = [part for part, uid in recorded.parts.items() if uid and own.parts.get(part)]
     if own.id and recorded.id:
-        is_other = own.id != recorded.id
-    else:
-        other = [part for part in shared if own.parts[part] != recorded.parts[part]]
-        if other:
-            return (
-                f"the engine is {own}, but in the recorded engine, {recorded}, {', '.join(other)} had another"
-                " uid: it was created anew since, or is another engine's"
-            )
-        is_other = False
-        if not shared and (recorded.id or any(recorded.parts.values())):
-            return (
-                f"the engine cannot tell whether it is the recorded engine, {recorded}: it may read nothing"
-                " that names it. `tally check` names the rule that it needs"
-            )
-    if is_other:
-        return f"the engine is {own}, but the recorded engine is {recorded}"
+        if own.id != recorded.id:
+            return f"the engine is {own}, but the recorded engine is {recorded}"
+    elif other := [part for part in shared if own.parts[part] != recorded.parts[part]]:
+        return (
+            f"the engine is {own}, but in the recorded engine, {recorded}, {', '.join(other)} had another"
+            " uid: it was created anew since, or is another engine's"
+        )
+    elif not shared and (recorded.id or any(recorded.parts.values())):
+        return (
+            f"the engine cannot tell whether it is the recorded engine, {recorded}: it may read nothing that"
+            " names it. `tally check` names the rule that it needs"
+        )
     missing = [part for part in recorded.parts if part not in own.parts]
     return f"the engine lacks {', '.join(missing)}, which the recorded engine covers" if missing else ""
 

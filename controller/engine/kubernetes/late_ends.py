@@ -92,17 +92,18 @@ class LateEnds:
 
     def _seconds(self, pod: Pod, removed: bool) -> float:
         """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
-        is_final = pod.is_deleting and pod.metadata.deletion_grace_period_seconds == 0
-        has_vanished = removed and not is_final and pod.has_finalizer
-        if not (is_final or has_vanished) or pod.is_terminal or pod.is_tombstone or not pod.spec.node_name:
+        has_vanished = removed and not pod.is_final and pod.has_finalizer
+        if (
+            not (pod.is_final or has_vanished)
+            or pod.is_terminal
+            or pod.is_tombstone
+            or not pod.spec.node_name
+        ):
             return 0.0
-        condition = pod.condition("DisruptionTarget")
-        if all_ended(pod) or (condition is not None and condition.reason == "DeletionByPodGC"):
-            return 0.0  # its node's object was removed
-        spec_grace = pod.spec.termination_grace_period_seconds
-        with_grace = self._confirm_seconds + (
-            spec_grace if spec_grace is not None else _DEFAULT_GRACE_SECONDS
-        )
+        if all_ended(pod) or pod.has_lost_node:
+            return 0.0
+        grace = pod.spec.termination_grace_period_seconds
+        with_grace = self._confirm_seconds + (_DEFAULT_GRACE_SECONDS if grace is None else grace)
         if has_vanished:
             return with_grace
         if any(each.state.running for each in pod.statuses()):

@@ -153,6 +153,17 @@ class Pod(Struct, frozen=True):
         return self.metadata.deletion_timestamp is not None
 
     @property
+    def is_final(self) -> bool:
+        """Whether its deletion is final: the object is there because a finalizer keeps it."""
+        return self.is_deleting and self.metadata.deletion_grace_period_seconds == 0
+
+    @property
+    def has_lost_node(self) -> bool:
+        """Whether garbage collection deleted it, after its node's object was removed. Needs 1.26."""
+        condition = self.condition("DisruptionTarget")
+        return condition is not None and (condition.status, condition.reason) == ("True", "DeletionByPodGC")
+
+    @property
     def is_terminal(self) -> bool:
         """Whether its phase is one that it never leaves."""
         return self.status.phase in ("Succeeded", "Failed")

@@ -145,8 +145,8 @@ def _is_proven(pod: Pod, removed: bool) -> bool:
     statuses = list(pod.statuses())
     if not pod.spec.node_name and (pod.is_deleting or removed or pod.is_tombstone):
         return True
-    if removed or (pod.is_deleting and pod.metadata.deletion_grace_period_seconds == 0):
-        if not pod.is_terminal or _disruption(pod) == "DeletionByPodGC":
+    if removed or pod.is_final:
+        if not pod.is_terminal or pod.has_lost_node:
             return True
         return _was_refused(pod) or (bool(statuses) and not any(each.state.running for each in statuses))
     if not pod.is_terminal:
