@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from controller import __version__
+from controller import __version__, bulkhead
 from controller.audit.audit import run_audit
 from controller.audit.own import SelfAudit
 from controller.client.reading import Reading
@@ -43,7 +43,6 @@ from controller.telemetry.store_size import StoreSizePoll
 
 LOG_SECONDS = 5.0  # to read a kept log for the status endpoint
 # EX_SOFTWARE: a thread died, or state could not be torn down. The supervisor of this process starts it again.
-EXIT_TORN = 70
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +140,7 @@ def run_controller(settings: Settings) -> int:
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     access = status_access(settings)
-    threading.excepthook = _exit_on_dead_thread
+    threading.excepthook = bulkhead.end_with_thread
     hold_large_models()
     clock = SystemClock()
     store = make_store(settings, clock)
@@ -244,21 +243,8 @@ def replica_options(settings: Settings, identity: dict[str, Any]) -> ReplicaOpti
     )
 
 
-def _exit_on_dead_thread(args: threading.ExceptHookArgs) -> None:
-    """End the process when a thread dies of a bug.
-
-    A replica without one of its parts must not stay in office.
-    """
-    name = args.thread.name if args.thread is not None else "?"
-    exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
-    try:
-        log.critical("a thread died", thread=name, exc_info=exc)
-    finally:  # whatever it died of, such as a lack of memory, may also keep it from being told
-        os._exit(EXIT_TORN)
-
-
 def _exit_now(why: str) -> None:
     try:
         log.critical("exiting at once", why=why)
     finally:
-        os._exit(EXIT_TORN)
+        os._exit(bulkhead.EXIT_TORN)

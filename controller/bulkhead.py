@@ -6,6 +6,7 @@ The code that handles such a thing catches every error and reports it with `caug
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from collections import Counter
@@ -13,6 +14,8 @@ from collections import Counter
 counts: Counter[tuple[str, str]] = Counter()
 """(where, class of the error) → count in this process. For the metrics."""
 
+EXIT_TORN = 70
+"""The exit code of a process that ends because it lacks one of its parts."""
 FRAMES = 20  # of the innermost, in the log
 _lock = threading.Lock()
 
@@ -34,3 +37,18 @@ def caught(where: str, error: BaseException, **about: str) -> None:
     structlog.get_logger(__name__).error(
         "unexpected error: a bug in Tally, contained where it happened", where=where, **about, trace=trace
     )
+
+
+def end_with_thread(args: threading.ExceptHookArgs) -> None:
+    """End the process when a thread dies of a bug: without one of its parts it must not stay in office.
+
+    For `threading.excepthook`.
+    """
+    import structlog
+
+    name = args.thread.name if args.thread is not None else "?"
+    exc = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    try:
+        structlog.get_logger(__name__).critical("a thread died", thread=name, exc_info=exc)
+    finally:  # whatever it died of, such as a lack of memory, may also keep it from being told
+        os._exit(EXIT_TORN)

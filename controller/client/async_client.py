@@ -12,7 +12,6 @@ been done.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,7 +20,8 @@ from typing import Any, Self, TypeVar
 from controller.client.client import Client
 from controller.client.errors import Still
 from controller.client.prepared import SubmitResult
-from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView
+from controller.client.stop_event import StopEvent
+from controller.client.views import ApplyResult, PoolView, RequestResult, TasksLook, TaskView
 from controller.core.model.task import Pool, Spec
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.views.arrays import MemberView
@@ -96,11 +96,15 @@ class AsyncClient:
 
     async def watch_tasks(
         self, *, pool: str = "", state: str = "", selector: str = "", owner: str = ""
-    ) -> AsyncIterator[list[TaskView]]:
+    ) -> AsyncIterator[TasksLook]:
         """See Client."""
-        looks = self.client.watch_tasks(pool=pool, state=state, selector=selector, owner=owner)
-        async for views in _each(self, looks):
-            yield views
+        stop = StopEvent()
+        looks = self.client.watch_tasks(pool=pool, state=state, selector=selector, owner=owner, stop=stop)
+        try:
+            async for views in _each(self, looks):
+                yield views
+        finally:
+            stop.set()
 
     async def logs(
         self,
@@ -112,7 +116,7 @@ class AsyncClient:
         options: LogOptions = ALL_LOGS,
     ) -> AsyncIterator[bytes]:
         """See Outputs.logs."""
-        stop = threading.Event()
+        stop = StopEvent()
         begin = partial(
             self.client.outputs.logs,
             task_id,

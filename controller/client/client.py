@@ -36,14 +36,22 @@ from controller.client.reading import (
 from controller.client.replicas import Replicas
 from controller.client.requests import Requests
 from controller.client.schedules import Schedules
+from controller.client.stop_event import StopEvent
 from controller.client.submission import KnownPools, Submission
-from controller.client.views import ApplyResult, PoolView, RequestResult, TaskView, pool_views, task_view
+from controller.client.views import (
+    ApplyResult,
+    PoolView,
+    RequestResult,
+    TasksLook,
+    TaskView,
+    pool_views,
+)
 from controller.clock import Clock, SystemClock
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 from controller.store.base import ClusterChanged, Store
 from controller.store.keys import Keys
-from controller.views.array_changes import is_array_or_member, listed_among, named_among
+from controller.views.array_changes import named_among
 from controller.views.explain import explain
 from controller.views.queue_room import QueueRoom
 from controller.views.tasks import is_asked_again
@@ -306,21 +314,14 @@ class Client:
         selector: str = "",
         owner: str = "",
         task_id: str = "",
-    ) -> Generator[list[TaskView], None, None]:
+        stop: StopEvent | None = None,
+    ) -> Generator[TasksLook, None, None]:
         """The tasks that match, as for `tasks`: first all, then those that changed.
 
-        Ends when the iterator is closed.
+        Ends when the iterator is closed, or `stop` is set, which any thread may do.
         """
-        wanted, terms = wanted_states(state), requirements(labels, selector)
-        load = (lambda: self._reading.tasks(task_id)) if task_id else (lambda: self._reading.model(*OF_TASKS))
-        ids = (task_id,) if task_id else ()
-        prefix = lambda model: self._reading.prefix_of(model, ids) if ids else self.keys.prefix  # noqa: E731
-        for model, changed in self._reading.follow(load, prefix, None):
-            only = None if changed is None else listed_among(changed) if not task_id else {task_id}
-            if not task_id or not is_array_or_member(model, task_id):
-                yield sorted_views(model, pool, wanted, terms, only, owner, alone=bool(task_id))
-            elif changed is None or named_among(changed, ids):
-                yield [view for view in (task_view(model, task_id, alone=True),) if view is not None]
+        selection = pool, wanted_states(state), requirements(labels, selector), owner
+        return self._reading.looks(selection, task_id, stop)
 
     def cancel(
         self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None

@@ -8,6 +8,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,8 +17,10 @@ from urllib.parse import quote
 import requests
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
+from controller.client.stop_event import StopEvent
 from controller.config.values import parse_server
 from controller.errors import InvalidField, TallyError
+from controller.retry_after import retry_after_seconds
 
 NDJSON = "application/x-ndjson"
 GATEWAY_HEADER = "Tally-Gateway"  # of each answer of a gateway: the version of its API
@@ -24,6 +28,8 @@ READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote thr
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
 FOR_NOW = (429, 502, 503, 504)  # of the gateway or of a proxy: the same may be answered otherwise in a moment
+_NOT_REACHED = 412  # the gateway has not seen `min_revision` within `wait`
+_FRESH = ("min_revision", "wait")
 SILENT_SECONDS = 7 * 86_400.0  # of an attempt whose output is followed
 
 
@@ -45,7 +51,9 @@ class GatewayCalls:
         self._token = token
         self._cluster = cluster  # that the gateway must serve; "" for any
         self.timeout_seconds = timeout_seconds
-        self._written = 0  # revision of this client's last write
+        self._lock = threading.Lock()
+        self._written = 0  # the highest revision that this client wrote
+        self._written_at = 0.0  # and when
         self._session = requests.Session()
         # neither a proxy nor an authority of the environment: the token goes to this gateway alone
         self._session.trust_env = False
@@ -69,15 +77,16 @@ class GatewayCalls:
         """The document at the path, not older than what this client wrote."""
         return self._send("GET", path, parameters=self._fresh(parameters)).json()
 
-    def lines(self, path: str, **parameters: str) -> Iterator[Any]:
-        """The documents at the path, one a line, as they arrive."""
+    def lines(self, path: str, stop: StopEvent | None = None, /, **parameters: str) -> Iterator[Any]:
+        """The documents at the path, one a line, as they arrive, until `stop` is set."""
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
-        return _documents(answer)
+        return _documents(answer, stop or StopEvent())
 
     def parts(self, path: str, stop: threading.Event, **parameters: str) -> Iterator[bytes]:
         """A long answer, in parts as they arrive, until `stop` is set.
 
-        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes.
+        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes; an `StopEvent`
+        ends it meanwhile.
         """
         parameters = self._fresh(parameters)
         answer = self._send("GET", path, parameters=parameters, stream=True, more_seconds=SILENT_SECONDS)
@@ -121,9 +130,9 @@ class GatewayCalls:
             stream=True,
             more_seconds=PATIENT_SECONDS,
         )
-        for document in _documents(answer):
+        for document in _documents(answer, StopEvent()):
             if "done" in document:
-                self._written = max(self._written, document["revision"])
+                self._wrote(document["revision"])
                 return
             if "problem" in document:
                 raise error_of(document["problem"])
@@ -135,8 +144,23 @@ class GatewayCalls:
     def _fresh(self, parameters: Mapping[str, str]) -> dict[str, str]:
         given = {name: value for name, value in parameters.items() if value}
         if self._written:
-            given |= {"min_revision": str(self._written), "wait": f"{READ_WAIT_SECONDS:g}"}
+            given |= dict(zip(_FRESH, (str(self._written), f"{READ_WAIT_SECONDS:g}"), strict=True))
         return given
+
+    def _wrote(self, revision: int) -> None:
+        with self._lock:
+            self._written, self._written_at = max(self._written, revision), time.monotonic()
+
+    def _forgets(self, parameters: Mapping[str, str]) -> bool:
+        """Whether the gateway need not reach what this client wrote, since no gateway may ever.
+
+        After so long, it does not lag behind: etcd was restored from a backup.
+        """
+        with self._lock:
+            is_gone = time.monotonic() - self._written_at > PATIENT_SECONDS
+            if is_gone:
+                self._written = 0
+            return is_gone and _FRESH[0] in parameters
 
     def _send(
         self,
@@ -179,12 +203,17 @@ class GatewayCalls:
                     told = f"it answered {answer.status_code} to {method} {path}"
                     raise GatewayUnavailable(f"{self.url} is no gateway of Tally: {told}")
                 if answer.status_code < 300:
-                    self._written = max(self._written, _revision(answer) if method != "GET" else 0)
+                    if method != "GET":
+                        self._wrote(_revision(answer))
                     return answer
                 failure = _error(answer)
+                if answer.status_code == _NOT_REACHED and self._forgets(parameters):
+                    parameters = {name: parameters[name] for name in parameters.keys() - {*_FRESH}}
+                    continue
                 if answer.status_code not in FOR_NOW:
                     raise failure
-                pause = float(answer.headers.get("Retry-After", PAUSE_SECONDS))
+                told = answer.headers.get("Retry-After", "")
+                pause = retry_after_seconds(told, time.time(), 2 * PATIENT_SECONDS) or PAUSE_SECONDS
             until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
             if time.monotonic() + pause >= until:
                 raise failure
@@ -229,23 +258,36 @@ def error_of(document: Mapping[str, Any]) -> TallyError:
 
 
 def _parts(answer: requests.Response, stop: threading.Event) -> Iterator[bytes]:
+    ending = stop if isinstance(stop, StopEvent) else StopEvent()
     try:
-        with answer:
+        with answer, ending.closing(partial(_cut, answer)):
             for chunk in answer.iter_content(chunk_size=None):
                 yield chunk
                 if stop.is_set():
                     return
     except requests.RequestException as error:
+        if stop.is_set():
+            return
         raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
 
 
-def _documents(answer: requests.Response) -> Iterator[Any]:
+def _cut(answer: requests.Response) -> None:
+    """Wake the thread that reads it."""
+    with suppress(OSError, ValueError, RuntimeError, AttributeError):  # it has ended meanwhile
+        answer.raw.shutdown()
+
+
+def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[Any]:
     try:
-        with answer:
+        with answer, stop.closing(partial(_cut, answer)):
             for line in answer.iter_lines(chunk_size=None):
                 if line:
                     yield json.loads(line)
+                if stop.is_set():
+                    return
     except (requests.RequestException, ValueError) as error:
+        if stop.is_set():
+            return
         raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
 
 

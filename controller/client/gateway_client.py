@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
 from typing import Any
@@ -31,10 +30,12 @@ from controller.client.gateway_parts import (
 from controller.client.ordering import ordered
 from controller.client.prepared import SubmitResult
 from controller.client.reading import parse_state
+from controller.client.stop_event import StopEvent
 from controller.client.views import (
     ApplyResult,
     PoolView,
     RequestResult,
+    TasksLook,
     TaskView,
 )
 from controller.client.wire import pool_of, task_of, view_of
@@ -48,6 +49,7 @@ from controller.views.tasks import HELD_BACK, parse_states
 
 BATCH = 1000  # tasks that are sent in one request
 WAIT_SECONDS = 25.0  # of one long poll
+WATCH_SECONDS = 5.0  # the same, of a watch of one task
 WAITED_FOR = 1000  # tasks that one long poll waits for
 
 
@@ -192,24 +194,38 @@ class GatewayClient(Client):
         selector: str = "",
         owner: str = "",
         task_id: str = "",
-    ) -> Generator[list[TaskView], None, None]:
+        stop: StopEvent | None = None,
+    ) -> Generator[TasksLook, None, None]:
         """See Client."""
         given = _selection(pool, state, labels, selector, owner)
+        stop = stop or StopEvent()
+        if task_id and not any(given.values()):
+            yield from self._watch_one(task_id, stop)
+            return
         until = 0.0  # for a gateway that is restarted
-        while True:
-            views: list[TaskView] = []
+        while not stop.is_set():
+            views, is_whole = list[TaskView](), True
             try:
-                for look in self._http.lines("/v1/tasks:watch", **given):
+                for look in self._http.lines("/v1/tasks:watch", stop, **given):
                     until = 0.0
                     views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
                     if not look.get("more"):
-                        yield views
-                        views = []
+                        yield TasksLook(views, is_whole=is_whole)
+                        views, is_whole = [], False
             except GatewayUnavailable:
                 until = until or self.clock.boottime() + PATIENT_SECONDS
                 if self.clock.boottime() >= until:
                     raise
-            time.sleep(PAUSE_SECONDS)  # it ends, or has ended: another one begins with all that match
+            stop.wait(PAUSE_SECONDS)  # it ends, or has ended: another one begins with all that match
+
+    def _watch_one(self, task_id: str, stop: StopEvent) -> Generator[TasksLook, None, None]:
+        """One task, also a member of an array, which no list has. It hears of `stop` between polls."""
+        revision = 0
+        while not stop.is_set():
+            before = revision
+            views, _, revision = _changed(self._http, [task_id], before, WATCH_SECONDS)
+            if views or not before:
+                yield TasksLook(views, is_whole=not before)
 
     def cancel(
         self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None

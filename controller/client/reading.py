@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 from controller.client.calls import FEW, closed_at
 from controller.client.errors import NotFound
-from controller.client.views import TaskView, task_view
+from controller.client.stop_event import StopEvent
+from controller.client.views import TasksLook, TaskView, task_view
 from controller.clock import Clock
 from controller.core.model import blocks, kept_log
 from controller.core.model.arrays import MemberName
@@ -22,11 +23,14 @@ from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
 from controller.views.absent import why_absent
-from controller.views.array_changes import is_array_or_member, names_of
+from controller.views.array_changes import is_array_or_member, listed_among, named_among, names_of
 from controller.views.pairs import around
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0
+Selection = tuple[str, frozenset[str] | None, Sequence[Requirement], str]
+"""A pool, states, requirements of labels, and an owner; "" and None: any."""
+
 OF_TASKS = (
     "tasks/",
     "states/",
@@ -171,12 +175,18 @@ class Reading:
         return self._keys.state(next(iter(task_ids))) if len(task_ids) == 1 else self._keys.state("")
 
     def follow(
-        self, load: Callable[[], Model], prefix: Callable[[Model], str], timeout_seconds: float | None
+        self,
+        load: Callable[[], Model],
+        prefix: Callable[[Model], str],
+        timeout_seconds: float | None,
+        stop: StopEvent | None = None,
     ) -> Iterator[tuple[Model, set[str] | None]]:
         """The model that `load` returns, kept current by a watch on the `prefix` that follows from it.
 
-        Each step yields the model, and what changed by the names of `array_changes` (None: all).
+        Each step yields the model, and what changed by the names of `array_changes` (None: all). It ends
+        when the time is over, or `stop` is set.
         """
+        stop = stop or StopEvent()
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
         while True:
             mirror = Mirror(load())
@@ -185,7 +195,7 @@ class Reading:
                 prefix(mirror.model), after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
             )
             try:
-                with closed_at(watch, self._clock, until):
+                with closed_at(watch, self._clock, until), stop.closing(watch.close):
                     for batch in watch:
                         news = mirror.take(Changed.of(self._keys, batch)).changes or ()
                         shown = (change for change in news if change.kind in ("tasks", "states", blocks.KIND))
@@ -194,6 +204,22 @@ class Reading:
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again
+
+    def looks(
+        self, selection: Selection, task_id: str, stop: StopEvent | None
+    ) -> Generator[TasksLook, None, None]:
+        """As `Client.watch_tasks`; `task_id`: of this one alone, also a member of an array; "": of all."""
+        load = (lambda: self.tasks(task_id)) if task_id else (lambda: self.model(*OF_TASKS))
+        ids = (task_id,) if task_id else ()
+        prefix = lambda model: self.prefix_of(model, ids) if ids else self._keys.prefix  # noqa: E731
+        for model, changed in self.follow(load, prefix, None, stop):
+            only = None if changed is None else listed_among(changed) if not task_id else {task_id}
+            if not task_id or not is_array_or_member(model, task_id):
+                views = sorted_views(model, *selection[:3], only, selection[3], alone=bool(task_id))
+                yield TasksLook(views, is_whole=changed is None)
+            elif changed is None or named_among(changed, ids):
+                view = task_view(model, task_id, alone=True)
+                yield TasksLook([view] if view is not None else [], is_whole=changed is None)
 
 
 def parse_state(text: str) -> State:

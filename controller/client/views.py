@@ -5,6 +5,7 @@ They are frozen values, made of the facts of `controller.views`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -197,15 +198,23 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a pool's definition; `message` warns when the pool is overcommitted.
+    """The outcome of the definition of a pool or a schedule. `message` warns of what it entails.
 
-    `turned_on` are the features that the pool needs and that were off.
+    `turned_on` are the features that it needs and that were off.
     """
 
     name: str
     outcome: Literal["created", "configured", "unchanged"]
     message: str = ""
     turned_on: tuple[str, ...] = ()
+
+
+class TasksLook(list[TaskView]):
+    """What a look of a watch shows: all tasks that match if it `is_whole`, else those that changed."""
+
+    def __init__(self, views: Iterable[TaskView], *, is_whole: bool) -> None:
+        super().__init__(views)
+        self.is_whole = is_whole
 
 
 def task_view(

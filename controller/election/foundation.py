@@ -25,6 +25,7 @@ from controller.core.model.installation import (
     merged,
 )
 from controller.core.model.op import Op
+from controller.election.term_records import fields_of
 from controller.errors import CorruptValue, TallyError
 from controller.store.base import Guard, KeyValue, Put, Write
 
@@ -88,7 +89,7 @@ def lay(keys: tuple[str, str], records: Records, candidate: Candidate, *, is_fir
     writes: list[Write] = []
     for key, item, record in zip(keys, records[:2], (installation, engine), strict=True):
         guards.append(Guard(key, item.mod if item is not None else 0))
-        stored = _mapping(item)
+        stored = fields_of(item)
         value = {**stored, **msgspec.to_builtins(record)}  # additions of a newer version are kept
         if value != stored:
             writes.append(Put(key, codec.encode({**value, "op": candidate.op})))
@@ -147,13 +148,6 @@ def _engine(records: Records, candidate: Candidate, installation: Installation) 
             " attempts with `tally engine adopt`"
         )
     return msgspec.structs.replace(record, engine=merged(record.engine, own))
-
-
-def _mapping(item: KeyValue | None) -> dict[str, Any]:
-    try:
-        return codec.decode_mapping(item.value) if item is not None else {}
-    except CorruptValue:
-        return {}
 
 
 def _read(item: KeyValue | None, decode: Callable[[bytes], T], *, may_fail: bool) -> T | None:

@@ -190,8 +190,10 @@ class Engine(Protocol):
         """
         ...
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(self, attempt: AttemptId, *, uid: str = "", grace_seconds: float = 0.0) -> Observation:
         """Look up one attempt that `attempts` should list and does not, by its name and, if known, its uid.
+
+        `grace_seconds` is what its end may take: who ends it, if it is not this controller, gives it that.
 
         Returns an observation with `stopped` and `gone` if that is proven: an authoritative engine has no
         such object, or a search found none of its processes. Returns phase Unknown with a reason if the

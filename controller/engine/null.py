@@ -77,7 +77,13 @@ class NullEngine:
                 self._end(replace(seen, phase=Phase.FAILED, reason="Stopped"))
             return self._attempts[attempt]
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(
+        self,
+        attempt: AttemptId,
+        *,
+        uid: str = "",
+        grace_seconds: float = 0.0,  # noqa: ARG002  # it sees what still runs
+    ) -> Observation:
         """See Engine. An unknown attempt is gone, since nothing runs."""
         with self._changed:
             return self._attempts.get(attempt) or gone(attempt, uid)

@@ -16,11 +16,11 @@ import structlog
 
 from controller.client import Client, NotFound, TaskView
 from controller.core.model.lifecycle import State
+from controller.core.model.own_labels import EXECUTOR
 from controller.core.model.requests import RequestKind
-from controller.errors import InvalidField, TallyError
+from controller.errors import InvalidField
 from controller.executor.call_folder import RUN, CallError, CallFolder
 
-LABEL = "tally.dev/executor"
 READERS = 8  # results that are read at the same time
 PAUSE_SECONDS = 1.0  # before a watch that broke off is begun again
 
@@ -113,7 +113,7 @@ class TallyExecutor(Executor):
         self._name = name
         self._keep = keep
         self._python = list(python)
-        labels = {**task.pop("labels", {}), LABEL: self._run}
+        labels = {**task.pop("labels", {}), EXECUTOR: self._run}
         self._task = {"labels": labels, "resources": dict(resources or {"cpu": 1}), **task}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -208,28 +208,32 @@ class TallyExecutor(Executor):
         while not self._is_over():
             try:
                 self._follow()
-            except TallyError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, calls are waited for
                 if not self._is_over():
-                    _log.warning("the watch of an executor's tasks broke off", error=str(error))
+                    _log.warning(
+                        "the watch of an executor's tasks broke off", error=f"{type(error).__name__}: {error}"
+                    )
                     time.sleep(PAUSE_SECONDS)
 
     def _follow(self) -> None:
-        with self._lock:
-            known = {task_id for task_id, future in self._futures.items() if future.is_stored}
-        is_first = True
-        looks = self.client.watch_tasks(selector=f"{LABEL}={self._run}")
+        known = self._stored()
+        looks = self.client.watch_tasks(selector=f"{EXECUTOR}={self._run}")
         try:
             for views in looks:
                 for view in views:
                     self._see(view)
-                if is_first:  # it has all: what it lacks is gone
+                if views.is_whole:  # what it lacks, of what was there before it, is gone
                     for task_id in sorted(known - {view.id for view in views}):
                         self._lose(task_id)
-                    is_first = False
+                known = self._stored()
                 if self._is_over():
                     return
         finally:
             looks.close()
+
+    def _stored(self) -> set[str]:
+        with self._lock:
+            return {task_id for task_id, future in self._futures.items() if future.is_stored}
 
     def _is_over(self) -> bool:
         with self._lock:
@@ -241,10 +245,10 @@ class TallyExecutor(Executor):
             return
         future.see(view)
         if view.finished and RequestKind.RETRY not in view.requests:
-            with self._settled:
-                self._futures.pop(view.id, None)
+            with self._settled:  # `shutdown` ends the readers once no call is left
+                if self._futures.pop(view.id, None) is not None:
+                    self._readers.submit(self._settle, future, view)
                 self._settled.notify_all()
-            self._readers.submit(self._settle, future, view)
 
     def _settle(self, future: TallyFuture[Any], view: TaskView) -> None:
         """Give the future its result, and remove the call."""

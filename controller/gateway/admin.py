@@ -5,16 +5,14 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from controller.core.model import codec
-from controller.errors import InvalidField
+from controller.gateway import bodies
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.operation import CallerRequest
 
 
 def apply_pool(api: GatewayApi, ask: CallerRequest) -> Response:
     """Create a pool, or replace its definition."""
-    name, definition = ask.path["name"], ask.body
-    if definition.setdefault("name", name) != name:
-        raise InvalidField("name", f"is {definition['name']!r}, but the path says {name!r}")
+    definition = bodies.definition_of(ask.path["name"], ask.body)
     return answer(api.writing.admin(ask.caller, "the definitions of pools").apply_pool(definition))
 
 

@@ -13,7 +13,7 @@ from controller.gateway import admin, bodies
 from controller.gateway.api import GatewayApi
 from controller.gateway.operation import CallerRequest, Operation
 
-_NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is no such task, as far as the caller may know."}
+_NOT_FOUND = {HTTPStatus.NOT_FOUND: "There is none of this name."}
 _FORBIDDEN = {HTTPStatus.FORBIDDEN: "The caller lacks a verb; `verb` names it."}
 _IMPOSSIBLE = {HTTPStatus.CONFLICT: "As things are, this cannot be done; `detail` says why."}
 

@@ -19,12 +19,15 @@ from controller.client import Client
 from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions
 from controller.errors import UserError
 from controller.gateway.openings import LIMITS, BrokenOff, Opening
+from controller.store.base import StoreError
 
 FindEngine = Callable[[Client], Engine | None]
 """Opens the engine that the replicas have registered, for reading; None if there is none here.
 
 Raises UserError if it cannot be read from this machine, and EngineError if it cannot be reached.
 """
+
+PAUSE_SECONDS = 1.0  # after an attempt to open it: callers who waited for that learn the same
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -37,6 +40,9 @@ class AttemptLogs:
         self._client = client
         self._find_engine = find_engine
         self._engine: Engine | None = None
+        self._unopened = ""  # why there is none
+        self._again_at = 0.0  # boottime from which it is tried again
+        self._opening = threading.Lock()  # held while etcd and the engine are asked: never by the event loop
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(LIMITS[Opening.LOGS].of_all, "tally-gateway-logs")
         self._readings: set[threading.Event] = set()
@@ -92,14 +98,16 @@ class AttemptLogs:
         )
 
     def _opened(self) -> Engine:
-        with self._lock:
-            if self._engine is None:
+        with self._opening:
+            if self._engine is None and self._client.clock.boottime() >= self._again_at:
+                self._unopened = "no registered replica has an engine whose output can be read here"
                 try:
                     self._engine = self._find_engine(self._client)
-                except UserError as error:
-                    raise EngineUnavailable(f"this gateway cannot read outputs: {error}") from None
+                except (UserError, EngineError, StoreError) as error:
+                    self._unopened = f"this gateway cannot read outputs: {error}"
+                self._again_at = self._client.clock.boottime() + PAUSE_SECONDS
             if self._engine is None:
-                raise EngineUnavailable("no registered replica has an engine whose output can be read here")
+                raise EngineUnavailable(self._unopened)
             return self._engine
 
     def _end(self, stop: threading.Event) -> None:

@@ -14,8 +14,10 @@ from msgspec import Meta, Struct
 from starlette.requests import ClientDisconnect, Request
 
 from controller.client.bulk import MAX_ACTS, TaskAct
+from controller.core.model.scalars import shown
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MAX_WAIT_SECONDS
+from controller.errors import InvalidField
 
 NDJSON = "application/x-ndjson"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
@@ -163,6 +165,13 @@ def parse_json(data: bytes) -> Any:
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
     return found
+
+
+def definition_of(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The definition that was sent to the path of this name. Raises InvalidField if it has another name."""
+    if body.setdefault("name", name) != name:
+        raise InvalidField("name", f"is {shown(body['name'])}, but the path says {shown(name)}")
+    return body
 
 
 def parse_body(data: bytes, kind: type[T]) -> T:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import jwt
 import requests
 import structlog
+from urllib3.exceptions import HTTPError
 
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
@@ -35,6 +36,16 @@ USABLE_SECONDS = 24 * 3600.0  # after which keys that could not be fetched again
 TIMEOUT_SECONDS = 5.0  # of one request to the provider
 MAX_BYTES = 2**20  # of a document of the provider
 MAX_TOKEN_BYTES = 16 * 1024
+_UNUSABLE = (
+    requests.RequestException,
+    HTTPError,  # urllib3's: the body is read below requests, which would translate it
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,  # JSON that is nested deeper than our stack
+)
+"""What a provider's answer can raise, whatever it is."""
 
 _log = structlog.get_logger(__name__)
 
@@ -210,7 +221,7 @@ class Oidc:
                 if raw.get("use", "sig") == "sig":
                     keys[key.key_id or ""] = key
             self._keys, self._fetched_at, self.error = keys, now, ""
-        except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNUSABLE as error:
             self.error = f"{type(error).__name__}: {error}"[:300]
             _log.warning("the keys of the provider could not be fetched", issuer=issuer, error=self.error)
 

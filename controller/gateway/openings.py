@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from http import HTTPStatus
 from typing import NamedTuple
@@ -99,7 +99,8 @@ class BrokenOff(Exception):
 class Open(Response):
     """An answer that counts as open from its first byte to its last.
 
-    `refused` is called in its place if the caller may open no more of this kind by then.
+    `refused` is called in its place if the caller may open no more of this kind by then. With `held`, which
+    ends with the answer, it has been counted before.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class Open(Response):
         name: str,
         inner: Response,
         refused: Callable[[], None] = lambda: None,
+        held: AbstractContextManager[object] | None = None,
     ) -> None:
         super().__init__()
+        self._held = held
         self._refused = refused
         self._openings = openings
         self._kind = kind
@@ -119,10 +122,10 @@ class Open(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or say why not."""
-        problem = self._openings.refusal(self._kind, self._name)
+        problem = self._openings.refusal(self._kind, self._name) if self._held is None else None
         if problem is not None:
             self._refused()
             await problem.response()(scope, receive, send)
             return
-        with self._openings.one(self._kind, self._name), suppress(BrokenOff):
+        with self._held or self._openings.one(self._kind, self._name), suppress(BrokenOff):
             await self._inner(scope, receive, send)

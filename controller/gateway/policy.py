@@ -1,7 +1,7 @@
 """What callers may do: the rules of a policy file.
 
     [[rules]]
-    who = ["alice", "group:vision", "system:serviceaccount:jobs:*"]
+    who = ["alice", "group:vision", "kubernetes:system:serviceaccount:jobs:*"]
     owners = ["vision", "{name}"]
     verbs = ["submit", "read-own", "cancel-own"]
 

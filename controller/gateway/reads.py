@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from http import HTTPStatus
 
@@ -252,15 +253,14 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
         since_seconds=values["since_seconds"],
         previous=values["previous"],
     )
-    if (refusal := api.openings.refusal(Opening.LOGS, ask.caller.identity.name)) is not None:
-        raise refusal
-    parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
-    return Open(
-        api.openings,
-        Opening.LOGS,
-        ask.caller.identity.name,
-        StreamingResponse(_while_welcome(parts, ask, view.owner), media_type="application/octet-stream"),
-    )
+    name = ask.caller.identity.name
+    with ExitStack() as held:  # each holds a thread, also while the engine is asked
+        held.enter_context(api.openings.one(Opening.LOGS, name))
+        parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
+        body = StreamingResponse(
+            _while_welcome(parts, ask, view.owner), media_type="application/octet-stream"
+        )
+        return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())
 
 
 async def _while_welcome(

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import structlog
 
-from controller import __version__
+from controller import __version__, bulkhead
 from controller.client import Client
 from controller.clock import Clock, SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
@@ -122,6 +122,7 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine, subje
             " gateway_oidc_issuer or gateway_kubernetes",
         )
     configure_logs(replica=settings.replica, cluster=settings.cluster)
+    threading.excepthook = bulkhead.end_with_thread
     allow_connections()
     hold_large_models()
     clock, keys = SystemClock(), Keys(settings.cluster)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from controller.client.views import ApplyResult
 from controller.core.model import codec
-from controller.errors import InvalidField
+from controller.gateway import bodies
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.parameters import DRY_RUN
@@ -31,9 +31,7 @@ def _one(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 def _apply(api: GatewayApi, ask: CallerRequest) -> Response:
-    name, definition = ask.path["name"], ask.body
-    if definition.setdefault("name", name) != name:
-        raise InvalidField("name", f"is {definition['name']!r}, but the path says {name!r}")
+    definition = bodies.definition_of(ask.path["name"], ask.body)
     return answer(api.writing.schedules(ask.caller).apply(definition, dry_run=ask.values["dry_run"]))
 
 

@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -26,6 +25,7 @@ from controller.core.model.notify_url import NotifyUrl, parse_notify_url
 from controller.errors import InvalidField, TallyError
 from controller.notifier.addresses import Address, Network, Resolver, usable_addresses
 from controller.notifier.line import AnswerTooLarge, Line
+from controller.retry_after import retry_after_seconds
 
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -194,23 +194,10 @@ class Postman:
             return Undelivered(f"{words}, a redirect{where}, which is not followed", status=status)
         pause = None
         if status in _MAY_SAY_WHEN:
-            pause = retry_after_seconds(headers.get("Retry-After", ""), self._clock.wall())
+            pause = retry_after_seconds(
+                headers.get("Retry-After", ""), self._clock.wall(), MAX_RETRY_AFTER_SECONDS
+            )
         return Undelivered(words, pause, status=status)
-
-
-def retry_after_seconds(text: str, now: float) -> float | None:
-    """What a Retry-After header asks for: seconds, or the time until a date, from 0 to an hour.
-
-    None for no header, and for one that says neither.
-    """
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER_SECONDS)
-    try:
-        until = parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return min(max(until, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:

@@ -18,7 +18,6 @@ from controller.store.base import (
     ClusterChanged,
     Committed,
     Guard,
-    LeaseNotFound,
     Put,
     Store,
     StoreError,
@@ -69,12 +68,15 @@ class Duty:
         return Guard(self._keys.notifier, self.term, on_create=True)
 
     def take_up(self, ended: threading.Event) -> bool:
-        """Wait until it is this notifier's turn; False if `ended` was set before. Raises StoreDenied."""
+        """Wait until it is this notifier's turn; False if `ended` was set before.
+
+        What etcd answers meanwhile, also a refusal, is told in the log, and it is asked again.
+        """
         told = ""
         while not ended.is_set():
             try:
                 other = self._try()
-            except (StoreError, LeaseNotFound) as error:
+            except StoreError as error:
                 other = f"etcd: {error}"
                 if isinstance(error, ClusterChanged):
                     self._begin_anew()

@@ -68,11 +68,6 @@ class Notifier:
         self._courier: Courier | None = None
         self._leaving = threading.Event()
 
-    @property
-    def is_on_duty(self) -> bool:
-        """Whether this process delivers now."""
-        return self._duty.term > 0
-
     def counts(self) -> CourierCounts | None:
         """How this turn of duty stands; None off duty."""
         courier = self._courier

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.core.model.notices import DELIVERED, OUTBOX, SEQUENCE_DIGITS, EndNotice, decode_notice
 from controller.errors import CorruptValue
@@ -72,6 +73,8 @@ class Outbox:
                 log.warning("the outbox may not be read", error=str(error))
             except StoreError as error:
                 log.warning("the outbox cannot be read now", error=str(error))
+            except Exception as error:  # noqa: BLE001  # counted; else nobody would be told any more
+                bulkhead.caught("outbox", error)
             self._closing.wait(PAUSE_SECONDS)
 
     def _load(self) -> int:

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 import structlog
 from prometheus_client import start_http_server
 
+from controller import bulkhead
 from controller.clock import SystemClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.endpoint.server import StatusAddressUnavailable
@@ -36,6 +37,7 @@ def run_notifier(settings: Settings, store: Store) -> int:
             f"is missing, so nothing can be signed: set {flag_of(FIELD)} or {variable_of(FIELD)}",
         )
     configure_logs(replica=settings.replica, cluster=settings.cluster)
+    threading.excepthook = bulkhead.end_with_thread
     clock, keys = SystemClock(), Keys(settings.cluster)
     secrets = secrets_file(settings.notifier_secrets_file)
     postman = Postman(

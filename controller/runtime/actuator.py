@@ -166,6 +166,6 @@ class Actuator:
         Raises EngineUnavailable if it is another engine now.
         """
         self._standing.check_engine(self._engine, self._leadership)
-        seen = self._engine.find(effect.attempt, uid=effect.uid)
+        seen = self._engine.find(effect.attempt, uid=effect.uid, grace_seconds=effect.grace_seconds)
         self._standing.check_engine(self._engine, self._leadership)
         return seen

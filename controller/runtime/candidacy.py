@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
+from controller import bulkhead
 from controller.core.model.installation import EngineIdentity, difference
 from controller.core.model.model import Model
 from controller.engine.base import Engine, EngineError
@@ -72,6 +73,9 @@ class Candidacy:
                 if str(error) != self._error:
                     log.warning("the engine does not identify itself", error=str(error))
                 self._error = str(error)
+            except Exception as error:  # noqa: BLE001  # counted; an answer may be anything
+                bulkhead.caught("candidacy", error)
+                self._error = f"an unexpected {type(error).__name__}: see the log"
             else:
                 self._error = ""
                 if told != self.told:

@@ -22,7 +22,7 @@ from controller.errors import InvalidField
 
 VARIABLE = "TALLY_FAILPOINTS"
 POINTS = ("plan-task", "before-commit", "after-commit", "before-effect", "after-effect", "before-observe")
-_FORM = re.compile(r"([a-z-]+):(exit|hang|sleep:(\d+(?:\.\d+)?)|raise:([a-z0-9-]+))(?:@([1-9]\d*))?")
+_FORM = re.compile(r"([a-z-]+):(?:raise:([a-z0-9-]+)|(exit|hang|sleep:(\d+(?:\.\d+)?))(?:@([1-9]\d*))?)")
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +54,13 @@ def arm(text: str) -> None:
     for part in filter(None, text.split(",")):
         match = _FORM.fullmatch(part)
         if match is None or match[1] not in POINTS:
-            form = "POINT:exit|hang|sleep:SECONDS|raise:NAME[@N]"
+            form = "POINT:exit|hang|sleep:SECONDS[@N] or POINT:raise:NAME"
             raise InvalidField(VARIABLE, f"{part!r} is not {form} with a POINT of {', '.join(POINTS)}")
         armed[match[1]] = _Armed(
-            match[2].partition(":")[0], float(match[3] or 0), int(match[5] or 1), match[4] or ""
+            (match[3] or "raise").partition(":")[0],
+            float(match[4] or 0),
+            int(match[5] or 1),
+            match[2] or "",
         )
     with _lock:
         _armed.clear()

@@ -107,6 +107,8 @@ class LogKeeper:
     def _read(self, attempt: AttemptId) -> tuple[bytes, bool]:
         """The end of its output, and whether there was more."""
         self._stop = stop = threading.Event()
+        if why := self._leadership.why_ended():  # `close` may have set the one before
+            raise NotKept(why)
         done = threading.Event()
 
         def stop_late() -> None:

@@ -219,10 +219,10 @@ class MeasuredEngine:
         with self._timed("stop"):
             return self._engine.stop(attempt, grace_seconds=grace_seconds, uid=uid)
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(self, attempt: AttemptId, *, uid: str = "", grace_seconds: float = 0.0) -> Observation:
         """See Engine."""
         with self._timed("find"):
-            return self._engine.find(attempt, uid=uid)
+            return self._engine.find(attempt, uid=uid, grace_seconds=grace_seconds)
 
     def settle(self, attempt: AttemptId) -> None:
         """See Engine."""

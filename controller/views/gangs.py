@@ -7,8 +7,7 @@ from typing import NamedTuple
 from controller.core.model.array_records import Array
 from controller.core.model.gangs import MemberRole, role_of
 from controller.core.model.lifecycle import FINISHED, State
-from controller.core.model.records import Task
-from controller.core.model.resources import ZERO, Vector
+from controller.core.model.resources import Vector
 from controller.core.model.task import Spec, Status
 
 
@@ -47,14 +46,6 @@ def gang_facts(status: Status, array: Array | None) -> GangFacts:
         not_begun=array.waiting if array is not None else 0,
         ended=array.ended if array is not None else 0,
     )
-
-
-def held_by_members(task: Task) -> Vector:
-    """What the members of a gang hold for themselves; nothing for another task."""
-    if task.array is None or not task.array.is_gang:
-        return ZERO
-    holds = (member.status.hold for member in task.array.members.values() if member.status is not None)
-    return sum(holds, ZERO)
 
 
 def roles_text(spec: Spec | None) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from controller.client import AsyncClient, Client, NotFound, Still
+from controller.client.async_client import THREADS
 from controller.core.model.lifecycle import State
 from tests.client.conftest import PutStatus
 
@@ -57,5 +58,26 @@ def test_a_wait_can_be_cancelled(client: Client) -> None:
             for each in await asyncio.gather(*waits, return_exceptions=True)
         )
         assert (await tally.get("a")).state is State.CREATED
+
+    asyncio.run(use())
+
+
+def test_a_watch_that_is_cancelled_gives_its_thread_back(client: Client) -> None:
+    """More of them than there are threads; nothing changes meanwhile."""
+
+    async def look(tally: AsyncClient, begun: asyncio.Event) -> None:
+        async for _ in tally.watch_tasks():
+            begun.set()
+
+    async def use() -> None:
+        tally = AsyncClient(client)
+        for _ in range(3):
+            begun = [asyncio.Event() for _ in range(THREADS // 2)]
+            watches = [asyncio.create_task(look(tally, each)) for each in begun]
+            await asyncio.gather(*(each.wait() for each in begun))
+            for each in watches:
+                each.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+        assert await asyncio.wait_for(tally.pools(), 20) is not None
 
     asyncio.run(use())

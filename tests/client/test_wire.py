@@ -24,7 +24,7 @@ def through(document: Any) -> Any:
 @pytest.fixture(scope="module", params=range(20, 32))
 def model(request: pytest.FixtureRequest) -> Model:
     """What a simulated installation has come to: tasks in all states, with their histories."""
-    simulation = Simulation(Scenario(request.param, sharing=True, steps=700))
+    simulation = Simulation(Scenario(request.param, sharing=True, steps=800))
     simulation.run()
     return simulation.oracle.model()
 

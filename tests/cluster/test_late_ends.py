@@ -1,24 +1,41 @@
-"""What a kubelet still does after the API server has forgotten a pod, by what the container itself wrote."""
+"""What containers themselves wrote, against what Tally said of them: each way in which an attempt can end."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
-from controller.core.model.lifecycle import State
-from controller.dev.cluster import LocalCluster
-from tests.cluster.test_cluster import PATIENCE, is_running, wait_for
+from controller.client import Client
+from controller.clock import SystemClock
+from controller.core.model import codec
+from controller.core.model.lifecycle import HOLDING, State
+from controller.dev.cluster import CLUSTER, LocalCluster
+from controller.store.etcd.gateway import GatewayOptions
+from controller.store.etcd.store import EtcdStore
+from controller.store.keys import Keys
+from tests.cluster.test_cluster import PATIENCE, wait_for
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
 
 Make = Callable[..., dict[str, Any]]
-BEAT = 'trap "" TERM; while :; do cut -d " " -f 1 /proc/uptime >> /beats/$TALLY_TASK_ID; sleep 0.1; done'
+GRACE = 3
+BEAT = """
+file=/beats/$TALLY_TASK_ID.$TALLY_ATTEMPT
+beat() { cut -d ' ' -f 1 /proc/uptime >> $file; }
+ends() { while [ $1 -gt 0 ]; do beat; sleep 0.1; set -- $(($1 - 1)); done; echo end >> $file; }
+"""
+DEAF, BRIEF = 'trap "" TERM; ends 100000', "ends 30"
 STARTING, LATER = 12, 4.0
 
 
@@ -30,55 +47,233 @@ def beats() -> Iterator[Path]:
         yield Path(folder)
 
 
-def beating(task: Make, beats: Path) -> dict[str, Any]:
-    """A task that ignores TERM, and writes each tenth of a second that it lives."""
+@pytest.fixture
+def beating(task: Make, beats: Path) -> Make:
+    """Makes a task that writes each tenth of a second that it lives, and `end` if it ends by itself."""
     volume = {"name": "beats", "hostPath": {"path": str(beats)}}
     mounted = {"name": "task", "volumeMounts": [{"name": "beats", "mountPath": "/beats"}]}
-    template = {"spec": {"volumes": [volume], "containers": [mounted]}}
-    return task(BEAT, pod_template=template, grace_seconds=3)
+
+    def make(shell: str, **fields: Any) -> dict[str, Any]:
+        of_pod = {"volumes": [volume], "containers": [mounted], **fields.pop("of_pod", {})}
+        return task(BEAT + shell, pod_template={"spec": of_pod}, grace_seconds=GRACE, **fields)
+
+    return make
 
 
-def last_beat(beats: Path, task_id: str) -> float:
-    """The boottime of the last one; 0 if it never ran."""
-    file = beats / task_id
-    return float(file.read_text().split()[-1]) if file.exists() else 0.0
+class Beats(NamedTuple):
+    """What the container of one attempt wrote: boottimes of its first and last beat, and how it ended."""
+
+    first: float
+    last: float
+    ended_by_itself: bool
 
 
-def released(tally: LocalCluster, task_id: str, state: State) -> float:
-    """The boottime at which the task was seen to have ended."""
-    wait_for(tally, task_id, "over", lambda view: view.state is state)
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def beats_of(folder: Path, task_id: str, attempt: int) -> Beats | None:
+    """None: it never ran."""
+    file = folder / f"{task_id}.{attempt}"
+    words = file.read_text().split() if file.exists() else []
+    times = [float(word) for word in words if word != "end"]
+    return Beats(times[0], times[-1], words[-1] == "end") if times else None
+
+
+class Releases:
+    """When each attempt was seen to hold no more, by the records in etcd. boottimes, by task and attempt."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._store = EtcdStore(GatewayOptions((endpoint,)), SystemClock())
+        self._keys = Keys(CLUSTER)
+        self._seen: defaultdict[str, dict[int, float]] = defaultdict(dict)
+
+    def __enter__(self) -> Releases:
+        _, revision = self._store.get(self._keys.leader, deadline=SystemClock().boottime() + 10)
+        self._watch = self._store.watch(self._keys.state(""), after=revision)
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.close()
+        self._thread.join()
+        self._store.close()
+
+    def _follow(self) -> None:
+        for batch in self._watch:
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            for event in batch.events:
+                status = codec.decode_status(event.item.value)[0] if event.item else None
+                if status is not None and status.state not in HOLDING:
+                    self._seen[event.key.rpartition("/")[2]].setdefault(status.attempt, now)
+
+    def of(self, task_id: str) -> dict[int, float]:
+        """By attempt. An attempt that was replaced has been released before."""
+        return dict(self._seen[task_id])
+
+
+def contradictions(beats: Path, releases: Releases, task_id: str, state: State) -> list[str]:
+    """Where what containers wrote breaks the promise, or the end that was told."""
+    told, found, free_since = releases.of(task_id), [], 0.0
+    for attempt, released in sorted(told.items()):
+        wrote = beats_of(beats, task_id, attempt)
+        if wrote is not None:
+            if wrote.last > released:
+                found.append(f"{task_id}-{attempt} ran {wrote.last - released:.1f} s after its release")
+            if wrote.first < free_since:
+                found.append(
+                    f"{task_id}-{attempt} ran {free_since - wrote.first:.1f} s beside the one before"
+                )
+        free_since = max(free_since, wrote.last if wrote else 0.0)
+    last = beats_of(beats, task_id, max(told))
+    succeeded = last is not None and last.ended_by_itself
+    if succeeded != (state is State.SUCCEEDED):
+        found.append(
+            f"{task_id} is {state}, and its container {'ended' if succeeded else 'did not end'} by itself"
+        )
+    for attempt in range(1, max(told)):
+        wrote = beats_of(beats, task_id, attempt)
+        if wrote is not None and wrote.ended_by_itself:
+            found.append(f"{task_id}-{attempt} ended by itself, and there was another attempt")
+    return found
 
 
 @pytest.fixture
-def on_this_machine(tally: LocalCluster, task: Make, beats: Path) -> Path:
+def on_this_machine(tally: LocalCluster, beating: Make, beats: Path) -> Path:
     """Skips where the node is another machine: what its containers write is not to be seen here."""
-    spec = beating(task, beats)
+    spec = beating("ends 10")
     with tally.client() as users:
         users.submit(spec)
-        wait_for(tally, spec["id"], "running", is_running)
-        try:
-            wait_until(lambda: last_beat(beats, spec["id"]), "a beat", timeout=10)
-        except AssertionError:
-            pytest.skip("the node's file system is not this machine's")
-        finally:
-            users.cancel(spec["id"])
         users.wait([spec["id"]], timeout_seconds=PATIENCE)
+    if beats_of(beats, spec["id"], 1) is None:
+        pytest.skip("the node's file system is not this machine's")
     return beats
 
 
+@pytest.fixture
+def releases(tally: LocalCluster) -> Iterator[Releases]:
+    """Of all that is released while a test runs."""
+    with Releases(tally.endpoint) as followed:
+        yield followed
+
+
 def test_a_hold_outlives_a_container_that_begins_after_its_cancel(
-    tally: LocalCluster, task: Make, on_this_machine: Path
+    tally: LocalCluster, beating: Make, on_this_machine: Path, releases: Releases
 ) -> None:
     """A kubelet of 1.20 confirms the deletion of a pod that is starting, and starts it a second later."""
-    specs = [beating(task, on_this_machine) for _ in range(STARTING)]
+    specs = [beating(DEAF) for _ in range(STARTING)]
     with tally.client() as users:
         for number, spec in enumerate(specs):
             users.submit(spec)
             wait_for(tally, spec["id"], "admitted", lambda view: view.state is not State.CREATED)
             time.sleep(0.03 * number)  # at another moment of its start each
             users.cancel(spec["id"])
-    ends = {spec["id"]: released(tally, spec["id"], State.CANCELLED) for spec in specs}
+        views = users.wait([spec["id"] for spec in specs], timeout_seconds=PATIENCE)
     time.sleep(LATER)
-    late = {name: last_beat(on_this_machine, name) - at for name, at in ends.items()}
-    assert {name: seconds for name, seconds in late.items() if seconds > 0} == {}
+    assert {view.state for view in views.values()} == {State.CANCELLED}
+    assert [
+        text for name in views for text in contradictions(on_this_machine, releases, name, State.CANCELLED)
+    ] == []
+
+
+class Act(NamedTuple):
+    """What is done to an attempt that runs."""
+
+    core: Any
+    namespace: str
+    users: Client
+    task_id: str
+
+    @property
+    def pod(self) -> str:
+        """The name of its pod."""
+        return f"{self.task_id}-1"
+
+    def cancel(self) -> None:
+        """By a user."""
+        self.users.cancel(self.task_id)
+
+    def delete(self, seconds: int | None = None) -> None:
+        """By hand. 0 seconds: by force."""
+        self.core.delete_namespaced_pod(self.pod, self.namespace, grace_period_seconds=seconds)
+
+    def force(self) -> None:
+        """Deleted by force."""
+        self.delete(0)
+
+    def strip(self) -> None:
+        """Deleted by force, its finalizer taken away before."""
+        self.patch({"finalizers": None})
+        self.delete(0)
+
+    def evict(self) -> None:
+        """By the API, as `kubectl drain` does."""
+        # of no version: servers do not agree on one
+        body = {"metadata": {"name": self.pod, "namespace": self.namespace}}
+        self.core.create_namespaced_pod_eviction(self.pod, self.namespace, body)
+
+    def unlabel(self) -> None:
+        """Its labels are taken away: no selector finds it."""
+        pod = self.core.read_namespaced_pod(self.pod, self.namespace)
+        self.patch({"labels": dict.fromkeys(pod.metadata.labels)})
+
+    def patch(self, metadata: dict[str, Any]) -> None:
+        """Change its metadata."""
+        self.core.patch_namespaced_pod(self.pod, self.namespace, {"metadata": metadata})
+
+    def kill(self) -> None:
+        """The kernel kills its processes, as for memory."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TALLY_TASK_ID") == self.task_id:
+                    process.kill()
+
+    def leave(self) -> None:
+        """Nothing is done."""
+
+
+class Way(NamedTuple):
+    """How an attempt ends: what it runs, and what is done to it."""
+
+    act: Callable[[Act], None]
+    shell: str
+    state: State
+    fields: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+
+TWICE = {"retry": {"max_attempts": 2, "backoff_seconds": 0}}
+AGAIN = f"[ $TALLY_ATTEMPT = 2 ] && {{ {BRIEF}; exit; }}; {DEAF}"
+"""The first attempt goes on until it is killed; the second ends by itself."""
+WAYS = {
+    "ends with 0": Way(Act.leave, BRIEF, State.SUCCEEDED),
+    "fails": Way(Act.leave, "[ $TALLY_ATTEMPT = 2 ] || { beat; exit 3; }; ends 30", State.SUCCEEDED, TWICE),
+    "cancelled, and stops": Way(Act.cancel, 'trap "exit 0" TERM; ends 100000', State.CANCELLED),
+    "cancelled, and is killed": Way(Act.cancel, DEAF, State.CANCELLED),
+    "over its deadline": Way(Act.leave, DEAF, State.FAILED, {"deadlines": {"run": 3}}),
+    "deleted by hand": Way(Act.delete, AGAIN, State.SUCCEEDED, TWICE),
+    "deleted by force": Way(Act.force, AGAIN, State.SUCCEEDED, TWICE),
+    "deleted by force, without its finalizer": Way(Act.strip, AGAIN, State.SUCCEEDED, TWICE),
+    "evicted": Way(Act.evict, AGAIN, State.SUCCEEDED, TWICE),
+    "without its labels": Way(Act.unlabel, "ends 400", State.SUCCEEDED, TWICE),
+    "killed by the kernel": Way(Act.kill, AGAIN, State.SUCCEEDED, TWICE),
+}
+
+
+def test_no_container_runs_beyond_its_release_or_beside_another_attempt(
+    tally: LocalCluster, beating: Make, on_this_machine: Path, releases: Releases, core: Any, namespace: str
+) -> None:
+    """Whichever way an attempt ends; all at once."""
+    specs = {way: beating(each.shell, **each.fields) for way, each in WAYS.items()}
+    with tally.client() as users:
+        users.submit_many(list(specs.values()))
+        for way, spec in specs.items():
+            wait_until(
+                partial(beats_of, on_this_machine, spec["id"], 1), f"the first beat: {way}", timeout=PATIENCE
+            )
+            WAYS[way].act(Act(core, namespace, users, spec["id"]))
+        views = users.wait([spec["id"] for spec in specs.values()], timeout_seconds=PATIENCE)
+    time.sleep(LATER)
+    ended = {way: views[spec["id"]].state for way, spec in specs.items()}
+    assert ended == {way: each.state for way, each in WAYS.items()}
+    found = {
+        way: contradictions(on_this_machine, releases, spec["id"], WAYS[way].state)
+        for way, spec in specs.items()
+    }
+    assert {way: texts for way, texts in found.items() if texts} == {}

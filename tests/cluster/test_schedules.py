@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.core.model.schedules import LABEL
+from controller.core.model.own_labels import SCHEDULE
 from controller.dev.cluster import LocalCluster
 from tests.cluster.test_cluster import PATIENCE
 from tests.support.waiting import wait_until
@@ -24,9 +24,9 @@ def test_the_task_of_a_tick_succeeds_as_a_pod(tally: LocalCluster, task: Make, c
     name = spec.pop("id")
     with tally.client() as users:
         users.schedules.apply({"name": name, "cron": "* * * * *", "task": spec})
-        made = wait_until(lambda: [*users.tasks(labels={LABEL: name})], "a tick", timeout=120, poll=0.5)
+        made = wait_until(lambda: [*users.tasks(labels={SCHEDULE: name})], "a tick", timeout=120, poll=0.5)
         users.schedules.delete(name)
         view = users.wait([made[0].id], timeout_seconds=PATIENCE)[made[0].id]
     assert (view.state, view.attempt) == (State.SUCCEEDED, 1), view
-    (pod,) = core.list_pod_for_all_namespaces(label_selector=f"{LABEL}={name}").items
+    (pod,) = core.list_pod_for_all_namespaces(label_selector=f"{SCHEDULE}={name}").items
     assert pod.metadata.name == f"{view.id}-1"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +17,8 @@ from controller.client.errors import GatewayUnavailable, NotSignedIn, Refusal
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_client import GatewayClient
 from controller.client.prepared import SubmitResult
-from controller.client.views import TaskView
+from controller.client.stop_event import StopEvent
+from controller.client.views import TasksLook, TaskView
 from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
 from controller.core.model.maintenance import MaintenanceWindow
@@ -440,6 +442,20 @@ def test_watching(ways: Ways, put_status: PutStatus) -> None:
     [changed] = next(watch)
     assert (changed.id, changed.state) == ("b", State.RUNNING)
     watch.close()
+
+
+def test_a_watch_ends_when_it_is_told_to_by_another_thread(ways: Ways) -> None:
+    """Also while nothing comes."""
+    for way in (ways.direct, ways.gateway):
+        stop, looks = StopEvent(), list[TasksLook]()
+        watch = way.watch_tasks(stop=stop)
+        looks.append(next(watch))
+        reading = threading.Thread(target=looks.extend, args=(watch,))
+        reading.start()
+        stop.set()
+        reading.join(20)
+        assert not reading.is_alive()
+        assert [look.is_whole for look in looks] == [True]
 
 
 def test_forecasts(ways: Ways) -> None:

@@ -158,6 +158,17 @@ def test_a_retry_downstream_is_one_of_whole_tasks(ways: Ways, array: str) -> Non
     assert not ways.direct._reading.tasks(array).tasks[array].requests
 
 
+def test_a_watch_of_a_member_tells_of_it(ways: Ways, array: str, put_status: PutStatus) -> None:
+    """No list has members, so a watch of one is no part of a watch of all."""
+    member = f"{array}-i5"
+    for way, state in ((ways.direct, State.RUNNING), (ways.gateway, State.SUCCEEDED)):
+        steps = way.watch_tasks(task_id=member)
+        assert [view.id for view in next(steps)] == [member]
+        put_status(member, state, array=array, index=5, uid=str(type(way)))
+        assert [(view.id, view.state) for view in next(steps)] == [(member, state)]
+        steps.close()
+
+
 def test_a_watch_of_an_array_tells_of_its_members(ways: Ways, array: str, put_status: PutStatus) -> None:
     """One step for each change of a member, by which `tally get task 'NAME[0-9]' -w` lists them again."""
     for way in (ways.direct, ways.gateway):

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from controller.clock import SystemClock
 from controller.core.model.installation import Installation
-from controller.core.model.schedules import Schedule, spec_of
+from controller.core.model.own_labels import OF_TASKS
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.base import (
@@ -207,11 +207,11 @@ def test_an_attempt_that_succeeds_is_proven_to_have_stopped(case: EngineCase) ->
     assert last.started_at <= last.finished_at
 
 
-def test_what_the_leader_makes_of_a_schedule_is_started(case: EngineCase) -> None:
-    """Its task has a label of Tally's own, which no engine takes for one that a user must not set."""
+@pytest.mark.parametrize("key", sorted(OF_TASKS))
+def test_a_label_of_tallys_own_is_none_that_a_user_must_not_set(case: EngineCase, key: str) -> None:
+    """The tasks of schedules have one, and the calls of an executor."""
     given = case.succeeding()
-    task = spec_of(Schedule(name="nightly", cron="0 2 * * *", task=given.spec), 0)
-    made = replace(given, spec=task, attempt=AttemptId(task.id, 1))
+    made = replace(given, spec=replace(given.spec, labels={key: "nightly"}))
     case.engine.start(made)
     assert wait_stopped(case.engine, made.attempt).phase is Phase.SUCCEEDED
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import controller.core.planning
 import controller.engine
 from controller.core.model.task import RetryPolicy, RetryRule
 from controller.core.planning.reasons import REASONS, unknown_reasons
@@ -27,6 +28,15 @@ def test_what_engines_refuse_and_report_is_known() -> None:
     words |= set(container._START_FAILURES.values())
     assert words <= REASONS
     assert label_words.REASONS > REASONS
+
+
+def test_what_the_leader_itself_ends_attempts_with_is_known() -> None:
+    """Lost ones that are replaced, and members that end with their gang."""
+    source = "".join(path.read_text() for path in Path(controller.core.planning.__path__[0]).glob("*.py"))
+    words = set(re.findall(r'_give_up\(\s*task,\s*status,\s*"(\w+)"', source))
+    words |= set(re.findall(r'fate\.reason or "(\w+)"', source))
+    assert {"Lost", "MemberFailed"} <= words
+    assert words <= REASONS
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.app import EXIT_TORN
+from controller.bulkhead import EXIT_TORN
 from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.notifier.signing import new_secret
@@ -142,10 +142,10 @@ def test_a_thread_that_dies_ends_the_process_though_it_cannot_be_told() -> None:
     """What a thread dies of, such as a lack of memory, may keep its end from being logged, too."""
     script = (
         "import os, threading\n"
-        "from controller import app\n"
+        "from controller import bulkhead\n"
         "from controller.telemetry.logs import configure_logs\n"
         "configure_logs(replica='r')\n"
-        "threading.excepthook = app._exit_on_dead_thread\n"
+        "threading.excepthook = bulkhead.end_with_thread\n"
         "os.close(2)\n"
         "threading.Thread(target=lambda: 1 / 0).start()\n"
         "threading.Event().wait(60)\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from controller.client import Client
+from controller.client.views import TasksLook
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import LocalCluster
 from controller.errors import InvalidField
@@ -191,3 +192,39 @@ def test_names_do_not_collide(make: Make) -> None:
     """Two executors of one name have tasks of their own."""
     first, second = make(), make()
     assert [first.submit(abs, -1).result(60), second.submit(abs, -2).result(60)] == [1, 2]
+
+
+def test_no_call_is_waited_for_in_vain(make: Make, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch may break off in any way, and what it lacks when it goes on has been removed meanwhile."""
+    watch, begun = client.watch_tasks, threading.Event()
+    submitted, go_on = threading.Event(), threading.Event()
+
+    def breaking(**given: object) -> Iterator[TasksLook]:
+        if not begun.is_set():
+            begun.set()
+            raise RuntimeError("unforeseen")
+        assert submitted.wait(60)
+        looks = watch(**given)  # type: ignore[arg-type]
+        yield next(looks)
+        assert go_on.wait(60)
+        yield TasksLook([], is_whole=True)  # loaded again
+        yield from looks
+
+    monkeypatch.setattr(client, "watch_tasks", breaking)
+    executor = make()
+    future = executor.submit(time.sleep, 0.0)
+    waiting = executor.submit(time.sleep, 3600.0)
+    submitted.set()
+    assert future.result(60) is None
+    go_on.set()
+    with pytest.raises(CallFailed, match="was removed before its result was read"):
+        waiting.result(60)
+    client.cancel(waiting.task_id)
+
+
+def test_an_executor_ends_as_soon_as_its_last_call_has(make: Make) -> None:
+    """The last result is read before the readers are shut down."""
+    for _ in range(20):
+        with make() as executor:
+            future = executor.submit(abs, -1)
+        assert future.result(0) == 1

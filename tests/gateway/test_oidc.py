@@ -38,6 +38,7 @@ class Provider:
         self.keys: dict[str, Any] = {}
         self.fetches = 0
         self.is_down = False
+        self.broken: bytes | None = None
         self.document: dict[str, Any] = {}
         provider = self
 
@@ -54,9 +55,9 @@ class Provider:
                 else:
                     provider.fetches += 1
                     body = {"keys": [jwk(kid, key) for kid, key in provider.keys.items()]}
-                data = json.dumps(body).encode()
+                data = json.dumps(body).encode() if provider.broken is None else provider.broken
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + (9 if provider.broken == b"" else 0)))
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -285,3 +286,20 @@ def test_options_that_protect_nothing_are_refused(issuer: str, audience: str, sa
     """By name."""
     with pytest.raises(InvalidField, match=says):
         OidcOptions(issuer, audience)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"[" * 100_000, b"null", b'{"keys": 1}', b"\xff", b'{"jwks_uri": 7}']
+)
+def test_whatever_a_provider_answers_a_known_key_goes_on_to_count(provider: Provider, answer: bytes) -> None:
+    """An empty answer here is one that breaks off. The cause is kept, for the checks to show."""
+    clocks = Clocks()
+    oidc = Oidc(OidcOptions(provider.url, "tally"), clocks.wall, clocks.boottime)
+    try:
+        assert oidc.identify(provider.token()) is not None
+        clocks.now += FRESH_SECONDS
+        provider.broken = answer
+        assert oidc.identify(provider.token()) is not None
+        assert oidc.error
+    finally:
+        oidc.close()

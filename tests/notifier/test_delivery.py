@@ -24,13 +24,14 @@ from controller.notifier.delivery import (
     Postman,
     PostTimes,
     Undelivered,
-    retry_after_seconds,
 )
 from controller.notifier.line import Line
+from controller.retry_after import retry_after_seconds
 from tests.support.receiving import LOOPBACK, Received, ReceivingServer, answer
 from tests.support.tls import Authority
 
 SECRET = "s3cret"
+NOW, HOUR = 1_700_000_000.0, 3600.0
 HASTE = PostTimes(connect=5.0, read=0.2, total=0.6)
 PATIENT = PostTimes(connect=20.0, read=20.0, total=20.0)
 
@@ -126,13 +127,13 @@ def test_retry_after_in_seconds(status: int, value: str, seconds: float | None) 
 
 @pytest.mark.parametrize(("later", "seconds"), [(90, 90.0), (-90, 0.0), (90000, 3600.0)])
 def test_retry_after_as_a_date(later: int, seconds: float) -> None:
-    assert retry_after_seconds(formatdate(1_700_000_000 + later, usegmt=True), 1_700_000_000.0) == seconds
-    assert retry_after_seconds(formatdate(1_700_000_000 + later), 1_700_000_000.0) == seconds
+    assert retry_after_seconds(formatdate(NOW + later, usegmt=True), NOW, HOUR) == seconds
+    assert retry_after_seconds(formatdate(NOW + later), NOW, HOUR) == seconds
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,9} \w{3} \d{1,9} \d{1,9}:\d\d:\d\d [-+]?\w{0,6}"))
 def test_whatever_retry_after_says_it_is_at_most_an_hour(text: str) -> None:
-    seconds = retry_after_seconds(text, 1_700_000_000.0)
+    seconds = retry_after_seconds(text, NOW, HOUR)
     assert seconds is None or 0.0 <= seconds <= 3600.0
 
 

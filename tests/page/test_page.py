@@ -12,9 +12,9 @@ from selenium.webdriver.common.keys import Keys
 from controller.core.model import kept_log
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
+from controller.core.model.own_labels import SCHEDULE
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import (
-    LABEL,
     ScheduleState,
     TickOutcome,
     TickResult,
@@ -105,7 +105,7 @@ def test_schedules_are_shown_where_there_are_some(browser: Browser, serve: Any) 
     schedule = parse_schedule({**fields, "task": {"command": ["true"]}})
     outcome = TickOutcome(tick=60, result=TickResult.MADE, task="nightly-197001010001")
     state = ScheduleState(cursor=60, create=1, live=("nightly-197001010001",), recent=(outcome,))
-    made = spec_of("nightly-197001010001", NOW - 50, labels={LABEL: "nightly"})
+    made = spec_of("nightly-197001010001", NOW - 50, labels={SCHEDULE: "nightly"})
     scene.write(
         ("schedules", ("nightly",), encode_schedule(schedule, Op("x"))),
         ("schedule-states", ("nightly",), encode_state(state, Op("x"))),

@@ -525,7 +525,7 @@ class SimulatedEngine:
         )
         return seen
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(self, attempt: AttemptId, *, uid: str = "", grace_seconds: float = 0.0) -> Observation:
         seen: Observation = self._ask(
             f"find {attempt}", lambda: self._read_from.find(attempt, uid), reads=True
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from controller.core.model import attested
+from controller.core.model import attested, own_labels
 from controller.core.model.attested import Attestation
 from controller.core.model.records import Change, Task
 from controller.core.model.schedules import (
     ATTESTED,
     KIND,
-    LABEL,
     STATES,
     Schedule,
     ScheduleState,
@@ -36,7 +35,7 @@ def may_have_made(schedule: str, task: Task) -> bool:
     spec, status = task.spec, task.status
     if spec is None or task.spec_error or not task.spec_is_original:
         return True
-    if spec.labels.get(LABEL) == schedule:
+    if spec.labels.get(own_labels.SCHEDULE) == schedule:
         return True
     return status is not None and status.created_at != task.submitted_at
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from controller.core.model import codec
+from controller.core.model import codec, own_labels
 from controller.core.model.arrays import MAX_ARRAY_ID
 from controller.core.model.cron import parse_cron, parse_zone
 from controller.core.model.fields import Parse, mapping, not_a_field, one_of, read_fields
@@ -42,7 +42,6 @@ RECENT = 20
 """Outcomes that a state keeps."""
 GRACE_SECONDS = 60
 """With `catch_up: none`, a tick is made only so long after its time."""
-LABEL = "tally.dev/schedule"
 SCHEDULED_AT = "TALLY_SCHEDULED_AT"
 """The variable that tells a task the time of its tick (ISO 8601, UTC), unless its schedule sets it."""
 
@@ -221,7 +220,7 @@ def spec_of(schedule: Schedule, tick: int) -> Spec:
     return msgspec.structs.replace(
         schedule.task,
         id=task_id_of(schedule.name, tick),
-        labels={**schedule.task.labels, LABEL: schedule.name},
+        labels={**schedule.task.labels, own_labels.SCHEDULE: schedule.name},
         env={SCHEDULED_AT: at, **schedule.task.env},
     )
 

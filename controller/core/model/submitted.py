@@ -14,8 +14,8 @@ from controller.core.model import codec
 from controller.core.model.arrays import MemberName
 from controller.core.model.default_resources import default_resources, with_origin
 from controller.core.model.demand import check_satisfiable, demand
+from controller.core.model.own_labels import check_submitted
 from controller.core.model.records import PoolRecord
-from controller.core.model.schedules import LABEL
 from controller.core.model.sharing_fields import check_guarantees, check_limit
 from controller.core.model.task import Pool, Spec
 from controller.core.model.validation import parse_pool, parse_spec
@@ -59,8 +59,7 @@ def fill_in(raw: object, pools: Mapping[str, PoolRecord]) -> Filled:
     given = codec.to_builtins(raw) if isinstance(raw, Spec) else raw
     spec = parse_spec(given)
     assert isinstance(given, Mapping)  # parse_spec accepts nothing else
-    if LABEL in spec.labels:  # else anybody's task could pass for a tick's, and keep others from being made
-        raise InvalidField(f"labels.{LABEL}", "is set by Tally on the tasks of schedules: leave it out")
+    check_submitted(spec.labels)
     record = pools.get(spec.pool)
     if record is None:
         known = (

@@ -47,10 +47,11 @@ class Driver:
         # have created the attempt again.
         uid = (attempt.observation.uid if attempt.observation is not None else "") or status.uid
         if attempt.missing and not (status.stopping and attempt.must_be_told):
-            self._prove(attempt, uid, draft)
+            self._prove(attempt, uid, _grace_of(task), draft)
         elif status.stopping:
-            grace = task.spec.grace_seconds if task.spec is not None else ORPHAN_GRACE_SECONDS
-            self._stop(attempt, grace, uid if status.uid or attempt.missing else "", status.stopping, draft)
+            self._stop(
+                attempt, _grace_of(task), uid if status.uid or attempt.missing else "", status.stopping, draft
+            )
         elif (
             attempt.must_start
             and task.spec is not None
@@ -115,15 +116,11 @@ class Driver:
         if attempt.must_wait(draft.moment.now):
             return
         if attempt.missing and attempt.may_be_alive and not attempt.must_be_told:
-            self._prove(attempt, attempt.observation.uid, draft)
+            self._prove(attempt, attempt.observation.uid, _grace_of(task), draft)
             return
         if not attempt.observation.stopped:
-            grace = (
-                task.spec.grace_seconds
-                if task is not None and task.spec is not None
-                else ORPHAN_GRACE_SECONDS
-            )
-            self._stop(attempt, min(grace, ORPHAN_GRACE_SECONDS), attempt.observation.uid, "orphan", draft)
+            grace = min(_grace_of(task), ORPHAN_GRACE_SECONDS)
+            self._stop(attempt, grace, attempt.observation.uid, "orphan", draft)
             return
         if attempt.observation.awaits_commit:
             self._attempts.drop(attempt_id)
@@ -170,9 +167,13 @@ class Driver:
         draft.plan.effects.append(Stop(attempt.id, grace, uid, why))
 
     @staticmethod
-    def _prove(attempt: Attempt, uid: str, draft: Draft) -> None:
+    def _prove(attempt: Attempt, uid: str, grace_seconds: float, draft: Draft) -> None:
         attempt.proving, attempt.asked_at = True, draft.moment.now
-        draft.plan.effects.append(Prove(attempt.id, uid))
+        draft.plan.effects.append(Prove(attempt.id, uid, grace_seconds))
+
+
+def _grace_of(task: Task | None) -> float:
+    return task.spec.grace_seconds if task is not None and task.spec is not None else ORPHAN_GRACE_SECONDS
 
 
 def is_outlived(ended_at: float | None, now: float) -> bool:

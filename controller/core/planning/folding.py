@@ -55,6 +55,15 @@ class _Room:
         """Whether nothing more can be added."""
         return self._operations < 1
 
+    def mark(self) -> tuple[int, int, int, int]:
+        """What `reset` needs."""
+        return len(self.records), len(self.compared), self._operations, self._bytes
+
+    def reset(self, mark: tuple[int, int, int, int]) -> None:
+        """Take back all that was added since the mark."""
+        records, compared, self._operations, self._bytes = mark
+        del self.records[records:], self.compared[compared:]
+
     def room_for_members(self) -> int:
         """How many statuses can be deleted, beside one block and what is compared."""
         return self._operations - 2
@@ -145,21 +154,29 @@ class Folding:
                 continue
             tasks = [task for task in tasks if task.status and not awaits_gang(array, task.status)]
             members = tasks[: max(0, room.room_for_members())]
-            if not members:
-                continue
-            fates = {
-                task.status.index % LENGTH: fate_of(task)
-                for task in members
-                if task.status is not None and tells_of(array, task.status)
-            }
-            if len(fates) < len(members):  # they are of no array: one may be submitted meanwhile
-                room.compare("tasks", name)
-            if fates:
-                block = array.block(number).changed(fates, array.length(number))
-                if not self._put(room, array, number, block, moment):
+            while members and not self._fold_into(array, number, members, room, moment):
+                if room.records:
                     return
-            for task in members:
-                room.add("states", (task.id,))
+                members = members[: len(members) // 2]
+
+    def _fold_into(self, array: Array, number: int, members: list[Task], room: _Room, moment: Moment) -> bool:
+        """Write the fates of these members, and delete their statuses; both, or nothing: False."""
+        mark = room.mark()
+        fates = {
+            task.status.index % LENGTH: fate_of(task)
+            for task in members
+            if task.status is not None and tells_of(array, task.status)
+        }
+        if len(fates) < len(members):  # they are of no array: one may be submitted meanwhile
+            room.compare("tasks", array.name)
+        fits = True
+        if fates:
+            block = array.block(number).changed(fates, array.length(number))
+            fits = self._put(room, array, number, block, moment)
+        fits = fits and all(room.add("states", (task.id,)) for task in members)
+        if not fits:
+            room.reset(mark)
+        return fits
 
     def _change(self, room: _Room, moment: Moment) -> None:
         """Carry out what is asked of members that are not under way."""

@@ -83,6 +83,7 @@ class Mending:
         records: list[RecordChange] = []
         most = (limits.operations - 1) // 3 * 3
         size = 0
+        dead, decided = dict(self._model.dead), set()  # as this plan leaves them; what it writes
         for names, delivery in self._model.deliveries.items():
             notice = self._model.notices.get(names)
             kept = notices.kept_after(notice, delivery) if notice is not None else None
@@ -90,14 +91,16 @@ class Mending:
                 continue
             value = notices.encode_notice(kept, moment.op) if kept is not None else None
             changes = [self._change(notices.DELIVERED, names), self._change(notices.OUTBOX, names, value)]
-            dead = self._model.dead
-            if (
-                kept is not None
-                and kept.dead is not None
-                and len(dead) >= notices.MAX_DEAD
-                and names not in dead
-            ):
-                changes.append(self._change(notices.OUTBOX, min(dead, key=lambda each: dead[each])))
+            decided.add(names)
+            dead.pop(names, None)
+            if kept is not None and kept.dead is not None:
+                if len(dead) >= notices.MAX_DEAD:
+                    others = dead.keys() - decided
+                    if not others:
+                        break
+                    oldest = min(others, key=dead.__getitem__)
+                    changes.append(self._change(notices.OUTBOX, oldest))
+                dead[names] = kept.dead.at
             size += len(value or b"")
             if len(records) + len(changes) > most or (records and size > limits.bytes):
                 break

@@ -70,10 +70,14 @@ class KeepLog(NamedTuple):
 
 
 class Prove(NamedTuple):
-    """Ask the engine about an attempt that its full list lacks. The absence proves nothing."""
+    """Ask the engine about an attempt that its full list lacks. The absence proves nothing.
+
+    `grace_seconds`: that which the attempt has from whoever ends it.
+    """
 
     attempt: AttemptId
     uid: str
+    grace_seconds: float = 0.0
 
 
 class Forget(NamedTuple):

@@ -14,11 +14,13 @@ REASONS = frozenset(
     {
         *PERMANENT_REASONS,
         *GRACE_SECONDS,
-        # Tally's own (core/planning/transitions.py, core/planning/decide.py)
+        # Tally's own (core/planning/transitions.py, core/planning/decide.py, core/planning/gangs.py)
         "ConfirmedStopped",
         "DeadlineExceeded",
         "Failed",
         "Gone",
+        "Lost",
+        "MemberFailed",
         "Replaced",
         "StartDeadlineExceeded",
         # engines

@@ -141,7 +141,13 @@ class DockerEngine(Owning):
                 found = self._containers.inspect(found.id) or found
             return self._containers.observe(found, attempt)
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(
+        self,
+        attempt: AttemptId,
+        *,
+        uid: str = "",
+        grace_seconds: float = 0.0,  # noqa: ARG002  # it sees what still runs
+    ) -> Observation:
         """See Engine.
 
         A container that is gone has stopped, since the daemon does not remove a running one.

@@ -31,6 +31,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from controller.clock import Clock
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes.credentials import RETRY_SECONDS, Credentials, authorization
+from controller.retry_after import retry_after_seconds
 
 JSON = "application/json"
 MAX_RETRY_AFTER_SECONDS = 300.0  # the limit for what a server asks for
@@ -55,12 +56,10 @@ class ApiRefused(EngineError):
 
 
 class _Cause(Struct, frozen=True):
-    reason: str = ""
     field: str = ""
 
 
 class _Details(Struct, frozen=True, rename="camel"):
-    kind: str = ""
     causes: list[_Cause] | None = None
     retry_after_seconds: int = 0
 
@@ -238,16 +237,19 @@ class KubernetesApi:
         return bytes(data)
 
     def fault(self, status: ApiStatus, retry_after: str = "") -> EngineError:
-        """The error for an answer that is not successful."""
+        """The error for an answer that is not successful: ApiRefused if the server itself has said so."""
         self.faults[str(status.code)] += 1
         told = status.details.retry_after_seconds if status.details is not None else 0
-        asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else float(told)
-        pause = min(max(asked, 0.0), MAX_RETRY_AFTER_SECONDS)
+        asked = retry_after_seconds(retry_after, self._clock.wall(), MAX_RETRY_AFTER_SECONDS)
+        pause = asked if asked is not None else float(min(max(told, 0), MAX_RETRY_AFTER_SECONDS))
         words = f"Kubernetes answers {status.code} {status.reason}: {status.message}"
         if status.code == _UNAUTHORIZED:
             return EngineUnavailable(f"{words} (it does not accept our credentials)", RETRY_SECONDS)
         if status.code >= 500 or status.code in (408, 429) or pause:
             return EngineUnavailable(words, pause or 1.0)
+        if status.kind != "Status":
+            # of a proxy: it is no word of the server's on what there is, or what it allows
+            return EngineUnavailable(f"{words} (which is no answer of Kubernetes' own)", RETRY_SECONDS)
         causes = status.details.causes if status.details is not None else None
         fields = tuple(cause.field for cause in causes or () if cause.field)
         return ApiRefused(status.code, status.reason, status.message, fields)

@@ -161,12 +161,12 @@ class KubernetesEngine(Owning):
                 return self._observe(deleted)
         raise EngineUnavailable(f"{attempt} keeps changing while it is stopped")
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(self, attempt: AttemptId, *, uid: str = "", grace_seconds: float = 0.0) -> Observation:
         """See Engine. A pod with this uid is ours, even if its labels were changed."""
         pod = self._pods.find(attempt, uid)
         if pod is not None:
             return self._observe(pod)
-        is_done = not uid or not self._late.awaits_absent(str(attempt), uid)
+        is_done = not uid or not self._late.awaits_absent(str(attempt), uid, grace_seconds)
         return gone(attempt, uid) if is_done else vanished(attempt, uid)
 
     def settle(self, attempt: AttemptId) -> None:

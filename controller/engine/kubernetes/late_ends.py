@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from controller import bulkhead
 from controller.clock import Clock
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes.pod import Meta, Pod
@@ -65,10 +66,10 @@ class LateEnds:
                 known = self._seen.setdefault(uid, known)
         return self._clock.boottime() < known.due
 
-    def awaits_absent(self, name: str, uid: str) -> bool:
-        """The same of a pod that is not there, and that was: only its name and uid are known."""
+    def awaits_absent(self, name: str, uid: str, grace_seconds: float) -> bool:
+        """The same of a pod that is not there, and that was: only its name, uid and grace are known."""
         with self._lock:
-            due = self._clock.boottime() + self._confirm_seconds
+            due = self._clock.boottime() + self._confirm_seconds + grace_seconds
             absent = Pod(metadata=Meta(name=name, uid=uid))
             known = self._seen.setdefault(uid, _Unconfirmed(absent, due))
         return self._clock.boottime() < known.due
@@ -88,6 +89,8 @@ class LateEnds:
                     look(each.pod)
                 except EngineUnavailable:
                     continue  # again in the next round
+                except Exception as error:  # noqa: BLE001  # counted; confined to this pod
+                    bulkhead.caught("late-ends", error, pod=each.pod.metadata.name)
                 self._told.add(each.pod.metadata.uid)
 
     def _seconds(self, pod: Pod, removed: bool) -> float:

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controller.core.model import schedules
+from controller.core.model import own_labels
 from controller.core.model.demand import demand, main_container
 from controller.core.model.fencing import FENCE
 from controller.core.model.merge_keys import MERGE_KEYS, identity
@@ -195,7 +195,7 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     spec = launch.spec
     identity = _identity(launch.attempt, launch.cluster, launch.installation)
     for key in spec.labels:
-        if key in identity or (key.partition("/")[0] == "tally.dev" and key != schedules.LABEL):
+        if key in identity or (key.startswith(own_labels.PREFIX) and key not in own_labels.OF_TASKS):
             raise InvalidField(
                 f"labels.{key}", "is set by Tally on the pods of the kubernetes engine: choose another key"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Meta, decode_
 PAGE = 500
 LIST_SECONDS_FACTOR = 4.0  # a page may take so much longer than other calls
 _FIRST_PAUSE_SECONDS = 0.2
+_SHORT_SECONDS = 1.0  # a server lets a watch last for minutes
 _MAX_PAUSE_SECONDS = 30.0
 _GONE = 410
 
@@ -163,7 +165,7 @@ class ObjectWatch(Generic[T]):
         self._version = version
 
     def _follow(self) -> None:
-        """Follow one connection until the server ends it."""
+        """Follow one connection until the server ends it. Raises EngineUnavailable if that was at once."""
         # Spread, so that the watches of many clients do not all begin again at the same moment.
         seconds = int(self._pace.watch_seconds * random.uniform(1.0, 1.5)) or 1
         query = {
@@ -179,9 +181,13 @@ class ObjectWatch(Generic[T]):
         if self._stop.is_set():
             stream.close()
         self._trouble("")
+        began, has_told = time.monotonic(), False
         for line in stream.lines():
             if line:
+                has_told = True
                 self._receive(line)
+        if not (has_told or self._stop.is_set()) and time.monotonic() - began < _SHORT_SECONDS:
+            raise EngineUnavailable(f"the watch of {self._path} ended at once: does a proxy cut it off?")
 
     def _receive(self, line: bytes) -> None:
         try:

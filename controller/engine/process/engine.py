@@ -161,7 +161,13 @@ class ProcessEngine:
             request_stop(folder, "Stopped", grace_seconds)
             return self._sight.observe_one(folder.name)
 
-    def find(self, attempt: AttemptId, *, uid: str = "") -> Observation:
+    def find(
+        self,
+        attempt: AttemptId,
+        *,
+        uid: str = "",
+        grace_seconds: float = 0.0,  # noqa: ARG002  # it sees what still runs
+    ) -> Observation:
         """See Engine. Ends processes of the attempt that have no supervisor."""
         folder = self._folder(attempt)
         with _os_errors_mean_unavailable():
