@@ -59,8 +59,7 @@ def _named(client: Client, engine: str | None) -> tuple[str, dict[str, object]]:
 def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     """As `open_engine`, for commands that can do without the engine: errors become a warning.
 
-    Also returns the error of an engine that cannot be reached; "" if the engine is not known here or is on
-    another machine.
+    Also returns why there is none; "" for the engine that runs nothing.
     """
     engine, problem = None, ""
     name, registered = _named(session.client, session.given("engine"))
@@ -70,8 +69,10 @@ def open_engine_or_warn(session: Session) -> tuple[Engine | None, str]:
     except UserError as error:
         why = str(error)
     except EngineError as error:
-        why = problem = str(error)
-    if name == "null":
+        why = str(error)
+    if engine is None and name != "null":
+        problem = why
+    elif name == "null":
         why = "the engine `null` runs nothing, and keeps nothing"
     if engine is None:
         say(f"warning: the engine is not checked: {why}", err=True)

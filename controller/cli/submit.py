@@ -64,6 +64,8 @@ def submit(
     """
     check_form(output, ("json", "yaml", "name"))
     limit = parse_timeout(timeout)
+    if limit is not None and not wait:
+        raise typer.BadParameter("--timeout limits --wait: give both, or none")
     task = without_none({"id": name, "command": command or None, **flags.fields()})
     if (file is None) == (name is None):
         raise typer.BadParameter("give a NAME and a command after `--`, or a file with -f, but not both")

@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from controller.cli.names import MemberNames, complete_of, note_taken
-from controller.cli.session import ERROR, Session, as_usage, complain, parse_timeout
+from controller.cli.session import ERROR, Session, complain, parse_timeout
 from controller.client import Client, TaskView
 from controller.client.reading import parse_state
 from controller.core.model.lifecycle import FINISHED, State
-from controller.errors import TallyError
+from controller.errors import TallyError, UserError
 from controller.terminal import say
 from controller.views.gangs import is_gang
 from controller.views.tasks import UNREADABLE
@@ -53,7 +53,10 @@ def wait(
     limit = parse_timeout(timeout)
     target = for_.removeprefix("state=")
     if target != "finished":
-        as_usage(lambda: parse_state(target))
+        try:
+            parse_state(target)
+        except UserError as error:
+            raise typer.BadParameter(f"{error}, or finished") from None
     wait_for(session, names, target.lower(), limit)
 
 

@@ -14,8 +14,11 @@ windows; `tally.features` turns features on; `tally.notices` lists what receiver
 ended tasks; `tally.neighbours` tells what a task waits for, and what waits for it; `tally.schedules` has
 tasks made at fixed times; `tally.forecasts` looks ahead, also as if things were otherwise.
 
-`AsyncClient` has the same verbs for asyncio. `connect_to_gateway` gives a client of a gateway, for who has no
-credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal besides.
+`tally.members` lists the members of an array, and `tally.downstream` cancels or retries a task with all that
+waits for it.
+
+`AsyncClient` has the usual verbs for asyncio, and `call` for all others. `connect_to_gateway` gives a client
+of a gateway, for who has no credentials of etcd; it raises GatewayUnavailable, NotSignedIn and Refusal, too.
 
 A client reads and writes etcd directly. No replica of the controller needs to be up: tasks and requests wait
 in the store until a replica leads. Every call may be repeated after an error: a task that is already stored
@@ -44,6 +47,7 @@ from controller.client.views import (
     SharingView,
     TaskView,
 )
+from controller.engine.base import ALL_LOGS, LogOptions
 from controller.views.ahead import ComparedView
 from controller.views.dependencies import NeighboursView
 from controller.views.forecast import ForecastView
@@ -51,6 +55,7 @@ from controller.views.schedules import ScheduleView
 from controller.views.usage import Usage, UsageLine
 
 __all__ = [
+    "ALL_LOGS",
     "ApplyResult",
     "AsyncClient",
     "ClaimView",
@@ -60,6 +65,7 @@ __all__ = [
     "FeatureView",
     "ForecastView",
     "LeaderView",
+    "LogOptions",
     "NeighboursView",
     "NotFound",
     "NoticeView",

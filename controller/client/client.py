@@ -18,7 +18,7 @@ from controller.client.members import ArrayMembers
 from controller.client.neighbours import Neighbours
 from controller.client.newcomers import Newcomers
 from controller.client.notices import Notices
-from controller.client.ordering import ordered
+from controller.client.ordering import ordered, several
 from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.parents import Parents
@@ -220,7 +220,7 @@ class Client:
         room = QueueRoom(lambda: self._reading.model(*OF_TASKS))
         commit = self._calls.commit_patiently
         submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
-        read, order = self._calls.stored_tasks, ordered(tasks)
+        read, order = self._calls.stored_tasks, ordered(several(tasks, "tasks"))
         parents, results = Parents(self.keys, read), []
         run = (
             submission.dry_run(order.tasks, parents, read)
@@ -252,6 +252,7 @@ class Client:
     ) -> list[TaskView]:
         """The tasks that match, at one revision, in the order in which they were submitted.
 
+        Those that were stored in one transaction are sorted by name.
         `state` names one or more, separated by commas; also `waiting`, `holding`, `finished` or `on-hold`.
         `selector` is a label selector, as for kubectl: `team=a,tier!=test,zone in (x,y),!spot`. Raises
         UserError for an unknown state or an invalid selector.
@@ -282,11 +283,11 @@ class Client:
 
         A finished task ends the wait in whatever state it is, since it will not reach another one; the caller
         looks at the states of the returned tasks. A finished task with a pending retry request does not count
-        as finished. The wait goes on while etcd restarts. Raises NotFound for a task that does not exist or
-        is removed meanwhile, and Still when the time is over.
+        as finished. A wait that has begun goes on while etcd restarts. Raises NotFound for a task that does
+        not exist or is removed meanwhile, and Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
-        waiting = dict.fromkeys(task_ids)
+        waiting = dict.fromkeys(several(task_ids, "task_ids"))
         views: dict[str, TaskView] = {}
         few, ids = len(waiting) <= FEW, tuple(waiting)
         load = (lambda: self._reading.tasks(*waiting)) if few else (lambda: self._reading.model(*OF_TASKS))

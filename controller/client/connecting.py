@@ -55,7 +55,9 @@ def connect_to_gateway(
 ) -> GatewayClient:
     """A client of the gateway at `url`: with a token, its file (read again for each call), or a certificate.
 
-    The gateway must serve `cluster`, if one is named. Raises InvalidField.
+    The gateway must serve `cluster`, if one is named. `timeout_seconds` limits each request. One that
+    writes is sent again for half a minute while a gateway is restarted, or says that etcd does not answer.
+    Raises InvalidField.
     """
     from controller.client.gateway_calls import GatewayCalls, read_token
     from controller.client.gateway_client import GatewayClient

@@ -27,7 +27,7 @@ from controller.client.gateway_parts import (
     GatewaySchedules,
     NeedsEtcd,
 )
-from controller.client.ordering import ordered
+from controller.client.ordering import ordered, several
 from controller.client.prepared import SubmitResult
 from controller.client.reading import parse_state
 from controller.client.stop_event import StopEvent
@@ -99,7 +99,7 @@ class GatewayClient(Client):
         on_result: Callable[[SubmitResult], None] | None = None,
     ) -> list[SubmitResult]:
         """See Client."""
-        order = ordered(tasks)
+        order = ordered(several(tasks, "tasks"))
         results: list[SubmitResult] = []
 
         def note(result: SubmitResult) -> None:
@@ -159,7 +159,7 @@ class GatewayClient(Client):
     ) -> dict[str, TaskView]:
         """See Client."""
         target = None if for_ == "finished" else parse_state(for_)
-        waiting = dict.fromkeys(task_ids)
+        waiting = dict.fromkeys(several(task_ids, "task_ids"))
         views: dict[str, TaskView] = {}
         until = None if timeout_seconds is None else self.clock.boottime() + timeout_seconds
         since = dict.fromkeys(range(0, len(waiting), WAITED_FOR), 0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from controller.client.prepared import SubmitResult
 from controller.core.model.awaited import LeftOut, have_parents, in_order
+from controller.core.model.scalars import shown
+from controller.errors import InvalidField
 
 T = TypeVar("T")
 
@@ -29,6 +31,13 @@ class Ordered(NamedTuple, Generic[T]):
         if self.places is None:
             return result
         return msgspec.structs.replace(result, index=self.places[result.index])
+
+
+def several(items: Iterable[T], field: str) -> Iterable[T]:
+    """The items. Raises InvalidField for one in their place, of which each letter or key would be taken."""
+    if isinstance(items, str | bytes | Mapping):
+        raise InvalidField(field, f"is one, {shown(items)}; expected a list of them")
+    return items
 
 
 def ordered(tasks: Iterable[T]) -> Ordered[T]:

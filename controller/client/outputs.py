@@ -15,7 +15,7 @@ from controller.client.replicas import Replicas
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.task import AttemptId
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
-from controller.errors import UserError
+from controller.errors import InvalidField, UserError
 
 
 class Outputs:
@@ -43,7 +43,10 @@ class Outputs:
         process engine of the registered replicas is used; it keeps output in a state folder, so this works
         only on the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be
         read from this machine.
+        Raises InvalidField for an attempt below 1.
         """
+        if attempt is not None and attempt < 1:
+            raise InvalidField("attempt", f"is {attempt}, expected 1 or more")
         view = self._reading.task(task_id)
         number = view.attempt if attempt is None else attempt
         if view.spec is not None and view.spec.array is not None:

@@ -161,6 +161,10 @@ class Reading:
         why = why or "see `tally get tasks`"
         return NotFound(f"there is no task {task_id!r} in cluster {cluster!r}: {why}")
 
+    def another(self, task_id: str) -> NotFound:
+        """The error for a task whose name another one has by now."""
+        return NotFound(f"the task {task_id!r} that was shown is gone: another one of its name is stored")
+
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Outputs.kept_log`."""
         item, _ = self._store.get(

@@ -150,7 +150,7 @@ class Requests:
         model = self._reading.tasks(task_id)
         view = self._reading.found(model, task_id, alone=True)
         if of is not None and of.create_revision not in (0, view.create_revision):
-            raise self._reading.no_task(task_id)
+            raise self._reading.another(task_id)
         return model
 
     def _change(

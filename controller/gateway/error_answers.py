@@ -25,9 +25,13 @@ log = structlog.get_logger(__name__)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    status = HTTPStatus(cast(HTTPException, error).status_code)
-    detail = f"there is nothing at {request.url.path[:200]!r}; see /openapi.json for what there is"
-    return Problem(status, detail if status is HTTPStatus.NOT_FOUND else status.description).response()
+    found = cast(HTTPException, error)
+    status, headers, path = HTTPStatus(found.status_code), found.headers or {}, request.url.path[:200]
+    details = {
+        HTTPStatus.NOT_FOUND: f"there is nothing at {path!r}; see /openapi.json for what there is",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{path!r} takes {headers.get('Allow', 'other methods')} only",
+    }
+    return Problem(status, details.get(status, status.description), headers=headers).response()
 
 
 def problem_of(error: Exception) -> Problem:

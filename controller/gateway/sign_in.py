@@ -49,7 +49,7 @@ class SignIn:
 
     Each provider has threads of its own: one that does not answer holds up no caller of another. The first
     that takes a token decides about it. Raises InvalidField if the file of tokens cannot be used at the
-    start. If it becomes unusable later, no token of it is accepted.
+    start. If it becomes unusable later, no token of it is accepted, and who sends one is told why.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class SignIn:
         for provider, threads in self._providers:
             if provider.takes(token):
                 return await self._ask(provider, threads, token)
+        if self._tokens is not None and self._tokens.error:
+            raise SignInUnavailable("the gateway's file of tokens cannot be used now: ask who keeps it")
         return None
 
     def problems(self) -> dict[str, str]:

@@ -204,7 +204,7 @@ class Writing:
         model = self._reading.tasks(task_id)
         view = self._service.found(caller, task_view(model, task_id, alone=True), task_id, model)
         if create not in (0, view.create_revision):
-            raise self._reading.no_task(task_id)
+            raise self._reading.another(task_id)
         if not caller.rights.allows(Right.CANCEL, view.owner):
             raise Forbidden(Right.CANCEL, f"owner {view.owner}")
         requests = Requests(self._calls, self._reading, self._features, by=caller.identity.name)

@@ -47,11 +47,11 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
     ("toml", "says"),
     [
         ("etdc = 'x'", "etdc: is not a setting .from file .*the settings are etcd, cluster"),
-        ("lease_ttl_seconds = 'soon'", "lease_ttl_seconds: expected a duration.*from file"),
+        ("lease_ttl_seconds = 'soon'", "lease_ttl_seconds: is 'soon', expected a duration.*from file"),
         ("lease_ttl_seconds = 2.5", "lease_ttl_seconds: is 2.5, expected whole seconds"),
         ("heartbeat_seconds = 0", "heartbeat_seconds: must be more than 0"),
         ("heartbeat_seconds = -1", "heartbeat_seconds: is -1"),
-        ("heartbeat_seconds = nan", "heartbeat_seconds: expected a duration"),
+        ("heartbeat_seconds = nan", "heartbeat_seconds: is nan, expected a duration"),
         ("engine = 'podman'", "engine: is 'podman', expected one of process, null, kubernetes, docker"),
         ("status = 'localhost'", "status: 'localhost' is not HOST:PORT"),
         ("status = 'localhost:70000'", "is not HOST:PORT"),

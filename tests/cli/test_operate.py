@@ -275,10 +275,13 @@ def test_config_show_tells_where_each_value_comes_from(
 
 
 def test_audit_passes_its_verdict_on(tally: Tally, put_raw: PutRaw) -> None:
-    """Exit 1 when something is wrong: here a hold without a ledger."""
+    """Exit 1 when something is wrong: here a hold without a ledger. Exit 3 when there is no engine to ask."""
     from controller.core.model import codec
 
-    assert tally("audit").exit_code == 0
+    assert tally("audit", "--records-only").exit_code == 0
+    unchecked = tally("audit")
+    assert unchecked.exit_code == 3
+    assert "no registered replica names it" in unchecked.out
     status = Status(state=State.RUNNING, pool="default", attempt=1, hold=Vector({"cpu": 100}))
     put_raw("states/a", codec.encode_status(status, {}))
     answer = tally("audit", "-o", "json")

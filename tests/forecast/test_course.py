@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from controller.core.forecast.ahead import Ahead, Forecast
+from controller.core.forecast.ahead import RUNS, Ahead, Forecast
 from tests.forecast.test_ahead import EXACTLY, Known
 from tests.support import schedules
 from tests.support.bench import Stage
@@ -83,6 +83,34 @@ def test_runs_that_are_short_and_far_apart_are_there_for_ever() -> None:
         "a milli-cpu: the mean, rounded up"
     )
     assert len(told.pools["default"]) < 600
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_look_does_not_go_on_for_runs_of_schedules_alone(waits: bool) -> None:
+    """Of one that is due each minute there are ten thousand in a week. A task that may still begin is looked
+    for to the end, and one that nothing lets begin is not.
+    """
+    stage = Stage()
+    stage.turn_on_all()
+    stage.pool(capacity={"cpu": 2})
+    stage.pool("paused", capacity={"cpu": 1}, paused=True)
+    stage.leader()
+    schedules.apply(stage)
+    stage.submit("short", resources={"cpu": 1})
+    stage.submit("never", pool="paused", resources={"cpu": 1})
+    if waits:  # for a window that is open in five days
+        day = 86400.0
+        window = {"starts_at": stage.clock.now() - 1, "ends_at": stage.clock.now() + 5 * day}
+        stage.pool("closed", capacity={"cpu": 1}, maintenance=[window])
+        stage.submit("long", pool="closed", resources={"cpu": 1})
+    told = Ahead(stage.model(), Known(Each()), stage.clock.now(), stage.epoch).run()
+    assert told.tasks["short"].ends_at is not None
+    assert not told.is_whole
+    if waits:
+        assert told.tasks["long"].begins_at == pytest.approx(stage.clock.now() + 5 * day, abs=120)
+    else:
+        runs = [name for name, coming in told.tasks.items() if coming.is_new and coming.begins_at]
+        assert RUNS <= len(runs) <= RUNS + 200
 
 
 class Each(dict[str, float]):

@@ -37,6 +37,8 @@ NEAR = 0.1, 0.005  # seconds, and share of the time ahead
 _NEVER = float("inf")
 _NOT: tuple[float | None, Mapping[Basis, int]] = None, {}
 _MANY = 1_000  # changes of a plan, after which it is asked whether there is time left
+RUNS = 1_000  # of schedules, that are looked at after all that there was has ended
+_SOME = 100  # of them, after which it is looked again whether that is so
 NAMED = 3  # of the tasks that a task waits for, those that are named
 
 
@@ -84,7 +86,8 @@ class Forecast(NamedTuple):
     `tasks` has all that wait or run; of an array, the beginning of the first member that it has not
     forgotten, and its last one's end. Members are among them if they run, or were asked for. `endless`:
     tasks that run and hold resources of their pools, and of which nothing tells how long they take.
-    `is_whole`: the look went on to its horizon. `pools`: what each is expected to hold over time.
+    `is_whole`: the look went on to its horizon, for which there may have been no time; or nothing but runs of
+    schedules was left, of which it has had many. `pools`: what each is expected to hold over time.
     """
 
     revision: int
@@ -138,6 +141,8 @@ class Ahead:
         }
         self._course = PoolCourse(model, now)
         self._had: frozenset[str] = frozenset()  # what has begun before the forecast
+        self._open: set[str] = set()  # what waited or ran, and has not ended
+        self._looked_on = 0  # how many have begun when it was looked last what of that is left
         # What is asked for, or supposed, counts before anything is admitted, which waits for a list.
         self._settle(lambda: True)
         self._list()
@@ -149,7 +154,8 @@ class Ahead:
         wanted: frozenset[str] = frozenset(),
         goes_on: Callable[[], bool] = lambda: True,
     ) -> Forecast:
-        """Look ahead until nothing more happens, `wanted` (if any) have ended, or `goes_on` is false.
+        """Look ahead until nothing more happens, `wanted` (if any) have ended, or `goes_on` is false; or
+        until all that there was has ended, and RUNS of schedules were looked at since.
 
         What is wanted and neither runs nor waits, or is on hold, is not looked for.
         """
@@ -160,7 +166,8 @@ class Ahead:
             is_settled = self._settle(goes_on)
             left = {name for name in left if name not in self._ended}
             at = min(self._engine.next_end(), self._wake())
-            if at > until or (wanted and not left) or not is_settled or not goes_on():
+            is_over = (wanted and not left) or self._only_schedules_go_on()
+            if at > until or is_over or not is_settled or not goes_on():
                 self._course.note(self._now, at)
                 break
             near = max(self._near[0], self._near[1] * (at - self._began_at))
@@ -178,6 +185,24 @@ class Ahead:
         )
 
     # -- details
+
+    def _only_schedules_go_on(self) -> bool:
+        if len(self._begun) < self._looked_on:
+            return False
+        if not self._looked_on:
+            self._open = {*self._had, *self._waiting}
+            self._looked_on = len(self._open) + RUNS
+            return False
+        self._looked_on = len(self._begun) + _SOME
+        self._open -= self._ended.keys()
+        return not any(map(self._can_change, self._open))
+
+    def _can_change(self, name: str) -> bool:
+        """Whether what has not ended may begin, or end."""
+        task = self._task_of(name)
+        if task is None or name in self._engine.endless:
+            return False
+        return task.state not in WAITING or self._kept(task) is None
 
     def _is_to_come(self, name: str) -> bool:
         """Whether the task runs or waits, and is not on hold."""

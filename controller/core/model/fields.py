@@ -29,7 +29,11 @@ def read_fields(fields: Mapping[str, Any], parsers: Mapping[str, Parse], prefix:
 
 def not_a_field(name: str, known: Collection[str], prefix: str = "") -> InvalidField:
     """The error of a field that is none of these."""
-    meant = difflib.get_close_matches(name, known, 1, SIMILAR)
+    meant = difflib.get_close_matches(name, known, 1, SIMILAR) or [
+        each
+        for each in known
+        if each.startswith(f"{name}_")  # without its unit
+    ]
     advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(known)}"
     return InvalidField(f"{prefix}{name}"[:100], f"is not a field; {advice}")
 

@@ -26,6 +26,7 @@ def parse_duration(raw: object, field: str) -> float:
 
     Raises InvalidField for anything negative or not finite.
     """
+    given = raw
     if isinstance(raw, str):
         match = _DURATION.fullmatch(raw)
         if raw and match and any(match.groups()):
@@ -40,14 +41,18 @@ def parse_duration(raw: object, field: str) -> float:
         except ValueError:
             raw = None
     if not is_number(raw):
-        raise InvalidField(field, "expected a duration: seconds (30) or a string such as 90s, 10m or 1h30m")
+        problem = "expected a duration: seconds (30) or a string such as 90s, 10m or 1h30m"
+        raise InvalidField(field, f"is {shown(given)}, {problem}")
     return in_range(float(raw), field, 0.0, MAX_DURATION_SECONDS)
 
 
 def parse_name(raw: object, field: str, what: str = "a name", limit: int = 63) -> str:
     """A DNS-1123 label of at most `limit` characters (RFC 1123, as Kubernetes names objects)."""
+    if raw is None:
+        raise InvalidField(field, f"is missing: expected {what} such as train-1")
     if not isinstance(raw, str) or not raw:
-        raise InvalidField(field, f"expected {what} such as train-1")
+        quotes = ": put it in quotes" if isinstance(raw, int | float) else ""
+        raise InvalidField(field, f"is {shown(raw)}, expected {what} such as train-1{quotes}")
     if len(raw) > limit:
         raise InvalidField(field, f"{raw[:20]!r}… has {len(raw)} characters, but at most {limit} are allowed")
     if _ID.fullmatch(raw) is None:
