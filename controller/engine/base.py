@@ -202,7 +202,7 @@ class Engine(Protocol):
         """
         ...
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:
         """Release what was kept only to prove the attempt's end, which is now committed. Idempotent.
 
         See `Observation.awaits_commit`. An attempt that has not ended is left alone. Raises

@@ -88,7 +88,7 @@ class NullEngine:
         with self._changed:
             return self._attempts.get(attempt) or gone(attempt, uid)
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:  # its name is enough
         """See Engine. Does nothing: an attempt is kept until `forget`."""
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks

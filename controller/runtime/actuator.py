@@ -112,7 +112,7 @@ class Actuator:
             elif isinstance(effect, Prove):
                 outcome = Found(epoch, effect, checked(self._find(effect), effect.attempt))
             elif isinstance(effect, Settle):
-                self._engine.settle(effect.attempt)
+                self._engine.settle(effect.attempt, uid=effect.uid)
             elif isinstance(effect, Forget):
                 self._engine.forget(effect.attempt, uid=effect.uid)
             failpoints.hit("after-effect")

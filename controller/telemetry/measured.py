@@ -224,10 +224,10 @@ class MeasuredEngine:
         with self._timed("find"):
             return self._engine.find(attempt, uid=uid, grace_seconds=grace_seconds)
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:
         """See Engine."""
         with self._timed("settle"):
-            self._engine.settle(attempt)
+            self._engine.settle(attempt, uid=uid)
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:
         """See Engine."""

@@ -23,6 +23,7 @@ from controller.dev.cluster import CLUSTER, LocalCluster
 from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
+from tests.cluster.conftest import option
 from tests.cluster.test_cluster import PATIENCE, wait_for
 from tests.support.waiting import wait_until
 
@@ -55,7 +56,7 @@ def beating(task: Make, beats: Path) -> Make:
 
     def make(shell: str, **fields: Any) -> dict[str, Any]:
         of_pod = {"volumes": [volume], "containers": [mounted], **fields.pop("of_pod", {})}
-        return task(BEAT + shell, pod_template={"spec": of_pod}, grace_seconds=GRACE, **fields)
+        return task(BEAT + shell, pod_template={"spec": of_pod}, **{"grace_seconds": GRACE, **fields})
 
     return make
 
@@ -198,6 +199,12 @@ class Act(NamedTuple):
         """Deleted by force."""
         self.delete(0)
 
+    def hasten(self) -> None:
+        """Deleted by force while its kubelet gives it its grace: that goes on to do so."""
+        self.delete()
+        time.sleep(1)
+        self.delete(0)
+
     def strip(self) -> None:
         """Deleted by force, its finalizer taken away before."""
         self.patch({"finalizers": None})
@@ -249,6 +256,7 @@ WAYS = {
     "over its deadline": Way(Act.leave, DEAF, State.FAILED, {"deadlines": {"run": 3}}),
     "deleted by hand": Way(Act.delete, AGAIN, State.SUCCEEDED, TWICE),
     "deleted by force": Way(Act.force, AGAIN, State.SUCCEEDED, TWICE),
+    "deleted by force while it ends": Way(Act.hasten, AGAIN, State.SUCCEEDED, TWICE | {"grace_seconds": 40}),
     "deleted by force, without its finalizer": Way(Act.strip, AGAIN, State.SUCCEEDED, TWICE),
     "evicted": Way(Act.evict, AGAIN, State.SUCCEEDED, TWICE),
     "without its labels": Way(Act.unlabel, "ends 400", State.SUCCEEDED, TWICE),
@@ -277,3 +285,33 @@ def test_no_container_runs_beyond_its_release_or_beside_another_attempt(
         for way, spec in specs.items()
     }
     assert {way: texts for way, texts in found.items() if texts} == {}
+
+
+def test_what_nobody_has_seen_to_end_is_held(
+    tally: LocalCluster, beating: Make, on_this_machine: Path, core: Any, namespace: str, request: Any
+) -> None:
+    """A pod's own deadline passes while an init container runs, and somebody deletes the pod. A kubelet of
+    1.20 invents its end; a newer one reports it.
+    """
+    mounted = [{"name": "beats", "mountPath": "/beats"}]
+    shell = BEAT.replace("$TALLY_ATTEMPT", "1") + DEAF
+    init = {"name": "init", "image": option(request, "image"), "command": ["sh", "-c", shell]}
+    policy = {"imagePullPolicy": option(request, "pull_policy"), "volumeMounts": mounted}
+    of_pod = {"activeDeadlineSeconds": 5, "initContainers": [init | policy]}
+    spec = beating("true", of_pod=of_pod, grace_seconds=15)
+    with tally.client() as users, Releases(tally.endpoint) as releases:
+        users.submit(spec)
+        wait_until(lambda: beats_of(on_this_machine, spec["id"], 1), "its first beat", timeout=PATIENCE)
+        read = partial(core.read_namespaced_pod, f"{spec['id']}-1", namespace)
+        wait_until(lambda: read().status.phase == "Failed", "its deadline", timeout=PATIENCE)
+        Act(core, namespace, users, spec["id"]).delete()
+        time.sleep(GRACE)
+        users.cancel(spec["id"])
+        time.sleep(15 + LATER)
+        view = users.get(spec["id"])
+        if not view.finished:  # its operator sees on the node that it has ended
+            users.confirm_stopped(spec["id"])
+            users.wait([spec["id"]], timeout_seconds=PATIENCE)
+        wrote, told = beats_of(on_this_machine, spec["id"], 1), releases.of(spec["id"])
+    assert wrote is not None
+    assert wrote.last < told[1]

@@ -13,13 +13,22 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from controller.core.model.installation import Installation
 from controller.core.model.task import Launch, Observation, Phase
 from controller.dev.fake_kubernetes import FakeCluster
 from controller.dev.fake_kubernetes.version import parse_version
 from controller.election.term import LeadershipLost
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.kubernetes.engine import KubernetesEngine
-from controller.engine.kubernetes.pod import FINALIZER, GATE, LABEL_ATTEMPT, LABEL_CLUSTER, LABEL_TASK, Pod
+from controller.engine.kubernetes.pod import (
+    FINALIZER,
+    GATE,
+    INSTALLATION,
+    LABEL_ATTEMPT,
+    LABEL_CLUSTER,
+    LABEL_TASK,
+    Pod,
+)
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted, watching
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 from tests.support.fake_cluster import RawApi, core_api, task_pod
@@ -443,6 +452,29 @@ def test_30_a_pod_that_names_another_cluster_now_is_left_to_it(
     assert engine.attempts() == []
     engine.stop(given.attempt, grace_seconds=1)
     assert "deletionTimestamp" not in fake_cluster.state.pods()[0]["metadata"]
+
+
+@pytest.mark.parametrize("name", ["labels", "annotations"])
+def test_30_a_pod_that_was_marked_as_anothers_does_not_keep_its_namespace(
+    fake_cluster: FakeCluster, engine: KubernetesEngine, tmp_path: Path, name: str
+) -> None:
+    """Our finalizer goes once its end is committed, or all are released, whatever the pod's marks say now."""
+    ours = Installation(id="a" * 32)
+    engine.bind(ours)
+    core = core_api(fake_cluster, tmp_path)
+    changed = {"labels": {LABEL_CLUSTER: "other"}, "annotations": {INSTALLATION: "theirs"}}[name]
+    settled, released = (replace(running(), installation=ours.id) for _ in range(2))
+    uid = start(engine, settled).uid
+    start(engine, released)
+    for each in (settled, released):
+        core.patch_namespaced_pod(str(each.attempt), "default", {"metadata": {name: changed}})
+    assert {seen.attempt for seen in engine.attempts()} == {settled.attempt, released.attempt}
+    core.delete_namespaced_pod(str(settled.attempt), "default", grace_period_seconds=1)
+    wait_for(lambda: engine.find(settled.attempt, uid=uid).awaits_commit, "its end")
+    engine.settle(settled.attempt, uid=uid)
+    wait_for(lambda: len(fake_cluster.state.pods()) == 1, "its removal")
+    assert engine.release_finalizers() == 1
+    assert not fake_cluster.state.pods()[0]["metadata"].get("finalizers")
 
 
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.33.1"])

@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from controller.core.model.task import Launch, Observation, Phase
 from controller.dev.fake_kubernetes import ClusterOptions, FakeCluster
 from controller.engine.kubernetes.engine import KubernetesEngine
+from controller.engine.kubernetes.late_ends import LateEnds
+from controller.engine.kubernetes.pod import Pod, read_pod
+from controller.engine.kubernetes.pod_observation import observe
 from tests.engine.kubernetes_cases import engine_on, running, scripted
 from tests.engine.process_cases import observation, wait_for
+from tests.support.bench import HandClock
 from tests.support.fake_cluster import core_api
 
 OLD, NEW = "v1.20.2", "v1.33.1"
@@ -126,3 +133,80 @@ def test_who_did_not_see_it_vanish_waits_as_well(tmp_path: Path) -> None:
         )
         assert engine.find(attempt, uid="long-gone").stopped
         assert engine.find(attempt).stopped, "one that was never seen was never there"
+
+
+def test_an_absence_counts_after_the_grace_that_its_end_has(tmp_path: Path) -> None:
+    """Whoever looks for it knows that from the task."""
+    with watched(NEW, tmp_path, confirm_seconds=0.1) as (_, engine, _):
+        attempt = running().attempt
+        assert not engine.find(attempt, uid="a", grace_seconds=1000.0).stopped
+        wait_for(lambda: engine.find(attempt, uid="b", grace_seconds=0.1).stopped, "the end of its wait")
+        assert not engine.find(attempt, uid="a", grace_seconds=1000.0).stopped
+
+
+KNOWN = {"exitCode": 137, "reason": "Error", "finishedAt": "2026-11-30T19:00:00Z"}
+UNKNOWN = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "could not be located"}
+STATES = st.sampled_from(
+    [
+        {"waiting": {"reason": "PodInitializing"}},
+        {"running": {"startedAt": "2026-11-30T18:59:00Z"}},
+        {"terminated": KNOWN},
+        {"terminated": UNKNOWN},
+    ]
+)
+
+
+@given(
+    states=st.tuples(STATES, STATES),
+    phase=st.sampled_from(["Pending", "Running", "Failed", "Succeeded"]),
+    first=st.none() | st.integers(1, 300),
+    grace=st.integers(0, 100),
+    removed=st.booleans(),
+    elapsed=st.floats(0, 500),
+    minor=st.sampled_from([20, 21, 24]),
+)
+def test_a_final_deletion_proves_nothing_before_a_kubelet_must_be_done_unless_each_end_was_seen(
+    states: tuple[dict[str, object], dict[str, object]],
+    phase: str,
+    first: int | None,
+    grace: int,
+    removed: bool,
+    elapsed: float,
+    minor: int,
+) -> None:
+    """Whatever the statuses say on an old server, and whichever grace an earlier deletion had."""
+    init, main = states
+
+    def pod(seconds: int) -> Pod:
+        deleted = {"deletionTimestamp": "2026-11-30T19:00:00Z", "deletionGracePeriodSeconds": seconds}
+        raw = {
+            "metadata": {"name": "t-1", "uid": "u", "finalizers": ["tally.dev/attempt"], **deleted},
+            "spec": {
+                "nodeName": "n",
+                "terminationGracePeriodSeconds": grace,
+                "initContainers": [{"name": "init"}],
+                "containers": [{"name": "task"}],
+            },
+            "status": {
+                "phase": phase,
+                "initContainerStatuses": [{"name": "init", "state": init}],
+                "containerStatuses": [{"name": "task", "state": main}],
+            },
+        }
+        return read_pod(msgspec.json.encode(raw))
+
+    clock = HandClock()
+    late = LateEnds(clock, lambda: minor, 30.0)
+    if first is not None:
+        late.awaits(pod(first), removed=False)
+    late.awaits(pod(0), removed=removed)
+    clock.move(elapsed)
+    awaits = late.awaits(pod(0), removed=removed)
+    stopped = not awaits and observe(pod(0), removed=removed).stopped
+    seen = all(state.get("terminated") == KNOWN or "waiting" in state for state in states)
+    is_over = all(state.get("terminated") == KNOWN for state in states)
+    if stopped and elapsed < 30 + max(grace, first or 0):
+        began = main == {"terminated": KNOWN} and "running" not in init
+        assert is_over or (seen and phase in ("Failed", "Succeeded")) or began
+    if stopped:
+        assert {"terminated": UNKNOWN} not in states or phase in ("Pending", "Running")

@@ -531,7 +531,7 @@ class SimulatedEngine:
         )
         return seen
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:  # its name is enough
         self._server._judge.on_settle(attempt)
         self._ask(f"settle {attempt}", lambda: self._server.settle(attempt))
 

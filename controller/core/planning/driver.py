@@ -124,7 +124,7 @@ class Driver:
             return
         if attempt.observation.awaits_commit:
             self._attempts.drop(attempt_id)
-            draft.plan.effects.append(Settle(attempt_id))
+            draft.plan.effects.append(Settle(attempt_id, attempt.observation.uid))
         elif task is None and not attempt.observation.gone:
             self._bury(attempt, draft)
         else:

@@ -52,9 +52,13 @@ class Stop(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """Tell the engine that the end of an attempt is committed, so that it may drop what proves that end."""
+    """Tell the engine that the end of an attempt is committed, so that it may drop what proves that end.
+
+    `uid`: of the one that has ended.
+    """
 
     attempt: AttemptId
+    uid: str = ""
 
 
 class KeepLog(NamedTuple):

@@ -159,7 +159,7 @@ class DockerEngine(Owning):
                     return self._containers.observe(found, attempt)
         return gone(attempt, uid)
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:  # its name is enough
         """See Engine. Does nothing: a container is kept until `forget`."""
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks

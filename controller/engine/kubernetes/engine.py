@@ -169,9 +169,9 @@ class KubernetesEngine(Owning):
         is_done = not uid or not self._late.awaits_absent(str(attempt), uid, grace_seconds)
         return gone(attempt, uid) if is_done else vanished(attempt, uid)
 
-    def settle(self, attempt: AttemptId) -> None:
-        """See Engine. Removes the finalizer of a deleted pod."""
-        pod = self._pods.find(attempt)
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:
+        """See Engine. Removes the finalizer of a deleted pod, also of one whose labels were changed."""
+        pod = self._pods.find(attempt, uid)
         if pod is not None and self._observe(pod).awaits_commit:
             self._pods.drop_finalizer(pod)
 
@@ -313,7 +313,7 @@ class KubernetesEngine(Owning):
         Raises EngineUnavailable, and UserError if the installation is not known (see `bind`) and several have
         pods here.
         """
-        held = [pod for _, pod in self._pods.all() if pod.has_finalizer]
+        held = self._pods.held()
         marks = Counter(pod.installation or "(none)" for pod in held)
         if self.installation is None and len(marks) > 1:
             told = ", ".join(f"{mark} ({counted(number, 'pod')})" for mark, number in sorted(marks.items()))

@@ -6,12 +6,17 @@ An end counts when nothing of it can still run:
   seen on 1.20.2, for nearly each such pod. Mended by https://github.com/kubernetes/kubernetes/pull/102344.
   A kubelet may be three versions older than a server.
 - A forced deletion is final at once, as is that of a namespace in 1.20. Our finalizer keeps the object, and a
-  kubelet that lives ends what runs, and reports that within seconds.
-- An object that is gone though our finalizer was on it was deleted by nobody: Kubernetes' own etcd was
-  restored from a backup, or lost keys. Kubelets end such pods when they hear of it, with their grace.
+  kubelet that lives ends what runs, and reports that: within seconds, unless it is ending the pod already. It
+  goes on to give that the grace that it began with.
+- An object that is gone and was not deleted: Kubernetes' own etcd was restored from a backup, or lost keys.
+  Kubelets end such pods when they hear of it, with their grace.
 
 So such an end counts once the time has passed that a living kubelet needs, from when it was first seen here.
 After that the word of who forced it counts, and an absence: a node that is gone reports nothing.
+
+- A pod whose phase is terminal is final as soon as anybody deletes it, and then a kubelet before 1.22 invents
+  the ends of its init containers (`ContainerStatusUnknown`, without a time), also of one that runs. Nothing
+  tells when that ends: it is no end at all, until the object is gone. Seen on 1.20.2.
 """
 
 from __future__ import annotations
@@ -45,12 +50,18 @@ class LateEnds:
         self._server_minor = server_minor
         self._confirm_seconds = confirm_seconds
         self._seen: dict[str, _Unconfirmed] = {}  # by uid
+        self._longest: dict[str, float] = {}  # by uid: the grace of a deletion, where it is above the pod's
         self._told: set[str] = set()  # uids of those whose time has passed
         self._lock = threading.Lock()
 
     def awaits(self, pod: Pod, *, removed: bool) -> bool:
         """Whether a kubelet may still run the pod, which is being deleted, or whose object was removed."""
-        uid = pod.metadata.uid
+        uid, given = pod.metadata.uid, pod.metadata.deletion_grace_period_seconds or 0
+        if removed or pod.is_final:
+            if self._is_invented(pod):
+                return True
+        elif given > _grace_of(pod):
+            self._longest[uid] = max(given, self._longest.get(uid, 0.0))
         with self._lock:
             known = self._seen.get(uid)
             if known is not None and (all_ended(pod) or pod.is_terminal):
@@ -84,6 +95,7 @@ class LateEnds:
                 for uid in old:
                     del self._seen[uid]
                     self._told.discard(uid)
+                    self._longest.pop(uid, None)
             for each in due:
                 try:
                     look(each.pod)
@@ -95,31 +107,42 @@ class LateEnds:
 
     def _seconds(self, pod: Pod, removed: bool) -> float:
         """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
-        has_vanished = removed and not pod.is_final and pod.has_finalizer
-        if (
-            not (pod.is_final or has_vanished)
-            or pod.is_terminal
-            or pod.is_tombstone
-            or not pod.spec.node_name
-        ):
+        has_vanished = removed and not pod.is_final
+        if not (pod.is_final or has_vanished) or pod.is_tombstone or not pod.spec.node_name:
             return 0.0
-        if all_ended(pod) or pod.has_lost_node:
+        if pod.is_terminal or all_ended(pod) or pod.has_lost_node:
             return 0.0
-        grace = pod.spec.termination_grace_period_seconds
-        with_grace = self._confirm_seconds + (_DEFAULT_GRACE_SECONDS if grace is None else grace)
-        if has_vanished:
-            return with_grace
-        if any(each.state.running for each in pod.statuses()):
-            return self._confirm_seconds
+        is_early = has_vanished or any(each.state.running for each in pod.statuses()) or self._is_old()
+        grace = max(_grace_of(pod), self._longest.get(pod.metadata.uid, 0.0))
+        return self._confirm_seconds + grace if is_early else 0.0
+
+    def _is_invented(self, pod: Pod) -> bool:
+        """Whether nobody knows of a container of this terminal pod, whose deletion is final, how it ended."""
+        if not pod.is_terminal or pod.is_tombstone or pod.has_lost_node or not pod.spec.node_name:
+            return False
+        ends = [each.state.terminated for each in pod.statuses() if each.state.terminated is not None]
+        return not all(end.is_known for end in ends) and self._is_old()
+
+    def _is_old(self) -> bool:
+        """Whether a kubelet may say that a pod has ended before it has."""
         try:
-            return 0.0 if self._server_minor() >= FIRST_MINOR_THAT_WAITS else with_grace
+            return self._server_minor() < FIRST_MINOR_THAT_WAITS
         except EngineUnavailable:
-            return with_grace  # it may be an old one
+            return True  # it may be an old one
+
+
+def _grace_of(pod: Pod) -> float:
+    grace = pod.spec.termination_grace_period_seconds
+    return _DEFAULT_GRACE_SECONDS if grace is None else grace
 
 
 def all_ended(pod: Pod) -> bool:
-    """Whether each container of the pod is reported to have ended."""
-    ended = {each.name for each in pod.status.container_statuses or () if each.state.terminated is not None}
+    """Whether each container of the pod is reported to have ended, by whoever saw it."""
+    ended = {
+        each.name
+        for each in pod.status.container_statuses or ()
+        if each.state.terminated is not None and each.state.terminated.is_known
+    }
     return ended >= {each.name for each in pod.spec.containers or ()} and not any(
         each.state.running for each in pod.statuses()
     )

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator
 from controller.core.model.task import AttemptId
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
 from controller.engine.kubernetes.api import JSON_PATCH, ApiRefused, KubernetesApi
-from controller.engine.kubernetes.pod import FINALIZER, GATE, Pod, attempt_of, pod_path, pods_path, read_pod
+from controller.engine.kubernetes.pod import (
+    FINALIZER,
+    GATE,
+    INSTALLATION,
+    Pod,
+    attempt_of,
+    pod_path,
+    pods_path,
+    read_pod,
+)
 from controller.engine.kubernetes.pod_template import Document, build_tombstone
 from controller.engine.kubernetes.refusals import unavailable
 from controller.engine.kubernetes.watch import list_objects
@@ -51,9 +60,27 @@ class PodObjects:
                             others.append((pod.installation, pod.metadata.name))
         self._owner.note_others(others)
 
+    def held(self) -> list[Pod]:
+        """All pods of ours that our finalizer keeps. Raises EngineUnavailable."""
+        return [pod for _, pod in self.all() if pod.has_finalizer]
+
     def attempt_of(self, pod: Pod) -> AttemptId | None:
-        """The attempt of our installation whose pod it is; None if there is none."""
-        return attempt_of(pod, self._cluster, self._owner.installation)
+        """The attempt of our installation whose pod it is; None if there is none.
+
+        The installation's id is on it twice. A pod that our finalizer keeps stays ours if only one of them
+        was changed, or the cluster's name.
+        """
+        ours = self._owner.installation
+        if (attempt := attempt_of(pod, self._cluster, ours)) is not None or ours is None:
+            return attempt
+        told = pod.metadata.annotations or {}, pod.metadata.labels or {}
+        marks = [mark for each in told if (mark := each.get(INSTALLATION, ""))]
+        if not pod.has_finalizer or not any(map(ours.owns, marks)):
+            return None
+        try:
+            return AttemptId.parse(pod.metadata.name)
+        except ValueError:
+            return None
 
     def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
         """The attempt's pod, by its labels or its uid."""

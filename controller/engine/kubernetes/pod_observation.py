@@ -285,6 +285,8 @@ def _signal(end: Terminated) -> int | None:
 
 def _why_waiting(pod: Pod) -> tuple[str, str]:
     """Reason and message of why a pending pod does not run; "" while it simply starts."""
+    if pod.is_deleting:
+        return "Terminating", "its pod is being deleted, and its node has not yet shown that it has ended"
     for status in pod.statuses():
         waiting = status.state.waiting
         if waiting is not None and waiting.reason not in _ORDINARY_WAITING:

@@ -189,7 +189,7 @@ class ProcessEngine:
             message=message,
         )
 
-    def settle(self, attempt: AttemptId) -> None:
+    def settle(self, attempt: AttemptId, *, uid: str = "") -> None:  # its name is enough
         """See Engine. Does nothing: a folder is kept until `forget`."""
 
     def forget(self, attempt: AttemptId, *, uid: str = "") -> None:  # noqa: ARG002  # it looks
