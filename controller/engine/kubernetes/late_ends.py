@@ -14,9 +14,10 @@ An end counts when nothing of it can still run:
 So such an end counts once the time has passed that a living kubelet needs, from when it was first seen here.
 After that the word of who forced it counts, and an absence: a node that is gone reports nothing.
 
-- A pod whose phase is terminal is final as soon as anybody deletes it, and then a kubelet before 1.22 invents
-  the ends of its init containers (`ContainerStatusUnknown`, without a time), also of one that runs. Nothing
-  tells when that ends: it is no end at all, until the object is gone. Seen on 1.20.2.
+- A pod that its kubelet ends of its own accord (`DeadlineExceeded`, `Evicted`) has a terminal phase, so it is
+  final as soon as anybody deletes it. A kubelet before 1.22 then invents the ends of its init containers
+  (`ContainerStatusUnknown`, without a time), also of one that runs. Nothing tells when that ends: it is no
+  end at all, until the object is gone. Seen on 1.20.2.
 """
 
 from __future__ import annotations
@@ -117,8 +118,9 @@ class LateEnds:
         return self._confirm_seconds + grace if is_early else 0.0
 
     def _is_invented(self, pod: Pod) -> bool:
-        """Whether nobody knows of a container of this terminal pod, whose deletion is final, how it ended."""
-        if not pod.is_terminal or pod.is_tombstone or pod.has_lost_node or not pod.spec.node_name:
+        """Whether a kubelet was ending this pod, whose deletion is final, and tells of no end that it saw."""
+        # without a reason, the phase is what it makes of containers that it has ended
+        if not (pod.is_terminal and pod.status.reason) or pod.is_tombstone or not pod.spec.node_name:
             return False
         ends = [each.state.terminated for each in pod.statuses() if each.state.terminated is not None]
         return not all(end.is_known for end in ends) and self._is_old()
