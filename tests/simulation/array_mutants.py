@@ -45,19 +45,19 @@ def _mutant(name: str, where: str, old: str, new: str, harmless: str = "") -> Mu
 ARRAY_MUTANTS = (
     _mutant(
         "a member is folded, and its status is left",
-        f"{_FOLDING}._fold",
-        'room.add("states", (task.id,))',
-        "pass",
+        f"{_FOLDING}._fold_into",
+        'all(room.add("states", (task.id,)) for task in members)',
+        "True",
     ),
     _mutant(
         "a status is deleted, and no block tells how the member has ended",
-        f"{_FOLDING}._fold",
+        f"{_FOLDING}._fold_into",
         "if fates:",
         "if False:",
     ),
     _mutant(
         "a fold tells the end of another member",
-        f"{_FOLDING}._fold",
+        f"{_FOLDING}._fold_into",
         "task.status.index % LENGTH: fate_of(task)",
         "(task.status.index + 1) % array.length(number): fate_of(task)",
     ),
