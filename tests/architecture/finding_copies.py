@@ -26,6 +26,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "controller"
@@ -113,16 +114,28 @@ def last_name(node: ast.AST | None) -> str:
     return str(name).lstrip("_")
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    """The module, which is read once."""
+    return ast.parse(text)
+
+
+@cache
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes below it, and itself. A whole walk of the code takes seconds."""
+    return tuple(ast.walk(tree))
+
+
 def names_of_seams(trees: Iterable[ast.AST]) -> dict[str, str]:
     """What is of a seam's type, by its name anywhere in the code: a name means the same everywhere."""
     found: dict[str, str] = {}
     for tree in trees:
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             for name, kinds in _bindings(node):
                 for kind in filter(None, map(_seam, kinds)):
                     found[name.strip("_")] = kind
     for tree in trees:  # `for engine in engines`
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, ast.For | ast.comprehension) and last_name(node.iter) in found:
                 found.setdefault(last_name(node.target), found[last_name(node.iter)])
     return found
@@ -164,7 +177,7 @@ def _kinds(annotation: ast.expr | None) -> set[str]:
 def readings(text: str, seams: dict[str, str]) -> set[str]:
     """The methods of seams, and the calls, by which a module reads. `seams` is as from `names_of_seams`."""
     found = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes_of(parsed(text)):
         if isinstance(node, ast.Attribute):
             if node.attr in SEAMS.get(seams.get(last_name(node.value), ""), ()):
                 found.add(node.attr)
@@ -182,12 +195,12 @@ def kept_for_others(trees: dict[str, ast.AST]) -> set[str]:
     classes = {
         node.name.lower(): (f"{path}::{node.name}", _attributes(node))
         for path, tree in trees.items()
-        for node in ast.walk(tree)
+        for node in nodes_of(tree)
         if isinstance(node, ast.ClassDef)
     }
     found = set()
     for tree in trees.values():
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, Assignment) and any(map(_may_be_foreign, _values(node))):
                 for target in _targets(node):
                     owner = last_name(target.value) if isinstance(target, ast.Attribute) else ""
@@ -202,7 +215,7 @@ def _attributes(kind: ast.ClassDef) -> set[str]:
     found = {last_name(node.target) for node in kind.body if isinstance(node, ast.AnnAssign)}
     for method in kind.body:
         if isinstance(method, Function) and method.name == "__init__":
-            for node in ast.walk(method):
+            for node in nodes_of(method):
                 if isinstance(node, ast.Assign | ast.AnnAssign):
                     found |= {each.attr for each in _targets(node) if isinstance(each, ast.Attribute)}
     return found
@@ -235,9 +248,9 @@ def _is_empty(value: ast.expr | None) -> bool:
 
 def kept(text: str) -> set[str]:
     """What a module keeps: `Class.attribute`, `Class.method.local`, and names of the module itself."""
-    tree = ast.parse(text)
+    tree = parsed(text)
     found = set(_containers_in(tree.body))
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, Function) and any("cache" in last_name(each) for each in node.decorator_list):
             found.add(node.name)
         elif isinstance(node, ast.ClassDef):
@@ -259,13 +272,13 @@ def _containers_in(
 def _kept_by_functions(tree: ast.Module) -> Iterator[str]:
     """What is collected by functions that live long: those that are told when to stop, by an event."""
     owners: list[tuple[str, ast.AST]] = [("", tree)]
-    owners += [(f"{each.name}.", each) for each in ast.walk(tree) if isinstance(each, ast.ClassDef)]
+    owners += [(f"{each.name}.", each) for each in nodes_of(tree) if isinstance(each, ast.ClassDef)]
     for owner, node in owners:
         for function in ast.iter_child_nodes(node):
             if isinstance(function, Function):
                 given = [*function.args.args, *function.args.kwonlyargs]
                 if any("Event" in _kinds(each.annotation) for each in given):
-                    for name in _containers_in(ast.walk(function), _is_empty):
+                    for name in _containers_in(nodes_of(function), _is_empty):
                         yield f"{owner}{function.name}.{name}"
 
 
@@ -281,7 +294,7 @@ def _kept_by(kind: ast.ClassDef) -> Iterator[str]:
         if not isinstance(method, Function):
             continue
         is_kept = _is_container if method.name == "__init__" else _may_be_foreign
-        for part in ast.walk(method):
+        for part in nodes_of(method):
             if isinstance(part, Assignment) and any(map(is_kept, _values(part))):
                 yield from (
                     target.attr

@@ -21,6 +21,8 @@ from tests.architecture.finding_copies import (
     kept_for_others,
     last_name,
     names_of_seams,
+    nodes_of,
+    parsed,
     readings,
     sources,
 )
@@ -255,7 +257,7 @@ def found() -> Found:
 def find(texts: Mapping[str, str]) -> Found:
     """What these modules read and keep."""
     modules = {path: text for path, text in texts.items() if path.endswith(".py")}
-    trees: dict[str, ast.AST] = {path: ast.parse(text) for path, text in modules.items()}
+    trees: dict[str, ast.AST] = {path: parsed(text) for path, text in modules.items()}
     seams = names_of_seams(trees.values())
     scripts = {path: text for path, text in texts.items() if path.endswith(".js")}
     read = {f"{path} ({call})" for path, text in modules.items() for call in readings(text, seams)}
@@ -363,7 +365,7 @@ def values() -> frozenset[str]:
         f"{path}::{node.name}"
         for path, text in sources().items()
         if path.endswith(".py")
-        for node in ast.walk(ast.parse(text))
+        for node in nodes_of(parsed(text))
         if isinstance(node, ast.ClassDef) and any(last_name(base) == "NamedTuple" for base in node.bases)
     )
 

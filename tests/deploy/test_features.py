@@ -59,6 +59,7 @@ def gone(client: Client, task_id: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_release_without_features_stays_out_and_comes_back(
     tmp_path: Path, before_features: dict[str, str]
 ) -> None:

@@ -523,6 +523,7 @@ def test_30_a_node_lost_for_ever(fake_cluster: FakeCluster, engine: KubernetesEn
     shows it to the leader.
     """
     given = running()
+    given = replace(given, spec=replace(given.spec, grace_seconds=1.0))
     start(engine, given)
     fake_cluster.state.lose_node()
     engine.stop(given.attempt, grace_seconds=1.0)

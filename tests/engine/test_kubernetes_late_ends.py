@@ -96,6 +96,7 @@ def test_a_forced_deletion_waits_for_a_kubelet_that_lives(tmp_path: Path, versio
 def test_the_word_of_who_forced_it_counts_where_no_kubelet_speaks(tmp_path: Path) -> None:
     with watched(NEW, tmp_path, confirm_seconds=1.0) as (cluster, engine, seen):
         given = running()
+        given = replace(given, spec=replace(given.spec, grace_seconds=1.0))
         engine.start(given)
         wait_for(lambda: cluster.state.executions, "its container")
         cluster.state.lose_node()

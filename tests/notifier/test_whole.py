@@ -178,6 +178,7 @@ def test_whoever_is_killed_each_end_is_told_in_order(tmp_path: Path, secrets: Pa
         check_promise(cluster, journal, names)
 
 
+@pytest.mark.slow
 def test_two_notifiers_take_turns_and_each_end_of_one_task_comes_in_order(
     tmp_path: Path, secrets: Path
 ) -> None:

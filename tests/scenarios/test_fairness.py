@@ -35,6 +35,7 @@ def test_a_late_comer_has_its_part_within_one_task_s_length() -> None:
     assert found.part("late", 250, 400) == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_half_life_remembers_who_had_little() -> None:
     """`b` had nothing for a while: with a half-life it has more than its half then; without, its half."""
     weights = {"a": 1.0, "b": 1.0}
