@@ -58,20 +58,20 @@ class LateEnds:
     def awaits(self, pod: Pod, *, removed: bool) -> bool:
         """Whether a kubelet may still run the pod, which is being deleted, or whose object was removed."""
         uid, given = pod.metadata.uid, pod.metadata.deletion_grace_period_seconds or 0
-        if removed or pod.is_final:
-            if self._is_invented(pod):
-                return True
-        elif given > _grace_of(pod):
-            self._longest[uid] = max(given, self._longest.get(uid, 0.0))
+        if (removed or pod.is_final) and self._is_invented(pod):
+            return True
         with self._lock:
+            if given > _grace_of(pod):
+                self._longest[uid] = max(given, self._longest.get(uid, 0.0))
             known = self._seen.get(uid)
             if known is not None and (all_ended(pod) or pod.is_terminal):
-                del self._seen[uid]  # its kubelet has spoken
-                self._told.discard(uid)
+                self._drop(uid)  # its kubelet has spoken
                 return False
         if known is None:
             seconds = self._seconds(pod, removed)
             if not seconds:
+                if removed or pod.is_final:
+                    self._longest.pop(uid, None)
                 return False
             known = _Unconfirmed(pod, self._clock.boottime() + seconds)
             with self._lock:
@@ -94,9 +94,7 @@ class LateEnds:
                 due = [each for uid, each in self._seen.items() if each.due <= now and uid not in self._told]
                 old = [uid for uid, each in self._seen.items() if each.due + _KEPT_SECONDS < now]
                 for uid in old:
-                    del self._seen[uid]
-                    self._told.discard(uid)
-                    self._longest.pop(uid, None)
+                    self._drop(uid)
             for each in due:
                 try:
                     look(each.pod)
@@ -105,6 +103,11 @@ class LateEnds:
                 except Exception as error:  # noqa: BLE001  # counted; confined to this pod
                     bulkhead.caught("late-ends", error, pod=each.pod.metadata.name)
                 self._told.add(each.pod.metadata.uid)
+
+    def _drop(self, uid: str) -> None:
+        del self._seen[uid]
+        self._told.discard(uid)
+        self._longest.pop(uid, None)
 
     def _seconds(self, pod: Pod, removed: bool) -> float:
         """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
