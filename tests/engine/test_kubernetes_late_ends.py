@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,10 +63,10 @@ def stopped_while_it_starts(engine: KubernetesEngine, grace: float) -> Launch:
 def test_an_old_kubelet_may_start_what_it_has_confirmed_to_be_gone(tmp_path: Path) -> None:
     """The watch reports the end once its time has passed: nothing has to be listed."""
     with watched(OLD, tmp_path, confirm_seconds=1.0) as (_, engine, seen):
+        began = time.monotonic()
         given = stopped_while_it_starts(engine, 1.0)
-        assert not engine.find(given.attempt).stopped
-        assert [each for each in engine.attempts() if each.stopped] == []
         wait_for(lambda: any(each.stopped for each in seen), "the end")
+        assert time.monotonic() - began >= 2.0
         assert seen[-1].awaits_commit
         engine.settle(given.attempt)
         wait_for(lambda: engine.find(given.attempt).gone, "its removal")
@@ -100,12 +101,12 @@ def test_the_word_of_who_forced_it_counts_where_no_kubelet_speaks(tmp_path: Path
         engine.start(given)
         wait_for(lambda: cluster.state.executions, "its container")
         cluster.state.lose_node()
+        began = time.monotonic()
         core_api(cluster, tmp_path).delete_namespaced_pod(
             str(given.attempt), "default", grace_period_seconds=0
         )
-        wait_for(lambda: engine._pods.known(given.attempt).is_deleting, "its deletion")
-        assert not engine.find(given.attempt).stopped
         wait_for(lambda: any(each.stopped for each in seen), "the end of the wait")
+        assert time.monotonic() - began >= 2.0
 
 
 def test_a_pod_that_nobody_deleted_has_not_ended_because_it_is_gone(tmp_path: Path) -> None:
@@ -116,22 +117,23 @@ def test_a_pod_that_nobody_deleted_has_not_ended_because_it_is_gone(tmp_path: Pa
         uid = engine.start(given).uid
         wait_for(lambda: cluster.state.executions, "its container")
         wait_for(lambda: any(each.phase is Phase.RUNNING for each in seen), "its being watched")
+        began = time.monotonic()
         cluster.state.vanish(str(given.attempt))
-        wait_for(lambda: seen[-1].reason == "Vanished", "its being missed")
-        found = engine.find(given.attempt, uid=uid)
-        assert (found.phase, found.stopped) == (Phase.UNKNOWN, False)
         wait_for(lambda: seen[-1].stopped, "the end of the wait")
+        assert time.monotonic() - began >= 2.0
+        assert any((each.phase, each.reason) == (Phase.UNKNOWN, "Vanished") for each in seen)
         assert engine.find(given.attempt, uid=uid).stopped
 
 
 def test_who_did_not_see_it_vanish_waits_as_well(tmp_path: Path) -> None:
     """Another leader, which knows the uid from the task's status."""
     with watched(NEW, tmp_path, confirm_seconds=1.0) as (_, engine, seen):
-        attempt = running().attempt
-        assert not engine.find(attempt, uid="long-gone").stopped
+        attempt, began = running().attempt, time.monotonic()
+        engine.find(attempt, uid="long-gone")
         wait_for(
             lambda: any(each.attempt == attempt and each.stopped for each in seen), "the end of the wait"
         )
+        assert time.monotonic() - began >= 1.0
         assert engine.find(attempt, uid="long-gone").stopped
         assert engine.find(attempt).stopped, "one that was never seen was never there"
 
