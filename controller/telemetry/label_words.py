@@ -26,6 +26,7 @@ REASONS = reasons.REASONS | {
     "Repaired",
     "RequestIgnored",
     "RetryRequested",
+    "Seen",
     "Skipped",
     "StartDelayed",
     "StopDelayed",

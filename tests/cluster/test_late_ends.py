@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
 from tests.cluster.conftest import option
 from tests.cluster.test_cluster import PATIENCE, wait_for
+from tests.support.local import kill, leader_of, wait_ready
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900)]
@@ -315,3 +318,42 @@ def test_what_nobody_has_seen_to_end_is_held(
         wrote, told = beats_of(on_this_machine, spec["id"], 1), releases.of(spec["id"])
     assert wrote is not None
     assert wrote.last < told[1]
+
+
+def test_what_was_seen_and_is_gone_is_not_created_again_by_the_next_leader(
+    tally: LocalCluster, beating: Make, on_this_machine: Path, core: Any, namespace: str, request: Any
+) -> None:
+    """Its init container runs on for its whole grace, and the leader that saw it is killed."""
+    mounted = [{"name": "beats", "mountPath": "/beats"}]
+    one = "file=/beats/$TALLY_TASK_ID.$(cat /proc/sys/kernel/random/uuid)"
+    shell = BEAT.replace("file=/beats/$TALLY_TASK_ID.$TALLY_ATTEMPT", one) + 'trap "" TERM; ends 350'
+    init = {"name": "init", "image": option(request, "image"), "command": ["sh", "-c", shell]}
+    policy = {"imagePullPolicy": option(request, "pull_policy"), "volumeMounts": mounted}
+    of_pod = {"initContainers": [init | policy]}
+    kept, cancelled = (beating("true", of_pod=of_pod, grace_seconds=25, **TWICE) for _ in range(2))
+
+    def runs(spec: dict[str, Any]) -> list[tuple[float, float]]:
+        """When each of its init containers began and ended to write."""
+        files = [file.read_text().split() for file in on_this_machine.glob(f"{spec['id']}.*")]
+        beats = [[float(word) for word in words if word != "end"] for words in files]
+        return sorted((each[0], each[-1]) for each in beats if each)
+
+    wait_ready(tally)
+    with tally.client() as users, Releases(tally.endpoint) as releases:
+        users.submit_many([kept, cancelled])
+        for spec in (kept, cancelled):
+            wait_until(partial(runs, spec), "its first beat", timeout=PATIENCE)
+        time.sleep(3)  # it is slow to start
+        users.cancel(cancelled["id"])
+        for spec in (kept, cancelled):
+            act = Act(core, namespace, users, spec["id"])
+            act.delete()
+            act.strip()
+        kill(leader_of(tally), signal.SIGKILL)
+        views = users.wait([kept["id"], cancelled["id"]], timeout_seconds=PATIENCE)
+        told = releases.of(cancelled["id"])
+    assert [views[spec["id"]].state for spec in (kept, cancelled)] == [State.SUCCEEDED, State.CANCELLED]
+    assert runs(cancelled)[-1][1] < told[1]
+    for spec in (kept, cancelled):
+        for (_, ended), (began, _) in pairwise(runs(spec)):
+            assert ended < began

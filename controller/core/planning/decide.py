@@ -19,6 +19,7 @@ from controller.core.model.task import AttemptId, Observation, Phase, Status, St
 from controller.core.planning import transitions
 from controller.core.planning.gating import refusal
 from controller.core.planning.retry import RetryDecision, judge
+from controller.core.planning.sightings import noted
 from controller.core.planning.start_faults import FAILURES_TOLD, START_DELAYED, start_fault_due
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempt
@@ -80,7 +81,11 @@ def decide(
         return Decision(None, tuple(task.requests))  # requests for a task that does not exist
     if task.state in HOLDING:
         assert task.status is not None
-        return _holding(task, task.status, attempt, moment)
+        found = _holding(task, task.status, attempt, moment)
+        status = noted(found.status if found is not None else None, task.status, attempt, moment)
+        if found is None:
+            return Decision(status) if status is not None else None
+        return found if status is found.status else msgspec.structs.replace(found, status=status)
     if task.state in WAITING:
         return _waiting(task, pool, moment, others)
     assert task.status is not None

@@ -13,6 +13,7 @@ from controller.core.model.nodes import NodeRoom
 from controller.core.model.records import Change, Task
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.core.model.touched import NOTHING
+from controller.core.planning import sightings
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.driver import is_outlived
 from controller.core.planning.events import (
@@ -155,6 +156,8 @@ class Intake:
             due = start_fault_due(attempt)
             if due is not None:
                 self._agenda.wake(due, attempt.id)
+            if seen.phase is Phase.PENDING and seen.uid:
+                self._agenda.wake(now + sightings.SECONDS, attempt.id)
 
     def _begin_list(self, event: Listed) -> None:
         self._listing = _Listing(event)

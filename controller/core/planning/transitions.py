@@ -258,7 +258,7 @@ def kept_waiting(status: Status, reason: str, message: str, moment: Moment) -> S
 
 def stop_delayed(status: Status, words: str, moment: Moment) -> Status:
     """The engine keeps failing its stop, and says why. The task keeps the reason of the stop."""
-    return _note(status, STOP_DELAYED, words, moment, {})
+    return note(status, STOP_DELAYED, words, moment, {})
 
 
 def is_stop_delayed(status: Status) -> bool:
@@ -268,7 +268,7 @@ def is_stop_delayed(status: Status) -> bool:
 
 def no_longer_waiting(status: Status, moment: Moment) -> Status:
     """Its attempt no longer waits for that reason, though it does not run yet: the reason is cleared."""
-    return _note(status, "Starting", f"no longer {status.reason}", moment, {"reason": "", "message": ""})
+    return note(status, "Starting", f"no longer {status.reason}", moment, {"reason": "", "message": ""})
 
 
 def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
@@ -279,7 +279,7 @@ def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
     fields = {"lost_since": None, "reason": "", "message": ""}
-    return _note(status, "Found", "the attempt is observed again", moment, fields)
+    return note(status, "Found", "the attempt is observed again", moment, fields)
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:
@@ -299,10 +299,10 @@ def repaired(status: Status, what: str, hold: Vector, pool: str, moment: Moment)
         history.append(
             raw if step.epoch == highest else encode_step(msgspec.structs.replace(step, epoch=highest))
         )
-    return _note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
+    return note(status, "Repaired", what, moment, {"hold": hold, "pool": pool, "history": tuple(history)})
 
 
-def _note(status: Status, reason: str, message: str, moment: Moment, fields: dict[str, Any]) -> Status:
+def note(status: Status, reason: str, message: str, moment: Moment, fields: dict[str, Any]) -> Status:
     """A step that is recorded in the history alone."""
     return _record(status, _taken(status, Event.NOTED, moment, reason, message), moment, fields)
 
