@@ -448,17 +448,13 @@ def test_preempted_pods_hold_until_they_have_stopped(
     with tally.client() as users:
         before = _pool_of(tally)
         make = lambda shell: task(f"exec {shell}", retention_seconds=86400)  # noqa: E731
-        rounds, owners, borrowers = -(-wanted // size), list[str](), list[str]()
-        preempted: list[TaskView] = []
-        # a round stops fewer, if what the owner's first tasks leave is room for its last ones
-        while sum(view.attempt - 1 for view in preempted) < wanted and len(borrowers) < 5 * size:
-            ids = preempt(tally, users, before, make, rounds=rounds, size=size, kills=True, looks=looks)
-            owners, borrowers = owners + ids["owner"], borrowers + ids["borrower"]
-            views = {view.id: view for view in users.tasks()}
-            preempted = [views[name] for name in borrowers]
+        rounds = -(-wanted // size)
+        ids = preempt(tally, users, before, make, rounds=rounds, size=size, kills=True, looks=looks)
+        views = {view.id: view for view in users.tasks()}
         users.apply_pool({**before, "capacity": {"cpu": "1000", "memory": "1Ti"}})
     assert 0 < most <= size
-    assert {(views[name].state, views[name].attempt) for name in owners} == {(State.SUCCEEDED, 1)}
+    assert {(views[name].state, views[name].attempt) for name in ids["owner"]} == {(State.SUCCEEDED, 1)}
+    preempted = [views[name] for name in ids["borrower"]]
     assert sum(view.attempt - 1 for view in preempted) >= wanted
     assert {view.status.failures for view in preempted if view.status is not None} == {0}
     history = replay(tally.endpoint)

@@ -56,7 +56,8 @@ def preempt(
         wait_until(lambda: looks() is None and reached(), what, timeout=PATIENCE, poll=0.2)
 
     def running(ids: list[str]) -> int:
-        return sum(view.state is State.RUNNING for view in users.tasks(pool=name) if view.id in ids)
+        views = [view for view in users.tasks(pool=name, state="Running") if view.id in ids]
+        return sum(not (view.status is not None and view.status.stopping) for view in views)
 
     borrowers, ids = specs("borrower", "sleep 86400"), []
     users.submit_many(borrowers)
