@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes.api import ClusterAccess
 from controller.engine.kubernetes.engine import KubernetesEngine, KubernetesOptions
 from tests.engine.kubernetes_cases import running
+from tests.support.answering import Server
 
 Answer = Callable[[str], tuple[int, bytes]]
 LIST = b'{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":[]}'
@@ -24,60 +24,25 @@ apiVersion: v1
 kind: Config
 current-context: proxy
 contexts: [{name: proxy, context: {cluster: proxy, user: proxy, namespace: default}}]
-clusters: [{name: proxy, cluster: {server: "http://127.0.0.1:%d"}}]
+clusters: [{name: proxy, cluster: {server: "%s"}}]
 users: [{name: proxy, user: {token: t}}]
 """
 
 
-class Proxy:
-    """Answers all requests itself, as `answer` says; keeps the paths, with their queries."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.asked: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                outer.asked.append(self.path)
-                status, body = answer(self.path)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_POST = do_DELETE = do_PATCH = do_GET  # noqa: N815  # the library's names
-
-            def log_message(self, *_: object) -> None:
-                """Nothing is printed."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
-def behind(tmp_path: Path) -> Iterator[Callable[[Answer], tuple[KubernetesEngine, Proxy]]]:
+def behind(tmp_path: Path) -> Iterator[Callable[[Answer], KubernetesEngine]]:
     """Makes an engine whose server is such a proxy."""
-    opened: list[KubernetesEngine | Proxy] = []
+    opened: list[KubernetesEngine | Server] = []
 
-    def make(answer: Answer) -> tuple[KubernetesEngine, Proxy]:
-        proxy = Proxy(answer)
+    def make(answer: Answer) -> KubernetesEngine:
+        proxy = Server()
+        proxy.answer = answer
         kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(KUBECONFIG % proxy.port)
+        kubeconfig.write_text(KUBECONFIG % proxy.url)
         options = KubernetesOptions(access=ClusterAccess(kubeconfig=kubeconfig), confirm_seconds=0.1)
         engine = KubernetesEngine("c", SystemClock(), options)
         opened.extend((engine, proxy))
-        return engine, proxy
+        return engine
 
     yield make
     for each in opened:
@@ -87,10 +52,10 @@ def behind(tmp_path: Path) -> Iterator[Callable[[Answer], tuple[KubernetesEngine
 @pytest.mark.parametrize("status", [400, 403, 404, 407, 409, 410, 413, 422])
 @pytest.mark.parametrize("body", [b"default backend", b"{}", b'{"kind":"Error"}', b"[]"])
 def test_nothing_is_concluded_from_a_proxys_refusal(
-    behind: Callable[[Answer], tuple[KubernetesEngine, Proxy]], status: int, body: bytes
+    behind: Callable[[Answer], KubernetesEngine], status: int, body: bytes
 ) -> None:
     """No attempt has stopped, none is refused for good, and no other cluster is there."""
-    engine, _ = behind(lambda _: (status, body))
+    engine = behind(lambda _: (status, body))
     attempt = AttemptId("t", 1)
     calls: list[Callable[[], object]] = [
         lambda: engine.find(attempt),
@@ -109,14 +74,20 @@ def test_nothing_is_concluded_from_a_proxys_refusal(
 
 
 def test_a_watch_that_ends_at_once_is_begun_again_ever_more_slowly(
-    behind: Callable[[Answer], tuple[KubernetesEngine, Proxy]],
+    behind: Callable[[Answer], KubernetesEngine],
 ) -> None:
     """A proxy that does not stream would else use up the requests a second that starts and stops need."""
-    engine, proxy = behind(lambda path: (200, b"" if "watch=true" in path else LIST))
+    asked = list[str]()
+
+    def answer(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return 200, b"" if "watch=true" in path else LIST
+
+    engine = behind(answer)
     stop = threading.Event()
     thread = threading.Thread(target=engine.watch, args=(lambda _: None, stop))
     thread.start()
     time.sleep(2.0)  # nothing tells that there are no more
     stop.set()
     thread.join()
-    assert 2 <= len([path for path in proxy.asked if "watch=true" in path]) <= 8
+    assert 2 <= len([path for path in asked if "watch=true" in path]) <= 8
