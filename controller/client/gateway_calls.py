@@ -85,7 +85,7 @@ class GatewayCalls:
     def parts(self, path: str, stop: threading.Event, **parameters: str) -> Iterator[bytes]:
         """A long answer, in parts as they arrive, until `stop` is set.
 
-        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes; an `StopEvent`
+        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes; a `StopEvent`
         ends it meanwhile.
         """
         parameters = self._fresh(parameters)

@@ -84,11 +84,11 @@ def test_any_scenario_keeps_the_promise(scenario: Scenario) -> None:
 
 def test_a_seed_replays_exactly() -> None:
     """Twice here, and once in a process whose hashes of texts differ: the same run, to the last event."""
-    scenario = Scenario(seed=11, steps=1500)
+    scenario = Scenario(seed=11, steps=3000)
     here = {Simulation(scenario).run().digest for _ in range(2)}
     code = (
         "from tests.simulation.simulation import *; print(Simulation(Scenario(seed=11,"
-        " steps=1500)).run().digest)"
+        " steps=3000)).run().digest)"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     folder = Path(__file__).parents[2]

@@ -80,6 +80,8 @@ class Mending:
 
     def _plan_deliveries(self, moment: Moment, limits: Limits, removals_only: bool) -> Plan | None:
         """Delete the notices that were delivered, and mark those that were given up."""
+        if not self._model.deliveries:
+            return None
         records: list[RecordChange] = []
         most = (limits.operations - 1) // 3 * 3
         size = 0
