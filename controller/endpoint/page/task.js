@@ -22,7 +22,7 @@ export class TaskDialog {
     $("task-close").addEventListener("click", () => $("task").close());
     $("task").addEventListener("click", (event) => { if (event.target === $("task")) $("task").close(); });
     $("task").addEventListener("close", () => {
-      if (!this.#id) return;
+      if (!this.#id || $("task").open) return;  // the event comes later: another one may be shown by then
       this.#id = "";
       this.#own?.show(null);
       closed();
