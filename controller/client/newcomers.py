@@ -17,10 +17,15 @@ MOST = 20  # owners that are looked up by one client
 
 
 class Newcomers:
-    """See the module's docstring. `has_share` reads whether an owner has a share of a pool."""
+    """See the module's docstring. `has_share` reads whether an owner has a share of a pool; `sees` whether
+    an owner that a pool names may be told.
+    """
 
-    def __init__(self, has_share: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, has_share: Callable[[str, str], bool], sees: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._has_share = has_share
+        self._sees = sees
         self._notes: dict[tuple[str, str], str] = {}  # pool and owner → what is to be told; "": nothing more
 
     def look(self, spec: Spec, pool: Pool) -> None:
@@ -33,9 +38,10 @@ class Newcomers:
             is_known = self._has_share(*at)
         except StoreError:
             return  # a hint is no reason to fail
-        names = ", ".join(named[:NAMED]) + (f" and {len(named) - NAMED} more" if named[NAMED:] else "")
-        new = f"owner {spec.owner} is new in pool {spec.pool} (the pool names: {names})"
-        self._notes[at] = "" if is_known else new
+        told = [*filter(self._sees, named)]
+        names = ", ".join(told[:NAMED]) + (f" and {len(told) - NAMED} more" if told[NAMED:] else "")
+        new = f"owner {spec.owner} is new in pool {spec.pool}"
+        self._notes[at] = "" if is_known else f"{new} (the pool names: {names})" if names else new
 
     def tell(self, spec: Spec) -> str:
         """What is to be told of the owner of a task that was stored; "" if nothing is, or if it was told."""

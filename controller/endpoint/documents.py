@@ -272,7 +272,7 @@ def _pool_fields(pool: PoolFacts) -> dict[str, Any]:
         "paused": pool.paused,
         "maintenance": window_documents(pool),
         "require_attested": definition is not None and definition.require_attested,
-        "engine_options": _masked(definition.engine_options) if definition is not None else {},
+        "engine_options": masked_pod(definition.engine_options) if definition is not None else {},
         "tasks": {state.value: number for state, number in pool.tasks.items()},
         "waiting": pool.waiting,
         "on_hold": pool.on_hold,
@@ -312,7 +312,7 @@ def masked_spec(spec: Spec) -> dict[str, Any]:
     """The spec as builtins; the values of environment variables are masked."""
     fields = codec.spelled_out(spec)
     fields["env"] = dict.fromkeys(fields["env"], MASK)
-    fields["pod_template"] = _masked(fields["pod_template"])
+    fields["pod_template"] = masked_pod(fields["pod_template"])
     return fields
 
 
@@ -321,21 +321,21 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _masked(value: Any) -> Any:
+def masked_pod(value: Any) -> Any:
     """Mask variables as Kubernetes writes them, `env: [{name, value}]`. A label named `env` is left alone."""
     if isinstance(value, list):
-        return [_masked(item) for item in value]
+        return [masked_pod(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _masked_variables(item) if key == "env" and isinstance(item, list) else _masked(item)
+        key: _masked_variables(item) if key == "env" and isinstance(item, list) else masked_pod(item)
         for key, item in value.items()
     }
 
 
 def _masked_variables(variables: list[Any]) -> list[Any]:
     return [
-        {**item, "value": MASK} if isinstance(item, dict) and "value" in item else _masked(item)
+        {**item, "value": MASK} if isinstance(item, dict) and "value" in item else masked_pod(item)
         for item in variables
     ]
 

@@ -340,11 +340,11 @@ def alive(revision: int) -> bytes:
     return f": still here\nid: {revision}\n\n".encode()
 
 
-def encode(entries: list[Entry]) -> bytes:
-    """Events as they are sent. Only the last one of a revision has an id."""
+def encode(entries: list[Entry], shown: Callable[[bytes], bytes] | None = None) -> bytes:
+    """Events as they are sent, each as it is `shown`. Only the last one of a revision has an id."""
     parts: list[bytes] = []
     for index, entry in enumerate(entries):
-        parts.append(entry.data())
+        parts.append(shown(entry.data()) if shown is not None else entry.data())
         is_last = index + 1 == len(entries) or entries[index + 1].mod != entry.mod
         parts.append(f"id: {entry.mod}\n\n".encode() if is_last else b"\n")
     return b"".join(parts)

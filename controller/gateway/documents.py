@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from controller.client.views import TaskView
 from controller.endpoint.documents import masked_spec
 from controller.gateway.caller import Caller
 from controller.gateway.policy import Right
-from controller.gateway.veil import veil_messages
+from controller.gateway.veil import MessageVeil
 
 
 class Whoami(Struct, frozen=True, kw_only=True):
@@ -80,15 +81,15 @@ def whoami(caller: Caller, cluster: str) -> Whoami:
     )
 
 
-def task_document(view: TaskView, caller: Caller) -> dict[str, Any]:
+def task_document(view: TaskView, caller: Caller, owner_of: Callable[[str], str | None]) -> dict[str, Any]:
     """A task as `tally get -o json` prints it.
 
     The values of its environment are masked for a caller who may not submit for its owner, since whoever
-    submits such a task sees them anyway.
+    submits such a task sees them anyway. `owner_of`: see MessageVeil.
     """
     document = wire.task_document(view)
     if view.spec is not None and not caller.rights.allows(Right.SUBMIT, view.owner, view.pool):
         document["spec"] = masked_spec(view.spec)
     if not caller.rights.may_read_all:
-        veil_messages(document, partial(caller.rights.allows, Right.READ))
+        MessageVeil(owner_of, partial(caller.rights.allows, Right.READ)).document(document)
     return document

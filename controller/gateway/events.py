@@ -3,7 +3,7 @@
 The format, the ring and what a reader must do after a gap are those of the status endpoint's stream (see
 `endpoint.stream`). In addition, each change has the task's owner: a caller gets the changes of owners whose
 tasks it may read, and nothing tells it of others, not even the time of their changes, as far as the pace
-allows: a page of which nothing is left is not sent.
+allows: a page of which nothing is left is not sent. Messages are veiled, as those of the task itself.
 
 A reader is a position in the ring. Readers with the same rights share the work: what is encoded for one is
 kept for the next.
@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 from controller.core.model.records import Change
 from controller.endpoint.stream import (
@@ -34,6 +35,7 @@ from controller.endpoint.stream_events import is_told
 from controller.gateway.caller import Caller
 from controller.gateway.policy import Right, Rights
 from controller.gateway.task_owners import TaskOwners
+from controller.gateway.veil import MessageVeil
 
 PACE_SECONDS = 0.1  # between two pages for one reader
 PAGE = 1024  # changes that are looked at for one page
@@ -106,7 +108,8 @@ class OwnedEvents:
         if len(fresh) > PAGE:
             last = fresh[PAGE][0].mod  # whole revisions only
         seen = [entry for entry, owner in fresh if entry.mod <= last and _is_seen(owner, rights)]
-        found = encode(seen) if seen else b"", position._replace(revision=last)
+        veil = MessageVeil(self.owners.of, partial(rights.allows, Right.READ))
+        found = encode(seen, None if rights.may_read_all else veil.event), position._replace(revision=last)
         with self._lock:
             self._pages[key] = found
             while len(self._pages) > KEPT_PAGES:

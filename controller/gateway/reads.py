@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
@@ -41,7 +42,7 @@ ALIVE_SECONDS = 15.0  # of silence, after which a stream says that it is alive
 
 def task(api: GatewayApi, ask: CallerRequest) -> Response:
     """One task."""
-    return answer(documents.task_document(api.service.task(ask.caller, ask.path["id"]), ask.caller))
+    return answer(_document(api, ask.caller, api.service.task(ask.caller, ask.path["id"])))
 
 
 async def tasks(api: GatewayApi, ask: CallerRequest) -> Response:
@@ -62,13 +63,14 @@ async def _listed(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
 
 
 def _page(api: GatewayApi, ask: CallerRequest, ids: Sequence[str]) -> bytes:
-    return b"".join(_lines(api.service.readable(ask.caller, ids).values(), ask.caller))
+    views = api.service.readable(ask.caller, ids).values()
+    return b"".join(msgspec.json.encode(_document(api, ask.caller, view)) + b"\n" for view in views)
 
 
 def page(api: GatewayApi, ask: CallerRequest) -> Response:
     """A page of the tasks that match."""
     views, token = api.service.page(ask.caller, ask.values)
-    items = [documents.task_document(view, ask.caller) for view in views]
+    items = [_document(api, ask.caller, view) for view in views]
     return answer(documents.TaskPage(items=items, continue_=token))
 
 
@@ -176,7 +178,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer(
         documents.Waited(
             revision=revision,
-            items=[documents.task_document(view, ask.caller) for view in views.values()],
+            items=[_document(api, ask.caller, view) for view in views.values()],
             missing=api.service.no_tasks(ask.caller, sorted(ids - views.keys())),
         )
     )
@@ -217,7 +219,7 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
 def _look(api: GatewayApi, ask: CallerRequest, ids: Sequence[str], revision: int, *, more: bool) -> bytes:
     """The line that tells these tasks."""
     views = api.service.readable(ask.caller, ids).values()
-    items = [documents.task_document(view, ask.caller) for view in views]
+    items = [_document(api, ask.caller, view) for view in views]
     return msgspec.json.encode(documents.Watched(revision=revision, items=items, more=more)) + b"\n"
 
 
@@ -306,5 +308,5 @@ def _matching_ids(api: GatewayApi, ask: CallerRequest, only: set[str] | None = N
     )
 
 
-def _lines(views: Iterable[TaskView], caller: Caller) -> Iterable[bytes]:
-    return (msgspec.json.encode(documents.task_document(view, caller)) + b"\n" for view in views)
+def _document(api: GatewayApi, caller: Caller, view: TaskView) -> dict[str, Any]:
+    return documents.task_document(view, caller, api.events.owners.of)

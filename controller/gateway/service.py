@@ -32,6 +32,7 @@ from controller.core.model.records import Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.selector import Requirement
 from controller.core.model.task import Pool
+from controller.endpoint.documents import masked_pod
 from controller.endpoint.pages import TaskPages
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
@@ -254,12 +255,15 @@ class Service:
 
 
 def _own_part(pool: Pool | None, rights: Rights) -> Pool | None:
-    """The definition, with those of its owners whose tasks may be read, and of receivers only the hosts."""
+    """The definition, with those of its owners whose tasks may be read; of receivers only the hosts, and
+    without values of environment variables.
+    """
     if pool is None:
         return None
     if not rights.is_admin:
         notify = tuple(msgspec.structs.replace(rule, url=masked_url(rule.url)) for rule in pool.notify)
-        pool = msgspec.structs.replace(pool, notify=notify)
+        options = masked_pod(pool.engine_options)
+        pool = msgspec.structs.replace(pool, notify=notify, engine_options=options)
     if rights.may_read_all or pool.sharing is None:
         return pool
     owners = {name: part for name, part in pool.sharing.owners.items() if rights.allows(Right.READ, name)}

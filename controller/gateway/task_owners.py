@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from controller.core.model.arrays import MemberName
 from controller.core.model.model import Model
 from controller.core.model.records import Change
 from controller.views.tasks import owner_of
@@ -25,9 +26,12 @@ class TaskOwners:
         self._gone: list[str] = []  # with the changes that the listeners hear of now
 
     def of(self, task_id: str) -> str | None:
-        """The owner of a task that is there, or that has just gone; None if it is not known."""
+        """The owner of a task, or a member's array, that is there or has just gone; None: it is not known."""
         with self._lock:
-            return self._owners.get(task_id)
+            owner = self._owners.get(task_id)
+            if owner is None and (member := MemberName.parse(task_id)) is not None:
+                owner = self._owners.get(member.array)
+            return owner
 
     def reloaded(self, revision: int) -> None:  # noqa: ARG002  # of Listener
         """See Listener."""

@@ -1,6 +1,7 @@
 """What a sentence about one's own task says of tasks of others: that they are there, and not their names.
 
-The sentences are those of `explain`, and of the message of an attempt that was stopped for another task.
+The sentences are those of `explain`, and the messages of an attempt that was stopped for another task, and of
+a task that never ran since another did not end as it wants.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container
 from typing import Any
+
+import msgspec
 
 from controller.core.model.lifecycle import State
 from controller.views.tasks import UNREADABLE
@@ -21,6 +24,7 @@ _FOR = re.compile(r"\b([a-z0-9-]+) of owner ([a-z0-9-]+)\b")
 _OWNERS = re.compile(r"(\d+ owners?) \(([^()]+)\)")
 _SHARE = re.compile(r"(?:^|, )([a-z0-9-]+) \d")
 _OWNER = re.compile(r"\bowner ([a-z0-9-]+)\b")
+_OF_OWNER, _NEVER_RAN = " of owner ", "it was to run "  # what the leader's messages with names of others have
 
 Sees = Callable[[str], bool]
 """Whether the caller may know of the task, or the owner, of this name."""
@@ -60,9 +64,41 @@ def veiled(text: str, sees_task: Sees, sees_owner: Sees, owners: Container[str] 
     return _OWNER.sub(owner, _FOR.sub(stopped_for, text))
 
 
-def veil_messages(document: dict[str, Any], sees_owner: Sees) -> None:
-    """The same for the messages of a task's document, in place."""
-    status = document.get("status") or {}
-    for each in (document, status, *status.get("history", ())):
-        if isinstance(text := each.get("message"), str) and " of owner " in text:
-            each["message"] = veiled(text, lambda _: True, sees_owner)
+class MessageVeil:
+    """The same for messages of statuses, which are stored: of tasks that were there then.
+
+    `owner_of` tells whose a task is; None if that is not known. An engine's words are left as they are.
+    """
+
+    def __init__(self, owner_of: Callable[[str], str | None], sees_owner: Sees) -> None:
+        self._owner_of = owner_of
+        self._sees_owner = sees_owner
+
+    def message(self, text: str) -> str:
+        """The message as the caller may know it."""
+        if text.startswith(_NEVER_RAN):
+            return _ENDED.sub(self._ended, text)
+        return veiled(text, lambda _: True, self._sees_owner) if _OF_OWNER in text else text
+
+    def document(self, document: dict[str, Any]) -> None:
+        """Veil the messages of a task's document, in place."""
+        status = document.get("status") or {}
+        for each in (document, status, *status.get("history", ())):
+            if isinstance(text := each.get("message"), str):
+                each["message"] = self.message(text)
+
+    def event(self, event: bytes) -> bytes:
+        """An event of the stream of changes, as it is sent."""
+        head, data, fields = event.partition(b"\ndata: ")
+        if _OF_OWNER.encode() not in fields and _NEVER_RAN.encode() not in fields:
+            return event
+        decoded = msgspec.json.decode(fields)
+        if isinstance(text := decoded.get("message"), str):
+            decoded["message"] = self.message(text)
+        return head + data + msgspec.json.encode(decoded) + b"\n"
+
+    def _ended(self, match: re.Match[str]) -> str:
+        owner = self._owner_of(match[1])
+        if owner is None:
+            return match[1]  # it is gone, and nobody knows whose it was
+        return match[0] if self._sees_owner(owner) else f"{match[1]} (of another owner)"

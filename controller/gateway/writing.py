@@ -72,7 +72,7 @@ class Writing:
             self._calls.clock,
             self._calls.commit_patiently,
             QueueRoom(self._all),
-            Newcomers(self._has_share),
+            Newcomers(self._has_share, partial(caller.rights.allows, Right.READ)),
             allows,
             caller.identity.name,
         )

@@ -171,6 +171,26 @@ def test_the_urls_of_receivers_are_told_to_admins_alone(as_: As, client: Client,
         assert urls(who) == ["https://hooks.example:8443/***"]
 
 
+def test_variables_of_a_pools_pods_are_told_to_admins_alone(as_: As, client: Client, put_raw: PutRaw) -> None:
+    """As those of a task: they may be secrets."""
+    pod = b'{"spec":{"containers":[{"name":"task","env":[{"name":"KEY","value":"hunter2"}]}]}}'
+    options = b'"engine_options":{"pod_template":%s}' % pod
+    put_raw("pools/told", b'{"name":"told","capacity":{"cpu":"4"},%s}' % options)
+    wait_until(lambda: "hunter2" in as_("ops").get("/v1/pools").text, "the pool")
+    for who in ("alice", "watcher"):
+        told = as_(who).get("/v1/pools").text
+        assert "KEY" in told
+        assert "hunter2" not in told
+
+
+def test_a_new_owner_is_not_told_of_others(as_: As, client: Client) -> None:
+    """Whoever submits learns of the owners that a pool names what it may learn by any other way."""
+    owners = {"speech": {"weight": 1}, "film": {"weight": 1}}
+    client.apply_pool({"name": "small", "capacity": {"cpu": 1}, "sharing": {"owners": owners}})
+    answer = as_("alice").post("/v1/tasks", json=task("hers", pool="small"))
+    assert answer.json()["message"] == "owner vision is new in pool small"
+
+
 def test_who_may_nothing_learns_nothing(as_: As) -> None:
     """403 for all but who it is, and what it may do."""
     nobody = as_("nobody")

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.gateway.veil import veil_messages, veiled
+from controller.core.model.lifecycle import State
+from controller.gateway.veil import MessageVeil, veiled
+from tests.client.conftest import PutStatus
+from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As
 from tests.gateway.test_gateway import task
 
@@ -41,14 +44,69 @@ def test_names_of_others_are_left_out(text: str, told: str) -> None:
     assert veiled(text, OWN.__contains__, "vision".__eq__, {"nlp", "vision"}) == told
 
 
-def test_messages_of_a_history(as_: As) -> None:
+VEIL = MessageVeil({"hid": "nlp", "mine": "vision"}.get, "vision".__eq__)
+
+
+def test_messages_of_a_history() -> None:
     """Wherever one stands."""
     stopped = "its resources go to hid of owner nlp, by reclaim"
     steps: list[dict[str, Any]] = [{"message": stopped}, {"message": "x"}]
     document = {"message": stopped, "status": {"message": stopped, "history": steps}}
-    veil_messages(document, "vision".__eq__)
+    VEIL.document(document)
     assert "hid" not in repr(document)
-    veil_messages({"message": None, "status": None}, "vision".__eq__)
+    VEIL.document({"message": None, "status": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "it was to run after the success of mine, which is Failed, hid, which is Cancelled and 2 more",
+            "it was to run after the success of mine, which is Failed, hid (of another owner) and 2 more",
+        ),
+        (
+            "it was to run only after the failure of gone, which is Succeeded",
+            "it was to run only after the failure of gone",
+        ),
+        ("the engine's words: hid, which is Failed", "the engine's words: hid, which is Failed"),
+    ],
+)
+def test_messages_do_not_tell_the_states_of_others(text: str, told: str) -> None:
+    assert VEIL.message(text) == told
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "it was to run after the success of secret-one, which is Cancelled",
+        "its resources go to secret-one of owner speech, by reclaim",
+    ],
+)
+def test_every_way_to_read_a_message_is_veiled(
+    as_: As, client: Client, put_status: PutStatus, message: str
+) -> None:
+    """The task, lists, watches, waits and events; who may read all is told all."""
+    client.submit(task("secret-one", owner="speech"))
+    client.submit(task("mine"))
+    after = client.get("secret-one").create_revision
+    last = put_status("mine", State.FAILED, owner="vision", reason="DependencyFailed", message=message)
+
+    def told(who: str) -> list[str]:
+        caller = as_(who)
+        seen = {"min_revision": last, "wait": 5}
+        texts = [caller.get(f"/v1/tasks{path}", params=seen).text for path in ("", "/mine", ":page?limit=9")]
+        texts.append(caller.post("/v1/tasks:wait", json={"ids": ["mine"], "since": 0}).text)
+        with caller.stream("GET", "/v1/tasks:watch", params=seen) as watch:
+            texts.append(next(watch.iter_lines()))
+        with caller.stream("GET", "/v1/events", params={"after": after}) as events:
+            texts.append(next(line for line in events.iter_lines() if '"mine"' in line and "message" in line))
+        return texts
+
+    for text in told("alice"):
+        assert '"mine"' in text
+        assert "Cancelled" not in text
+        assert "speech" not in text
+    assert all(message in text for text in told("watcher"))
 
 
 def test_explain_names_no_task_of_others(as_: As, client: Client) -> None:

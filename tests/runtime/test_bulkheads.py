@@ -13,7 +13,7 @@ import pytest
 
 from controller import bulkhead
 from controller.audit.audit import run_audit
-from controller.client import Client
+from controller.client import Client, NotFound
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.core.model.task import AttemptId, Observation, Phase
@@ -244,7 +244,8 @@ def test_any_value_under_any_key_keeps_nobody_from_being_served(
         encode(summarize(model, replica.replica.facts(), "", Waits(), CLOCK.now(), CLOCK.wall()))
     put(client, keys.epoch, value)
     epoch = replica.epoch
-    client.replicas.step_down()
+    with contextlib.suppress(NotFound):  # on a busy machine it may have lost its term by itself
+        client.replicas.step_down()
     replica.until_leading(after=epoch)
     assert {view.state for view in client.wait(submit(client, "last"), timeout_seconds=60).values()} == {
         State.SUCCEEDED
