@@ -7,6 +7,7 @@ items are used, of a task its spec, and of a pool its definition.
 
 from __future__ import annotations
 
+import io
 import json
 import queue
 import re
@@ -80,6 +81,8 @@ def _open(source: str) -> Iterator[list[Document]]:
     if source == "-":
         if sys.stdin.isatty():
             say("reading from the terminal; end with Ctrl-D", err=True)
+        if isinstance(sys.stdin, io.TextIOWrapper):  # in the C locale it takes any bytes for text
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")
         try:
             yield from _read(sys.stdin, "standard input", streams=True)
         except UnicodeDecodeError as error:

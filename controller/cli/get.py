@@ -11,6 +11,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.members import print_members, watch_members
 from controller.cli.names import (
+    NAMES_OR_FLAGS,
     Kind,
     KindName,
     Selectors,
@@ -107,6 +108,8 @@ def get(
     _check_spec(what, output, spec=spec, watch=watch)
     _check_filters(state, selector, sort_by, role)
     _check_kind(what, owner=owner, state=state, selector=selector, sort_by=sort_by, pool=pool, role=role)
+    if what is Kind.TASKS and only and (state or selector or pool or owner):
+        raise typer.BadParameter(NAMES_OR_FLAGS)
     filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state}
     filters |= {"selector": selector, "owner": bare(owner, Kind.OWNERS)}
     if watch:
@@ -249,6 +252,8 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
     printed: dict[str, tuple[object, ...]] = {}  # the last line of each task, without its age
     for views in session.client.watch_tasks(task_id=only, **filters):
         shown = [view for view in views if not names or view.id in names]
+        if views.is_whole:
+            _check_there(session, names, {view.id for view in shown})
         if output == "name":
             for view in shown:
                 say(f"task/{view.id}", flush=True)
@@ -261,6 +266,13 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
                 printed[view.id] = ageless
                 rows.append(row)
         table.print(rows)
+
+
+def _check_there(session: Session, names: list[str], there: set[str]) -> None:
+    """Raises NotFound for one of these that a look at all tasks lacks; members of arrays are asked for."""
+    for name in names:
+        if name not in there:
+            session.client.get(name)
 
 
 def _print_pools(views: list[PoolView], output: str, *, alone: bool) -> None:

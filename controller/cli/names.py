@@ -28,6 +28,7 @@ OF_SCHEDULE = (
     "A schedule has tasks: `tally get tasks -l tally.dev/schedule={name}` lists them, and"
     " `tally describe schedule {name}` tells of its ticks"
 )
+NAMES_OR_FLAGS = "give names, or flags that select tasks, not both"
 MAX_NAMED = 10_000  # members, one by one
 SHOWN = 200  # completions; more do not help, and the shell asks before it shows them
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.names import (
+    NAMES_OR_FLAGS,
     Kind,
     Selectors,
     States,
@@ -85,7 +86,7 @@ class Selection:
 
         if self.names:
             if self._filters:
-                raise typer.BadParameter("give names, or flags that select tasks, not both")
+                raise typer.BadParameter(NAMES_OR_FLAGS)
             self._named(session, verb, partial(_members_verb(session, act), reason, only_failed), ask)
         elif only_failed:
             raise typer.BadParameter("--failed goes with the names of arrays")

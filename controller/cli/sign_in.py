@@ -9,6 +9,7 @@ import tomllib
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -52,7 +53,7 @@ def login(
     """
     from controller.client.gateway_calls import GatewayCalls, parse_token
     from controller.client.gateway_client import GatewayClient
-    from controller.config.values import parse_path
+    from controller.config.values import is_loopback, parse_path
 
     if str(token) == "-":
         # a terminal shows nothing of it
@@ -66,6 +67,12 @@ def login(
             raise InvalidField("--token", f"{path} cannot be read: {error.strerror}") from None
     ca_file = str(parse_path(authority, "--authority")) if authority is not None else ""
     calls = GatewayCalls(server, lambda: text, ca_file=ca_file)
+    address = urlsplit(calls.url)
+    if address.scheme == "http" and not is_loopback(address.hostname or ""):
+        say(
+            "warning: by http the token is sent unencrypted: use https if others share the network",
+            err=True,
+        )
     with GatewayClient(calls) as client:
         found = client.access.whoami()
     folder = _folder()

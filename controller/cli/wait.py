@@ -147,10 +147,8 @@ def _why(client: Client, waiting: dict[str, State | None]) -> str:
 def _came_to(view: TaskView, target: str) -> bool:
     if target == "finished":
         return view.state is State.SUCCEEDED or view.skipped
-    came = view.state is not None and view.state.lower() == target.replace("-", "")
-    return came or (
-        view.state is State.SUCCEEDED and any(state.lower() == target for state in PASSED_BY_SUCCESS)
-    )
+    state = parse_state(target)
+    return view.state is state or (view.state is State.SUCCEEDED and state in PASSED_BY_SUCCESS)
 
 
 @contextmanager

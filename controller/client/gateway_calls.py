@@ -221,7 +221,9 @@ class GatewayCalls:
 
 
 def part(name: str) -> str:
-    """A name as a part of a path."""
+    """A name as a part of a path. Raises InvalidField for what would be another path."""
+    if name in ("", ".", ".."):
+        raise InvalidField("name", f"is {name!r}, which is no name")
     return quote(name, safe="")
 
 

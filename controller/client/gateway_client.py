@@ -223,9 +223,9 @@ class GatewayClient(Client):
         revision = 0
         while not stop.is_set():
             before = revision
-            views, _, revision = _changed(self._http, [task_id], before, WATCH_SECONDS)
-            if views or not before:
-                yield TasksLook(views, is_whole=not before)
+            views, missing, revision = _changed(self._http, [task_id], before, WATCH_SECONDS)
+            if views or missing or not before:
+                yield TasksLook(views, is_whole=bool(missing) or not before)
 
     def cancel(
         self, task_id: str, *, members: str = "", reason: str = "", of: TaskView | None = None

@@ -219,11 +219,13 @@ class Reading:
         for model, changed in self.follow(load, prefix, None, stop):
             only = None if changed is None else listed_among(changed) if not task_id else {task_id}
             if not task_id or not is_array_or_member(model, task_id):
+                if task_id and changed and ((view := task_view(model, task_id)) is None or not view.status):
+                    model = self.tasks(task_id)  # removed with its spec, which is not watched?
                 views = sorted_views(model, *selection[:3], only, selection[3], alone=bool(task_id))
-                yield TasksLook(views, is_whole=changed is None)
+                yield TasksLook(views, is_whole=changed is None or (bool(task_id) and not views))
             elif changed is None or named_among(changed, ids):
                 view = task_view(model, task_id, alone=True)
-                yield TasksLook([view] if view is not None else [], is_whole=changed is None)
+                yield TasksLook([view] if view is not None else [], is_whole=changed is None or view is None)
 
 
 def parse_state(text: str) -> State:

@@ -210,7 +210,10 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TasksLook(list[TaskView]):
-    """What a look of a watch shows: all tasks that match if it `is_whole`, else those that changed."""
+    """What a look of a watch shows: all tasks that match if it `is_whole`, else those that changed.
+
+    A watch of one task shows with a whole look that has none that it is gone.
+    """
 
     def __init__(self, views: Iterable[TaskView], *, is_whole: bool) -> None:
         super().__init__(views)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,6 +84,20 @@ def parse_server(raw: object, name: str) -> str:
     if not is_url:
         raise InvalidField(name, f"{text[:80]!r} is not the URL of a gateway, such as https://tally:9190")
     return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on the host, a name or an address."""
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_path(raw: object, name: str) -> Path:

@@ -19,11 +19,11 @@ import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.config.values import is_address
 from controller.endpoint.reloaded import Reloaded
 from controller.errors import InvalidField
 
@@ -74,7 +74,7 @@ class EndpointAccess:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return not name or name in self._hosts or name.endswith(".localhost") or _is_address(name)
+        return not name or name in self._hosts or name.endswith(".localhost") or is_address(name)
 
     def _knows(self, given: bytes) -> bool:
         if self._tokens is None or not given:
@@ -84,19 +84,6 @@ class EndpointAccess:
 
     def _use_current(self, connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._contexts.current()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on the host."""
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _token_in(authorization: str) -> bytes:

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
+from controller.config.values import is_loopback
 from controller.core.model.model import Model
-from controller.endpoint.access import is_loopback
 from controller.endpoint.api import ReadApi, no_task
 from controller.endpoint.documents import encode
 from controller.endpoint.problems import Problem

@@ -25,7 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from controller.endpoint.access import EndpointAccess, is_loopback
+from controller.config.values import is_loopback
+from controller.endpoint.access import EndpointAccess
 from controller.endpoint.api import Look, ReadApi, ReadLog, look_nowhere
 from controller.endpoint.connections import (
     CERTIFIED,

@@ -6,6 +6,7 @@ Each attempt writes a file of its own, so that one that was given up cannot chan
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -57,7 +58,8 @@ class CallFolder:
     """The folder. `url` is one of fsspec: a path, or a URL such as s3://bucket/results."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        # a task has another working folder
+        self.url = url.rstrip("/") if ":" in url else os.path.abspath(url)
         self._files, self._path = fsspec.url_to_fs(self.url)
 
     def store(

@@ -18,7 +18,7 @@ from controller.client import Client, NotFound, TaskView
 from controller.core.model.lifecycle import State
 from controller.core.model.own_labels import EXECUTOR
 from controller.core.model.requests import RequestKind
-from controller.errors import InvalidField
+from controller.errors import InvalidField, TallyError
 from controller.executor.call_folder import RUN, CallError, CallFolder
 
 READERS = 8  # results that are read at the same time
@@ -47,12 +47,15 @@ class TallyFuture(Future[T]):
     def cancel(self) -> bool:
         """Cancel the call, also while it runs: Tally stops its attempt.
 
-        Returns False if it has ended. Raises a TallyError if that could not be asked for.
+        Returns False if it has ended, also if its result has not been read yet. Raises a TallyError if that
+        could not be asked for.
         """
         if self.done():
             return self.cancelled()
         with suppress(NotFound):
-            self._executor.client.cancel(self.task_id, reason="its future was cancelled")
+            asked = self._executor.client.cancel(self.task_id, reason="its future was cancelled")
+            if asked.outcome == "already finished":
+                return False
         with self.turn:
             if not self.done() and super().cancel():
                 self.set_running_or_notify_cancel()
@@ -174,27 +177,32 @@ class TallyExecutor(Executor):
     def _send(
         self, calls: Sequence[tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]]
     ) -> list[Any]:
-        """Store the calls, and submit their tasks. Either all have futures, or the error is raised."""
+        """Store the calls, and submit their tasks. All have futures; or the error is raised, and of those
+        that were submitted by then each is cancelled.
+        """
         futures, tasks = [], []
-        for function, args, kwargs in calls:
-            task_id = f"{self._name}-{self._run}-{next(self._numbers)}"
-            url = self._calls.store(task_id, function, args, kwargs)
-            tasks.append({**self._task, "id": task_id, "command": [*self._python, "-c", RUN, url]})
-            futures.append(TallyFuture[Any](self, task_id))
-        with self._lock:
-            if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._futures |= {future.task_id: future for future in futures}
         try:
+            for function, args, kwargs in calls:
+                task_id = f"{self._name}-{self._run}-{next(self._numbers)}"
+                futures.append(TallyFuture[Any](self, task_id))
+                url = self._calls.store(task_id, function, args, kwargs)
+                tasks.append({**self._task, "id": task_id, "command": [*self._python, "-c", RUN, url]})
+            with self._lock:
+                if self._is_shut_down:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self._futures |= {future.task_id: future for future in futures}
             for result in self.client.submit_many(tasks):
                 if result.outcome not in ("created", "unchanged"):
                     field = result.field or "task"
                     raise InvalidField(field, result.message.removeprefix(f"{field}: "))
-        except BaseException:
+        except BaseException as error:
+            names = {future.task_id for future in futures}
             with self._settled:
-                for future in futures:
-                    self._futures.pop(future.task_id, None)
+                was_sent = not self._futures.keys().isdisjoint(names)
+                for name in names:
+                    self._futures.pop(name, None)
                 self._settled.notify_all()
+            self._take_back(names, error, was_sent=was_sent)
             raise
         with self._lock:
             for future in futures:
@@ -203,6 +211,31 @@ class TallyExecutor(Executor):
                 self._watcher = threading.Thread(target=self._watch, name="tally-executor", daemon=True)
                 self._watcher.start()
         return futures
+
+    def _take_back(self, names: set[str], why: BaseException, *, was_sent: bool) -> None:
+        """Cancel those of these tasks that were submitted, and remove their calls: nobody waits for them."""
+        try:
+            found = self.client.tasks(selector=f"{EXECUTOR}={self._run}") if was_sent else []
+            stored = [view.id for view in found if view.id in names]
+            for name in stored:
+                self.client.cancel(name, reason="other calls of its kind could not be submitted")
+        except TallyError as error:
+            why.add_note(f"calls that were submitted before may run, and could not be cancelled: {error}")
+            return  # they need what they call
+        if stored:
+            why.add_note(f"{len(stored)} calls were submitted before, and are cancelled")
+        for name in sorted(names):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        if self._keep:
+            return
+        try:
+            self._calls.remove(name)
+        except FileNotFoundError:
+            pass  # it could not be stored
+        except OSError as error:
+            _log.warning("a call was not removed", task=name, error=str(error))
 
     def _watch(self) -> None:
         while not self._is_over():
@@ -259,11 +292,7 @@ class TallyExecutor(Executor):
         if isinstance(outcome, CallError) and outcome.trace:
             outcome.error.add_note(f"In task {view.id}:\n{outcome.trace}")
         future.end(outcome)
-        if not self._keep:
-            try:
-                self._calls.remove(view.id)
-            except OSError as error:
-                _log.warning("a call was not removed", task=view.id, error=str(error))
+        self._remove(view.id)
 
     def _outcome(self, view: TaskView) -> Any:
         if view.state is State.CANCELLED:

@@ -92,9 +92,13 @@ class GatewayApi:
         act: Right = ask.values["act"]
         task_id, owner, pool = (ask.values[name] for name in ("task", "owner", "pool"))
         if task_id:
+            for name in ("owner", "pool"):
+                if ask.values[name]:
+                    detail = f"{name}: is the task's own: leave it out, or leave out the task"
+                    raise Problem(HTTPStatus.BAD_REQUEST, detail, parameter=name)
             allowed = self.service.may(ask.caller, act, task_id)
         elif owner:
-            allowed = ask.caller.rights.allows(act, owner, pool)
+            allowed = ask.caller.rights.reaches(act, owner, pool)
         else:
             allowed = ask.caller.rights.may_ever(act, pool)
         return answer(documents.MayI(allowed=allowed, verb=needed(act)))

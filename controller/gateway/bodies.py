@@ -20,6 +20,7 @@ from controller.endpoint.query import MAX_WAIT_SECONDS
 from controller.errors import InvalidField
 
 NDJSON = "application/x-ndjson"
+OUTPUT = "application/octet-stream"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024

@@ -23,6 +23,7 @@ import requests
 import structlog
 from urllib3.exceptions import HTTPError
 
+from controller.config.values import is_loopback
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 
@@ -67,10 +68,9 @@ class OidcOptions:
     def __post_init__(self) -> None:
         """Raises InvalidField."""
         url = urlsplit(self.issuer)
-        is_loopback = url.hostname in ("127.0.0.1", "::1", "localhost")
         if not url.hostname or url.query or url.fragment or url.scheme not in ("https", "http"):
             raise InvalidField("gateway_oidc_issuer", f"{self.issuer[:80]!r} is not the URL of a provider")
-        if url.scheme == "http" and not is_loopback:
+        if url.scheme == "http" and not is_loopback(url.hostname):
             raise InvalidField(
                 "gateway_oidc_issuer",
                 "is http: whoever is in between could give out keys of its own; use https",

@@ -121,7 +121,11 @@ class Open(Response):
         self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, or say why not."""
+        """Send it, or say why not. To HEAD, which nothing would end, only the head is sent."""
+        if scope["method"] == "HEAD":
+            head = Response(status_code=self._inner.status_code, headers=self._inner.headers)
+            await head(scope, receive, send)
+            return
         problem = self._openings.refusal(self._kind, self._name) if self._held is None else None
         if problem is not None:
             self._refused()

@@ -103,6 +103,12 @@ class Rights(NamedTuple):
         owners = self.owners.get(act, frozenset())
         return owners is None or owner in owners
 
+    def reaches(self, act: Right, owner: str, pool: str = "") -> bool:
+        """Whether there may be a task of this owner with which the act is allowed; in this pool, or any."""
+        if act is Right.SUBMIT:
+            return self.allows(act, owner, pool) if pool else self.is_admin or owner in self.pools
+        return self.allows(act, owner) and self.allows(Right.READ, owner)
+
     @property
     def may_read_all(self) -> bool:
         """Whether it may read the tasks of all owners."""
@@ -148,9 +154,9 @@ class Rights(NamedTuple):
         """Whether there is an owner for whom the act is allowed; `submit` to this pool, or to any."""
         if self.is_admin:
             return True
-        if act is Right.SUBMIT and pool:
-            return any(pools is None or pool in pools for pools in self.pools.values())
-        return bool(self.pools) if act is Right.SUBMIT else self.owners.get(act, frozenset()) != frozenset()
+        if act is Right.SUBMIT:
+            return any(self.reaches(act, owner, pool) for owner in self.pools)
+        return self.reachable().get(act, frozenset()) != frozenset()
 
 
 class AccessPolicy:

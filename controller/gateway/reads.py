@@ -23,7 +23,7 @@ from controller.endpoint.stream import FELL_BEHIND, FellBehind
 from controller.engine.base import LogOptions
 from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi, answer
-from controller.gateway.bodies import NDJSON
+from controller.gateway.bodies import NDJSON, OUTPUT
 from controller.gateway.caller import Caller
 from controller.gateway.events import stream
 from controller.gateway.openings import BrokenOff, Open, Opening
@@ -249,6 +249,8 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The output of an attempt, as it is printed."""
     task_id, values = ask.path["id"], ask.values
     view = await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
+    if ask.request.method == "HEAD":
+        return Response(media_type=OUTPUT)
     options = LogOptions(
         container=values["container"],
         tail=values["tail"],
@@ -259,9 +261,7 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     with ExitStack() as held:  # each holds a thread, also while the engine is asked
         held.enter_context(api.openings.one(Opening.LOGS, name))
         parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
-        body = StreamingResponse(
-            _while_welcome(parts, ask, view.owner), media_type="application/octet-stream"
-        )
+        body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT)
         return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())
 
 

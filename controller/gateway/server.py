@@ -20,7 +20,8 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.client.gateway_calls import GATEWAY_HEADER
-from controller.endpoint.access import EndpointAccess, is_loopback
+from controller.config.values import is_loopback
+from controller.endpoint.access import EndpointAccess
 from controller.endpoint.connections import (
     CERTIFICATE,
     MAX_HEAD_BYTES,

@@ -243,7 +243,8 @@ class Service:
 
     def may(self, caller: Caller, act: Right, task_id: str) -> bool:
         """Whether the caller may do this with the task. Raises NotFound for one that it may not read."""
-        return caller.rights.allows(act, self.task(caller, task_id).owner)
+        view = self.task(caller, task_id)
+        return caller.rights.allows(act, view.owner, view.pool)
 
     # -- details
 

@@ -19,6 +19,7 @@ import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from controller.core.model.fields import mapping, read_fields
@@ -82,9 +83,11 @@ def digest(token: str) -> str:
 
 def entry(name: str, groups: Sequence[str], token: str, expires: datetime | None) -> str:
     """What the file has of a token."""
-    lines = ["[[tokens]]", f"name = {json.dumps(name)}"]
+    # TOML has no surrogate pairs, which JSON in ASCII writes
+    text = partial(json.dumps, ensure_ascii=False)
+    lines = ["[[tokens]]", f"name = {text(name)}"]
     if groups:
-        lines.append(f"groups = {json.dumps(list(groups))}")
+        lines.append(f"groups = {text(list(groups))}")
     lines.append(f'sha256 = "{digest(token)}"')
     if expires is not None:
         lines.append(f"expires = {expires.strftime('%Y-%m-%dT%H:%M:%SZ')}")

@@ -59,6 +59,11 @@ def test_names_filters_and_forms(tally: Tally, put_status: PutStatus) -> None:
     assert tally("get", "tasks", "--state", "running", "-o", "name").out == "task/b\n"
     assert tally("get", "tasks", "-l", "n=a", "-o", "name").out == "task/a\n"
     assert tally("get", "tasks", "--pool", "other").err == "No tasks found.\n"
+    for flags in (("--state", "failed"), ("-l", "n=x"), ("--pool", "other"), ("--owner", "x", "-w")):
+        refused = tally("get", "task", "a", *flags)
+        assert (refused.exit_code, "give names, or flags that select" in refused.err) == (2, True)
+    missing = tally("get", "tasks", "a", "nosuch", "-w")
+    assert (missing.exit_code, "nosuch" in missing.err) == (5, True)
     assert tally("get", "task", "b", "-o", "json").document["status"]["state"] == "Running"
     assert [item["id"] for item in tally("get", "tasks", "-o", "json").document["items"]] == ["a", "b"]
     assert yaml.safe_load(tally("get", "task", "a", "-o", "yaml").out)["spec"]["command"] == ["true"]
@@ -194,6 +199,9 @@ def test_wait_exits_by_how_tasks_ended(tally: Tally, put_status: PutStatus) -> N
     assert tally("wait", "b", "--for=failed").exit_code == 0
     assert tally("wait", "a", "--for=running").exit_code == 0, "what has succeeded has run"
     assert tally("wait", "b", "--for=succeeded").exit_code == 1
+    put_status("b", State.WAITING_RETRY)
+    for word in ("waiting-retry", "waiting_retry", "WaitingRetry"):
+        assert tally("wait", "b", f"--for={word}").exit_code == 0
 
 
 def test_history_and_describe(tally: Tally, put_status: PutStatus) -> None:

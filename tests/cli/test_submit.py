@@ -278,6 +278,23 @@ def test_a_stream_is_submitted_as_it_arrives(
         process.wait()
 
 
+def test_bytes_that_are_no_text_are_said_to_be_none(
+    environment: dict[str, str], executable: list[str]
+) -> None:
+    """Whatever the locale: in that of C, any bytes would pass for text."""
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [*executable, "submit", "-f", "-"],
+            input=b"\xff\xfe{}",
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, **environment, "LC_ALL": locale},
+        )
+        assert done.returncode == 1
+        assert b"standard input is not UTF-8 text" in done.stderr
+
+
 def test_an_interrupted_stream_says_how_far_it_came(
     environment: dict[str, str], executable: list[str], client: Client
 ) -> None:

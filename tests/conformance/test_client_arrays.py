@@ -15,6 +15,7 @@ from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
 from tests.client.conftest import put_status as put_status
+from tests.client.test_parents import remove
 from tests.conformance.test_client import Ways
 from tests.conformance.test_client import ways as ways
 from tests.gateway.conftest import _features as _features
@@ -167,6 +168,26 @@ def test_a_watch_of_a_member_tells_of_it(ways: Ways, array: str, put_status: Put
         put_status(member, state, array=array, index=5, uid=str(type(way)))
         assert [(view.id, view.state) for view in next(steps)] == [(member, state)]
         steps.close()
+
+
+@pytest.mark.parametrize("kind", ["a task", "an array", "a member"])
+def test_a_watch_of_one_tells_that_it_is_gone(ways: Ways, kind: str, put_status: PutStatus) -> None:
+    """With a whole look that has none; and so of one that never was."""
+    for way, name in ((ways.direct, "one"), (ways.gateway, "other")):
+        if kind == "a task":
+            way.submit({"id": name, "command": ["true"]})
+            put_status(name, State.SUCCEEDED)
+        else:
+            submit_array(way, name, 8)
+        watched = f"{name}-i5" if kind == "a member" else name
+        steps = way.watch_tasks(task_id=watched)
+        assert [view.id for view in next(steps)] == [watched]
+        remove(ways.direct, name)
+        look = next(steps)
+        assert (look, look.is_whole) == ([], True)
+        steps.close()
+        never = next(way.watch_tasks(task_id="never-was"))
+        assert (never, never.is_whole) == ([], True)
 
 
 def test_a_watch_of_an_array_tells_of_its_members(ways: Ways, array: str, put_status: PutStatus) -> None:

@@ -230,6 +230,43 @@ def test_all_traffic_is_named(objects: list[Object]) -> None:
         assert peers[2380] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "etcd"}}}]
 
 
+def test_who_is_let_in_is_let_out(objects: list[Object]) -> None:
+    """Whom a policy of the namespace lets in by a label: another lets it out, to there and to the names."""
+    policies = [
+        each["spec"]
+        for each in objects
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["namespace"] == "tally"
+    ]
+
+    def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+        wanted: dict[str, str] = selector.get("matchLabels", {})
+        return wanted.items() <= labels.items()
+
+    seen = 0
+    for policy in policies:
+        for rule in policy.get("ingress", ()):
+            for peer in rule["from"]:
+                if "namespaceSelector" in peer or not (labels := peer["podSelector"].get("matchLabels")):
+                    continue
+                out = [
+                    each
+                    for own in policies
+                    if selects(own["podSelector"], labels)
+                    for each in own.get("egress", ())
+                ]
+                target = policy["podSelector"]["matchLabels"]
+                ports = {
+                    port["port"]
+                    for each in out
+                    if any(selects(to.get("podSelector", {}), target) for to in each.get("to", [{}]))
+                    for port in each["ports"]
+                }
+                assert {port["port"] for port in rule["ports"]} <= ports, f"{labels} to {target}"
+                assert 53 in {port["port"] for each in out for port in each["ports"]}, f"{labels}: names"
+                seen += 1
+    assert seen >= (3 if any(each["kind"] == "StatefulSet" for each in objects) else 0)
+
+
 def test_the_example_etcd_runs_as_it_is_written(
     deploy: Path, etcd_binary: EtcdBinary, etcd_factory: EtcdFactory, tmp_path: Path
 ) -> None:

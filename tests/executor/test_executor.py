@@ -158,6 +158,49 @@ def test_what_is_wrong_is_said_at_once(make: Make) -> None:
         make().submit(len, threading.Lock())
 
 
+def test_of_calls_of_which_one_is_refused_none_is_left(make: Make, client: Client, tmp_path: Path) -> None:
+    """Nobody would wait for them: those that were stored are cancelled, and their files removed."""
+    owners = {"owners": {"*": {"max_queued": 3}}}
+    client.apply_pool({"name": "narrow", "capacity": {"cpu": 4}, "sharing": owners})
+    executor = make(pool="narrow", resources={"cpu": 3})
+    with pytest.raises(InvalidField, match="max_queued") as caught:
+        executor.map(time.sleep, [600.0] * 9)
+    assert caught.value.__notes__ == ["3 calls were submitted before, and are cancelled"]
+    ended = client.wait([view.id for view in client.tasks(pool="narrow")], timeout_seconds=60)
+    assert [view.state for view in ended.values()] == [State.CANCELLED] * 3
+    with pytest.raises(TypeError, match="pickle"):
+        executor.map(len, ["", threading.Lock()])
+    assert [*(tmp_path / "calls").iterdir()] == []
+
+
+def test_a_folder_may_be_named_from_here(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks have another working folder."""
+    monkeypatch.chdir(tmp_path)
+    with TallyExecutor(client, folder="calls") as executor:
+        assert executor.submit(abs, -1).result(60) == 1
+
+
+def test_a_call_that_has_ended_is_not_cancelled(
+    make: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while its result is being read, which may take long."""
+    executor, go_on = make(), threading.Event()
+    result = executor._calls.result
+
+    def slowly(name: str, attempt: int) -> object:
+        assert go_on.wait(60)
+        return result(name, attempt)
+
+    monkeypatch.setattr(executor._calls, "result", slowly)
+    future = executor.submit(abs, -1)
+    client.wait([future.task_id], timeout_seconds=60)
+    assert not future.cancel()
+    go_on.set()
+    assert future.result(60) == 1
+
+
 def test_calls_survive_the_leader(make: Make, cluster: LocalCluster) -> None:
     """A take-over loses no call, and runs none twice."""
     executor = make()

@@ -67,8 +67,42 @@ def test_what_a_caller_may_do(who: Identity, act: Right, owner: str, pool: str, 
     """A caller has what all its rules together give, and nothing that no rule gives."""
     rights = parse_policy(RULES).rights(who)
     assert rights.allows(act, owner, pool) is allowed
-    if allowed:
+    if allowed and act is not Right.CANCEL:
         assert rights.may_ever(act)
+        assert rights.reaches(act, owner, pool)
+
+
+RIGHTS = parse_policy(
+    """
+    [[rules]]
+    who = ["eve"]
+    owners = ["vision"]
+    verbs = ["submit", "read-own"]
+    pools = ["leak"]
+    [[rules]]
+    who = ["carol"]
+    owners = ["vision"]
+    verbs = ["cancel-own"]
+    """
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "act", "owner", "pool", "reaches"),
+    [
+        ("eve", Right.SUBMIT, "vision", "leak", True),
+        ("eve", Right.SUBMIT, "vision", "other", False),
+        ("eve", Right.SUBMIT, "vision", "", True),  # to one that is not said
+        ("eve", Right.SUBMIT, "speech", "", False),
+        ("eve", Right.CANCEL, "vision", "", False),
+        ("carol", Right.CANCEL, "vision", "", False),  # for it, there are no such tasks
+        ("carol", Right.SUBMIT, "vision", "", False),
+    ],
+)
+def test_what_is_said_to_be_possible_is(who: str, act: Right, owner: str, pool: str, reaches: bool) -> None:
+    rights = RIGHTS.rights(caller(who))
+    assert rights.reaches(act, owner, pool) is reaches
+    assert rights.may_ever(act, pool) is (reaches or owner == "speech")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     refused = tally("auth", "can-i", "cancel", "--owner", "speech")
     assert (refused.exit_code, refused.stdout) == (1, "no\n")
     assert tally("auth", "can-i", "get", "task/none").exit_code == 5
+    assert tally("auth", "can-i", "submit", "task/a").stdout == "yes\n"
+    twice = tally("auth", "can-i", "submit", "task/a", "--pool", "default")
+    assert (twice.exit_code, "pool: is the task's own" in twice.stderr) == (1, True)
+    for name in ("..", ".", ""):
+        refused = tally("pause", name)
+        assert (refused.exit_code, "is no name" in refused.stderr) == (1, True), refused.stderr
     denied = tally("submit", "b", "--owner", "speech", "--", "true")
     assert (denied.exit_code, "lack the verb submit" in denied.stderr) == (1, True)
     needs = tally("audit")

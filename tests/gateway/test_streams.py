@@ -113,6 +113,19 @@ def test_limits_are_of_one_and_of_all(as_: As, served: Served) -> None:
     assert as_("bob").get("/v1/whoami").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/tasks:watch", "/v1/tasks", "/v1/tasks/mine/logs"])
+def test_a_head_has_an_end(path: str, as_: As, client: Client, served: Served) -> None:
+    """What would go on for ever is not opened for it; the next request on the connection is served."""
+    client.submit(task("mine"))
+    alice = as_("alice")
+    last = {"min_revision": client.get("mine").create_revision, "wait": 5}
+    assert alice.get("/v1/tasks/mine", params=last).status_code == 200
+    told = alice.head(path, params={"follow": "true"} if path.endswith("logs") else {})
+    assert (told.status_code, told.content) == (200, b"")
+    assert set(served.gateway._api.openings.counts().values()) == {0}
+    assert alice.get("/v1/whoami").status_code == 200
+
+
 def test_a_wait_tells_nothing_of_tasks_of_others(as_: As, client: Client) -> None:
     """It ends for one's own task, also when that is removed; for another's as for one that is not there."""
     client.submit(task("his", owner="speech"))

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.errors import InvalidField
-from controller.gateway.identity import Method
-from controller.gateway.tokens import digest, new_token, parse_tokens
+from controller.gateway.identity import Method, parse_identity_name
+from controller.gateway.tokens import digest, entry, new_token, parse_tokens
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20), st.booleans())
+def test_what_is_written_of_a_token_can_be_read(name: str, has_groups: bool) -> None:
+    """Whatever the caller's name, of those that a name can be."""
+    try:
+        parse_identity_name(name, "name")
+    except InvalidField:
+        return
+    token, groups = new_token(), [name] if has_groups else []
+    written = entry(name, groups, token, None)
+    assert parse_tokens(written).identify(token, 0.0) == (name, frozenset(groups), Method.TOKEN)
 
 
 def test_a_token_is_its_callers_until_it_expires() -> None:
