@@ -84,6 +84,9 @@ class EncodedEvents(NamedTuple):
         return cls(events, b"%x\r\n%s\r\n" % (len(events), events))
 
 
+Shown = Callable[[bytes], bytes]
+"""How a reader is shown an event."""
+
 Write = Callable[[EncodedEvents], bool]
 """Writes a page to a reader's connection.
 
@@ -340,7 +343,7 @@ def alive(revision: int) -> bytes:
     return f": still here\nid: {revision}\n\n".encode()
 
 
-def encode(entries: list[Entry], shown: Callable[[bytes], bytes] | None = None) -> bytes:
+def encode(entries: list[Entry], shown: Shown | None = None) -> bytes:
     """Events as they are sent, each as it is `shown`. Only the last one of a revision has an id."""
     parts: list[bytes] = []
     for index, entry in enumerate(entries):

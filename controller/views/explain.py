@@ -84,7 +84,8 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
         if task.status.reserved:
             sentence = explain_gang_holding(model, task, task.status, now)
         else:
-            sentence = f"{explain_holding(task, task.status, now)}{explain_own_gang(task)}"
+            holding = explain_holding(task, task.status, now)
+            sentence = f"{holding}{_poolless(model, task, task.status)}{explain_own_gang(task)}"
     elif task.array is not None:
         if task.array.is_gang:
             sentence = explain_gang(model, task, task.array, lambda: _waiting(model, task, now, sees))
@@ -290,6 +291,15 @@ def _requests(task: Task) -> str:
     is_told = array is not None and array.has_begun and task.state not in FINISHED
     kinds = sorted(kind for kind in task.requests if kind is RequestKind.CHANGE or not is_told)
     return f"; the request to {' and to '.join(kinds)} it waits for the leader" if kinds else ""
+
+
+def _poolless(model: Model, task: Task, status: Status) -> str:
+    """That it is not started: nobody knows how its pool wants it to run."""
+    if status.state is not State.PENDING or status.stopping or task.pool in model.pools:
+        return ""
+    is_broken = ("pools", (task.pool,)) in model.quarantine
+    why = "cannot be read" if is_broken else "is no longer defined"
+    return f"; if it has not been started yet, it is not: pool {task.pool} {why}"
 
 
 def _engineless(model: Model, now: float) -> str:

@@ -439,3 +439,45 @@ def test_a_beginning_rests_on_the_spec_of_the_array(stage: Stage, leader: Staged
     stage.delete(stage.keys.task("a"))
     with pytest.raises(AssertionError):
         leader.commit(plan)
+
+
+@pytest.mark.parametrize("how", ["spec", "block", "newer block", "aside"])
+def test_an_array_that_cannot_be_folded_delays_no_other(how: str) -> None:
+    """Its ended members keep no others from being folded; they are, once it can be read."""
+    stage = Stage()
+    stage.pool(capacity={"cpu": 2000})
+    stage.turn_on_all()
+    stage.submit("big", array={"size": 400})
+    stage.submit("small", array={"size": 3})
+    stage.submit("after", after=["small"])
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    key = stage.keys.task("big") if how == "spec" else f"{stage.keys.prefix}arrays/big/0"
+    before = stage.value(key) if how == "spec" else None
+    if how == "aside":
+        leader.planner.set_aside("big", "folding", ValueError("a bug"), stage.clock.now())
+    else:
+        stage.put(key, b'{"members": [], "version": 2}' if how == "newer block" else b"{")
+    leader.sync()
+    leader.see(*(observation((f"big-i{index}", 1), Phase.SUCCEEDED) for index in range(400)))
+    leader.run()
+    leader.see(*(observation((f"small-i{index}", 1), Phase.SUCCEEDED) for index in range(3)))
+    leader.run()
+    assert (stage.state("small"), stage.state("after"), stage.state("big")) == (
+        "Succeeded",
+        "Pending",
+        "Created",
+    )
+    assert not leader.planner.mending.is_due(stage.clock.now()) or how == "aside"
+    stage.elect()
+    following = stage.leader()
+    following.run()
+    if how == "aside":
+        stage.delete(stage.keys.quarantined("big"))
+    elif before is None:
+        stage.delete(key)
+    else:
+        stage.put(key, before)
+    following.sync()
+    following.run()
+    assert stage.state("big") == "Succeeded"

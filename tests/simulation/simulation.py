@@ -528,7 +528,7 @@ def _facts(model: Model) -> dict[tuple[str, str], object]:
         if (paired := array.paired) is not None:
             facts["paired", array.name] = sorted(paired.ready.items()), sorted(paired.never.items())
     facts["unfolded", ""] = [
-        sorted(model.arrays.ended),
+        sorted({*model.arrays.ended, *(name for apart in model.arrays.apart.values() for name in apart)}),
         sorted(model.arrays.busy),
         sorted(model.arrays.stale),
     ]

@@ -55,6 +55,7 @@ class Arrays:
         self._places: dict[str, _Place] = {}
         self._hidden: dict[str, MemberName] = {}  # tasks whose status cannot be read, by name
         self.ended: dict[str, None] = {}  # members that have ended, in that order: they are to be folded
+        self.apart: dict[str, dict[str, None]] = {}  # array → of these, those that cannot be folded now
         self.busy: dict[str, None] = {}  # arrays of which blocks may have to change
         self.opening: dict[str, None] = {}  # admitted gangs of which members are to begin
         self.stale: dict[tuple[str, int], None] = {}  # blocks of no array
@@ -80,11 +81,21 @@ class Arrays:
 
     # -- changes
 
+    def set_apart(self, task_id: str) -> None:
+        """A member that has ended cannot be folded before it, or its array, has changed."""
+        self.ended.pop(task_id)
+        self.apart.setdefault(self._places[task_id].member.array, {})[task_id] = None
+
+    def fold_again(self, name: str) -> None:
+        """Members of the array that could not be folded may be folded now."""
+        self.ended |= self.apart.pop(name, {})
+
     def put_block(
         self, name: str, number: int, block: Block | None, *, is_readable: bool = True
     ) -> Task | None:
         """Take in a block; None: it is gone, or cannot be read. Returns the task that it changes."""
         array = self._ensure(name)
+        self.fold_again(name)
         array.unreadable.pop(number, None)
         if not is_readable:
             array.unreadable[number] = None
@@ -138,6 +149,8 @@ class Arrays:
         was_under_way = before is not None and before.ending is None
         if before is not None:
             array = touched[before.member.array] = self._ensure(before.member.array)
+            if apart := self.apart.get(array.name):
+                apart.pop(task.id, None)
             del array.members[before.member.index]
             array.running -= before.holds
             array.started -= before.runs
@@ -191,6 +204,7 @@ class Arrays:
 
     def _place_array(self, task: Task) -> list[Task]:
         array = self._ensure(task.id)
+        self.fold_again(array.name)
         is_one = (
             task.exists
             and task.source is None

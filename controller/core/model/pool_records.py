@@ -110,10 +110,15 @@ class PoolRecords(FollowingPools):
         try:
             if change.kind == "pools":
                 before = self.pools.pop(name, None)
-                if change.value is not None:
-                    self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
-                self._note_capacity(name)
-                self._note_sharing(name)
+                try:
+                    if change.value is not None:
+                        self.pools[name] = PoolRecord(codec.decode_pool(name, change.value), change.mod)
+                finally:  # one that cannot be read is not defined
+                    self._note_capacity(name)
+                    self._note_sharing(name)
+                    self._settle_asides(name)
+                    if before is None and name in self.pools:
+                        self._look_again(name)  # attempts may wait to be started
                 if name in self.pools and self.pools[name].pool.require_attested:
                     self.indexes.touched.tasks.update(dict.fromkeys(self.indexes.queues.get(name, ())))
                 self.indexes.size_again(name, before)

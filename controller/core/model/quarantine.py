@@ -2,8 +2,8 @@
 
 All other tasks go on. The leader freezes the task at once and writes `quarantined/<id>`: every replica and
 every user sees why, and the next leader does not fail on it again. Tally tries the task again when its
-records change, when a user makes a request (a cancel, a retry), or when an operator has the record deleted
-(`tally audit --repair --delete`).
+records or its pool change, when a user makes a request (a cancel, a retry), or when an operator has the
+record deleted (`tally audit --repair --delete`).
 """
 
 from __future__ import annotations
@@ -36,21 +36,25 @@ class Caught(NamedTuple):
 
 
 class Aside(Struct, frozen=True, kw_only=True):
-    """Why a task is set aside. `seen` are the mods of its spec, its status and its newest request then."""
+    """Why a task is set aside. `seen` are the mods of its spec, its status and its newest request then, and
+    `pool_mod` is that of its pool's definition; -1 if it is not known.
+    """
 
     reason: str
     seen: tuple[int, int, int]
+    pool_mod: int = -1
     at: float = 0.0
     epoch: int = msgspec.field(default=0, name="term")  # as older versions stored it
 
     @classmethod
-    def of(cls, task: Task, where: str, error: Exception, at: float, epoch: int) -> Aside:
-        """The aside of a task that raised `error`, as the task is now."""
-        return cls(reason=describe(where, error), seen=seen_of(task), at=at, epoch=epoch)
+    def of(cls, task: Task, pool_mod: int, where: str, error: Exception, at: float, epoch: int) -> Aside:
+        """The aside of a task that raised `error`, as the task and its pool are now."""
+        reason = describe(where, error)
+        return cls(reason=reason, seen=seen_of(task), pool_mod=pool_mod, at=at, epoch=epoch)
 
-    def holds_for(self, task: Task | None) -> bool:
-        """Whether the task has not changed since."""
-        return task is not None and self.seen == seen_of(task)
+    def holds_for(self, task: Task, pool_mod: int) -> bool:
+        """Whether neither the task nor its pool has changed since."""
+        return self.seen == seen_of(task) and self.pool_mod in (-1, pool_mod)
 
 
 def seen_of(task: Task) -> tuple[int, int, int]:

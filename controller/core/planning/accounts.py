@@ -22,7 +22,7 @@ from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.op import Op
 from controller.core.model.parts import NO_PARTS, parts_of, times
-from controller.core.model.quarantine import unreadable_shares
+from controller.core.model.quarantine import Caught, unreadable_shares
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import (
     AHEAD_MS,
@@ -81,6 +81,7 @@ class Accounts:
         self._charged = 0
         self._rebuilds: dict[str, _Rebuild] = {}
         self._closings: dict[str, _Closing] = {}
+        self._broken: dict[str, None] = {}  # pools that have raised an error in this term
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
         self._looked_at: dict[str, None] = {}  # pools that have been shared since they were looked at
@@ -116,11 +117,7 @@ class Accounts:
     def is_due(self, now: float) -> bool:
         """Whether there is something to plan."""
         at = self.charged_at(now)
-        return any(
-            self._must_rebuild(pool, at) or self._is_over(pool, at)
-            for pool in self._model.shared
-            if not self._model.pool_is_frozen(pool)
-        )
+        return any(self._must_rebuild(pool, at) or self._is_over(pool, at) for pool in self._served())
 
     def next_due(self) -> float | None:
         """When the next day ends that must be closed, in seconds since the epoch; None for never."""
@@ -134,20 +131,33 @@ class Accounts:
         After each transaction of a rebuild it gives way once, so that other pools need not wait for its end.
         """
         gives_way, self._rebuilt, self.gave_way = self._rebuilt, False, False
-        for pool in self._model.shared:
-            if self._model.pool_is_frozen(pool):
+        for pool in self._served():
+            try:
+                records = self._records(pool, moment, limits, gives_way=gives_way)
+            except Exception as error:  # noqa: BLE001  # counted; the other pools are served
+                self._broken[pool] = None
+                self._model.caught.append(Caught("accounts", pool, error))
                 continue
-            if self._must_rebuild(pool, moment.at):
-                if self._model.ledger(pool).mod > self._model.revision and not self._left(pool):
-                    continue  # the watch has yet to show what was written before the ledger
-                if gives_way:
-                    self.gave_way = True
-                    continue
-                self._rebuilt = True
-                return Plan(moment.op, records=self._rebuild(pool, moment, limits))
-            if self._is_over(pool, moment.at):
-                return Plan(moment.op, records=self._close(pool, moment, limits))
+            if records is not None:
+                return Plan(moment.op, records=records)
         return None
+
+    def _served(self) -> list[str]:
+        frozen = self._model.pool_is_frozen
+        return [pool for pool in self._model.shared if pool not in self._broken and not frozen(pool)]
+
+    def _records(
+        self, pool: str, moment: Moment, limits: Limits, *, gives_way: bool
+    ) -> list[RecordChange] | None:
+        if self._must_rebuild(pool, moment.at):
+            if self._model.ledger(pool).mod > self._model.revision and not self._left(pool):
+                return None  # the watch has yet to show what was written before the ledger
+            if gives_way:
+                self.gave_way = True
+                return None
+            self._rebuilt = True
+            return self._rebuild(pool, moment, limits)
+        return self._close(pool, moment, limits) if self._is_over(pool, moment.at) else None
 
     def _must_rebuild(self, pool: str, at: int) -> bool:
         account = self._model.ledger(pool).account

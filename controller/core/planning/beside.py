@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from controller.core.model import attested, kept_log, notices
+from controller.core.model import attested, features, kept_log, notices
 from controller.core.model.model import Model
 from controller.core.model.notices import EndNotice
 from controller.core.model.records import Task
@@ -18,7 +18,7 @@ class Beside(Struct, frozen=True, gc=False):
     """The kinds of records that are removed with the task, what is compared, and what is told about its end.
 
     `attested_mod` and `awaits_mod` are those of TaskChange. `is_unnoticed`: the outbox has no room for the
-    notice.
+    notice, or the pool, which names the receivers, cannot be read.
     """
 
     also_removes: tuple[str, ...]
@@ -56,7 +56,8 @@ def beside(
     `may_have_log`: a log may be kept that the model does not show yet.
     """
     record = model.pools.get(task.pool)
-    tells = record is not None and bool(record.pool.notify)
+    is_hidden = record is None and ("pools", (task.pool,)) in model.quarantine and _tells(model)
+    tells = is_hidden or (record is not None and bool(record.pool.notify))
     if not (tells or decision.removes or decision.compares_attested):
         return NOTHING  # nearly always
     also_removes: tuple[str, ...] = ()
@@ -75,7 +76,8 @@ def beside(
         awaits_mod = -1
         if decision.removes and has_dependencies(model):  # a task that waits for it may be on its way
             awaits_mod = max(model.revision, model.dependencies.newest_await(task.id))
-        return Beside(also_removes, attested_mod, None, is_unnoticed=False, awaits_mod=awaits_mod)
+        unnoticed = is_hidden and _ends(task, decision)
+        return Beside(also_removes, attested_mod, None, is_unnoticed=unnoticed, awaits_mod=awaits_mod)
     # who has many leaves as much room as it takes, so that the ends of others are told
     own = model.notice_counts[notice.pool, notice.owner] + len(plan.notices)
     is_full = own + len(model.notices) + len(plan.notices) >= notices.MAX_NOTICES
@@ -90,11 +92,18 @@ def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) 
 
     Of an array, its own end is told, and not those of its members.
     """
-    if task.member_of:
-        return None
     status, record = decision.status, model.pools.get(task.pool)
-    was_finished = task.status is not None and task.status.is_finished
-    ends = status is not None and status.is_finished and not was_finished
-    if record is None or not record.pool.notify or status is None or not ends:
+    if record is None or not record.pool.notify or status is None or not _ends(task, decision):
         return None
     return notices.notice_of(task.id, task.spec, status, record.pool, moment.at / 1000)
+
+
+def _tells(model: Model) -> bool:
+    """Whether receivers may be told of ends in this installation."""
+    return features.NOTIFY in features.recorded(model.engine.engine.parts if model.engine is not None else {})
+
+
+def _ends(task: Task, decision: Decision) -> bool:
+    """Whether the decision records an end that receivers may be told of."""
+    was_finished = task.status is not None and task.status.is_finished
+    return not (task.member_of or was_finished or decision.status is None) and decision.status.is_finished

@@ -12,7 +12,7 @@ from controller.core.model.fencing import fencing_environment
 from controller.core.model.model import Model
 from controller.core.model.records import Task
 from controller.core.model.resources import Vector
-from controller.core.model.task import AttemptId, Launch, Pool, Status
+from controller.core.model.task import AttemptId, Launch, Status
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.draft import Draft
 from controller.core.planning.plan import Forget, Plan, Prove, Settle, Start, Stop, Term
@@ -55,6 +55,8 @@ class Driver:
         elif (
             attempt.must_start
             and task.spec is not None
+            # without its pool nobody knows in which namespace, and as what, it is to run
+            and task.pool in self._model.pools
             # Invariant I4, whatever wrote the number of the attempt: another one's end puts the task on the
             # agenda again.
             and not self._attempts.may_overlap(task, but=status.attempt)
@@ -63,11 +65,10 @@ class Driver:
             attempt.starting = True
 
     def start(self, attempt_id: AttemptId, task: Task, hold: Vector, *, repeated: bool) -> Start:
-        """The effect that starts an attempt of a task whose spec is known."""
+        """The effect that starts an attempt of a task whose spec and pool are known."""
         assert task.spec is not None
-        record = self._model.pools.get(task.pool)
+        pool = self._model.pools[task.pool].pool
         environment = fencing_environment(attempt_id, self._term.revision, task.spec.env)
-        pool = record.pool if record is not None else Pool(name=task.pool)
         launch = Launch(
             attempt=attempt_id,
             cluster=self._term.cluster,

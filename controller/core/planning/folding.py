@@ -8,7 +8,6 @@ members are folded when many have gathered, or when there is nothing else to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from controller.core.model import attested, blocks, kept_log, quarantine
 from controller.core.model.array_records import Array, fate_of
@@ -20,6 +19,7 @@ from controller.core.model.model import Model
 from controller.core.model.paired import places
 from controller.core.model.records import Task
 from controller.core.model.requests import RequestKind
+from controller.core.model.task import Status
 from controller.core.planning.arrays import refusal, retried, stop_of
 from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
@@ -96,6 +96,8 @@ class Folding:
         self._refused: dict[str, None] = {}
         self._broken: dict[str, None] = {}  # arrays that have raised an error
         self._at = ""
+        for name in [*self._arrays.apart]:
+            self._arrays.fold_again(name)
 
     def take_from(self, members: Members) -> None:
         """Members whose names are taken end as well."""
@@ -143,21 +145,36 @@ class Folding:
 
     def _fold(self, room: _Room, moment: Moment) -> None:
         found: dict[tuple[str, int], list[Task]] = {}
-        for task_id in islice(self._arrays.ended, 4 * MANY):
+        apart, left = [], 4 * MANY
+        for task_id in self._arrays.ended:
             task = self._model.tasks[task_id]
             assert task.status is not None
-            if not task.frozen and not task.requests:
+            if self._can_fold(task, task.status):
                 found.setdefault((task.status.array, task.status.index // LENGTH), []).append(task)
+                left -= 1
+            else:  # it would keep the place of others
+                apart.append(task_id)
+            if not left:
+                break
+        for task_id in apart:
+            self._arrays.set_apart(task_id)
         for (name, number), tasks in found.items():
             array = self._of(name)
-            if array is None or number in array.unreadable:
-                continue
-            tasks = [task for task in tasks if task.status and not awaits_gang(array, task.status)]
+            assert array is not None
             members = tasks[: max(0, room.room_for_members())]
             while members and not self._fold_into(array, number, members, room, moment):
                 if room.records:
                     return
                 members = members[: len(members) // 2]
+
+    def _can_fold(self, task: Task, status: Status) -> bool:
+        array = self._of(status.array)
+        return (
+            array is not None
+            and not (task.frozen or task.requests)
+            and status.index // LENGTH not in array.unreadable
+            and not awaits_gang(array, status)
+        )
 
     def _fold_into(self, array: Array, number: int, members: list[Task], room: _Room, moment: Moment) -> bool:
         """Write the fates of these members, and delete their statuses; both, or nothing: False."""

@@ -226,6 +226,8 @@ class GangOpening:
                 return
             if array is None or task is None or task.frozen or task.requests or draft.has_changed(name):
                 continue
+            if task.pool not in self._model.pools:
+                continue  # see Driver.drive
             if not array.unreadable and array.waiting and not self._model.may_not_change(task):
                 self._open(task, array, draft)
 

@@ -70,7 +70,7 @@ class Mending:
         records = []
         for task_id, (aside, is_stored) in self._model.asides.items():
             names = (task_id,)
-            holds = aside.holds_for(self._model.tasks.get(task_id))
+            holds = self._model.is_aside(task_id)
             if holds is not is_stored:
                 value = quarantine.encode(aside, moment.op) if holds else None
                 records.append(

@@ -200,7 +200,7 @@ class Plan:
     pools: list[tuple[str, int]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     notices: list[NoticeChange] = field(default_factory=list)
-    unnoticed: int = 0  # ends that were to be told about, and for which the outbox has no room
+    unnoticed: int = 0  # ends that were to be told about, and are not: see Beside
     records: list[RecordChange] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     ticks: list[tuple[str, TickOutcome]] = field(default_factory=list)  # decided by it: schedule and outcome
