@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import AttemptId, Phase
 from controller.core.planning.decide import LOST_AFTER_STOP_SECONDS
+from controller.core.planning.victims import Candidates
 from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 
@@ -580,3 +582,42 @@ def test_an_array_gets_a_guarantee_back_one_member_after_the_other() -> None:
     assert begun == ["a-i0-1", "a-i1-1", "a-i2-1", "a-i3-1"]
     assert (pool.running("a"), pool.running("b"), pool.claims()) == (4, 4, [])
     assert pool.go() == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_remembered_of_a_search_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attempts are stopped for the same tasks as if each owner looked through all of them anew."""
+
+    def claims() -> dict[str, object]:
+        draw, stage = random.Random(seed), Stage()
+        owners = [f"o{number}" for number in range(12)]
+        guarantees = {
+            owner: {"guarantee": {"cpu": draw.randrange(6), "gpu": draw.randrange(3)}} for owner in owners
+        }
+        across = {"priority": "across-owners"} if draw.random() < 0.7 else {}
+        stage.pool(
+            capacity={"cpu": 24, "gpu": 6},
+            sharing={"owners": guarantees, **across},
+            preemption={"reclaim": draw.random() < 0.7, "by_priority": draw.random() < 0.8, "min_run": 0},
+        )
+        for number in range(30):
+            asked = {"cpu": draw.randrange(1, 4)}
+            if draw.random() < 0.4:
+                asked["gpu"] = draw.randrange(1, 3)
+            owner, priority = draw.choice(owners[:4]), draw.randrange(-2, 1)
+            stage.submit(f"low-{number}", owner=owner, resources=asked, priority=priority)
+        leader = stage.leader()
+        leader.acknowledge(leader.run())
+        for number in range(30):
+            asked = {name: draw.randrange(1, 5) for name in draw.sample(["cpu", "gpu"], draw.randrange(1, 3))}
+            owner, priority = draw.choice(owners), draw.randrange(-1, 4)
+            stage.submit(f"high-{number}", owner=owner, resources=asked, priority=priority)
+        leader.sync()
+        leader.run()
+        stage.check()
+        return {str(name): claim.victims for name, claim in stage.model().claims.get("default", {}).items()}
+
+    found = claims()
+    monkeypatch.setattr(Candidates, "has_failed", lambda *_: False)
+    monkeypatch.setattr(Candidates, "that_help", lambda self, _: self.victims)
+    assert claims() == found

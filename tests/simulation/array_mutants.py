@@ -221,9 +221,9 @@ ARRAY_MUTANTS = (
     ),
     _mutant(
         "the end of each member is told about",
-        "core.planning.beside:notice_of_end",
-        "if task.member_of:",
-        "if False:",
+        "core.planning.beside:_ends",
+        "task.member_of or ",
+        "",
     )._replace(seeds=60),
     _mutant(
         "an array that has an entry in a block waits for nobody any more",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.simulation.mutants_base import Edit, Mutant
 
-_NOTICE = "core.planning.beside:notice_of_end"
 _DELIVERIES = "core.planning.mending:Mending._plan_deliveries"
 
 NOTICE_MUTANTS = (
@@ -14,7 +13,7 @@ NOTICE_MUTANTS = (
     ),
     Mutant(
         "each step of a task that has ended is told",
-        (Edit(_NOTICE, " and not was_finished", ""),),
+        (Edit("core.planning.beside:_ends", "was_finished or ", ""),),
     ),
     Mutant(
         "two ends of one task have one notice",

@@ -139,7 +139,7 @@ SHARING_MUTANTS = (
         "an owner whose task does not fit blocks the others",
         (
             f"{_ORDER}:FairOrder.admissible",
-            "may_fit = queue.any_fits(free)\n                continue",
+            "may_fit = room.any_fits(free)\n                continue",
             "return",
         ),
         faults=frozenset(),
@@ -200,9 +200,9 @@ SHARING_MUTANTS = (
     _bug(
         "an equal priority is stopped for another",
         (
-            f"{_SEARCH}._lower",
-            "victim.priority < task.priority",
-            "victim.priority <= task.priority",
+            f"{_SEARCH}._enough",
+            "victim.priority >= below",
+            "victim.priority > below",
         ),
     ),
     _bug(

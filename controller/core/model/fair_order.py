@@ -177,7 +177,8 @@ class FairOrder:
         self._renew(pool, pool_mod, queue, at, share, reclaimed)
         cursors: dict[str, _Cursor] = {}
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
-        may_fit = queue.any_fits(free)
+        room = queue.shrinking()
+        may_fit = room.any_fits(free)
         try:
             while self._order and may_fit:
                 turn = self._order.pop(0)
@@ -194,21 +195,21 @@ class FairOrder:
                 reserving = cursor.reserving_before(found)
                 coming = reserving or found
                 if coming is None:
-                    may_fit = queue.any_fits(free)
+                    may_fit = room.any_fits(free)
                     continue
                 mine = self._turn(pool, owner, step.share, at, coming)
                 is_later = bool(self._order) and mine > self._order[0]
                 if is_later or reserving is not None:
                     if not is_later:  # else it came for a task that is blocked, and this one is not the next
                         free = free.without(cursor.take_reserving())
-                        may_fit = queue.any_fits(free)
+                        may_fit = room.any_fits(free)
                     during[owner] = mine
                     insort(self._order, mine)
                     continue
                 assert found is not None
                 cursor.take(found[0])
                 free = free - found[1]
-                may_fit = queue.any_fits(free)
+                may_fit = room.any_fits(free)
                 queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield found[0].task_id
                 if not may_fit and pool.preemption is None:

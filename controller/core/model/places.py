@@ -7,7 +7,8 @@ passed over in groups, never task by task. `QueuePlaces.within` shows them witho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 from sortedcontainers import SortedList
@@ -44,6 +45,7 @@ class QueuePlaces:
         self._places: dict[str, tuple[Place, Vector, str, float]] = {}
         self._groups: Groups = {}  # of all tasks
         self._owners: dict[str, Groups] = {}  # owner → of its tasks
+        self._requests: Counter[Vector] = Counter()  # how many groups have it
         self._room = math.inf  # tasks that reach further do not count
         self.touched: dict[str, None] = {}
         self._sums = QueueSums()
@@ -57,13 +59,19 @@ class QueuePlaces:
             return self
         view = type(self)()
         view._places, view._groups, view._owners = self._places, self._groups, self._owners
-        view._room, view.touched = room, self.touched
+        view._room, view.touched, view._requests = room, self.touched, self._requests
         return view
 
     @property
     def made_of(self) -> tuple[int, float]:
         """What tells this queue from others, and from itself once other tasks count."""
         return id(self._places), self.longest() if self._room != math.inf else math.inf
+
+    def requests(self) -> Iterable[Vector]:
+        """What the tasks that count ask for, each once."""
+        if self._room == math.inf:
+            return self._requests
+        return dict.fromkeys(request for request, _, reach in self._groups if reach <= self._room)
 
     def longest(self) -> float:
         """How far those reach that reach furthest, of the tasks that count; 0 if there are none.
@@ -126,7 +134,8 @@ class QueuePlaces:
         self.discard(place.task_id)
         self._places[place.task_id] = (place, request, owner, reach)
         self._sums.add(owner, place.task_id, request, repeats=place.repeats)
-        _add(self._groups, place, request, reach)
+        if _add(self._groups, place, request, reach):
+            self._requests[request] += 1
         if owner:
             _add(self._owners.setdefault(owner, {}), place, request, reach)
             self.touched[owner] = None
@@ -138,7 +147,10 @@ class QueuePlaces:
             return
         place, request, owner, reach = entry
         self._sums.discard(owner, place.task_id, request, repeats=place.repeats)
-        _remove(self._groups, place, request, reach)
+        if _remove(self._groups, place, request, reach):
+            self._requests[request] -= 1
+            if not self._requests[request]:
+                del self._requests[request]
         if owner:
             _remove(self._owners[owner], place, request, reach)
             if not self._owners[owner]:
@@ -156,15 +168,20 @@ class QueuePlaces:
         return entry[2] if entry else None
 
 
-def _add(groups: Groups, place: Place, request: Vector, reach: float) -> None:
+def _add(groups: Groups, place: Place, request: Vector, reach: float) -> bool:
+    """Whether it is the first of its group."""
     places = groups.get((request, place.rank, reach))
+    is_first = places is None
     if places is None:
         places = groups[request, place.rank, reach] = SortedList()
     places.add(place)
+    return is_first
 
 
-def _remove(groups: Groups, place: Place, request: Vector, reach: float) -> None:
+def _remove(groups: Groups, place: Place, request: Vector, reach: float) -> bool:
+    """Whether it was the last of its group."""
     places = groups[request, place.rank, reach]
     places.remove(place)
     if not places:
         del groups[request, place.rank, reach]
+    return not places

@@ -10,12 +10,26 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 from controller.core.model.places import Groups, Place, QueuePlaces
 from controller.core.model.resources import Vector
 from controller.core.model.task import Policy, Pool, Reserve
+
+
+class ShrinkingRoom:
+    """Whether any of these requests fits into what is free, which only shrinks. Each fails once at most."""
+
+    def __init__(self, requests: Iterable[Vector]) -> None:
+        self._left = list(requests)
+
+    def any_fits(self, free: Vector) -> bool:
+        """Whether any fits. `free` is at most what it was at the last call."""
+        left = self._left
+        while left and not left[-1].fits(free):
+            left.pop()
+        return bool(left)
 
 
 class Queue(QueuePlaces):
@@ -57,8 +71,11 @@ class Queue(QueuePlaces):
 
     def any_fits(self, free: Vector) -> bool:
         """Whether any waiting task would fit. The cost follows the number of different requests."""
-        requests = dict.fromkeys(request for request, _, reach in self._groups if reach <= self._room)
-        return any(request.fits(free) for request in requests)
+        return any(request.fits(free) for request in self.requests())
+
+    def shrinking(self) -> ShrinkingRoom:
+        """The same, again and again, while what is free only shrinks and no task comes."""
+        return ShrinkingRoom(self.requests())
 
     def exceeding(self, capacity: Vector) -> list[str]:
         """The tasks that ask for more than `capacity`."""

@@ -13,8 +13,8 @@ has both rights at once: it takes the place of these, and reclaims the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +31,7 @@ from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision
 from controller.core.planning.draft import Draft
+from controller.core.planning.victims import Candidates, Victim
 
 
 class Preemptor:
@@ -85,6 +86,7 @@ class Preemptor:
         for turn in turns:
             if not is_left and not search.may_stop_for(turn):
                 continue
+            left = search.left
             for place, request in queue.of_owner(turn.owner):
                 if not may_start(place.task_id):
                     break
@@ -94,18 +96,10 @@ class Preemptor:
                     return
                 if not served:
                     break
-            is_left = queue.any_fits(search.left)
+            if search.left is not left:
+                is_left = queue.any_fits(search.left)
         if search.soonest is not None:
             self._agenda.wake_pool(search.soonest, pool.name)
-
-
-class _Victim(NamedTuple):
-    """An attempt that may be stopped. The smallest is stopped first."""
-
-    runs: bool
-    priority: int
-    older: float
-    task: Task
 
 
 class _Search:
@@ -135,7 +129,7 @@ class _Search:
         self._tasks: dict[str, int] = {}  # owner → how many these are
         self._stopped: set[str] = set()
         # what `_candidates` has found, and how many had been stopped then
-        self._found: dict[str, tuple[int, list[_Victim]]] = {}
+        self._found: dict[str, tuple[int, Candidates]] = {}
         # what the draft has released is in `free`, and comes free no more
         self._changes = {change.task_id: change.status for change in draft.changes()}
         for task in self._holders.stopping(pool.name):
@@ -211,12 +205,12 @@ class _Search:
         """By which right attempts are stopped for the task, and which; none if that would not be enough."""
         owner = task.owner
         if self._policy.reclaim and self._is_guaranteed(owner, request, short):
-            found = self._enough(owner, short, self._reclaimable(owner), reclaims=True)
+            found = self._enough(owner, short, self._reclaimable())
             if found:
                 return ClaimKind.RECLAIM, found
         if not self._policy.by_priority:
             return ClaimKind.PRIORITY, []
-        found = self._enough(owner, short, self._lower(task), reclaims=False)
+        found = self._enough(owner, short, self._lower(task), task.priority)
         if not found and self._policy.reclaim:
             return ClaimKind.RECLAIM, self._replaced(task, request, short)
         return ClaimKind.PRIORITY, found
@@ -234,11 +228,11 @@ class _Search:
         after = self._held(owner) + self._given.get(owner, ZERO) + request
         guarantee = self._pool.guarantee_of(owner)
         beyond = Vector({name: max(0, after.get(name) - guarantee.get(name)) for name in short})
-        own = (victim for victim in self._lower(task) if victim.task.owner == owner)
-        replaced = self._enough(owner, beyond, own, reclaims=False)
+        own = self._candidates(owner, (owner,))
+        replaced = self._enough(owner, beyond, own, task.priority)
         for victim in replaced:
             short = short.without(self._hold(victim))
-        reclaimed = replaced and self._enough(owner, short, self._reclaimable(owner), reclaims=True)
+        reclaimed = replaced and self._enough(owner, short, self._reclaimable())
         return [*replaced, *reclaimed] if reclaimed else []
 
     def _is_guaranteed(self, owner: str, request: Vector, short: Vector) -> bool:
@@ -252,16 +246,23 @@ class _Search:
         return all(after.get(name) <= guarantee.get(name) for name in short)
 
     def _enough(
-        self, asking: str, short: Vector, candidates: Iterable[_Victim], *, reclaims: bool
+        self, asking: str, short: Vector, candidates: Candidates, priority: int | None = None
     ) -> list[Task]:
         """The first candidates that free what is short, without those that turn out not to be needed.
 
-        `asking` is the owner for which they are stopped.
+        `asking` is the owner for which they are stopped: of lower ones than `priority`; None: it reclaims,
+        from others.
         """
+        reclaims, below = priority is None, math.inf if priority is None else priority
+        is_of_none = asking not in candidates.owners  # so that what comes of it does not depend on who asks
+        if is_of_none and candidates.has_failed(short, below):
+            return []
         chosen: list[Task] = []
         missing, taken = short, dict[str, Vector]()
-        for victim in candidates:
-            hold, owner = self._hold(victim.task), victim.task.owner
+        for victim in candidates.that_help(short):
+            hold, owner = victim.hold, victim.task.owner
+            if victim.priority >= below or (reclaims and owner == asking):
+                continue
             helps = any(name in missing for name in hold)
             if not helps or not (
                 (owner == asking and not reclaims)
@@ -273,6 +274,8 @@ class _Search:
             missing = missing.without(hold)
             if not missing:
                 return self._needed(chosen, short)
+        if is_of_none:
+            candidates.note_failure(short, below)
         return []
 
     def _needed(self, chosen: list[Task], short: Vector) -> list[Task]:
@@ -296,34 +299,33 @@ class _Search:
         after = held - hold  # nothing of what is guaranteed
         return all(after.get(name) >= guarantee.get(name) for name in guarantee if name in hold)
 
-    def _reclaimable(self, owner: str) -> Iterator[_Victim]:
-        """Those of other owners that are above their guarantees, in order."""
+    def _reclaimable(self) -> Candidates:
+        """Those of owners that are above their guarantees."""
         above = (
             other
             for other in self._holders.owners(self._pool.name)
             if self._held(other).exceeding(self._pool.guarantee_of(other))
         )
-        found = self._candidates("above/", above)
-        return (victim for victim in found if victim.task.owner != owner)
+        return self._candidates("above/", above)
 
-    def _lower(self, task: Task) -> Iterator[_Victim]:
-        """Those of a lower priority, in order."""
+    def _lower(self, task: Task) -> Candidates:
+        """Those among which are those of a lower priority."""
         owners = self._holders.owners(self._pool.name) if self._is_across else (task.owner,)
-        found = self._candidates("all/" if self._is_across else task.owner, owners)
-        return (victim for victim in found if victim.priority < task.priority)
+        return self._candidates("all/" if self._is_across else task.owner, owners)
 
-    def _candidates(self, key: str, owners: Iterable[str]) -> list[_Victim]:
+    def _candidates(self, key: str, owners: Iterable[str]) -> Candidates:
         """The attempts of these owners that may be stopped, in order. They are looked at once in a search."""
-        stopped, found = self._found.get(key, (-1, []))
-        if stopped < 0:
-            found = [victim for owner in owners for victim in self._stoppable(owner)]
-            found.sort(key=lambda one: (*one[:3], one.task.id))
+        stopped, found = self._found.get(key, (-1, None))
+        if found is None:
+            victims = [victim for owner in owners for victim in self._stoppable(owner)]
+            victims.sort(key=lambda one: (*one[:3], one.task.id))
+            found = Candidates(victims)
         elif stopped < len(self._stopped):
-            found = [victim for victim in found if victim.task.id not in self._stopped]
+            found = Candidates(victim for victim in found.victims if victim.task.id not in self._stopped)
         self._found[key] = len(self._stopped), found
         return found
 
-    def _stoppable(self, owner: str) -> Iterator[_Victim]:
+    def _stoppable(self, owner: str) -> Iterator[Victim]:
         """The owner's attempts that may be stopped now, whoever asks."""
         if self._model.share_is_frozen(self._pool.name, owner):
             return
@@ -347,7 +349,7 @@ class _Search:
                 ready = since + self._policy.min_run_seconds
                 self.soonest = ready if self.soonest is None else min(self.soonest, ready)
                 continue
-            yield _Victim(runs, task.priority, -since, task)
+            yield Victim(runs, task.priority, -since, task, self._hold(task))
 
     # -- stopping them
 
