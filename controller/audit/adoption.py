@@ -133,11 +133,8 @@ def _adoption(
         Guard(keys.installation, model.mod_of("installation", ())),
         Guard(keys.leader, leader.create if leader is not None else 0, on_create=True),
     ]
-    if not forget_running:  # every new hold changes a ledger
-        guards += [
-            Guard(keys.ledger(pool), model.ledger(pool).mod)
-            for pool in sorted({*model.pools, *model.ledgers})
-        ]
+    if not forget_running:  # each new hold is in a status
+        guards.append(Guard(keys.state(""), model.revision, is_prefix=True))
     writes: list[Write] = [Put(keys.engine, encode(record, op))]
     if leader is not None:
         writes.append(Delete(keys.leader))

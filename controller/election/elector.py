@@ -43,6 +43,7 @@ from controller.store.base import (
 from controller.store.keys import Keys
 
 TERMS_KEPT = 100
+LEASES_WAITED_FOR = 3  # by a leader key that names no replica
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +125,8 @@ class Elector:
         self._release: _Release | None = None
         self._stopped = False
         self._why_not = ""  # the last reason that was logged
+        # the leader key that names no replica: its mod, and when it was first seen (boottime)
+        self._nameless: tuple[int, float] | None = None
 
     @property
     def leadership(self) -> Leadership | None:
@@ -168,7 +171,7 @@ class Elector:
             return self._not_before - now
         deadline = now + self._timings.request_timeout_seconds
         leader, _ = self._store.get(self._keys.leader, deadline=deadline)
-        if leader is not None and leader.lease:
+        if leader is not None and self._is_waited_for(leader, now):
             return float(self._timings.lease_ttl_seconds)  # woken earlier when our watch shows the key gone
         if leader is not None:
             self._remove_foreign(leader, deadline)
@@ -199,10 +202,18 @@ class Elector:
             else self._timings.request_timeout_seconds / 10
         )
 
+    def _is_waited_for(self, leader: KeyValue, now: float) -> bool:
+        """Whether the key is to go by itself: a replica wrote it; or anybody did, and its lease may soon end."""
+        if not leader.lease or "instance" in fields_of(leader):
+            return bool(leader.lease)
+        if self._nameless is None or self._nameless[0] != leader.mod:
+            self._nameless = leader.mod, now
+        return now - self._nameless[1] < LEASES_WAITED_FOR * self._timings.lease_ttl_seconds
+
     def _remove_foreign(self, leader: KeyValue, deadline: float) -> None:
-        """Remove a leader key without a lease: it was put by hand, never expires, and blocks elections."""
+        """Remove a leader key that no replica wrote: it may never expire, and blocks elections."""
         log.warning(
-            "removing a leader key that has no lease: it was written by hand",
+            "removing a leader key that has no lease, or names no replica: it was written by hand",
             key=leader.key,
             revision=leader.mod,
         )

@@ -318,6 +318,21 @@ def test_a_leader_key_with_a_lease_is_waited_for_whatever_it_says(
     assert one.events == ["elected 1"]
 
 
+@pytest.mark.parametrize("value", [b"not a leader", b"{}", b"[" * 200_000])
+def test_a_leader_key_that_names_no_replica_is_not_waited_for_for_ever(
+    one: Candidate, memory: MemoryStore, value: bytes
+) -> None:
+    """Whatever its lease is. Each new value has its time."""
+    memory.grant(7, 10**6, deadline=0)
+    put(memory, KEYS.leader, value, lease=7)
+    one.run(10.0)
+    put(memory, KEYS.leader, value + b" ", lease=7)
+    one.run(10.0)
+    assert one.events == []
+    one.run(10.0)
+    assert one.events == ["elected 1"]
+
+
 BAD_EPOCHS = [
     b'{"epoch": "many"}',
     b'{"epoch": true}',

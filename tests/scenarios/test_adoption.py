@@ -16,7 +16,7 @@ from tests.support.meddling import MeddledStore
 NEW = EngineIdentity(name="null", id="new")
 
 
-@pytest.mark.parametrize("what", ["engine", "installation", "leader", "ledger"])
+@pytest.mark.parametrize("what", ["engine", "installation", "leader", "hold", "hold of nothing", "new pool"])
 def test_an_adoption_compares_all_that_it_was_decided_from(stage: Stage, what: str) -> None:
     """It is refused if somebody has written since, and looks again: a task may hold resources by then."""
     installation = b'{"id":"abc","created_at":5.0,"op":"e1"}'
@@ -25,10 +25,14 @@ def test_an_adoption_compares_all_that_it_was_decided_from(stage: Stage, what: s
     stage.put(stage.keys.engine, engine)
     leader = stage.leader()
     refused: list[bool] = []
+    holds = what in ("hold", "hold of nothing", "new pool")
 
     def write() -> None:
-        if what == "ledger":
-            stage.submit("job")
+        if holds:
+            if what == "new pool":
+                stage.pool("new")
+            fields = {"resources": {}} if what == "hold of nothing" else {}
+            stage.submit("job", pool="new" if what == "new pool" else "default", **fields)
             leader.sync()
             leader.run()
         elif what == "leader":
@@ -51,15 +55,15 @@ def test_an_adoption_compares_all_that_it_was_decided_from(stage: Stage, what: s
     def adopt() -> None:
         adopt_engine(store, stage.keys, stage.clock, NEW, "test", forget_running=False)
 
-    if what == "ledger":
+    if holds:
         with pytest.raises(UserError, match="resources are held by 1 task"):
             adopt()
     else:
         adopt()
-    assert refused == ([True] if what == "ledger" else [True, False])
+    assert refused == ([True] if holds else [True, False])
     item, _ = stage.store.get(stage.keys.engine, deadline=stage.clock.boottime() + 5)
     assert item is not None
-    assert (decode_engine(item.value).engine == NEW) is (what != "ledger")
+    assert (decode_engine(item.value).engine == NEW) is not holds
 
 
 def test_an_adoption_keeps_the_features_that_are_on(stage: Stage) -> None:
