@@ -203,7 +203,7 @@ class Elector:
         )
 
     def _is_waited_for(self, leader: KeyValue, now: float) -> bool:
-        """Whether the key is to go by itself: a replica wrote it; or anybody did, and its lease may soon end."""
+        """Whether the key will go by itself: a replica wrote it, or its lease may soon end."""
         if not leader.lease or "instance" in fields_of(leader):
             return bool(leader.lease)
         if self._nameless is None or self._nameless[0] != leader.mod:

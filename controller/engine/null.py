@@ -10,6 +10,7 @@ second take less than 2 GB in the hour for which their names are kept.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections.abc import Callable, Iterator
 
@@ -53,6 +54,8 @@ class NullEngine:
             seconds = float(launch.environment.get("TALLY_NULL_SECONDS", self._run_seconds))
         except ValueError as error:
             raise AttemptRefused("InvalidDuration", f"env.TALLY_NULL_SECONDS: {error}") from error
+        if not 0 <= seconds < math.inf:
+            raise AttemptRefused("InvalidDuration", f"env.TALLY_NULL_SECONDS: is {seconds}, expected seconds")
         with self._changed:
             seen = self._attempts.get(launch.attempt)
             if seen is None:

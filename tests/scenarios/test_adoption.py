@@ -31,7 +31,7 @@ def test_an_adoption_compares_all_that_it_was_decided_from(stage: Stage, what: s
         if holds:
             if what == "new pool":
                 stage.pool("new")
-            fields = {"resources": {}} if what == "hold of nothing" else {}
+            fields: dict[str, Any] = {"resources": {}} if what == "hold of nothing" else {}
             stage.submit("job", pool="new" if what == "new pool" else "default", **fields)
             leader.sync()
             leader.run()

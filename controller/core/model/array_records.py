@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from controller.core.model import codec
 from controller.core.model.array import OF_ENDS, ArrayOf
 from controller.core.model.arrays import MemberName, environment
-from controller.core.model.blocks import Block, Fate, MemberOutcome
+from controller.core.model.blocks import MAX_REASON_BYTES, Block, Fate, MemberOutcome
 from controller.core.model.demand import of_role
 from controller.core.model.gangs import role_environment, role_of
 from controller.core.model.lifecycle import HOLDING, WAITING, State
@@ -32,8 +33,10 @@ def fate_of(task: Task) -> Fate:
     assert task.status is not None
     status = task.status
     outcome = OF_ENDS[status.state]
-    reason = status.reason if outcome is MemberOutcome.FAILED else ""
-    return Fate(outcome, status.attempt, status.exit_code, reason[:64])
+    reason = status.reason[:64] if outcome is MemberOutcome.FAILED else ""
+    while len(codec.encode(reason)) > MAX_REASON_BYTES:
+        reason = reason[:-1]
+    return Fate(outcome, status.attempt, status.exit_code, reason)
 
 
 class _Place(NamedTuple):

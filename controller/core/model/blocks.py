@@ -26,6 +26,7 @@ KIND = "arrays"
 LENGTH = 1024
 VERSION = 1
 MAX_BLOCK_BYTES = 256 * 1024
+MAX_REASON_BYTES = 66  # as it is stored: then a block can be read, whatever its members say
 
 
 class MemberOutcome(StrEnum):

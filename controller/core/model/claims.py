@@ -16,6 +16,7 @@ from controller.errors import CorruptValue, InvalidField
 
 KIND = "claims"
 MAX_CLAIM_BYTES = 256 * 1024
+MAX_VICTIMS = 1000  # so that a claim with the longest names can be read, and others written beside it
 
 
 class ClaimKind(StrEnum):
@@ -30,7 +31,8 @@ class ClaimKind(StrEnum):
 class Claim(Struct, frozen=True, kw_only=True):
     """What a waiting task asks for, what it was short of, and the attempts that are stopped for it.
 
-    The shortage is set aside for the task as it comes free. `at` is in ms since the Unix epoch.
+    The shortage is set aside for the task as it comes free. `victims` are the newest MAX_VICTIMS, and `at` is
+    in ms since the Unix epoch.
     """
 
     kind: ClaimKind

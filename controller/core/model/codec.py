@@ -20,7 +20,7 @@ from controller.core.model.lifecycle import FINISHED, Event, State
 from controller.core.model.op import Op
 from controller.core.model.packed_history import PackedHistory, pack
 from controller.core.model.requests import RepairRequest, Request, RequestKind, RequestOutcome
-from controller.core.model.resources import Vector
+from controller.core.model.resources import MAX_SUMMED_NAMES, Vector
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import SCHEMA_VERSION, Pool, Spec, Status, Step, StoredSpec
 from controller.core.model.validation import MAX_SPEC_BYTES, parse_pool, parse_spec, parse_stored_spec
@@ -371,11 +371,10 @@ def parse_balance(raw: object) -> Vector:
     Raises InvalidField.
     """
     if not isinstance(raw, Mapping):
-        return Vector.parse(raw, "held")
+        return Vector.parse(raw, "held", MAX_SUMMED_NAMES)
     below = {name: text[1:] for name, text in raw.items() if isinstance(text, str) and text.startswith("-")}
-    return Vector.parse(
-        {name: text for name, text in raw.items() if name not in below}, "held"
-    ) - Vector.parse(below, "held")
+    above = {name: text for name, text in raw.items() if name not in below}
+    return Vector.parse(above, "held", MAX_SUMMED_NAMES) - Vector.parse(below, "held", MAX_SUMMED_NAMES)
 
 
 def decode_ledger(data: bytes) -> tuple[Vector, Extras]:

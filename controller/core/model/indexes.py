@@ -154,12 +154,17 @@ class Indexes:
         if task.counted is not None:
             was_in = task.counted[0]
             self.counts[task.counted] -= 1
+            if not self.counts[task.counted] and was_in not in self._pools:
+                del self.counts[task.counted]
+                self._counted.pop(task.counted, None)
             task.counted = None
             if self._on_hold and (owner := self._on_hold.pop(task.id, None)) is not None:
                 self._count_on_hold(was_in, owner, -1)
             queue = self.queues.get(was_in)
             if queue is not None and task.id in queue:
                 queue.discard(task.id)
+                if not len(queue) and was_in not in self._pools:  # a name that somebody has misspelt
+                    del self.queues[was_in]
                 self.touched.pools[was_in] = None  # it may have been the head that blocked others
         self.holders.discard(task.id)
         if self.holding.pop(task.id, None) is not None and self.with_parts:

@@ -19,6 +19,7 @@ from controller.errors import InvalidField
 
 MAX_AMOUNT = 2**63 - 1  # Kubernetes' own limit for a quantity's integer value
 MAX_NAMES = 32  # names in one vector; more are a mistake, and would make every ledger write large
+MAX_SUMMED_NAMES = 256  # of all that a pool has ever had, whose capacity may have had other names before
 
 _QUANTITY = re.compile(
     r"(?P<number>[0-9]{1,24}(\.[0-9]{1,24})?|\.[0-9]{1,24})(?P<suffix>[a-zA-Z]*|[eE][+-]?[0-9]{1,2})"
@@ -110,21 +111,24 @@ class Vector(Mapping[str, int]):
         self._amounts = {name: amount for name, amount in sorted((amounts or {}).items()) if amount}
 
     @classmethod
-    def parse(cls, raw: object, field: str = "resources") -> Vector:
-        """The vector of a user's mapping of name → quantity. Raises InvalidField, naming the resource."""
+    def parse(cls, raw: object, field: str = "resources", most: int = MAX_NAMES) -> Vector:
+        """The vector of a user's mapping of name → quantity, of `most` names.
+
+        Raises InvalidField, naming the resource.
+        """
         if type(raw) is dict and all(type(text) is str for text in raw.values()):
             with suppress(InvalidField):  # raised again below, with the field's name
                 return _shared(tuple(raw.items()))
-        return cls._parse(raw, field)
+        return cls._parse(raw, field, most)
 
     @classmethod
-    def _parse(cls, raw: object, field: str) -> Vector:
+    def _parse(cls, raw: object, field: str, most: int = MAX_NAMES) -> Vector:
         if not isinstance(raw, Mapping):
             raise InvalidField(
                 field, "expected a mapping of resource names to quantities, such as {cpu: 500m, memory: 64Mi}"
             )
-        if len(raw) > MAX_NAMES:
-            raise InvalidField(field, f"has {len(raw)} names, but at most {MAX_NAMES} are allowed")
+        if len(raw) > most:
+            raise InvalidField(field, f"has {len(raw)} names, but at most {most} are allowed")
         amounts = {}
         for name, text in raw.items():
             if not isinstance(name, str) or _NAME.fullmatch(name) is None:

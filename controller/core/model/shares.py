@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from controller.core.model import codec
 from controller.core.model.op import NO_OP, Op
 from controller.core.model.parts import NO_PARTS, Parts, times
-from controller.core.model.resources import MAX_NAMES, ZERO, Vector
+from controller.core.model.resources import MAX_SUMMED_NAMES, ZERO, Vector
 from controller.core.model.task import SCHEMA_VERSION
 from controller.errors import CorruptValue, InvalidField
 
@@ -245,8 +245,8 @@ def digits(amounts: Vector) -> dict[str, str]:
 def decode_amounts(raw: Mapping[str, Any], field: str) -> Vector:
     """A field of exact integers by resource, as `digits` writes them. Raises CorruptValue."""
     given = raw.get(field, {})
-    if not isinstance(given, dict) or len(given) > MAX_NAMES:
-        raise CorruptValue(f"{field}: is not a mapping of at most {MAX_NAMES} resources to integers")
+    if not isinstance(given, dict) or len(given) > MAX_SUMMED_NAMES:
+        raise CorruptValue(f"{field}: is not a mapping of at most {MAX_SUMMED_NAMES} resources to integers")
     amounts = {}
     for name, text in given.items():
         number = text.removeprefix("-") if isinstance(text, str) else ""

@@ -36,7 +36,8 @@ A reader keeps fields that it does not know. A higher version is not an error.
 # Bounds of a stored status and of an engine's observation. Values beyond cannot be counted with, written back
 # or shown.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-AttemptNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+MAX_ATTEMPT = 2**31 - 1
+AttemptNumber = Annotated[int, Meta(ge=0, le=MAX_ATTEMPT)]
 ExitCode = Annotated[int, Meta(ge=-(2**31), le=2**32)]
 Word = Annotated[str, Meta(max_length=1024)]
 Text = Annotated[str, Meta(max_length=2**20)]  # the beginning of it is kept

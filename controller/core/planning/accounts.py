@@ -82,6 +82,7 @@ class Accounts:
         self._rebuilds: dict[str, _Rebuild] = {}
         self._closings: dict[str, _Closing] = {}
         self._broken: dict[str, None] = {}  # pools that have raised an error in this term
+        self._left_over_day = 0  # on which what is too old was removed of pools that are shared no more
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
         self._looked_at: dict[str, None] = {}  # pools that have been shared since they were looked at
@@ -140,7 +141,23 @@ class Accounts:
                 continue
             if records is not None:
                 return Plan(moment.op, records=records)
-        return None
+        records = self._left_over(moment, limits)
+        return Plan(moment.op, records=records) if records else None
+
+    def _left_over(self, moment: Moment, limits: Limits) -> list[RecordChange]:
+        """Remove what is too old of pools that are shared no more. It is looked for once a day."""
+        today = moment.at // DAY_MS
+        if self._left_over_day == today:
+            return []
+        oldest, shared = day_name(today - DAYS_KEPT), self._model.shared
+        found = [
+            RecordChange(kind, names, mod, None)
+            for kind, names, mod in self._model.known(KIND)
+            if names[0] < oldest and names[1].partition(".")[0] not in shared
+        ]
+        if len(found) < limits.operations:
+            self._left_over_day = today
+        return found[: limits.operations - 1]
 
     def _served(self) -> list[str]:
         frozen = self._model.pool_is_frozen

@@ -14,7 +14,7 @@ from controller.core.model.model import Model
 from controller.core.model.queue import Queue
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import Vector
-from controller.core.model.task import AttemptId
+from controller.core.model.task import MAX_ATTEMPT, AttemptId
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.attestation import unattested
@@ -194,6 +194,8 @@ class Admission:
         else:
             number = max(task.attempt, self._attempts.highest(task.id)) + 1
             status = transitions.admitted(task, task.spec, record.mod, number, draft.moment)
+        if status.attempt > MAX_ATTEMPT:  # somebody has written the number before
+            raise OverflowError(f"attempt {status.attempt:,} is above {MAX_ATTEMPT:,}, and cannot be stored")
         windows_of = record.mod if record.pool.maintenance else 0
         if status.windows_of != windows_of:
             status = msgspec.structs.replace(status, windows_of=windows_of)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from controller.core.model.claims import Claim, ClaimKind
+from controller.core.model.claims import MAX_VICTIMS, Claim, ClaimKind
 from controller.core.model.fair_order import Turn, is_over_limit
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
@@ -386,7 +386,7 @@ class _Search:
             self.left += victim.status.hold - status.hold  # a gang releases at once what no member has
             self._comes_free(victim.id, status)
         names = (str(AttemptId(victim.id, victim.attempt)) for victim in stopped)
-        claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names))
+        claim = msgspec.structs.replace(claim, victims=(*claim.victims, *names)[-MAX_VICTIMS:])
         self._draft.put_claim(self._pool.name, task.id, claim)
         self._draft.count_stopped(self._pool.name, len(stopped))
         return stopped
