@@ -160,14 +160,7 @@ class Reconciler:
         if task is None:
             return ""
         key, names = self._keys.quarantined(task_id), (quarantine.KIND, (task_id,))
-        aside = quarantine.Aside.of(
-            task,
-            self._model.mod_of("pools", (task.pool,)),
-            "commit",
-            error,
-            self._clock.now(),
-            self._leadership.epoch,
-        )
+        aside = self._model.aside_of(task, "commit", error, self._clock.now(), self._leadership.epoch)
         op = op_of(plan.op, "blame")
         guards = (
             Guard(self._keys.leader, self._leadership.revision, on_create=True),
@@ -274,10 +267,8 @@ class Reconciler:
             return
         self._act(done.plan)
         if done.plan.unnoticed:
-            log.warning(
-                "nobody is told about ended tasks: the outbox is full, or their pool cannot be read",
-                ends=done.plan.unnoticed,
-            )
+            why = "the outbox is full, or their pool cannot be read"
+            log.warning("nobody is told about ended tasks", ends=done.plan.unnoticed, why=why)
             self._instruments.unnoticed(done.plan.unnoticed)
         for schedule, tick in done.plan.ticks:
             facts = {"schedule": schedule, "tick": tick.tick, "outcome": tick.result.value, "why": tick.why}

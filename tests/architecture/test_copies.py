@@ -84,6 +84,7 @@ NO_COPY_KEPT = {
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",
         "core/model/fair_order.py::_Cursor",
+        "core/model/queue.py::ShrinkingRoom",
         "core/model/pool_demand.py::_Room",
         "core/model/touched.py::Touched",
         "endpoint/api.py::_Stream.body_iterator",
@@ -183,6 +184,7 @@ NO_COPY_KEPT = {
         "store/etcd/watch.py::EtcdWatch.reconnects",
     ],
     "its own pace: when it acts next, or has acted last": [
+        "election/elector.py::Elector._nameless",
         "election/elector.py::Elector._not_before",
         "election/sentinel.py::Sentinel._acted_at",
         "engine/kubernetes/api.py::RateLimit",

@@ -65,13 +65,14 @@ class Compartments(ABC):
         self.caught.append(quarantine.Caught(where, task_id, error))
         task = self.tasks.get(task_id)
         if task is not None:
-            self.asides[task_id] = (
-                quarantine.Aside.of(task, self._pool_mod(task), where, error, at, epoch),
-                False,
-            )
+            self.asides[task_id] = self.aside_of(task, where, error, at, epoch), False
             self._settle_aside(task)
             self._index(task)
         return self.indexes.take_touched()
+
+    def aside_of(self, task: Task, where: str, error: Exception, at: float, epoch: int) -> quarantine.Aside:
+        """The aside of a task that raised `error`, as the task and its pool are now."""
+        return quarantine.Aside.of(task, self._mods.get(("pools", (task.pool,)), 0), where, error, at, epoch)
 
     def forget_unstored(self) -> None:
         """The term has ended: what it set aside, and had not stored, is for the next one to judge."""
@@ -87,25 +88,9 @@ class Compartments(ABC):
         task, (_, is_stored) = self.tasks.get(task_id), self.asides.get(task_id, (None, True))
         return not is_stored and task is not None and quarantine.KIND in task.frozen
 
-    def is_aside(self, task_id: str) -> bool:
-        """Whether the task is set aside, and neither it nor its pool has changed since."""
-        task, (aside, _) = self.tasks.get(task_id), self.asides.get(task_id, (None, True))
-        return aside is not None and task is not None and aside.holds_for(task, self._pool_mod(task))
-
-    def _pool_mod(self, task: Task) -> int:
-        return self._mods.get(("pools", (task.pool,)), 0)
-
-    def _settle_asides(self, pool: str) -> None:
-        """The pool has changed: try its tasks again."""
-        for task_id in self.asides:
-            task = self.tasks.get(task_id)
-            if task is not None and task.pool == pool and quarantine.KIND in task.frozen:
-                self._settle_aside(task)
-                self._index(task)
-
     def _settle_aside(self, task: Task | None) -> Task | None:
-        """Freeze a task that is set aside, and free it once its records or its pool have changed."""
-        if task is not None and self.is_aside(task.id):
+        """Freeze a task that is set aside, and free it once its records have changed."""
+        if task is not None and task.id in self.asides and self.asides[task.id][0].holds_for(task):
             task.frozen = task.frozen | {quarantine.KIND}
             self.quarantine[quarantine.KIND, (task.id,)] = self.asides[task.id][0].reason
         elif task is not None and quarantine.KIND in task.frozen:

@@ -169,15 +169,14 @@ class FairOrder:
         nothing fits), and does not block others, except that tasks reserve: those in `claims` (by owner, in
         order), and the first that does not fit, if it has waited for `backfill_seconds`. What such a task
         asks for is set aside when its turn has come, as far as it is free: tasks behind it take nothing of a
-        resource that it lacks, and leave enough of every other one, and of its owner's limits. A task above
-        its owner's limits is passed over and reserves nothing. `reclaimed`: see `claims.reclaimed`.
+        resource that it lacks, and leave enough of all others, and of its owner's limits. One above these
+        limits is passed over, and reserves nothing. `reclaimed`: see `claims.reclaimed`.
         """
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
         self._renew(pool, pool_mod, queue, at, share, reclaimed)
-        cursors: dict[str, _Cursor] = {}
+        cursors, room = dict[str, _Cursor](), queue.shrinking()
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
-        room = queue.shrinking()
         may_fit = room.any_fits(free)
         try:
             while self._order and may_fit:

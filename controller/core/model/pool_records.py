@@ -116,7 +116,6 @@ class PoolRecords(FollowingPools):
                 finally:  # one that cannot be read is not defined
                     self._note_capacity(name)
                     self._note_sharing(name)
-                    self._settle_asides(name)
                     if before is None and name in self.pools:
                         self._look_again(name)  # attempts may wait to be started
                 if name in self.pools and self.pools[name].pool.require_attested:

@@ -52,9 +52,13 @@ class Aside(Struct, frozen=True, kw_only=True):
         reason = describe(where, error)
         return cls(reason=reason, seen=seen_of(task), pool_mod=pool_mod, at=at, epoch=epoch)
 
-    def holds_for(self, task: Task, pool_mod: int) -> bool:
-        """Whether neither the task nor its pool has changed since."""
-        return self.seen == seen_of(task) and self.pool_mod in (-1, pool_mod)
+    def holds_for(self, task: Task | None) -> bool:
+        """Whether the task has not changed since."""
+        return task is not None and self.seen == seen_of(task)
+
+    def was_of(self, pool_mod: int) -> bool:
+        """Whether its pool has not changed since, as far as is known."""
+        return self.pool_mod in (-1, pool_mod)
 
 
 def seen_of(task: Task) -> tuple[int, int, int]:

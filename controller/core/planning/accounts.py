@@ -82,7 +82,7 @@ class Accounts:
         self._rebuilds: dict[str, _Rebuild] = {}
         self._closings: dict[str, _Closing] = {}
         self._broken: dict[str, None] = {}  # pools that have raised an error in this term
-        self._left_over_day = 0  # on which what is too old was removed of pools that are shared no more
+        self._removed_day = 0  # on which what is too old was removed
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
         self._looked_at: dict[str, None] = {}  # pools that have been shared since they were looked at
@@ -141,23 +141,18 @@ class Accounts:
                 continue
             if records is not None:
                 return Plan(moment.op, records=records)
-        records = self._left_over(moment, limits)
-        return Plan(moment.op, records=records) if records else None
+        return self._remove_old(moment, limits)
 
-    def _left_over(self, moment: Moment, limits: Limits) -> list[RecordChange]:
-        """Remove what is too old of pools that are shared no more. It is looked for once a day."""
+    def _remove_old(self, moment: Moment, limits: Limits) -> Plan | None:
+        """Remove the days that are too old, also those of pools that are gone. It is due once a day."""
         today = moment.at // DAY_MS
-        if self._left_over_day == today:
-            return []
-        oldest, shared = day_name(today - DAYS_KEPT), self._model.shared
-        found = [
-            RecordChange(kind, names, mod, None)
-            for kind, names, mod in self._model.known(KIND)
-            if names[0] < oldest and names[1].partition(".")[0] not in shared
-        ]
-        if len(found) < limits.operations:
-            self._left_over_day = today
-        return found[: limits.operations - 1]
+        if self._removed_day == today:
+            return None
+        oldest, known = day_name(today - DAYS_KEPT), self._model.known(KIND)
+        old = [RecordChange(kind, names, mod, None) for kind, names, mod in known if names[0] < oldest]
+        if len(old) < limits.operations:
+            self._removed_day = today
+        return Plan(moment.op, records=old[: limits.operations - 1]) if old else None
 
     def _served(self) -> list[str]:
         frozen = self._model.pool_is_frozen
@@ -310,7 +305,7 @@ class Accounts:
         )
 
     def _close(self, pool: str, moment: Moment, limits: Limits) -> list[RecordChange]:
-        """Write what was used by the end of each day that is over, and remove what is too old."""
+        """Write what was used by the end of each day that is over."""
         ledger, today = self._model.ledger(pool), moment.at // DAY_MS
         records: list[RecordChange] = []
         size, day = 0, max(ledger.account.day, today - DAYS_KEPT)
@@ -331,12 +326,6 @@ class Accounts:
             self._closings[pool] = _Closing(moment.op, left)
         closed = ledger._replace(account=ledger.account._replace(day=day, shares_op=moment.op))
         records.append(RecordChange("ledgers", (pool,), ledger.mod, closed.encode(moment.op)))
-        oldest = day_name(today - DAYS_KEPT)
-        for kind, names, mod in self._model.known(KIND):
-            if names[0] < oldest and names[1].partition(".")[0] == pool:
-                if len(records) + 1 >= limits.operations:
-                    break
-                records.append(RecordChange(kind, names, mod, None))
         return records
 
     def _usage(self, pool: str, day: int, moment: Moment) -> Iterator[RecordChange]:

@@ -70,7 +70,10 @@ class Mending:
         records = []
         for task_id, (aside, is_stored) in self._model.asides.items():
             names = (task_id,)
-            holds = self._model.is_aside(task_id)
+            task = self._model.tasks.get(task_id)
+            holds = aside.holds_for(task)
+            if is_stored and task is not None and not aside.was_of(self._model.mod_of("pools", (task.pool,))):
+                holds = False  # its pool has changed: it is tried again
             if holds is not is_stored:
                 value = quarantine.encode(aside, moment.op) if holds else None
                 records.append(
