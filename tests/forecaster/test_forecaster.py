@@ -218,7 +218,8 @@ def test_a_fork_whose_answer_nobody_can_read_any_more_ends(etcd: EtcdProcess, cl
     for fork in (second, first):  # the second one could keep the first one's pipe
         wait_until(partial(_has_little_open, fork.pid), "nothing else is open")
         os.close(fork.pipe)
-        assert os.waitstatus_to_exitcode(os.waitpid(fork.pid, 0)[1]) == 1
+        # 0 if it sees so before it has anything to write
+        assert os.waitstatus_to_exitcode(os.waitpid(fork.pid, 0)[1]) in (0, 1)
 
 
 def _has_little_open(pid: int) -> bool:

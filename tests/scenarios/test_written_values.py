@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from controller.core.model import codec
-from controller.core.model.claims import MAX_VICTIMS
+from controller.core.model.claims import MAX_VICTIMS, Claim, ClaimKind, decode_claim, encode_claim
+from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
+from controller.core.model.resources import Vector
 from controller.core.model.task import MAX_ATTEMPT, Phase
 from tests.support.bench import Stage, observation, starts
 
@@ -37,9 +39,17 @@ def test_a_pool_may_have_had_many_resources(runs_on: bool) -> None:
     stage.check()
 
 
-def test_a_claim_may_stop_many(stage: Stage) -> None:
-    """With the longest names. It names the newest."""
-    count, name = 4 * MAX_VICTIMS, "x" * 45
+def test_a_claim_of_the_most_attempts_can_be_read() -> None:
+    """With the longest names there are."""
+    names = tuple(f"{'x' * 63}-{MAX_ATTEMPT}" for _ in range(MAX_VICTIMS))
+    claim = Claim(kind=ClaimKind.PRIORITY, asked=Vector({"cpu": 1}), victims=names)
+    assert decode_claim(encode_claim(claim, Op("x" * 100))).victims == names
+
+
+def test_a_claim_may_stop_many(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the newest."""
+    count, name = 400, "x" * 45
+    monkeypatch.setattr("controller.core.planning.preemption.MAX_VICTIMS", 50)
     preemption = {"by_priority": True, "min_run": 0, "per_minute": 100_000}
     stage.pool(capacity={"cpu": count}, sharing={}, preemption=preemption)
     for number in range(count):
@@ -51,7 +61,7 @@ def test_a_claim_may_stop_many(stage: Stage) -> None:
     leader.run()
     model = stage.model()
     assert model.quarantine == {}
-    assert len(model.claims["default"]["whale"].victims) == MAX_VICTIMS
+    assert len(model.claims["default"]["whale"].victims) == 50
     assert sum(bool(task.status and task.status.stopping) for task in model.tasks.values()) == count
 
 
