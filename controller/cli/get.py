@@ -121,6 +121,9 @@ def get(
         views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
+        wanted = filters["pool"]
+        if not views and wanted and wanted not in {view.name for view in session.client.pools()}:
+            say(f"There is no pool {wanted}: see `tally get pools`.", err=True)
         (_print_specs if spec else _print_tasks)(views, output, alone=len(only) == 1)
         for view in views if only else ():
             note_taken(session, view)
