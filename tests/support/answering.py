@@ -8,20 +8,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """An HTTP server that says what the test wants, whatever is asked."""
+    """An HTTP server that says what the test wants, whatever is asked; a list is sent in chunks."""
 
     def __init__(self) -> None:
         outer = self
-        self.answer: Callable[[str], tuple[int, bytes]] = lambda _: (200, b"{}")
+        self.answer: Callable[[str], tuple[int, bytes | list[bytes]]] = lambda _: (200, b"{}")
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 code, data = outer.answer(self.path)
                 self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
+                if isinstance(data, bytes):
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                    return
+                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                self.wfile.write(data)
+                for part in (*data, b""):
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
 
             do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815  # the library's names
 

@@ -23,7 +23,7 @@ from controller.engine.docker.container import (
     placeholder,
 )
 from controller.engine.docker.containers import Containers
-from controller.engine.docker.daemon import CONFLICT, DockerDaemon, ImagePulls
+from controller.engine.docker.daemon import CONFLICT, DockerDaemon, ImagePulls, words_of
 from controller.engine.ownership import Owning
 from controller.errors import InvalidField
 
@@ -57,6 +57,8 @@ class Claims:
                 ) from error
             self._pulls.need(str(body["Image"]))
         except APIError as error:
+            if not words_of(error):
+                raise
             if error.status_code == CONFLICT:
                 return None
             if error.is_client_error():
@@ -140,7 +142,7 @@ class Claims:
                 api.import_image_from_data(_EMPTY_TAR, repository=repository, tag=tag)
                 continue
             except APIError as error:
-                if error.status_code != CONFLICT:
+                if error.status_code != CONFLICT or not words_of(error):
                     raise
             return
         raise EngineUnavailable(f"image {EMPTY_IMAGE} is removed each time it is made")

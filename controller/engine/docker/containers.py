@@ -18,7 +18,7 @@ from controller.engine.docker.container import (
     name_of,
     observe,
 )
-from controller.engine.docker.daemon import NOT_UNDERSTOOD, DockerDaemon
+from controller.engine.docker.daemon import NOT_UNDERSTOOD, DockerDaemon, is_missing
 from controller.engine.ownership import Owning
 
 
@@ -44,8 +44,10 @@ class Containers:
         """Inspect a container; None if the daemon has no such container."""
         try:
             return decode(self._daemon.api.inspect_container(name_or_id))
-        except NotFound:
-            return None
+        except NotFound as error:
+            if is_missing(error):
+                return None
+            raise
 
     def look(self, container_id: str, *, unmarked: bool = False) -> Observation | None:
         """The observation of a container's attempt; None if it is a mark, or not of our attempts."""

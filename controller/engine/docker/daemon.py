@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 import urllib3
 from docker import APIClient
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound, StreamParseError
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env, parse_repository_tag
 from requests.exceptions import RequestException
@@ -37,8 +37,23 @@ NOT_UNDERSTOOD = (
     AttributeError,
     OverflowError,
     RecursionError,
+    StreamParseError,
 )
 """The exceptions that an answer of an unexpected form causes in the library and here."""
+
+
+def is_missing(error: NotFound) -> bool:
+    """Whether the daemon itself says that there is no such object. A proxy may answer 404, too."""
+    return "no such" in words_of(error).lower()
+
+
+def words_of(error: APIError) -> str:
+    """What the daemon says; "" if it is not the daemon that does."""
+    try:
+        words: object = error.response.json()["message"]  # type: ignore[union-attr]  # None: AttributeError
+    except NOT_UNDERSTOOD:
+        return ""
+    return words if isinstance(words, str) else ""
 
 
 class _BoundedClient(APIClient):
@@ -100,10 +115,11 @@ class DockerDaemon:
         with self.translated():
             try:
                 self.api.kill(container_id, name)
-            except NotFound:
-                return
+            except NotFound as error:
+                if not is_missing(error):
+                    raise
             except APIError as error:
-                if error.status_code != CONFLICT:  # CONFLICT: it no longer runs
+                if error.status_code != CONFLICT or not words_of(error):  # CONFLICT: it no longer runs
                     raise
 
     def stop_signal(self, image: str) -> str:
@@ -112,15 +128,19 @@ class DockerDaemon:
             return str(self.api.inspect_image(image)["Config"].get("StopSignal") or "SIGTERM")
         except NotFound:
             return "SIGTERM"
+        except NOT_UNDERSTOOD:  # it is to be stopped all the same
+            self.faults["answer"] += 1
+            return "SIGTERM"
 
     def discard(self, container_id: str) -> None:
         """Remove a container, unless it runs."""
         try:
             self.api.remove_container(container_id, v=True)
-        except NotFound:
-            return
+        except NotFound as error:
+            if not is_missing(error):
+                raise
         except APIError as error:
-            if error.status_code != CONFLICT:
+            if error.status_code != CONFLICT or not words_of(error):
                 raise
 
     def close(self) -> None:
@@ -174,10 +194,11 @@ class ImagePulls:
                         break
         except EngineUnavailable as error:
             failure = str(error)
-        with self._lock:
-            del self._pulls[image]
-            if failure is not None:
-                self._failures[image] = failure
+        finally:
+            with self._lock:
+                del self._pulls[image]
+                if failure is not None:
+                    self._failures[image] = failure
 
 
 @contextmanager

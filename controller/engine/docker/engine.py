@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import urllib3
 
@@ -265,11 +266,13 @@ class DockerEngine(Owning):
             self._daemon.signal(container.id, self._daemon.stop_signal(container.image))
             self._kills.add(container.id, grace_seconds)
 
-    def _follow(self, events: Iterator[dict[str, str]], report: Callable[[Observation], None]) -> bool:
+    def _follow(self, events: Iterator[dict[str, Any]], report: Callable[[Observation], None]) -> bool:
         """Report the attempts of the events. Returns False after a long silence, to open the stream again."""
         try:
             for event in events:
-                seen = self._containers.look(event["id"])
+                # the daemon's API names it in `Actor` since 1.22, and not in `id` any more since 1.52
+                container = event.get("Actor", {}).get("ID") or event.get("id")
+                seen = self._containers.look(container) if container else None
                 if seen is not None:
                     report(seen)
         except urllib3.exceptions.ReadTimeoutError:
