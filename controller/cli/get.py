@@ -108,8 +108,7 @@ def get(
     _check_spec(what, output, spec=spec, watch=watch)
     _check_filters(state, selector, sort_by, role)
     _check_kind(what, owner=owner, state=state, selector=selector, sort_by=sort_by, pool=pool, role=role)
-    if what is Kind.TASKS and only and (state or selector or pool or owner):
-        raise typer.BadParameter(NAMES_OR_FLAGS)
+    _check_selection(what, only, state or selector or pool or owner)
     filters: dict[str, Any] = {"pool": bare(pool, Kind.POOLS), "state": state}
     filters |= {"selector": selector, "owner": bare(owner, Kind.OWNERS)}
     if watch:
@@ -121,9 +120,8 @@ def get(
         views = [session.client.get(name) for name in only] if only else session.client.tasks(**filters)
         if sort_by:
             views.sort(key=SORTS[sort_by.removeprefix("-")], reverse=sort_by.startswith("-"))
-        wanted = filters["pool"]
-        if not views and wanted and wanted not in {view.name for view in session.client.pools()}:
-            say(f"There is no pool {wanted}: see `tally get pools`.", err=True)
+        if not views and filters["pool"]:
+            _check_pool(session, filters["pool"])
         (_print_specs if spec else _print_tasks)(views, output, alone=len(only) == 1)
         for view in views if only else ():
             note_taken(session, view)
@@ -269,6 +267,17 @@ def _watch_tasks(session: Session, names: list[str], output: str, filters: dict[
                 printed[view.id] = ageless
                 rows.append(row)
         table.print(rows)
+
+
+def _check_selection(what: Kind, names: list[str], flags: str) -> None:
+    if what is Kind.TASKS and names and flags:
+        raise typer.BadParameter(NAMES_OR_FLAGS)
+
+
+def _check_pool(session: Session, name: str) -> None:
+    """Say so if there is no such pool, of which no task was found."""
+    if name not in {view.name for view in session.client.pools()}:
+        say(f"There is no pool {name}: see `tally get pools`.", err=True)
 
 
 def _check_there(session: Session, names: list[str], there: set[str]) -> None:

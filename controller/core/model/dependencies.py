@@ -19,7 +19,7 @@ have begun: see `paired`. That array is kept until the one that waits has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -79,6 +79,16 @@ def gate_of(task: Task, find: Callable[[str], Parent | None]) -> Gate | None:
     gate, has_begun = Gate(), _has_begun(task)
     for dependency in task.spec.after:
         _note(gate, task, dependency, find(dependency.task), has_begun=has_begun)
+    return gate
+
+
+def gate_after(task: Task, gate: Gate, changes: Iterable[tuple[Dependency, Parent | None]]) -> Gate | None:
+    """The task's gate, which is `gate` so far, once these parents are so; the others are not looked at."""
+    if not task.is_gated:
+        return None
+    gate, has_begun = gate.copy(), _has_begun(task)
+    for dependency, parent in changes:
+        _note(gate, task, dependency, parent, has_begun=has_begun)
     return gate
 
 
@@ -152,6 +162,11 @@ class Dependencies:
     def children(self, task_id: str) -> Iterator[str]:
         """The tasks that name this one."""
         return iter(self._children.get(task_id, ()))
+
+    def named_by(self, child: str, names: Iterable[str]) -> list[Dependency]:
+        """How the task names those of these that it does name."""
+        found = (self._children.get(name, {}).get(child) for name in names)
+        return [dependency for dependency in found if dependency is not None]
 
     def has_children(self, task_id: str) -> bool:
         """Whether a task names this one."""

@@ -67,6 +67,14 @@ class Gate:
         self.unknown: dict[str, int] = {}
         self.opened_at = 0.0
 
+    def copy(self) -> Gate:
+        """Another one that is the same."""
+        gate = Gate()
+        gate.unfinished, gate.partly = self.unfinished.copy(), self.partly.copy()
+        gate.unmet, gate.unknown = self.unmet.copy(), self.unknown.copy()
+        gate.opened_at = self.opened_at
+        return gate
+
     @property
     def is_open(self) -> bool:
         """Whether the task may run."""

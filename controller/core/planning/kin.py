@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from controller.core.model import blocks, features
-from controller.core.model.dependencies import gate_of, parent_with
+from controller.core.model.dependencies import gate_after, parent_with
 from controller.core.model.gates import Gate, Parent
 from controller.core.model.lifecycle import WAITING
 from controller.core.model.model import Model
@@ -27,6 +27,8 @@ class Kin:
         self._model = model
         self._before = before
         self._changed: dict[str, Parent | None] = {}  # what the plan makes of tasks for which others wait
+        # for how many parents a child still waits, of which some have ended in the plan
+        self._undecided: dict[str, int] = {}
         self._relied_on: dict[str, None] = {}  # tasks on whose ends the plan rests, or the one before
         for task_id, change in before.items():
             task = model.tasks.get(task_id)
@@ -46,10 +48,30 @@ class Kin:
         """The task's gate once the plan is persisted."""
         if task.gate is None or task.spec is None or not self._changed:
             return task.gate
-        if not any(dependency.task in self._changed for dependency in task.spec.after):
+        named = self._model.dependencies.named_by(task.id, self._changed)
+        if not named:
             return task.gate
-        find = self._model.dependencies.parent
-        return gate_of(task, lambda name: self._changed[name] if name in self._changed else find(name))
+        return gate_after(task, task.gate, ((each, self._changed[each.task]) for each in named))
+
+    def decided_by(self, task_id: str) -> list[str]:
+        """Of the tasks that wait for this one, which has ended in this plan, those of which it is certain by
+        now what becomes of them.
+
+        Each parent counts once: whoever has many that all end at once is looked at when the last one has.
+        """
+        decided = []
+        for name in self._model.dependencies.children(task_id):
+            child = self._model.tasks.get(name)
+            gate = child.gate if child is not None else None
+            if gate is None or gate.is_decided:
+                decided.append(name)
+                continue
+            left = self._undecided.get(name, len(gate.unfinished) + len(gate.partly))
+            left -= task_id in gate.unfinished or task_id in gate.partly
+            self._undecided[name] = left
+            if left <= 0 or self._changed.get(task_id) is None:
+                decided.append(name)
+        return decided
 
     def is_relied_on(self, task_id: str) -> bool:
         """Whether the plan must not change the task: it rests on how the task has ended.

@@ -6,6 +6,8 @@ These plans come first, each in a transaction of its own, since they are made fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controller.core.model import codec, notices, quarantine
 from controller.core.model.model import Model
 from controller.core.planning.accounts import Accounts
@@ -39,6 +41,7 @@ class Mending:
         self.keeping = Keeping(model)
         self.folding = Folding(model)
         self.ticks = Ticks(model)
+        self._was_long = self._gave_way = False  # of the last look at what to plan
 
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
@@ -51,7 +54,10 @@ class Mending:
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
         """The next of these plans; None if there is none."""
-        plan = self.plan_asides(moment, limits) or self._plan_deliveries(moment, limits, removals_only)
+        gives_way, self._was_long, self._gave_way = self._was_long, False, False
+        plan = self.plan_asides(moment, limits)
+        if plan is None:
+            plan = self._in_turn(gives_way, lambda: self._plan_deliveries(moment, limits, removals_only))
         if plan is None and self.keeping.is_due:
             plan = self.keeping.plan(moment, limits)
         if plan is None and not removals_only:
@@ -60,10 +66,24 @@ class Mending:
                 or self._plan_repairs(moment, limits)
                 or self.accounts.plan(moment, limits)
                 or self.capacities.plan(moment, limits)
-                or self.ticks.plan(moment, limits)
+                or self._in_turn(gives_way, lambda: self.ticks.plan(moment, limits))
                 or (self.folding.plan(moment, limits) if self.folding.is_due else None)
             )
         return plan
+
+    @property
+    def gave_way(self) -> bool:
+        """Whether something was left out of the last look at what to plan, so that tasks have their turn."""
+        return self._gave_way or self.accounts.gave_way
+
+    def _in_turn(self, gives_way: bool, plan: Callable[[], Plan | None]) -> Plan | None:
+        """What there may be thousands of, one after the other: tasks are served after each."""
+        if gives_way:
+            self._gave_way = True
+            return None
+        found = plan()
+        self._was_long = found is not None
+        return found
 
     def plan_asides(self, moment: Moment, limits: Limits) -> Plan | None:
         """Store which tasks are set aside, and remove the records of those that are looked at again."""

@@ -144,7 +144,7 @@ class Planner:
             plan = self.mending.keeping.plan(draft.moment, self._limits) or plan
         if not plan and self._model.arrays and not removals_only:
             plan = self.mending.folding.plan(draft.moment, self._limits) or plan
-        if not plan and self.mending.accounts.gave_way:
+        if not plan and self.mending.gave_way:
             plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
             self._is_cautious = False
@@ -351,7 +351,7 @@ class Planner:
         elif decision.removes:
             self._driver.forget_removed(task, draft)
         elif decision.ends_waiting(task):
-            for child in self._model.dependencies.children(task_id):  # whole chains end in one transaction
+            for child in draft.kin.decided_by(task_id):  # whole chains end in one transaction
                 self._agenda.tasks[child] = None
                 self._agenda.tasks.move_to_end(child, last=False)
         elif current is not None and self._must_keep_log(task, current, decision):
