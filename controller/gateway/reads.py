@@ -174,14 +174,16 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
             since = max(since, revision)
             if await api.feed.reached(since + 1, deadline - loop.time()):
                 await asyncio.sleep(PACE_SECONDS)
-    views = await api.run(partial(api.service.readable, ask.caller, sorted(ids)), ask.caller)
-    return answer(
-        documents.Waited(
-            revision=revision,
-            items=[_document(api, ask.caller, view) for view in views.values()],
-            missing=api.service.no_tasks(ask.caller, sorted(ids - views.keys())),
-        )
-    )
+    return answer(await api.run(partial(_waited, api, ask.caller, ids, revision), ask.caller))
+
+
+def _waited(api: GatewayApi, caller: Caller, ids: set[str], revision: int) -> documents.Waited:
+    """What is told of these tasks. It holds the model, which the event loop must not wait for."""
+    views = api.service.readable(caller, sorted(ids))
+    items = [_document(api, caller, view) for view in views.values()]
+    left = sorted(ids - views.keys())
+    missing = api.service.no_tasks(caller, left) if left else {}
+    return documents.Waited(revision=revision, items=items, missing=missing)
 
 
 async def watch(api: GatewayApi, ask: CallerRequest) -> Response:

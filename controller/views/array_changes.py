@@ -32,9 +32,14 @@ def listed_among(changed: Iterable[str]) -> set[str]:
 
 def named_among(changed: Collection[str], wanted: Collection[str]) -> set[str]:
     """Those of the `wanted` tasks, and members by their names, that may be shown otherwise."""
+    if not changed:
+        return set()
     found = {task_id for name in changed if (task_id := name.partition("/")[0]) in wanted}
+    arrays = {name.partition("/")[0] for name in changed}
     for name in wanted:
-        member = MemberName.parse(name) if "-i" in name else None
+        if "-i" not in name or name.rpartition("-i")[0] not in arrays:
+            continue  # nearly all: whoever waits for many hears of every change
+        member = MemberName.parse(name)
         if member is not None and (
             member.array in changed or f"{member.array}/{member.index // LENGTH}" in changed
         ):

@@ -73,15 +73,19 @@ def test_nothing_is_concluded_from_a_proxys_refusal(
         engine.find(attempt, uid="u")
 
 
+BOOKMARK = b'{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"5"}}}\n'
+
+
+@pytest.mark.parametrize("told", [b"", BOOKMARK], ids=["nothing", "a bookmark"])
 def test_a_watch_that_ends_at_once_is_begun_again_ever_more_slowly(
-    behind: Callable[[Answer], KubernetesEngine],
+    behind: Callable[[Answer], KubernetesEngine], told: bytes
 ) -> None:
     """A proxy that does not stream would else use up the requests a second that starts and stops need."""
     asked = list[str]()
 
     def answer(path: str) -> tuple[int, bytes]:
         asked.append(path)
-        return 200, b"" if "watch=true" in path else LIST
+        return 200, told if "watch=true" in path else LIST
 
     engine = behind(answer)
     stop = threading.Event()
@@ -91,3 +95,17 @@ def test_a_watch_that_ends_at_once_is_begun_again_ever_more_slowly(
     stop.set()
     thread.join()
     assert 2 <= len([path for path in asked if "watch=true" in path]) <= 8
+
+
+def test_a_list_that_does_not_end_is_given_up(behind: Callable[[Answer], KubernetesEngine]) -> None:
+    """Each page tells of the same next one."""
+    page = LIST.replace(b'"resourceVersion":"5"', b'"resourceVersion":"5","continue":"more"')
+    engine = behind(lambda _: (200, page))
+    with pytest.raises(EngineUnavailable, match="does not end"):
+        engine.attempts()
+
+
+def test_a_pod_that_is_gone_at_once_is_deleted(behind: Callable[[Answer], KubernetesEngine]) -> None:
+    """The server answers with a Status in its place."""
+    engine = behind(lambda _: (200, b'{"kind":"Status","metadata":{},"status":"Success"}'))
+    assert engine._pods.delete("default", AttemptId("t", 1), "u", 0) is None

@@ -12,7 +12,9 @@ from controller.core.model.resources import Vector
 from controller.core.model.task import AttemptId, Launch
 from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import AttemptRefused
+from controller.engine.kubernetes.api import ApiRefused
 from controller.engine.kubernetes.engine import KubernetesEngine
+from controller.engine.kubernetes.refusals import to_refusal
 from tests.engine.kubernetes_cases import Engines, launch, running, scripted
 from tests.engine.process_cases import observation, wait_for, wait_stopped
 
@@ -223,3 +225,18 @@ def test_output_of_a_pod_that_does_not_run(engine: KubernetesEngine) -> None:
     assert list(engine.logs(given.attempt, follow=False)) == []
     engine.stop(given.attempt, grace_seconds=1.0)
     assert list(engine.logs(given.attempt, follow=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "passes"),
+    [
+        ('error looking up service account team/default: serviceaccount "default" not found', True),
+        ('error looking up service account team/mine: serviceaccount "mine" not found', False),
+        ("status unknown for quota: compute, resources: cpu", True),
+        ("pods is forbidden: not yet ready to handle request", True),
+        ("images must come from our registry", False),
+    ],
+)
+def test_what_passes_with_a_new_namespace_fails_no_task(words: str, passes: bool) -> None:
+    refused = to_refusal(ApiRefused(403, "Forbidden", words), "team")
+    assert (refused.reason, refused.transient) == ("AdmissionDenied", passes)

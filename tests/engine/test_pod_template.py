@@ -252,6 +252,15 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(resources={"limits": {"cpu": "2"}}), "pod_template.spec.containers[task].resources.limits.cpu"),
         ({"spec": {"containers": [{"image": "x"}]}}, "pod_template.spec.containers"),
         ({"spec": {"containers": {}}}, "pod_template.spec.containers"),
+        *((task(env=odd), "pod_template.spec.containers[task].env") for odd in ("A=b", 1, True, {"A": "b"})),
+        *(
+            (
+                {"spec": {"containers": [{"name": "side", "env": odd}]}},
+                "pod_template.spec.containers[side].env",
+            )
+            for odd in ("A=b", 1, True)
+        ),
+        ({"spec": {"volumes": "all"}}, "pod_template.spec.volumes"),
         ({"spec": []}, "pod_template.spec"),
     ],
 )

@@ -22,8 +22,9 @@ from controller.engine.base import EngineUnavailable
 from controller.engine.process import attempt_folder as files
 from controller.engine.process import search as process_search
 from controller.engine.process import table as process_table
-from controller.engine.process.attempt_origin import Origin
+from controller.engine.process.attempt_origin import Origin, this_boot
 from controller.engine.process.engine import ProcessEngine
+from controller.engine.process.table import pid_namespace
 from tests.engine.process_cases import (
     check_death_without_supervisor,
     folder_of,
@@ -515,3 +516,29 @@ def test_a_result_of_another_version_counts_once_nothing_runs(engine: ProcessEng
     path.write_text(json.dumps({name: value for name, value in result.items() if name != "lock_inode"}))
     assert observation(engine, given.attempt) == ended
     assert json.loads(path.read_text()) == result
+
+
+@pytest.mark.parametrize("leader_stays", [False, True])
+def test_a_session_that_has_the_number_by_now_is_not_ended(tmp_path: Path, leader_stays: bool) -> None:
+    """Pids come round. Without its leader, nobody can tell that it is another one: it proves nothing then."""
+    daemon = (
+        "import os, sys, time; os.setsid(); session = os.getpid()\n"
+        "if os.fork(): time.sleep(1000 if len(sys.argv) > 1 else 0); os._exit(0)\n"
+        "print(session, os.getpid(), flush=True); time.sleep(1000)"
+    )
+    command = [sys.executable, "-c", daemon, *(["stays"] if leader_stays else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        session, pid = map(int, process.stdout.readline().split())
+        try:
+            if not leader_stays:
+                process.wait(30)
+            removed = tmp_path / "attempts" / "removed-1"
+            origin = Origin(session, 5, pid_namespace(), 0, this_boot())
+            unproven = process_search.end_all({removed: origin})
+            assert unproven.keys() == (set() if leader_stays else {removed})
+            assert all(str(pid) in why.message for why in unproven.values())
+            assert is_running(pid)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            process.kill()

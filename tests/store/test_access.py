@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from controller.clock import SystemClock
 from controller.core.model.op import Op
 from controller.dev.etcd import EtcdProcess
 from controller.store.base import Committed, Guard, Put, Store, StoreDenied, StoreUnavailable, Transaction
+from controller.store.etcd.gateway import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import EtcdFactory, admin, enable_authentication, in_seconds
 from tests.support.proxy import Proxy
@@ -281,3 +283,15 @@ class TestCertificates:
         wait_until(lambda: watch.connected, "the watch")
         reader.close()
         assert reader.error is None
+
+
+def test_a_refused_token_waits_for_no_sign_in() -> None:
+    """Another thread may be signing in with more time than this one has."""
+    options = GatewayOptions(("http://127.0.0.1:1",), user="tally", password_file="/nowhere")
+    gateway = EtcdStore(options, SystemClock()).gateway
+    with gateway._sign_in_lock:
+        gateway._token, gateway._signed_in = "old", True
+        gateway.forget_token("other")
+        assert gateway._signed_in
+        gateway.forget_token("old")
+        assert not gateway._signed_in

@@ -104,7 +104,7 @@ def _check_lists(value: object, field: str, path: str) -> None:
             for name, inner in value.items():
                 _check_lists(inner, name, f"{path}.{name}")
         return
-    if isinstance(value, Mapping):
+    if value is not None and not isinstance(value, list):
         raise InvalidField(path, f"expected a list of mappings, each with {_keys(field)}")
     seen: set[tuple[str | int, ...]] = set()
     for index, entry in enumerate(value if isinstance(value, list) else ()):

@@ -340,6 +340,9 @@ class KubernetesEngine(Owning):
             body = build_pod(launch, options, namespace)
         except InvalidField as error:
             raise AttemptRefused("InvalidPod", str(error)) from error
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of a template of any form
+            why = f"no pod can be made of the templates: {type(error).__name__}: {error}"
+            raise AttemptRefused("InvalidPod", why) from error
         if options.scheduling_gates and self._server_minor() < FIRST_MINOR_WITH_GATES:
             message = (
                 f"engine_options.scheduling_gates: needs Kubernetes 1.{FIRST_MINOR_WITH_GATES}, this is"

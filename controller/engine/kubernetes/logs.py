@@ -113,12 +113,14 @@ def read_log(
     position, is_part = 0, len(part) > 1
     current: Pod | None = pod
     while current is not None and not stop.is_set():
-        last_pass = not follow or _has_ended(current, container)
+        last_pass, before = not follow or _has_ended(current, container), position
         try:
             stream = api.stream(path, part | ({} if last_pass else {"follow": "true"}), SILENCE_SECONDS)
             for chunk in _from(position, stream, stop):
                 position += len(chunk)
                 yield chunk
+            if position == before and not last_pass:
+                stop.wait(_AGAIN_SECONDS)  # a proxy may end each at once
         except ApiRefused as error:
             if options.previous and error.code == 400:
                 raise LogsRefused(f"--previous: {error}") from error

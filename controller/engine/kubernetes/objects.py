@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from controller.core.model.task import AttemptId
 from controller.engine.base import AttemptRefused, AttemptUnknown, EngineUnavailable
-from controller.engine.kubernetes.api import JSON_PATCH, ApiRefused, KubernetesApi
+from controller.engine.kubernetes.api import JSON_PATCH, ApiRefused, KubernetesApi, kind_of
 from controller.engine.kubernetes.pod import (
     FINALIZER,
     GATE,
@@ -158,13 +158,16 @@ class PodObjects:
         }
         with unavailable(f"pod {attempt} cannot be deleted"):
             try:
-                answer = read_pod(self._api.call("DELETE", f"{pods_path(namespace)}/{attempt}", body=body))
+                data = self._api.call("DELETE", f"{pods_path(namespace)}/{attempt}", body=body)
             except ApiRefused as error:
                 if error.code in (404, 409):
                     return None
                 raise
+        if kind_of(data) == "Status":
+            return None  # it is gone already
+        answer = read_pod(data)
         is_same = (answer.metadata.uid, answer.metadata.name) == (uid, str(attempt))
-        return answer if is_same else None  # a Status when it is gone already
+        return answer if is_same else None
 
     def drop_finalizer(self, pod: Pod) -> None:
         self._patch_list(

@@ -28,12 +28,18 @@ def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
     return AttemptRefused("AdmissionDenied", words)
 
 
+# of a namespace, or a quota, that is seconds old
+_SOON = ('serviceaccount "default" not found', "status unknown for quota", "not yet ready to handle request")
+
+
 def _of_forbidden(words: str, namespace: str) -> AttemptRefused:
     """The refusal for a 403, the code of all refusals by admission; the message tells them apart."""
     if "exceeded quota" in words:
         return AttemptRefused("QuotaExceeded", words, transient=True)
     if "is being terminated" in words:
         return AttemptRefused("NamespaceTerminating", words, transient=True)
+    if any(each in words for each in _SOON):
+        return AttemptRefused("AdmissionDenied", words, transient=True)
     if "violates PodSecurity" in words:
         return AttemptRefused("PodSecurityViolation", words)
     if "cannot create resource" in words:

@@ -64,9 +64,11 @@ def list_objects(
         except NOT_JSON_OF_ITS_TYPE as error:
             raise EngineUnavailable(f"Kubernetes sends a list that cannot be read: {error}") from error
         yield [read(item) for item in decoded.items or ()], decoded.metadata.resource_version
-        token = decoded.metadata.continue_
+        before, token = token, decoded.metadata.continue_
         if not token:
             return
+        if token == before:
+            raise EngineUnavailable(f"Kubernetes sends a list of {path} that does not end")
 
 
 class Watching(NamedTuple, Generic[T]):
@@ -184,12 +186,12 @@ class ObjectWatch(Generic[T]):
         began, has_told = time.monotonic(), False
         for line in stream.lines():
             if line:
-                has_told = True
-                self._receive(line)
+                has_told |= self._receive(line)
         if not (has_told or self._stop.is_set()) and time.monotonic() - began < _SHORT_SECONDS:
             raise EngineUnavailable(f"the watch of {self._path} ended at once: does a proxy cut it off?")
 
-    def _receive(self, line: bytes) -> None:
+    def _receive(self, line: bytes) -> bool:
+        """Whether it tells of an object, and not only how far the watch has come."""
         try:
             event = decode_event(line)
             if event.type == "ERROR":
@@ -205,6 +207,7 @@ class ObjectWatch(Generic[T]):
         if event.type != "BOOKMARK" and not (seen.unreadable and event.type == "DELETED"):
             self._sink(seen, event.type == "DELETED")
         self._version = seen.metadata.resource_version or self._version
+        return event.type != "BOOKMARK"
 
     def _error(self, status: msgspec.Raw) -> EngineError:
         return self._api.fault(decode_status(status))

@@ -62,6 +62,8 @@ def execute(launch: dict[str, Any], parent: int, gate: int, failure: int, inheri
     except OSError as error:
         text = f"{error.strerror}: {launch['argv'][0] if stage == 'exec' else error.filename}"
         os.write(failure, f"{stage}:{error.errno}:{text}".encode())
+    except ValueError as error:  # such as letters that no file system has
+        os.write(failure, f"{stage}:{errno.EINVAL}:{error}".encode(errors="replace"))
     finally:
         os._exit(127)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,17 +15,22 @@ from controller.engine.process import attempt_folder as files
 _CHUNK_BYTES = 64 * 1024
 
 
-def start_of_tail(path: Path, lines: int) -> int:
-    """The position at which the last `lines` lines begin. An incomplete line counts. Raises OSError."""
+def start_of_tail(path: Path, lines: int, stop: threading.Event) -> int:
+    """The position at which the last `lines` lines begin; the end, if `stop` is set before that is found.
+
+    An incomplete line counts. Raises OSError.
+    """
     if not files.exists(path.parent, path.name):
         return 0
     with _open(path) as file:
-        position = file.seek(0, os.SEEK_END)
+        end = position = file.seek(0, os.SEEK_END)
         if lines == 0 or position == 0:
             return position
         file.seek(position - 1)
         ends = lines + (file.read(1) == b"\n")  # the lines begin after this line end, counted from the back
         while position:
+            if stop.is_set():
+                return end
             begin = max(0, position - _CHUNK_BYTES)
             file.seek(begin)
             block = file.read(position - begin)

@@ -61,7 +61,7 @@ _SWEEP_SECONDS = 1.0  # the pause between checks for killed supervisors, which n
 # a supervisor ends microseconds after its result, unless it is starved or stopped
 _ENDING_SECONDS = 2.0
 _FULL_RETRY_SECONDS = 5.0
-_NODE = os.uname().nodename
+_TRASH_SECONDS = 60.0  # a removal takes less
 
 
 class ProcessEngine:
@@ -85,6 +85,7 @@ class ProcessEngine:
         self._place = place
         self._attempts = place / "attempts"
         self._trash = place / "trash"
+        self._empties = False
         self._sight = ProcessSight(self._attempts, self._clock)
 
     def identity(self) -> EngineIdentity:
@@ -219,6 +220,9 @@ class ProcessEngine:
 
     def attempts(self) -> list[Observation]:
         """See Engine. A finished attempt is read once, and costs one stat per list afterwards."""
+        if not self._empties:
+            self._empties = True
+            threading.Thread(target=_empty, args=(self._trash,), name="process-trash", daemon=True).start()
         with _os_errors_mean_unavailable():
             return self._sight.observe_all()
 
@@ -322,7 +326,7 @@ class ProcessEngine:
         self, folder: Path, follow: bool, stop: threading.Event, tail: int | None
     ) -> Iterator[bytes]:
         with _os_errors_mean_unavailable():
-            position = 0 if tail is None else start_of_tail(folder / files.LOG, tail)
+            position = 0 if tail is None else start_of_tail(folder / files.LOG, tail, stop)
             for _ in changes_in(folder, stop, timeout_ms=200, first=True):
                 # Checked before reading, so that all output from before the end is read.
                 ended = not follow or all(seen.stopped for seen in self._sight.observe([folder.name]))
@@ -331,6 +335,15 @@ class ProcessEngine:
                     yield chunk
                 if ended:
                     return
+
+
+def _empty(trash: Path) -> None:
+    """Remove what a replica that ended in the midst has left there."""
+    with suppress(OSError):
+        for folder in trash.iterdir():
+            with suppress(OSError):  # nobody can remove it now: the next process tries again
+                if time.time() - folder.stat().st_ctime > _TRASH_SECONDS:  # else it may be being removed
+                    _remove(folder)
 
 
 def _remove(folder: Path) -> None:

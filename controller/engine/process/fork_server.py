@@ -13,6 +13,7 @@ from typing import Any
 from controller.engine.base import EngineUnavailable
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]  # the folder that has the package `controller`
+_END_SECONDS = 5.0  # for the server to take a request, or to end
 _ANSWER_SECONDS = 30.0  # far more than any start takes; a start that answers later is adopted by the next try
 
 
@@ -61,8 +62,8 @@ class ForkServer:
                 try:
                     socket.send_fds(self._control, [b"!"], [connection.fileno()])
                     return
-                except (BrokenPipeError, ConnectionResetError):
-                    self._end()  # it was killed: start a new one
+                except (BrokenPipeError, ConnectionResetError, TimeoutError):
+                    self._end()  # it was killed, or takes nothing: start a new one
             socket.send_fds(self._begin(), [b"!"], [connection.fileno()])
 
     def _begin(self) -> socket.socket:
@@ -88,6 +89,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        control.settimeout(_END_SECONDS)
         self._control = control
         return control
 
@@ -95,5 +97,9 @@ class ForkServer:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:  # it is stopped, or stuck; its supervisors are none of it
+                self._process.kill()
+                self._process.wait()
         self._control = self._process = None

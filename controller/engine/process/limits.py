@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from controller.engine.process import attempt_folder as files
 from controller.engine.process.attempt_values import parse_record
-from controller.engine.process.table import private_bytes, processes
+from controller.engine.process.table import Process, private_bytes, processes
 
 
 class Excess(NamedTuple):
@@ -44,14 +44,14 @@ def over_memory(folders: Iterable[Path]) -> Iterator[Excess]:
             limited[folder] = record.supervisor, record.memory_bytes
     if not limited:
         return
-    children = defaultdict(list)
+    children = defaultdict[int, list[Process]](list)
     for process in processes():
-        children[process.parent].append(process.pid)
+        children[process.parent].append(process)
     for folder, (supervisor, limit) in limited.items():
         used, family = 0, [*children[supervisor]]
         while family:
-            pid = family.pop()
-            used += private_bytes(pid)
-            family += children[pid]
+            process = family.pop()
+            used += private_bytes(process)
+            family += children[process.pid]
         if used > limit:
             yield Excess(folder, used, limit)

@@ -1,7 +1,8 @@
 """Searches for processes of attempts, and proves that none is left.
 
 A process belongs to an attempt if its environment names the attempt's folder, if it is in the command's
-session, if it holds the lock that the command inherited, or if its parent belongs to the attempt. A process
+session, if it holds the lock that the command inherited, or if its parent belongs to the attempt. What is
+known by its session alone, whose leader has ended, is not killed: the number may be of another one. A process
 that cleared its environment, left its session *and* closed its descriptors is not found once its parent has
 ended; but nothing escapes a supervisor that lives.
 
@@ -172,7 +173,7 @@ class _Search:
                 continue
             process = read_process(pid)
             variables = environment(process) if process is not None else b""
-            folder = self._folder_of(process, variables or b"") if process is not None else None
+            folder = self._folder_of(process, variables) if process is not None else None
             if process is not None and folder is not None:
                 handles += self._meet(process, folder, found, kills)
                 members[pid] = folder
@@ -208,11 +209,20 @@ class _Search:
             return []
         return [handle] if handle is not None else []
 
-    def _folder_of(self, process: Process, variables: bytes) -> Path | None:
+    def _folder_of(self, process: Process, variables: bytes | None) -> Path | None:
         """The folder of the process's attempt. Records supervisors, which belong to none."""
-        marker = value_in(variables, files.MARKER)
-        folder = self._by_folder.get(marker) if marker is not None else None
-        return folder or self._of_session(process) or self._of_lock(process, marker)
+        marker = value_in(variables or b"", files.MARKER)
+        if marker is not None and (folder := self._by_folder.get(marker)) is not None:
+            return folder
+        folder = self._of_session(process)
+        if folder is not None and (variables is None or self._is_led(process)):
+            return folder
+        by_lock = self._of_lock(process, marker)
+        if folder is not None and by_lock is None:
+            # Its number may have come free, and another session may have had it since, whose leader has ended
+            # as well: nobody can tell, so it is left alone, and proves nothing.
+            self._spared.add(process.pid)
+        return folder or by_lock
 
     def _of_session(self, process: Process) -> Path | None:
         folder = self._by_session.get(process.session)
@@ -221,8 +231,14 @@ class _Search:
             return None
         # A session's number comes free when its last process has ended: with another leader, or one from
         # before our time, it is not the session that we mean.
-        is_another = process.pid == process.session and process.started != origin.session_started
+        leader = process if process.pid == process.session else read_process(process.session)
+        is_another = leader is not None and leader.started != origin.session_started
         return None if is_another or process.started < origin.session_started else folder
+
+    @staticmethod
+    def _is_led(process: Process) -> bool:
+        """Whether the leader of its session is there: then it is the session that we mean."""
+        return process.pid == process.session or read_process(process.session) is not None
 
     def _of_lock(self, process: Process, marker: str | None) -> Path | None:
         """The attempt's folder, by the lock that the process holds, even if the lock's file was moved.

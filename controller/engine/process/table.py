@@ -84,10 +84,10 @@ def environment_value(pid: int, name: str) -> str | None:
     return value_in(environment(process) or b"", name) if process is not None else None
 
 
-def private_bytes(pid: int) -> int:
+def private_bytes(process: Process) -> int:
     """The private resident memory of the process, in bytes; 0 if it has ended."""
     try:
-        fields = _read(f"/proc/{pid}/statm").split()
+        fields = _read(f"{process.path}/statm").split()
     except PermissionError:
         return 0  # hidden from us: see `why_unseen`
     return (int(fields[1]) - int(fields[2])) * PAGE_BYTES if fields else 0

@@ -167,11 +167,11 @@ class Gateway:
     def forget_token(self, token: str | None = None) -> None:
         """Sign in again before the next call, since `token` was refused, unless that has been done since.
 
-        `token` None means the one in use.
+        `token` None means the one in use. A sign-in under way is not waited for, whose caller may have more
+        time than this one: at worst, there is one more.
         """
-        with self._sign_in_lock:
-            if token in (None, self._token):
-                self._signed_in = False
+        if token in (None, self._token):
+            self._signed_in = False
 
     def doubt_token(self, token: str) -> None:
         """Sign in again before the next call, since a call with `token` got no answer.

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -35,6 +36,7 @@ from controller.store.etcd.identity import ClusterIdentity
 
 _CREATE_SECONDS = 3.0  # until the server must have confirmed a new watch
 _FIRST_PAUSE_SECONDS = 0.02
+_SHORT_SECONDS = 1.0  # a watch that ends sooner may be cut off at once the next time, too
 _MAX_PAUSE_SECONDS = 1.0
 _READ_BYTES = 256 * 1024
 
@@ -86,7 +88,7 @@ class EtcdWatch:
         """See Watch."""
         pause = _FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
-            endpoint = self._gateway.endpoints.order()[0]
+            endpoint, begun = self._gateway.endpoints.order()[0], time.monotonic()
             try:
                 yield from self._follow()
             except _Ended as end:
@@ -95,7 +97,8 @@ class EtcdWatch:
                 self.reconnects[end.cause] += 1
                 self._on_reconnect((end.cause,))
                 if self.connected:
-                    pause = _FIRST_PAUSE_SECONDS
+                    if time.monotonic() - begun >= _SHORT_SECONDS:
+                        pause = _FIRST_PAUSE_SECONDS
                 else:
                     self._gateway.endpoints.demote(endpoint)
             finally:
