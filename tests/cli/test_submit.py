@@ -217,6 +217,7 @@ def test_json_lines_from_standard_input(tally: Tally) -> None:
     assert "standard input:5: command: expected a list of strings" in answer.err
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_with_progress(tally: Tally, client: Client, tmp_path: Path) -> None:
     """Counted, not listed; again is unchanged."""
     file = tmp_path / "many.ndjson"

@@ -121,6 +121,7 @@ def _row(found: re.Match[str]) -> Row:
     return Row([int(number) for number in found["numbers"].split()], int(found["refused"]), found["verdict"])
 
 
+@pytest.mark.slow
 def test_nobody_decides_one_after_another_each_unit_is_given_back_three_times(run: Shown) -> None:
     assert run.tables[0]["nobody decides, one after another"] == (
         [60, 120, 180, 180],
@@ -129,6 +130,7 @@ def test_nobody_decides_one_after_another_each_unit_is_given_back_three_times(ru
     )
 
 
+@pytest.mark.slow
 def test_nobody_decides_in_a_race_units_are_given_back_twice_and_updates_are_lost(run: Shown) -> None:
     numbers, refused, verdict = run.tables[0]["nobody decides, in a race"]
     assert 66 <= numbers[-1] <= 180
@@ -136,11 +138,13 @@ def test_nobody_decides_in_a_race_units_are_given_back_twice_and_updates_are_los
     assert (refused, verdict) == (0, f"wrong: {numbers[-1] - 60} too many")
 
 
+@pytest.mark.slow
 def test_a_version_on_the_balance_alone_loses_no_update_and_gives_back_three_times(run: Shown) -> None:
     numbers, _, verdict = run.tables[0]["only the balance is versioned"]
     assert (numbers, verdict) == ([60, 120, 180, 180], "wrong: 120 too many")
 
 
+@pytest.mark.slow
 def test_versions_on_both_are_right_and_most_transactions_are_in_vain(run: Shown) -> None:
     numbers, refused, verdict = run.tables[0]["task and balance versioned, all write"]
     assert numbers == [20, 40, 60, 60]
@@ -148,19 +152,23 @@ def test_versions_on_both_are_right_and_most_transactions_are_in_vain(run: Shown
     assert verdict == f"right, {refused} tries in vain"
 
 
+@pytest.mark.slow
 def test_a_leader_without_a_fence_writes_late_and_units_are_lost(run: Shown) -> None:
     assert run.tables[0]["one leader without a fence"] == ([20, 40, 60, 31], 0, "wrong: 29 lost")
 
 
+@pytest.mark.slow
 def test_a_fence_refuses_the_late_write(run: Shown) -> None:
     assert run.tables[0]["one leader with a fence"] == ([20, 40, 60, 60], 1, "right")
 
 
+@pytest.mark.slow
 def test_tally_is_right_although_one_leader_is_killed_and_one_suspended(run: Shown) -> None:
     numbers, _, verdict = run.tables[0]["Tally, one leader killed, one suspended"]
     assert (numbers, verdict.partition(",")[0]) == ([20, 40, 60, 60], "right")
 
 
+@pytest.mark.slow
 def test_acquisitions_without_a_compare_give_out_too_much_in_every_round(run: Shown) -> None:
     assert run.tables[1]["nobody decides, all read first"] == (
         [60, 120, 180, 180],
@@ -170,11 +178,13 @@ def test_acquisitions_without_a_compare_give_out_too_much_in_every_round(run: Sh
     assert run.tables[1]["the balance is versioned"] == ([20, 40, 60, 60], 120, "right, 120 tries in vain")
 
 
+@pytest.mark.slow
 def test_tally_gives_out_what_there_is(run: Shown) -> None:
     numbers, _, verdict = run.tables[1]["Tally"]
     assert (numbers, verdict.partition(",")[0]) == ([20, 40, 60, 60], "right")
 
 
+@pytest.mark.slow
 def test_the_audit_ran_and_found_nothing(run: Shown) -> None:
     assert re.search(
         r"\$ tally audit\nCluster .* 120 tasks, 2 pools\. Engine process: 120 attempts\.\nNothing is wrong\.",
@@ -182,6 +192,7 @@ def test_the_audit_ran_and_found_nothing(run: Shown) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_page_has_every_curve_and_needs_nothing_else(run: Shown) -> None:
     """It is well-formed, fetches nothing, and each curve ends where the table's row does."""
     assert not re.search(r"<script|https?://|src=|url\(", run.page)
@@ -206,7 +217,11 @@ def test_the_page_has_every_curve_and_needs_nothing_else(run: Shown) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "on_terminal"), [(signal.SIGINT, True), (signal.SIGHUP, False)], ids=["Ctrl-C", "SIGHUP"]
+    ("number", "on_terminal"),
+    [
+        pytest.param(signal.SIGINT, True, id="Ctrl-C"),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_demo_leaves_nothing(
     tmp_path: Path, number: signal.Signals, on_terminal: bool

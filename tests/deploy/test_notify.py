@@ -82,6 +82,7 @@ def test_a_replicas_life_as_its_service_manager_hears_it(
         assert manager.received.count("READY=1") == 1
 
 
+@pytest.mark.slow
 def test_a_stuck_control_loop_feeds_no_watchdog(etcd_factory: EtcdFactory, tmp_path: Path) -> None:
     """The process lives on, with all its other threads; nothing of it says so any more (fault 6)."""
     etcd = etcd_factory.start()

@@ -200,6 +200,7 @@ assert "<style>" in page.page_of(words.ENGLISH, "en", result.DemoResult("", (), 
 """
 
 
+@pytest.mark.slow  # tests/architecture/test_dependencies.py looks at the same without installing
 @pytest.mark.parametrize(
     ("extra", "room"),
     [

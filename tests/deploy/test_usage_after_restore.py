@@ -110,7 +110,12 @@ def spans(history: list[dict[str, Any]], until: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    "shift", [0.0, -HOUR, 50 * HOUR], ids=["clock-as-it-was", "clock-set-back", "two-days-later"]
+    "shift",
+    [
+        pytest.param(0.0, id="clock-as-it-was", marks=pytest.mark.slow),
+        pytest.param(-HOUR, id="clock-set-back"),
+        pytest.param(50 * HOUR, id="two-days-later", marks=pytest.mark.slow),
+    ],
 )
 def test_usage_is_what_the_histories_say_across_a_restore(
     etcd_factory: EtcdFactory, tmp_path: Path, shift: float

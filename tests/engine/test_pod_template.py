@@ -225,6 +225,11 @@ def task(**fields: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "task", **fields}]}}
 
 
+def spec_of(container: dict[str, Any]) -> dict[str, Any]:
+    """A template with one container."""
+    return {"spec": {"containers": [container]}}
+
+
 @pytest.mark.parametrize(
     ("template", "field"),
     [

@@ -270,7 +270,7 @@ def test_no_call_is_waited_for_in_vain(make: Make, client: Client, monkeypatch: 
 
 def test_an_executor_ends_as_soon_as_its_last_call_has(make: Make) -> None:
     """The last result is read before the readers are shut down."""
-    for _ in range(20):
+    for _ in range(8):
         with make() as executor:
             future = executor.submit(abs, -1)
         assert future.result(0) == 1

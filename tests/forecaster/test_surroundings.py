@@ -52,6 +52,7 @@ def test_a_look_takes_what_nobody_else_wants() -> None:
     assert computed(policy) == str(os.SCHED_IDLE).encode()
 
 
+@pytest.mark.slow
 def test_a_look_that_gets_no_processor_is_begun_again_as_any_other() -> None:
     """It shares one with a process that only computes."""
     (processor, *_) = os.sched_getaffinity(0)
@@ -346,6 +347,7 @@ made.close()
 """
 
 
+@pytest.mark.slow
 def test_it_goes_before_memory_runs_out(limited: Path, client: Client, etcd: EtcdProcess) -> None:
     """In a container, the end of one can be that of all: a leader must not end because somebody asks.
 

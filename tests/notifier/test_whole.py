@@ -152,13 +152,13 @@ def test_whoever_is_killed_each_end_is_told_in_order(tmp_path: Path, secrets: Pa
         Tending(cluster),
     ):
         define(client, {"url": receiver.url("/hook"), "on": ["succeeded", "failed"]})
-        names = [f"t{number}" for number in range(40)]
+        names = [f"t{number}" for number in range(20)]
         for turn in range(2):
             with notifying(cluster, secrets, *LOCAL) as notifier:
                 notifier.wait_on_duty()
                 if turn == 0:
                     failing.set()
-                mine = names[20 * turn : 20 * turn + 20]
+                mine = names[10 * turn : 10 * turn + 10]
                 tasks = (task_of(journal, name) for name in mine)
                 assert all(result.accepted for result in client.submit_many(tasks))
                 wait_until(lambda: leader_of(cluster), "a leader").signal(signal.SIGKILL)

@@ -23,7 +23,7 @@ from tests.simulation.report import explain, failure, smaller
 from tests.simulation.simulation import Result, Scenario, Simulation
 from tests.support.examples import examples
 
-BLOCKS, SEEDS_IN_BLOCK = 3, 6
+BLOCKS, SEEDS_IN_BLOCK = 3, 4
 
 
 def check(scenario: Scenario) -> Result:
