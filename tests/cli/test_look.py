@@ -58,8 +58,8 @@ def test_names_filters_and_forms(tally: Tally, put_status: PutStatus) -> None:
     assert tally("get", "task", "b", "a", "-o", "name").out == "task/b\ntask/a\n"
     assert tally("get", "tasks", "--state", "running", "-o", "name").out == "task/b\n"
     assert tally("get", "tasks", "-l", "n=a", "-o", "name").out == "task/a\n"
-    missing = tally("get", "tasks", "--pool", "other").err
-    assert missing == "There is no pool other: see `tally get pools`.\nNo tasks found.\n"
+    none = tally("get", "tasks", "--pool", "other").err
+    assert none == "There is no pool other: see `tally get pools`.\nNo tasks found.\n"
     for flags in (("--state", "failed"), ("-l", "n=x"), ("--pool", "other"), ("--owner", "x", "-w")):
         refused = tally("get", "task", "a", *flags)
         assert (refused.exit_code, "give names, or flags that select" in refused.err) == (2, True)
