@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,41 @@ def test_a_kubeconfig_that_cannot_be_read_is_named_without_a_traceback(tmp_path:
     path.write_text(text)
     with pytest.raises(EngineUnavailable, match="no access to Kubernetes"):
         KubernetesApi(ClusterAccess(kubeconfig=path), SystemClock())
+
+
+def test_keys_of_a_plugin_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes a new one each time: those of the client before are kept for its calls, and no others."""
+    monkeypatch.setattr(kubernetes_credentials, "RETRY_SECONDS", 0.0)
+    (tmp_path / "files").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "files"))
+    plugin = tmp_path / "plugin"
+    status = "dict(clientCertificateData=open('c').read(), clientKeyData=open('k').read())"
+    told = f"dict(apiVersion='client.authentication.k8s.io/v1', kind='ExecCredential', status={status})"
+    plugin.write_text(
+        f"#!/bin/sh\ncd $(mktemp -d -p {tmp_path}); openssl req -x509 -newkey ec"
+        " -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k -out c -days 1 -subj /CN=me 2>/dev/null\n"
+        f'{sys.executable} -c "import json; print(json.dumps({told}))"\n'
+    )
+    plugin.chmod(0o755)
+    config = tmp_path / "kubeconfig"
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}}
+    config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": user}],
+            }
+        )
+    )
+    renewed = kubernetes_credentials.Credentials(config, "", SystemClock())
+    client = None
+    for _ in range(4):
+        client = renewed.client(client)
+        wait_until(lambda: len([*(tmp_path / "files").iterdir()]) <= 2, "the end of the files before")
+        assert Path(client.configuration.key_file).read_text().startswith("-----BEGIN")
+    renewed.close()
+    assert [*(tmp_path / "files").iterdir()] == []

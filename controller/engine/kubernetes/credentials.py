@@ -12,12 +12,12 @@ that is still valid is used meanwhile.
 
 from __future__ import annotations
 
-import base64
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
@@ -60,6 +60,7 @@ class _Signed(NamedTuple):
     client: ApiClient
     renew_at: float | None = None
     expires_at: float | None = None
+    files: TemporaryDirectory[str] | None = None  # the client's certificate and key, while it is in use
 
 
 class Credentials:
@@ -72,6 +73,7 @@ class Credentials:
         self._clock = clock
         self._lock = threading.Lock()
         self._signed: _Signed | None = None
+        self._before: _Signed | None = None  # calls under way may use its files
         self._refresh: Future[_Signed] | None = None  # Invariant: at most one is under way
         self._not_before = 0.0  # boottime: no refresh begins before
         self._pause = RETRY_SECONDS  # after the next failure
@@ -127,8 +129,10 @@ class Credentials:
         """Drop the client's connections, and end a plugin that runs. Idempotent."""
         self._closed.set()
         with self._lock:
-            if self._signed is not None:
-                self._signed.client.close()
+            for signed in (self._before, self._signed):
+                if signed is not None:
+                    signed.client.close()
+                    _remove(signed)
 
     def _begin(self) -> None:
         self._refresh = Future()
@@ -136,13 +140,13 @@ class Credentials:
         _run("kubernetes-credentials", self._refresh, self._make)
 
     def _make(self) -> _Signed:
-        configuration, expires_at = _load(self._kubeconfig, self._context, self._closed)
+        configuration, expires_at, files = _load(self._kubeconfig, self._context, self._closed)
         client, now = ApiClient(configuration), self._clock.boottime()
         authorization(client)
         if expires_at is None:
-            return _Signed(client)
+            return _Signed(client, files=files)
         left = max(0.0, expires_at - self._clock.wall())
-        return _Signed(client, now + left * (1 - _RENEWED_EARLY), now + left)
+        return _Signed(client, now + left * (1 - _RENEWED_EARLY), now + left, files)
 
     def _take(self, done: Future[_Signed]) -> None:
         error = done.exception()
@@ -155,9 +159,17 @@ class Credentials:
                 return
             self._failure, self._pause = "", RETRY_SECONDS
             self._not_before = self._clock.boottime() + RETRY_SECONDS if before is not None else 0.0
-            self._signed = done.result()
+            self._signed, outlived, self._before = done.result(), self._before, before
         if before is not None:
             before.client.close()  # calls under way keep their connections
+        if outlived is not None:
+            _remove(outlived)
+
+
+def _remove(signed: _Signed) -> None:
+    """Remove its certificate and key: the library would keep those of each renewal until the process ends."""
+    if signed.files is not None:
+        signed.files.cleanup()
 
 
 class _Failed(Exception):
@@ -232,7 +244,7 @@ def _read(kubeconfig: Path | None, context: str) -> _Kubeconfig:
 
 def _place(kubeconfig: Path | None, context: str) -> ClusterEntry:
     if _is_in_cluster(kubeconfig, context):
-        configuration, _ = _load(kubeconfig, context, threading.Event())
+        configuration, _, _ = _load(kubeconfig, context, threading.Event())
         return ClusterEntry(configuration.host, _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default")
     found = _read(kubeconfig, context)
     server = str(found.cluster["server"]).rstrip("/")
@@ -245,16 +257,18 @@ def _place(kubeconfig: Path | None, context: str) -> ClusterEntry:
 
 def _load(
     kubeconfig: Path | None, context: str, closed: threading.Event
-) -> tuple[Configuration, float | None]:
-    """The client's configuration with our credentials, and when these expire (seconds since the epoch)."""
+) -> tuple[Configuration, float | None, TemporaryDirectory[str] | None]:
+    """The client's configuration with our credentials, when these expire (seconds since the epoch), and where
+    a plugin's certificate and key are.
+    """
     configuration = Configuration()
     configuration.retries = False
     configuration.connection_pool_maxsize = POOL_SIZE
     if _is_in_cluster(kubeconfig, context):
         config.load_incluster_config(client_configuration=configuration)
-        return configuration, None
+        return configuration, None, None
     found = _read(kubeconfig, context)
-    expires_at = None
+    expires_at = files = None
     if (
         found.user is not None
         and "exec" in found.user
@@ -263,19 +277,28 @@ def _load(
         folder = os.path.dirname(os.path.abspath(found.cluster.path))
         credential = run_plugin(found.user["exec"].value, found.cluster.value, folder, closed, PLUGIN_SECONDS)
         expires_at = credential.expires_at
-        _put(credential, found.user)
+        files = _put(credential, found.user)
     loader: Any = KubeConfigLoader(found.whole, active_context=found.name, config_base_path=None)
-    loader.load_and_set(configuration)
+    try:
+        loader.load_and_set(configuration)
+    except BaseException:
+        if files is not None:
+            files.cleanup()
+        raise
     # it would refresh in the caller's thread, each caller for itself
     configuration.refresh_api_key_hook = None
-    return configuration, expires_at
+    return configuration, expires_at, files
 
 
-def _put(credential: Credential, user: ConfigNode) -> None:
-    """Store the credential where the client's own loader reads it."""
+def _put(credential: Credential, user: ConfigNode) -> TemporaryDirectory[str] | None:
+    """Store the credential where the client's own loader reads it; returns the folder of its files."""
     del user.value["exec"]
     if credential.token:
         user.value["token"] = credential.token
     if credential.certificate:
-        user.value["client-certificate-data"] = base64.b64encode(credential.certificate.encode()).decode()
-        user.value["client-key-data"] = base64.b64encode(credential.key.encode()).decode()
+        files = TemporaryDirectory(prefix="tally-kubernetes-")  # for its owner alone
+        for name, text in (("client-certificate", credential.certificate), ("client-key", credential.key)):
+            user.value[name] = os.path.join(files.name, name)
+            Path(user.value[name]).write_text(text, encoding="utf-8")
+        return files
+    return None

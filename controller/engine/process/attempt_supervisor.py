@@ -363,12 +363,18 @@ def show_error() -> None:
         os.write(2, f"supervisor {os.getpid()}: {traceback.format_exc()}".encode())
 
 
+_told: set[int] = set()
+"""Processes that refused a signal."""
+
+
 def _send_signal(send: Callable[[int, int], None], target: int, number: int) -> None:
     """Send a signal. A refusal, by a process with another user, is logged: its end must be waited for."""
     try:
         send(target, number)
     except PermissionError:
-        show_error()
+        if target not in _told:  # it is tried again and again, until the process has ended
+            _told.add(target)
+            show_error()
 
 
 def _seconds(value: object) -> float:
