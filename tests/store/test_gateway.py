@@ -4,14 +4,18 @@ told.
 
 from __future__ import annotations
 
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from controller.core.model.op import Op
 from controller.dev.etcd import EtcdBinary, EtcdProcess
 from controller.store.base import Committed, Guard, Put, StoreUnavailable, Transaction
-from controller.store.etcd.faults import ErrorClass, classify
+from controller.store.etcd.connection import Connection, GatewayOptions
+from controller.store.etcd.faults import ConnectionFailed, ErrorClass, classify
 from controller.store.etcd.store import EtcdStore
 from controller.store.etcd.wire import prefix_range
 from tests.support.etcd import EtcdFactory, admin, free_ports, in_seconds
@@ -125,3 +129,28 @@ def test_requests_are_what_etcd_documents(etcd_factory: EtcdFactory) -> None:
                 {"request_range": {"key": "cC8=", "range_end": "cDA=", "min_mod_revision": 8, "limit": 8}},
             ],
         }
+
+
+def test_a_server_that_drips_does_not_hold_a_call() -> None:
+    """The time is that of the whole answer: the next endpoint gets its turn."""
+    sent: list[bytes] = []
+    ended = threading.Event()
+
+    def drip(line: socket.socket) -> None:
+        with suppress(OSError), line:
+            line.recv(65536)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while len(sent) < 1000 and not ended.wait(0.05):
+                line.sendall(b" ")
+                sent.append(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = threading.Thread(target=lambda: drip(server.accept()[0]))
+        serving.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        connection = Connection(url, GatewayOptions((url,)), None)
+        with pytest.raises(ConnectionFailed):
+            connection.connect(0.5)
+        ended.set()
+        serving.join()
+    assert 0 < len(sent) < 500

@@ -40,6 +40,7 @@ from controller.store.etcd.client import Client, version_of
 from controller.store.etcd.faults import ConnectionFailed, RpcError, connection_failed, rpc_error
 
 _READ_BYTES = 256 * 1024
+_MOST_BYTES = 64 * 2**20  # of what is read beside calls; metrics take far less
 _LEAST_SECONDS = 0.05  # for an answer that came while its caller was busy
 _ERRORS = (urllib3.exceptions.HTTPError, HTTPException, OSError)
 
@@ -139,13 +140,17 @@ class Connection(Client):  # type: ignore[misc]  # the library has no types
         return self._read("/metrics", timeout)
 
     def _read(self, path: str, timeout: float) -> bytes:
-        url = self._url(path, prefix=False)
+        url, ends = self._url(path, prefix=False), time.monotonic() + timeout
         try:
-            with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+            with self._session.get(url, timeout=timeout, allow_redirects=False, stream=True) as response:
+                content = bytearray()
+                while part := response.raw.read1(_READ_BYTES):
+                    content += part
+                    if time.monotonic() > ends or len(content) > _MOST_BYTES:
+                        raise TimeoutError("the answer did not end in time")
                 if response.status_code != 200:
-                    raise rpc_error(response.content, response.status_code, self.endpoint)
-                content: bytes = response.content
-                return content
+                    raise rpc_error(bytes(content), response.status_code, self.endpoint)
+                return bytes(content)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise connection_failed(self.endpoint, error, sent=False) from error
 
