@@ -187,6 +187,7 @@ ROWS: dict[str, Row] = {
     "engine.kubernetes.api.decode_status": Row(
         kubernetes_api.decode_status, ("Status",), pod.NOT_JSON_OF_ITS_TYPE
     ),
+    "engine.kubernetes.api.kind_of": Row(kubernetes_api.kind_of, ("Status", "Pod")),
     "engine.kubernetes.pod.decode_pod": Row(pod.decode_pod, ("Pod",), pod.NOT_JSON_OF_ITS_TYPE),
     "engine.kubernetes.pod.read_pod": Row(pod.read_pod, ("Pod",), (EngineUnavailable,)),
     "engine.kubernetes.pod.read_head": Row(
