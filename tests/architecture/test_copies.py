@@ -219,6 +219,7 @@ NO_COPY_KEPT = {
     ],
     "the origin itself, and no copy: the store in memory, the null engine, the process of an attempt": [
         "engine/null.py::NullEngine",
+        "engine/process/attempt_supervisor.py::_told",
         "engine/process/attempt_supervisor.py::Supervisor._finished_at",
         "engine/process/attempt_supervisor.py::Supervisor._gate",
         "engine/process/attempt_supervisor.py::Supervisor._is_interrupted",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import ssl
 import sys
 import tempfile
@@ -301,7 +302,7 @@ def test_keys_of_a_plugin_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.Mon
     plugin.write_text(
         f"#!/bin/sh\ncd $(mktemp -d -p {tmp_path}); openssl req -x509 -newkey ec"
         " -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k -out c -days 1 -subj /CN=me 2>/dev/null\n"
-        f'{sys.executable} -c "import json; print(json.dumps({told}))"\n'
+        f'{shlex.quote(sys.executable)} -c "import json; print(json.dumps({told}))"\n'
     )
     plugin.chmod(0o755)
     config = tmp_path / "kubeconfig"
