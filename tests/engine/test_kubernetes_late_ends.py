@@ -99,7 +99,7 @@ def test_the_word_of_who_forced_it_counts_where_no_kubelet_speaks(tmp_path: Path
         given = running()
         given = replace(given, spec=replace(given.spec, grace_seconds=1.0))
         engine.start(given)
-        wait_for(lambda: cluster.state.executions, "its container")
+        wait_for(lambda: any(each.phase is Phase.RUNNING for each in seen), "the word of its kubelet")
         cluster.state.lose_node()
         began = time.monotonic()
         core_api(cluster, tmp_path).delete_namespaced_pod(
