@@ -9,7 +9,7 @@ from controller.core.model.model import Model
 from controller.core.model.notices import EndNotice
 from controller.core.model.records import Task
 from controller.core.planning.decide import Decision
-from controller.core.planning.kin import has_dependencies
+from controller.core.planning.kin import has_dependencies, is_on
 from controller.core.planning.plan import NoticeChange, Plan
 from controller.core.planning.transitions import Moment
 
@@ -56,7 +56,9 @@ def beside(
     `may_have_log`: a log may be kept that the model does not show yet.
     """
     record = model.pools.get(task.pool)
-    is_hidden = record is None and ("pools", (task.pool,)) in model.quarantine and _tells(model)
+    is_hidden = (
+        record is None and ("pools", (task.pool,)) in model.quarantine and is_on(model, features.NOTIFY)
+    )
     tells = is_hidden or (record is not None and bool(record.pool.notify))
     if not (tells or decision.removes or decision.compares_attested):
         return NOTHING  # nearly always
@@ -96,11 +98,6 @@ def notice_of_end(model: Model, task: Task, decision: Decision, moment: Moment) 
     if record is None or not record.pool.notify or status is None or not _ends(task, decision):
         return None
     return notices.notice_of(task.id, task.spec, status, record.pool, moment.at / 1000)
-
-
-def _tells(model: Model) -> bool:
-    """Whether receivers may be told of ends in this installation."""
-    return features.NOTIFY in features.recorded(model.engine.engine.parts if model.engine is not None else {})
 
 
 def _ends(task: Task, decision: Decision) -> bool:

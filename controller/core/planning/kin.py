@@ -132,7 +132,11 @@ class Kin:
         self._changed[task.id] = parent_with(task, ending, status.finished_at or 0.0)
 
 
+def is_on(model: Model, feature: str) -> bool:
+    """Whether the installation has turned the feature on, as far as the model knows."""
+    return feature in features.recorded(model.engine.engine.parts if model.engine is not None else {})
+
+
 def has_dependencies(model: Model) -> bool:
     """Whether tasks may wait for others in this installation, as far as the model knows."""
-    parts = model.engine.engine.parts if model.engine is not None else {}
-    return features.DEPENDENCIES in features.recorded(parts)
+    return is_on(model, features.DEPENDENCIES)

@@ -64,10 +64,6 @@ class _Details(Struct, frozen=True, rename="camel"):
     retry_after_seconds: int = 0
 
 
-class _Kind(Struct):
-    kind: str = ""
-
-
 class ApiStatus(Struct, frozen=True):
     """The server's `Status` for a failed call."""
 
@@ -79,15 +75,11 @@ class ApiStatus(Struct, frozen=True):
 
 
 decode_status = msgspec.json.Decoder(ApiStatus).decode
-_decode_kind = msgspec.json.Decoder(_Kind).decode
 
 
 def kind_of(data: bytes) -> str:
     """The kind of the object that this is; "" if it is none."""
-    try:
-        return _decode_kind(data).kind
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
+    return _status_of(0, data).kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
