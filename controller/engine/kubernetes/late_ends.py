@@ -7,7 +7,9 @@ An end counts when nothing of it can still run:
   A kubelet may be three versions older than a server.
 - A forced deletion is final at once, as is that of a namespace in 1.20. Our finalizer keeps the object, and a
   kubelet that lives ends what runs, and reports that: within seconds, unless it is ending the pod already. It
-  goes on to give that the grace that it began with.
+  goes on to give that the grace that it began with. If no status tells of a container, one may run all the
+  same: a kubelet creates it before it reports it. A final deletion is taken for a forced one unless one with
+  a grace was seen before it.
 - An object that is gone and was not deleted: Kubernetes' own etcd was restored from a backup, or lost keys.
   Kubelets end such pods when they hear of it, with their grace.
 
@@ -43,6 +45,13 @@ class _Unconfirmed(NamedTuple):
     due: float  # boottime
 
 
+class _Asked(NamedTuple):
+    """Deletions of a pod that were not forced."""
+
+    grace: float  # the longest
+    seen_at: float  # boottime, of the last
+
+
 class LateEnds:
     """See the module's docstring. Safe to use from several threads."""
 
@@ -51,7 +60,7 @@ class LateEnds:
         self._server_minor = server_minor
         self._confirm_seconds = confirm_seconds
         self._seen: dict[str, _Unconfirmed] = {}  # by uid
-        self._longest: dict[str, float] = {}  # by uid: the grace of a deletion, where it is above the pod's
+        self._asked: dict[str, _Asked] = {}  # by uid
         self._told: set[str] = set()  # uids of those whose time has passed
         self._lock = threading.Lock()
 
@@ -61,8 +70,9 @@ class LateEnds:
         if (removed or pod.is_final) and self._is_invented(pod):
             return True
         with self._lock:
-            if given > _grace_of(pod):
-                self._longest[uid] = max(given, self._longest.get(uid, 0.0))
+            if given > 0:
+                longest = max(given, self._asked[uid].grace) if uid in self._asked else given
+                self._asked[uid] = _Asked(longest, self._clock.boottime())
             known = self._seen.get(uid)
             if known is not None and (all_ended(pod) or pod.is_terminal):
                 self._drop(uid)  # its kubelet has spoken
@@ -70,8 +80,8 @@ class LateEnds:
         if known is None:
             seconds = self._seconds(pod, removed)
             if not seconds:
-                if removed or pod.is_final:
-                    self._longest.pop(uid, None)
+                if removed:
+                    self._asked.pop(uid, None)
                 return False
             known = _Unconfirmed(pod, self._clock.boottime() + seconds)
             with self._lock:
@@ -95,6 +105,9 @@ class LateEnds:
                 old = [uid for uid, each in self._seen.items() if each.due + _KEPT_SECONDS < now]
                 for uid in old:
                     self._drop(uid)
+                for uid, asked in list(self._asked.items()):
+                    if asked.seen_at + asked.grace + _KEPT_SECONDS < now:
+                        del self._asked[uid]
             for each in due:
                 try:
                     look(each.pod)
@@ -107,7 +120,7 @@ class LateEnds:
     def _drop(self, uid: str) -> None:
         del self._seen[uid]
         self._told.discard(uid)
-        self._longest.pop(uid, None)
+        self._asked.pop(uid, None)
 
     def _seconds(self, pod: Pod, removed: bool) -> float:
         """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
@@ -116,9 +129,10 @@ class LateEnds:
             return 0.0
         if pod.is_terminal or all_ended(pod) or pod.has_lost_node:
             return 0.0
-        is_early = has_vanished or any(each.state.running for each in pod.statuses()) or self._is_old()
-        grace = max(_grace_of(pod), self._longest.get(pod.metadata.uid, 0.0))
-        return self._confirm_seconds + grace if is_early else 0.0
+        asked = self._asked.get(pod.metadata.uid)
+        grace = max(_grace_of(pod), asked.grace) if asked is not None else _grace_of(pod)
+        is_early = has_vanished or asked is None or any(each.state.running for each in pod.statuses())
+        return self._confirm_seconds + grace if is_early or self._is_old() else 0.0
 
     def _is_invented(self, pod: Pod) -> bool:
         """Whether a kubelet was ending this pod, whose deletion is final, and tells of no end that it saw."""
