@@ -9,7 +9,7 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
-from controller.cli.session import ERROR, INCOMPLETE, Session, complain
+from controller.cli.session import ERROR, INCOMPLETE, Session, as_usage, complain
 from controller.terminal import say_lines
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def audit(
     ] = None,
     reason: Annotated[str, typer.Option(help="The reason, recorded with the repairs.")] = "",
     timeout: Annotated[
-        float, typer.Option(min=1.0, help="With --repair: total seconds to wait for the leader.")
-    ] = 60.0,
+        str, typer.Option(help="With --repair: how long to wait for the leader in all, such as 5m.")
+    ] = "60",
     records_only: Annotated[
         bool, typer.Option("--records-only", help="Check only etcd, not the engine.")
     ] = False,
@@ -54,6 +54,9 @@ def audit(
     out.check_form(output, ("json", "yaml"))
     if (dry_run or delete) and not repair:
         raise typer.BadParameter("--dry-run and --delete need --repair")
+    from controller.config.values import positive_seconds
+
+    seconds = as_usage(lambda: positive_seconds(timeout, "--timeout"))
     session.need_etcd()
     client = session.client
     opened = (None, "") if records_only else open_engine_or_warn(session)
@@ -62,7 +65,7 @@ def audit(
     is_answered = True
     if repair and not dry_run:
         report, outcomes, is_answered = _repair(
-            client, opened, report, delete or [], reason, timeout, quiet=bool(output)
+            client, opened, report, delete or [], reason, seconds, quiet=bool(output)
         )
     shown = _preview(client, report, look, delete or [], reason) if dry_run else None
     if output:

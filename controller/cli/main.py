@@ -6,6 +6,7 @@ The command line parses, calls the library and prints. It decides nothing.
 from __future__ import annotations
 
 import signal
+import sys
 
 import typer
 
@@ -29,7 +30,15 @@ from controller.cli.drain import drain
 from controller.cli.features import features
 from controller.cli.logs import logs
 from controller.cli.selftest import selftest
-from controller.cli.session import CONNECTION, command, root_flags
+from controller.cli.session import (
+    CONNECTION,
+    ERROR,
+    command,
+    complain,
+    drop_output,
+    root_flags,
+    without_session,
+)
 from controller.cli.submit import submit
 from controller.cli.verbs import Verb, Verbs
 from controller.cli.wait import wait
@@ -103,7 +112,7 @@ command(gateways, "", settings=gateway.SETTINGS)(gateway.serve)
 command(gateways, "check-policy", settings=gateway.FILES)(gateway.check_policy)
 command(gateways, "token", settings=())(gateway.token)
 command(notifiers, "", settings=notifier.SETTINGS)(notifier.serve)
-notifiers.command("secret", cls=Verb)(notifier.secret)
+notifiers.command("secret", cls=Verb)(without_session(notifier.secret))
 command(notifiers, "list")(notifier.list_notices)
 command(notifiers, "retry")(notifier.retry_notices)
 command(notifiers, "drop")(notifier.drop_notices)
@@ -111,8 +120,8 @@ command(roles, "init")(auth.init)
 command(engines, "show", settings=(*CONNECTION, *engine.SETTINGS))(engine.show)
 command(engines, "adopt", settings=(*CONNECTION, *engine.SETTINGS))(engine.adopt)
 command(config, "show", settings=operate.ALL_SETTINGS)(operate.config_show)
-app.command("completion", cls=Verb, rich_help_panel=OPERATORS)(operate.completion)
-app.command("version", cls=Verb, rich_help_panel=OPERATORS)(operate.version)
+app.command("completion", cls=Verb, rich_help_panel=OPERATORS)(without_session(operate.completion))
+app.command("version", cls=Verb, rich_help_panel=OPERATORS)(without_session(operate.version))
 
 
 def main() -> None:
@@ -120,6 +129,10 @@ def main() -> None:
     open_standard_files()
     try:
         app(prog_name="tally")  # a fixed name, since completion depends on it
+    except OSError as error:  # of help
+        drop_output()
+        complain(f"standard output cannot be written: {error.strerror}")
+        sys.exit(ERROR)
     finally:
         ignore([signal.SIGINT])  # a second Ctrl-C would print a traceback of the interpreter's end
 

@@ -8,14 +8,14 @@ import typer
 
 from controller.cli import output as out
 from controller.cli.engines import open_engine_or_warn
-from controller.cli.session import ERROR, Session
+from controller.cli.session import ERROR, Session, as_usage
 from controller.terminal import say
 
 
 def selftest(
     session: Session,
     image: Annotated[str, typer.Option(help="An image with a shell, if the engine needs an image.")] = "",
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for each step.")] = 120.0,
+    timeout: Annotated[str, typer.Option(help="How long to wait for each step, such as 5m.")] = "120",
     output: Annotated[str, typer.Option("-o", "--output", help="json or yaml.")] = "",
 ) -> None:
     """Try safe faults on this installation.
@@ -27,14 +27,16 @@ def selftest(
     from controller.cli.status_reader import status_reader
     from controller.client import Client
     from controller.client.client import of_settings
+    from controller.config.values import positive_seconds
 
     out.check_form(output, ("json", "yaml"))
+    seconds = as_usage(lambda: positive_seconds(timeout, "--timeout"))
     session.need_etcd()
     run = SelfTest(
         lambda: Client(**of_settings(session.settings)),
         open_engine_or_warn(session)[0],
         image=image,
-        timeout_seconds=timeout,
+        timeout_seconds=seconds,
         status=status_reader(session.settings),
     )
     items: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ could not be checked; 4 still waiting at the time-out; 5 not found.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import inspect
 import os
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 ERROR, USAGE, INCOMPLETE, STILL_WAITING, NOT_FOUND, INTERRUPTED = 1, 2, 3, 4, 5, 130
 BROKEN_PIPE = 141  # the exit code of a process that SIGPIPE ends
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 CONNECTION = (
     "etcd",
@@ -243,24 +245,42 @@ def with_exit_code(session: Session, function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        # otherwise the interpreter's last flush would report an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         code = BROKEN_PIPE
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: shown in one line, and whole on demand
         if os.environ.get("TALLY_DEBUG"):
             traceback.print_exc()
-        complain(
-            f"unexpected {type(error).__name__}: {error}",
-            "Run the command again with TALLY_DEBUG=1 to get a traceback, and report it.",
-        )
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            drop_output()
+            complain(f"{error.filename or 'standard output, or a file,'} cannot be written: {error.strerror}")
+        else:
+            complain(
+                f"unexpected {type(error).__name__}: {error}",
+                "Run the command again with TALLY_DEBUG=1 to get a traceback, and report it.",
+            )
         code = ERROR
     else:
         return
     finally:
         session.close()
     raise typer.Exit(code)
+
+
+def without_session(function: Callable[..., None]) -> Callable[..., None]:
+    """The command that needs no settings, with the exit codes of the others."""
+
+    @functools.wraps(function)
+    def run(**arguments: Any) -> None:
+        with_exit_code(Session({}), lambda: function(**arguments))
+
+    return run
+
+
+def drop_output() -> None:
+    """Write no more on stdout: the interpreter's last flush would report an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(error: str, *advice: str) -> None:
@@ -295,7 +315,7 @@ def as_usage(parse: Callable[[], T]) -> T:
 
 
 def parse_timeout(text: str | None) -> float | None:
-    """The seconds of a --timeout; None if it was not given."""
+    """The seconds of a --timeout; None if it was not given. Raises BadParameter."""
     from controller.core.model.scalars import parse_duration
 
     return as_usage(lambda: parse_duration(text, "--timeout")) if text is not None else None

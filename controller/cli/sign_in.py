@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -32,8 +33,8 @@ ACTS = {
 }
 """What a user types → the right that it needs."""
 
-_OURS = re.compile(r"\s*(server|token_file)\s*=")
-_AUTHORITY = re.compile(r"\s*ca_file\s*=")
+_BEGIN = "# `tally login` writes these lines anew, and `tally logout` removes them:"
+_END = "# end of those lines"
 
 
 def login(
@@ -75,20 +76,7 @@ def login(
         )
     with GatewayClient(calls) as client:
         found = client.access.whoami()
-    folder = _folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(folder / "token", text + "\n", 0o600)
-    lines = [f"server = {_toml(calls.url)}", f"token_file = {_toml(str(folder / 'token'))}"]
-    if ca_file:
-        lines.append(f"ca_file = {_toml(ca_file)}")
-    file = (folder / "tally.toml").resolve()  # a symbolic link stays one
-    kept = _lines_of_others(file)
-    if ca_file and any(map(_AUTHORITY.match, kept)):
-        kept = [line for line in kept if not _AUTHORITY.match(line)]
-        say(f"{file} named another ca_file, for etcd: give that by --ca-file when you go by etcd", err=True)
-    text = "\n".join([*lines, *kept]) + "\n"
-    tomllib.loads(text)  # what was there is TOML still
-    _write(file, text, 0o600)
+    _keep(calls.url, text, ca_file)
     say(f"signed in at {calls.url} as {found['name']}, for cluster {found['cluster']}")
     if session.flags or os.environ.get("TALLY_SERVER"):
         say("flags and the environment go before the file that was written", err=True)
@@ -100,13 +88,20 @@ def logout(session: Session) -> None:  # noqa: ARG001  # it needs no settings
     The token stays valid: whoever keeps the gateway's tokens revokes it.
     """
     token, file = _folder() / "token", (_folder() / "tally.toml").resolve()
-    kept = _lines_of_others(file)
-    had = token.exists() or len(kept) < len(_lines(file))
-    token.unlink(missing_ok=True)
-    if kept:
-        _write(file, "\n".join(kept) + "\n", 0o600)
-    else:
-        file.unlink(missing_ok=True)
+    with _naming(token, "removed"):
+        had = token.exists()
+        for kept in (token, *_folder().glob(".token.*")):  # also of a login that was killed
+            kept.unlink(missing_ok=True)
+    lines = _lines(file)
+    others = _lines_of_others(lines, token)
+    if len(others) < len(lines):
+        had = True
+        with _naming(file, "written"):
+            if others:
+                with _staged(file, "\n".join(others) + "\n") as staged:
+                    staged.replace(file)
+            else:
+                file.unlink()
     say("signed out" if had else "nothing to do: `tally login` has kept nothing")
 
 
@@ -167,34 +162,84 @@ def _folder() -> Path:
     return expanded(Path("~/.config/tally"), "HOME")
 
 
+def _keep(url: str, token: str, ca_file: str) -> None:
+    """Write both files, or neither. At no moment does the file of settings name one gateway, and the token's
+    file hold the token of another. Raises InvalidField, UserError.
+    """
+    folder = _folder()
+    kept, file = folder / "token", (folder / "tally.toml").resolve()  # a symbolic link stays one
+    ours = {"server": url, "token_file": str(kept)} | ({"ca_file": ca_file} if ca_file else {})
+    others = _lines_of_others(_lines(file), kept)
+    if any("ca_file" in _assigned(line) for line in others) and ca_file:
+        say(f"{file} named another ca_file, for etcd: give that by --ca-file when you go by etcd", err=True)
+    others = [line for line in others if not ours.keys() & _assigned(line).keys()]
+    settings = [_BEGIN, *(f"{name} = {_toml(value)}" for name, value in ours.items()), _END, *others]
+    text = "\n".join(settings) + "\n"
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidField("config", f"{file} cannot take {', '.join(ours)}: {error}: mend it") from None
+    with _naming(folder, "made"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = folder / f".token.before.{os.getpid()}"
+    with _naming(file, "written"), _staged(kept, token + "\n") as new, _staged(file, text) as staged:
+        with suppress(FileNotFoundError):
+            kept.replace(before)  # from here on, no token is sent
+        try:
+            staged.replace(file)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                before.replace(kept)
+            raise
+        before.unlink(missing_ok=True)
+        new.replace(kept)
+
+
 def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidField("config", f"{file} cannot be read: {error}: mend or remove it") from None
 
 
-def _lines_of_others(file: Path) -> list[str]:
-    """The lines of the file without those of a login: server, token_file, and a ca_file that comes next."""
-    kept: list[str] = []
-    follows = False
-    for line in _lines(file):
-        if _OURS.match(line) or (follows and _AUTHORITY.match(line)):
-            follows = True
-        else:
-            follows = False
-            kept.append(line)
-    return kept
+def _lines_of_others(lines: list[str], token: Path) -> list[str]:
+    """The lines without those of a login, which a person may have moved out of their marks."""
+    if _BEGIN in lines and _END in lines[(begin := lines.index(_BEGIN)) :]:
+        lines = lines[:begin] + lines[lines.index(_END, begin) + 1 :]
+    if any(_assigned(line).get("token_file") == str(token) for line in lines):
+        lines = [line for line in lines if not {"server", "token_file"} & _assigned(line).keys()]
+    return lines
 
 
-def _write(file: Path, text: str, mode: int) -> None:
-    """Replace the file at once, readable by its owner only from the beginning."""
+def _assigned(line: str) -> dict[str, Any]:
+    """What a line of TOML assigns; nothing if it is none by itself."""
+    try:
+        return tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+@contextmanager
+def _naming(file: Path, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file} cannot be {done}: {error.strerror}") from None
+
+
+@contextmanager
+def _staged(file: Path, text: str) -> Iterator[Path]:
+    """A file beside it with this text, to replace it at once. From the beginning, only its owner reads it."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as written:
             written.write(text)
-        beside.replace(file)
-    except BaseException:
+        yield beside
+    finally:
         beside.unlink(missing_ok=True)
-        raise
 
 
 def _toml(text: str) -> str:

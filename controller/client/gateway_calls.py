@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+import urllib3
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
 from controller.client.stop_event import StopEvent
@@ -196,7 +197,8 @@ class GatewayCalls:
                     timeout=(self.timeout_seconds, self.timeout_seconds + more_seconds + READ_WAIT_SECONDS),
                     allow_redirects=False,
                 )
-            except requests.RequestException as error:
+            # urllib3's own: a host that is none once it is encoded
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
             else:
                 if GATEWAY_HEADER not in answer.headers and answer.status_code not in FOR_NOW:

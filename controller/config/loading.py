@@ -28,7 +28,7 @@ DEV_CONFIG = ".tally/tally.toml"
 DEV_SETTINGS = {"etcd", "cluster", "ca_file", "cert_file", "key_file"}  # that `tally dev` writes into it
 """The file that `tally dev` writes in the folder where it is called.
 
-It is read there if neither a flag nor a variable names etcd, and no other file is found.
+It is read there if neither a flag nor a variable names etcd or a gateway, and no other file is found.
 """
 
 
@@ -87,8 +87,8 @@ def load_settings(
     `config` is the TOML file to read. Without it, the file is TALLY_CONFIG, or else the first of CONFIG_PATHS
     that exists, or else DEV_CONFIG. Raises InvalidSetting, naming the setting and the origin of its value.
     """
-    names_etcd = bool(flags.get("etcd") or environ.get(variable_of("etcd")))
-    path, table = _read_file(config or environ.get("TALLY_CONFIG"), None if names_etcd else _dev_config())
+    is_aimed = any(flags.get(name) or environ.get(variable_of(name)) for name in ("etcd", "server"))
+    path, table = _read_file(config or environ.get("TALLY_CONFIG"), None if is_aimed else _dev_config())
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for spec in fields(Settings):

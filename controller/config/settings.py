@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from controller.config.values import (
     whole_seconds,
 )
 from controller.core.model.scalars import parse_name
+from controller.errors import InvalidField
 
 ENGINES = ("process", "null", "kubernetes", "docker")
 
@@ -42,6 +44,14 @@ ENGINES = ("process", "null", "kubernetes", "docker")
 def default_replica() -> str:
     """The first label of the host's name, as a DNS label."""
     return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63] or "replica"
+
+
+def default_state_dir() -> Path:
+    """In the home directory. Where that is not known, the process engine alone needs another."""
+    try:
+        return expanded(Path("~/.local/state/tally"), "state_dir")
+    except InvalidField:
+        return Path("~/.local/state/tally")
 
 
 def _setting(default: Any, parse: Parse, about: str, *, shown: str = "") -> Any:
@@ -92,7 +102,7 @@ class Settings:
     )
     engine: str = _setting("process", choice(*ENGINES), f"what runs attempts: {', '.join(ENGINES)}")
     state_dir: Path = _setting(
-        lambda: expanded(Path("~/.local/state/tally"), "state_dir"),
+        default_state_dir,
         parse_path,
         "folder of the process engine, shared by all replicas on this machine",
         shown="~/.local/state/tally",
@@ -289,7 +299,9 @@ def text_of(value: object) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize(), "f")  # as it is read: never with an exponent
+    return "" if value is None else str(value)
 
 
 def _shown_default(spec: Any) -> str:

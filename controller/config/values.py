@@ -23,7 +23,7 @@ def parse_endpoints(raw: object, name: str) -> tuple[str, ...]:
         raise InvalidField(
             name, "expected etcd's client URLs, such as http://127.0.0.1:2379, separated by commas"
         )
-    return tuple(_endpoint(str(text).strip(), name) for text in texts)
+    return tuple(_endpoint(parse_text(text, name).strip(), name) for text in texts)
 
 
 def _endpoint(text: str, name: str) -> str:
@@ -33,8 +33,8 @@ def _endpoint(text: str, name: str) -> str:
 
 def parse_address(raw: object, name: str) -> str:
     """`HOST:PORT` to listen on. Port 0 picks a free one."""
-    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})", str(raw))
-    if match is None or int(match[2]) > 65535:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):([0-9]{1,5})", str(raw))
+    if match is None or int(match[2]) > 65535 or (match[1][0] == "[" and not is_address(match[1][1:-1])):
         example = f"127.0.0.1:{raw}" if re.fullmatch(r"\d{1,5}", str(raw)) else "127.0.0.1:9180"
         raise InvalidField(name, f"{str(raw)[:80]!r} is not HOST:PORT, such as {example}")
     return str(raw)
@@ -73,22 +73,29 @@ def parse_text(raw: object, name: str) -> str:
     return raw
 
 
-def parse_server(raw: object, name: str) -> str:
-    """The URL of a gateway, without a slash at its end."""
+def parse_server(raw: object, name: str, what: str = "a gateway, such as https://tally:9190") -> str:
+    """The URL of a gateway, or of another server, without a slash at its end."""
     text = parse_text(raw, name).rstrip("/")
     try:
         parts = urlsplit(text)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_url = parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
+        is_url = is_url and not (parts.query or parts.fragment)
     except ValueError:
         is_url = False
     if not is_url:
-        raise InvalidField(name, f"{text[:80]!r} is not the URL of a gateway, such as https://tally:9190")
+        raise InvalidField(name, f"{text[:80]!r} is not the URL of {what}")
     return text
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens on the host, a name or an address."""
     return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
+
+
+def is_host(text: str) -> bool:
+    """Whether it can be a host's name (RFC 1123, with the length of each label), or is an address."""
+    labels = text.removesuffix(".").split(".")
+    return is_address(text) or (len(text) <= 255 and all(0 < len(label) <= 63 for label in labels))
 
 
 def is_address(text: str) -> bool:
@@ -102,7 +109,13 @@ def is_address(text: str) -> bool:
 
 def parse_path(raw: object, name: str) -> Path:
     """An absolute path. `~` is the home directory."""
-    return expanded(raw if isinstance(raw, Path) else Path(parse_text(raw, name)), name).absolute()
+    path = expanded(raw if isinstance(raw, Path) else Path(parse_text(raw, name)), name)
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise InvalidField(
+            name, f"{path} is relative to the working directory, which is gone: give it from / on"
+        ) from None
 
 
 def expanded(path: Path, name: str) -> Path:
@@ -184,14 +197,14 @@ def parse_count(raw: object, name: str) -> int:
 
 
 def parse_rate(raw: object, name: str) -> float:
-    """A number per second, above 0."""
-    if (
-        isinstance(raw, bool)
-        or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", str(raw))
-        or not float(str(raw))
-    ):
-        raise InvalidField(name, f"is {raw!r}, expected a number per second, above 0")
-    return float(str(raw))
+    """A number per second: at least 0.001, and below 1,000,000."""
+    text = str(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else ""
+    rate = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else 0.0
+    if not 0.001 <= rate < 1_000_000:
+        raise InvalidField(
+            name, f"is {str(raw)[:80]!r}, expected a number per second, from 0.001 to below 1000000"
+        )
+    return rate
 
 
 def parse_switch(raw: object, name: str) -> bool:

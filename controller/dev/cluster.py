@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,8 +41,11 @@ DATA_VERSION = 1
 SAMPLE_IMAGE = "busybox:1.36"
 WITH_IMAGES = ("kubernetes", "docker")
 RESTART_SECONDS = 1.0
+REFUSED = 2  # how `tally controller` ends if it is not to be started again as it is
+_LAST_BYTES = 4096
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
+_BEFORE_MARKER = {"lock", "logs", ".version.json.new"}  # what a folder of ours may have before it is marked
 
 TALLY = (sys.executable, "-m", "controller.cli.main")
 """The command `tally` of this installation."""
@@ -72,12 +76,16 @@ class DevOptions:
 
 @dataclass(slots=True)
 class ReplicaProcess:
-    """A replica's process. `restart_at` (boottime) is set while it is down."""
+    """A replica's process. `restart_at` (boottime) is set while it is down.
+
+    `ended_with` is the code of its last end; below 0, the signal's.
+    """
 
     name: str
     status_port: int
     process: subprocess.Popen[bytes] | None = None
     restart_at: float | None = None
+    ended_with: int = 0
 
     @property
     def lives(self) -> bool:
@@ -112,7 +120,7 @@ class LocalCluster:
                 self.data_dir / "etcd",
                 options.etcd_port,
                 options.etcd_port + 1,
-                log_file=self.data_dir / "logs" / "etcd.log",
+                log_file=self._log_of("etcd"),
                 client_cert_auth=guarded,
                 peer_cert_auth=guarded,
                 **(self.credentials.server if self.credentials is not None else {}),
@@ -172,7 +180,10 @@ class LocalCluster:
             raise
 
     def start_replica(self, replica: ReplicaProcess) -> None:
-        """Start a replica's process; its log is appended to `logs/<name>.log` in the data directory."""
+        """Start a replica's process; its log is appended to `logs/<name>.log` in the data directory.
+
+        Raises DevError if that cannot be written.
+        """
         environment = without_settings(os.environ) | {
             "TALLY_ETCD": self.endpoint,
             **{variable_of(name): str(path) for name, path in self.client_files.items()},
@@ -187,7 +198,12 @@ class LocalCluster:
             environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
         # The user's own settings file may be for another cluster; what is for replicas is in `settings`.
         config = str(self.credentials.config) if self.credentials is not None else os.devnull
-        with (self.data_dir / "logs" / f"{replica.name}.log").open("ab") as log, unbroken():
+        with ExitStack() as stack:
+            try:
+                log = stack.enter_context(self._log_of(replica.name).open("ab"))
+            except OSError as error:
+                raise self._unusable(error) from error
+            stack.enter_context(unbroken())
             replica.process = subprocess.Popen(
                 [*TALLY, "controller", "--config", config],
                 stdin=subprocess.DEVNULL,
@@ -208,18 +224,33 @@ class LocalCluster:
     def tend(self) -> list[ReplicaProcess]:
         """Restart dead replicas, a second after their end; returns those that were newly found dead.
 
-        Raises KeyboardInterrupt as `stop_if_told`.
+        Raises KeyboardInterrupt as `stop_if_told`, and DevError if a replica refuses its settings: a restart
+        would not help.
         """
         self.stop_if_told()
         dead = []
         for replica in self.replicas:
             now = self.clock.boottime()
             if replica.process is not None and replica.process.poll() is not None:
+                replica.ended_with = replica.process.returncode
+                if replica.ended_with == REFUSED:
+                    raise DevError(f"replica {replica.name} does not start: {self.last_word(replica)}")
                 replica.process, replica.restart_at = None, now + RESTART_SECONDS
                 dead.append(replica)
             elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
                 self.start_replica(replica)
         return dead
+
+    def last_word(self, replica: ReplicaProcess) -> str:
+        """What a replica's log says last, or the last error in its end, and where that is."""
+        log = self._log_of(replica.name)
+        with suppress(OSError), log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+            lines = [line for line in file.read().decode(errors="replace").split("\n") if line.strip()]
+            if lines:
+                errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+                return f"{(errors or lines)[-1].strip()} ({log})"
+        return f"see {log}"
 
     def tend_etcd(self) -> bool:
         """Restart etcd, a second after its end. True if it was newly found dead. Raises EtcdFailed."""
@@ -287,24 +318,41 @@ class LocalCluster:
     def _claim_data_dir(self) -> int:
         """Claim the data directory for one `tally dev`; returns the lock's file.
 
-        A directory that a newer version or another program wrote is refused.
+        A directory that a newer version or another program wrote is refused, and left as it was.
         """
+        marker = self.data_dir / "version.json"
         try:
             # other users must not read logs and attempts
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.data_dir / "logs").mkdir(exist_ok=True)
+            if not marker.exists() and (foreign := {*os.listdir(self.data_dir)} - _BEFORE_MARKER):
+                raise DevError(
+                    f"{self.data_dir} is no folder of `tally dev`, since it has {min(foreign)!r} and no"
+                    f" {marker.name}: choose another --data-dir"
+                )
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DevError(
-                f"{self.data_dir} cannot be written ({error.strerror}): choose another --data-dir"
-            ) from error
+            raise self._unusable(error) from error
         try:
             self._lock(lock)
-            self._check_version()
-        except BaseException:
+            self._check_version(marker)
+            os.truncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            (self.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+            for name in ("etcd", *(replica.name for replica in self.replicas)):
+                self._log_of(name).touch(mode=0o600)
+        except BaseException as error:
             os.close(lock)
+            if isinstance(error, OSError):
+                raise self._unusable(error) from error
             raise
         return lock
+
+    def _unusable(self, error: OSError) -> DevError:
+        where = error.filename or self.data_dir
+        return DevError(f"{where} cannot be written ({error.strerror}): choose another --data-dir")
+
+    def _log_of(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
 
     def _make(self, credentials: DevCredentials) -> None:
         try:
@@ -322,16 +370,15 @@ class LocalCluster:
                 f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose"
                 " another --data-dir"
             ) from None
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _check_version(self) -> None:
-        marker = self.data_dir / "version.json"
+    def _check_version(self, marker: Path) -> None:
         if not marker.exists():
-            marker.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
+            new = marker.with_name(f".{marker.name}.new")
+            new.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
+            new.rename(marker)  # at once: a folder with half a marker would be nobody's
         try:
             version = json.loads(marker.read_text())["data_version"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise DevError(
                 f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -104,8 +105,12 @@ def _tell(line: str) -> None:
 def _next_run(data_dir: Path) -> int:
     """The number of this run on the data directory, which gives the suggested task a new name each time."""
     counter = data_dir / "runs"
-    run = int(counter.read_text()) + 1 if counter.exists() and counter.read_text().strip().isdigit() else 1
-    counter.write_text(f"{run}\n")
+    try:
+        found = counter.read_bytes().strip() if counter.exists() else b""
+        run = int(found) + 1 if re.fullmatch(rb"[0-9]{1,9}", found) else 1
+        counter.write_text(f"{run}\n")
+    except OSError as error:
+        raise DevError(f"{counter} cannot be written ({error.strerror}): remove it") from None
     return run
 
 

@@ -67,9 +67,13 @@ class DevView:
 
     def update(self) -> list[str]:
         """Take up new changes, for at most REFRESH_SECONDS, and return them as lines."""
-        died = [replica.name for replica in self.cluster.tend()]
-        died += ["etcd"] if self.cluster.tend_etcd() else []
-        lines = [f"{name} died; restarting it" for name in died]
+        lines = [
+            f"{each.name} died; restarting it"
+            + (f": {self.cluster.last_word(each)}" if each.ended_with > 0 else "")
+            for each in self.cluster.tend()
+        ]
+        if self.cluster.tend_etcd():
+            lines.append("etcd died; restarting it")
         changed: dict[str, None] = {}
         for message in self._inbox.take(REFRESH_SECONDS):
             if isinstance(message, Loaded | Changed):

@@ -23,7 +23,7 @@ import requests
 import structlog
 from urllib3.exceptions import HTTPError
 
-from controller.config.values import is_loopback
+from controller.config.values import is_loopback, parse_server
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 
@@ -67,10 +67,9 @@ class OidcOptions:
 
     def __post_init__(self) -> None:
         """Raises InvalidField."""
+        parse_server(self.issuer, "gateway_oidc_issuer", "a provider, such as https://login.example.org")
         url = urlsplit(self.issuer)
-        if not url.hostname or url.query or url.fragment or url.scheme not in ("https", "http"):
-            raise InvalidField("gateway_oidc_issuer", f"{self.issuer[:80]!r} is not the URL of a provider")
-        if url.scheme == "http" and not is_loopback(url.hostname):
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
             raise InvalidField(
                 "gateway_oidc_issuer",
                 "is http: whoever is in between could give out keys of its own; use https",

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from controller.config import InvalidSetting, Settings, check_timings, load_settings, table
+from controller.clock import SystemClock
+from controller.config import InvalidSetting, Settings, check_timings, load_settings, table, text_of
+from controller.engine.process.engine import ProcessEngine
 from controller.errors import InvalidField
 
 
@@ -35,7 +39,11 @@ def test_endpoints(tmp_path: Path, text: object, endpoints: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "ftp://a", "http://a:port", "http://a/path", "http://u:p@a", "http://a:99999", [], 7]
+    "text",
+    [
+        *("", ",", "ftp://a", "http://a:port", "http://a/path", "http://u:p@a", "http://a:99999", "a:0"),
+        *("http://a#b", [], 7, [1, 2], [True]),
+    ],
 )
 def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
     """Refused by name, with the place it came from."""
@@ -55,6 +63,14 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
         ("engine = 'podman'", "engine: is 'podman', expected one of process, null, kubernetes, docker"),
         ("status = 'localhost'", "status: 'localhost' is not HOST:PORT"),
         ("status = 'localhost:70000'", "is not HOST:PORT"),
+        ("status = '[:::]:9180'", "is not HOST:PORT"),
+        ("status = '127.0.0.1:٣٣'", "is not HOST:PORT"),
+        ("server = 'http://a/b?c'", "is not the URL of a gateway"),
+        ("server = 'http://a..b'", "is not the URL of a gateway"),
+        (f"server = 'http://{70 * 'a'}.b'", "is not the URL of a gateway"),
+        ("kube_qps = 0.0000001", "from 0.001 to below 1000000"),
+        ("kube_qps = true", "from 0.001 to below 1000000"),
+        ("kube_qps = 1000000.0", "from 0.001 to below 1000000"),
         ("user = 7", "user: is 7, expected a string"),
         ("cert_file = '/dev/null'", "cert_file: /dev/null is not a readable file"),
         ("[etcd]\nurl = 'x'", "etcd: expected etcd's client URLs"),
@@ -111,6 +127,20 @@ def test_timings_are_checked_against_each_other(changes: dict[str, Any], field: 
     assert caught.value.field == field
 
 
+@given(
+    name=st.sampled_from([each.name for each in dataclasses.fields(Settings) if each.type == "float"]),
+    value=st.floats(0.001, 999_999) | st.integers(1, 999_999).map(float) | st.just(5e-05),
+)
+def test_a_number_is_read_as_it_is_shown(name: str, value: float) -> None:
+    """Also what `tally dev` hands on to replicas, and what `config show` prints."""
+    read = next(each for each in dataclasses.fields(Settings) if each.name == name).metadata["parse"]
+    try:
+        given = read(value, name)
+    except InvalidField:
+        return
+    assert read(text_of(given), name) == given
+
+
 def test_the_table_has_a_row_for_each_setting() -> None:
     """What stands in `deploy/configuration.md` is generated from the settings."""
     rows = table().splitlines()[2:]
@@ -135,6 +165,8 @@ def test_the_file_of_a_local_cluster_is_found_where_nothing_else_says_which_etcd
     usual = ("http://127.0.0.1:2379",), "default"
     assert found() == (("https://127.0.0.1:1",), "local")
     assert found(etcd="http://127.0.0.1:2") == (("http://127.0.0.1:2",), "default")
+    assert found(server="https://gateway") == usual, "its certificates are for its etcd alone"
+    assert load_settings({}, {"TALLY_SERVER": "https://gateway"}).settings.cluster == "default"
     written.chmod(0o666)
     assert found() == usual, "others may write it"
     written.chmod(0o644)
@@ -159,12 +191,14 @@ def test_the_file_of_a_local_cluster_is_found_where_nothing_else_says_which_etcd
 def test_without_a_home_directory_the_folder_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user that the system does not know, as in a container: the folder by its default is an error that
-    names its setting. One that is given is used.
+    """A user that the system does not know, as in a container: who needs the folder names its setting. One
+    that is given is used, and nobody else needs it.
     """
     unknown = max(entry.pw_uid for entry in pwd.getpwall()) + 7
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: unknown)
-    with pytest.raises(InvalidSetting, match=r"^state_dir: .*home directory is not known.*from default"):
-        load(tmp_path)
+    found = load(tmp_path, etcd="http://127.0.0.1:1")
+    assert found.etcd == ("http://127.0.0.1:1",)
+    with pytest.raises(InvalidField, match=r"^state_dir: .*home directory is not known"):
+        ProcessEngine(found.state_dir, "default", SystemClock())
     assert load(tmp_path, state_dir="/var/lib/tally").state_dir == Path("/var/lib/tally")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -351,6 +352,36 @@ def test_version_needs_no_etcd_and_imports_little(executable: list[str]) -> None
     code = f"{run}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([executable[0], "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["version", "--version", "completion bash", "--help", "get -h", "config show", "notifier secret"],
+)
+def test_an_output_that_is_full_is_said_to_be(words: str, executable: list[str]) -> None:
+    """And where nobody reads, all end as by SIGPIPE."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*executable, *words.split()], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: standard output") and done.stderr.endswith(
+        b"No space left on device\n"
+    )
+    if not words.endswith(("-h", "--help", "--version")):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        with open(theirs, "wb") as unread:
+            done = subprocess.run(
+                [*executable, *words.split()], stdout=unread, stderr=subprocess.PIPE, check=False
+            )
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", ["audit --repair", "selftest"])
+@pytest.mark.parametrize("given", ["nan", "0", "-1", "inf", "soon"])
+def test_a_timeout_is_a_duration(tally: Tally, words: str, given: str) -> None:
+    """With one that is none, nothing is asked for."""
+    refused = tally(*words.split(), f"--timeout={given}")
+    assert (refused.exit_code, "--timeout: " in refused.err) == (2, True), refused.err
 
 
 def test_help_names_every_verb(tally: Tally) -> None:

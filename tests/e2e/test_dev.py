@@ -15,7 +15,7 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import DevError, DevOptions, LocalCluster
-from controller.dev.run import interruptible, run_dev
+from controller.dev.run import _next_run, interruptible, run_dev
 from controller.signals import ending_signals, unbroken
 from tests.e2e.conftest import MakeDev, processes_of
 from tests.support.etcd import free_ports
@@ -173,7 +173,48 @@ def test_a_data_directory_of_another_version_is_left_alone(dev: MakeDev, tmp_pat
     assert not (data / "etcd").exists()
 
 
-@pytest.mark.parametrize("marker", ["{", "[]"])
+@pytest.mark.parametrize("name", ["tally.toml", "runs", "etcd", "notes.txt"])
+def test_a_folder_of_somebody_else_is_left_as_it_was(tmp_path: Path, name: str) -> None:
+    """What no `tally dev` has marked is nobody's to overwrite."""
+    (tmp_path / name).write_text("experiment 17")
+    (tmp_path / "lock").write_text("mine")
+    with pytest.raises(DevError, match=rf"is no folder of `tally dev`, since it has '{name}'"):
+        LocalCluster(DevOptions(data_dir=tmp_path)).start()
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {
+        name: "experiment 17",
+        "lock": "mine",
+    }
+
+
+@pytest.mark.parametrize("name", ["logs/r1.log", "logs", "version.json", "lock"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "version.json").write_text(json.dumps({"data_version": 1}))
+    if name == "logs":
+        (tmp_path / "logs").write_text("")
+    else:
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(DevError, match=rf"{name}.*: .*--data-dir"):
+        LocalCluster(DevOptions(data_dir=tmp_path)).start()
+
+
+@pytest.mark.parametrize(("content", "number"), [("7\n", 8), ("²", 1), ("experiment", 1), ("", 1)])
+def test_the_count_of_runs_may_be_anything(tmp_path: Path, content: str, number: int) -> None:
+    (tmp_path / "runs").write_text(content)
+    assert _next_run(tmp_path) == number
+    assert _next_run(tmp_path) == number + 1
+
+
+def test_settings_that_replicas_refuse_end_it_and_are_named(dev: MakeDev) -> None:
+    """A restart would not help. Those that they take are handed on as they were given."""
+    run = dev(flags=("--relist-seconds", "1000000", "--silence-seconds", "1"))
+    assert run.ended() == 1
+    assert "replica r1 does not start: silence_seconds: is 1, but must be above" in run.output
+    assert "relist_seconds" not in run.output
+    assert run.output.count("died") == 0
+
+
+@pytest.mark.parametrize("marker", ["{", "[]", 100_000 * "["])
 def test_a_data_directory_whose_version_cannot_be_read_is_left_alone(tmp_path: Path, marker: str) -> None:
     """It ends as that of another version does: by an error that says what to do."""
     (tmp_path / "version.json").write_text(marker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import stat
@@ -44,7 +45,7 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert "as alice" in done.stdout
     assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
-    assert (folder / "tally.toml").read_text().splitlines()[2:] == ["# mine", "lease_ttl_seconds = 7"]
+    assert (folder / "tally.toml").read_text().splitlines()[4:] == ["# mine", "lease_ttl_seconds = 7"]
     assert "vision" in tally("whoami").stdout
     submitted = tally("submit", "a", "--owner", "vision", "--", "true")
     assert (submitted.exit_code, submitted.stdout) == (0, "task/a created\n")
@@ -106,7 +107,7 @@ def test_what_a_login_keeps_is_exchanged_and_forgotten(served: Served, tmp_path:
         done = tally("login", served.gateway.url, "--authority", authority, stdin=served.tokens["alice"])
         assert (done.exit_code, done.stderr) == (0, "")
     file = folder / "tally.toml"
-    assert len(file.read_text().splitlines()) == 3
+    assert len(file.read_text().splitlines()) == 5
     file.write_text(file.read_text() + '# mine\nca_file = "/etc/hosts"\n')
     file.write_text(file.read_text().replace(f'ca_file = "{authority}"\n', ""))
     done = tally("login", served.gateway.url, stdin=served.tokens["alice"])
@@ -164,6 +165,73 @@ def test_a_gateway_without_tls_is_told_from_one_with(served: Served) -> None:
     """The usual slip: https for http."""
     asked = tally("whoami", "--server", served.gateway.url.replace("http", "https"))
     assert (asked.exit_code, "is it http://?" in asked.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        (b'"server" = "http://127.0.0.1:1"\ntoken_file = """\n/etc/hosts"""\n', "mend it"),
+        (b'# caf\xe9\nserver = "http://127.0.0.1:1"\n', "mend or remove it"),
+        (b"lease_ttl_seconds = \n", "mend it"),
+        (None, "mend or remove it"),
+    ],
+)
+def test_what_cannot_be_written_whole_is_not_written_at_all(
+    served: Served, tmp_path: Path, settings: bytes | None, word: str
+) -> None:
+    """Else the token of one gateway would be sent to another. A token is forgotten all the same."""
+    folder = tmp_path / ".config" / "tally"
+    file, token = folder / "tally.toml", folder / "token"
+    folder.mkdir(parents=True)
+    token.write_text("of another")
+    if settings is None:
+        file.mkdir()
+    else:
+        file.write_bytes(settings)
+    refused = tally("login", served.gateway.url, stdin=served.tokens["alice"])
+    assert (refused.exit_code, word in refused.stderr, str(file) in refused.stderr) == (1, True, True)
+    assert token.read_text() == "of another"
+    assert settings is None or file.read_bytes() == settings
+    assert sorted(folder.iterdir()) == [file, token]
+    tally("logout")
+    assert list(folder.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("refused", ["token", "tally.toml"])
+def test_a_token_never_lies_beside_the_url_of_another_gateway(
+    served: Served, tmp_path: Path, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two files cannot be replaced."""
+    folder = tmp_path / ".config" / "tally"
+    folder.mkdir(parents=True)
+    (folder / "tally.toml").write_text('server = "http://127.0.0.1:1"\n')
+    (folder / "token").write_text("of another")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target.name == refused and not self.name.startswith(".token.before"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    done = tally("login", served.gateway.url, stdin=served.tokens["alice"])
+    assert (done.exit_code, "Operation not permitted" in done.stderr) == (1, True)
+    is_old = "127.0.0.1:1" in (folder / "tally.toml").read_text().replace(served.gateway.url, "")
+    tokens = [each.read_text().strip() for each in folder.glob("*token*")]
+    assert tokens == (["of another"] if is_old else [])
+
+
+def test_a_ca_file_of_the_reader_stays(served: Served, tmp_path: Path) -> None:
+    """It is that of etcd, and stands first in the file."""
+    folder = tmp_path / ".config" / "tally"
+    folder.mkdir(parents=True)
+    mine = f'ca_file = "{certifi.where()}"\netcd = "https://etcd.example.org:2379"\n'
+    (folder / "tally.toml").write_text(mine)
+    for _ in range(2):
+        assert tally("login", served.gateway.url, stdin=served.tokens["alice"]).exit_code == 0
+        assert (folder / "tally.toml").read_text().endswith(mine)
+    assert tally("logout").exit_code == 0
+    assert (folder / "tally.toml").read_text() == mine
 
 
 def test_a_login_that_fails_changes_nothing(served: Served, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def parse_etcd_url(text: str, field: str) -> tuple[str, str, int]:
     """Scheme, host (IPv6 in brackets) and port of the client URL of an etcd member."""
     try:
         url = urlsplit(text)
-        port = url.port or 2379
+        port = 2379 if url.port is None else url.port
     except ValueError:
         url, port = urlsplit(""), 0
     if (
@@ -79,7 +79,9 @@ def parse_etcd_url(text: str, field: str) -> tuple[str, str, int]:
         or not url.hostname
         or url.path.strip("/")
         or url.query
+        or url.fragment
         or url.username
+        or not port
     ):
         raise InvalidField(
             field, f"{text[:80]!r} is not the URL of an etcd member, such as http://127.0.0.1:2379"

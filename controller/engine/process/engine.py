@@ -72,10 +72,17 @@ class ProcessEngine:
     def __init__(self, state_dir: Path, cluster: str, clock: Clock, *, make: bool = True) -> None:
         """`make` the folder if there is none. A reader does not; its calls fail if the folder is gone.
 
-        Raises EngineUnavailable if `state_dir` cannot be used, and InvalidField if `cluster` is no DNS label.
+        Raises EngineUnavailable if `state_dir` cannot be used, and InvalidField if `cluster` is no DNS label,
+        or the folder is that of a home which is not known.
         """
         self._clock = clock
-        home = state_dir.resolve() / parse_name(cluster, "cluster", "a cluster's name")
+        try:
+            folder = state_dir.expanduser()
+        except RuntimeError:
+            raise InvalidField(
+                "state_dir", f"is {state_dir}, and the home directory is not known: name a folder"
+            ) from None
+        home = folder.resolve() / parse_name(cluster, "cluster", "a cluster's name")
         with _os_errors_mean_unavailable():
             self._state_folder = StateFolder(home, make=make)
         self._use(home)
