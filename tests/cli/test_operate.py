@@ -363,9 +363,8 @@ def test_an_output_that_is_full_is_said_to_be(words: str, executable: list[str])
     with open("/dev/full", "wb") as full:
         done = subprocess.run([*executable, *words.split()], stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"error: standard output") and done.stderr.endswith(
-        b"No space left on device\n"
-    )
+    assert done.stderr.startswith(b"error: standard output")
+    assert done.stderr.endswith(b"No space left on device\n")
     if not words.endswith(("-h", "--help", "--version")):
         ours, theirs = os.pipe()
         os.close(ours)

@@ -24,6 +24,12 @@ from controller.core.promise.invariants import check_model, check_task
 ADMITTED = (State.CREATED, Event.ADMITTED, State.PENDING)
 RUNNING = (State.PENDING, Event.RUNNING_OBSERVED, State.RUNNING)
 SUCCEEDED = (State.RUNNING, Event.SUCCEEDED_OBSERVED, State.SUCCEEDED)
+AGAIN = (
+    ADMITTED,
+    (State.PENDING, Event.FAILED_OBSERVED, State.FAILED),
+    (State.FAILED, Event.RETRY_DUE, State.WAITING_RETRY),
+    (State.WAITING_RETRY, Event.ADMITTED, State.PENDING),
+)
 PATHS = {
     State.PENDING: (ADMITTED,),
     State.RUNNING: (ADMITTED, RUNNING),
@@ -195,11 +201,20 @@ def test_overcommit_is_shown_and_not_wrong(records: Records) -> None:
         ({"epochs": (3, 2, 2)}, "I7"),
         ({"attempts": (2, 1, 1)}, "I4"),
         ({"attempt": 0}, "I4"),
+        ({"attempt": 9}, "I4"),  # its last step is of the first
+        ({"attempts": (1, 2, 2), "attempt": 2}, "I4"),  # no admission began the second
+        ({"path": (*AGAIN, RUNNING, SUCCEEDED), "attempts": 6 * (1,), "epochs": 6 * (2,)}, "I4"),
     ],
 )
 def test_damaged_histories(records: Records, damage: dict[str, Any], invariant: str) -> None:
     records.status("done", State.SUCCEEDED, **damage)
     assert (invariant, "task/done", FindingSeverity.WRONG) in records.findings()
+
+
+def test_each_admission_begins_an_attempt(records: Records) -> None:
+    path, attempts = (*AGAIN, RUNNING, SUCCEEDED), (1, 1, 1, 2, 2, 2)
+    records.status("done", State.SUCCEEDED, path=path, attempts=attempts, epochs=6 * (2,), attempt=2)
+    assert records.findings() == []
 
 
 def test_a_bounded_history_may_begin_anywhere(records: Records) -> None:

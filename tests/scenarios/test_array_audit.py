@@ -87,6 +87,23 @@ def test_a_members_attempts_begin_anew(stage: Stage, leader: StagedReplica) -> N
     assert i15(stage) == ["task/a-i0 is at attempt 1, but its block says that it has had 3"]
 
 
+@pytest.mark.parametrize(
+    ("fates", "what"),
+    [
+        (7 * [SUCCEEDED], "tells of 7 members, and the array has 6 there"),
+        ([Fate(MemberOutcome.SUCCEEDED)], "says that members have succeeded without an attempt"),
+    ],
+)
+def test_a_block_says_what_cannot_be(
+    stage: Stage, leader: StagedReplica, fates: list[Fate], what: str
+) -> None:
+    stage.submit("a", array={"size": 6})
+    write_block(stage, *fates)
+    assert f"task/a has a block arrays/a/0 that {what}" in i15(stage)
+    write_block(stage, *5 * [SUCCEEDED], FAILED)
+    assert not any("block" in each for each in i15(stage))
+
+
 def test_a_member_that_the_array_does_not_have(stage: Stage, leader: StagedReplica) -> None:
     stage.submit("a", array={"size": 1})
     step(leader)

@@ -27,6 +27,8 @@ def check_arrays(model: Model) -> Iterator[Finding]:
     """I15 for all arrays."""
     for array in model.arrays:
         yield from _members(array)
+        if array.task is not None and not array.task.frozen:
+            yield from _blocks(array, array.task)
         if array.unreadable:
             yield _unreadable(array)
         elif array.task is not None and not array.task.frozen:
@@ -186,6 +188,25 @@ def _again(array: Array, status: Status) -> str:
 
 
 # -- blocks
+
+
+def _blocks(array: Array, task: Task) -> Iterator[Finding]:
+    """Members that cannot be as their block says."""
+    for number, block in array.blocks.items():
+        length = array.length(number)
+        if block.of != array.of or not length:
+            continue  # of another array
+        what = ""
+        if sum(block.counts.values()) > length:
+            what = f"tells of {sum(block.counts.values()):,} members, and the array has {length:,} there"
+        elif any(fate.outcome is MemberOutcome.SUCCEEDED and not fate.attempts for _, fate in block.runs):
+            what = "says that members have succeeded without an attempt"
+        if what:
+            yield _wrong(
+                task,
+                f"has a block {KIND}/{array.name}/{number} that {what}",
+                "restore the value if you can; what else it says is taken for true",
+            )
 
 
 def _unreadable(array: Array) -> Finding:

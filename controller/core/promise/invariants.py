@@ -268,8 +268,8 @@ def _history_findings(task: Task, status: Status) -> Iterator[Finding]:
         )
     if _goes_back([*(step.epoch for step in steps), status.epoch]):
         yield term_finding(f"task/{task.id}", "has a history in which the epochs go back", task.status_mod)
-    if _goes_back([*(step.attempt for step in steps), status.attempt]):
-        yield _history_finding(task, "I4", "has a history in which the attempt numbers go back")
+    if wrong := _wrong_attempts(steps, status):
+        yield _history_finding(task, "I4", wrong)
 
 
 def _is_lawful(steps: list[Step], was_cut: bool) -> bool:
@@ -278,6 +278,21 @@ def _is_lawful(steps: list[Step], was_cut: bool) -> bool:
     except ValueError:
         return False
     return is_path(path) and (was_cut or path[0][0] is State.CREATED)  # a bounded history may begin anywhere
+
+
+def _wrong_attempts(steps: list[Step], status: Status) -> str:
+    """Why no such attempts can have been: an admission alone begins one, and no number is used twice."""
+    for before, step in pairwise(steps):
+        if step.event == Event.ADMITTED and step.attempt <= before.attempt:
+            return f"was admitted with attempt {step.attempt} after attempt {before.attempt}"
+        if step.event != Event.ADMITTED and step.attempt != before.attempt:
+            return (
+                f"has a history in which {step.event} is of attempt {step.attempt}, and attempt"
+                f" {before.attempt} was the current one"
+            )
+    if status.attempt != steps[-1].attempt:
+        return f"is at attempt {status.attempt}, but its last step is of attempt {steps[-1].attempt}"
+    return ""
 
 
 def _goes_back(numbers: list[int]) -> bool:
