@@ -2,7 +2,8 @@
 
 It asks neither etcd nor the engine, and so costs them nothing; `tally audit` and `/v1/audit` ask both. It
 holds the model for one slice at a time, so that the leader's work is not delayed. A history is replayed again
-only if it has changed. A finding that may be a matter of timing counts if two rounds in a row find it.
+only if it, or its task's pool, has changed, or if something is wrong with it. A finding that may be a matter
+of timing counts if two rounds in a row find it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from controller.clock import Clock
 from controller.core.model.model import Model
 from controller.core.model.task import Observation
 from controller.core.promise.array_invariants import check_arrays
-from controller.core.promise.attested_invariants import check_attested
+from controller.core.promise.attested_invariants import check_attestations, check_attested
 from controller.core.promise.capacity_invariants import check_capacities
+from controller.core.promise.dependency_invariants import check_dependencies
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import Finding, FindingSeverity
 from controller.core.promise.invariants import (
@@ -119,7 +121,7 @@ class SelfAudit:
                 self._model, self._followed, self._histories = model, 0, {}
             holders = list(holding_tasks(model))
             findings = [*check_layout(model), *check_ledgers(model, holders), *check_requests(model)]
-            findings += [*check_attested(model, holders), *check_schedules(model)]
+            findings += [*check_attested(model, holders), *check_attestations(model), *check_schedules(model)]
             findings += [*check_arrays(model), *check_capacities(model)]
             about_attempts = (
                 [] if engine_problem else check_engine(model, observations, self._clock.now(), holders)
@@ -147,6 +149,7 @@ class SelfAudit:
     def _follow(self, model: Model) -> list[Written]:
         """Check each task's status, slice by slice; returns what each status says of its writer."""
         written: list[Written] = []
+        after_others: list[str] = []
         with self._replica.reading():
             revision, names = model.revision, list(model.tasks)
         for chunk in _slices(names):
@@ -157,8 +160,16 @@ class SelfAudit:
                         continue
                     if (one := written_by(task)) is not None:
                         written.append(one)
-                    if max(task.status_mod, task.spec_mod) > self._followed:
-                        self._histories[task_id] = check_task(task, model.pools.get(task.pool))
+                    pool = model.pools.get(task.pool)
+                    changed = max(task.status_mod, task.spec_mod, pool.mod if pool is not None else 0)
+                    if changed > self._followed or task_id in self._histories:
+                        self._histories[task_id] = check_task(task, pool)
+                        if task.source is not None or (task.spec is not None and task.spec.after):
+                            after_others.append(task_id)
+        for task_id in after_others:  # each may have many parents, so it is a slice of its own
+            with self._replica.reading():
+                if (task := model.tasks.get(task_id)) is not None:
+                    self._histories[task_id] += check_dependencies(model, (task,))
         # Gone with their tasks, or empty.
         self._histories = {
             task_id: found for task_id, found in self._histories.items() if found and task_id in model.tasks

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller.audit.own import SelfAudit
 from controller.clock import SystemClock
 from controller.core.model import codec
+from controller.core.model.after import Dependency, When
 from controller.core.model.lifecycle import Event, State
+from controller.core.model.maintenance import MaintenanceWindow
 from controller.core.model.model import Model
 from controller.core.model.op import NO_OP
 from controller.core.model.records import Change
@@ -73,6 +76,30 @@ def found(audit: SelfAudit) -> set[str]:
     report = audit.audit()
     assert report is not None
     return {finding.invariant for finding in report.findings}
+
+
+def test_what_a_pool_settles_is_found_no_longer(leader: Leader, audit: SelfAudit) -> None:
+    """Though the task is as it was."""
+    window = MaintenanceWindow(starts_at=2000.0, ends_at=3000.0)
+    pool = Pool(name="default", capacity=Vector({"cpu": 1000}), maintenance=(window,))
+    leader.write("pools", ("default",), codec.encode_pool(pool, NO_OP))
+    told = {"windows_of": leader.mod, "admitted_at": 1000.0, "created_at": 1.0}
+    leader.write("states", ("job",), codec.encode_status(replace(leader.status, **told), {}))
+    assert found(audit) == found(audit) == {"I17"}
+    leader.write("pools", ("default",), codec.encode_pool(pool, NO_OP))
+    assert found(audit) == set()
+
+
+def test_a_task_that_began_before_another_is_found(leader: Leader, audit: SelfAudit) -> None:
+    """As `tally audit` finds it."""
+    after = (Dependency(task="job", when=When.SUCCEEDED),)
+    spec = Spec(id="next", command=("true",), resources=CPU, after=after)
+    leader.write("tasks", ("next",), codec.encode_spec(spec, 1.0, NO_OP))
+    assert found(audit) == set()
+    leader.write("ledgers", ("default",), codec.encode_ledger(Vector({"cpu": 1000}), NO_OP, {}))
+    leader.seen.append(Observation(attempt=AttemptId("next", 1), phase=Phase.RUNNING))
+    leader.write("states", ("next",), codec.encode_status(replace(leader.status, created_at=1.0), {}))
+    assert found(audit) == {"I13"}
 
 
 def test_what_may_be_a_matter_of_timing_counts_in_two_rounds_in_a_row(
