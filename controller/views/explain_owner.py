@@ -5,11 +5,8 @@ The sentences state the rules of `fair_order` and `preemption`.
 
 from __future__ import annotations
 
-from functools import partial
-
-from controller.core.model.claims import reclaimed
 from controller.core.model.codec import decode_history
-from controller.core.model.fair_order import Turn, is_over_limit, ranking
+from controller.core.model.fair_order import Turn
 from controller.core.model.lifecycle import Event, State
 from controller.core.model.model import Model
 from controller.core.model.printable import counted
@@ -20,6 +17,7 @@ from controller.core.model.task import Pool
 from controller.core.planning.transitions import PREEMPTED
 from controller.errors import CorruptValue
 from controller.views.pools import OwnerFacts, claims_of, owner_facts, sharing_facts
+from controller.views.turns import turns
 from controller.views.words import NAMED, at, lacking, listed, share_text, span, words_of
 
 
@@ -97,17 +95,18 @@ def _each(asked: Vector, limit: Vector, names: list[str], what: str) -> str:
 def _in_turn(
     model: Model, task: Task, pool: Pool, sharing: Sharing, owner: OwnerFacts, free: Vector, now: float
 ) -> str:
-    before = _owners_before(model, pool, sharing, owner, now)
+    before, firsts = _before(model, task, pool, now)
     own = [
         place.task_id
         for place, request in model.eligible(pool.name, now).of_owner(owner.owner)
         if request.fits(pool.capacity)
     ]
-    own = own[: own.index(task.id)] if task.id in own else []
+    is_first = firsts[-1:] == [task.id]  # what is ahead of it is passed over
+    own = own[: own.index(task.id)] if task.id in own and not is_first else []
     asked = task.demand
     parts = [_order(sharing, owner, before), _ahead(own), _guarantee(owner)]
     parts += _claims(model, task, pool, own, {turn.owner for turn in before}, now)
-    parts.append(_reserved(model, pool, before, free, now))
+    parts.append(_reserved(model, pool, firsts, task, free, now))
     told = "; ".join(part for part in parts if part)
     if not asked.fits(free):
         return (
@@ -122,23 +121,17 @@ def _in_turn(
     )
 
 
-def _owners_before(model: Model, pool: Pool, sharing: Sharing, owner: OwnerFacts, now: float) -> list[Turn]:
-    """The owners whose turn comes first, without those at their limit, which are passed over."""
-    queue, share = model.eligible(pool.name, now), partial(model.share, pool.name)
-    reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
-    before = []
-    for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
-        if turn.owner == owner.owner:
+def _before(model: Model, task: Task, pool: Pool, now: float) -> tuple[list[Turn], list[str]]:
+    """The owners whose turn comes first, and their first tasks. If it is the turn of the task's own owner
+    afterwards, that owner's first task comes last.
+    """
+    before, firsts = list[Turn](), list[str]()
+    for turn, (place, _) in turns(model, pool, now):
+        firsts.append(place.task_id)
+        if turn.owner == task.owner:
             break
-        _, request = queue.first_of(turn.owner)
-        policy = sharing.of(turn.owner)
-        if not (
-            model.share_is_frozen(pool.name, turn.owner)
-            or not request.fits(pool.capacity)
-            or is_over_limit(policy, share(turn.owner), request)
-        ):
-            before.append(turn)
-    return before
+        before.append(turn)
+    return before, firsts
 
 
 def _order(sharing: Sharing, owner: OwnerFacts, before: list[Turn]) -> str:
@@ -171,14 +164,14 @@ def _guarantee(owner: OwnerFacts) -> str:
     )
 
 
-def _reserved(model: Model, pool: Pool, before: list[Turn], free: Vector, now: float) -> str:
-    """The first tasks of owners before that do not fit, and for which what is free is set aside."""
-    queue = model.eligible(pool.name, now)
-    firsts = (queue.first_of(turn.owner, pool.capacity) for turn in before)
+def _reserved(model: Model, pool: Pool, firsts: list[str], task: Task, free: Vector, now: float) -> str:
+    """The first tasks that do not fit, and for which what is free is set aside."""
     found = [
-        place.task_id
-        for place, request in firsts
-        if not request.fits(free) and now - model.tasks[place.task_id].queued_at >= pool.backfill_seconds
+        each
+        for each in firsts
+        if each != task.id
+        and not model.tasks[each].demand.fits(free)
+        and now - model.tasks[each].queued_at >= pool.backfill_seconds
     ]
     waited = span(pool.backfill_seconds)
     return f"what is free is set aside for {listed(found)} first, after {waited} of waiting" if found else ""

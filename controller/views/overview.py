@@ -6,16 +6,12 @@ The cost follows the pools and what is held, never the number of tasks stored.
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import NamedTuple
 
-from controller.core.model.arrays import MemberName
-from controller.core.model.claims import reclaimed
-from controller.core.model.fair_order import is_over_limit, ranking
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO, Vector
-from controller.core.model.task import Pool
 from controller.views.pools import free_of
+from controller.views.turns import begins, next_in_turn
 
 
 class Holding(NamedTuple):
@@ -60,41 +56,10 @@ def next_admission(model: Model, pool: str, now: float) -> str:
     free = free_of(model, pool)
     queue = model.eligible(pool, now)
     if record.pool.sharing is not None:
-        return _next_in_turn(model, record.pool, free, now)
+        return next_in_turn(model, record, free, now)
     waited = lambda task_id: now - model.tasks[task_id].queued_at  # noqa: E731
-    may_start = lambda task_id: bool(_begins(model, task_id))  # noqa: E731
-    return next((_begins(model, each) for each in queue.admissible(record.pool, free, waited, may_start)), "")
-
-
-def _begins(model: Model, task_id: str) -> str:
-    """What an admission of the task would begin: of an array its next member; "" if nothing may begin."""
-    task = model.tasks[task_id]
-    if task.requests:
-        return ""
-    if task.array is None or task.array.is_gang:
-        return task_id
-    index = task.array.next_index(0, lambda index: str(MemberName(task_id, index)) not in model.tasks)
-    return str(MemberName(task_id, index)) if index is not None and task.array.room(0) > 0 else ""
-
-
-def _next_in_turn(model: Model, pool: Pool, free: Vector, now: float) -> str:
-    """The first task of the first owner that may have more, if it fits.
-
-    What may pass it is not looked for: the order itself belongs to the leader's planner.
-    """
-    assert pool.sharing is not None
-    if model.is_rebuilding(pool.name):
-        return ""
-    queue, share = model.eligible(pool.name, now), partial(model.share, pool.name)
-    reclaims = reclaimed(model.claims.get(pool.name, {}), queue.owner_of)
-    for turn in ranking(pool, queue, share, reclaims, round(now * 1000)):
-        place, request = queue.first_of(turn.owner)
-        begins = _begins(model, place.task_id)
-        if not begins or model.share_is_frozen(pool.name, turn.owner):
-            continue
-        if not is_over_limit(pool.sharing.of(turn.owner), share(turn.owner), request):
-            return begins if request.fits(free) else ""
-    return ""
+    may_start = lambda task_id: bool(begins(model, task_id))  # noqa: E731
+    return next((begins(model, each) for each in queue.admissible(record.pool, free, waited, may_start)), "")
 
 
 def quarantined_by_kind(model: Model) -> Counter[str]:

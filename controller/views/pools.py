@@ -12,7 +12,7 @@ from typing import NamedTuple
 from controller.core.model import capacities, claims
 from controller.core.model.capacities import ObservedCapacity, at_least
 from controller.core.model.claims import Claim
-from controller.core.model.fair_order import dominant, is_guaranteed, is_over_limit
+from controller.core.model.fair_order import dominant, is_guaranteed
 from controller.core.model.lifecycle import WAITING, State
 from controller.core.model.model import Model
 from controller.core.model.parts import NO_PARTS, Parts
@@ -25,6 +25,7 @@ from controller.core.model.task import AttemptId, Pool
 from controller.core.planning.attestation import unattested
 from controller.core.promise.invariants import unledgered
 from controller.views.arrays import shown_counts
+from controller.views.turns import first_in_turn
 
 Counts = dict[tuple[str, State], int]
 """(pool, state) → tasks."""
@@ -269,8 +270,7 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
     share, at = model.share(pool.name, owner), round(now * 1000)
     policy, average = pool.sharing.of(owner), averaged(share, at, pool.sharing.half_life_seconds)
     queue, guarantee = model.queue(pool.name), pool.guarantee_of(owner)
-    eligible = model.eligible(pool.name, now)
-    first = eligible.first_of(owner, pool.capacity)[1] if eligible.waits(owner) else ZERO
+    first = first_in_turn(model, pool, owner, now)
     part = dominant(average, pool.capacity) / (FRACTION * policy.weight)
     return OwnerFacts(
         pool=pool.name,
@@ -285,7 +285,6 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
         on_hold=model.indexes.on_hold.get(pool.name, {}).get(owner, 0),
         used=share.used_at(at),
         parts=share.parts_at(running, at),
-        is_below_guarantee=is_guaranteed(guarantee, share.held, first)
-        and not is_over_limit(policy, share, first),
+        is_below_guarantee=first is not None and is_guaranteed(guarantee, share.held, first[1]),
         broken=model.quarantine.get(("shares", (pool.name, owner)), ""),
     )

@@ -165,7 +165,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a claim is passed by whoever is smaller",
-        (f"{_ADMIT}._claimed", "if place is not None:", "if False:"),
+        ("core.model.fair_order:claimed", "if place is not None:", "if False:"),
     ),
     _bug(
         "a victim's hold is given away before the proof",

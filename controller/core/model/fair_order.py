@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from controller.core.model.places import Groups, Place
 from controller.core.model.queue import Queue
+from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
 from controller.core.model.sharing import OwnerPolicy, Preemption, SharingPriority
@@ -139,9 +140,13 @@ def tick_ms(half_life_seconds: float) -> int:
 
 
 class FairOrder:
-    """The order of one pool, kept between passes. One planner uses it, and the queue tells it of changes."""
+    """The order of one pool, kept between passes. One planner uses it, and the queue tells it of changes.
 
-    def __init__(self) -> None:
+    A reader makes one for a single pass, that `keeps` nothing: the queue's changes are told to the planner.
+    """
+
+    def __init__(self, *, keeps: bool = True) -> None:
+        self._keeps = keeps
         self._turns: dict[str, Turn] = {}
         self._made: dict[str, tuple[Share, int, Claimed, Turn]] = {}  # the newest turn of each, and of what
         self._order: list[Turn] = []  # in order; owners are few enough that a list is the quickest
@@ -209,7 +214,8 @@ class FairOrder:
                 cursor.take(found[0])
                 free = free - found[1]
                 may_fit = room.any_fits(free)
-                queue.touched[owner] = None  # its share grows, whether or not the caller comes back
+                if self._keeps:
+                    queue.touched[owner] = None  # its share grows, whether or not the caller comes back
                 yield found[0].task_id
                 if not may_fit and pool.preemption is None:
                     break  # nobody comes after it, nor is anybody told of those that are left
@@ -266,7 +272,7 @@ class FairOrder:
         assert pool.sharing is not None
         tick = at if pool.sharing.half_life_seconds else 0
         made_for = (pool_mod, tick, queue.made_of, pool.capacity if pool.capacity_from is not None else None)
-        touched = queue.take_touched()
+        touched = queue.take_touched() if self._keeps else {}
         for each in {**self._reclaimed, **reclaimed}:
             if self._reclaimed.get(each) != reclaimed.get(each):
                 touched[each] = None
@@ -387,12 +393,37 @@ class _Cursor:
             heapq.heappop(self._heads)
 
 
+def claimed(claims: Iterable[str], queue: Queue, tasks: Mapping[str, Task]) -> dict[str, list[Claimed]]:
+    """The tasks with claims on the pool that wait in its queue, by owner, in order."""
+    found = dict[str, list[Claimed]]()
+    for task_id in claims:
+        place = queue.place(task_id)
+        if place is not None:
+            found.setdefault(tasks[task_id].owner, []).append((place, tasks[task_id].demand))
+    return {owner: sorted(each, key=lambda one: one[0]) for owner, each in found.items()}
+
+
+def first_of(
+    pool: Pool, queue: Queue, owner: str, share: Share, may_start: Callable[[str], bool]
+) -> Claimed | None:
+    """The owner's first task that a pass would admit if there were room, for readers.
+
+    The cost follows the kinds of requests that its tasks have.
+    """
+    assert pool.sharing is not None
+    cursor = _Cursor(queue.groups_of(owner), pool, ())
+    return cursor.next(_Step(pool.sharing.of(owner), share, pool.capacity, may_start))
+
+
 def ranking(
-    pool: Pool, queue: Queue, share: Callable[[str], Share], reclaimed: Mapping[str, Vector], now_ms: int
-) -> list[Turn]:
-    """All owners with a task in the queue, in order, for readers. The cost follows their number."""
-    firsts = ((owner, queue.first_of(owner, pool.capacity)) for owner in queue.owners())
+    pool: Pool,
+    share: Callable[[str], Share],
+    reclaimed: Mapping[str, Vector],
+    now_ms: int,
+    firsts: Mapping[str, Claimed],
+) -> list[tuple[Turn, Claimed]]:
+    """The owners of these first tasks, in order, for readers."""
     return sorted(
-        _turn(pool, owner, share(owner), reclaimed.get(owner, ZERO), now_ms, *first)
-        for owner, first in firsts
+        (_turn(pool, owner, share(owner), reclaimed.get(owner, ZERO), now_ms, *first), first)
+        for owner, first in firsts.items()
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from controller.core.model import quarantine
 from controller.core.model.claims import reclaimed
-from controller.core.model.fair_order import Claimed, FairOrder, Turn
+from controller.core.model.fair_order import FairOrder, Turn, claimed
 from controller.core.model.maintenance import keeping_back
 from controller.core.model.model import Model
-from controller.core.model.queue import Queue
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import Vector
 from controller.core.model.task import MAX_ATTEMPT, AttemptId
@@ -149,20 +148,10 @@ class Admission:
                 not self._model.share_is_frozen(pool.name, self._model.tasks[task_id].owner)
                 and may_start(task_id)
             ),
-            claims=self._claimed(queue, claims),
+            claims=claimed(claims, queue, self._model.tasks),
             reclaimed=reclaimed(claims, queue.owner_of),
             passed_over=passed_over.append,
         )
-
-    def _claimed(self, queue: Queue, claims: Iterable[str]) -> dict[str, list[Claimed]]:
-        """The tasks with claims on the pool, by owner, in order."""
-        claimed = dict[str, list[Claimed]]()
-        for task_id in claims:
-            place = queue.place(task_id)
-            if place is not None:
-                task = self._model.tasks[task_id]
-                claimed.setdefault(task.owner, []).append((place, task.demand))
-        return {owner: sorted(tasks, key=lambda each: each[0]) for owner, tasks in claimed.items()}
 
     def _wake_for_windows(self, name: str, now: float) -> None:
         """Look at the pool again once a window has ended, and once one keeps back more of its tasks.
