@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from controller.core.model import kept_log
+from controller.core.model import codec, kept_log
 from controller.core.model.lifecycle import State
-from controller.core.model.op import Op
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.own_labels import SCHEDULE
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import (
@@ -22,10 +22,25 @@ from controller.core.model.schedules import (
     encode_state,
     parse_schedule,
 )
+from controller.core.model.sharing import OwnerPolicy, Sharing
+from controller.core.model.task import Pool
 from controller.errors import TallyError
 from controller.views.freshness import RULE
 from tests.page.browser import Browser
-from tests.page.scenes import GIB, NOW, SCENES, Scene, busy, empty, failing, large, shared, spec_of, status_of
+from tests.page.scenes import (
+    GIB,
+    NOW,
+    SCENES,
+    Scene,
+    ahead,
+    busy,
+    empty,
+    failing,
+    large,
+    shared,
+    spec_of,
+    status_of,
+)
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
@@ -204,6 +219,38 @@ def test_other_peoples_words_stay_words(browser: Browser, serve: Any) -> None:
     assert browser.all("main img, main b, dialog img, dialog b") == []
     assert browser.all('a[href^="javascript"]') == []
     assert "taken" not in browser.driver.title
+
+
+@pytest.mark.parametrize("name", ["constructor", "valueof", "tostring"])
+def test_names_may_be_words_of_the_language(browser: Browser, serve: Any, name: str) -> None:
+    """Of a task, a pool, a resource and an owner."""
+    scene = ahead()
+    pool = Pool(
+        name=name, capacity=Vector({"cpu": 1000, name: 2}), sharing=Sharing(owners={name: OwnerPolicy()})
+    )
+    scene.write(("pools", (name,), codec.encode_pool(pool, NO_OP)))
+    for task, state in ((name, State.SUCCEEDED), ("waits", State.CREATED)):
+        scene.write(("tasks", (task,), spec_of(task, NOW - 60, pool=name, owner=name)))
+        if state is not State.CREATED:
+            scene.write(("states", (task,), status_of(state, NOW - 10, pool=name)))
+    browser.open(f"{serve(scene).url}/?search={name}#task={name}")
+    browser.wait(lambda: browser.text("#task-state") == "Succeeded", "the task")
+    browser.wait(lambda: name in browser.text("#pools"), "its pool")
+    scene.write(("tasks", ("later",), spec_of("later", NOW, pool=name, owner=name)))
+    browser.wait(lambda: "later" in browser.text("#activity"), "what happens later")
+    assert browser.text("#connection-text") == "Live"
+
+
+def test_times_that_no_calendar_has_do_not_stop_it(browser: Browser, serve: Any) -> None:
+    """As a leader's record may have, by any hand: nanoseconds, say."""
+    scene = busy()
+    scene.register(engine_answers=True, engine_age_seconds=1e18)
+    leader = {"id": "tally-0", "instance": "i", "since": NOW * 1e9}
+    scene.write(("leader", (), json.dumps(leader).encode()))
+    browser.open(serve(scene).url)
+    browser.wait(lambda: browser.text("#connection-text") == "Live", "the page")
+    scene.write(("tasks", ("later",), spec_of("later", NOW)))
+    browser.wait(lambda: "later" in browser.text("#tasks"), "what happens later")
 
 
 # -- how it stays current

@@ -1,6 +1,6 @@
 // What all charts are made of: steps over time in an SVG that is stretched to its place, with labels beside it in HTML.
 
-import { el, hourAndMinute } from "/static/format.js";
+import { dateOf, el, hourAndMinute } from "/static/format.js";
 
 export const WIDE = 1000; // of a drawing, in its own units
 export const HIGH = 100;
@@ -43,7 +43,7 @@ export function chart(label, drawing, { top = "", ticks = [] }) {
 /** Labels at round times between two times, in seconds since the epoch, at most about `most`. */
 export function timeTicks(from, to, most = 5) {
   const step = STEPS.find((seconds) => (to - from) / seconds <= most) ?? STEPS.at(-1);
-  const offset = new Date(from * 1000).getTimezoneOffset() * 60; // round by the reader's clock
+  const offset = dateOf(from).getTimezoneOffset() * 60; // round by the reader's clock
   const ticks = [];
   for (let at = Math.ceil((from - offset) / step) * step + offset; at <= to; at += step) ticks.push([(at - from) / (to - from), hourAndMinute(at)]);
   return ticks;

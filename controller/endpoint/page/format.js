@@ -6,6 +6,7 @@ const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSt
 
 const minuteTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
 const dayMinute = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+const LAST_DATE = 8.64e15; // in milliseconds; https://tc39.es/ecma262/#sec-time-values-and-time-range
 const BINARY = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 let skew = 0; // seconds by which the replica's clock is ahead of ours
@@ -56,12 +57,15 @@ export function span(seconds) {
   }
 }
 
-export function clock(at) { return clockTime.format(new Date(at * 1000)); }
+/** The date of a time in seconds; of one that no calendar has, the nearest that it has. */
+export function dateOf(at) { return new Date(Math.min(Math.max(at * 1000 || 0, -LAST_DATE), LAST_DATE)); }
+
+export function clock(at) { return clockTime.format(dateOf(at)); }
 
 /** The time to the minute, with the day if it is another one than today. */
 export function hourAndMinute(at) {
-  const date = new Date(at * 1000);
-  const isToday = date.toDateString() === new Date(now() * 1000).toDateString();
+  const date = dateOf(at);
+  const isToday = date.toDateString() === dateOf(now()).toDateString();
   return Math.abs(at - now()) > 6 * 86400 ? dateAndTime(at) : (isToday ? minuteTime : dayMinute).format(date);
 }
 
@@ -74,7 +78,7 @@ export function amountText(resource, amount) {
   return `${short(amount / 1024 ** power)}${BINARY[power]}`;
 }
 
-export function dateAndTime(at) { return dayTime.format(new Date(at * 1000)); }
+export function dateAndTime(at) { return dayTime.format(dateOf(at)); }
 
 /** An element with properties and children; texts never become markup. */
 export function el(tag, properties = {}, ...children) {
@@ -95,7 +99,7 @@ export function prose(text) {
 
 /** The time since something happened. The text updates itself, and the tooltip has the exact time. */
 export function ago(at) {
-  return el("time", { className: "ago", dateTime: new Date(at * 1000).toISOString(), title: dateAndTime(at) }, span(now() - at));
+  return el("time", { className: "ago", dateTime: dateOf(at).toISOString(), title: dateAndTime(at) }, span(now() - at));
 }
 
 /** For how many others a task waits, in place of its reason; "" if it does not, or if something else comes first. */

@@ -5,10 +5,15 @@ const BUSY_MILLISECONDS = 1000; // with many events, no more often than this
 const RETRY_MILLISECONDS = 2000;
 const ANSWER_MILLISECONDS = 10000;
 
+/** What the JSON text says. Its objects have no prototype: a task may be called `constructor`. */
+export function parsed(text) {
+  return JSON.parse(text, (_, value) => (value !== null && typeof value === "object" && !Array.isArray(value) ? Object.setPrototypeOf(value, null) : value));
+}
+
 /** The JSON document at `path`. Throws Error with the problem's words. */
 export async function ask(path, milliseconds = ANSWER_MILLISECONDS) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(milliseconds), headers: { Accept: "application/json" } });
-  const document = await answer.json();
+  const document = parsed(await answer.text());
   if (!answer.ok) {
     const error = new Error(document.detail ?? `HTTP ${answer.status}`);
     error.status = answer.status;
@@ -79,9 +84,12 @@ export class Live {
       pause = RETRY_MILLISECONDS;
       this.#problem = error.name === "TypeError" || error.name === "TimeoutError" ? "It may be restarting, or the network is cut." : error.message;
     }
-    this.#onState();
-    this.#asking = false;
-    if (!document.hidden && !this.#stopped) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
+    try {
+      this.#onState();
+    } finally { // whatever cannot be shown: it is asked again
+      this.#asking = false;
+      if (!document.hidden && !this.#stopped) this.#plan(this.#again ? BUSY_MILLISECONDS : pause);
+    }
   }
 
   #listen() {
@@ -89,7 +97,7 @@ export class Live {
     const source = (this.#source = new EventSource("/v1/events"));
     for (const name of ["submitted", "status", "removed", "quarantined", "array", "leader"]) {
       source.addEventListener(name, (event) => {
-        this.#onEvent(name, JSON.parse(event.data));
+        this.#onEvent(name, parsed(event.data));
         this.soon();
       });
     }

@@ -2,7 +2,7 @@
 
 import { Address } from "/static/address.js";
 import { Ahead, Beside } from "/static/ahead.js";
-import { ago, badge, clock, count, dateAndTime, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span, worst } from "/static/format.js";
+import { ago, badge, clock, count, dateAndTime, dateOf, el, now, plural, prose, replicaLink, setChildren, setNow, setText, span, worst } from "/static/format.js";
 import { Live, ask } from "/static/live.js";
 import { Pools, stateCounts } from "/static/pools.js";
 import { showSchedules } from "/static/schedules.js";
@@ -229,7 +229,7 @@ function drawActivity() {
       quarantined: () => [task(), " has a record that cannot be read"],
       leader: () => (data.replica ? [el("strong", {}, data.replica), " was elected"] : ["The leader's term ended"]),
     }[name]();
-    return el("li", {}, el("time", { dateTime: new Date(at * 1000).toISOString() }, clock(at)), el("span", {}, ...what));
+    return el("li", {}, el("time", { dateTime: dateOf(at).toISOString() }, clock(at)), el("span", {}, ...what));
   }));
   while ($("activity").children.length > ACTIVITY) $("activity").lastElementChild.remove();
 }

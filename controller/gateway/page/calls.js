@@ -1,6 +1,6 @@
 // The calls of the gateway that sign in, sign out, and change something. What only reads is asked by live.js.
 
-import { ask } from "/static/live.js";
+import { ask, parsed } from "/static/live.js";
 
 let entered = ""; // the name of whom the page shows
 let csrf = ""; // of the session; no call that changes something goes without it
@@ -39,7 +39,7 @@ async function call(method, path, body, headers = {}) {
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (!answer.ok) throw await problem(answer);
-  return answer.status === 204 ? null : await answer.json();
+  return answer.status === 204 ? null : parsed(await answer.text());
 }
 
 /** An answer to be read as it comes. Throws Error, with a status if the gateway refused. */
