@@ -42,9 +42,7 @@ class TaskForecast(ForecastView, frozen=True, kw_only=True):
 
 async def forecast(api: ReadApi, ask: Ask) -> Response:
     """What is to come of pools, and of some tasks."""
-    names = ask.values["tasks"]
-    parameters = f"?{urlencode({'tasks': ','.join(names)})}" if names else ""
-    return await _in_thread(api, partial(_forecast, api, ask, names, f"/v1/forecast{parameters}"))
+    return await _in_thread(api, partial(_forecast, api, ask, ask.values["tasks"]))
 
 
 async def task_forecast(api: ReadApi, ask: Ask) -> Response:
@@ -56,8 +54,8 @@ async def _in_thread(api: ReadApi, answer: partial[Response]) -> Response:
     return await asyncio.get_running_loop().run_in_executor(api.lookers, answer)
 
 
-def _forecast(api: ReadApi, ask: Ask, names: tuple[str, ...], path: str) -> Response:
-    return _elsewhere(api, ask, path) or _json(_look(api, ask, names))
+def _forecast(api: ReadApi, ask: Ask, names: tuple[str, ...]) -> Response:
+    return _elsewhere(api, ask, "/v1/forecast", names) or _json(_look(api, ask, names))
 
 
 def _task_forecast(api: ReadApi, ask: Ask, name: str) -> Response:
@@ -77,13 +75,16 @@ def _look(api: ReadApi, ask: Ask, names: tuple[str, ...]) -> ForecastView:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"}) from None
 
 
-def _elsewhere(api: ReadApi, ask: Ask, path: str) -> Response | None:
-    """Where a leader sends the asker; None: it answers itself."""
+def _elsewhere(api: ReadApi, ask: Ask, path: str, names: tuple[str, ...] = ()) -> Response | None:
+    """Where a leader sends the asker, with all that it has asked for; None: it answers itself."""
     if ask.facts.role != "leader" or ask.values["here"]:
         return None
     with api.view.reading() as model:
         url = follower_of(model, ask.facts)
-    return RedirectResponse(url.rstrip("/") + path) if url else None
+    asked = {"tasks": ",".join(names)} if names else {}
+    asked |= {name: str(ask.values[name]) for name in ("min_revision", "wait") if ask.values.get(name)}
+    there = f"{url.rstrip('/')}{path}{'?' if asked else ''}{urlencode(asked)}"
+    return RedirectResponse(there) if url else None
 
 
 def follower_of(model: Model, facts: Facts) -> str:

@@ -24,10 +24,13 @@ _SHOWN = masked_task(masked_spec)
 
 
 def schedules(api: ReadApi, _: Ask) -> Response:
-    """All schedules."""
-    now = api.view.wall()
+    """All schedules. The model is held for one at a time: their times to come may take long."""
+    now, found = api.view.wall(), list[ScheduleView | None]()
     with api.view.reading() as model:
-        found = [schedule_view(model, name, now, _SHOWN) for name in schedule_names(model)]
+        names = schedule_names(model)
+    for name in names:
+        with api.view.reading() as model:
+            found.append(schedule_view(model, name, now, _SHOWN))
     items = [view for view in found if view is not None]
     return Response(encode(ScheduleList(items=items)), media_type="application/json")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from msgspec import Struct
 
 from controller import __version__
@@ -30,6 +32,7 @@ from controller.views.tasks import tasks_by_state
 from controller.views.words import in_hours
 
 MAX_POOLS = 100
+MAX_NOTICES = 200
 MAX_GATEWAYS = 100
 MAX_OWNERS = 50  # of each pool
 
@@ -110,7 +113,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     freshness: Freshness  # of all that is shown, by `staleness_seconds`
     page_limits: StalenessLimits  # the ages of the last answer from which on the page is stale, and dead
     verdict: Severity
-    notices: list[Notice]
+    notices: list[Notice]  # the first MAX_NOTICES, the worst first
+    notices_total: int
     leader: LeaderSummary
     replicas: list[ReplicaSummary]
     ended: list[EndedReplica]  # replicas of the last hour, at most 10, the newest first
@@ -146,6 +150,11 @@ class Waits:
             self._next.pop(pool, None)
         return max(0.0, now - since) if task_id else 0.0
 
+    def keep(self, pools: Container[str]) -> None:
+        """Forget the other pools: one that is made again begins anew."""
+        for pool in [each for each in self._next if each not in pools]:
+            del self._next[pool]
+
 
 def summarize(
     model: Model, facts: Facts, audit_problem: str, waits: Waits, now: float, wall: float
@@ -162,6 +171,7 @@ def summarize(
         for pool in pools
         for task in [next_admission(model, pool.name, now)]
     }
+    waits.keep(stuck)
     audit, leads_for = newest_audit(registered, facts), None if leader.since is None else now - leader.since
     quarantined = quarantined_by_kind(model)
     gateways, notifier = gateway_views(model)[:MAX_GATEWAYS], notifier_summary(model)
@@ -185,7 +195,8 @@ def summarize(
         freshness=facts.rule.store.judge(facts.staleness_seconds),
         page_limits=facts.rule.page,
         verdict=min(troubles, key=list(Severity).index, default=Severity.OK),
-        notices=notices,
+        notices=notices[:MAX_NOTICES],
+        notices_total=len(notices),
         leader=leader,
         replicas=replicas,
         ended=ended_replicas(facts),

@@ -202,7 +202,7 @@ def _view(fork: Fork) -> ForecastView:
 def _has_changed(model: Model, view: ForecastView, names: Iterable[str]) -> bool:
     """Whether the view does not tell of one of these tasks as it is now."""
     for name in names:
-        task, is_told = model.tasks.get(name) or model.arrays.task_of(name), name in view.tasks
+        task, is_told = model.tasks.get(name) or model.arrays.task_of(name), bool(view.told_as(name))
         if task is None:
             has_changed = is_told
         elif is_told:
@@ -216,7 +216,7 @@ def _has_changed(model: Model, view: ForecastView, names: Iterable[str]) -> bool
 
 
 def _of(view: ForecastView, names: Iterable[str]) -> ForecastView:
-    chosen = {name: view.tasks[name] for name in names if name in view.tasks}
+    chosen = {told: view.tasks[told] for told in map(view.told_as, names) if told}
     return msgspec.structs.replace(view, tasks=chosen)
 
 

@@ -100,10 +100,11 @@ class ShownForecasts:
         own = [spec.id for spec in judged.tasks]
         now, then = self._shown(caller, now), self._shown(caller, then, own)
         compared = compare(now, then, own)
-        also = [then.tasks[name] for name in asked if name in then.tasks and name not in own]
+        others = dict.fromkeys(map(then.told_as, asked)).keys() - {"", *own}
+        also = [coming for name, coming in then.tasks.items() if name in others]
         return LookAnswer(
             now=msgspec.structs.replace(
-                now, tasks={name: now.tasks[name] for name in asked if name in now.tasks}
+                now, tasks={told: now.tasks[told] for told in map(now.told_as, asked) if told}
             ),
             then=msgspec.structs.replace(compared, tasks=[*compared.tasks, *also]),
         )

@@ -136,7 +136,9 @@ def look(
     have not begun, these first, and EXPLAINED at most; None: of none.
     """
     known = durations if durations is not None else Durations.of_model(model)
-    epoch = max((int(each) for each in model.terms if each.isdecimal()), default=0) + 1
+    # the longest number that a term of ours can have; one by another hand may have thousands of digits
+    numbers = (int(each) for each in model.terms if each.isdecimal() and len(each) < 20)
+    epoch = max(numbers, default=0) + 1
     told = Ahead(model, known, now, epoch).run(
         horizon_seconds=horizon_seconds, wanted=frozenset(names), goes_on=goes_on
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from controller.core.forecast.ahead import Kept
 from controller.core.forecast.durations import FEWEST, NAME_LABEL, Basis
-from controller.core.model.arrays import MemberName
 from controller.core.model.printable import counted
 from controller.views.ahead import ChangedView, ComparedView
 from controller.views.forecast import ComingView, ErrorView, ForecastView
@@ -22,9 +21,8 @@ def explain_coming(view: ForecastView, task_id: str) -> str:
     """When the task is expected to begin and to end, and what that rests on, in a few sentences."""
     coming = view.tasks.get(task_id)
     if coming is None:
-        member = MemberName.parse(task_id)
-        if member is not None and member.array in view.tasks:
-            return f"Of its array: {explain_coming(view, member.array)}"
+        if array := view.told_as(task_id):
+            return f"Of its array: {explain_coming(view, array)}"
         return f"Nothing is to come of {task_id}: it neither waits nor runs."
     parts = [_begins(view, coming) if not coming.has_begun else "", _members(view, coming)]
     if coming.begins_at is None and coming.ends_as and not coming.has_begun:

@@ -85,7 +85,11 @@ def _delay(status: Status) -> str:
     """What the engine said when its stop failed, if nothing was heard since."""
     if not is_stop_delayed(status):
         return ""
-    return f"; the engine fails to stop it, and is asked again: {decode_history(status)[-1].message}"
+    try:
+        said = decode_history(status)[-1].message
+    except CorruptValue as error:
+        said = f"its last step cannot be read ({words_of(str(error))})"
+    return f"; the engine fails to stop it, and is asked again: {said}"
 
 
 def _lost(task: Task, status: Status, held: str, now: float) -> str:

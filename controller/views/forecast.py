@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from controller.core.forecast.ahead import Coming, Forecast
 from controller.core.forecast.course import PoolPoint
 from controller.core.forecast.durations import Durations, Error
+from controller.core.model.arrays import MemberName
 from controller.core.model.maintenance import MaintenanceWindow, not_passed
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import ZERO, Vector
@@ -98,6 +99,13 @@ class ForecastView(Struct, frozen=True, kw_only=True):
     starts: ErrorView | None = None
     computed_seconds: float = 0.0
     pools: dict[str, CourseView] = {}
+
+    def told_as(self, name: str) -> str:
+        """By which name the task is told: a member that has not begun by its array's; "" if it is not."""
+        if name in self.tasks:
+            return name
+        member = MemberName.parse(name)
+        return member.array if member is not None and member.array in self.tasks else ""
 
 
 def forecast_view(

@@ -31,6 +31,9 @@ class BesideCounts(NamedTuple):
     suspended: int  # of them
 
 
+MAX_FAILING = 50  # hosts that are told of
+
+
 class NotifierSummary(Struct, frozen=True, kw_only=True):
     """Who delivers notices ("": nobody; "?": its record cannot be read), and how many there are.
 
@@ -44,6 +47,10 @@ class NotifierSummary(Struct, frozen=True, kw_only=True):
     problem: str = ""  # why the notifier's file of secrets cannot be used
 
 
+def _text(value: object, otherwise: str) -> str:
+    return value if isinstance(value, str) else otherwise
+
+
 def notifier_summary(model: Model) -> NotifierSummary:
     """The notifier on duty, and what it has before it."""
     on_duty, failing, problem = "", {}, ""
@@ -51,8 +58,9 @@ def notifier_summary(model: Model) -> NotifierSummary:
         record = decode_or_empty(model.notifier)
         name, told = record.get("id"), record.get("failing")
         on_duty = name if isinstance(name, str) and name else UNREADABLE_NAME
-        problem = str(record.get("problem", ""))
-        failing = {host: str(why) for host, why in told.items()} if isinstance(told, dict) else {}
+        problem = _text(record.get("problem"), "")
+        if isinstance(told, dict):
+            failing = {host: _text(told[host], "not known") for host in sorted(told)[:MAX_FAILING]}
     counts = beside_counts(model)
     return NotifierSummary(
         on_duty=on_duty,

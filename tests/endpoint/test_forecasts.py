@@ -65,7 +65,13 @@ def test_a_leader_sends_askers_to_a_follower(http: httpx.Client, view: ModelView
     view.ages["replica-c"] = 1000.0
     assert http.get("/v1/forecast").status_code == 200, "it is silent"
     register(view, "replica-d", "https://10.0.0.4:9180/")
-    for path in ("/v1/forecast?tasks=runs%2Cwaits", "/v1/tasks/waits/forecast"):
+    revision = view.facts().revision
+    for path in (
+        "/v1/forecast?tasks=runs%2Cwaits",
+        "/v1/tasks/waits/forecast",
+        f"/v1/forecast?tasks=runs&min_revision={revision}&wait=5.0",
+        f"/v1/tasks/waits/forecast?min_revision={revision}",
+    ):
         answer = http.get(path)
         assert (answer.status_code, answer.headers["Location"]) == (307, f"https://10.0.0.4:9180{path}")
         assert http.get(f"{path.partition('?')[0]}?here").status_code == 200

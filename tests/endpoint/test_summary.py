@@ -11,12 +11,13 @@ import pytest
 from controller.core.model import codec
 from controller.core.model.arrays import ArraySpec
 from controller.core.model.lifecycle import State
-from controller.core.model.op import Op
+from controller.core.model.op import NO_OP, Op
 from controller.core.model.resources import Vector
 from controller.core.model.schedules import encode_schedule, parse_schedule
+from controller.core.model.task import Pool, Spec
 from controller.endpoint.diagnosis import STUCK_SECONDS, TAKE_OVER_SECONDS
 from controller.endpoint.notice_words import Severity
-from controller.endpoint.summary import Summary, Waits, summarize
+from controller.endpoint.summary import MAX_NOTICES, Summary, Waits, summarize
 from controller.errors import TallyError
 from controller.views.freshness import RULE
 from controller.views.replica import Check
@@ -321,6 +322,34 @@ def test_a_cause_hides_what_it_explains(one: Any) -> None:
         look(view, waits)
         view.time += STUCK_SECONDS + 1
         check_notices(look(view, waits))
+
+
+def test_a_pool_that_is_made_again_begins_anew() -> None:
+    waits = Waits()
+    assert waits.note("a", "t", 100.0) == 0.0
+    waits.keep({"a"})
+    assert waits.note("a", "t", 3100.0) == 3000.0
+    waits.keep({"b"})
+    assert waits.note("a", "t", 3101.0) == 0.0
+
+
+def test_it_is_of_bounded_size() -> None:
+    """Whatever there is, the worst is told first, and the rest is counted."""
+    view = ModelView()
+    healthy(view)
+    for number in range(2 * MAX_NOTICES):
+        pool = Pool(name=f"p{number}", capacity=Vector({"cpu": 1}), paused=True)
+        view.write(("pools", (pool.name,), codec.encode_pool(pool, NO_OP)))
+        spec = Spec(id=f"t{number}", command=("true",), pool=pool.name)
+        view.write(("tasks", (spec.id,), codec.encode_spec(spec, 1.0, NO_OP)))
+    failing = {f"host-{number}": None if number % 2 else 1000 * "x" for number in range(3000)}
+    record = {"id": "n", "problem": None, "failing": failing}
+    view.write(("notifier", (), json.dumps(record).encode()))
+    found = look(view, Waits())
+    assert len(found.notices) == MAX_NOTICES
+    assert found.notices_total >= 2 * MAX_NOTICES
+    assert len(found.notifier.failing) == 50
+    assert not any("None" in each.detail for each in found.notices)
 
 
 def look(view: ModelView, waits: Waits) -> Summary:

@@ -36,6 +36,15 @@ def said(view: ForecastView, name: str) -> str:
     return text
 
 
+def test_a_term_of_any_number_ends_no_look(stage: Stage) -> None:
+    """Keys come from any hand."""
+    stage.submit("t")
+    for digits in (19, 4300, 4301):
+        stage.put(f"{stage.keys.prefix}terms/{digits * '9'}", b"{}")
+    reality = Reality(stage, {"t": 10.0})
+    assert told(reality, "t").tasks["t"].ends_at is not None
+
+
 def comes(reality: Reality, view: ForecastView, names: Collection[str]) -> None:
     """Let it come, and see that it was told so, to the second that a look takes together."""
     reality.go_on()

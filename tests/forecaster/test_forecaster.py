@@ -27,6 +27,7 @@ from controller.forecaster.wire import Subject
 from controller.store.etcd.connection import GatewayOptions
 from controller.store.etcd.store import EtcdStore
 from controller.views.ahead import look
+from controller.views.explain_forecast import explain_coming
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
 from tests.support.etcd import compact, in_seconds
@@ -172,6 +173,24 @@ def test_members_that_have_ended_tell_how_long_the_others_run(
         _, revision = store.get(client.keys.leader, deadline=in_seconds())
         sweep = asked.ask(["sweep"], revision, at_least=revision).tasks["sweep"]
     assert (sweep.by, sweep.runs) == ("array", 9)
+
+
+def test_a_member_that_waits_is_told_of_with_its_array(client: Client, asked: Forecaster, told: Told) -> None:
+    """And that is told again for a while, as all is."""
+    client.apply_pool({**POOL, "paused": True})
+    engine = RecordingEngine(SystemClock(), 600.0)
+    with RunningReplica(client.store, cluster=client.keys.cluster, engine=engine) as replica:
+        replica.until_leading()
+        client.features.enable("arrays")
+    submit(client, "sweep", resources={"cpu": 1}, array={"size": 20})
+    _, revision = client.store.get(f"{client.keys.prefix}tasks/sweep", deadline=in_seconds())
+    view = asked.ask(["sweep-i7"], revision, at_least=revision)
+    assert view.tasks.keys() == {"sweep"}
+    assert explain_coming(view, "sweep-i7").startswith("Of its array: ")
+    looks = len(told.looks)
+    assert asked.ask(["sweep-i7", "sweep"], revision) == view
+    assert len(told.looks) == looks
+    assert "Nothing is to come of other-i7" in explain_coming(asked.ask(["other-i7"], revision), "other-i7")
 
 
 def test_it_is_as_of_the_revision_that_it_must_be_of(client: Client, asked: Forecaster, told: Told) -> None:

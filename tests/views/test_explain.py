@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller.core.model import codec
 from controller.core.model.lifecycle import State
@@ -298,6 +299,16 @@ def test_a_stop_that_the_engine_fails_to_carry_out_says_why() -> None:
         "until its end is observed; the engine fails to stop it, and is asked again:"
         " 403: pods: delete is forbidden."
     )
+
+
+def test_a_last_step_that_cannot_be_read_is_said_to_be_so() -> None:
+    """As one of a newer release may be; its words are in it."""
+    held = Status(state=State.RUNNING, pool="p", attempt=1, hold=Vector({"cpu": 1000}), created_at=NOW)
+    stopping = transitions.stop_requested(held, "cancel", "requested by ann", Moment(NOW, 3, Op("op-3")))
+    step = msgspec.Raw(b'{"reason":"StopDelayed","at":"soon"}')
+    value = codec.encode_status(replace(stopping, history=(*stopping.history, step)), {})
+    said = Scene().task("a").put("states", ("a",), value)("a")
+    assert "the engine fails to stop it, and is asked again: its last step cannot be read" in said
 
 
 @pytest.mark.parametrize("why", sorted(set(StopReason) - {StopReason.CANNOT_START}))

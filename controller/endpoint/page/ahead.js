@@ -95,12 +95,13 @@ export class Ahead {
   /** The part of a task's details that tells when it begins and ends; null: nothing is to come of it. */
   partOf(task) {
     if (!["Created", "WaitingRetry", "Pending", "Running"].includes(task.state)) return null;
-    const found = this.#task.document?.tasks[task.id] !== undefined ? this.#task.document : null;
+    const found = this.#task.document;
     if (found === null) {
       const problem = this.#task.problem;
       return problem === "nobody looks ahead here" ? null : el("section", { class: "coming-part" }, el("h3", {}, "Expected"), el("p", { class: "muted" }, problem ? `Not known: ${problem}` : "Looking ahead …"));
     }
     const coming = found.tasks[task.id];
+    if (coming === undefined) return el("section", { class: "coming-part" }, el("h3", {}, "Expected, as of ", ago(found.now), " ago"), el("p", { class: "muted" }, found.text)); // a member that waits with its array
     const times = [];
     if (!coming.has_begun && coming.begins_at !== null) times.push(["To begin", coming.begins_at]);
     if (coming.ends_at !== null) times.push(["To end", coming.ends_at]);
@@ -111,7 +112,7 @@ export class Ahead {
   }
 
   /** What `partOf` is made of. */
-  madeOf(task) { return [this.#task.document?.tasks[task.id] ? [this.#task.document.now, this.#task.document.text] : null, this.#task.problem]; }
+  madeOf() { return [this.#task.document && [this.#task.document.now, this.#task.document.text], this.#task.problem]; }
 }
 
 /** What the times of a task rest on. */
