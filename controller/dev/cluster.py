@@ -6,9 +6,7 @@ the same `tally controller` processes as in production.
 
 from __future__ import annotations
 
-import fcntl
 import importlib
-import json
 import os
 import secrets
 import signal
@@ -17,7 +15,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,31 +25,24 @@ from controller.clock import SystemClock
 from controller.config import variable_of
 from controller.config.values import parse_path
 from controller.dev.credentials import DevCredentials, TlsFiles
+from controller.dev.data_dir import DataDir, DevError
 from controller.dev.etcd import EtcdConfig, EtcdProcess, end_with, find_etcd
 from controller.engine.process.engine import ProcessEngine
-from controller.errors import TallyError
 from controller.signals import unbroken
 
 if TYPE_CHECKING:
     from controller.dev.fake_kubernetes import FakeCluster
 
 CLUSTER = "default"
-DATA_VERSION = 1
 SAMPLE_IMAGE = "busybox:1.36"
 WITH_IMAGES = ("kubernetes", "docker")
 RESTART_SECONDS = 1.0
 REFUSED = 2  # how `tally controller` ends if it is not to be started again as it is
-_LAST_BYTES = 4096
 STOP_SECONDS = 10.0
 SHUTDOWN_GRACE_SECONDS = 2.0  # for tasks that still run at Ctrl-C
-_BEFORE_MARKER = {"lock", "logs", ".version.json.new"}  # what a folder of ours may have before it is marked
 
 TALLY = (sys.executable, "-m", "controller.cli.main")
 """The command `tally` of this installation."""
-
-
-class DevError(TallyError):
-    """The local cluster cannot run as requested; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +99,7 @@ class LocalCluster:
     def __init__(self, options: DevOptions, *, guarded: bool = True) -> None:
         self.options = options
         self.data_dir = parse_path(options.data_dir, "data_dir")
+        self.folder = DataDir(self.data_dir)
         self.clock = SystemClock()
         self.state_dir = self.data_dir / "attempts"
         self.credentials = (
@@ -120,7 +111,7 @@ class LocalCluster:
                 self.data_dir / "etcd",
                 options.etcd_port,
                 options.etcd_port + 1,
-                log_file=self._log_of("etcd"),
+                log_file=self.folder.log("etcd"),
                 client_cert_auth=guarded,
                 peer_cert_auth=guarded,
                 **(self.credentials.server if self.credentials is not None else {}),
@@ -158,7 +149,7 @@ class LocalCluster:
 
     def start_etcd(self) -> None:
         """Claim the data directory, and start etcd alone. Raises as `start`."""
-        self._lock_file = self._claim_data_dir()  # before `stop` may run: another cluster may use the folder
+        self._lock_file = self.folder.claim()  # before `stop` may run: another cluster may use the folder
         try:
             self._check_ports()
             if self.credentials is not None:
@@ -198,12 +189,7 @@ class LocalCluster:
             environment["TALLY_KUBECONFIG"] = str(self.kubeconfig)
         # The user's own settings file may be for another cluster; what is for replicas is in `settings`.
         config = str(self.credentials.config) if self.credentials is not None else os.devnull
-        with ExitStack() as stack:
-            try:
-                log = stack.enter_context(self._log_of(replica.name).open("ab"))
-            except OSError as error:
-                raise self._unusable(error) from error
-            stack.enter_context(unbroken())
+        with open(self.folder.open_log(replica.name), "ab") as log, unbroken():
             replica.process = subprocess.Popen(
                 [*TALLY, "controller", "--config", config],
                 stdin=subprocess.DEVNULL,
@@ -234,23 +220,13 @@ class LocalCluster:
             if replica.process is not None and replica.process.poll() is not None:
                 replica.ended_with = replica.process.returncode
                 if replica.ended_with == REFUSED:
-                    raise DevError(f"replica {replica.name} does not start: {self.last_word(replica)}")
+                    word = self.folder.last_word(replica.name)
+                    raise DevError(f"replica {replica.name} does not start: {word}")
                 replica.process, replica.restart_at = None, now + RESTART_SECONDS
                 dead.append(replica)
             elif replica.process is None and replica.restart_at is not None and now >= replica.restart_at:
                 self.start_replica(replica)
         return dead
-
-    def last_word(self, replica: ReplicaProcess) -> str:
-        """What a replica's log says last, or the last error in its end, and where that is."""
-        log = self._log_of(replica.name)
-        with suppress(OSError), log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
-            lines = [line for line in file.read().decode(errors="replace").split("\n") if line.strip()]
-            if lines:
-                errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-                return f"{(errors or lines)[-1].strip()} ({log})"
-        return f"see {log}"
 
     def tend_etcd(self) -> bool:
         """Restart etcd, a second after its end. True if it was newly found dead. Raises EtcdFailed."""
@@ -315,78 +291,12 @@ class LocalCluster:
         self.fake_cluster = FakeCluster(ClusterOptions(token=secrets.token_urlsafe()), tls=context).start()
         self.fake_cluster.kubeconfig(self.kubeconfig, ca_file=ca_file)
 
-    def _claim_data_dir(self) -> int:
-        """Claim the data directory for one `tally dev`; returns the lock's file.
-
-        A directory that a newer version or another program wrote is refused, and left as it was.
-        """
-        marker = self.data_dir / "version.json"
-        try:
-            # other users must not read logs and attempts
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not marker.exists() and (foreign := {*os.listdir(self.data_dir)} - _BEFORE_MARKER):
-                raise DevError(
-                    f"{self.data_dir} is no folder of `tally dev`, since it has {min(foreign)!r} and no"
-                    f" {marker.name}: choose another --data-dir"
-                )
-            lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unusable(error) from error
-        try:
-            self._lock(lock)
-            self._check_version(marker)
-            os.truncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-            (self.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
-            for name in ("etcd", *(replica.name for replica in self.replicas)):
-                self._log_of(name).touch(mode=0o600)
-        except BaseException as error:
-            os.close(lock)
-            if isinstance(error, OSError):
-                raise self._unusable(error) from error
-            raise
-        return lock
-
-    def _unusable(self, error: OSError) -> DevError:
-        where = error.filename or self.data_dir
-        return DevError(f"{where} cannot be written ({error.strerror}): choose another --data-dir")
-
-    def _log_of(self, name: str) -> Path:
-        return self.data_dir / "logs" / f"{name}.log"
-
     def _make(self, credentials: DevCredentials) -> None:
         try:
             credentials.make({"etcd": self.endpoint, "cluster": CLUSTER})
         except (OSError, UnicodeEncodeError) as error:
             why = f"certificates cannot be stored in {self.data_dir} ({error}): choose another --data-dir"
             raise DevError(why) from error
-
-    def _lock(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
-            raise DevError(
-                f"another `tally dev` (pid {pid or 'unknown'}) uses {self.data_dir}: stop it, or choose"
-                " another --data-dir"
-            ) from None
-
-    def _check_version(self, marker: Path) -> None:
-        if not marker.exists():
-            new = marker.with_name(f".{marker.name}.new")
-            new.write_text(json.dumps({"data_version": DATA_VERSION}) + "\n")
-            new.rename(marker)  # at once: a folder with half a marker would be nobody's
-        try:
-            version = json.loads(marker.read_text())["data_version"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise DevError(
-                f"{marker} cannot be read: move {self.data_dir} away, or choose another --data-dir"
-            ) from None
-        if version != DATA_VERSION:
-            raise DevError(
-                f"{self.data_dir} was written by another version of Tally (data version {version}, this one"
-                f" has {DATA_VERSION}): move it away, or choose another --data-dir"
-            )
 
     def _check_ports(self) -> None:
         for replica in self.replicas:

@@ -16,7 +16,8 @@ import psutil
 from controller.client import Client
 from controller.core.model.installation import decode_engine
 from controller.core.model.resources import format_quantity
-from controller.dev.cluster import SAMPLE_IMAGE, STOP_SECONDS, WITH_IMAGES, DevError, DevOptions, LocalCluster
+from controller.dev.cluster import SAMPLE_IMAGE, STOP_SECONDS, WITH_IMAGES, DevOptions, LocalCluster
+from controller.dev.data_dir import DevError
 from controller.dev.view import show
 from controller.signals import ending_signals, ignore, interrupt
 

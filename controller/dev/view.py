@@ -69,7 +69,7 @@ class DevView:
         """Take up new changes, for at most REFRESH_SECONDS, and return them as lines."""
         lines = [
             f"{each.name} died; restarting it"
-            + (f": {self.cluster.last_word(each)}" if each.ended_with > 0 else "")
+            + (f": {self.cluster.folder.last_word(each.name)}" if each.ended_with > 0 else "")
             for each in self.cluster.tend()
         ]
         if self.cluster.tend_etcd():

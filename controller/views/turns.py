@@ -10,8 +10,9 @@ from functools import partial
 
 from controller.core.model.arrays import MemberName
 from controller.core.model.claims import reclaimed
-from controller.core.model.fair_order import Claimed, FairOrder, Turn, claimed, first_of, ranking
+from controller.core.model.fair_order import FairOrder, Turn, claimed, first_of, ranking
 from controller.core.model.model import Model
+from controller.core.model.owner_cursor import Claimed
 from controller.core.model.records import PoolRecord
 from controller.core.model.resources import Vector
 from controller.core.model.task import Pool

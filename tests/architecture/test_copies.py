@@ -83,7 +83,7 @@ NO_COPY_KEPT = {
         "core/forecast/course.py::_Area",
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",
-        "core/model/fair_order.py::_Cursor",
+        "core/model/owner_cursor.py::OwnerCursor",
         "core/model/queue.py::ShrinkingRoom",
         "core/model/pool_demand.py::_Room",
         "core/model/touched.py::Touched",

@@ -92,8 +92,9 @@ class Installation(LocalCluster):
         self.armed: dict[str, str] = {}  # replica → failpoints of its next process
         self.exits: list[tuple[str, int]] = []
         (self.data_dir / "logs").mkdir(parents=True)
+        self._secrets.mkdir()
         self.write_password("the first")
-        (self.data_dir / "root-password").write_text("root-password")
+        (self._secrets / "root-password").write_text("root-password")
         unguarded = EtcdStore(GatewayOptions(self._urls), self.clock)
         enable_authentication(unguarded, USER, self.password, ROOT)
         unguarded.close()
@@ -110,11 +111,15 @@ class Installation(LocalCluster):
 
     def as_root(self, *urls: str) -> GatewayOptions:
         """How the one who judges reaches these members, whatever becomes of USER."""
-        return GatewayOptions(urls, user="root", password_file=str(self.data_dir / "root-password"))
+        return GatewayOptions(urls, user="root", password_file=str(self._secrets / "root-password"))
 
     @property
     def _password_file(self) -> Path:
-        return self.data_dir / "password"
+        return self._secrets / "password"
+
+    @property
+    def _secrets(self) -> Path:
+        return self.data_dir.with_name("secrets")
 
     @property
     def password(self) -> str:
@@ -129,7 +134,7 @@ class Installation(LocalCluster):
 
     def start(self) -> None:
         """Start the replicas, and the fake cluster; the members run already."""
-        self._lock_file = self._claim_data_dir()  # `stop` ends only what is ours
+        self._lock_file = self.folder.claim()  # `stop` ends only what is ours
         if self.fake_cluster is not None:
             self.fake_cluster.start()
             self.fake_cluster.kubeconfig(self.kubeconfig)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from controller.core.model.lifecycle import State
-from controller.dev.cluster import DevError, DevOptions, LocalCluster
+from controller.dev.cluster import DevOptions, LocalCluster
+from controller.dev.data_dir import DevError
 from controller.dev.run import _next_run, interruptible, run_dev
 from controller.signals import ending_signals, unbroken
 from tests.e2e.conftest import MakeDev, processes_of

@@ -119,10 +119,13 @@ SHARING_MUTANTS = (
         ("core.planning.accounts:Accounts._usage", "running.get(owner, NO_PARTS)", "NO_PARTS"),
     ),
     # -- the order
-    _bug("a limit is ignored", (f"{_ORDER}:is_over_limit", "return any(", "return False and any(")),
+    _bug(
+        "a limit is ignored",
+        ("core.model.owner_cursor:is_over_limit", "return any(", "return False and any("),
+    ),
     _bug(
         "as many tasks run as like to",
-        (f"{_ORDER}:is_over_limit", "policy.max_running is not None and", "False and"),
+        ("core.model.owner_cursor:is_over_limit", "policy.max_running is not None and", "False and"),
     ),
     _bug(
         "what is reclaimed goes by shares",

@@ -25,25 +25,22 @@ owners whose share or queue has changed are placed again. A pass costs what it a
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from controller.core.model.places import Groups, Place
+from controller.core.model.owner_cursor import Claimed, CursorStep, OwnerCursor
+from controller.core.model.places import Place
 from controller.core.model.queue import Queue
 from controller.core.model.records import Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import FRACTION, Share, averaged
-from controller.core.model.sharing import OwnerPolicy, Preemption, SharingPriority
-from controller.core.model.task import Policy, Pool
+from controller.core.model.sharing import Preemption, SharingPriority
+from controller.core.model.task import Pool
 
 AHEAD = 163  # in 1/1024: what is held has this part in the average a quarter of a half-life from now
 TICKS_PER_HALF_LIFE = 1024
 SHORTEST_TICK_SECONDS, LONGEST_TICK_SECONDS = 1.0, 60.0
-
-Claimed = tuple[Place, Vector]
-"""A waiting task and what it asks for."""
 
 
 class Turn(NamedTuple):
@@ -124,13 +121,6 @@ def _stays_within(guarantee: Vector, held: Vector, request: Vector, names: Itera
     return all(held.get(name) + request.get(name) <= guarantee.get(name) for name in names)
 
 
-def is_over_limit(policy: OwnerPolicy, share: Share, request: Vector) -> bool:
-    """Whether its owner would be above one of its limits, if the request were admitted."""
-    if policy.max_running is not None and share.running >= policy.max_running:
-        return True
-    return any(name in request for name in policy.limit.exceeded_by(share.held + request))
-
-
 def tick_ms(half_life_seconds: float) -> int:
     """For how long the order is kept, if nothing changes; 0: for ever."""
     if not half_life_seconds:
@@ -180,16 +170,18 @@ class FairOrder:
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
         self._renew(pool, pool_mod, queue, at, share, reclaimed)
-        cursors, room = dict[str, _Cursor](), queue.shrinking()
+        cursors, room = dict[str, OwnerCursor](), queue.shrinking()
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
         may_fit = room.any_fits(free)
         try:
             while self._order and may_fit:
                 turn = self._order.pop(0)
                 during.pop(owner := turn.owner, None)
-                cursor = cursors.get(owner) or _Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
+                cursor = cursors.get(owner) or OwnerCursor(
+                    queue.groups_of(owner), pool, claims.get(owner, ())
+                )
                 cursors[owner] = cursor
-                step = _Step(pool.sharing.of(owner), share(owner), free, may_start)
+                step = CursorStep(pool.sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
                 if cursor.blocked is not None and not cursor.is_told:
                     cursor.is_told = True
@@ -228,7 +220,7 @@ class FairOrder:
     def _tell_left(
         self,
         preemption: Preemption | None,
-        cursors: Mapping[str, _Cursor],
+        cursors: Mapping[str, OwnerCursor],
         passed_over: Callable[[Turn], None],
     ) -> None:
         """Tell of the owners for which attempts may be stopped, and of those that come before them."""
@@ -303,96 +295,6 @@ class FairOrder:
         del self._order[bisect_left(self._order, turn)]
 
 
-class _Step(NamedTuple):
-    policy: OwnerPolicy
-    share: Share
-    free: Vector
-    may_start: Callable[[str], bool]
-
-
-class _Cursor:
-    """How far a pass has come with the tasks of one owner.
-
-    `blocked` is its first task that may start and is within the limits, and did not fit.
-    """
-
-    def __init__(self, groups: Groups, pool: Pool, claims: Sequence[Claimed]) -> None:
-        self._is_strict = pool.policy is Policy.STRICT
-        self._heads = [
-            (places[0], 0, request, places)
-            for (request, _, _), places in groups.items()
-            if request.fits(pool.capacity)
-        ]
-        heapq.heapify(self._heads)  # places are unique, so requests are never compared
-        self._reserving = list(claims)
-        self.blocked: Claimed | None = None
-        self.is_told = False
-        self._reserved, self._reserved_tasks = ZERO, 0
-
-    def next(self, step: _Step) -> Claimed | None:
-        """The owner's next task that may be admitted now; None if there is none in this pass."""
-        share = step.share
-        if self._reserved_tasks:  # or its own smaller tasks would keep a task that reserves above the limits
-            running = share.running + self._reserved_tasks
-            share = share._replace(held=share.held + self._reserved, running=running)
-        while self._heads:
-            place, _, request, _ = self._heads[0]
-            if is_over_limit(step.policy, share, request):
-                heapq.heappop(self._heads)  # with its group: during a pass, what the owner holds only grows
-                self._pass_over(place)
-            elif not step.may_start(place.task_id):
-                self._advance()
-            elif not request.fits(step.free):
-                heapq.heappop(self._heads)
-                self.blocked = self.blocked or (place, request)
-                self._pass_over(place)
-            else:
-                return place, request
-        return None
-
-    def _pass_over(self, place: Place) -> None:
-        """Under `strict`, tasks behind it cannot be admitted in this pass, and so reserve nothing."""
-        if self._is_strict:
-            self._heads = []
-            self._reserving = [each for each in self._reserving if each[0] <= place]
-
-    def reserve(self, place: Place, request: Vector) -> None:
-        """This task reserves, too."""
-        if all(each[0] != place for each in self._reserving):
-            insort(self._reserving, (place, request), key=lambda each: each[0])
-
-    def reserving_before(self, found: Claimed | None) -> Claimed | None:
-        """The next task that reserves, if it comes before this one."""
-        if self._reserving and (found is None or self._reserving[0][0] < found[0]):
-            return self._reserving[0]
-        return None
-
-    def take_reserving(self) -> Vector:
-        """What the next task that reserves asks for: it is set aside."""
-        _, request = self._reserving.pop(0)
-        self._reserved += request
-        self._reserved_tasks += 1
-        return request
-
-    def first(self) -> tuple[Place, Vector] | None:
-        """The task that is looked at next."""
-        return (self._heads[0][0], self._heads[0][2]) if self._heads else None
-
-    def take(self, place: Place) -> None:
-        """The task that `next` returned is admitted."""
-        self._reserving = [each for each in self._reserving if each[0] != place]
-        if not place.repeats:  # else another member of the array may be next
-            self._advance()
-
-    def _advance(self) -> None:
-        """Go on from the first head to the next task of its group."""
-        _, index, request, places = self._heads[0]
-        if index + 1 < len(places):
-            heapq.heapreplace(self._heads, (places[index + 1], index + 1, request, places))
-        else:
-            heapq.heappop(self._heads)
-
-
 def claimed(claims: Iterable[str], queue: Queue, tasks: Mapping[str, Task]) -> dict[str, list[Claimed]]:
     """The tasks with claims on the pool that wait in its queue, by owner, in order."""
     found = dict[str, list[Claimed]]()
@@ -411,8 +313,8 @@ def first_of(
     The cost follows the kinds of requests that its tasks have.
     """
     assert pool.sharing is not None
-    cursor = _Cursor(queue.groups_of(owner), pool, ())
-    return cursor.next(_Step(pool.sharing.of(owner), share, pool.capacity, may_start))
+    cursor = OwnerCursor(queue.groups_of(owner), pool, ())
+    return cursor.next(CursorStep(pool.sharing.of(owner), share, pool.capacity, may_start))
 
 
 def ranking(

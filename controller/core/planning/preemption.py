@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from controller.core.model.claims import MAX_VICTIMS, Claim, ClaimKind
-from controller.core.model.fair_order import Turn, is_over_limit
+from controller.core.model.fair_order import Turn
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
+from controller.core.model.owner_cursor import is_over_limit
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.resources import ZERO, Vector
 from controller.core.model.shares import MINUTE_MS
