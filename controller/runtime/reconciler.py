@@ -48,6 +48,7 @@ from controller.store.records import to_change, to_transaction
 STORE_FULL_PAUSE_SECONDS = 2.0
 _NO_ANSWERS = EffectFailed, LogKept, NodesUnseen
 FEWEST_OPERATIONS = 16  # enough for any one task; an etcd that refuses even this is set up wrongly
+FEWEST_BYTES = 4096
 
 log = structlog.get_logger(__name__)
 
@@ -346,11 +347,15 @@ class Reconciler:
         return differing
 
     def _shrink(self, plan: Plan, transaction: Transaction, error: RequestTooLarge) -> None:
-        """Plan smaller transactions from now on: this etcd has lower limits than the defaults."""
-        operations = transaction.operations() // 2
-        if operations < FEWEST_OPERATIONS and (plan.subject or not plan.changes):
-            if not plan.changes:
-                raise error
+        """Plan smaller transactions from now on: this etcd has lower limits than the defaults.
+
+        A plan of other records than tasks changes as few as the bytes allow: one at last.
+        """
+        operations, size = transaction.operations() // 2, max(FEWEST_BYTES, transaction.size() // 2)
+        is_least = operations < FEWEST_OPERATIONS and size >= self._planner.limits.bytes
+        if not plan.changes and (len(plan.records) < 2 or is_least):
+            raise error
+        if operations < FEWEST_OPERATIONS and plan.subject:
             with self._changing():
                 self._planner.set_aside(plan.subject, "commit", error, self._clock.now())
                 self._planner.refused(plan)
@@ -361,11 +366,9 @@ class Reconciler:
             error=str(error),
         )
         with self._changing():
-            if operations < FEWEST_OPERATIONS:
+            if operations < FEWEST_OPERATIONS and plan.changes:
                 self._planner.take_care()
-            self._planner.limit(
-                Limits(max(FEWEST_OPERATIONS, operations), max(4096, transaction.size() // 2))
-            )
+            self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), size))
             self._planner.refused(plan)
 
 

@@ -200,7 +200,7 @@ def _end(task: Task, array: Array, moment: Moment) -> Decision:
         event, reason, message = Event.MEMBERS_FAILED, "MembersFailed", _named(array, MemberOutcome.FAILED)
     elif cancelled:
         event, reason = Event.MEMBERS_CANCELLED, "MembersCancelled"
-        if all(array.fate(index).reason == SKIPPED for index in array.indexes((MemberOutcome.CANCELLED,))):
+        if all(fate.reason == SKIPPED for _, _, fate in ended_runs(array, MemberOutcome.CANCELLED)):
             reason = SKIPPED  # as a task that is not needed
         message = _named(array, MemberOutcome.CANCELLED)
     else:

@@ -161,15 +161,15 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     requested = _holding_request(task, status, attempt, moment)
     if requested is not None:
         return requested
-    if status.lost_since is not None and task.spec is not None and may_end:
-        limit = task.spec.on_lost.replace_after_seconds
-        if limit is not None and status.lost_since + limit <= moment.now:
-            message = f"lost for {limit:g} s and given up, as its on_lost allows; it may still be running"
-            return Decision(_give_up(task, status, "Lost", message, moment))
     if seen is not None:
         noted = _observed(task, status, seen, attempt, moment)
         if noted is not None:
             return Decision(noted)
+    if status.lost_since is not None and task.spec is not None and may_end and moment.hears:
+        limit = task.spec.on_lost.replace_after_seconds
+        if limit is not None and status.lost_since + limit <= moment.now:
+            message = f"lost for {limit:g} s and given up, as its on_lost allows; it may still be running"
+            return Decision(_give_up(task, status, "Lost", message, moment))
     if status.stopping:
         fails = attempt is not None and attempt.stop_failed and attempt.failures >= FAILURES_TOLD
         if attempt is not None and fails and not transitions.is_stop_delayed(status):
@@ -264,7 +264,7 @@ def _observed(
 
 
 def _stop_is_overdue(task: Task, attempt: Attempt | None, moment: Moment) -> bool:
-    asked_at = attempt.stop_asked_at if attempt is not None else None
+    asked_at = attempt.stop_asked_at if attempt is not None and moment.hears else None
     grace = task.spec.grace_seconds if task.spec is not None else 0.0
     return asked_at is not None and asked_at + grace + LOST_AFTER_STOP_SECONDS <= moment.now
 
@@ -278,6 +278,8 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     """Why the attempt must be stopped now, as `Status.stopping`, and a message. None if it need not be."""
     if task.spec is None:
         return None if task.spec_error else (StopReason.SPEC_DELETED, "its spec was deleted")
+    if not moment.hears:
+        return None  # it may have begun, or ended, in time: all are looked at again with the next list
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
     if due is not None and due <= moment.now:
         assert attempt is not None

@@ -204,8 +204,9 @@ class Intake:
                 continue
             if attempt_id not in names and self._is_missing(task, attempt_id, began):
                 self._attempts.ensure(attempt_id).missing = True
-            if is_first or attempt_id not in names:
-                # until the first list nothing was driven, whatever the watch had shown
+            if is_first or is_back or attempt_id not in names:
+                # until the first list nothing was driven, whatever the watch had shown; and while the engine
+                # was silent, no time has passed for any attempt
                 self._agenda.look_at(attempt_id)
         for attempt in list(self._attempts):
             started_since = attempt.starting or (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controller.core.model import claims, kept_log, notices, quarantine
-from controller.core.model.lifecycle import FINISHED
+from controller.core.model.lifecycle import FINISHED, State
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
@@ -111,6 +111,11 @@ class Planner:
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- planning
+
+    @property
+    def limits(self) -> Limits:
+        """What one transaction may hold now."""
+        return self._limits
 
     def limit(self, limits: Limits) -> None:
         """Plan no larger transactions than this from now on."""
@@ -263,7 +268,11 @@ class Planner:
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
         op = op_of(self._term.replica, self._term.revision, self._plans)
-        return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now))
+        return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now), self._hears)
+
+    @property
+    def _hears(self) -> bool:
+        return self.intake.engine_listed and self.intake.engine_answers
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is on the agenda."""
@@ -271,11 +280,21 @@ class Planner:
             # a draft does not pass into the next day: that one's accounts are closed first
             charged = min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
             draft.moment = draft.moment._replace(now=now, charged=charged)
+        if draft.moment.hears != self._hears:
+            draft.moment = draft.moment._replace(hears=self._hears)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)
         self._driver.bury(self.intake.outlived, draft)
-        if self.intake.engine_listed and self.intake.engine_answers and not removals_only:
+        if self._hears and not removals_only:
             self._admission.plan(draft)
+
+    def _awaits_members(self, gang: Task, draft: Draft) -> bool:
+        """Whether the gang seems to be late, and a member of it has yet to be looked at, or to be recorded."""
+        due = gang.first_due() if gang.state is State.PENDING and gang.array is not None else None
+        if due is None or due > draft.moment.now or gang.array is None:
+            return False
+        names = (member.id for member in gang.array.members.values())
+        return any(name in self._agenda.tasks or draft.has_changed(name) for name in names)
 
     def _clear(self, draft: Draft) -> None:
         for attempt_id in list(self._agenda.attempts):
@@ -323,6 +342,9 @@ class Planner:
             if any(map(self._model.is_set_aside_unstored, members)):
                 postponed[task_id] = None  # nothing is done without these before that is stored
                 return True
+        if task.status is not None and task.status.reserved and self._awaits_members(task, draft):
+            postponed[task_id] = None
+            return True
         record = self._model.pools.get(task.pool)
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):

@@ -45,13 +45,15 @@ class Moment(NamedTuple):
     """The time (seconds since the epoch by the leader's clock), the epoch, and the transaction (`op`).
 
     `charged` is the time in ms that is recorded and charged, and never goes back, whatever clock a leader
-    has; 0: as `now`.
+    has; 0: as `now`. `hears`: the engine answers, and has told in this term what runs. Time alone is no
+    evidence of what an attempt has done.
     """
 
     now: float
     epoch: int
     op: Op
     charged: int = 0
+    hears: bool = True
 
     @property
     def at(self) -> int:
