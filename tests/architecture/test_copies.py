@@ -45,6 +45,7 @@ NO_COPY_READ = {
     ],
     "`tally dev`: the processes that it has started, and their files": [
         "dev/cluster.py",
+        "dev/data_dir.py",
         "dev/etcd.py",
         "dev/run.py",
     ],
@@ -83,7 +84,7 @@ NO_COPY_KEPT = {
         "core/forecast/course.py::_Area",
         "core/forecast/durations.py::Durations",
         "core/forecast/durations.py::_Kind",
-        "core/model/owner_cursor.py::OwnerCursor",
+        "core/model/owner_cursor.py::Cursor",
         "core/model/queue.py::ShrinkingRoom",
         "core/model/pool_demand.py::_Room",
         "core/model/touched.py::Touched",

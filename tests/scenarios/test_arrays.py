@@ -8,7 +8,7 @@ import pytest
 
 from controller.core.model import blocks, codec
 from controller.core.model.arrays import MemberName
-from controller.core.model.blocks import LENGTH, MemberOutcome
+from controller.core.model.blocks import LENGTH, Fate, MemberOutcome
 from controller.core.model.op import Op
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Phase
@@ -230,7 +230,7 @@ def test_each_taken_name_is_skipped_and_told(stage: Stage, leader: StagedReplica
     assert stage.state("a") == "Failed"
     array = stage.model().arrays.of("a")
     assert array is not None
-    assert array.fate(1) == (MemberOutcome.FAILED, 0, None, "NameTaken")
+    assert array.fate(1) == Fate(MemberOutcome.FAILED, 0, None, "NameTaken")
 
 
 def test_a_task_of_a_members_name_waits_until_the_member_has_ended(

@@ -36,7 +36,16 @@ def fate_of(task: Task) -> Fate:
     reason = status.reason[:64] if outcome is MemberOutcome.FAILED else ""
     while len(codec.encode(reason)) > MAX_REASON_BYTES:
         reason = reason[:-1]
-    return Fate(outcome, status.attempt, status.exit_code, reason)
+    return Fate(outcome, status.attempt, status.exit_code, reason, status.abandoned)
+
+
+def given_up(array: Array, index: int) -> int:
+    """The highest number of an attempt of this member that was given up, and may still run; 0: none.
+
+    A gang's status tells that of its earlier rounds.
+    """
+    status = array.task.status if array.is_gang and array.task is not None else None
+    return max(array.fate(index).abandoned, status.abandoned if status is not None else 0)
 
 
 class _Place(NamedTuple):
@@ -118,6 +127,12 @@ class Arrays:
             row[name] = self.gone[member.array] = None
         if not row:
             del self.logs[member.array]
+
+    def given_up(self, task_id: str) -> int:
+        """The same of a member by its name, which need not have a status; 0 for any other task."""
+        named = MemberName.parse(task_id)
+        array = self._arrays.get(named.array) if named is not None else None
+        return given_up(array, named.index) if named is not None and array is not None else 0
 
     @staticmethod
     def member(array: Task, index: int) -> Task:

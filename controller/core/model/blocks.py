@@ -47,22 +47,30 @@ STATES = {
 
 
 class Fate(NamedTuple):
-    """What has become of a member: its attempts so far, and the exit code and reason of the last one."""
+    """What has become of a member: its attempts so far, and the exit code and reason of the last one.
+
+    `abandoned` is the highest number of an attempt that was given up: it may still run.
+    """
 
     outcome: MemberOutcome
     attempts: int = 0
     exit_code: int | None = None
     reason: str = ""
+    abandoned: int = 0
 
     @property
     def has_ended(self) -> bool:
         """Whether the member is not to run, unless a user asks for that."""
         return self.outcome is not MemberOutcome.WAITING
 
+    def without(self, outcome: MemberOutcome, reason: str = "") -> Fate:
+        """The fate of the member if it ends so without another attempt."""
+        return Fate(outcome, self.attempts, reason=reason, abandoned=self.abandoned)
+
     @property
     def again(self) -> Fate:
         """The fate of a member that is to run again. Its attempts are counted on."""
-        return Fate(MemberOutcome.WAITING, self.attempts)
+        return Fate(MemberOutcome.WAITING, self.attempts, abandoned=self.abandoned)
 
 
 WAITS = Fate(MemberOutcome.WAITING)
@@ -76,6 +84,7 @@ class _Run(Struct, frozen=True, array_like=True):
     attempts: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     exit_code: Annotated[int, Meta(ge=-(2**31), le=2**32)] | None = None
     reason: Annotated[str, Meta(max_length=64)] = ""
+    abandoned: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class _Stored(Struct, frozen=True, kw_only=True):
@@ -186,6 +195,7 @@ def decode_block(data: bytes) -> Block:
     if sum(run.count for run in stored.members) > LENGTH:
         raise CorruptValue(f"members: has more than {LENGTH}")
     runs = tuple(
-        (run.count, Fate(run.outcome, run.attempts, run.exit_code, run.reason)) for run in stored.members
+        (run.count, Fate(run.outcome, run.attempts, run.exit_code, run.reason, run.abandoned))
+        for run in stored.members
     )
     return Block(stored.of, runs)

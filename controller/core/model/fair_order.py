@@ -29,7 +29,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from controller.core.model.owner_cursor import Claimed, CursorStep, OwnerCursor
+from controller.core.model.owner_cursor import Claimed, Cursor, CursorStep
 from controller.core.model.places import Place
 from controller.core.model.queue import Queue
 from controller.core.model.records import Task
@@ -170,16 +170,14 @@ class FairOrder:
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
         self._renew(pool, pool_mod, queue, at, share, reclaimed)
-        cursors, room = dict[str, OwnerCursor](), queue.shrinking()
+        cursors, room = dict[str, Cursor](), queue.shrinking()
         during: dict[str, Turn] = {}  # turns that hold during this pass alone
         may_fit = room.any_fits(free)
         try:
             while self._order and may_fit:
                 turn = self._order.pop(0)
                 during.pop(owner := turn.owner, None)
-                cursor = cursors.get(owner) or OwnerCursor(
-                    queue.groups_of(owner), pool, claims.get(owner, ())
-                )
+                cursor = cursors.get(owner) or Cursor(queue.groups_of(owner), pool, claims.get(owner, ()))
                 cursors[owner] = cursor
                 step = CursorStep(pool.sharing.of(owner), share(owner), free, may_start)
                 found = cursor.next(step)
@@ -220,7 +218,7 @@ class FairOrder:
     def _tell_left(
         self,
         preemption: Preemption | None,
-        cursors: Mapping[str, OwnerCursor],
+        cursors: Mapping[str, Cursor],
         passed_over: Callable[[Turn], None],
     ) -> None:
         """Tell of the owners for which attempts may be stopped, and of those that come before them."""
@@ -313,7 +311,7 @@ def first_of(
     The cost follows the kinds of requests that its tasks have.
     """
     assert pool.sharing is not None
-    cursor = OwnerCursor(queue.groups_of(owner), pool, ())
+    cursor = Cursor(queue.groups_of(owner), pool, ())
     return cursor.next(CursorStep(pool.sharing.of(owner), share, pool.capacity, may_start))
 
 

@@ -33,7 +33,7 @@ class CursorStep(NamedTuple):
     may_start: Callable[[str], bool]
 
 
-class OwnerCursor:
+class Cursor:
     """How far a pass has come with the tasks of one owner.
 
     `blocked` is its first task that may start and is within the limits, and did not fit.

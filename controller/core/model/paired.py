@@ -155,18 +155,18 @@ class Paired:
         number = str(index // LENGTH)
         return tuple((former.name, number) for former in self.formers if former.array is not None)
 
-    def end_of(self, index: int, attempts: int) -> Fate:
-        """The fate of a member that never runs."""
-        if not attempts and any(each.parent is None for each in self.formers):
-            return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_UNKNOWN)
+    def end_of(self, index: int, before: Fate) -> Fate:
+        """The fate of a member that never runs, or never again."""
+        if not before.attempts and any(each.parent is None for each in self.formers):
+            return before.without(MemberOutcome.FAILED, DEPENDENCY_UNKNOWN)
         missed = [
             each
             for each in self.formers
             if (state := each.ending(index)) is not None and not meets(state, each.when)
         ]
         if any(each.when is not When.FAILED for each in missed):
-            return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_FAILED)
-        return Fate(MemberOutcome.CANCELLED, attempts, reason=SKIPPED)
+            return before.without(MemberOutcome.FAILED, DEPENDENCY_FAILED)
+        return before.without(MemberOutcome.CANCELLED, SKIPPED)
 
 
 def places(mask: int) -> Iterator[int]:

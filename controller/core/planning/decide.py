@@ -151,8 +151,7 @@ def _changed(task: Task, request: Request, moment: Moment) -> Status | None:
 def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     seen = attempt.observation if attempt is not None else None
     # While a Start is under way, its answer is awaited. If someone removed the attempt, the Start creates it
-    # again under the same name. Neither the proof of the first one's end nor an operator's word covers the
-    # second.
+    # again under the same name. No proof of the first one's end, and no operator's word, is of the second.
     may_end = attempt is None or not attempt.starting
     if seen is not None and seen.stopped:
         return Decision(end(task, status, seen, moment)) if may_end else None
@@ -279,7 +278,7 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
     if task.spec is None:
         return None if task.spec_error else (StopReason.SPEC_DELETED, "its spec was deleted")
     if not moment.hears:
-        return None  # it may have begun, or ended, in time: all are looked at again with the next list
+        return None  # it may have begun, or ended, in time: the next list tells
     due = start_fault_due(attempt) if attempt is not None and status.state is State.PENDING else None
     if due is not None and due <= moment.now:
         assert attempt is not None
@@ -293,7 +292,6 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
                 StopReason.START_DEADLINE,
                 f"not running within its start deadline of {limits.start_seconds:g} s",
             )
-    # a nested if, so that each line asks one question
     elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
         if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
             return (

@@ -37,8 +37,6 @@ NAME_TAKEN = Fate(MemberOutcome.FAILED, reason="NameTaken")
 UNATTESTED = Fate(MemberOutcome.FAILED, reason="Unattested")
 """The fate of members that are to begin, once their pool has come to refuse their array."""
 
-_CANCELLED = Fate(MemberOutcome.CANCELLED)
-
 
 class _Room:
     """The records of one transaction, as far as there is room for them."""
@@ -223,7 +221,7 @@ class Folding:
             ]
             for number in dict.fromkeys(index // LENGTH for index in indexes):
                 fates = {
-                    index % LENGTH: NAME_TAKEN._replace(attempts=array.fate(index).attempts)
+                    index % LENGTH: array.fate(index).without(NAME_TAKEN.outcome, NAME_TAKEN.reason)
                     for index in indexes
                     if index // LENGTH == number
                 }
@@ -269,7 +267,7 @@ class Folding:
                 fates = {}
                 for place in places(mask):
                     index = number * LENGTH + place
-                    fates[place] = paired.end_of(index, array.fate(index).attempts)
+                    fates[place] = paired.end_of(index, array.fate(index))
                 ended = array.block(number).changed(fates, array.length(number))
                 if not self._put(room, array, number, ended, moment):
                     return
@@ -287,7 +285,7 @@ class Folding:
             array,
             ALL,
             (MemberOutcome.WAITING,),
-            lambda fate: Fate(outcome, fate.attempts, reason=never.reason),
+            lambda fate: fate.without(outcome, never.reason),
         )
         return all(self._put(room, array, number, block, moment) for number, block in found)
 
@@ -336,7 +334,7 @@ def _asked(array: Array, task: Task) -> _Asked | None:
         ranges = Ranges.parse(stop.members)
         if not array.has_begun and ranges.is_all:
             return None  # the array itself is cancelled
-        return ranges, (MemberOutcome.WAITING,), lambda fate: _CANCELLED._replace(attempts=fate.attempts)
+        return ranges, (MemberOutcome.WAITING,), lambda fate: fate.without(MemberOutcome.CANCELLED)
     found = task.requests.get(RequestKind.RETRY)
     if found is None or refusal(task, array, found[0]) or (task.state in FINISHED and not array.has_begun):
         return None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from controller.core.model.array import ended_runs
 from controller.core.model.array_records import Array, fate_of
 from controller.core.model.arrays import MemberName
 from controller.core.model.blocks import Fate, MemberOutcome
@@ -63,8 +64,26 @@ def decide_gang(task: Task, array: Array | None, moment: Moment) -> Decision | N
     decision = decide(task, attempt, None, moment)
     if decision is None or decision.status is None or decision.status.is_holding:
         return decision
-    ended = msgspec.structs.replace(decision.status, reserved=())
+    given_up = 0
+    if array is not None:
+        ends = (fate for outcome in MemberOutcome for _, _, fate in ended_runs(array, outcome))
+        given_up = max((fate.abandoned for fate in ends), default=0)
+    abandoned = max(status.abandoned, given_up)
+    ended = msgspec.structs.replace(decision.status, reserved=(), abandoned=abandoned)
     return msgspec.structs.replace(decision, status=ended)
+
+
+def members_of_late(task: Task, now: float) -> list[str] | None:
+    """The members of a gang that seems late; None of any other task.
+
+    What is known of these is looked at, and recorded, before the gang.
+    """
+    if task.status is None or not task.status.reserved or task.state is not State.PENDING:
+        return None
+    due = task.first_due()
+    if due is None or due > now or task.array is None:
+        return None
+    return [member.id for member in task.array.members.values()]
 
 
 def refused_part(task: Task, moment: Moment) -> Decision | None:
@@ -268,6 +287,7 @@ class GangOpening:
             array=task.id,
             index=index,
             of_gang=True,
+            abandoned=task.status.abandoned,
             sized_by=task.status.sized_by,
             priority=task.status.priority,
         )

@@ -104,6 +104,11 @@ class Intake:
                 self.nodes_trouble = event.message or "the engine does not say why"
 
     @property
+    def hears(self) -> bool:
+        """Whether the engine answers, and has told in this term what runs."""
+        return self.engine_listed and self.engine_answers
+
+    @property
     def is_listing(self) -> bool:
         """Whether a full list waits for `go_on`."""
         return self._listing is not None

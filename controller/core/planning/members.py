@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from controller.core.model.array_records import Array
+from controller.core.model.array_records import Array, given_up
 from controller.core.model.arrays import MemberName
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
@@ -71,7 +71,9 @@ class Members:
         number = max(task.array.fate(index).attempts, self._attempts.highest(member.id)) + 1
         status = transitions.admitted(member, member.spec, pool_mod, number, moment)
         priority = task.status.priority if task.status is not None else None
-        return msgspec.structs.replace(status, array=task.id, index=index, priority=priority)
+        return msgspec.structs.replace(
+            status, array=task.id, index=index, priority=priority, abandoned=given_up(task.array, index)
+        )
 
     def began(self, task: Task, draft: Draft) -> None:
         """The draft has taken in the admission of that member."""
@@ -87,7 +89,12 @@ class Members:
             if known.spec_mod and not known.member_of and not known.frozen:
                 self.taken.setdefault(array.name, {})[index] = None
             return False
-        return not draft.has_changed(name) and not self._attempts.may_overlap(Task(name))
+        if draft.has_changed(name):
+            return False
+        member = Task(name)
+        return not self._attempts.may_overlap(member) or not self._attempts.may_overlap(
+            member, given_up=given_up(array, index)
+        )
 
     def _turn(self, array: Array, draft: Draft) -> _Turn:
         if self._draft is not draft:

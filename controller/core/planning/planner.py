@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controller.core.model import claims, kept_log, notices, quarantine
-from controller.core.model.lifecycle import FINISHED, State
+from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
 from controller.core.model.op import op_of
 from controller.core.model.records import Change, Task
@@ -23,7 +23,7 @@ from controller.core.planning.attestation import is_unreadable, unattested
 from controller.core.planning.decide import NOTHING, Decision, Others
 from controller.core.planning.draft import Draft, Limits
 from controller.core.planning.driver import Driver
-from controller.core.planning.gangs import GangOpening
+from controller.core.planning.gangs import GangOpening, members_of_late
 from controller.core.planning.intake import Intake
 from controller.core.planning.members import Members
 from controller.core.planning.mending import Mending
@@ -59,7 +59,7 @@ class Planner:
         """
         self._model = model
         self._term = term
-        self._limits = limits
+        self.limits = limits
         self._agenda = Agenda()
         self._attempts = Attempts()
         self.intake = Intake(model, self._agenda, self._attempts, term.epoch)
@@ -112,14 +112,9 @@ class Planner:
 
     # -- planning
 
-    @property
-    def limits(self) -> Limits:
-        """What one transaction may hold now."""
-        return self._limits
-
     def limit(self, limits: Limits) -> None:
         """Plan no larger transactions than this from now on."""
-        self._limits = limits
+        self.limits = limits
 
     def plan(self, now: float, *, removals_only: bool = False) -> Plan:
         """Plan all that is ready, up to the limits of one transaction. Call it again until the plan is empty.
@@ -133,10 +128,10 @@ class Planner:
         draft, self._ahead = self._ahead, None
         if draft is None:
             moment = self._next_moment(now)
-            records = self.mending.plan(moment, self._limits, removals_only=removals_only)
+            records = self.mending.plan(moment, self.limits, removals_only=removals_only)
             if records is not None:
                 return records
-            draft = Draft(self._model, self._limits, moment, most_tasks=1 if self._is_cautious else None)
+            draft = Draft(self._model, self.limits, moment, most_tasks=1 if self._is_cautious else None)
         plan = draft.plan
         if plan or self._agenda or self.intake.outlived:
             self._fill(draft, now, removals_only)
@@ -144,13 +139,13 @@ class Planner:
             if plan:
                 return plan
         # what this pass has set aside
-        plan = self.mending.plan_asides(draft.moment, self._limits) or plan
+        plan = self.mending.plan_asides(draft.moment, self.limits) or plan
         if not plan and self._model.dependencies:
-            plan = self.mending.keeping.plan(draft.moment, self._limits) or plan
+            plan = self.mending.keeping.plan(draft.moment, self.limits) or plan
         if not plan and self._model.arrays and not removals_only:
-            plan = self.mending.folding.plan(draft.moment, self._limits) or plan
+            plan = self.mending.folding.plan(draft.moment, self.limits) or plan
         if not plan and self.mending.gave_way:
-            plan = self.mending.plan(draft.moment, self._limits, removals_only=removals_only) or plan
+            plan = self.mending.plan(draft.moment, self.limits, removals_only=removals_only) or plan
         if not plan and self.intake.engine_listed:
             self._is_cautious = False
         return plan
@@ -170,7 +165,7 @@ class Planner:
         self._agenda.ring(now, self._model)
         if self._ahead is None and not self._agenda:
             return
-        draft = self._ahead or Draft(self._model, self._limits, self._next_moment(now), plan)
+        draft = self._ahead or Draft(self._model, self.limits, self._next_moment(now), plan)
         self._fill(draft, now, removals_only)
         self._ahead = draft if draft.plan else None
 
@@ -268,11 +263,7 @@ class Planner:
     def _next_moment(self, now: float) -> Moment:
         self._plans += 1
         op = op_of(self._term.replica, self._term.revision, self._plans)
-        return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now), self._hears)
-
-    @property
-    def _hears(self) -> bool:
-        return self.intake.engine_listed and self.intake.engine_answers
+        return Moment(now, self._term.epoch, op, self.mending.accounts.charged_at(now), self.intake.hears)
 
     def _fill(self, draft: Draft, now: float, removals_only: bool) -> None:
         """Add to the draft what is on the agenda."""
@@ -280,21 +271,13 @@ class Planner:
             # a draft does not pass into the next day: that one's accounts are closed first
             charged = min(self.mending.accounts.charged_at(now), (draft.moment.at // DAY_MS + 1) * DAY_MS - 1)
             draft.moment = draft.moment._replace(now=now, charged=charged)
-        if draft.moment.hears != self._hears:
-            draft.moment = draft.moment._replace(hears=self._hears)
+        if draft.moment.hears != self.intake.hears:
+            draft.moment = draft.moment._replace(hears=self.intake.hears)
         self._plan_tasks(draft, removals_only)
         self._clear(draft)
         self._driver.bury(self.intake.outlived, draft)
-        if self._hears and not removals_only:
+        if self.intake.hears and not removals_only:
             self._admission.plan(draft)
-
-    def _awaits_members(self, gang: Task, draft: Draft) -> bool:
-        """Whether the gang seems to be late, and a member of it has yet to be looked at, or to be recorded."""
-        due = gang.first_due() if gang.state is State.PENDING and gang.array is not None else None
-        if due is None or due > draft.moment.now or gang.array is None:
-            return False
-        names = (member.id for member in gang.array.members.values())
-        return any(name in self._agenda.tasks or draft.has_changed(name) for name in names)
 
     def _clear(self, draft: Draft) -> None:
         for attempt_id in list(self._agenda.attempts):
@@ -342,9 +325,13 @@ class Planner:
             if any(map(self._model.is_set_aside_unstored, members)):
                 postponed[task_id] = None  # nothing is done without these before that is stored
                 return True
-        if task.status is not None and task.status.reserved and self._awaits_members(task, draft):
-            postponed[task_id] = None
-            return True
+        if (after := members_of_late(task, draft.moment.now)) is not None:
+            if any(name in self._agenda.tasks for name in after):
+                self._agenda.tasks[task_id] = None  # behind them
+                return True
+            if any(name in postponed or draft.has_changed(name) for name in after):
+                postponed[task_id] = None
+                return True
         record = self._model.pools.get(task.pool)
         refused = ""
         if record is not None and record.pool.require_attested and not is_unreadable(self._model, task):

@@ -112,9 +112,9 @@ class _Draft:
         self._late: dict[str, int] | None = None
         for attempt in alive:
             task = model.tasks.get(attempt.task_id)
-            if not _holds(task, attempt) and not (
-                task is not None and task.status and attempt.number <= task.status.abandoned
-            ):
+            of_task = task.status.abandoned if task is not None and task.status is not None else 0
+            abandoned = max(of_task, model.arrays.given_up(attempt.task_id))
+            if not _holds(task, attempt) and attempt.number > abandoned:
                 self._orphans.setdefault(task.pool if task is not None else "", attempt)
 
     def take(self, wanted: Wanted) -> None:

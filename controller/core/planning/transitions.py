@@ -45,8 +45,7 @@ class Moment(NamedTuple):
     """The time (seconds since the epoch by the leader's clock), the epoch, and the transaction (`op`).
 
     `charged` is the time in ms that is recorded and charged, and never goes back, whatever clock a leader
-    has; 0: as `now`. `hears`: the engine answers, and has told in this term what runs. Time alone is no
-    evidence of what an attempt has done.
+    has; 0: as `now`. `hears`: the engine is heard. Time alone tells nothing of an attempt.
     """
 
     now: float

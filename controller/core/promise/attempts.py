@@ -139,14 +139,15 @@ class Attempts:
             return tuple(known.values()) if known else ()
         return [attempt for _, attempt in sorted(known.items())]
 
-    def may_overlap(self, task: Task, *, but: int = 0) -> bool:
+    def may_overlap(self, task: Task, *, but: int = 0, given_up: int = 0) -> bool:
         """Whether an attempt of the task may be alive, other than number `but`, so that none may start (I4).
 
-        Attempts that the task's `on_lost`, or an operator, gave up do not count.
+        Attempts that the task's `on_lost`, or an operator, gave up do not count. `given_up`: nor do those up
+        to this number.
         """
         if task.id not in self._by_task:
             return False  # nearly always
-        abandoned = task.status.abandoned if task.status is not None else 0
+        abandoned = max(given_up, task.status.abandoned if task.status is not None else 0)
         return any(
             attempt.may_be_alive and attempt.id.number > abandoned and attempt.id.number != but
             for attempt in self.of_task(task.id)

@@ -36,9 +36,9 @@ def check_engine(
     for task_id, attempts in live.items():
         task = model.tasks.get(task_id)
         if len(attempts) > 1:
-            findings.append(_several_live(attempts, task))
+            findings.append(_several_live(model, attempts, task))
         findings += (
-            _orphan(observation, task) for observation in attempts if not _has_hold(task, observation)
+            _orphan(model, observation, task) for observation in attempts if not _has_hold(task, observation)
         )
     for task in model.tasks.values() if holders is None else holders:
         status = task.status
@@ -65,16 +65,16 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
     )
 
 
-def _is_abandoned(task: Task | None, observation: Observation) -> bool:
+def _is_abandoned(model: Model, task: Task | None, observation: Observation) -> bool:
     """Whether the attempt was given up without proof (`on_lost`, confirm-stopped). It may still run."""
-    return (
-        task is not None and task.status is not None and observation.attempt.number <= task.status.abandoned
-    )
+    of_task = task.status.abandoned if task is not None and task.status is not None else 0
+    number, name = observation.attempt.number, observation.attempt.task_id
+    return number <= of_task or number <= model.arrays.given_up(name)
 
 
-def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
+def _several_live(model: Model, attempts: list[Observation], task: Task | None) -> Finding:
     attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
-    accepted = all(_is_abandoned(task, observation) for observation in attempts[:-1])
+    accepted = all(_is_abandoned(model, task, observation) for observation in attempts[:-1])
     others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
     return Finding(
         invariant="I4",
@@ -90,7 +90,7 @@ def _several_live(attempts: list[Observation], task: Task | None) -> Finding:
     )
 
 
-def _orphan(observation: Observation, task: Task | None) -> Finding:
+def _orphan(model: Model, observation: Observation, task: Task | None) -> Finding:
     unreadable = task is not None and "states" in task.frozen
     ended = task is not None and task.status is not None and observation.attempt.number <= task.status.attempt
     what, cause, repair = (
@@ -108,7 +108,7 @@ def _orphan(observation: Observation, task: Task | None) -> Finding:
             "restore the status",
         )
         severity, mender = FindingSeverity.NOTICE, Mender.OPERATOR
-    elif _is_abandoned(task, observation):
+    elif _is_abandoned(model, task, observation):
         what, cause, repair = (
             "its hold was given up",
             _ABANDONED,
