@@ -368,7 +368,7 @@ class Reconciler:
         with self._changing():
             if operations < FEWEST_OPERATIONS and plan.changes:
                 self._planner.take_care()
-            self._planner.limit(Limits(max(FEWEST_OPERATIONS, operations), size))
+            self._planner.limits = Limits(max(FEWEST_OPERATIONS, operations), size)
             self._planner.refused(plan)
 
 

@@ -175,7 +175,7 @@ def test_one_share_above_what_a_transaction_should_have_is_written_all_the_same(
     stage, leader = filled(2, 2)
     share_again(stage, 2)
     leader.sync()
-    leader.planner.limit(Limits(16, 64))
+    leader.planner.limits = Limits(16, 64)
     leader.run()
     assert stage.model().share("default", "o1").held == Vector({"cpu": 1000})
     stage.check()
@@ -250,7 +250,7 @@ def test_one_day_may_take_several_transactions(kills: bool) -> None:
         if kills or not leaders:
             stage.elect()
             leader, leaders = stage.leader(*attempts), leaders + 1
-            leader.planner.limit(Limits(128, 20_000 if leaders < 4 or not kills else 200_000))
+            leader.planner.limits = Limits(128, 20_000 if leaders < 4 or not kills else 200_000)
         assert leader.reconciler.step()
         names = {names for _, names, _ in stage.model().known("usage")}
         assert ((day, "default") in names) == (

@@ -162,10 +162,10 @@ class FairOrder:
         `free` is what the pool has left. `share` is an owner's share with what has been yielded so far. An
         owner whose task does not fit is told to `passed_over` (with preemption, all are that are left once
         nothing fits), and does not block others, except that tasks reserve: those in `claims` (by owner, in
-        order), and the first that does not fit, if it has waited for `backfill_seconds`. What such a task
-        asks for is set aside when its turn has come, as far as it is free: tasks behind it take nothing of a
-        resource that it lacks, and leave enough of all others, and of its owner's limits. One above these
-        limits is passed over, and reserves nothing. `reclaimed`: see `claims.reclaimed`.
+        order), and the first that does not fit, if it has waited for `backfill_seconds`. What it asks for is
+        set aside when its turn has come, as far as it is free: tasks behind it take nothing of a resource
+        that it lacks, and leave enough of all others, and of its owner's limits. One above these limits is
+        passed over, and reserves nothing. `reclaimed`: see `claims.reclaimed`.
         """
         assert pool.sharing is not None
         at = self._at(pool, now_ms)
@@ -187,8 +187,7 @@ class FairOrder:
                     if waited_seconds(cursor.blocked[0].task_id) >= pool.backfill_seconds:
                         cursor.reserve(*cursor.blocked)
                 reserving = cursor.reserving_before(found)
-                coming = reserving or found
-                if coming is None:
+                if (coming := reserving or found) is None:
                     may_fit = room.any_fits(free)
                     continue
                 mine = self._turn(pool, owner, step.share, at, coming)

@@ -45,6 +45,7 @@ from controller.core.planning.transitions import Moment
 KIND = "usage"
 OWNERS_PER_KEY, AMOUNTS_PER_KEY = 500, 2000  # of a closed day; an amount takes about 100 bytes at most
 DAYS_KEPT = 400
+AGAIN_SECONDS = 60.0  # until a pool that has raised an error is tried again
 RESERVED = 3  # operations: the term, the ledger, and one to spare
 
 # `shares_op` of a ledger while several transactions rebuild its shares. As shares were found at the first of
@@ -81,7 +82,7 @@ class Accounts:
         self._charged = 0
         self._rebuilds: dict[str, _Rebuild] = {}
         self._closings: dict[str, _Closing] = {}
-        self._broken: dict[str, None] = {}  # pools that have raised an error in this term
+        self._broken: dict[str, float] = {}  # pools that have raised an error → when they are tried again
         self._removed_day = 0  # on which what is too old was removed
         self._rebuilt = False  # by the last plan
         self.gave_way = False  # a rebuild goes on, and was left out of the last look at what to plan
@@ -118,13 +119,14 @@ class Accounts:
     def is_due(self, now: float) -> bool:
         """Whether there is something to plan."""
         at = self.charged_at(now)
-        return any(self._must_rebuild(pool, at) or self._is_over(pool, at) for pool in self._served())
+        return any(self._must_rebuild(pool, at) or self._is_over(pool, at) for pool in self._served(now))
 
     def next_due(self) -> float | None:
         """When the next day ends that must be closed, in seconds since the epoch; None for never."""
-        days = (self._model.ledger(pool).account.day for pool in self._model.shared)
-        day = min((day for day in days if day), default=0)
-        return (day + 1) * DAY_MS / 1000 if day else None
+        shared = (pool for pool in self._model.shared if pool not in self._broken)
+        days = (self._model.ledger(pool).account.day for pool in shared)
+        due = [(day + 1) * DAY_MS / 1000 for day in days if day]
+        return min([*due, *self._broken.values()], default=None)
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
         """The next step for the first pool that needs one; None if none does.
@@ -132,11 +134,11 @@ class Accounts:
         After each transaction of a rebuild it gives way once, so that other pools need not wait for its end.
         """
         gives_way, self._rebuilt, self.gave_way = self._rebuilt, False, False
-        for pool in self._served():
+        for pool in self._served(moment.now):
             try:
                 records = self._records(pool, moment, limits, gives_way=gives_way)
             except Exception as error:  # noqa: BLE001  # counted; the other pools are served
-                self._broken[pool] = None
+                self._broken[pool] = moment.now + AGAIN_SECONDS
                 self._model.caught.append(Caught("accounts", pool, error))
                 continue
             if records is not None:
@@ -154,8 +156,10 @@ class Accounts:
             self._removed_day = today
         return Plan(moment.op, records=old[: limits.operations - 1]) if old else None
 
-    def _served(self) -> list[str]:
+    def _served(self, now: float) -> list[str]:
         frozen = self._model.pool_is_frozen
+        if self._broken:
+            self._broken = {pool: at for pool, at in self._broken.items() if at > now}
         return [pool for pool in self._model.shared if pool not in self._broken and not frozen(pool)]
 
     def _records(

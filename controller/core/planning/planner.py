@@ -59,7 +59,7 @@ class Planner:
         """
         self._model = model
         self._term = term
-        self.limits = limits
+        self.limits = limits  # of one transaction; an etcd may have lower ones than the defaults
         self._agenda = Agenda()
         self._attempts = Attempts()
         self.intake = Intake(model, self._agenda, self._attempts, term.epoch)
@@ -111,10 +111,6 @@ class Planner:
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- planning
-
-    def limit(self, limits: Limits) -> None:
-        """Plan no larger transactions than this from now on."""
-        self.limits = limits
 
     def plan(self, now: float, *, removals_only: bool = False) -> Plan:
         """Plan all that is ready, up to the limits of one transaction. Call it again until the plan is empty.
@@ -356,7 +352,10 @@ class Planner:
             task, decision, may_have_log=decision.removes and self._attempts.keeps_log(task_id)
         ):
             # a ledger or a share cannot be written: the task is looked at again when it is repaired
-            return self._model.may_not_change(task)
+            is_barred = self._model.may_not_change(task)
+            if is_barred or draft.plan.changes:
+                return is_barred
+            postponed[task_id] = None  # it is not room that lacks: the others are served
         elif decision.removes:
             self._driver.forget_removed(task, draft)
         elif decision.ends_waiting(task):

@@ -1,0 +1,87 @@
+"""What one pool, or one large record, cannot have is no reason to keep others waiting."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.model.op import Op
+from controller.core.model.schedules import KIND, encode_schedule, parse_schedule
+from controller.core.model.task import Phase
+from controller.core.planning.accounts import AGAIN_SECONDS, Accounts
+from controller.store.base import Committed, Refused, RequestTooLarge, Transaction
+from controller.store.memory import MemoryPending, MemoryStore
+from tests.support.bench import HandClock, Stage, observation
+
+LIMIT = 512 * 1024
+BEFORE_MIDNIGHT = 1_796_083_200.0 - 100
+
+
+class SmallStore(MemoryStore):
+    """An etcd with a --max-request-bytes below the default."""
+
+    def begin(self, transaction: Transaction, *, deadline: float) -> MemoryPending:
+        _check(transaction)
+        return super().begin(transaction, deadline=deadline)
+
+    def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+        _check(transaction)
+        return super().commit(transaction, deadline=deadline)
+
+
+def _check(transaction: Transaction) -> None:
+    if transaction.size() > LIMIT:
+        raise RequestTooLarge(f"etcdserver: request is too large ({transaction.size()})")
+
+
+def test_records_that_are_too_large_together_are_written_one_by_one() -> None:
+    """Eight schedules that are due at once, each with a large task."""
+    clock = HandClock(1_700_000_000.0)
+    stage = Stage(SmallStore(clock), clock)
+    stage.turn_on_all()
+    stage.pool()
+    for number in range(8):
+        task = {"command": ["true"], "env": {"BIG": 120_000 * "x"}}
+        schedule = parse_schedule({"name": f"s{number}", "cron": "* * * * *", "task": task})
+        key = stage.keys.of(KIND, (f"s{number}",))
+        stage.put(key, encode_schedule(schedule, Op(f"u/s{number}")))
+    leader = stage.leader()
+    leader.run()
+    clock.move(90)
+    leader.sync()
+    leader.run()
+    assert len({name.partition("-")[0] for name in stage.model().tasks}) == 8
+
+
+def test_a_pool_whose_day_cannot_be_closed_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor itself for longer than a minute, nor does the leader run in circles meanwhile."""
+    clock = HandClock(BEFORE_MIDNIGHT)
+    stage = Stage(clock=clock)
+    stage.pool("a", capacity={"cpu": 50}, sharing={"owners": {}})
+    stage.pool("b", capacity={"cpu": 50})
+    names = [f"{pool}{number}" for pool in "ab" for number in range(5)]
+    for name in names:
+        stage.submit(name, pool=name[0])
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    leader.see(*(observation((name, 1), Phase.RUNNING) for name in names))
+    leader.run()
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("for a while")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Accounts, "_close", fails)
+        clock.move(200)
+        leader.run()
+        leader.see(*(observation((name, 1), Phase.SUCCEEDED, exit_code=0) for name in names))
+        leader.run()
+        assert {name: stage.state(name) for name in names} == {
+            name: "Running" if name[0] == "a" else "Succeeded" for name in names
+        }
+        wakes_in = leader.reconciler.next_wake_seconds()
+        assert wakes_in is not None
+        assert 0 < wakes_in <= AGAIN_SECONDS
+    clock.move(AGAIN_SECONDS + 1)
+    leader.run()
+    assert {stage.state(name) for name in names} == {"Succeeded"}
+    stage.check()
