@@ -70,7 +70,7 @@ ARRAY_MUTANTS = (
     _mutant(
         "a retry counts the attempts of a member anew",
         f"{_BLOCKS}:Fate.again",
-        "Fate(MemberOutcome.WAITING, self.attempts)",
+        "Fate(MemberOutcome.WAITING, self.attempts, abandoned=self.abandoned)",
         "Fate(MemberOutcome.WAITING)",
     ),
     _mutant(

@@ -175,8 +175,8 @@ DEPENDENCY_MUTANTS = (
     _pair(
         "a member that is skipped counts as failed",
         "core.model.paired:Paired.end_of",
-        "return Fate(MemberOutcome.CANCELLED, attempts, reason=SKIPPED)",
-        "return Fate(MemberOutcome.FAILED, attempts, reason=DEPENDENCY_FAILED)",
+        "return before.without(MemberOutcome.CANCELLED, SKIPPED)",
+        "return before.without(MemberOutcome.FAILED, DEPENDENCY_FAILED)",
     ),
     _pair(
         "members that never run are never ended",
