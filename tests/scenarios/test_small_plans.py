@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from controller.core.model.op import Op
+from controller.core.model.queue import Queue
 from controller.core.model.schedules import KIND, encode_schedule, parse_schedule
 from controller.core.model.task import Phase
 from controller.core.planning.accounts import AGAIN_SECONDS, Accounts
 from controller.store.base import Committed, Refused, RequestTooLarge, Transaction
 from controller.store.memory import MemoryPending, MemoryStore
-from tests.support.bench import HandClock, Stage, observation
+from tests.support.bench import HandClock, Stage, observation, starts
 
 LIMIT = 512 * 1024
 BEFORE_MIDNIGHT = 1_796_083_200.0 - 100
@@ -85,3 +86,30 @@ def test_a_pool_whose_day_cannot_be_closed_keeps_no_other_waiting(monkeypatch: p
     leader.run()
     assert {stage.state(name) for name in names} == {"Succeeded"}
     stage.check()
+
+
+def test_an_error_of_an_admission_holds_nothing_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the pool's ledger said to be unreadable; admissions go on a minute later."""
+    stage = Stage()
+    stage.pool()
+    stage.submit("runs")
+    leader = stage.leader()
+    leader.run_to("runs", Phase.RUNNING)
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("for a while")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "admissible", fails)
+        stage.submit("next")
+        leader.sync()
+        leader.run()
+        leader.see(observation(("runs", 1), Phase.SUCCEEDED, exit_code=0))
+        leader.run()
+        assert stage.state("runs") == "Succeeded"
+        assert leader.model.quarantine == {}
+    wakes_in = leader.reconciler.next_wake_seconds()
+    assert wakes_in is not None
+    assert 0 < wakes_in <= AGAIN_SECONDS
+    stage.clock.move(AGAIN_SECONDS + 1)
+    assert starts(leader.run()) == ["next-1"]

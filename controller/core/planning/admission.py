@@ -26,6 +26,7 @@ from controller.core.planning.preemption import Preemptor
 from controller.core.promise.attempts import Attempts
 from controller.core.promise.invariants import unledgered
 
+AGAIN_SECONDS = 60.0  # until a pool whose admission has raised an error is tried again
 TICK_SECONDS = 0.001  # what a task has reached by then is beyond rounding
 
 
@@ -51,6 +52,7 @@ class Admission:
         self._looks_at = looks_at
         self._preemptor = Preemptor(model, agenda)
         self._orders: dict[str, FairOrder] = {}
+        self._again_at: dict[str, float] = {}  # pools that have raised an error → when they are tried again
 
     def plan(self, draft: Draft) -> None:
         """Add to the draft the admissions for which the pools on the agenda have room.
@@ -71,13 +73,18 @@ class Admission:
             record = self._model.pools.get(name)
             if record is None or record.pool.paused or self._model.pool_is_frozen(name):
                 continue
+            if self._again_at.get(name, 0.0) > draft.moment.now:
+                continue
+            self._again_at.pop(name, None)
             if self._model.is_rebuilding(name):
                 continue  # the ledger puts the pool on the agenda again
             try:
                 self._admit(record, draft)
-            # counted, and shown on the pool until the pool changes; the other pools are served
+            # counted and logged; the other pools are served, and of this one what ends
             except Exception as error:  # noqa: BLE001
-                self._model.quarantine["ledgers", (name,)] = quarantine.describe("admission", error)
+                self._again_at[name] = draft.moment.now + AGAIN_SECONDS
+                self._agenda.wake_pool(self._again_at[name], name)
+                self._orders.pop(name, None)
                 self._model.caught.append(quarantine.Caught("admission", name, error))
 
     def _admit(self, record: PoolRecord, draft: Draft) -> None:
