@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.model.op import Op
 from controller.core.model.queue import Queue
+from controller.core.model.requests import RequestKind
 from controller.core.model.schedules import KIND, encode_schedule, parse_schedule
 from controller.core.model.task import Phase
 from controller.core.planning.accounts import AGAIN_SECONDS, Accounts
@@ -113,3 +114,25 @@ def test_an_error_of_an_admission_holds_nothing_that_ends(monkeypatch: pytest.Mo
     assert 0 < wakes_in <= AGAIN_SECONDS
     stage.clock.move(AGAIN_SECONDS + 1)
     assert starts(leader.run()) == ["next-1"]
+
+
+def test_what_is_set_aside_or_served_by_nobody_stops_no_planning_ahead() -> None:
+    """A task that is set aside, and a gang whose retry waits for its end, may stay so for days."""
+    stage = Stage()
+    stage.turn_on_all()
+    stage.pool()
+    stage.submit("g", array={"size": 2, "gang": True})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.request("g", RequestKind.RETRY)
+    leader.sync()
+    leader.run()
+    assert not leader.planner.mending.is_due(stage.clock.now())
+    stage.submit("aside")
+    leader.sync()
+    now = stage.clock.now()
+    leader.planner.set_aside("aside", "planning", ZeroDivisionError("once"), now)
+    assert leader.planner.mending.is_due(now)
+    leader.run()
+    assert "aside" in stage.model().asides
+    assert not leader.planner.mending.is_due(now)

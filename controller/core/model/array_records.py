@@ -247,7 +247,8 @@ class Arrays:
                 again.append(member)
         self.busy.pop(array.name, None)
         is_asked = bool(task.requests) or (array.fails and task.state in WAITING)
-        if is_one and is_asked and not (task.frozen or array.unreadable):
+        # a gang is retried and stopped as a whole, by its own status
+        if is_one and is_asked and not (task.frozen or array.unreadable or array.is_gang):
             self.busy[array.name] = None
         if array.name in self.logs:
             self.gone[array.name] = None

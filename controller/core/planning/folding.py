@@ -323,7 +323,7 @@ _Asked = tuple[Ranges, tuple[MemberOutcome, ...], Callable[[Fate], Fate]]
 
 
 def _unattested(fate: Fate) -> Fate:
-    return UNATTESTED._replace(attempts=fate.attempts)
+    return fate.without(UNATTESTED.outcome, UNATTESTED.reason)
 
 
 def _asked(array: Array, task: Task) -> _Asked | None:

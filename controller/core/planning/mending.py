@@ -22,6 +22,8 @@ from controller.core.planning.ticks import Ticks
 from controller.core.planning.transitions import Moment
 from controller.core.promise.attempts import Attempts
 
+MANY_ASIDES = 256
+
 
 class Mending:
     """See the module's docstring.
@@ -46,10 +48,8 @@ class Mending:
     def is_due(self, now: float) -> bool:
         """Whether one of these plans may be due. If so, no plan is begun ahead."""
         model = self._model
-        records = (
-            model.repairs or model.asides or model.deliveries or self.keeping.is_due or self.folding.is_due
-        )
-        records = records or self.capacities.is_due(now)
+        records = model.repairs or model.deliveries or self.keeping.is_due or self.folding.is_due
+        records = records or (model.asides and self._are_asides_due) or self.capacities.is_due(now)
         return bool(records or (model.shared and self.accounts.is_due(now)) or self.ticks.is_due(now))
 
     def plan(self, moment: Moment, limits: Limits, *, removals_only: bool) -> Plan | None:
@@ -89,17 +89,29 @@ class Mending:
         """Store which tasks are set aside, and remove the records of those that are looked at again."""
         records = []
         for task_id, (aside, is_stored) in self._model.asides.items():
-            names = (task_id,)
-            task = self._model.tasks.get(task_id)
-            holds = aside.holds_for(task)
-            if is_stored and task is not None and not aside.was_of(self._model.mod_of("pools", (task.pool,))):
-                holds = False  # its pool has changed: it is tried again
+            names, holds = (task_id,), self._holds(task_id)
             if holds is not is_stored:
                 value = quarantine.encode(aside, moment.op) if holds else None
                 records.append(
                     RecordChange(quarantine.KIND, names, self._model.mod_of(quarantine.KIND, names), value)
                 )
         return Plan(moment.op, records=records[: limits.operations - 1]) if records else None
+
+    def _holds(self, task_id: str) -> bool:
+        """Whether the task is still to be set aside."""
+        aside, is_stored = self._model.asides[task_id]
+        task = self._model.tasks.get(task_id)
+        if is_stored and task is not None and not aside.was_of(self._model.mod_of("pools", (task.pool,))):
+            return False  # its pool has changed: it is tried again
+        return aside.holds_for(task)
+
+    @property
+    def _are_asides_due(self) -> bool:
+        """Whether a record of one is to be written or removed. Of very many, that is not looked for."""
+        asides = self._model.asides
+        return len(asides) > MANY_ASIDES or any(
+            self._holds(task_id) is not is_stored for task_id, (_, is_stored) in asides.items()
+        )
 
     def _plan_deliveries(self, moment: Moment, limits: Limits, removals_only: bool) -> Plan | None:
         """Delete the notices that were delivered, and mark those that were given up."""
