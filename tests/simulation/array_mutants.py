@@ -76,7 +76,7 @@ ARRAY_MUTANTS = (
     _mutant(
         "a member begins with the number of its last attempt",
         f"{_MEMBERS}.admitted",
-        "max(task.array.fate(index).attempts, self._attempts.highest(member.id)) + 1",
+        "max(fate.attempts, self._attempts.highest(member.id)) + 1",
         "max(task.array.fate(index).attempts, self._attempts.highest(member.id), 1)",
     ),
     _mutant(

@@ -129,10 +129,11 @@ class Arrays:
             del self.logs[member.array]
 
     def given_up(self, task_id: str) -> int:
-        """The same of a member by its name, which need not have a status; 0 for any other task."""
-        named = MemberName.parse(task_id)
+        """The same of any task by its name; a member need not have a status."""
+        task, named = self._tasks.get(task_id), MemberName.parse(task_id)
         array = self._arrays.get(named.array) if named is not None else None
-        return given_up(array, named.index) if named is not None and array is not None else 0
+        of_member = given_up(array, named.index) if named is not None and array is not None else 0
+        return max(of_member, task.status.abandoned if task is not None and task.status is not None else 0)
 
     @staticmethod
     def member(array: Task, index: int) -> Task:

@@ -68,11 +68,12 @@ class Members:
         assert task is not None
         assert task.array is not None
         assert member.spec is not None
-        number = max(task.array.fate(index).attempts, self._attempts.highest(member.id)) + 1
+        fate = task.array.fate(index)
+        number = max(fate.attempts, self._attempts.highest(member.id)) + 1
         status = transitions.admitted(member, member.spec, pool_mod, number, moment)
         priority = task.status.priority if task.status is not None else None
         return msgspec.structs.replace(
-            status, array=task.id, index=index, priority=priority, abandoned=given_up(task.array, index)
+            status, array=task.id, index=index, priority=priority, abandoned=fate.abandoned
         )
 
     def began(self, task: Task, draft: Draft) -> None:

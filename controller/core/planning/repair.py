@@ -112,9 +112,7 @@ class _Draft:
         self._late: dict[str, int] | None = None
         for attempt in alive:
             task = model.tasks.get(attempt.task_id)
-            of_task = task.status.abandoned if task is not None and task.status is not None else 0
-            abandoned = max(of_task, model.arrays.given_up(attempt.task_id))
-            if not _holds(task, attempt) and attempt.number > abandoned:
+            if not _holds(task, attempt) and attempt.number > model.arrays.given_up(attempt.task_id):
                 self._orphans.setdefault(task.pool if task is not None else "", attempt)
 
     def take(self, wanted: Wanted) -> None:

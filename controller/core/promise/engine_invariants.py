@@ -65,16 +65,14 @@ def _has_hold(task: Task | None, observation: Observation) -> bool:
     )
 
 
-def _is_abandoned(model: Model, task: Task | None, observation: Observation) -> bool:
+def _is_abandoned(model: Model, observation: Observation) -> bool:
     """Whether the attempt was given up without proof (`on_lost`, confirm-stopped). It may still run."""
-    of_task = task.status.abandoned if task is not None and task.status is not None else 0
-    number, name = observation.attempt.number, observation.attempt.task_id
-    return number <= of_task or number <= model.arrays.given_up(name)
+    return observation.attempt.number <= model.arrays.given_up(observation.attempt.task_id)
 
 
 def _several_live(model: Model, attempts: list[Observation], task: Task | None) -> Finding:
     attempts = sorted(attempts, key=lambda observation: observation.attempt.number)
-    accepted = all(_is_abandoned(model, task, observation) for observation in attempts[:-1])
+    accepted = all(_is_abandoned(model, observation) for observation in attempts[:-1])
     others = ", ".join(f"{observation.attempt} ({observation.phase})" for observation in attempts[1:])
     return Finding(
         invariant="I4",
@@ -108,7 +106,7 @@ def _orphan(model: Model, observation: Observation, task: Task | None) -> Findin
             "restore the status",
         )
         severity, mender = FindingSeverity.NOTICE, Mender.OPERATOR
-    elif _is_abandoned(model, task, observation):
+    elif _is_abandoned(model, observation):
         what, cause, repair = (
             "its hold was given up",
             _ABANDONED,
