@@ -150,6 +150,18 @@ class ArrayJudge:
             block = decode_block(told) if told is not None else None
         return block.fate(place) if block is not None and block.of == self._op(name) else WAITS
 
+    def given_up(self, name: str, index: int) -> int:
+        """Up to which number attempts of a member were given up, whose status begins."""
+        status = self._oracle.statuses.get(name)  # a gang remembers it for all its members
+        return max(self._fate(name, index).abandoned, status.abandoned if status is not None else 0)
+
+    def most_given_up(self, name: str) -> int:
+        """The highest number of an attempt that its blocks tell to be given up, as they stand or stood."""
+        values = {**self._oracle.values, **self._oracle.before}
+        prefix = f"{self._oracle.keys.prefix}{KIND}/{name}/"
+        blocks = (decode_block(value) for key, value in values.items() if value and key.startswith(prefix))
+        return max((fate.abandoned for block in blocks for fate in block.fates(LENGTH)), default=0)
+
     def fates(self, name: str, size: int, of: str = "") -> list[Fate] | None:
         """What the blocks say of its members, of these blocks alone; None if one is damaged."""
         found: list[Fate] = []

@@ -67,6 +67,8 @@ class Attempt:
         self.settled = False
         self.stubborn = False  # takes its time to die
         self.shown: dict[str, float] = {}  # process → when its term was told, first, that this lives
+        self.last_shown: dict[str, float] = {}  # process → when a list told it last that this runs
+        self.end_shown: dict[str, float] = {}  # process → when a list told it first that this has ended
 
 
 class Judge(Protocol):
@@ -498,6 +500,7 @@ class SimulatedEngine:
         self._server = server
         self._process = process
         self._installation = Installation(id="")
+        self._listed: list[tuple[Attempt, Observation]] = []
 
     def identity(self) -> EngineIdentity:
         found: EngineIdentity = self._ask("identity", lambda: self._read_from.identity, reads=True)
@@ -507,6 +510,14 @@ class SimulatedEngine:
         self._installation = installation
 
     def others(self) -> dict[str, _Names]:
+        """None. Who asks for them believes the list that it had before."""
+        name, now = self._process.name, self._server.scheduler.now
+        for attempt, observation in self._listed:
+            if observation.phase is Phase.RUNNING:
+                attempt.last_shown[name] = now
+            if observation.stopped:
+                attempt.end_shown.setdefault(name, now)
+        self._listed = []
         return {}
 
     def start(self, launch: Launch, confirm: Callable[[], None] | None = None) -> Observation:
@@ -542,13 +553,15 @@ class SimulatedEngine:
         seen: list[Observation] = self._ask(
             "list", lambda: self._read_from.listing(self._installation), reads=True
         )
-        now = self._server.scheduler.now
+        now, self._listed = self._server.scheduler.now, []
         if self._read_from is self._server:
             self._server.listed[self._process.name] = now
         for observation in seen:
             attempt = self._server.attempts.get(observation.attempt)
-            if attempt is not None and attempt.uid == observation.uid and observation.phase is Phase.RUNNING:
-                attempt.shown.setdefault(self._process.name, now)
+            if attempt is not None and attempt.uid == observation.uid:
+                if observation.phase is Phase.RUNNING:
+                    attempt.shown.setdefault(self._process.name, now)
+                self._listed.append((attempt, observation))
         return seen
 
     def watch(self, sink: Callable[[Observation], None], stop: SimulatedEvent) -> None:

@@ -30,6 +30,7 @@ from tests.simulation.gang_mutants import GANG_MUTANTS
 from tests.simulation.mutants_base import Edit, Mutant
 from tests.simulation.node_mutants import NODE_MUTANTS
 from tests.simulation.notice_mutants import NOTICE_MUTANTS
+from tests.simulation.reason_mutants import REASON_MUTANTS
 from tests.simulation.report import failure
 from tests.simulation.schedule_mutants import SCHEDULE_MUTANTS
 from tests.simulation.sharing_mutants import SHARING_MUTANTS
@@ -591,6 +592,7 @@ MUTANTS = [
     *GANG_MUTANTS,
     *WINDOW_MUTANTS,
     *NODE_MUTANTS,
+    *REASON_MUTANTS,
 ]
 
 

@@ -34,6 +34,7 @@ from tests.simulation.engine import Attempt, SimulatedEngineServer
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.nodes import NodeJudge
 from tests.simulation.notices import is_due, wrong_end, wrong_notice
+from tests.simulation.reasons import ReasonJudge
 from tests.simulation.scheduler import Machine, Scheduler
 from tests.simulation.schedules import ScheduleJudge
 from tests.simulation.sockets import Endpoints
@@ -122,6 +123,7 @@ class Oracle:
         self.amiss: dict[str, Vector] = {}  # pool → how far somebody has written its ledger off that
         self.capacities: dict[str, Vector] = {}
         self.windows = WindowJudge(self)
+        self.reasons = ReasonJudge(self)
         self.accepted: dict[str, int] = {}  # task → create revision of its spec
         self.epochs: dict[int, int] = {}  # epoch → term
         self.installation = ""
@@ -147,6 +149,7 @@ class Oracle:
         # process → when it deposed leaders, by its machine's clock
         self.deposed_at: dict[str, list[float]] = {}
         self.ttl = 0.0  # of the leader's lease, in seconds
+        self.relist_seconds = 0.0
         self.wrote_at: dict[str, float] = {}  # process → when it changed a status last
         self.lease_gone: dict[int, float] = {}  # lease → when it was first seen to be gone
         self.expired: dict[int, None] = {}  # terms whose lease has run out
@@ -321,6 +324,7 @@ class Oracle:
                 self._check_balance(pool)
             if any(event.key.startswith(self.keys.state("")) for event in batch.events):
                 self.wrote_at[writer] = self.scheduler.now
+                self.reasons.on_write(writer)
 
     def _op_of_record(self, event: KeyEvent) -> str:
         return str(codec.decode_mapping(event.item.value).get("op", "")) if event.item is not None else ""
@@ -398,6 +402,8 @@ class Oracle:
         for attempts in self.engine.every.values():
             for attempt in attempts:
                 attempt.shown.pop(writer, None)
+                attempt.last_shown.pop(writer, None)
+                attempt.end_shown.pop(writer, None)
 
     def _check_foundation(self, writer: str) -> None:
         """What a term says that it stands on is what stands in etcd as it begins."""
@@ -556,14 +562,17 @@ class Oracle:
             raise Violation("hold", f"{task_id} {wrong}", task_id)
         spec_id = new.array or task_id
         spec, proof = map(self.etcd.get, (self.keys.task(spec_id), self.keys.attested(spec_id)))
-        pool = new.pool or (codec.decode_spec(spec_id, spec.value).spec.pool if spec is not None else "")
+        value = self.values.get(self.keys.task(spec_id)) if spec is not None else None
+        pool = new.pool or self._pool_of(spec_id)
         wrong = wrong_step(old, new, pool, self.values.get(self.keys.pool(pool)), spec, proof)
         if wrong and (new.state == "Failed" or self._attested_at.get(task_id, 0) <= self.sent[new.op][0]):
             raise Violation("I12", f"{task_id} {wrong}", task_id)
-        value = spec.value if spec is not None else None
         wrong = self.windows.wrong_step(old, new, spec_id, self.values.get(self.keys.pool(pool)), value)
         if wrong:
             raise Violation("I17", f"{task_id} {wrong}", task_id)
+        wrong = self.reasons.wrong_step(task_id, old, new, writer)
+        if wrong:
+            raise Violation("reason", f"{task_id} {wrong}", task_id)
         wrong = self.dependents.wrong_step(task_id, old, new, changed)
         if wrong:
             raise Violation("I13", f"{task_id} {wrong}", task_id)
@@ -577,6 +586,14 @@ class Oracle:
             at = round(codec.decode_history(new)[-1].at * 1000)
             self._moves.append(Move(task_id, old, new, at))
         self.transitions[new.state] = self.transitions.get(new.state, 0) + 1
+
+    def _pool_of(self, spec_id: str) -> str:
+        """What its spec says; "" if that is gone, or damaged by hand."""
+        value = self.values.get(self.keys.task(spec_id))
+        try:
+            return codec.decode_spec(spec_id, value).spec.pool if value is not None else ""
+        except CorruptValue:
+            return ""
 
     def _check_notices(self, task_id: str, old: Status | None, new: Status, changed: set[str]) -> None:
         """The notices that come with a step are those that its pool asks for, as the writer knows it."""
@@ -765,7 +782,7 @@ class Oracle:
                     raise Violation("I4", f"{task_id} was admitted while {other.id} runs", task_id)
         if was_holding and (new.state not in HOLDING or new.attempt != before):
             assert old is not None
-            self._check_end(task_id, old, new, changed)
+            self._check_end(task_id, old, new, changed, writer)
             self._note_log(task_id, old, new)
 
     def _note_log(self, task_id: str, old: Status, new: Status) -> None:
@@ -780,7 +797,7 @@ class Oracle:
         if has_run and not mine[0].removed and new.abandoned < old.attempt and self._keeps_logs(task_id):
             self.log_due[mine[0].id] = LogDue(new.epoch, self.engine.calm)
 
-    def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str]) -> None:
+    def _check_end(self, task_id: str, old: Status, new: Status, changed: set[str], writer: str) -> None:
         """A hold ends only when the attempt has truly stopped (or was given up by word), and with its true
         result.
         """
@@ -804,6 +821,8 @@ class Oracle:
                 raise Violation(
                     "I4", f"{task_id}-{old.attempt} was given up, and nobody had said so", task_id
                 )
+            if wrong := self.reasons.wrong_give_up(task_id, old, writer):
+                raise Violation("reason", f"{task_id}-{old.attempt} was given up, and {wrong}", task_id)
             return
         for attempt in mine:
             if attempt.live:
@@ -934,7 +953,11 @@ class Oracle:
                 wrong = self.arrays.requests.wrong_answer(task_id, step, new, requests[task_id, kind])
                 if wrong:
                     raise Violation("I15", f"{task_id}: {wrong}", task_id)
-            if new.abandoned > old.abandoned:
+            begins = new.array and value is None
+            known = self.arrays.given_up(new.array, new.index) if begins else old.abandoned
+            if old.reserved:  # a gang that ends remembers what its members' fates tell
+                known = max(known, self.arrays.most_given_up(task_id))
+            if new.abandoned > known:
                 by_policy = old.lost_since is not None and self._replaces_lost_after(task_id) is not None
                 if not by_policy or "confirm-stopped" in deleted.get(task_id, []):
                     asked.append("confirm-stopped")

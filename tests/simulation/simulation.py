@@ -251,6 +251,7 @@ class Simulation:
         self.oracle.revision_of = self._revision_of
         self.poisons = Poisons(self.scheduler, self.oracle)
         self.oracle.ttl = ttl
+        self.oracle.relist_seconds = self.relist_seconds
         possible = [name for name in FAULTS if scenario.is_shared or name not in OF_SHARING]
         chosen = [name for name in possible if rng.random() < 0.4]
         if scenario.is_shared and scenario.seed % 10 == CALM:

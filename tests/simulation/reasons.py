@@ -1,0 +1,118 @@
+"""The judge of reasons: what is told of an attempt's end is what became of it, and time alone tells nothing.
+
+A deadline, and a user's `on_lost`, are judged by who hears the engine. Who was told by a list, before its last
+commit, that an attempt runs or has ended knows that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from controller.core.model.task import Status, Step
+from tests.simulation.changes import steps_since
+
+if TYPE_CHECKING:
+    from tests.simulation.engine import Attempt
+    from tests.simulation.oracle import Oracle
+
+HOLDING = ("Pending", "Running")
+SILENT_SECONDS = 4.0
+"""So long after an engine's list, beyond the pause between two, nobody can still take it for heard."""
+REFUSALS = {"QuotaExceeded", "Refused", "NameTaken", "InvalidPool"}
+TOLD_BY = {"deadline-start": "StartDeadlineExceeded", "deadline-run": "DeadlineExceeded"}
+
+
+class ReasonJudge:
+    """See the module's docstring."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self.judged: dict[str, int] = {}  # how often each of these was looked at
+        # process → when it wrote last but one, and last
+        self._wrote: dict[str, tuple[float, float]] = {}
+
+    def on_write(self, writer: str) -> None:
+        """A process has changed a status."""
+        _, last = self._wrote.get(writer, (0.0, 0.0))
+        self._wrote[writer] = last, self._oracle.scheduler.now
+
+    def wrong_step(self, task_id: str, old: Status | None, new: Status, writer: str) -> str:
+        """What is wrong with the reasons of a status that a leader wrote; "" if nothing is."""
+        if old is None or old.state not in HOLDING or old.reserved:
+            return ""
+        mine = self._mine(task_id, old)
+        for step in steps_since(old, new):
+            if step.event == "stop-requested" and step.reason in TOLD_BY:
+                self._count(step.reason)
+                if wrong := self._wrong_deadline(old, step, mine, writer):
+                    return wrong
+            if step.event == "failed-observed" and new.abandoned < old.attempt:
+                if wrong := self._wrong_failure(old, step, mine):
+                    return wrong
+        return ""
+
+    def wrong_give_up(self, task_id: str, old: Status, writer: str) -> str:
+        """What is wrong with an attempt that was replaced as lost, as its task's `on_lost` allows."""
+        self._count("given up")
+        if wrong := self._unheard(writer):
+            return wrong
+        known = self._known(writer)
+        lost = (old.lost_since or 0.0) - self._oracle.scheduler.wall + self._oracle.wall_spread
+        for attempt in self._mine(task_id, old):
+            if lost < attempt.last_shown.get(writer, 0.0) < known:
+                return "it was known to run"
+        return ""
+
+    def _known(self, writer: str) -> float:
+        """What it was told by then is known to its plan: the one before may have been under way."""
+        return self._wrote.get(writer, (0.0, 0.0))[0]
+
+    def _mine(self, task_id: str, old: Status) -> list[Attempt]:
+        return [
+            attempt
+            for attempt in self._oracle.engine.every.get(task_id, ())
+            if attempt.id.number == old.attempt and not attempt.mark
+        ]
+
+    def _wrong_deadline(self, old: Status, step: Step, mine: list[Attempt], writer: str) -> str:
+        if wrong := self._unheard(writer):
+            return f"was stopped as {step.reason}, and {wrong}"
+        known = self._known(writer)
+        for attempt in mine:
+            if attempt.end_shown.get(writer, known) < known:
+                return f"was stopped as {step.reason}, and its end was known"
+            if step.reason == "deadline-start" and attempt.shown.get(writer, known) < known:
+                return f"was stopped as {step.reason}, and it was known to run"
+        if step.reason == "deadline-run" and all(attempt.started_at is None for attempt in mine):
+            return f"was stopped as {step.reason}, and it has never run"
+        return ""
+
+    def _wrong_failure(self, old: Status, step: Step, mine: list[Attempt]) -> str:
+        """A failure is told as what became of the attempt, or as why it was stopped."""
+        told = TOLD_BY.get(old.stopping)
+        if told is not None or step.reason in TOLD_BY.values():
+            return f"was stopped as {old.stopping}, and failed as {step.reason}" if step.reason != told else ""
+        if old.stopping in ("spec-deleted", "main-ended", "main-not-started") or old.start_fault:
+            return ""
+        truly = {
+            seen.reason for attempt in mine for seen in (attempt.result, attempt.main) if seen is not None
+        }
+        if all(attempt.removed for attempt in mine):
+            truly |= {"Gone", "Removed"}
+        if not mine:
+            truly |= REFUSALS
+        self._count("failures")
+        return "" if step.reason in truly else f"failed as {step.reason}, and truly: {sorted(truly)}"
+
+    def _unheard(self, writer: str) -> str:
+        """Why the writer cannot know what became of an attempt; "" if it can."""
+        listed = self._oracle.engine.listed.get(writer, -1.0)
+        if listed < self._oracle.elected_at:
+            return f"{writer} has not listed the engine since it was elected"
+        silent = self._oracle.scheduler.now - listed
+        if silent > self._oracle.relist_seconds + SILENT_SECONDS:
+            return f"{writer} has not heard from the engine for {silent:.1f} s"
+        return ""
+
+    def _count(self, what: str) -> None:
+        self.judged[what] = self.judged.get(what, 0) + 1
