@@ -7,6 +7,7 @@ A block has three members here, so that arrays of a few members have several.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -158,9 +159,12 @@ class ArrayJudge:
     def most_given_up(self, name: str) -> int:
         """The highest number of an attempt that its blocks tell to be given up, as they stand or stood."""
         values = {**self._oracle.values, **self._oracle.before}
-        prefix = f"{self._oracle.keys.prefix}{KIND}/{name}/"
-        blocks = (decode_block(value) for key, value in values.items() if value and key.startswith(prefix))
-        return max((fate.abandoned for block in blocks for fate in block.fates(LENGTH)), default=0)
+        prefix, highest = f"{self._oracle.keys.prefix}{KIND}/{name}/", 0
+        for key, value in values.items():
+            if value and key.startswith(prefix):
+                with contextlib.suppress(CorruptValue):
+                    highest = max(highest, *(fate.abandoned for fate in decode_block(value).fates(LENGTH)))
+        return highest
 
     def fates(self, name: str, size: int, of: str = "") -> list[Fate] | None:
         """What the blocks say of its members, of these blocks alone; None if one is damaged."""

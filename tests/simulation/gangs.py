@@ -191,7 +191,8 @@ class GangJudge:
             return ""
         members = self._members(name)
         for index, fate in enumerate(fates):
-            status = members.get(index, Status())
+            damaged = self._oracle.frozen.get(f"{name}-i{index}")  # what it said is what the writer may know
+            status = members.get(index) or damaged or Status()
             runs = status.state in ("Running", "Succeeded") or self._has_just_run(new, status)
             if not runs and fate.outcome is not MemberOutcome.SUCCEEDED:
                 return f"runs, and member {index} does not"

@@ -1,12 +1,12 @@
 """The judge of reasons: what is told of an attempt's end is what became of it, and time alone tells nothing.
 
-A deadline, and a user's `on_lost`, are judged by who hears the engine. Who was told by a list, before its last
-commit, that an attempt runs or has ended knows that.
+A deadline, and a user's `on_lost`, are judged by who hears the engine. Who was told by a list that an attempt
+runs, or has ended, knows that in the plan after the next.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from controller.core.model.task import Status, Step
 from tests.simulation.changes import steps_since
@@ -46,9 +46,9 @@ class ReasonJudge:
                 self._count(step.reason)
                 if wrong := self._wrong_deadline(old, step, mine, writer):
                     return wrong
-            if step.event == "failed-observed" and new.abandoned < old.attempt:
-                if wrong := self._wrong_failure(old, step, mine):
-                    return wrong
+            has_failed = step.event == "failed-observed" and new.abandoned < old.attempt
+            if has_failed and (wrong := self._wrong_failure(old, step, mine)):
+                return wrong
         return ""
 
     def wrong_give_up(self, task_id: str, old: Status, writer: str) -> str:
@@ -91,7 +91,9 @@ class ReasonJudge:
         """A failure is told as what became of the attempt, or as why it was stopped."""
         told = TOLD_BY.get(old.stopping)
         if told is not None or step.reason in TOLD_BY.values():
-            return f"was stopped as {old.stopping}, and failed as {step.reason}" if step.reason != told else ""
+            return (
+                f"was stopped as {old.stopping}, and failed as {step.reason}" if step.reason != told else ""
+            )
         if old.stopping in ("spec-deleted", "main-ended", "main-not-started") or old.start_fault:
             return ""
         truly = {
