@@ -348,3 +348,25 @@ def test_entries_keep_the_order_that_each_template_gives_them(below: Pod, above:
         )
         assert [key for key in both if key in over] == over
         assert [key for key in both if key not in over] == [key for key in under if key not in over]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "field"),
+    [
+        ("containers", {"restartPolicy": "Always"}, "restartPolicy"),
+        ("containers", {"restartPolicy": "Never"}, "restartPolicy"),
+        ("initContainers", {"restartPolicy": "OnFailure"}, "restartPolicy"),
+        ("containers", {"restartPolicyRules": [{"action": "Restart"}]}, "restartPolicyRules"),
+        ("initContainers", {"restartPolicyRules": [{"action": "Restart"}]}, "restartPolicyRules"),
+    ],
+)
+def test_no_container_of_an_attempt_runs_twice(kind: str, fields: Pod, field: str) -> None:
+    """Kubernetes from 1.34 on starts single containers again, also in a pod that is never restarted."""
+    with pytest.raises(InvalidField, match=rf"pod_template\.spec\.{kind}\[side\]\.{field}: .*runs once"):
+        check_template({"spec": {kind: [{"name": "side", **fields}]}}, "pod_template")
+
+
+def test_a_sidecar_is_one_that_is_always_started_again() -> None:
+    check_template(
+        {"spec": {"initContainers": [{"name": "side", "restartPolicy": "Always"}]}}, "pod_template"
+    )

@@ -38,10 +38,13 @@ def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 60.0) ->
     return answer
 
 
-def launch(*command: str, task_id: str = "", cluster: str = "test", memory: str = "", **spec: Any) -> Launch:
+def launch(
+    *command: str, task_id: str = "", cluster: str = "test", memory: str = "", cpu: str = "", **spec: Any
+) -> Launch:
     """A launch of `command`, by default as the first attempt of a task of its own."""
     attempt = AttemptId(task_id or f"task-{next(_numbers)}", 1)
-    resources = Vector.parse({"memory": memory} if memory else {})
+    asked = {"memory": memory, "cpu": cpu}
+    resources = Vector.parse({name: amount for name, amount in asked.items() if amount})
     values = Spec(id=attempt.task_id, command=command, resources=resources, **spec)
     environment = fencing_environment(attempt, 7, values.env)
     return Launch(

@@ -410,9 +410,10 @@ def test_a_launch_becomes_a_container(docker: PrivateDocker, engine: DockerEngin
         (docker_launch("true", options={"pull": "always"}), "engine_options.pull: "),
         (docker_launch("true", image=""), "image: is missing"),
         (docker_launch("true", memory="1Mi"), "(?i)minimum memory limit"),
+        (docker_launch("true", cpu="9m"), "resources.cpu: is 9m"),
         (docker_launch("true", pod_template={"spec": {}}), "pod_template: "),
     ],
-    ids=["option", "value", "image", "memory", "pod"],
+    ids=["option", "value", "image", "memory", "cpu", "pod"],
 )
 def test_what_docker_cannot_do_is_refused_by_name(
     docker: PrivateDocker, engine: DockerEngine, given: Launch, words: str

@@ -147,9 +147,75 @@ def test_an_absence_counts_after_the_grace_that_its_end_has(tmp_path: Path) -> N
         assert not engine.find(attempt, uid="a", grace_seconds=1000.0).stopped
 
 
+def deleted_pod(grace: int, at: str, state: dict[str, object], phase: str = "Running") -> Pod:
+    """Its deletion has this grace left, and this date; its container has this state."""
+    metadata: dict[str, object] = {"name": "t-1", "uid": "u", "finalizers": ["tally.dev/attempt"]}
+    metadata |= {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}
+    raw = {
+        "metadata": metadata,
+        "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5, "containers": [{"name": "task"}]},
+        "status": {"phase": phase, "containerStatuses": [{"name": "task", "state": state}]},
+    }
+    return read_pod(msgspec.json.encode(raw))
+
+
+WAITING: dict[str, object] = {"waiting": {"reason": "PodInitializing"}}
+RUNS: dict[str, object] = {"running": {"startedAt": "2026-11-30T18:59:00Z"}}
+
+
+def exited(at: str) -> dict[str, object]:
+    return {"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": at}}
+
+
+@pytest.mark.parametrize("minor", [20, 32, 33])
+@pytest.mark.parametrize(
+    ("finished", "phase"),
+    [
+        ("2026-11-30T19:00:03Z", Phase.FAILED),  # after the request
+        ("2026-11-30T18:00:00Z", Phase.SUCCEEDED),
+    ],
+)
+def test_what_a_deletion_interrupted_is_no_success_for_who_sees_only_its_end(
+    minor: int, finished: str, phase: Phase
+) -> None:
+    """A server before 1.33 leaves the date of the request; a later one has that of its kubelet's word."""
+    dated = "2026-11-30T19:00:00Z" if minor < 33 else "2026-11-30T19:00:04Z"
+    late = LateEnds(HandClock(), lambda: minor, 30.0)
+    pod = deleted_pod(0, dated, exited(finished), "Succeeded")
+    assert observe(pod, requested=late.requested_at(pod)).phase is phase
+
+
+@pytest.mark.parametrize("minor", [20, 33])
+@pytest.mark.parametrize("dated", ["2026-11-30T19:00:00Z", "2026-11-30T19:00:04Z"])
+def test_what_ran_when_its_deletion_was_asked_for_was_interrupted_whatever_its_nodes_clock_says(
+    minor: int, dated: str
+) -> None:
+    late = LateEnds(HandClock(), lambda: minor, 30.0)
+    late.awaits(deleted_pod(5, "2026-11-30T19:00:05Z", RUNS), removed=False)
+    pod = deleted_pod(0, dated, exited("2026-11-30T18:59:58Z"), "Succeeded")
+    for _ in range(2):  # also when it is seen again
+        requested = late.requested_at(pod)
+        assert not late.awaits(pod, removed=False)
+        assert observe(pod, requested=requested).reason == "Stopped"
+
+
+def test_what_had_ended_when_its_deletion_was_asked_for_has_ended_by_itself() -> None:
+    late = LateEnds(HandClock(), lambda: 33, 30.0)
+    ended = exited("2026-11-30T18:59:58Z")
+    late.awaits(deleted_pod(5, "2026-11-30T19:00:05Z", ended), removed=False)
+    pod = deleted_pod(0, "2026-11-30T19:00:04Z", ended, "Succeeded")
+    assert observe(pod, requested=late.requested_at(pod)).phase is Phase.SUCCEEDED
+
+
+def test_a_forced_deletion_after_a_graceful_one_waits_for_a_kubelet_that_has_not_spoken() -> None:
+    """Where each kubelet tells of a terminal phase before it confirms a deletion, this one has not."""
+    late = LateEnds(HandClock(), lambda: 33, 30.0)
+    late.awaits(deleted_pod(5, "2026-11-30T19:00:05Z", WAITING, "Pending"), removed=False)
+    assert late.awaits(deleted_pod(0, "2026-11-30T19:00:04Z", WAITING, "Pending"), removed=False)
+
+
 KNOWN = {"exitCode": 137, "reason": "Error", "finishedAt": "2026-11-30T19:00:00Z"}
 UNKNOWN = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "could not be located"}
-WAITING = {"waiting": {"reason": "PodInitializing"}}
 STATES = st.sampled_from(
     [
         WAITING,
@@ -168,7 +234,7 @@ STATES = st.sampled_from(
     grace=st.integers(0, 100),
     removed=st.booleans(),
     elapsed=st.floats(0, 500),
-    minor=st.sampled_from([20, 21, 24, 33]),
+    minor=st.sampled_from([20, 21, 24, 25, 29, 30, 33]),
 )
 @example(
     states=(WAITING, WAITING),
@@ -191,7 +257,7 @@ def test_a_final_deletion_proves_nothing_before_a_kubelet_must_be_done_unless_ea
     minor: int,
 ) -> None:
     """Whatever the statuses say, and whichever grace an earlier deletion had. A newer kubelet is taken
-    at its word: at a terminal phase, and if it was asked to end what no status says to run.
+    at its word: at a terminal phase; before 1.27 also if it was asked to end what no status says to run.
     """
     init, main = states
 
@@ -227,7 +293,7 @@ def test_a_final_deletion_proves_nothing_before_a_kubelet_must_be_done_unless_ea
     is_terminal = phase in ("Failed", "Succeeded")
     runs, waits = any("running" in state for state in states), minor >= 25
     knows = waits or (not runs and ({"terminated": UNKNOWN} not in states or not reason))
-    is_word = waits and first is not None and not runs
+    is_word = 25 <= minor < 30 and first is not None and not runs
     if stopped and elapsed < 30 + max(grace, first or 0) and not is_word:
         assert is_over or is_main_over or (is_terminal and knows)
     if stopped and is_terminal:

@@ -18,6 +18,10 @@ from tests.engine.kubernetes_cases import running
 from tests.support.answering import Server
 
 Answer = Callable[[str], tuple[int, bytes]]
+# as Teleport's proxy answers for a cluster whose agent is away
+NO_CLUSTER = (
+    b'{"kind":"Status","reason":"NotFound","message":"kubernetes cluster \\"c\\" not found","code":404}'
+)
 LIST = b'{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":[]}'
 KUBECONFIG = """
 apiVersion: v1
@@ -54,8 +58,15 @@ def behind(tmp_path: Path) -> Iterator[Callable[[Answer], KubernetesEngine]]:
 def test_nothing_is_concluded_from_a_proxys_refusal(
     behind: Callable[[Answer], KubernetesEngine], status: int, body: bytes
 ) -> None:
+    check_nothing_concluded(behind(lambda _: (status, body)))
+
+
+def test_nothing_is_absent_that_is_not_named(behind: Callable[[Answer], KubernetesEngine]) -> None:
+    check_nothing_concluded(behind(lambda _: (404, NO_CLUSTER)))
+
+
+def check_nothing_concluded(engine: KubernetesEngine) -> None:
     """No attempt has stopped, none is refused for good, and no other cluster is there."""
-    engine = behind(lambda _: (status, body))
     attempt = AttemptId("t", 1)
     calls: list[Callable[[], object]] = [
         lambda: engine.find(attempt),

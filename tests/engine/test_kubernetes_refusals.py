@@ -240,3 +240,20 @@ def test_output_of_a_pod_that_does_not_run(engine: KubernetesEngine) -> None:
 def test_what_passes_with_a_new_namespace_fails_no_task(words: str, passes: bool) -> None:
     refused = to_refusal(ApiRefused(403, "Forbidden", words), "team")
     assert (refused.reason, refused.transient) == ("AdmissionDenied", passes)
+
+
+def asks_for_no_cpu(pod: dict[str, Any]) -> bool:
+    """As a LimitRange with a least value refuses; it gives that to a container without any."""
+    return any(
+        each.get("resources", {}).get("requests", {}).get("cpu") == "0" for each in pod["spec"]["containers"]
+    )
+
+
+def test_a_tombstone_asks_for_what_a_limit_range_gives(
+    fake_cluster: FakeCluster, engine: KubernetesEngine
+) -> None:
+    fake_cluster.state.add_webhook("minimum cpu usage per Container is 50m", denies=asks_for_no_cpu)
+    given = running()
+    stopped = engine.stop(given.attempt, grace_seconds=1.0)
+    assert stopped is not None
+    assert (stopped.stopped, stopped.reason) == (True, "NeverStarted")

@@ -391,4 +391,6 @@ def test_an_answer_without_end_is_cut_off(
 ) -> None:
     monkeypatch.setattr(kubernetes_api, "MAX_ANSWER_BYTES", 500)
     port = silent(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000, 0)
-    assert "larger than 500 bytes" in refusal(connect(f"http://127.0.0.1:{port}", {"token": TOKEN}))
+    assert "an answer of more than 500 bytes" in refusal(
+        connect(f"http://127.0.0.1:{port}", {"token": TOKEN})
+    )

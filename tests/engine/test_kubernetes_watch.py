@@ -14,6 +14,7 @@ import pytest
 from controller.core.model.task import AttemptId, Observation, Phase
 from controller.dev.fake_kubernetes import FakeCluster
 from controller.engine.base import EngineUnavailable
+from controller.engine.kubernetes import api as kubernetes_api
 from controller.engine.kubernetes import watch as kubernetes_watch
 from controller.engine.kubernetes.api import ApiRefused, RateLimit
 from controller.engine.kubernetes.pod import read_pod
@@ -220,6 +221,21 @@ def test_each_namespace_is_watched_and_listed(fake_cluster: FakeCluster, engines
     assert {seen.attempt for seen in engine.attempts()} == {here.attempt, there.attempt}
     engine.forget(there.attempt)
     assert [seen.attempt for seen in engine.attempts()] == [here.attempt]
+
+
+def test_large_pods_are_listed_in_smaller_pages(
+    fake_cluster: FakeCluster, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One page of all would exceed what is read of an answer."""
+    engine = engines(fake_cluster)
+    given = [launch("true", env={"DATA": "x" * 20_000}) for _ in range(7)]
+    for each in given:
+        engine.start(each)
+    monkeypatch.setattr(kubernetes_api, "MAX_ANSWER_BYTES", 60_000)
+    assert {seen.attempt for seen in engine.attempts()} == {each.attempt for each in given}
+    monkeypatch.setattr(kubernetes_api, "MAX_ANSWER_BYTES", 10_000)
+    with pytest.raises(EngineUnavailable, match="an answer of more than 10000 bytes"):
+        engine.attempts()
 
 
 def test_a_tombstone_stands_in_every_namespace(fake_cluster: FakeCluster, engines: Engines) -> None:

@@ -49,6 +49,7 @@ def seen(
     others: dict[str, dict[str, Any]] | None = None,
     init: dict[str, dict[str, Any]] | None = None,
     removed: bool = False,
+    requested: float | None = None,
     spec: dict[str, Any] | None = None,
     **status: Any,
 ) -> Observation:
@@ -67,7 +68,7 @@ def seen(
         "spec": {"nodeName": node, "containers": [{"name": name} for name in names], **(spec or {})},
         "status": {"phase": phase, **status},
     }
-    return observe(decode_pod(msgspec.json.encode(pod)), removed=removed)
+    return observe(decode_pod(msgspec.json.encode(pod)), removed=removed, requested=requested)
 
 
 def brief(observation: Observation) -> tuple[str, bool, str]:
@@ -356,3 +357,76 @@ def test_an_evicted_pod_has_not_succeeded() -> None:
     """Its main container may exit with 0 when it is told to stop."""
     found = seen("Failed", ended(0), others={"side": ended(137)}, metadata=with_main(), reason="Evicted")
     assert (found.phase, found.disrupted) == (Phase.FAILED, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"others": {"helper": ended(7)}}, "ContainerFailed"),
+        (
+            {"others": {"helper": ended(137)}, "reason": "DeadlineExceeded", "message": "too long"},
+            "DeadlineExceeded",
+        ),
+        (
+            {
+                "others": {"helper": ended(137)},
+                "reason": "Evicted",
+                "message": "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+            },
+            "Evicted",
+        ),
+    ],
+)
+def test_a_failure_stays_one_when_somebody_deletes_its_pod(fields: dict[str, Any], reason: str) -> None:
+    before, after = (seen("Failed", ended(0), metadata=meta, **fields) for meta in ({}, deleted(0)))
+    assert (before.phase, before.reason) == (after.phase, after.reason) == (Phase.FAILED, reason)
+
+
+def test_helpers_that_a_deletion_ended_do_not_undo_a_success() -> None:
+    """Its main container had ended before."""
+    helper = {"helper": ended(143, at=T9)}
+    assert seen("Failed", ended(0, at=T0), metadata=deleted(4), others=helper).phase is Phase.SUCCEEDED
+
+
+def test_what_is_known_of_a_request_counts_more_than_the_pods_own_date() -> None:
+    """A server from 1.33 on dates a deletion anew when it becomes final."""
+    end = seen("Succeeded", ended(0), metadata=deleted(0), requested=0.0)
+    assert (end.phase, end.reason, end.disrupted) == (Phase.FAILED, "Stopped", True)
+
+
+def test_a_sidecar_fails_no_pod() -> None:
+    """It is ended after the others, by a signal; the first failure of another container is told."""
+    spec = {"initContainers": [{"name": "proxy", "restartPolicy": "Always"}, {"name": "migrate"}]}
+    init = {"proxy": ended(143, at=T9), "migrate": ended(3)}
+    failed = seen("Failed", WAITING, init=init, spec=spec)
+    assert (failed.reason, failed.exit_code, failed.signal) == ("ContainerFailed", 3, None)
+
+
+def test_the_first_of_several_failures_is_told() -> None:
+    others = {"one": ended(5, at=T9), "other": ended(6, at=T5)}
+    assert seen("Failed", ended(0, at=T0), others=others).exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("Evicted", "Pod The node had condition: [DiskPressure]. "),
+        ("Evicted", "Pod was rejected: The node had condition: [DiskPressure]. "),
+        ("NodeShutdown", "Pod Pod was rejected as the node is shutting down."),
+        ("TaintToleration", "Pod Predicate TaintToleration failed"),
+        ("SomethingNew", "Pod Predicate SomethingNew failed"),
+    ],
+)
+def test_what_a_kubelet_has_refused_never_ran(reason: str, message: str) -> None:
+    """Kubelets up to 1.25 at least put "Pod " before their words."""
+    refused = seen("Failed", reason=reason, message=message)
+    assert (refused.stopped, refused.ran) == (True, False)
+
+
+def test_an_eviction_of_1_20_is_no_refusal() -> None:
+    assert not seen("Failed", reason="Evicted", message="The node was low on resource: memory. ").stopped
+
+
+def test_a_tombstone_has_ended_also_where_a_webhook_names_a_scheduler() -> None:
+    labels = {"labels": {"tally.dev/tombstone": "true"}}
+    assert brief(seen("Pending", metadata=labels)) == ("Failed", True, "NeverStarted")

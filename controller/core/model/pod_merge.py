@@ -90,7 +90,18 @@ def check_template(template: Document, path: str) -> None:
         if not isinstance(containers, list) or not all(_is_named(each) for each in containers):
             problem = f"expected a list of containers with names; the task's own is named {MAIN}"
             raise InvalidField(f"{path}.spec.{name}", problem)
+        for each in containers:
+            _check_runs_once(each, f"{path}.spec.{name}[{each['name']}]", is_init=name == "initContainers")
     _check_lists(spec, "", f"{path}.spec")
+
+
+def _check_runs_once(container: Mapping[str, Any], path: str, *, is_init: bool) -> None:
+    """An attempt runs once: its containers are not started again, save sidecars, which others wait for."""
+    policy = container.get("restartPolicy")
+    if policy is not None and not (is_init and policy == "Always"):
+        raise InvalidField(f"{path}.restartPolicy", "is set by Tally (an attempt runs once): remove it")
+    if container.get("restartPolicyRules"):
+        raise InvalidField(f"{path}.restartPolicyRules", "is not used (an attempt runs once): remove it")
 
 
 def _is_named(container: object) -> bool:

@@ -157,13 +157,17 @@ class PodRegistry:
         self._check(old, options)
         document = old.copy()
         metadata = document["metadata"]
-        grace = self._grace(document, options)
         if "deletionTimestamp" in metadata:
             pending = metadata["deletionGracePeriodSeconds"]
-            if options.grace_seconds is None or grace >= pending:
+            asked = options.grace_seconds
+            grace = 1 if asked is not None and asked < 0 else asked
+            if grace is None or grace >= pending:
                 return old  # only a shorter grace changes anything
             ends = seconds_of(metadata["deletionTimestamp"]) - pending + grace
+            if ends < self._clock.now() and not self._version.deletions_move_back:
+                ends, grace = self._clock.now(), min(grace, 1)
         else:
+            grace = self._grace(document, options)
             ends = self._clock.now() + grace
         metadata |= {"deletionTimestamp": timestamp(ends), "deletionGracePeriodSeconds": grace}
         marked = self._pods.put(document)

@@ -32,6 +32,11 @@ class ServerVersion(NamedTuple):
         """The runtime is containerd. Before 1.24, Docker was usual; it names some reasons differently."""
         return self.minor >= 24
 
+    @property
+    def deletions_move_back(self) -> bool:
+        """A deletion that becomes final is dated when it was requested; from 1.33 on, never in the past."""
+        return self.minor < 33
+
     def document(self) -> dict[str, str]:
         """The answer of /version."""
         return {

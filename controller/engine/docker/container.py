@@ -37,6 +37,7 @@ LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TERM = "tally.dev/term"
 LABEL_ROLE = "tally.dev/role"
 RUN, STOP, TOMBSTONE = "run", "stop", "tombstone"
+_LEAST_CPU = 10  # milli-cpu: a quota of 1 ms in a period of 100 ms
 """Roles: the attempt itself, the mark of a requested stop, and the tombstone of what must not start."""
 
 EMPTY_IMAGE = "tally-nothing:1"
@@ -197,7 +198,9 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
     for name in ("pod_template", "main_container"):
         if getattr(spec, name):
             raise InvalidField(name, "is only for the kubernetes engine: leave it out")
-    memory = spec.resources.get("memory")
+    memory, cpu = spec.resources.get("memory"), spec.resources.get("cpu")
+    if 0 < cpu < _LEAST_CPU:
+        raise InvalidField("resources.cpu", f"is {cpu}m: Linux limits a container to 10m or more")
     own = {name: value for name, value in spec.labels.items() if not name.startswith("tally.dev/")}
     return {
         **_marked(
@@ -213,7 +216,7 @@ def creation(launch: Launch, options: Options) -> dict[str, Any]:
         "HostConfig": {
             "Memory": memory,
             "MemorySwap": memory,  # the sum of memory and swap, so no swap
-            "NanoCpus": spec.resources.get("cpu") * 1_000_000,  # from milli-cpu
+            "NanoCpus": cpu * 1_000_000,  # from milli-cpu
             "NetworkMode": options.network,
             "Init": options.init,
             "RestartPolicy": {"Name": "no"},

@@ -39,20 +39,37 @@ JSON_PATCH = "application/json-patch+json"
 CONNECT_SECONDS = 3.0
 _CHUNK_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024**2  # a page of 500 pods has a few megabytes
-_UNAUTHORIZED = 401
+_UNAUTHORIZED, _NOT_FOUND = 401, 404
+
+
+class AnswerTooLarge(EngineUnavailable):
+    """The answer to one call is larger than MAX_ANSWER_BYTES."""
 
 
 class ApiRefused(EngineError):
     """The server understood the call and refuses it: nothing was changed.
 
-    `fields` are the fields that the server objects to.
+    `fields` are the fields that the server objects to. `about` is the resource and the name of the object
+    that it speaks of, such as ("pods", "task-1"), each "" if it does not say.
     """
 
-    def __init__(self, code: int, reason: str, message: str, fields: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        fields: tuple[str, ...] = (),
+        about: tuple[str, str] = ("", ""),
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.fields = fields
+        self.about = about
+
+    def is_absence(self, resource: str, name: str) -> bool:
+        """Whether this object does not exist. A 404 of somebody between us and the server does not say so."""
+        return self.code == _NOT_FOUND and self.about == (resource, name)
 
 
 class _Cause(Struct, frozen=True):
@@ -60,6 +77,8 @@ class _Cause(Struct, frozen=True):
 
 
 class _Details(Struct, frozen=True, rename="camel"):
+    kind: str = ""
+    name: str = ""
     causes: list[_Cause] | None = None
     retry_after_seconds: int = 0
 
@@ -232,9 +251,13 @@ class KubernetesApi:
                 if self._clock.boottime() > give_up_at:
                     raise urllib3.exceptions.TimeoutError("its answer came too slowly")
                 if len(data) > MAX_ANSWER_BYTES:
-                    raise urllib3.exceptions.ResponseError(
-                        f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
+                    self.faults["connection"] += 1
+                    raise AnswerTooLarge(
+                        f"Kubernetes at {self.host} sends an answer of more than {MAX_ANSWER_BYTES} bytes"
                     )
+        except AnswerTooLarge:
+            response.close()
+            raise
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
             raise self._broken(error) from error
@@ -257,7 +280,11 @@ class KubernetesApi:
             return EngineUnavailable(f"{words} (which is no answer of Kubernetes' own)", RETRY_SECONDS)
         causes = status.details.causes if status.details is not None else None
         fields = tuple(cause.field for cause in causes or () if cause.field)
-        return ApiRefused(status.code, status.reason, status.message, fields)
+        about = (status.details.kind, status.details.name) if status.details is not None else ("", "")
+        if status.code == _NOT_FOUND and not about[1] and "denied the request" not in status.message:
+            # of a proxy that lacks the cluster: the server names what it does not find
+            return EngineUnavailable(f"{words} (which does not name what is missing)", RETRY_SECONDS)
+        return ApiRefused(status.code, status.reason, status.message, fields, about)
 
     def _broken(self, error: Exception) -> EngineUnavailable:
         kind = "timeout" if isinstance(error, urllib3.exceptions.TimeoutError) else "connection"

@@ -41,7 +41,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
 from controller.engine.base import ALL_LOGS, AttemptRefused, EngineUnavailable, LogOptions, gone
 from controller.engine.kubernetes.api import ApiRefused, ClusterAccess, KubernetesApi
-from controller.engine.kubernetes.late_ends import CONFIRM_SECONDS, LateEnds
+from controller.engine.kubernetes.late_ends import CONFIRM_SECONDS, FIRST_MINOR_THAT_MOVES, LateEnds
 from controller.engine.kubernetes.logs import PodEvent, check_container, read_log, recent_events
 from controller.engine.kubernetes.node_survey import NodeSurvey
 from controller.engine.kubernetes.objects import TRIES, PodObjects
@@ -57,6 +57,7 @@ from controller.errors import InvalidField, UserError
 
 _FORGET_GRACE_SECONDS = 1
 _UNSEEN_SECONDS = 600.0
+_VERSION_SECONDS = 60.0
 FIRST_MINOR_WITH_GATES = 27
 
 log = structlog.get_logger(__name__)
@@ -96,6 +97,7 @@ class KubernetesEngine(Owning):
         self._pace = Pace(list_timeout, options.watch_seconds, options.silence_seconds)
         self._late = LateEnds(clock, self._server_minor, options.confirm_seconds)
         self._minor: int | None = None
+        self._minor_until = 0.0  # boottime
         self._cluster_unseen_until = 0.0  # boottime: kube-system may not be read
         self.is_verified = self._api.is_verified
 
@@ -119,6 +121,8 @@ class KubernetesEngine(Owning):
         if pod is None:
             try:
                 pod = self._create(launch)
+                if pod.is_part:  # a stop has begun to take the name
+                    pod = self._pods.entomb(launch.attempt, "its name could not be taken") or pod
             except AttemptRefused as refusal:
                 if not launch.repeated or refusal.reason == "NameTaken":
                     raise
@@ -136,7 +140,7 @@ class KubernetesEngine(Owning):
     def stop(self, attempt: AttemptId, *, grace_seconds: float, uid: str = "") -> Observation | None:
         """See Engine. Returns None if `uid` is not the attempt's."""
         for _ in range(TRIES):
-            pod = self._pods.find(attempt)
+            pod = self._pods.find(attempt, uid)
             if pod is None and uid:
                 return None
             if pod is None:
@@ -202,6 +206,8 @@ class KubernetesEngine(Owning):
         """See Engine. Further tombstones of an attempt, in other namespaces, are left out."""
         found: dict[AttemptId, Observation] = {}
         for _, pod in self._pods.all():
+            if pod.is_part:
+                continue
             seen = self._observe(pod)
             known = found.get(seen.attempt)
             if known is None or (known.stopped and not pod.is_tombstone):
@@ -215,7 +221,7 @@ class KubernetesEngine(Owning):
         """
 
         def report(pod: Pod, removed: bool) -> None:
-            if (attempt := self._pods.attempt_of(pod)) is None:
+            if pod.is_part or (attempt := self._pods.attempt_of(pod)) is None:
                 return
             if removed and not observe(pod).stopped:
                 current = self._pods.get(pod.metadata.namespace, attempt)
@@ -349,6 +355,10 @@ class KubernetesEngine(Owning):
                 f" 1.{self._minor}"
             )
             raise AttemptRefused("InvalidPool", f"pool {launch.pool.name}: {message}", transient=True)
+        if launch.repeated:  # its pool may have had another namespace, and that start be still under way
+            there = self._pods.close_others(launch.attempt, namespace)
+            if there is not None:
+                return there
         try:
             return self._pods.create(launch.attempt, body)
         except ApiRefused as error:
@@ -364,14 +374,18 @@ class KubernetesEngine(Owning):
 
     def _observe(self, pod: Pod, *, removed: bool = False) -> Observation:
         """The observation of a pod; one whose kubelet may not be done with it has not stopped."""
+        requested = self._late.requested_at(pod)
         if not self._late.awaits(pod, removed=removed):
-            return observe(pod, removed=removed)
+            return observe(pod, removed=removed, requested=requested)
         if removed:
             return vanished(AttemptId.parse(pod.metadata.name), pod.metadata.uid)
-        return observe(pod, is_confirmed=False)
+        return observe(pod, is_confirmed=False, requested=requested)
 
     def _server_minor(self) -> int:
-        # a server may be upgraded while this replica runs: only a version that is new enough is kept
-        if self._minor is None or self._minor < FIRST_MINOR_WITH_GATES:
+        # a server may be upgraded while this replica runs: a version that is new enough is kept
+        now = self._clock.boottime()
+        if self._minor is None or self._minor < FIRST_MINOR_WITH_GATES or now > self._minor_until:
             self._minor = minor_version(self._api)
+            is_newest = self._minor >= FIRST_MINOR_THAT_MOVES
+            self._minor_until = float("inf") if is_newest else now + _VERSION_SECONDS
         return self._minor

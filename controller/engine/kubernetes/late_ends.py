@@ -9,7 +9,8 @@ An end counts when nothing of it can still run:
   kubelet that lives ends what runs, and reports that: within seconds, unless it is ending the pod already. It
   goes on to give that the grace that it began with. If no status tells of a container, one may run all the
   same: a kubelet creates it before it reports it. A final deletion is taken for a forced one unless one with
-  a grace was seen before it.
+  a grace was seen before it. A kubelet from 1.27 on reports a terminal phase before it confirms a deletion
+  (https://github.com/kubernetes/kubernetes/pull/115331), so where all do, one without is a forced one.
 - An object that is gone and was not deleted: Kubernetes' own etcd was restored from a backup, or lost keys.
   Kubelets end such pods when they hear of it, with their grace.
 
@@ -32,9 +33,12 @@ from controller import bulkhead
 from controller.clock import Clock
 from controller.engine.base import EngineUnavailable
 from controller.engine.kubernetes.pod import Meta, Pod
+from controller.engine.kubernetes.pod_observation import deletion_requested_at
 
 CONFIRM_SECONDS = 30.0  # for a kubelet to begin, to kill, and to report, besides the grace
 FIRST_MINOR_THAT_WAITS = 25  # of a server none of whose kubelets is older than 1.22
+FIRST_MINOR_WITH_PHASES = 30  # of one none of whose kubelets is older than 1.27
+FIRST_MINOR_THAT_MOVES = 33  # of one that dates a deletion anew as it becomes final
 _DEFAULT_GRACE_SECONDS = 30  # of Kubernetes
 _KEPT_SECONDS = 3600.0
 _POLL_SECONDS = 1.0
@@ -50,6 +54,8 @@ class _Asked(NamedTuple):
 
     grace: float  # the longest
     seen_at: float  # boottime, of the last
+    at: float  # seconds since the epoch, of the first
+    interrupts: bool  # its main container ran after that
 
 
 class LateEnds:
@@ -71,11 +77,12 @@ class LateEnds:
             return True
         with self._lock:
             if given > 0:
-                longest = max(given, self._asked[uid].grace) if uid in self._asked else given
-                self._asked[uid] = _Asked(longest, self._clock.boottime())
+                self._asked[uid] = self._note(pod, given, self._asked.get(uid))
             known = self._seen.get(uid)
             if known is not None and (all_ended(pod) or pod.is_terminal):
                 self._drop(uid)  # its kubelet has spoken
+                if removed:
+                    self._asked.pop(uid, None)
                 return False
         if known is None:
             seconds = self._seconds(pod, removed)
@@ -87,6 +94,28 @@ class LateEnds:
             with self._lock:
                 known = self._seen.setdefault(uid, known)
         return self._clock.boottime() < known.due
+
+    def requested_at(self, pod: Pod) -> float | None:
+        """When its deletion was requested; None if it was not. What ended before that has ended by itself.
+
+        It is too early rather than too late: what was interrupted is never taken for done.
+        """
+        with self._lock:
+            asked = self._asked.get(pod.metadata.uid)
+        if asked is not None:
+            return 0.0 if asked.interrupts else asked.at
+        at = deletion_requested_at(pod)
+        if at is None or not pod.is_final or self._is_version(lambda minor: minor < FIRST_MINOR_THAT_MOVES):
+            return at
+        return at - _grace_of(pod) - self._confirm_seconds
+
+    def _note(self, pod: Pod, given: float, before: _Asked | None) -> _Asked:
+        at = deletion_requested_at(pod) or 0.0
+        interrupts = pod.main is not None and pod.main.state.running is not None
+        if before is not None:
+            given, at = max(given, before.grace), min(at, before.at)
+            interrupts = interrupts or before.interrupts
+        return _Asked(given, self._clock.boottime(), at, interrupts)
 
     def awaits_absent(self, name: str, uid: str, grace_seconds: float) -> bool:
         """The same of a pod that is not there, and that was: only its name, uid and grace are known."""
@@ -120,7 +149,6 @@ class LateEnds:
     def _drop(self, uid: str) -> None:
         del self._seen[uid]
         self._told.discard(uid)
-        self._asked.pop(uid, None)
 
     def _seconds(self, pod: Pod, removed: bool) -> float:
         """How long its kubelet may need from now on; 0 if it is done, or nobody waits for it."""
@@ -132,7 +160,8 @@ class LateEnds:
         asked = self._asked.get(pod.metadata.uid)
         grace = max(_grace_of(pod), asked.grace) if asked is not None else _grace_of(pod)
         is_early = has_vanished or asked is None or any(each.state.running for each in pod.statuses())
-        return self._confirm_seconds + grace if is_early or self._is_old() else 0.0
+        is_told = self._is_version(lambda minor: FIRST_MINOR_THAT_WAITS <= minor < FIRST_MINOR_WITH_PHASES)
+        return 0.0 if is_told and not is_early else self._confirm_seconds + grace
 
     def _is_invented(self, pod: Pod) -> bool:
         """Whether a kubelet was ending this pod, whose deletion is final, and tells of no end that it saw."""
@@ -140,14 +169,15 @@ class LateEnds:
         if not (pod.is_terminal and pod.status.reason) or pod.is_tombstone or not pod.spec.node_name:
             return False
         ends = [each.state.terminated for each in pod.statuses() if each.state.terminated is not None]
-        return not all(end.is_known for end in ends) and self._is_old()
+        is_new = self._is_version(lambda minor: minor >= FIRST_MINOR_THAT_WAITS)
+        return not all(end.is_known for end in ends) and not is_new
 
-    def _is_old(self) -> bool:
-        """Whether a kubelet may say that a pod has ended before it has."""
+    def _is_version(self, holds: Callable[[int], bool]) -> bool:
+        """Whether the server's minor version is known, and this holds for it."""
         try:
-            return self._server_minor() < FIRST_MINOR_THAT_WAITS
+            return holds(self._server_minor())
         except EngineUnavailable:
-            return True  # it may be an old one
+            return False
 
 
 def _grace_of(pod: Pod) -> float:

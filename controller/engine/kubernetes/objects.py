@@ -15,6 +15,9 @@ from controller.engine.kubernetes.pod import (
     FINALIZER,
     GATE,
     INSTALLATION,
+    LABEL_TOMBSTONE,
+    PART,
+    WHOLE,
     Pod,
     attempt_of,
     pod_path,
@@ -27,6 +30,7 @@ from controller.engine.kubernetes.watch import list_objects
 from controller.engine.ownership import Owning
 
 TRIES = 5  # while others change the object
+_FORBIDDEN = 403
 
 
 class PodObjects:
@@ -83,12 +87,22 @@ class PodObjects:
             return None
 
     def find(self, attempt: AttemptId, uid: str = "") -> Pod | None:
-        """The attempt's pod, by its labels or its uid."""
+        """The attempt's pod, by its uid or else by its labels; rather one that is no tombstone.
+
+        A tombstone that has not taken the name in all namespaces is none: see `entomb`.
+        """
+        found: Pod | None = None
         for namespace in self._namespaces:
             pod = self.get(namespace, attempt)
-            if pod is not None and (self.attempt_of(pod) == attempt or pod.metadata.uid == uid):
+            if pod is None or pod.is_part:
+                continue
+            if uid and pod.metadata.uid == uid:
                 return pod
-        return None
+            if self.attempt_of(pod) == attempt and (found is None or found.is_tombstone):
+                found = pod
+                if not uid and not pod.is_tombstone:
+                    break
+        return found
 
     def known(self, attempt: AttemptId) -> Pod:
         """The attempt's pod. Raises AttemptUnknown."""
@@ -105,7 +119,7 @@ class PodObjects:
             try:
                 return _about(attempt, self._api.call("GET", f"{pods_path(namespace)}/{attempt}"))
             except ApiRefused as error:
-                if error.code == 404:
+                if error.is_absence("pods", str(attempt)):
                     return None
                 raise
 
@@ -131,22 +145,68 @@ class PodObjects:
     def entomb(self, attempt: AttemptId, why: str) -> Pod | None:
         """Take the attempt's name in every namespace; returns the tombstone, or the existing pod.
 
-        Returns None if pods that are not ours have all the names. Raises EngineUnavailable if the name could
-        not be taken: a late creation is then still possible.
+        Of several tombstones, one tells of the attempt's end, once all are there. Returns None if pods that
+        are not ours have all the names. Raises EngineUnavailable if the name could not be taken: a late
+        creation is then still possible.
         """
-        tombstone: Pod | None = None
+        label = WHOLE if len(self._namespaces) == 1 else PART
+        tombstones = []
         for namespace in self._namespaces:
-            with unavailable(f"{attempt}: {why}"):
-                try:
-                    pod = self.create(
-                        attempt, build_tombstone(attempt, self._cluster, namespace, self._owner.mark)
-                    )
-                except AttemptRefused:
-                    continue  # a pod that is not ours has the name, which serves as well
-            if not pod.is_tombstone:
+            pod = self._entomb_in(namespace, attempt, why, label)
+            if pod is not None and not pod.is_tombstone:
                 return pod
-            tombstone = pod
-        return tombstone
+            tombstones += [pod] if pod is not None else []
+        whole = next((pod for pod in tombstones if not pod.is_part), None)
+        return whole or (self._make_whole(tombstones[0]) if tombstones else None)
+
+    def close_others(self, attempt: AttemptId, namespace: str) -> Pod | None:
+        """Take the attempt's name in all namespaces but this; returns the pod that one of them has, if any.
+
+        Raises EngineUnavailable if the name could not be taken.
+        """
+        for each in self._namespaces:
+            if each != namespace:
+                pod = self._entomb_in(each, attempt, f"its name could not be taken in {each}", PART)
+                if pod is not None and not pod.is_tombstone:
+                    return pod
+        return None
+
+    def _entomb_in(self, namespace: str, attempt: AttemptId, why: str, label: str) -> Pod | None:
+        """The pod of the attempt's name there; None if it is not ours, or cannot be created any more."""
+        body = build_tombstone(attempt, self._cluster, namespace, self._owner.mark, label)
+        with unavailable(f"{attempt}: {why}"):
+            try:
+                return self._create_tombstone(attempt, body)
+            except AttemptRefused:
+                return None  # a pod that is not ours has the name, which serves as well
+            except ApiRefused as error:
+                if error.is_absence("namespaces", namespace):
+                    return None  # nothing can be created there
+                raise
+
+    def _create_tombstone(self, attempt: AttemptId, body: Document) -> Pod:
+        try:
+            return self.create(attempt, body)
+        except ApiRefused as refused:
+            if refused.code != _FORBIDDEN:
+                raise
+            # a LimitRange may want more than nothing; without requests it gives what it wants
+            for container in body["spec"]["containers"]:
+                del container["resources"]
+            try:
+                return self.create(attempt, body)
+            except ApiRefused:
+                raise refused from None
+
+    def _make_whole(self, pod: Pod) -> Pod | None:
+        path = f"/metadata/labels/{LABEL_TOMBSTONE.replace('/', '~1')}"
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid},
+            {"op": "replace", "path": path, "value": WHOLE},
+        ]
+        with unavailable(f"the tombstone {pod.metadata.name} cannot be updated"):
+            data = self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH)
+        return _about(pod.metadata.name, data)
 
     def delete(self, namespace: str, attempt: AttemptId, uid: str, grace_seconds: int) -> Pod | None:
         """Delete the attempt's pod of this uid; returns its new state, None if it is gone, or another one."""
@@ -160,7 +220,7 @@ class PodObjects:
             try:
                 data = self._api.call("DELETE", f"{pods_path(namespace)}/{attempt}", body=body)
             except ApiRefused as error:
-                if error.code in (404, 409):
+                if error.code == 409 or error.is_absence("pods", str(attempt)):
                     return None
                 raise
         if kind_of(data) == "Status":
@@ -211,7 +271,8 @@ class PodObjects:
                         self._api.call("PATCH", pod_path(pod), body=patch, content_type=JSON_PATCH),
                     )
                 except ApiRefused as error:
-                    if error.code not in (404, 409, 422):  # gone, or changed since it was read
+                    gone = error.is_absence("pods", pod.metadata.name)
+                    if not gone and error.code not in (409, 422):  # these: it has changed since it was read
                         raise
             current = self.get(pod.metadata.namespace, AttemptId.parse(pod.metadata.name))
         raise EngineUnavailable(f"pod {pod.metadata.name} keeps changing while it is updated")

@@ -25,6 +25,7 @@ INSTALLATION = "tally.dev/installation"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
+WHOLE, PART = "true", "part"  # its values
 LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
 LABEL_SUBDOMAIN = "tally.dev/subdomain"
 """Pods that have a host name in it: what its headless Service selects."""
@@ -50,6 +51,18 @@ class Named(Struct, frozen=True):
     name: str = ""
 
 
+class InitContainer(Struct, frozen=True, rename="camel"):
+    """A container of the spec that others wait for."""
+
+    name: str = ""
+    restart_policy: str = ""
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether it runs beside the others, and is ended after them (1.28 on)."""
+        return self.restart_policy == "Always"
+
+
 class PodSpec(Struct, frozen=True, rename="camel"):
     """spec."""
 
@@ -57,7 +70,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     termination_grace_period_seconds: int | None = None
     containers: list[Named] | None = None
     scheduling_gates: list[Named] | None = None
-    init_containers: list[Named] | None = None
+    init_containers: list[InitContainer] | None = None
 
 
 class Condition(Struct, frozen=True):
@@ -169,8 +182,13 @@ class Pod(Struct, frozen=True):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether it is a tombstone: its attempt was stopped before it was created, and never runs."""
+        """Whether it is a tombstone, which never runs: its attempt was stopped before it was created."""
         return LABEL_TOMBSTONE in (self.metadata.labels or {})
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it takes a name in one of several namespaces only: it tells nothing of the attempt."""
+        return (self.metadata.labels or {}).get(LABEL_TOMBSTONE) == PART
 
     @property
     def is_gated(self) -> bool:

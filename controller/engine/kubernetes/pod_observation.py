@@ -48,6 +48,7 @@ DisruptionTarget, which these do not have.
 _REFUSED = frozenset(
     {
         "NodeAffinity",
+        "TaintToleration",
         "NodeSelectorMismatching",
         "NodeName",
         "NodePorts",
@@ -63,23 +64,30 @@ _REFUSED = frozenset(
     }
 )
 """`status.reason` of pods that a kubelet refused at once; reasons that begin with OutOf count, too."""
+_REFUSALS = ("Pod was rejected", "Pod Pod was rejected", "Pod Predicate ", "Pod The node had condition")
+"""How their messages begin, where the reason may be of a pod that ran; older kubelets add another "Pod "."""
 UNREADABLE = "Unreadable"
 _CANNOT_START = frozenset({"ContainerCannotRun", "StartError"})  # dockershim's and containerd's words
 _ORDINARY_WAITING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGNAL_BASE, _SIGNALS = 128, 64
 
 
-def observe(pod: Pod, *, removed: bool = False, is_confirmed: bool = True) -> Observation:
+def observe(
+    pod: Pod, *, removed: bool = False, is_confirmed: bool = True, requested: float | None = None
+) -> Observation:
     """The observation of the pod's attempt, which has the pod's name.
 
     `removed` means that the object is gone, and this is its last state. Without `is_confirmed`, a final
-    deletion is no proof yet: see `late_ends`. If the pod cannot be read, or has
-    impossible values, nothing is known of its attempt but that it exists.
+    deletion is no proof yet; `requested` is when its deletion was requested, where more is known of that than
+    the pod tells (both: see `late_ends`). If the pod cannot be read, or has impossible values, nothing is
+    known of its attempt but that it exists.
     """
     problem = pod.unreadable
     if not problem:
         try:
-            return _observe(pod, removed, is_confirmed)
+            return _observe(
+                pod, removed, is_confirmed, requested if requested is not None else deletion_requested_at(pod)
+            )
         # an unknown phase, a date before all calendars
         except (ValueError, OverflowError, TypeError) as error:
             problem = str(error)
@@ -94,7 +102,7 @@ def vanished(attempt: AttemptId, uid: str) -> Observation:
     return Observation(attempt=attempt, phase=Phase.UNKNOWN, uid=uid, reason="Vanished", message=message)
 
 
-def _observe(pod: Pod, removed: bool, is_confirmed: bool) -> Observation:
+def _observe(pod: Pod, removed: bool, is_confirmed: bool, requested: float | None) -> Observation:
     stopped = is_confirmed and _is_proven(pod, removed)
     main = pod.main
     end = main.state.terminated if main is not None else None
@@ -120,8 +128,8 @@ def _observe(pod: Pod, removed: bool, is_confirmed: bool) -> Observation:
         awaits_commit=stopped and not removed and pod.is_deleting and pod.has_finalizer,
     )
     if stopped:
-        return _as_ended(seen, pod, end)
-    if pod.ends_with and end is not None and end.is_known and _ended_by_itself(pod, end):
+        return _as_ended(seen, pod, end, requested)
+    if pod.ends_with and end is not None and end.is_known and _ended_before(end, requested):
         return _with_main_ended(seen, pod, end)
     if seen.phase is Phase.PENDING:
         reason, message = _why_waiting(pod)
@@ -143,7 +151,7 @@ def _observe(pod: Pod, removed: bool, is_confirmed: bool) -> Observation:
 def _is_proven(pod: Pod, removed: bool) -> bool:
     """Whether it is proven that the attempt has stopped and will not start; see the module's docstring."""
     statuses = list(pod.statuses())
-    if not pod.spec.node_name and (pod.is_deleting or removed or pod.is_tombstone):
+    if pod.is_tombstone or (not pod.spec.node_name and (pod.is_deleting or removed)):
         return True
     if removed or pod.is_final:
         if not pod.is_terminal or pod.has_lost_node:
@@ -170,9 +178,7 @@ def _was_refused(pod: Pod) -> bool:
     if status.phase != "Failed" or next(pod.statuses(), None) is not None:
         return False
     return (
-        status.reason in _REFUSED
-        or status.reason.startswith("OutOf")
-        or status.message.startswith("Pod was rejected")
+        status.reason in _REFUSED or status.reason.startswith("OutOf") or status.message.startswith(_REFUSALS)
     )
 
 
@@ -190,19 +196,24 @@ def _live_phase(pod: Pod) -> Phase:
     return Phase(status.phase)
 
 
-def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observation:
+def _as_ended(seen: Observation, pod: Pod, end: Terminated | None, requested: float | None) -> Observation:
     """The observation of an attempt that has stopped: how it ended, and whether it ran."""
     if pod.is_tombstone:
         message = "it was stopped before it was started"
         return replace(seen, phase=Phase.FAILED, ran=False, reason="NeverStarted", message=message)
     is_own_fault = _exceeded_its_limit(pod)
     disruption = "" if is_own_fault else _disruption(pod)
-    requested = _deletion_requested_at(pod)
-    ended_by_itself = end is not None and _ended_by_itself(pod, end)
+    ended_by_itself = end is not None and _ended_before(end, requested)
     if end is not None and end.is_known:
         seen = replace(seen, exit_code=end.exit_code, signal=_signal(end))
     failed_by_others = pod.ends_with and not seen.reason and not disruption
-    may_succeed = pod.status.phase != "Failed" or requested is not None or failed_by_others
+    # a Failed phase may tell of helpers that the deletion has ended
+    failed_by_deletion = (
+        requested is not None
+        and not seen.reason
+        and not any(_ended_before(other, requested) for _, other in _failures(pod))
+    )
+    may_succeed = pod.status.phase != "Failed" or failed_by_deletion or failed_by_others
     if ended_by_itself and end is not None and end.exit_code == 0 and may_succeed:
         return replace(seen, phase=Phase.SUCCEEDED, reason=end.reason or "Completed", message=end.message)
     seen = replace(seen, phase=Phase.FAILED, disrupted=bool(disruption))
@@ -218,10 +229,25 @@ def _as_ended(seen: Observation, pod: Pod, end: Terminated | None) -> Observatio
     return _as_failed(seen, pod, end)
 
 
-def _ended_by_itself(pod: Pod, end: Terminated) -> bool:
-    """Whether the main container ended before anybody had asked for the pod's deletion."""
-    requested, finished = _deletion_requested_at(pod), _seconds(end.finished_at)
+def _ended_before(end: Terminated, requested: float | None) -> bool:
+    """Whether a container ended before anybody had asked for the pod's deletion, and so by itself."""
+    finished = _seconds(end.finished_at)
     return requested is None or (finished is not None and finished < requested)
+
+
+def _failures(pod: Pod) -> list[tuple[ContainerStatus, Terminated]]:
+    """The failures of its containers, the first one first.
+
+    Sidecars and ephemeral containers fail no pod: a sidecar is ended with it, for whatever reason that ends.
+    """
+    helpers = {each.name for each in pod.spec.init_containers or () if each.is_sidecar}
+    inits = (each for each in pod.status.init_container_statuses or () if each.name not in helpers)
+    failed = [
+        (each, end)
+        for each in (*inits, *(pod.status.container_statuses or ()))
+        if (end := each.state.terminated) is not None and end.exit_code != 0
+    ]
+    return sorted(failed, key=lambda one: _seconds(one[1].finished_at) or float("inf"))
 
 
 def _with_main_ended(seen: Observation, pod: Pod, end: Terminated) -> Observation:
@@ -243,16 +269,12 @@ def _as_failed(seen: Observation, pod: Pod, end: Terminated | None) -> Observati
         return replace(seen, ran=False, reason=reason, message=end.message, signal=None)
     if end is not None and end.exit_code != 0:
         return replace(seen, reason=end.reason or "Error", message=end.message)
-    for each in pod.statuses():
-        other = each.state.terminated
-        if other is not None and other.exit_code != 0:
-            message = f"container {each.name} ended with exit code {other.exit_code}" + (
-                f": {other.message}" if other.message else ""
-            )
-            reason = "ContainerFailed" if other.reason in ("", "Error") else other.reason
-            return replace(
-                seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message
-            )
+    for each, other in _failures(pod):
+        message = f"container {each.name} ended with exit code {other.exit_code}" + (
+            f": {other.message}" if other.message else ""
+        )
+        reason = "ContainerFailed" if other.reason in ("", "Error") else other.reason
+        return replace(seen, exit_code=other.exit_code, signal=_signal(other), reason=reason, message=message)
     return replace(seen, ran=end is not None, reason="Failed", message="no container of the pod reports why")
 
 
@@ -269,8 +291,12 @@ def _exceeded_its_limit(pod: Pod) -> bool:
     return pod.status.reason == "Evicted" and _OWN_LIMIT.match(pod.status.message) is not None
 
 
-def _deletion_requested_at(pod: Pod) -> float | None:
-    """`deletionTimestamp` is the time of the request plus the grace, to the second."""
+def deletion_requested_at(pod: Pod) -> float | None:
+    """`deletionTimestamp` is the time of the request plus the grace, to the second.
+
+    A server from 1.33 on sets it anew when the deletion becomes final:
+    https://github.com/kubernetes/kubernetes/pull/122646
+    """
     due = _seconds(pod.metadata.deletion_timestamp)
     return due - (pod.metadata.deletion_grace_period_seconds or 0) if due is not None else None
 

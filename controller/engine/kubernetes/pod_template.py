@@ -42,6 +42,7 @@ from controller.engine.kubernetes.pod import (
     LABEL_SUBDOMAIN,
     LABEL_TASK,
     LABEL_TOMBSTONE,
+    WHOLE,
 )
 from controller.errors import InvalidField
 
@@ -53,6 +54,7 @@ BACKSTOP_SECONDS = 60.0
 # a user that no image gives rights to, so that images made for root run under `restricted` too
 NOBODY = 65532
 NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod that names another one
+_NO_NODE = {NO_SCHEDULER: "true"}
 
 _DEFAULTS: Document = {
     "spec": {
@@ -167,15 +169,18 @@ def build_pod(launch: Launch, options: PoolOptions, namespace: str) -> Document:
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installation: str = "") -> Document:
+def build_tombstone(
+    attempt: AttemptId, cluster: str, namespace: str, installation: str = "", label: str = WHOLE
+) -> Document:
     """A pod that takes the attempt's name and never runs: no scheduler takes it, and so no kubelet.
 
-    It explicitly requests nothing: a quota on cpu or memory refuses a pod without requests.
+    A webhook may name a scheduler all the same, so it also selects a node that there is not. It explicitly
+    requests nothing: a quota on cpu or memory refuses a pod without requests.
     """
     metadata = {
         "name": str(attempt),
         "namespace": namespace,
-        "labels": {**_identity(attempt, cluster, installation), LABEL_TOMBSTONE: "true"},
+        "labels": {**_identity(attempt, cluster, installation), LABEL_TOMBSTONE: label},
         "annotations": _mark(installation),
         "finalizers": [FINALIZER],
     }
@@ -185,7 +190,9 @@ def build_tombstone(attempt: AttemptId, cluster: str, namespace: str, installati
         "image": "tally.dev/none",
         "resources": {"requests": nothing, "limits": nothing},
     }
-    spec = overlay(_DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never"})
+    spec = overlay(
+        _DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never", "nodeSelector": _NO_NODE}
+    )
     spec["containers"] = [overlay(_CONTAINER_DEFAULTS, container)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 

@@ -16,7 +16,7 @@ def to_refusal(error: ApiRefused, namespace: str) -> AttemptRefused:
     words = str(error)
     if error.code == 403:
         return _of_forbidden(words, namespace)
-    if error.code == 404:
+    if error.is_absence("namespaces", namespace):
         return AttemptRefused(
             "NamespaceNotFound",
             f"{words}: create namespace {namespace}, or change the pool's",

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes.api import ApiRefused, KubernetesApi, Stream, decode_status
+from controller.engine.kubernetes.api import AnswerTooLarge, ApiRefused, KubernetesApi, Stream, decode_status
 from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Meta, decode_event, decode_list
 
 PAGE = 500
@@ -55,10 +55,16 @@ def list_objects(
 
     Raises EngineUnavailable, ApiRefused; 410 if the list took too long, and its version is gone.
     """
-    token = ""
+    token, limit = "", PAGE
     while True:
-        page = {**query, "limit": PAGE, **({"continue": token} if token else {})}
-        data = api.call("GET", path, query=page, timeout=timeout)
+        page = {**query, "limit": limit, **({"continue": token} if token else {})}
+        try:
+            data = api.call("GET", path, query=page, timeout=timeout)
+        except AnswerTooLarge:
+            if limit == 1:
+                raise
+            limit //= 2
+            continue
         try:
             decoded = decode_list(data)
         except NOT_JSON_OF_ITS_TYPE as error:
