@@ -12,10 +12,11 @@ from controller.client.errors import NotFound
 from controller.client.reading import Reading
 from controller.client.replica_views import by_engine
 from controller.client.replicas import Replicas
+from controller.client.views import TaskView
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.task import AttemptId
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
-from controller.errors import InvalidField, UserError
+from controller.errors import CorruptValue, InvalidField, UserError
 
 
 class Outputs:
@@ -64,6 +65,12 @@ class Outputs:
             raise NotFound(
                 f"task {task_id!r} has not started yet, and has no output: see `tally explain {task_id}`"
             )
+        own = self._own_attempts(view)
+        if number not in own:
+            raise NotFound(
+                f"task {task_id!r} tells of no attempt {number}: it can be read of {own.start} to {view.attempt}."
+                " An earlier one of this name may be of another task"
+            )
         engine = engine if engine is not None else self.engine()
         if engine is None:
             raise UserError(
@@ -75,6 +82,19 @@ class Outputs:
             raise NotFound(
                 f"{error}: it never started, or it was removed by its stop or after its retention"
             ) from error
+
+    def _own_attempts(self, view: TaskView) -> range:
+        """The attempts that its history, or that of its gang, tells of; the last one of a member that ended.
+
+        An engine keeps attempts for longer than their task is there, and somebody else may use its name.
+        """
+        of_gang = view.status is not None and view.status.of_gang
+        teller = self._reading.task(view.member_of) if of_gang and view.member_of else view
+        try:
+            told = [step.attempt for step in teller.history() if step.attempt]
+        except CorruptValue:
+            told = []
+        return range(min(told, default=view.attempt), view.attempt + 1)
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """The kept log of the task; None when none was kept. Raises CorruptValue."""

@@ -133,6 +133,20 @@ def test_a_task_runs_and_its_output_is_read(gateway: Process) -> None:
         list(gateway.client(gateway.tokens["bob"]).outputs.logs("counts"))
 
 
+def test_the_output_of_a_removed_task_is_not_read_by_its_name(gateway: Process) -> None:
+    """Its engine keeps it for longer. Who uses the name again reads all attempts of this task, and no other."""
+    alice, bob = (gateway.client(gateway.tokens[name]) for name in ("alice", "bob"))
+    alice.submit(job("reused", "echo secret") | {"retention_seconds": 2})
+    alice.wait(["reused"], timeout_seconds=60)
+    wait_until(lambda: "reused" not in [each.id for each in alice.tasks()], "its removal")
+    retry = {"max_attempts": 2, "backoff_seconds": 0}
+    bob.submit(job("reused", "echo mine; exit 1", "speech") | {"retry": retry})
+    assert bob.wait(["reused"], timeout_seconds=60)["reused"].attempt == 3
+    with pytest.raises(NotFound, match="tells of no attempt 1: it can be read of 2 to 3"):
+        list(bob.outputs.logs("reused", attempt=1))
+    assert [b"".join(bob.outputs.logs("reused", attempt=each)) for each in (2, 3, None)] == [b"mine\n"] * 3
+
+
 def test_output_is_followed_until_the_end(gateway: Process, tmp_path: Path) -> None:
     """What is printed arrives while the attempt runs; who stops following ends its reading."""
     alice, go = gateway.client(gateway.tokens["alice"]), tmp_path / "go"
