@@ -134,7 +134,7 @@ def test_a_task_runs_and_its_output_is_read(gateway: Process) -> None:
 
 
 def test_the_output_of_a_removed_task_is_not_read_by_its_name(gateway: Process) -> None:
-    """Its engine keeps it for longer. Who uses the name again reads all attempts of this task, and no other."""
+    """Its engine keeps it for longer. Who uses the name again reads the attempts of this task alone."""
     alice, bob = (gateway.client(gateway.tokens[name]) for name in ("alice", "bob"))
     alice.submit(job("reused", "echo secret") | {"retention_seconds": 2})
     alice.wait(["reused"], timeout_seconds=60)

@@ -19,6 +19,8 @@ REASON_MUTANTS = (
     Mutant(
         "an engine that has fallen silent counts as heard",
         (Edit("core.planning.intake:Intake.hear", "self.engine_answers = False", "pass"),),
+        faults=frozenset({"engine-outage"}),
+        density=3.0,
     ),
     Mutant(
         "a leader's term begins with the engine heard",

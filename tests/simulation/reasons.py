@@ -6,9 +6,12 @@ runs, or has ended, knows that in the plan after the next.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from controller.core.model.task import Status, Step
+from controller.core.model import codec
+from controller.core.model.task import Deadlines, Status, Step
+from controller.errors import CorruptValue
 from tests.simulation.changes import steps_since
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class ReasonJudge:
         for step in steps_since(old, new):
             if step.event == "stop-requested" and step.reason in TOLD_BY:
                 self._count(step.reason)
-                if wrong := self._wrong_deadline(old, step, mine, writer):
+                if wrong := self._wrong_deadline(task_id, old, step, mine, writer):
                     return wrong
             has_failed = step.event == "failed-observed" and new.abandoned < old.attempt
             if has_failed and (wrong := self._wrong_failure(old, step, mine)):
@@ -74,7 +77,17 @@ class ReasonJudge:
             if attempt.id.number == old.attempt and not attempt.mark
         ]
 
-    def _wrong_deadline(self, old: Status, step: Step, mine: list[Attempt], writer: str) -> str:
+    def _limits(self, task_id: str) -> Deadlines:
+        """Those of its spec; none if that is gone, or was replaced by hand."""
+        spec_id = self._oracle.arrays.spec_id(task_id)
+        value = self._oracle.values.get(self._oracle.keys.task(spec_id))
+        if value is None or self._oracle.specs_put.get(spec_id) != 1:
+            return Deadlines()
+        with contextlib.suppress(CorruptValue):
+            return codec.decode_spec(spec_id, value).spec.deadlines
+        return Deadlines()
+
+    def _wrong_deadline(self, task_id: str, old: Status, step: Step, mine: list[Attempt], writer: str) -> str:
         if wrong := self._unheard(writer):
             return f"was stopped as {step.reason}, and {wrong}"
         known = self._known(writer)
@@ -83,6 +96,14 @@ class ReasonJudge:
                 return f"was stopped as {step.reason}, and its end was known"
             if step.reason == "deadline-start" and attempt.shown.get(writer, known) < known:
                 return f"was stopped as {step.reason}, and it was known to run"
+        limits = self._limits(task_id)
+        begun, limit = (
+            (old.started_at, limits.run_seconds)
+            if step.reason == "deadline-run"
+            else (old.admitted_at, limits.start_seconds)
+        )
+        if limit is not None and step.at < (begun or 0.0) + limit - 0.001:
+            return f"was stopped as {step.reason} after {step.at - (begun or 0.0):.1f} s of {limit:g}"
         if step.reason == "deadline-run" and all(attempt.started_at is None for attempt in mine):
             return f"was stopped as {step.reason}, and it has never run"
         return ""
