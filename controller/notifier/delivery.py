@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import NamedTuple
@@ -102,8 +102,13 @@ class Postman:
                 "notifier_ca_file", f"{ca_file!r} has no authorities that can be read"
             ) from error
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Delivered | Undelivered:
-        """Send the body once, and tell what came of it. Raises nothing for what a receiver does."""
+    def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], may_begin: Callable[[], bool] = lambda: True
+    ) -> Delivered | Undelivered:
+        """Send the body once, and tell what came of it. Raises nothing for what a receiver does.
+
+        `may_begin` is asked when the receiver is connected: that may take long.
+        """
         ends = self._clock.boottime() + self._times.total
         try:
             target = parse_notify_url(url, "target", allow_http=self._allow_http)
@@ -116,6 +121,8 @@ class Postman:
             return Undelivered(f"the file of trusted authorities cannot be read: {error.strerror}")
         try:
             with closing(self._connected(target, addresses, trust, ends)) as sock:
+                if not may_begin():
+                    return Undelivered("the turn of this notifier was over before anything was sent")
                 line = Line(sock, self._clock, ends, self._times.read, MAX_ANSWER_BYTES)
                 return self._asked(target, line, body, headers)
         except (OSError, HTTPException, ValueError) as error:

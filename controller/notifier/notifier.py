@@ -92,8 +92,8 @@ class Notifier:
             self._duty.keep(ended)
         finally:
             self._leaving.set()
+            courier.close()  # first, so that nothing begins while the rest is closed
             outbox.close()
-            courier.close()
             self._courier = None
             self._duty.give_up()
 
@@ -123,7 +123,8 @@ class Notifier:
             headers = signed_headers(keys, parcel.event_id, self._clock.wall(), parcel.body)
         except InvalidField as error:
             return Undelivered(str(error), is_final=True)
-        outcome = self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
+        headers["Content-Type"] = CONTENT_TYPE
+        outcome = self._postman.post(parcel.target, parcel.body, headers, self._duty.is_held)
         self._note(host, "" if isinstance(outcome, Delivered) else outcome.why)
         return outcome
 

@@ -76,6 +76,15 @@ def test_the_request() -> None:
     assert request.body == b'{"a": 1}'
 
 
+def test_nothing_is_sent_when_it_may_not_begin_any_more() -> None:
+    """Names and connections may take long: the turn of a notifier may be over by then."""
+    with ReceivingServer() as receiver:
+        outcome = postman().post(receiver.url(), b"{}", {}, lambda: False)
+    assert isinstance(outcome, Undelivered)
+    assert "was over" in outcome.why
+    assert not receiver.requests
+
+
 def test_a_large_body_arrives_whole() -> None:
     body = bytes(range(256)) * 8192
     with ReceivingServer(answer(200)) as server:
