@@ -169,7 +169,7 @@ class Notifier:
 
     def _report(self, names: Names, told: Untold) -> None:
         """Write what became of a notice. It waits for etcd as long as this process is on duty."""
-        delivery = Delivery(dead=told.dead, at=self._clock.now(), by=self._name)
+        delivery = Delivery(dead=told.dead, at=self._clock.wall(), by=self._name)
         key, notice = self._keys.delivery(*names), self._keys.notice(*names)
         op, there = new_op(), 0  # the mod of what stands there already: written by hand
         while not self._leaving.is_set():
