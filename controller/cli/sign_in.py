@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from getpass import getpass
@@ -17,6 +16,7 @@ import typer
 from controller.cli import output as out
 from controller.cli.names import Kind, bare
 from controller.cli.session import ERROR, Session
+from controller.core.model.toml import parse_toml
 from controller.errors import InvalidField, UserError
 from controller.terminal import say
 
@@ -176,9 +176,9 @@ def _keep(url: str, token: str, ca_file: str) -> None:
     settings = [_BEGIN, *(f"{name} = {_toml(value)}" for name, value in ours.items()), _END, *others]
     text = "\n".join(settings) + "\n"
     try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField("config", f"{file} cannot take {', '.join(ours)}: {error}: mend it") from None
+        parse_toml(text)
+    except InvalidField as error:
+        raise InvalidField("config", f"{file} cannot take {', '.join(ours)}: it {error}: mend it") from None
     with _naming(folder, "made"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = folder / f".token.before.{os.getpid()}"
@@ -216,8 +216,8 @@ def _lines_of_others(lines: list[str], token: Path) -> list[str]:
 def _assigned(line: str) -> dict[str, Any]:
     """What a line of TOML assigns; nothing if it is none by itself."""
     try:
-        return tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
+        return parse_toml(line)
+    except InvalidField:
         return {}
 
 

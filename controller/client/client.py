@@ -46,7 +46,7 @@ from controller.client.views import (
     TaskView,
     pool_views,
 )
-from controller.clock import Clock, SystemClock
+from controller.clock import Clock, WallClock
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 from controller.store.base import ClusterChanged, Store
@@ -115,7 +115,7 @@ class Client:
         from controller.store.etcd.gateway import GatewayOptions
         from controller.store.etcd.store import EtcdStore
 
-        clock = SystemClock()
+        clock = WallClock()
         options = GatewayOptions(
             parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file
         )
@@ -134,7 +134,7 @@ class Client:
         """A client of an open store. The client does not close the store."""
         client = cls.__new__(cls)
         client._owns_store = False
-        client._use(Calls(store, Keys(cluster), clock or SystemClock(), timeout_seconds))
+        client._use(Calls(store, Keys(cluster), clock or WallClock(), timeout_seconds))
         return client
 
     def _use(self, calls: Calls) -> None:

@@ -289,7 +289,7 @@ def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[Any]:
                     yield json.loads(line)
                 if stop.is_set():
                     return
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, ValueError, RecursionError) as error:
         if stop.is_set():
             return
         raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
@@ -299,7 +299,7 @@ def _error(answer: requests.Response) -> TallyError:
     try:
         document = answer.json()
         return error_of({**document, "status": answer.status_code})
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return GatewayUnavailable(f"{answer.url} answered {answer.status_code}, and is no gateway of Tally")
 
 

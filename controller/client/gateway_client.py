@@ -39,7 +39,7 @@ from controller.client.views import (
     TaskView,
 )
 from controller.client.wire import pool_of, task_of, view_of
-from controller.clock import SystemClock
+from controller.clock import WallClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
 from controller.core.model.selector import parse_selector
@@ -63,7 +63,7 @@ class GatewayClient(Client):
         self._http = calls
         self.access = Access(calls)
         self._owns_store = False
-        self.clock = SystemClock()
+        self.clock = WallClock()
         self.replicas = GatewayReplicas(calls)
         self.outputs = GatewayOutputs(calls)
         self.admission = GatewayAdmission(calls)

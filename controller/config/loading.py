@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from controller.config.settings import Settings, flag_of, variable_of
 from controller.config.values import expanded
+from controller.core.model.toml import parse_toml
 from controller.errors import InvalidField
 
 LOWEST_LEASE_TTL_SECONDS = 2  # etcd grants no shorter lease with its default election time-out
@@ -155,11 +155,13 @@ def _read_file(given: str | None, last: Path | None) -> tuple[Path | None, dict[
     if path is None:
         return None, {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidSetting("config", f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InvalidSetting("config", f"{path} is not TOML: {error}") from None
+    except InvalidField as error:
+        raise InvalidSetting("config", f"{path} {error}") from None
     if path == last and (foreign := table.keys() - DEV_SETTINGS):
         # it comes with the folder, as all that is in a repository: it names no secrets of its reader
         raise InvalidSetting(

@@ -16,7 +16,8 @@ from controller.endpoint.route import Route
 
 HEADERS = {
     "Tally-Revision": (
-        "The store's revision that the model had applied before it was read.",
+        "The store's revision that the model had applied before it was read. Resume events after it. What is"
+        " shown may be newer: send the largest `revision` of it as min_revision to read nothing older.",
         {"type": "integer", "minimum": 0},
     ),
     "Tally-Role": ("The role of this replica.", {"type": "string", "enum": ["leader", "follower"]}),

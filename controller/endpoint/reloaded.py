@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from controller import bulkhead
 from controller.errors import InvalidField
 
 _log = structlog.get_logger(__name__)
@@ -41,14 +42,16 @@ class Reloaded(Generic[T]):
                     _log.info("a file is used again", files=list(map(str, self._files)))
                 self.error = ""
             except (OSError, ValueError, InvalidField) as error:  # an SSLError is an OSError
-                self._value = self._on_failure(self._value)
-                self.error = str(error)
-                _log.warning(
-                    "a file cannot be used",
-                    files=list(map(str, self._files)),
-                    error=str(error),
-                )
+                self._fail(str(error))
+            except Exception as error:  # noqa: BLE001  # counted, logged and shown; a file ends no process
+                bulkhead.caught("file", error, files=" ".join(map(str, self._files)))
+                self._fail(f"{type(error).__name__}, which is unexpected: the log shows it")
         return self._value
+
+    def _fail(self, why: str) -> None:
+        self._value = self._on_failure(self._value)
+        self.error = why
+        _log.warning("a file cannot be used", files=list(map(str, self._files)), error=why)
 
     def _look(self) -> tuple[object, ...]:
         try:

@@ -313,8 +313,8 @@ class Feed:
 async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[bytes]:
     """The stream, until the reader leaves, falls behind, or the feed is closed.
 
-    A reader that falls behind gets `gap` as its last event. While the reader follows, pages go through
-    `write`; all others are yielded.
+    A reader that falls behind, or has seen what there is not, gets `gap` as its last event. While the reader
+    follows, pages go through `write`; all others are yielded.
     """
     yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
     while not feed.closed:
@@ -327,8 +327,9 @@ async def events(feed: Feed, position: Position, write: Write) -> AsyncIterator[
             yield encode(entries)
         # the reader resumes a stream of a replica that was ahead of this one
         elif position.revision > feed.revision:
-            if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS):
-                yield alive(position.revision)
+            if not await feed.reached(position.revision, KEEP_ALIVE_SECONDS) and not feed.closed:
+                yield gap()  # it has seen more than there is: etcd was restored
+                return
         else:
             position = await feed.follow(position, write)
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from controller.clock import SystemClock
+from controller.clock import WallClock
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.forecast.supposed import Supposed
 from controller.core.model.lifecycle import FINISHED
@@ -58,7 +58,7 @@ class Looker:
     """Answers questions about one installation, one at a time."""
 
     def __init__(self, subject: Subject) -> None:
-        self._clock = SystemClock()
+        self._clock = WallClock()
         store = EtcdStore(subject.options, self._clock)
         keys = Keys(subject.cluster)
         self._standby = Standby(store, keys, self._clock, RULE, subject.silence_seconds, REST_SECONDS)

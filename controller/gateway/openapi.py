@@ -25,8 +25,8 @@ from controller.gateway.sessions import COOKIE, SECURE_COOKIE
 
 HEADERS = {
     "Tally-Revision": (
-        "The revision of the store that the answer has seen; after a write, that of the write. Send it as"
-        " min_revision to read what was written.",
+        "The revision of the store that the model had applied before it was read; after a write, that of the"
+        " write. Send it as min_revision to read what was written.",
         {"type": "integer", "minimum": 0},
     ),
 }

@@ -12,13 +12,13 @@ means the tasks of the rule's `owners`; `{name}` stands for the caller's name, i
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from controller.core.model.fields import mapping, read_fields
 from controller.core.model.scalars import parse_name, shown
+from controller.core.model.toml import parse_toml
 from controller.errors import InvalidField, UserError
 from controller.gateway.identity import Identity, parse_identity_name
 
@@ -192,11 +192,7 @@ def needed(act: Right) -> PolicyVerb:
 
 def parse_policy(text: str) -> AccessPolicy:
     """The policy of a file's text. Raises InvalidField, which names the rule and the field."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField("", f"the policy is not TOML: {error}") from None
-    rules: Any = read_fields(table, {"rules": _parse_rules}).get("rules", ())
+    rules: Any = read_fields(parse_toml(text), {"rules": _parse_rules}).get("rules", ())
     if not rules:
         raise InvalidField("rules", "the policy has no rule, so nobody may do anything: add [[rules]]")
     return AccessPolicy(rules)

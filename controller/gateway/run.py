@@ -14,7 +14,7 @@ import structlog
 
 from controller import __version__, bulkhead
 from controller.client import Client
-from controller.clock import Clock, SystemClock
+from controller.clock import Clock, WallClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.election.session import Registration
 from controller.endpoint.access import EndpointAccess, StatusFiles, advertised_url
@@ -125,7 +125,7 @@ def run_gateway(settings: Settings, store: Store, find_engine: FindEngine, subje
     threading.excepthook = bulkhead.end_with_thread
     allow_connections()
     hold_large_models()
-    clock, keys = SystemClock(), Keys(settings.cluster)
+    clock, keys = WallClock(), Keys(settings.cluster)
     policy = policy_file(settings.gateway_policy_file)
     sign_in = SignIn(settings.gateway_tokens_file, clock.wall, [*providers(settings, clock)])
     files = StatusFiles(

@@ -58,6 +58,7 @@ OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")
 READING = ("GET", "HEAD")
 PAGE = "page"  # in the metrics, the operation of a request for a file of the page
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
+SEEN = "tally.seen"  # key in a request's scope: the revision that the model had before it was read
 RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
 MAX_WAITING = 1024  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 30
@@ -229,6 +230,7 @@ class GatewayServer:
             values = parse_parameters(known, request.query_params.multi_items())
             if route.reads_model:
                 await self._reach(values["min_revision"], values["wait"])
+                request.scope[SEEN] = self._standby.revision
             body = None
             if route.body is not None:
                 body = bodies.parse_body(await bodies.whole(request), route.body)
@@ -331,8 +333,9 @@ class _Frame:
                     scope.get(OPERATION, UNKNOWN), message["status"], time.monotonic() - begun
                 )
                 answered = MutableHeaders(scope=message)
-                # after a write that of the write: who sends it as min_revision reads what it has written
-                revision = max(self._standby.revision, scope.get(WRITTEN, 0))
+                # Who resumes a stream after it misses nothing that came while the model was read. After a
+                # write it is that of the write: who sends it as min_revision reads what it has written.
+                revision = max(scope.get(SEEN, self._standby.revision), scope.get(WRITTEN, 0))
                 for name, value in {
                     **PROTECTION,
                     "Tally-Revision": str(revision),

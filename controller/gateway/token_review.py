@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from controller.engine.base import EngineError, EngineUnavailable
 from controller.engine.kubernetes.api import KubernetesApi
+from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, SignInUnavailable, parse_identity_name
 
@@ -94,7 +95,7 @@ class TokenReviews:
         try:
             answer = self._api.call("POST", PATH, body=body)
             status = msgspec.json.decode(answer, type=_TokenReview).status
-        except (EngineError, EngineUnavailable, msgspec.MsgspecError, ValueError) as error:
+        except (EngineError, EngineUnavailable, *NOT_JSON_OF_ITS_TYPE) as error:
             self.error = f"{type(error).__name__}: {error}"[:300]
             raise SignInUnavailable(f"Kubernetes could not be asked about a token: {self.error}") from error
         self.error = ""

@@ -16,7 +16,6 @@ import hashlib
 import json
 import re
 import secrets
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 from controller.core.model.fields import mapping, read_fields
 from controller.core.model.scalars import shown
+from controller.core.model.toml import parse_toml
 from controller.errors import InvalidField
 from controller.gateway.identity import Identity, Method, parse_identity_name
 
@@ -96,11 +96,7 @@ def entry(name: str, groups: Sequence[str], token: str, expires: datetime | None
 
 def parse_tokens(text: str) -> Tokens:
     """The tokens of a file's text. Raises InvalidField, which names the token and the field."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField("", f"the file of tokens is not TOML: {error}") from None
-    return Tokens(read_fields(table, {"tokens": _parse_tokens}).get("tokens", {}))
+    return Tokens(read_fields(parse_toml(text), {"tokens": _parse_tokens}).get("tokens", {}))
 
 
 def _parse_tokens(raw: object, field: str) -> dict[str, Token]:

@@ -98,7 +98,7 @@ class Courier:
         with self._lock:
             rounds = self._rounds
             began = [parcel.begun for parcel in rounds.waiting()]
-            oldest = max(0.0, self._clock.now() - min(began)) if began else 0.0
+            oldest = max(0.0, self._clock.wall() - min(began)) if began else 0.0
             return CourierCounts(
                 rounds.delivered,
                 rounds.failed,
@@ -138,7 +138,7 @@ class Courier:
                 bulkhead.caught("delivery", error, task=parcel.task_id)
                 outcome = Undelivered("an unexpected error, which the log of the notifier shows")
             with self._lock:
-                over = self._rounds.ended(parcel, outcome, self._clock.boottime(), self._clock.now())
+                over = self._rounds.ended(parcel, outcome, self._clock.boottime(), self._clock.wall())
                 if over and not self._is_closed:
                     self._over.extend(over)
                     self._news.notify()

@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage, RemoteDisconnected
+from itertools import zip_longest
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -102,8 +103,13 @@ class Postman:
                 "notifier_ca_file", f"{ca_file!r} has no authorities that can be read"
             ) from error
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Delivered | Undelivered:
-        """Send the body once, and tell what came of it. Raises nothing for what a receiver does."""
+    def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], may_begin: Callable[[], bool] = lambda: True
+    ) -> Delivered | Undelivered:
+        """Send the body once, and tell what came of it. Raises nothing for what a receiver does.
+
+        `may_begin` is asked when the receiver is connected: that may take long.
+        """
         ends = self._clock.boottime() + self._times.total
         try:
             target = parse_notify_url(url, "target", allow_http=self._allow_http)
@@ -116,6 +122,8 @@ class Postman:
             return Undelivered(f"the file of trusted authorities cannot be read: {error.strerror}")
         try:
             with closing(self._connected(target, addresses, trust, ends)) as sock:
+                if not may_begin():
+                    return Undelivered("the turn of this notifier was over before anything was sent")
                 line = Line(sock, self._clock, ends, self._times.read, MAX_ANSWER_BYTES)
                 return self._asked(target, line, body, headers)
         except (OSError, HTTPException, ValueError) as error:
@@ -126,22 +134,25 @@ class Postman:
     ) -> socket.socket:
         """A connection to the first address that accepts one; with TLS, verified for the host.
 
-        Raises OSError.
+        Each address has its share of the time that is left, and so has the request. Raises OSError.
         """
         refusal: OSError = TimeoutError()
-        for address in addresses[:MAX_ADDRESSES]:
+        tried = _by_turns(addresses)[:MAX_ADDRESSES]
+        for before, address in enumerate(tried):
+            now = self._clock.boottime()
+            share = now + (ends - now) / (len(tried) - before + 1)
             try:
                 sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
             except OSError as error:  # this machine has no IPv6
                 refusal = error
                 continue
             try:
-                sock.settimeout(self._left(ends))
+                sock.settimeout(self._left(share))
                 sock.connect((str(address), target.port))
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if target.scheme == "http":
                     return sock
-                sock.settimeout(self._left(ends))
+                sock.settimeout(self._left(share))
                 return trust.wrap_socket(sock, server_hostname=target.host)
             except OSError as error:
                 refusal = error
@@ -198,6 +209,13 @@ class Postman:
                 headers.get("Retry-After", ""), self._clock.wall(), MAX_RETRY_AFTER_SECONDS
             )
         return Undelivered(words, pause, status=status)
+
+
+def _by_turns(addresses: Sequence[Address]) -> list[Address]:
+    """The two families by turns: a machine may have no way out for one. Source: RFC 8305, section 4."""
+    families = [[each for each in addresses if each.version == version] for version in (4, 6)]
+    families.sort(key=lambda family: family[:1] != list(addresses[:1]))  # the resolver's first stays first
+    return [each for both in zip_longest(*families) for each in both if each is not None]
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:

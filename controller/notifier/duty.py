@@ -29,6 +29,8 @@ from controller.store.keys import Keys
 
 TTL_SECONDS = 10
 RENEW_SECONDS = 3.0
+RETRY_SECONDS = 1.0
+MARGIN_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,10 @@ class Duty:
 
     What is written on duty compares the key's create revision (`term`): nothing is written by a notifier that
     has been replaced.
+
+    Invariant: `_until` is the time (boottime seconds) at which the last good renewal was *sent*, plus the
+    TTL, less a margin. The next notifier cannot be on duty before it: etcd counts from when it hears of a
+    renewal.
     """
 
     def __init__(
@@ -59,11 +65,16 @@ class Duty:
         self._clock = clock
         self._name = name
         self._lease = 0
+        self._until = 0.0
         self.term = 0  # 0: not on duty
+
+    def is_held(self) -> bool:
+        """Whether no other notifier can be on duty yet. Ask this before every request to a receiver."""
+        return bool(self.term) and self._clock.boottime() < self._until
 
     def guard(self) -> Guard:
         """What a transaction on duty compares. Raises DutyLost."""
-        if not self.term:
+        if not self.is_held():
             raise DutyLost("this notifier is not on duty")
         return Guard(self._keys.notifier, self.term, on_create=True)
 
@@ -91,20 +102,19 @@ class Duty:
         return False
 
     def keep(self, ended: threading.Event) -> None:
-        """Renew the lease until `ended` is set, or the duty is lost."""
-        renewed = self._clock.boottime()
-        while not ended.wait(RENEW_SECONDS):
+        """Renew the lease until `ended` is set, or the duty is lost: it returns then, whatever etcd does."""
+        pause = RENEW_SECONDS
+        while not ended.wait(min(pause, max(0.0, self._until - self._clock.boottime()))):
+            if not self.is_held():
+                break
+            pause = RENEW_SECONDS
             try:
-                if self._store.keep_alive(self._lease, deadline=self._clock.boottime() + RENEW_SECONDS) <= 0:
-                    break
-                renewed = self._clock.boottime()
-                if not self._is_ours():
+                if not self._renew():
                     break
                 self._tell()
-            except StoreError as error:
+            except (StoreError, DutyLost) as error:
                 log.warning("duty not renewed", error=str(error))
-                if self._clock.boottime() - renewed >= TTL_SECONDS:
-                    break
+                pause = RETRY_SECONDS
         else:
             return
         log.warning("duty lost", term=self.term)
@@ -119,10 +129,19 @@ class Duty:
             except StoreError as error:
                 log.info("duty not given up, it will expire", error=str(error))
 
-    def _is_ours(self) -> bool:
-        """Whether the key is still the one that was taken: it may be deleted while its lease lives."""
-        item, _ = self._store.get(self._keys.notifier, deadline=self._clock.boottime() + RENEW_SECONDS)
+    def _renew(self) -> bool:
+        """False if the duty is lost. The key may be deleted, or another's, while its lease lives."""
+        sent = self._clock.boottime()
+        ttl = self._store.keep_alive(self._lease, deadline=self._deadline())
+        if ttl <= 0 or not self.is_held():
+            return False
+        self._until = max(self._until, sent + ttl - MARGIN_SECONDS)
+        item, _ = self._store.get(self._keys.notifier, deadline=self._deadline())
         return item is not None and item.create == self.term
+
+    def _deadline(self) -> float:
+        """Of a call on duty."""
+        return min(self._clock.boottime() + RENEW_SECONDS, self._until)
 
     def _tell(self) -> None:
         """Write what has changed of what is told, for whoever asks."""
@@ -130,9 +149,7 @@ class Duty:
         if now == self._described:
             return
         telling = Transaction((self.guard(),), (self._record(op := new_op(), now),), op)
-        if isinstance(
-            self._store.commit(telling, deadline=self._clock.boottime() + RENEW_SECONDS), Committed
-        ):
+        if isinstance(self._store.commit(telling, deadline=self._deadline()), Committed):
             self._described = now
 
     def _record(self, op: Op, told: dict[str, Any]) -> Put:
@@ -152,11 +169,15 @@ class Duty:
             return "another notifier is on duty"
         self.give_up()
         self._lease = new_lease()
-        self._store.grant(self._lease, TTL_SECONDS, deadline=deadline)
+        sent = self._clock.boottime()
+        until = sent + self._store.grant(self._lease, TTL_SECONDS, deadline=deadline) - MARGIN_SECONDS
         op, self._described = new_op(), {}
         creation = Transaction((Guard(self._keys.notifier, 0),), (self._record(op, {}),), op)
         answer = self._store.commit(creation, deadline=deadline)
-        if isinstance(answer, Committed):
-            self.term = answer.revision
-            return ""
-        return "another notifier was faster"
+        if not isinstance(answer, Committed):
+            return "another notifier was faster"
+        if self._clock.boottime() >= until:
+            self.give_up()
+            return "etcd: it answered when the turn was almost over"
+        self._until, self.term = until, answer.revision
+        return ""

@@ -92,8 +92,8 @@ class Notifier:
             self._duty.keep(ended)
         finally:
             self._leaving.set()
+            courier.close()  # first, so that nothing begins while the rest is closed
             outbox.close()
-            courier.close()
             self._courier = None
             self._duty.give_up()
 
@@ -123,7 +123,8 @@ class Notifier:
             headers = signed_headers(keys, parcel.event_id, self._clock.wall(), parcel.body)
         except InvalidField as error:
             return Undelivered(str(error), is_final=True)
-        outcome = self._postman.post(parcel.target, parcel.body, {"Content-Type": CONTENT_TYPE, **headers})
+        headers["Content-Type"] = CONTENT_TYPE
+        outcome = self._postman.post(parcel.target, parcel.body, headers, self._duty.is_held)
         self._note(host, "" if isinstance(outcome, Delivered) else outcome.why)
         return outcome
 
@@ -168,7 +169,7 @@ class Notifier:
 
     def _report(self, names: Names, told: Untold) -> None:
         """Write what became of a notice. It waits for etcd as long as this process is on duty."""
-        delivery = Delivery(dead=told.dead, at=self._clock.now(), by=self._name)
+        delivery = Delivery(dead=told.dead, at=self._clock.wall(), by=self._name)
         key, notice = self._keys.delivery(*names), self._keys.notice(*names)
         op, there = new_op(), 0  # the mod of what stands there already: written by hand
         while not self._leaving.is_set():

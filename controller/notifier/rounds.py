@@ -5,14 +5,15 @@
   answered that it cannot (429, 5xx): all its parcels wait, and then one of them goes first. An answer such as
   404 concerns its parcel alone: what one task sends must not delay another's.
 - One host has at most `per_host` parcels under way, and one while it fails. Its receivers take turns.
-- A quarter of the `workers` is for hosts that answered soon when they were told last, whatever the others do;
-  and all hosts that fail share a quarter. So no number of hosts that hang, or take their time, keeps a parcel
-  from a receiver that works.
+- A quarter of the `workers` is for hosts that answered soon when they were told last, whatever the others do:
+  one for each. A host is none of these once one of its parcels has been under way for SOON_SECONDS. All hosts
+  that fail share a quarter. So a parcel for a receiver that works waits for others only where dozens of hosts
+  that answered soon begin to hang within that time; and only for the time of one request.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -59,6 +60,7 @@ class Rounds:
         self._crowd: dict[str, Receiver] = {}  # those that could go if fewer of their standing were under way
         self._busy: Counter[HostStanding] = Counter()
         self._answered: dict[str, None] = {}  # hosts that answered soon, the last that did last
+        self._fresh: deque[tuple[float, Lane]] = deque()  # when it went → the lane of one that may end soon
         self._turns = count()
         self.delivered = self.failed = self.retries = self.dead = 0
         self.by_host: Counter[tuple[str, str]] = Counter()
@@ -95,6 +97,7 @@ class Rounds:
 
     def next(self, now: float) -> Parcel | None:
         """A parcel to be delivered now: it is under way until `ended` is called with it."""
+        self._find_overdue(now)
         while self._agenda and self._agenda[0][0] <= now:
             _, _, receiver = self._agenda.pop(0)
             receiver.place = None
@@ -103,7 +106,7 @@ class Rounds:
                 host.parked[receiver.url] = receiver
                 continue
             standing = self._standing(host)
-            if not self._has_room(standing):
+            if not self._has_room(standing, host):
                 self._crowd[receiver.url] = receiver
                 continue
             _, _, lane = receiver.ready.pop(0)
@@ -111,6 +114,8 @@ class Rounds:
             self.retries += lane.under_way.tries > 0
             lane.under_way.standing, lane.under_way.went = standing, now
             self._busy[standing] += 1
+            if standing is HostStanding.ANSWERS_SOON:
+                self._fresh.append((now, lane))
             receiver.busy += 1
             host.busy += 1
             self._plan(receiver, now)
@@ -190,10 +195,21 @@ class Rounds:
             return HostStanding.FAILS
         return HostStanding.ANSWERS_SOON if host.name in self._answered else HostStanding.OTHER
 
-    def _has_room(self, standing: HostStanding) -> bool:
-        if standing is HostStanding.ANSWERS_SOON:
-            return True
+    def _find_overdue(self, now: float) -> None:
+        """Who does not answer soon now is another host, and counts among them."""
+        while self._fresh and now - self._fresh[0][0] > SOON_SECONDS:
+            went, lane = self._fresh.popleft()
+            late = lane.under_way
+            if late is not None and late.went == went and late.standing is HostStanding.ANSWERS_SOON:
+                self._answered.pop(self._receivers[late.parcel.target].host.name, None)
+                self._busy[late.standing] -= 1
+                late.standing = HostStanding.OTHER
+                self._busy[late.standing] += 1
+
+    def _has_room(self, standing: HostStanding, host: ReceivingHost) -> bool:
         reserve = self._workers // 4
+        if standing is HostStanding.ANSWERS_SOON:
+            return not host.busy or self._busy.total() < self._workers - reserve
         if standing is HostStanding.FAILS and self._busy[standing] >= max(1, reserve):
             return False
         return self._busy[HostStanding.FAILS] + self._busy[HostStanding.OTHER] < self._workers - reserve

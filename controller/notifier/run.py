@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from controller import bulkhead
-from controller.clock import SystemClock
+from controller.clock import WallClock
 from controller.config import InvalidSetting, Settings, flag_of, variable_of
 from controller.endpoint.server import StatusAddressUnavailable
 from controller.notifier.delivery import Postman
@@ -38,7 +38,7 @@ def run_notifier(settings: Settings, store: Store) -> int:
         )
     configure_logs(replica=settings.replica, cluster=settings.cluster)
     threading.excepthook = bulkhead.end_with_thread
-    clock, keys = SystemClock(), Keys(settings.cluster)
+    clock, keys = WallClock(), Keys(settings.cluster)
     secrets = secrets_file(settings.notifier_secrets_file)
     postman = Postman(
         clock,

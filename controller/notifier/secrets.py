@@ -7,13 +7,13 @@ default = ["whsec_…"]                      # of all receivers that have none o
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 from controller.core.model.fields import mapping
 from controller.core.model.notify_url import parse_notify_url
 from controller.core.model.scalars import shown
+from controller.core.model.toml import parse_toml
 from controller.endpoint.reloaded import Reloaded, reloaded_file
 from controller.errors import InvalidField
 from controller.notifier.signing import parse_secret
@@ -32,10 +32,7 @@ class SigningSecrets(NamedTuple):
 
 def parse_secrets(text: str) -> SigningSecrets:
     """The content of such a file. Raises InvalidField, which shows no secret."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField("", f"is not TOML: {error}") from None
+    raw = parse_toml(text)
     if unknown := raw.keys() - {"default", "hosts"}:
         raise InvalidField(shown(min(unknown)), "is unknown: expected default and hosts")
     hosts = mapping(raw.get("hosts", {}), "hosts", "expected a table of hosts, each with a list of secrets")

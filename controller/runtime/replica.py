@@ -109,7 +109,7 @@ class Replica:
             keys.replica,
             clock,
             options.identity,
-            lambda: describe(self.facts(), clock.now() if self._office.tenure is not None else clock.wall()),
+            lambda: describe(self.facts(), self.now()),
             options.heartbeat_seconds,
             new_lease,
         )
@@ -158,7 +158,7 @@ class Replica:
         tenure = self._office.tenure
         if tenure is None:
             with self._mirror.readers.lock:
-                self._mirror.model.sight(self._clock.now())
+                self._mirror.model.sight(self.now())
         if tenure is None or not self._mirror.loaded or tenure.has_failed:
             return
         try:
@@ -321,8 +321,8 @@ class Replica:
         return self._audits.make()
 
     def now(self) -> float:
-        """See ReadableReplica."""
-        return self._clock.now()
+        """See ReadableReplica. Only a tenure anchors the clock: who follows goes by the wall clock."""
+        return self._clock.now() if self._office.tenure is not None else self._clock.wall()
 
     def wall(self) -> float:
         """See ReadableReplica."""

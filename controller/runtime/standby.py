@@ -113,7 +113,7 @@ class Standby:
                 for message in messages:
                     if isinstance(message, Loaded | Changed):
                         self._take(message)
-                self._mirror.model.sight(self._clock.now())
+                self._mirror.model.sight(self._clock.wall())
                 model = self._mirror.model
                 caught, model.caught = model.caught, []
             for where, subject, error in caught:

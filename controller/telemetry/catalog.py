@@ -100,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tally_notices_unkept",
         MetricType.COUNTER,
-        "Ends of tasks that nobody will be told about, since the outbox was full.",
+        "Ends of tasks that nobody will be told about: the outbox was full, or their pool could not be read.",
     ),
     Family(
         "tally_errors",

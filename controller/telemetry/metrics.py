@@ -95,7 +95,9 @@ class Metrics:
         self._role = "leader" if phase in _LEADING_PHASES else "follower"
         if phase == "taking-over":
             self.outside.in_office_since = self._clock.boottime()
-            for result in TickResult:  # from 0 on, so that a rate has the first of its kind, too
+            # from 0 on, so that a rate has the first of its kind, too
+            self._counters["tally_notices_unkept"].labels(self._role)
+            for result in TickResult:
                 self._counters["tally_schedule_ticks"].labels(result.value, self._role)
 
     def turned(self) -> None:

@@ -75,6 +75,8 @@ def test_what_is_no_endpoint(tmp_path: Path, text: object) -> None:
         ("cert_file = '/dev/null'", "cert_file: /dev/null is not a readable file"),
         ("[etcd]\nurl = 'x'", "etcd: expected etcd's client URLs"),
         ("etcd = ", "config: .*is not TOML"),
+        pytest.param("etcd = " + 9_000 * "[", "config: .*tally.toml is not TOML .*nested", id="deep"),
+        pytest.param("etcd = " + 9_000 * "7", "config: .*tally.toml is not TOML", id="long"),
     ],
 )
 def test_a_bad_file_is_refused_by_key(tmp_path: Path, toml: str, says: str) -> None:

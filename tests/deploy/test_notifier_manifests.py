@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from kubernetes.client import models
 
 from controller.config import load_settings
+from controller.notifier.addresses import _REFUSED, is_usable
 from tests.support.kustomize import Object, copy_of_deploy, only, parts_of, render
 
 OVERLAY = """
@@ -59,12 +61,29 @@ def test_it_is_confined(objects: list[Object]) -> None:
     assert pod["securityContext"] == replica["securityContext"]
     assert pod["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in pod
+
+
+def test_the_network_refuses_what_the_notifier_refuses(objects: list[Object]) -> None:
+    """And nothing else: a receiver whose addresses are dropped would be tried in vain."""
     (https,) = [
         rule
         for rule in only(objects, "NetworkPolicy", "tally-notifier")["spec"]["egress"]
         if any("ipBlock" in to for to in rule.get("to", ()))
     ]
-    assert "169.254.0.0/16" in https["to"][0]["ipBlock"]["except"]
+    blocks = [
+        (ip_network(block["cidr"]), [ip_network(each) for each in block["except"]])
+        for block in (to["ipBlock"] for to in https["to"])
+    ]
+    networks = [*_REFUSED, *(net for block, but in blocks for net in (block, *but))]
+    edges = {edge for net in networks for edge in (net[0], net[-1])}
+    for edge in edges:
+        for step in (-1, 0, 1):
+            if 0 <= int(edge) + step < 2**edge.max_prefixlen:
+                address = edge + step
+                passes = any(
+                    address in block and not any(address in each for each in but) for block, but in blocks
+                )
+                assert passes is is_usable(address, ()), address
 
 
 def test_the_unit_has_the_settings_and_the_sandbox_of_a_gateway() -> None:

@@ -20,10 +20,12 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from controller.clock import SystemClock
 from controller.gateway.metrics import FAMILIES as GATEWAY
 from controller.notifier.metrics import FAMILIES as NOTIFIER
 from controller.telemetry.catalog import FAMILIES
 from controller.telemetry.family import MetricType
+from controller.telemetry.metrics import Metrics
 from controller.views.freshness import RULE
 from tests.deploy.monitoring import DASHBOARDS, RULES, alerts, dashboards, names_in
 from tests.support.kustomize import DEPLOY, OVERLAYS, copy_of_deploy, only, render
@@ -124,6 +126,26 @@ def test_rules_ask_for_metrics_that_there_are() -> None:
     for rule in alerts():
         assert names_in(rule["expr"])
         assert names_in(rule["expr"]) <= known_series()
+
+
+def test_what_increases_begins_at_0() -> None:
+    """`increase` sees no first value of a series that was not there: all of one moment may be in it."""
+    metrics = Metrics(SystemClock())
+    metrics.entered("taking-over")
+    begun = {line.partition("{")[0] for line in metrics.exposition().decode().splitlines()}
+    over_minutes = {"tally_transitions_total"}  # as often as a pool may in each of ten minutes
+    for rule in alerts():
+        for name in re.findall(r"increase\((\w+)", rule["expr"]):
+            assert name in begun | over_minutes or f"unless {name} offset" in rule["expr"], rule["alert"]
+
+
+def test_what_may_be_absent_silences_no_alert() -> None:
+    """A limit is not passed by what there is not."""
+    absent = {each.exposed for each in FAMILIES if re.search("absent (until|before)", each.help)}
+    while_etcd_fails = {"tally_store_size_bytes", "tally_store_quota_bytes"}  # of which another alert tells
+    for rule in alerts():
+        for name in names_in(rule["expr"]) & absent - while_etcd_fails:
+            assert re.search(rf"unless .*{name}", rule["expr"]), (rule["alert"], name)
 
 
 def operator_rules() -> str:

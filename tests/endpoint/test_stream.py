@@ -317,6 +317,17 @@ def test_who_resumes_from_a_replica_that_is_ahead_waits_for_this_one(
     assert [data["id"] for _, data, _ in other.events] == ["a", "b", "c"]
 
 
+def test_who_has_seen_more_than_there_is_learns_that_it_missed_something(
+    server: StatusServer, view: ModelView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd was restored: what is written now has revisions that the reader has seen with other changes."""
+    monkeypatch.setattr(stream, "KEEP_ALIVE_SECONDS", 0.0)
+    view.submit("a")
+    with reading(server, "/v1/events?after=1000") as reader:
+        wait_until(lambda: reader.ended, "the end of the stream")
+    assert [name for name, _, _ in reader.events] == ["gap"]
+
+
 def test_streams_are_limited_and_their_places_given_back(server: StatusServer, http: httpx.Client) -> None:
     sockets = []
     host, port = server.url.removeprefix("http://").split(":")

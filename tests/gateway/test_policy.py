@@ -134,7 +134,7 @@ def test_what_is_said_to_be_possible_is(who: str, act: Right, owner: str, pool: 
             "[[rules]]\nwho = ['a']\nowner = ['a']\nverbs = ['submit']",
             "owner: is not a field; did you mean owners",
         ),
-        ("[[rules]\n", "the policy is not TOML"),
+        ("[[rules]\n", "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, says: str) -> None:

@@ -61,6 +61,27 @@ class Reader:
         return [data.get("id") for _, data, _ in self.events]
 
 
+def test_what_is_written_after_a_page_was_read_is_no_part_of_its_revision(
+    served: Served, as_: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lists, and resumes after that revision, misses nothing."""
+    alice, written = as_("alice"), list[int]()
+    service, standby = served.gateway._api.service, served.gateway._standby
+    read = service.page
+
+    def page(*args: Any) -> Any:
+        found = read(*args)
+        answer = as_("alice").post("/v1/tasks", json=task("late"))
+        written.append(int(answer.headers["Tally-Revision"]))
+        wait_until(lambda: standby.revision >= written[0], "the gateway to see it")
+        return found
+
+    monkeypatch.setattr(service, "page", page)
+    listed = alice.get("/v1/tasks:page")
+    assert listed.json()["items"] == []
+    assert int(listed.headers["Tally-Revision"]) < written[0]
+
+
 def test_each_reader_gets_what_it_may_read(as_: As, client: Client) -> None:
     """Also of a task that is removed, whose record is gone by then; nothing of others."""
     alice, bob, watcher = (Reader(as_(name)) for name in ("alice", "bob", "watcher"))

@@ -67,7 +67,7 @@ def test_a_token_is_its_callers_until_it_expires() -> None:
             "[[tokens]]\nname = 'a'\nsha256 = '{0}'\n[[tokens]]\nname = 'b'\nsha256 = '{0}'".format("a" * 64),
             r"tokens\[1\]",
         ),
-        ("=", "the file of tokens is not TOML"),
+        ("=", "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, says: str) -> None:

@@ -302,6 +302,24 @@ def test_closing_tells_what_is_over_and_nothing_later() -> None:
     assert not made._teller.is_alive()
 
 
+@pytest.mark.parametrize(("off_days", "age_days", "gives_up"), [(2, 0.1, False), (-3650, 3, True)])
+def test_an_age_is_told_by_the_clock_as_it_is(off_days: float, age_days: float, gives_up: bool) -> None:
+    """A machine's clock may be wrong when a notifier starts, and be set right afterwards."""
+
+    class StartedWrong(SystemClock):
+        def anchor(self) -> None:
+            self._offset = self.wall() + off_days * 86400 - self.boottime()
+
+    ear = Ear()
+    made = Courier(lambda _: DOWN, StartedWrong(), ear, backoff_seconds=SOON, give_up_after_seconds=86400.0)
+    made.take(parcel(begun=CLOCK.wall() - age_days * 86400))
+    wait_until(lambda: ear.heard or made.counts().failed > 2, "it is given up, or tried again")
+    assert bool(ear.heard) is gives_up
+    if not gives_up:
+        assert age_days * 86400 <= made.counts().oldest_waiting_seconds < age_days * 86400 + 600
+    made.close()
+
+
 def test_an_idle_courier_does_not_turn() -> None:
     """Its threads sleep until something is due."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from controller.notifier.delivery import (
     Postman,
     PostTimes,
     Undelivered,
+    _by_turns,
 )
 from controller.notifier.line import Line
 from controller.retry_after import retry_after_seconds
@@ -74,6 +77,52 @@ def test_the_request() -> None:
     assert request.headers["webhook-signature"] == f"v1,{SECRET}"
     assert request.headers["user-agent"].startswith("Tally/")
     assert request.body == b'{"a": 1}'
+
+
+def test_nothing_is_sent_when_it_may_not_begin_any_more() -> None:
+    """Names and connections may take long: the turn of a notifier may be over by then."""
+    with ReceivingServer() as receiver:
+        outcome = postman().post(receiver.url(), b"{}", {}, lambda: False)
+    assert isinstance(outcome, Undelivered)
+    assert "was over" in outcome.why
+    assert not receiver.requests
+
+
+@contextmanager
+def swallowing(hosts: Sequence[str], port: int) -> Iterator[None]:
+    """Listeners whose queue is full: the kernel drops what asks for a connection, as where no way leads."""
+    with ExitStack() as held:
+        for host in hosts:
+            listener = held.enter_context(socket.socket())
+            listener.bind((host, port))
+            listener.listen(0)
+            for _ in range(4):
+                queued = held.enter_context(socket.socket())
+                queued.setblocking(False)
+                with suppress(BlockingIOError):
+                    queued.connect((host, port))
+        yield
+
+
+def test_addresses_that_are_dead_leave_time_for_one_that_works() -> None:
+    """A name may have many of which some have no way, such as IPv6 where there is none."""
+    dead = [f"127.0.0.{number}" for number in range(2, 6)]
+
+    def resolve(host: str, port: int, *, type: int) -> list[Any]:
+        return [(socket.AF_INET, type, 6, "", (each, port)) for each in (*dead, "127.0.0.1")]
+
+    times = PostTimes(connect=1.0, read=4.0, total=4.0)
+    with ReceivingServer(answer(204)) as server, swallowing(dead, server.port):
+        url = server.url(host="hooks.example.org")
+        assert post(url, times, resolve=resolve) == Delivered(204)
+
+
+def test_addresses_of_both_families_are_tried_by_turns() -> None:
+    """None of either family is passed over because there are many of the other."""
+    six, four = [ip_address(f"2001:4860::{number}") for number in range(1, 10)], ip_address("8.8.8.8")
+    assert _by_turns([*six, four])[:3] == [six[0], four, six[1]]
+    assert _by_turns([four, *six])[:3] == [four, six[0], six[1]]
+    assert set(_by_turns([*six, four])) == {*six, four}
 
 
 def test_a_large_body_arrives_whole() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,17 @@ from controller.core.model.notices import EndNotice, encode_notice
 from controller.core.model.notify_rules import Ending
 from controller.core.model.op import Op
 from controller.endpoint.reloaded import Reloaded
+from controller.notifier.courier import Courier
 from controller.notifier.delivery import Postman
-from controller.notifier.duty import Duty, DutyLost
+from controller.notifier.duty import MARGIN_SECONDS, TTL_SECONDS, Duty, DutyLost
 from controller.notifier.notifier import Notifier
+from controller.notifier.outbox import Outbox
 from controller.notifier.secrets import SigningSecrets
-from controller.store.base import Delete, Put, Transaction
+from controller.store.base import Committed, Delete, Put, Refused, StoreUnavailable, Transaction
 from controller.store.etcd.store import EtcdStore
 from controller.store.keys import Keys
+from controller.store.memory import MemoryStore
+from tests.support.bench import HandClock
 from tests.support.etcd import EtcdFactory
 from tests.support.etcd import in_seconds as soon
 from tests.support.receiving import LOOPBACK, ReceivingServer, answer
@@ -26,6 +32,41 @@ from tests.support.waiting import wait_until
 CLOCK = SystemClock()
 KEYS = Keys("duties")
 NEVER = threading.Event()
+
+
+class CutOffStore(MemoryStore):
+    """Takes `late` seconds for each renewal; once it is `silent`, each call lasts until its deadline."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(clock)
+        self.hand, self.late, self.is_silent = clock, 0.0, False
+        self.asked: list[float] = []
+
+    def keep_alive(self, lease: int, *, deadline: float) -> int:
+        self.asked.append(self.hand.boottime())
+        if self.is_silent:
+            self.hand.seconds = max(self.hand.seconds, deadline)
+            raise StoreUnavailable("silence")
+        ttl = super().keep_alive(lease, deadline=deadline)
+        self.hand.move(self.late)
+        self.is_silent = True
+        return ttl
+
+
+class HandEvent(threading.Event):
+    """Waiting moves the clock; set when it has been waited for a hundred times."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__()
+        self.hand, self.waits = clock, 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.hand.move(timeout)
+        self.waits += 1
+        if self.waits > 100:
+            self.set()
+        return self.is_set()
 
 
 class SetClock(SystemClock):
@@ -78,6 +119,76 @@ def test_who_was_replaced_records_nothing(store: EtcdStore) -> None:
         thread.join(30)
         assert store.get(done, deadline=soon())[0] is None
         assert store.get(key, deadline=soon())[0] is not None, "the successor tells it again"
+
+
+@pytest.mark.parametrize("late", [0.0, 2.5])
+def test_who_is_cut_off_is_off_duty_before_the_next_can_be_on(late: float) -> None:
+    """The lease lives from when the last renewal was sent, however long its answer took."""
+    clock = HandClock()
+    cut_off, ended = CutOffStore(clock), HandEvent(clock)
+    duty = Duty(cut_off, KEYS, clock, "n1")
+    assert duty.take_up(ended)
+    cut_off.late = late
+    duty.keep(ended)
+    assert duty.term == 0
+    assert clock.boottime() <= cut_off.asked[0] + TTL_SECONDS - MARGIN_SECONDS
+    assert len(cut_off.asked) > 1, "it was asked again"
+
+
+def test_a_turn_that_is_over_lets_nothing_begin_and_is_not_prolonged() -> None:
+    """A process that was suspended finds its duty lost, whoever is asked first."""
+    clock = HandClock()
+    cut_off = CutOffStore(clock)
+    duty = Duty(cut_off, KEYS, clock, "n1")
+    assert duty.take_up(NEVER)
+    assert duty.is_held()
+    clock.move(TTL_SECONDS)
+    assert not duty.is_held()
+    with pytest.raises(DutyLost):
+        duty.guard()
+    duty.keep(HandEvent(clock))
+    assert duty.term == 0
+    assert not cut_off.asked
+
+
+def test_a_turn_that_was_granted_too_late_is_not_taken() -> None:
+    class LateStore(MemoryStore):
+        def commit(self, transaction: Transaction, *, deadline: float) -> Committed | Refused:
+            answer = super().commit(transaction, deadline=deadline)
+            clock.move(TTL_SECONDS - MARGIN_SECONDS)
+            return answer
+
+    clock = HandClock()
+    ended = HandEvent(clock)
+    ended.waits = 99
+    store = LateStore(clock)
+    assert not Duty(store, KEYS, clock, "n1").take_up(ended)
+    assert store.get(KEYS.notifier, deadline=clock.boottime() + 5)[0] is None, "the next may begin"
+
+
+def test_nothing_begins_while_a_turn_is_closed(store: EtcdStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the outbox may take seconds, when etcd does not answer."""
+    ended, closed = threading.Event(), list[str]()
+    for part in (Outbox, Courier):
+        monkeypatch.setattr(part, "close", _noted(part, closed))
+    secrets = Reloaded((), lambda: SigningSecrets({}, (b"k" * 32,)), lambda before: before)
+    notifier = Notifier(store, KEYS, CLOCK, "n1", Postman(CLOCK), secrets, 60.0)
+    thread = threading.Thread(target=notifier.run, args=(ended,), daemon=True)
+    thread.start()
+    wait_until(lambda: notifier.counts() is not None, "its turn")
+    ended.set()
+    thread.join(30)
+    assert closed == ["Courier", "Outbox"]
+
+
+def _noted(part: type[Outbox | Courier], closed: list[str]) -> Callable[[Any], None]:
+    close = part.close
+
+    def noted(self: Any) -> None:
+        closed.append(part.__name__)
+        close(self)
+
+    return noted
 
 
 def test_turns(store: EtcdStore) -> None:

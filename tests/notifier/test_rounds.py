@@ -97,13 +97,14 @@ def hanging(number: int) -> list[Parcel]:
 def test_hosts_that_hang_leave_a_quarter_to_those_that_answer() -> None:
     """However many they are, and before any of them has failed."""
     desk = Desk(per_host=10, workers=8)
-    desk.take(parcel("t"))
-    desk.end(desk.ready()[0], OK)
+    desk.take(parcel("t"), parcel("t", target=B))
+    for each in desk.ready():
+        desk.end(each, OK)
     desk.take(*hanging(100))
     stuck = desk.ready()
     assert len(stuck) == 6
-    desk.take(parcel("u"), parcel("v"))
-    assert [each.target for each in desk.ready()] == [A, A]
+    desk.take(parcel("u"), parcel("v"), parcel("u", target=B))
+    assert [each.target for each in desk.ready()] == [A, B]
     desk.end(stuck[0], ODD)
     assert len(desk.ready()) == 1
 
@@ -111,8 +112,9 @@ def test_hosts_that_hang_leave_a_quarter_to_those_that_answer() -> None:
 def test_hosts_that_take_their_time_leave_a_quarter_too() -> None:
     """They answer, and late: they are not taken for those that answer soon."""
     desk = Desk(per_host=10, workers=8)
-    desk.take(parcel("t"))
-    desk.end(desk.ready()[0], OK)
+    desk.take(parcel("t"), parcel("t", target=B))
+    for each in desk.ready():
+        desk.end(each, OK)
     slow = [f"https://slow-{number}.example/" for number in range(6)]
     desk.take(*(parcel("t", target=target) for target in slow))
     under_way = desk.ready()
@@ -121,8 +123,44 @@ def test_hosts_that_take_their_time_leave_a_quarter_too() -> None:
         desk.end(each, OK)
     desk.take(*(parcel(f"u{number}", target=target) for target in slow for number in range(10)))
     assert len(desk.ready()) == 6
-    desk.take(parcel("u"), parcel("v"))
-    assert [each.target for each in desk.ready()] == [A, A]
+    desk.take(parcel("u"), parcel("v"), parcel("u", target=B))
+    assert [each.target for each in desk.ready()] == [A, B]
+
+
+def hosts_that_answered(desk: Desk, number: int) -> list[str]:
+    targets = [f"https://answered-{each}.example/" for each in range(number)]
+    desk.take(*(parcel("t", target=target) for target in (A, *targets)))
+    while ready := desk.ready():
+        for each in ready:
+            desk.end(each, OK)
+    return targets
+
+
+def test_hosts_that_answered_soon_and_begin_to_hang_leave_room() -> None:
+    """All at once: each has a second parcel under way only while the quarter is free."""
+    desk = Desk(workers=32)
+    targets = hosts_that_answered(desk, 16)
+    desk.take(*(parcel(f"u{number}", target=target) for target in targets for number in range(2)))
+    assert len(desk.ready()) == 24
+    desk.take(parcel("late"))
+    assert [each.target for each in desk.ready()] == [A]
+
+
+def test_a_host_that_does_not_answer_soon_counts_among_the_others_meanwhile() -> None:
+    """Wave after wave: once the first have hung for a moment, no others than those that answer go."""
+    desk = Desk(per_host=1, workers=8)
+    first = hosts_that_answered(desk, 6)
+    desk.take(*(parcel("u", target=target) for target in first))
+    stuck = desk.ready()
+    assert len(stuck) == 6
+    desk.now += 1.0
+    desk.take(*hanging(9))
+    assert desk.ready() == []
+    desk.take(parcel("late"))
+    assert [each.target for each in desk.ready()] == [A]
+    for each in stuck:
+        desk.end(each, OK)
+    assert len(desk.ready()) == 6
 
 
 def test_hosts_that_fail_share_a_quarter() -> None:
@@ -325,6 +363,7 @@ def test_nothing_is_kept_of_what_is_over() -> None:
     assert len(desk.over) == 9
     assert (desk.rounds._receivers, desk.rounds._hosts, list(desk.rounds._agenda)) == ({}, {}, [])
     assert (desk.rounds._crowd, desk.rounds._busy.total()) == ({}, 0)
+    assert all(lane.under_way is None for _, lane in desk.rounds._fresh)
 
 
 def test_counts_of_hosts_are_bounded() -> None:

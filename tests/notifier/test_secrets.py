@@ -54,5 +54,9 @@ def test_a_file_that_becomes_unusable_leaves_the_old_secrets(tmp_path: Path) -> 
     file.write_text("default = [")
     assert reloaded.current().of("x") == (parse_secret(A, "a"),)
     assert "is not TOML" in reloaded.error
+    file.write_text("default = " + 10_000 * "[")
+    for _ in range(2):
+        assert reloaded.current().of("x") == (parse_secret(A, "a"),)
+        assert "nested too deeply" in reloaded.error
     file.write_text(f'default = ["{B}"]')
     assert (reloaded.current().of("x"), reloaded.error) == ((parse_secret(B, "b"),), "")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.client import Client
-from controller.clock import SystemClock
+from controller.clock import SystemClock, WallClock
 from controller.core.model import codec
 from controller.core.model.model import Model
 from controller.core.model.records import Change
@@ -145,6 +145,21 @@ def test_who_is_ahead_or_behind_does_not_campaign_and_says_why(
     assert f"{word} 2 of 2 other replicas" in told.engine_problem
     clock.ahead = 0.0
     wait_until(lambda: not any(each.engine_problem for each in client.replicas.all()), "its clock is right")
+
+
+def test_who_follows_tells_the_time_of_the_wall_clock(start: Start, client: Client) -> None:
+    """Only a term anchors a clock: one that was wrong at the start would be wrong in all that is shown."""
+    start().until_leading()
+    clock = SetClock()
+    follower = start(name="r2", clock=clock).replica
+    clock.ahead = -2 * HOUR
+    assert abs(follower.now() - clock.wall()) < 600
+
+
+def test_who_never_leads_goes_by_the_wall_clock(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = WallClock()
+    monkeypatch.setattr("time.time", lambda: NOW)
+    assert client.clock.now() == clock.now() == NOW
 
 
 def half_past(client: Client, clock: SetClock) -> int:

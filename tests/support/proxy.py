@@ -21,6 +21,7 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     answered: int = 0
+    has_lost: bool = False  # bytes of answers: TCP passes none that come after them
 
     def close(self, *, reset: bool = False) -> None:
         for side in (self.client, self.server):
@@ -116,9 +117,9 @@ class Proxy:
         self._refuse = self._swallow = self._reset_on_answer = False
         self._cut_after, self._delay = None, 0.0
         self._passing.set()
-        self.swallowed.clear()
         if lossy:
             self.disconnect()
+        self.swallowed.clear()
 
     def disconnect(self) -> None:
         """End all open connections."""
@@ -192,7 +193,9 @@ class Proxy:
                 if self._delay:
                     threading.Event().wait(self._delay)
                 if self._swallow:
+                    pair.has_lost = True
                     self.swallowed.set()
+                if pair.has_lost:
                     continue
                 if self._reset_on_answer:
                     self.swallowed.set()

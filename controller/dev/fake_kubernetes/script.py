@@ -56,7 +56,7 @@ def parse_script(text: str) -> Script:
     """The annotation's script. Raises ValueError."""
     try:
         return msgspec.json.decode(text, type=Script)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -64,7 +64,7 @@ class StateFolder:
             data = read_bytes(self.home, _FILE)
             if data is not None:
                 return msgspec.json.decode(data, type=Places)
-        except (msgspec.MsgspecError, OSError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
             raise EngineUnavailable(f"{path} is damaged: {error}; restore it") from error
         raise EngineUnavailable(
             f"{path} is gone: the state folder was moved or replaced. Restore it, or restart the replica"
