@@ -42,7 +42,7 @@ MAX_ANSWER_BYTES = 64 * 1024**2  # a page of 500 pods has a few megabytes
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
 
 
-class AnswerTooLarge(EngineUnavailable):
+class TooManyBytes(EngineUnavailable):
     """The answer to one call is larger than MAX_ANSWER_BYTES."""
 
 
@@ -252,10 +252,10 @@ class KubernetesApi:
                     raise urllib3.exceptions.TimeoutError("its answer came too slowly")
                 if len(data) > MAX_ANSWER_BYTES:
                     self.faults["connection"] += 1
-                    raise AnswerTooLarge(
+                    raise TooManyBytes(
                         f"Kubernetes at {self.host} sends an answer of more than {MAX_ANSWER_BYTES} bytes"
                     )
-        except AnswerTooLarge:
+        except TooManyBytes:
             response.close()
             raise
         except (urllib3.exceptions.HTTPError, OSError) as error:

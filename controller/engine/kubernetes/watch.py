@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes.api import AnswerTooLarge, ApiRefused, KubernetesApi, Stream, decode_status
+from controller.engine.kubernetes.api import TooManyBytes, ApiRefused, KubernetesApi, Stream, decode_status
 from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Meta, decode_event, decode_list
 
 PAGE = 500
@@ -60,7 +60,7 @@ def list_objects(
         page = {**query, "limit": limit, **({"continue": token} if token else {})}
         try:
             data = api.call("GET", path, query=page, timeout=timeout)
-        except AnswerTooLarge:
+        except TooManyBytes:
             if limit == 1:
                 raise
             limit //= 2
