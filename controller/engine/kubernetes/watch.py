@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from controller.engine.base import EngineError, EngineUnavailable
-from controller.engine.kubernetes.api import TooManyBytes, ApiRefused, KubernetesApi, Stream, decode_status
+from controller.engine.kubernetes.api import ApiRefused, KubernetesApi, Stream, TooManyBytes, decode_status
 from controller.engine.kubernetes.pod import NOT_JSON_OF_ITS_TYPE, Meta, decode_event, decode_list
 
 PAGE = 500
