@@ -22,6 +22,7 @@ from controller.errors import InvalidField
 NDJSON = "application/x-ndjson"
 OUTPUT = "application/octet-stream"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
+SMALL_BYTES = 16 * 1024  # of a body that is parsed while all others wait
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
 _BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
@@ -189,11 +190,11 @@ def parse_body(data: bytes, kind: type[T]) -> T:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:80]!r} is given twice")
+    found = dict[str, Any]()
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:80]!r} is given twice")
+        found[name] = value
     return found
 
 

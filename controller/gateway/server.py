@@ -10,6 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import cast
 
+import msgspec
 import structlog
 import uvicorn
 from starlette.applications import Starlette
@@ -35,7 +36,7 @@ from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.gateway import bodies, openapi
-from controller.gateway.api import WRITTEN, GatewayApi, answer
+from controller.gateway.api import WRITTEN, GatewayApi
 from controller.gateway.caller import Caller
 from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
 from controller.gateway.error_answers import ERROR_ANSWERS
@@ -179,10 +180,15 @@ class GatewayServer:
     # -- requests
 
     def _application(self) -> ASGIApp:
+        document = msgspec.json.encode(openapi.document(OPERATIONS))  # once: whoever asks, it is the same
+
+        async def described(_: Request) -> Response:
+            return Response(document, media_type="application/json")
+
         probes: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
-            "/openapi.json": self._openapi,
+            "/openapi.json": described,
         }
         app = Starlette(
             routes=[
@@ -204,9 +210,6 @@ class GatewayServer:
         # whether a leader is known is told to who has signed in: without one, tasks are taken in and wait
         failed = self._failed()
         return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
-
-    async def _openapi(self, _: Request) -> Response:
-        return answer(openapi.document(OPERATIONS))
 
     async def _page(self, request: Request) -> Response:
         # whoever asks: the page shows nothing that its reader has not signed in for
@@ -231,7 +234,10 @@ class GatewayServer:
                 await self._reach(values["min_revision"], values["wait"])
             body = None
             if route.body is not None:
-                body = bodies.parse_body(await bodies.whole(request), route.body)
+                sent = await bodies.whole(request)
+                parse = partial(bodies.parse_body, sent, route.body)
+                is_small = len(sent) <= bodies.SMALL_BYTES
+                body = parse() if is_small else await self._api.run(parse, caller)
             ask = CallerRequest(
                 caller, request.path_params, values, body, request, self._still(request, caller)
             )

@@ -1,0 +1,47 @@
+"""Bodies that are large, odd or slow: each is judged by itself, and holds up nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+from controller.gateway.api import WORKERS
+from controller.gateway.bodies import MAX_BODY_BYTES
+from tests.gateway.conftest import As, Served
+from tests.support.waiting import wait_until
+
+
+@contextmanager
+def kept_busy(threads: ThreadPoolExecutor, count: int) -> Iterator[None]:
+    """All of these threads work until the end of the context."""
+    begun, ended = threading.Barrier(count + 1), threading.Event()
+
+    def work() -> None:
+        begun.wait(30)
+        ended.wait()
+
+    held = [threads.submit(work) for _ in range(count)]
+    try:
+        begun.wait(30)
+        yield
+    finally:
+        ended.set()
+        wait(held)
+
+
+def test_a_large_body_holds_up_nobody(as_: As, served: Served) -> None:
+    """It is parsed by a thread, in a time that grows no faster than the body."""
+    names = MAX_BODY_BYTES // 12
+    body = "{" + ",".join(f'"{number:06}":0' for number in range(names)) + ',"zz":0,"zz":1}'
+    api, answered = served.gateway._api, threading.Event()
+    with ThreadPoolExecutor(1) as sender:
+        with kept_busy(api.workers, WORKERS):
+            sent = sender.submit(as_("alice").post, "/v1/tasks:wait", content=body)
+            sent.add_done_callback(lambda _: answered.set())
+            wait_until(api.workers._work_queue.qsize, "the body before the threads")
+            assert as_("").get("/livez").status_code == 200
+            assert not answered.is_set()
+        assert sent.result().status_code == 400
+    assert "'zz' is given twice" in sent.result().json()["detail"]
