@@ -23,7 +23,6 @@ from controller.client.schedules import Schedules
 from controller.client.submission import Denied, KnownPools, Submission
 from controller.client.views import RequestResult, TaskView, task_view
 from controller.core.model.features import ATTESTED
-from controller.core.model.model import Model
 from controller.core.model.schedules import Schedule
 from controller.core.model.task import Spec
 from controller.gateway.caller import Caller
@@ -32,8 +31,8 @@ from controller.gateway.policy import Forbidden, Right
 from controller.gateway.service import Service
 from controller.runtime.standby import Standby
 from controller.views import features
-from controller.views.queue_room import QueueRoom
-from controller.views.tasks import owner_of
+from controller.views.queue_room import QueueRoom, StoredAndWaiting
+from controller.views.tasks import owner_of, stored_and_waiting
 
 TAKEN_SCHEDULE = "a schedule {name!r} exists already, and is another one: use another name"
 TAKEN = "a task {id!r} exists already, and is another one: use another name"
@@ -71,7 +70,7 @@ class Writing:
             self._pools,
             self._calls.clock,
             self._calls.commit_patiently,
-            QueueRoom(self._all),
+            QueueRoom(self._waiting),
             Newcomers(self._has_share, partial(caller.rights.allows, Right.READ)),
             allows,
             caller.identity.name,
@@ -229,9 +228,9 @@ class Writing:
         with self._standby.reading() as model:
             return features.mod_if_on(model, ATTESTED)
 
-    def _all(self) -> Model:
+    def _waiting(self) -> StoredAndWaiting:
         with self._standby.reading() as model:
-            return model
+            return stored_and_waiting(model)
 
     def _has_share(self, pool: str, owner: str) -> bool:
         with self._standby.reading() as model:

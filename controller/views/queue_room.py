@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller.core.model.model import Model
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
-from controller.views.tasks import stored_and_waiting
+
+StoredAndWaiting = tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]
 
 
 class QueueRoom:
-    """See the module's docstring. `load` reads all specs and statuses."""
+    """See the module's docstring. `load` reads all specs and statuses, as `stored_and_waiting` has them."""
 
-    def __init__(self, load: Callable[[], Model]) -> None:
+    def __init__(self, load: Callable[[], StoredAndWaiting]) -> None:
         self._load = load
         self._stored: frozenset[str] | None = None
         # pool and owner → the tasks that wait, and whether each is on hold
@@ -29,7 +29,7 @@ class QueueRoom:
         if most is None:
             return
         if self._stored is None:
-            self._stored, self._waiting = stored_and_waiting(self._load())
+            self._stored, self._waiting = self._load()
         waiting = self._waiting.setdefault((spec.pool, spec.owner), {})
         if spec.id in self._stored or spec.id in waiting:
             return

@@ -31,7 +31,13 @@ from controller.errors import InvalidField
 from controller.views.absent import why_absent
 from controller.views.features import FeatureState, check_on, fence
 from controller.views.queue_room import QueueRoom
-from controller.views.tasks import TaskFacts, can_be_changed, find_task, why_unchangeable
+from controller.views.tasks import (
+    TaskFacts,
+    can_be_changed,
+    find_task,
+    stored_and_waiting,
+    why_unchangeable,
+)
 
 MOST = 10_000  # of each: tasks, pools, names
 
@@ -136,7 +142,7 @@ class _Submission:
         self._pools = pools
         self._state = state
         self._by = by
-        self._room = QueueRoom(lambda: known.model)
+        self._room = QueueRoom(lambda: stored_and_waiting(known.model))
         self._specs: dict[str, Spec] = {}
 
     def judge(self, tasks: Sequence[Mapping[str, Any]]) -> Iterator[Spec]:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from controller.client import Client
+from controller.store.mirror import Readers
 from tests.gateway.conftest import As, Served
+from tests.support.waiting import wait_until
+
+
+class Watched(dict[str, Any]):
+    """The records of a model, which may be walked only while it is held still."""
+
+    def __init__(self, readers: Readers, records: dict[str, Any]) -> None:
+        super().__init__(records)
+        self._readers = readers
+
+    def values(self) -> Any:
+        assert self._readers.lock._is_owned(), "the model may change meanwhile"  # type: ignore[attr-defined]
+        return super().values()
 
 
 def task(name: str, owner: str = "vision", **more: object) -> dict[str, object]:
@@ -52,6 +67,21 @@ def test_a_task_is_submitted_once(as_: As, client: Client) -> None:
     assert other.status_code == theirs.status_code == 409
     assert "differs in command" in other.text
     assert theirs.json()["detail"] == "a task 'a' exists already, and is another one: use another name"
+
+
+def test_the_tasks_that_wait_are_counted_while_the_model_is_held_still(as_: As, served: Served) -> None:
+    """For who submits to a pool with max_queued."""
+    pool = {"name": "few", "capacity": {"cpu": 8}, "sharing": {"owners": {"vision": {"max_queued": 1}}}}
+    assert as_("ops").put("/v1/pools/few", json=pool).status_code < 300
+    alice, mirror = as_("alice"), served.gateway._standby._mirror
+    first = alice.post("/v1/tasks", json=task("a", pool="few"))
+    assert first.status_code == 201
+    wait_until(lambda: "a" in mirror.model.tasks, "the first task in the gateway's model")
+    with mirror.reading() as model:
+        model.tasks = Watched(mirror.readers, model.tasks)
+    second = alice.post("/v1/tasks", json=task("b", pool="few"))
+    assert second.status_code == 400
+    assert "may have at most 1 (max_queued)" in second.text
 
 
 def test_what_is_wrong_with_a_task_is_named(as_: As) -> None:
