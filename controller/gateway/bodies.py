@@ -157,13 +157,15 @@ async def lines(request: Request) -> AsyncIterator[list[bytes]]:
 def parse_json(data: bytes) -> Any:
     """The value of a JSON document, each name in it once. Raises ValueError that says what is wrong."""
     try:
-        found = json.loads(
-            data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once, parse_constant=_no_number
-        )
+        # given bytes, `json` would also take UTF-16, and half of a surrogate pair
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
         if b"\\u" in data:
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
     return found

@@ -231,4 +231,4 @@ class Oidc:
             body = answer.raw.read(MAX_BYTES + 1, decode_content=True)
         if len(body) > MAX_BYTES:
             raise ValueError(f"{url} is larger than {MAX_BYTES} bytes")
-        return json.loads(body)
+        return json.loads(body.decode())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+import pytest
+
+from controller import bulkhead
+from controller.client import Client
 from controller.gateway.api import WORKERS
-from controller.gateway.bodies import MAX_BODY_BYTES
+from controller.gateway.bodies import MAX_BODY_BYTES, NDJSON
 from tests.gateway.conftest import As, Served
 from tests.support.waiting import wait_until
 
@@ -45,3 +50,23 @@ def test_a_large_body_holds_up_nobody(as_: As, served: Served) -> None:
             assert not answered.is_set()
         assert sent.result().status_code == 400
     assert "'zz' is given twice" in sent.result().json()["detail"]
+
+
+HALF = b"\xed\xa0\x80"  # of a surrogate pair, as no encoder of UTF-8 writes it
+
+
+@pytest.mark.parametrize("line", [b'{"id":"%s"}' % HALF, b'{"%s":1}' % HALF, '{"id":"a"}'.encode("utf-16")])
+def test_only_utf_8_is_json(line: bytes, as_: As, client: Client) -> None:
+    """What is something else is refused by itself: it spoils no other line of an upload."""
+    alice, before = as_("alice"), bulkhead.counts.total()
+    for path in ("/v1/tasks", "/v1/tasks:wait", "/v1/forecast"):
+        answer = alice.post(path, content=line)
+        assert (answer.status_code, "not UTF-8" in answer.json()["detail"]) == (400, True)
+    good = [json.dumps({"id": name, "owner": "vision", "command": ["a"]}).encode() for name in ("a", "b")]
+    sent = b"\n".join([good[0], line.replace(b"\n", b""), good[1], b""])
+    upload = alice.post("/v1/tasks", content=sent, headers={"Content-Type": NDJSON})
+    told = [json.loads(each) for each in upload.text.splitlines()]
+    assert [each.get("outcome") for each in told] == ["created", "invalid", "created", None]
+    assert told[-1]["done"] == 3
+    assert {task.id for task in client.tasks()} == {"a", "b"}
+    assert bulkhead.counts.total() == before
