@@ -262,7 +262,7 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     name = ask.caller.identity.name
     with ExitStack() as held:  # each holds a thread, also while the engine is asked
         held.enter_context(api.openings.one(Opening.LOGS, name))
-        parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
+        parts = await api.logs.open(view, values["attempt"], options, follow=values["follow"])
         body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT)
         return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())
 

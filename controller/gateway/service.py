@@ -25,6 +25,7 @@ from controller.client.views import (
     sharing_view,
     task_view,
 )
+from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.model import Model
 from controller.core.model.notify_url import masked_url
@@ -231,7 +232,15 @@ class Service:
     def kept_log(self, caller: Caller, task_id: str) -> KeptLog | None:
         """The kept log of the task; None if none was kept. Raises NotFound, CorruptValue."""
         self.task(caller, task_id)
-        return self._reading.kept_log(task_id)
+        calls = self._calls
+        item, _ = calls.store.get(calls.keys.log(task_id), deadline=calls.deadline())
+        if item is None:
+            return None
+        # the model may be behind: what is stored after the log was read decides whose it is
+        model = self._reading.tasks(task_id)
+        view = self.found(caller, task_view(model, task_id, alone=True), task_id, model)
+        # a log that is older than its task is of another one, which had its name
+        return kept_log.decode(item.value) if item.mod > view.create_revision else None
 
     def pools(self, caller: Caller) -> list[PoolView]:
         """All pools: a task names its pool.
