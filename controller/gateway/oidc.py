@@ -111,13 +111,21 @@ class Oidc:
             return False
         return claims.get("iss") == self._options.issuer
 
+    def known(self, token: str) -> Identity | None:
+        """Who the caller is, if its token names a key that is here and fresh."""
+        kid = _key_named_by(token)
+        key = self._find(kid) if self._is_usable() and not self._wants_fetch(kid) else None
+        return self._judge(token, key)
+
     def identify(self, token: str) -> Identity | None:
         """Who the caller is; None if the token is not valid. Raises SignInUnavailable."""
+        return self._judge(token, self._key(_key_named_by(token)))
+
+    def _judge(self, token: str, key: jwt.PyJWK | None) -> Identity | None:
         options = self._options
+        if key is None or key.algorithm_name not in ALGORITHMS:
+            return None
         try:
-            key = self._key(jwt.get_unverified_header(token).get("kid"))
-            if key is None or key.algorithm_name not in ALGORITHMS:
-                return None
             claims = jwt.decode(
                 token,
                 key,
@@ -183,12 +191,15 @@ class Oidc:
                     self._fetch(self._boottime())
             finally:
                 self._lock.release()
-        if self._fetched_at is None or self._boottime() - self._fetched_at >= USABLE_SECONDS:
+        if not self._is_usable():
             raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
         found = self._find(kid)
         if found is None and self.error:  # it may be a new one
             raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
         return found
+
+    def _is_usable(self) -> bool:
+        return self._fetched_at is not None and self._boottime() - self._fetched_at < USABLE_SECONDS
 
     def _wants_fetch(self, kid: object) -> bool:
         now = self._boottime()
@@ -232,3 +243,11 @@ class Oidc:
         if len(body) > MAX_BYTES:
             raise ValueError(f"{url} is larger than {MAX_BYTES} bytes")
         return json.loads(body.decode())
+
+
+def _key_named_by(token: str) -> object:
+    """The name of the key that the token says it is signed with; None if it says none."""
+    try:
+        return jwt.get_unverified_header(token).get("kid")
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from controller import bulkhead
 from controller.client import Client
-from controller.gateway.api import WORKERS
 from controller.gateway.bodies import MAX_BODY_BYTES, NDJSON
 from tests.gateway.conftest import As, Served
+from tests.support.busy import kept_busy
 from tests.support.waiting import wait_until
-
-
-@contextmanager
-def kept_busy(threads: ThreadPoolExecutor, count: int) -> Iterator[None]:
-    """All of these threads work until the end of the context."""
-    begun, ended = threading.Barrier(count + 1), threading.Event()
-
-    def work() -> None:
-        begun.wait(30)
-        ended.wait()
-
-    held = [threads.submit(work) for _ in range(count)]
-    try:
-        begun.wait(30)
-        yield
-    finally:
-        ended.set()
-        wait(held)
 
 
 def test_a_large_body_holds_up_nobody(as_: As, served: Served) -> None:
@@ -42,7 +22,7 @@ def test_a_large_body_holds_up_nobody(as_: As, served: Served) -> None:
     body = "{" + ",".join(f'"{number:06}":0' for number in range(names)) + ',"zz":0,"zz":1}'
     api, answered = served.gateway._api, threading.Event()
     with ThreadPoolExecutor(1) as sender:
-        with kept_busy(api.workers, WORKERS):
+        with kept_busy(api.workers):
             sent = sender.submit(as_("alice").post, "/v1/tasks:wait", content=body)
             sent.add_done_callback(lambda _: answered.set())
             wait_until(api.workers._work_queue.qsize, "the body before the threads")
