@@ -6,11 +6,9 @@ import asyncio
 import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -34,11 +32,12 @@ from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
+from controller.gateway.threads import Threads
 from controller.gateway.writing import Writing
 from controller.store.base import StoreError
 
-WORKERS = 16  # threads that ask etcd or read the model
-WORKERS_OF_ONE = 8  # that one caller may keep busy
+WORKERS, WORKERS_OF_ONE = 16, 8  # threads that ask etcd, and those that one caller may keep busy
+READERS, READERS_OF_ONE = 8, 4  # the same, of those that read the model
 WRITTEN = "tally.written"  # key in a request's scope: the revision at which it wrote
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
 
@@ -73,13 +72,15 @@ class GatewayApi:
         self.metrics = metrics
         self.sessions = sessions
         self.openings = Openings()
-        self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
-        self._turns = WeakValueDictionary[str, asyncio.Semaphore]()
+        self.workers = Threads("tally-gateway", WORKERS, WORKERS_OF_ONE)
+        # of their own: while etcd is silent, who writes must not keep those waiting who read what is known
+        self.readers = Threads("tally-gateway-reads", READERS, READERS_OF_ONE)
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
         self.logs.close()
-        self.workers.shutdown(wait=False, cancel_futures=True)
+        self.workers.close()
+        self.readers.close()
 
     # -- who
 
@@ -186,12 +187,11 @@ class GatewayApi:
 
     async def run(self, what: Callable[[], Any], caller: Caller) -> Any:
         """Run it in a thread, when it is the caller's turn: it may wait for etcd."""
-        name = caller.identity.name
-        turn = self._turns.get(name)
-        if turn is None:
-            turn = self._turns[name] = asyncio.Semaphore(WORKERS_OF_ONE)
-        async with turn:
-            return await asyncio.get_running_loop().run_in_executor(self.workers, what)
+        return await self.workers.run(what, caller)
+
+    async def read(self, what: Callable[[], Any], caller: Caller) -> Any:
+        """The same for what asks nobody, and so never waits for etcd."""
+        return await self.readers.run(what, caller)
 
     def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
         body: bodies.ActionBody = ask.body

@@ -54,6 +54,7 @@ class Operation:
     streams: tuple[str, ...] = ()  # types of the body that `handle` itself takes in
     successes: Mapping[HTTPStatus, str] = field(default_factory=lambda: {HTTPStatus.OK: "As asked for."})
     reads_model: bool = False  # also takes the parameters min_revision and wait
+    from_memory: bool = False  # `handle` asks nobody else, such as etcd
 
     @property
     def takes(self) -> tuple[str, ...]:

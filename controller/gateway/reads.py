@@ -56,10 +56,10 @@ async def tasks(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 async def _listed(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
-    ids = await api.run(partial(_matching_ids, api, ask), ask.caller)
+    ids = await api.read(partial(_matching_ids, api, ask), ask.caller)
     for begin in range(0, len(ids), PAGE):
         page = ids[begin : begin + PAGE]
-        yield await api.run(partial(_page, api, ask, page), ask.caller)
+        yield await api.read(partial(_page, api, ask, page), ask.caller)
 
 
 def _page(api: GatewayApi, ask: CallerRequest, ids: Sequence[str]) -> bytes:
@@ -174,7 +174,7 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
             since = max(since, revision)
             if await api.feed.reached(since + 1, deadline - loop.time()):
                 await asyncio.sleep(PACE_SECONDS)
-    return answer(await api.run(partial(_waited, api, ask.caller, ids, revision), ask.caller))
+    return answer(await api.read(partial(_waited, api, ask.caller, ids, revision), ask.caller))
 
 
 def _waited(api: GatewayApi, caller: Caller, ids: set[str], revision: int) -> documents.Waited:
@@ -206,11 +206,11 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
         changed = api.changes.since(since, caller.rights) if since is not None else None  # None: all
         only = listed_among(changed) if changed is not None else None
         if only is None or only:
-            ids = await api.run(partial(_matching_ids, api, now, only), caller)
+            ids = await api.read(partial(_matching_ids, api, now, only), caller)
             # a page at a time: who does not read holds no more than that
             for begin in range(0, max(len(ids), 1 if since is None else 0), PAGE):
                 page, more = ids[begin : begin + PAGE], begin + PAGE < len(ids)
-                yield await api.run(partial(_look, api, now, page, revision, more=more), caller)
+                yield await api.read(partial(_look, api, now, page, revision, more=more), caller)
         since = revision
         if await api.feed.reached(revision + 1, ALIVE_SECONDS):
             await asyncio.sleep(PACE_SECONDS)
@@ -250,7 +250,7 @@ async def events(api: GatewayApi, ask: CallerRequest) -> Response:
 async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The output of an attempt, as it is printed."""
     task_id, values = ask.path["id"], ask.values
-    view = await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
+    view = await api.read(partial(api.service.task, ask.caller, task_id), ask.caller)
     if ask.request.method == "HEAD":
         return Response(media_type=OUTPUT)
     options = LogOptions(

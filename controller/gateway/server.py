@@ -237,13 +237,15 @@ class GatewayServer:
                 sent = await bodies.whole(request)
                 parse = partial(bodies.parse_body, sent, route.body)
                 is_small = len(sent) <= bodies.SMALL_BYTES
-                body = parse() if is_small else await self._api.run(parse, caller)
+                body = parse() if is_small else await self._api.read(parse, caller)
             ask = CallerRequest(
                 caller, request.path_params, values, body, request, self._still(request, caller)
             )
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
             work = partial(route.handle, self._api, ask)
+            if route.from_memory:
+                return cast(Response, await self._api.read(work, caller))
             found = await (self._api.run(work, caller) if route.reads_model else self._api.write(work, ask))
             return cast(Response, found)
 

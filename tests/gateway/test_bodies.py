@@ -22,10 +22,10 @@ def test_a_large_body_holds_up_nobody(as_: As, served: Served) -> None:
     body = "{" + ",".join(f'"{number:06}":0' for number in range(names)) + ',"zz":0,"zz":1}'
     api, answered = served.gateway._api, threading.Event()
     with ThreadPoolExecutor(1) as sender:
-        with kept_busy(api.workers):
+        with kept_busy(api.readers.pool):
             sent = sender.submit(as_("alice").post, "/v1/tasks:wait", content=body)
             sent.add_done_callback(lambda _: answered.set())
-            wait_until(api.workers._work_queue.qsize, "the body before the threads")
+            wait_until(api.readers.pool._work_queue.qsize, "the body before the threads")
             assert as_("").get("/livez").status_code == 200
             assert not answered.is_set()
         assert sent.result().status_code == 400

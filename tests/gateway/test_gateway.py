@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.client import Client
+from controller.gateway.operations import OPERATIONS
 from controller.store.mirror import Readers
 from tests.gateway.conftest import As, Served
+from tests.support.busy import kept_busy
 from tests.support.waiting import wait_until
 
 
@@ -39,6 +41,29 @@ def test_who_has_not_signed_in_is_refused(as_: As) -> None:
     assert nobody.get("/v1/whoami", headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert nobody.get("/livez").text == "ok\n"
     assert nobody.get("/readyz").text == "ok\n"
+
+
+def test_what_is_known_is_read_while_etcd_is_silent(as_: As, served: Served) -> None:
+    """Although those that write have every thread that may wait for etcd."""
+    api, alice = served.gateway._api, as_("alice")
+    revision = alice.post("/v1/tasks", json=task("a")).headers["Tally-Revision"]
+    assert as_("ops").get(f"/v1/tasks/a?min_revision={revision}&wait=20").status_code == 200
+    paths = [
+        each.path.replace("{id}", "a").replace("{name}", "default")
+        for each in OPERATIONS
+        if each.method == "GET" and each.from_memory
+    ]
+    assert {"/v1/tasks/a", "/v1/whoami", "/v1/pools"} < set(paths)
+    known = [*paths, "/v1/tasks", "/v1/can-i?act=read&task=a"]
+    others = {"/v1/tasks/a/members", "/v1/tasks/a/members/runs", "/v1/tasks:watch", "/v1/can-i"}
+    with kept_busy(api.workers.pool):
+        for path in known:
+            if path not in others:  # which are of arrays, have no end, or need parameters
+                assert as_("ops").get(path).status_code in (200, 404), path
+        waited = alice.post("/v1/tasks:wait", json={"ids": ["a"], "timeout_seconds": 1})
+        assert [item["id"] for item in waited.json()["items"]] == ["a"]
+        with alice.stream("GET", "/v1/tasks:watch") as watched:
+            assert "a" in next(watched.iter_lines())
 
 
 def test_whoami(as_: As, client: Client) -> None:
