@@ -70,8 +70,8 @@ class OwnedEvents:
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
         told = [
-            (Entry(change), self.owners.of(change.names[0]) if change.names else EVERYBODY)
-            for change in changes
+            (Entry(change), self.owners.of(change.names[0], index) if change.names else EVERYBODY)
+            for index, change in enumerate(changes)
             if is_told(change)
         ]
         with self._lock:

@@ -11,12 +11,19 @@ import httpx
 import pytest
 
 from controller.client import Client
-from controller.endpoint.stream import FellBehind
+from controller.core.model import codec
+from controller.core.model.model import Model
+from controller.core.model.op import Op
+from controller.core.model.records import Change
+from controller.core.model.task import Spec
+from controller.endpoint.stream import FellBehind, Position
+from controller.gateway.changes import Changes
 from controller.gateway.events import OwnedEvents
 from controller.gateway.identity import Identity, Method
 from controller.gateway.openings import LIMITS, Limit, Opening
-from controller.gateway.policy import parse_policy
+from controller.gateway.policy import Rights, parse_policy
 from controller.gateway.task_owners import TaskOwners
+from controller.store.mirror import Changed, Mirror
 from tests.client.conftest import PutRaw
 from tests.endpoint.model_view import ModelView
 from tests.gateway.conftest import As, Served
@@ -249,6 +256,9 @@ ALL = parse_policy("[[rules]]\nwho = ['*']\nverbs = ['read-any']").rights(
 )
 
 
+OTHERS = parse_policy("[[rules]]\nwho = ['*']\nowners = ['speech']\nverbs = ['read-own']").rights(
+    Identity("bob", frozenset(), Method.TOKEN)
+)
 NONE = POLICY.rights(Identity("bob", frozenset(), Method.TOKEN))
 
 
@@ -298,6 +308,42 @@ def test_a_removed_task_is_told_to_its_readers_alone() -> None:
     assert ring.events.page(begin, NONE)[0] == b""
     ring.change("c", "speech")
     assert [ring.events.owners.of(name) for name in "abc"] == [None, None, "speech"]
+
+
+def test_a_name_that_is_used_again_at_once_is_told_to_the_owners_in_turn() -> None:
+    """Also if all of it is heard of in one batch, after which only the last one is known."""
+    mirror = Mirror(Model())
+    events = OwnedEvents(TaskOwners(mirror.reading))
+    changes = Changes(events.owners)
+    for listener in (events.owners, events, changes):
+        mirror.subscribe(listener)
+
+    def batch(*owners: str | None) -> int:
+        """Tasks of these owners, one after the other: None for a removal."""
+        revision, told = mirror.model.revision, list[Change]()
+        for mod, owner in enumerate(owners, revision + 1):
+            spec = Spec(id="x", owner=owner or "", command=("true",))
+            value = codec.encode_spec(spec, 900.0, Op("op")) if owner is not None else None
+            told.append(Change("tasks", ("x",), value, mod, mod if owner is not None else 0))
+        mirror.take(Changed(told, revision + len(told)))
+        return revision
+
+    def heard(rights: Rights, since: int) -> tuple[int, int, bool]:
+        page, _ = events.page(Position(since, events.position().era), rights)
+        told = changes.since(since, rights) or ()
+        return page.count(b"event: submitted"), page.count(b"event: removed"), "x" in told
+
+    batch("vision")
+    since = batch(None, "speech")
+    assert heard(RIGHTS, since) == (0, 1, True)
+    assert heard(OTHERS, since) == (1, 0, True)
+    since = batch(None, "vision", None, "nlp", None)
+    assert heard(OTHERS, since) == (0, 1, True)
+    assert heard(RIGHTS, since) == (1, 1, True)
+    assert heard(ALL, since) == (2, 3, True)
+    since = batch("speech")
+    assert heard(RIGHTS, since) == (0, 0, False)
+    assert heard(OTHERS, since) == (1, 0, True)
 
 
 def test_who_falls_behind_is_told() -> None:
