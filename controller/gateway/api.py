@@ -115,6 +115,7 @@ class GatewayApi:
             detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         body = await bodies.whole(ask.request)
+        ask = dataclasses.replace(ask, caller=await ask.still_there())
         parents = self.writing.parents(ask.caller)
         [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
         if result.outcome in _REFUSED:
@@ -226,9 +227,7 @@ class _Upload(Response):
             begun = 0
             try:
                 async for lines in bodies.lines(self._ask.request):
-                    if (caller := await self._ask.still()) is None:
-                        detail = "the token is not valid any more: what came before is submitted"
-                        raise Problem(HTTPStatus.UNAUTHORIZED, detail)
+                    caller = await self._ask.still_there(": what came before is submitted")
                     if caller.rights != self._ask.caller.rights:
                         self._parents = self._api.writing.parents(caller)
                     self._ask = dataclasses.replace(self._ask, caller=caller)

@@ -37,7 +37,7 @@ from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.gateway import bodies, openapi
 from controller.gateway.api import WRITTEN, GatewayApi
-from controller.gateway.caller import Caller
+from controller.gateway.caller import RECHECK_SECONDS, Caller
 from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
 from controller.gateway.error_answers import ERROR_ANSWERS
 from controller.gateway.identity import Identity, SignInUnavailable
@@ -59,7 +59,6 @@ OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")
 READING = ("GET", "HEAD")
 PAGE = "page"  # in the metrics, the operation of a request for a file of the page
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
-RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
 MAX_WAITING = 1024  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10.0
@@ -229,6 +228,7 @@ class GatewayServer:
             if wait:
                 detail = f"{caller.identity.name} asks too often: try again in {wait} s"
                 raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(wait)})
+            still = self._still(request, caller)
             values = parse_parameters(known, request.query_params.multi_items())
             if route.reads_model:
                 await self._reach(values["min_revision"], values["wait"])
@@ -238,9 +238,9 @@ class GatewayServer:
                 parse = partial(bodies.parse_body, sent, route.body)
                 is_small = len(sent) <= bodies.SMALL_BYTES
                 body = parse() if is_small else await self._api.read(parse, caller)
-            ask = CallerRequest(
-                caller, request.path_params, values, body, request, self._still(request, caller)
-            )
+            if (now := await still()) is None:  # to wait, or to send a body, may have taken long
+                raise _not_signed_in(request)
+            ask = CallerRequest(now, request.path_params, values, body, request, still)
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
             work = partial(route.handle, self._api, ask)

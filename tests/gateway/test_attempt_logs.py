@@ -30,7 +30,6 @@ from tests.gateway.conftest import As, Served
 from tests.gateway.test_gateway import task
 from tests.support.etcd import in_seconds
 
-
 NOWHERE = TaskView(id="t", pool="default", state=State.RUNNING)
 
 
