@@ -9,8 +9,8 @@ from controller.gateway.identity import Identity
 from controller.gateway.policy import Right, Rights
 from controller.views.tasks import owner_of
 
-# after which a caller whose answer goes on must still be allowed to sign in; also the longest sleep of such an
-# answer: so it ends within twice that time
+# after which a caller whose answer goes on must still be allowed to sign in; such an answer sleeps no longer,
+# so it ends within twice that time
 RECHECK_SECONDS = 5.0
 
 

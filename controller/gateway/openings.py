@@ -27,6 +27,7 @@ class Opening(StrEnum):
     STREAMS = "streams"
     WATCHES = "watches"
     WAITS = "waits"
+    READS = "reads"  # that wait for a revision
     UPLOADS = "uploads"
     LISTS = "lists"
     ACTS = "acts"
@@ -45,6 +46,7 @@ LIMITS: Mapping[Opening, Limit] = {
     Opening.STREAMS: Limit(2048, 1024),
     Opening.WATCHES: Limit(1024, 256),
     Opening.WAITS: Limit(2048, 1024),
+    Opening.READS: Limit(1024, 256),
     Opening.UPLOADS: Limit(64, 16),
     Opening.LISTS: Limit(16, 4),
     Opening.ACTS: Limit(64, 16),

@@ -42,7 +42,7 @@ from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
 from controller.gateway.error_answers import ERROR_ANSWERS
 from controller.gateway.identity import Identity, SignInUnavailable
 from controller.gateway.metrics import UNKNOWN, GatewayMetrics, Measures
-from controller.gateway.openings import MOST_CONNECTIONS
+from controller.gateway.openings import MOST_CONNECTIONS, Opening
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.operations import BEGIN_SESSION, OPERATIONS
 from controller.gateway.page import PageFiles
@@ -59,7 +59,6 @@ OPEN_TO_ALL = ("whoami", "canI", "getSession", BEGIN_SESSION, "endSession")
 READING = ("GET", "HEAD")
 PAGE = "page"  # in the metrics, the operation of a request for a file of the page
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
-MAX_WAITING = 1024  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
@@ -231,7 +230,7 @@ class GatewayServer:
             still = self._still(request, caller)
             values = parse_parameters(known, request.query_params.multi_items())
             if route.reads_model:
-                await self._reach(values["min_revision"], values["wait"])
+                await self._reach(caller.identity.name, values["min_revision"], values["wait"])
             body = None
             if route.body is not None:
                 sent = await bodies.whole(request)
@@ -307,15 +306,16 @@ class GatewayServer:
 
         return still
 
-    async def _reach(self, revision: int, seconds: float) -> None:
+    async def _reach(self, name: str, revision: int, seconds: float) -> None:
         if not self._standby.revision:
             detail = "this gateway has not loaded the records yet: ask another one, or try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
-        if seconds and self._api.feed.waiting >= MAX_WAITING:
-            detail = f"{MAX_WAITING} requests are already waiting: omit `wait`, or try again later"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
-        if not await self._api.feed.reached(revision, seconds):
-            if self._api.feed.closed:
+        feed = self._api.feed
+        if feed.revision < revision and seconds:
+            with self._api.openings.one(Opening.READS, name):
+                await feed.reached(revision, seconds)
+        if feed.revision < revision:
+            if feed.closed:
                 detail = "this gateway is stopping: ask another one, or try again"
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
             detail = f"this gateway has not reached revision {revision} yet: wait longer (`wait`)"

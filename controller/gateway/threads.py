@@ -1,4 +1,4 @@
-"""Threads for what callers ask for. One caller keeps only some of them busy, so that others have their turn."""
+"""Threads for what callers ask for. One caller keeps only some of them busy, so others have their turn."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ WORDS = {
     Opening.STREAMS: "streams of events",
     Opening.WATCHES: "watches",
     Opening.WAITS: "waits",
+    Opening.READS: "reads that wait for a revision",
     Opening.UPLOADS: "uploads of many tasks",
     Opening.LISTS: "lists",
     Opening.ACTS: "acts on many tasks",

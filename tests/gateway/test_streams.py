@@ -136,6 +136,25 @@ def test_a_caller_that_is_removed_is_answered_no_more(
         assert [waits.result().status_code, reads.result().status_code] == [401, 401]
 
 
+def test_reads_that_wait_are_of_one_and_of_all(as_: As, served: Served, client: Client) -> None:
+    """What else waits for changes, such as streams, takes nothing from them."""
+    api = served.gateway._api
+    api.openings._limits = {**LIMITS, Opening.READS: Limit(2, 1)}
+    streams = [Reader(as_("alice")) for _ in range(3)]
+    wait_until(lambda: api.feed.waiting == len(streams), "the streams")
+    ahead = f"/v1/pools?min_revision={api.feed.revision + 1}&wait=30"
+    with ThreadPoolExecutor(2) as threads:
+        answers = []
+        for name in ("alice", "bob"):
+            assert as_(name).get("/v1/pools?min_revision=1&wait=30").status_code == 200
+            answers.append(threads.submit(as_(name).get, ahead))
+            wait_until(lambda: api.openings.counts()["reads"] == len(answers), "a read that waits")
+            assert as_("alice").get(ahead).status_code == 429
+        assert as_("watcher").get(ahead).status_code == 503
+        client.submit(task("a"))
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+
+
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/tasks:watch"])
 def test_a_caller_that_is_removed_is_cut_off_while_nothing_happens(
     path: str, as_: As, served: Served, monkeypatch: pytest.MonkeyPatch
