@@ -26,6 +26,7 @@ SMALL_BYTES = 16 * 1024  # of a body that is parsed while all others wait
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
 _BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
+PAUSE_SECONDS = 0.2  # of an upload, after which the lines that have arrived are submitted
 SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
 
 T = TypeVar("T")
@@ -126,32 +127,56 @@ async def whole(request: Request) -> bytes:
 
 
 async def lines(request: Request) -> AsyncIterator[list[bytes]]:
-    """The lines of the body that are not empty, some at a time. Raises Problem as `whole`, for each line."""
+    """The lines of the body that are not empty: many together, or those that have arrived before a pause.
+
+    Raises Problem as `whole`, for each line, after the lines before it. Who leaves has sent the lines that
+    came whole.
+    """
     rest, found, size = bytearray(), list[bytes](), 0
+    problem: Problem | None = None
+    coming: asyncio.Future[bytes] | None = None
+    parts = chunks(request)
     try:
-        async for chunk in chunks(request):
-            rest += _BLANK_LINES.sub(b"\n", chunk)
-            if b"\n" not in chunk:
-                if len(rest) > MAX_BODY_BYTES:
-                    raise _too_large("a line")
+        while True:
+            coming = coming or asyncio.ensure_future(anext(parts))
+            done, _ = await asyncio.wait([coming], timeout=PAUSE_SECONDS if found else None)
+            if not done:
+                yield found
+                found, size = [], 0
                 continue
-            *whole_lines, last = bytes(rest).split(b"\n")
-            rest = bytearray(last)
+            chunk, coming = coming.result(), None
+            rest += _BLANK_LINES.sub(b"\n", chunk)
+            whole_lines = list[bytes]()
+            if b"\n" in chunk:
+                *whole_lines, last = bytes(rest).split(b"\n")
+                rest = bytearray(last)
             for line in whole_lines:
-                if len(line) > MAX_BODY_BYTES:
-                    raise _too_large("a line")
+                _check_line(line)
                 if line.strip():
                     found.append(line)
                     size += len(line)
                 if len(found) >= MAX_LINES or size >= MAX_LINES_BYTES:
                     yield found
                     found, size = [], 0
+            _check_line(rest)
+    except StopAsyncIteration:
+        found += [bytes(rest)] if rest.strip() else []
     except ClientDisconnect:
-        return  # what has arrived whole was submitted
-    if rest.strip():
-        found.append(bytes(rest))
+        pass
+    except Problem as error:
+        problem = error
+    finally:
+        if coming is not None:
+            coming.cancel()
     if found:
         yield found
+    if problem is not None:
+        raise problem
+
+
+def _check_line(line: bytes | bytearray) -> None:
+    if len(line) > MAX_BODY_BYTES:
+        raise _too_large("a line")
 
 
 def parse_json(data: bytes) -> Any:

@@ -52,7 +52,8 @@ class SignIn:
 
     Each provider has threads of its own: one that does not answer holds up no caller of another, and none
     that is known without asking. The first that takes a token decides about it. Raises InvalidField if the
-    file of tokens cannot be used at the start. If it becomes unusable later, no token of it is accepted, and who sends one is told why.
+    file of tokens cannot be used at the start. If it becomes unusable later, no token of it is accepted, and
+    who sends one is told why.
     """
 
     def __init__(

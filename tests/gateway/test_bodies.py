@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
 
 from controller import bulkhead
 from controller.client import Client
+from controller.gateway import bodies
 from controller.gateway.bodies import MAX_BODY_BYTES, NDJSON
 from tests.gateway.conftest import As, Served
 from tests.support.busy import kept_busy
@@ -50,3 +58,57 @@ def test_only_utf_8_is_json(line: bytes, as_: As, client: Client) -> None:
     assert told[-1]["done"] == 3
     assert {task.id for task in client.tasks()} == {"a", "b"}
     assert bulkhead.counts.total() == before
+
+
+@contextmanager
+def uploading(served: Served, name: str) -> Iterator[socket.socket]:
+    """A connection whose upload has begun, and has no end yet."""
+    url = urlsplit(served.gateway.url)
+    head = (
+        f"POST /v1/tasks HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {served.tokens[name]}\r\n"
+        f"Content-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        yield connection
+
+
+def send_part(connection: socket.socket, part: bytes) -> None:
+    connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+
+
+def task_line(name: str) -> bytes:
+    return json.dumps({"id": name, "owner": "vision", "command": ["a"]}).encode() + b"\n"
+
+
+def test_whole_lines_are_submitted_as_they_arrive(served: Served, client: Client) -> None:
+    """Whoever pauses hears of them."""
+    with uploading(served, "alice") as connection:
+        answered = connection.makefile("rb")
+        send_part(connection, task_line("a") + b'{"id": "half')
+        assert any(b'"id":"a","outcome":"created"' in line for line in answered)
+    assert [task.id for task in client.tasks()] == ["a"]
+
+
+def test_who_leaves_has_sent_its_whole_lines() -> None:
+    """What was not ended is no line."""
+    body = {"type": "http.request", "body": b"a\nb\n\nhal", "more_body": True}
+    messages = iter([body, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def read() -> list[list[bytes]]:
+        request = Request({"type": "http", "method": "POST"}, receive)
+        return [found async for found in bodies.lines(request)]
+
+    assert asyncio.run(read()) == [[b"a", b"b"]]
+
+
+def test_lines_before_a_wrong_one_are_submitted(as_: As, client: Client) -> None:
+    """The answer has a line for each of them, and then says what is wrong."""
+    body = task_line("a") + b"x" * (MAX_BODY_BYTES + 1)
+    answer = as_("alice").post("/v1/tasks", content=body, headers={"Content-Type": NDJSON})
+    first, last = map(json.loads, answer.text.splitlines())
+    assert (first["outcome"], last["problem"]["status"]) == ("created", 413)
+    assert [task.id for task in client.tasks()] == ["a"]
