@@ -114,7 +114,8 @@ class GatewayApi:
         if kind not in ("", "application/json"):
             detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
-        body = await bodies.whole(ask.request)
+        with self.openings.one(Opening.BODIES, ask.caller.identity.name):
+            body = await bodies.whole(ask.request)
         ask = dataclasses.replace(ask, caller=await ask.still_there())
         parents = self.writing.parents(ask.caller)
         [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)

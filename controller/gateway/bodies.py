@@ -27,6 +27,7 @@ MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
 _BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
 PAUSE_SECONDS = 0.2  # of an upload, after which the lines that have arrived are submitted
+BODY_SECONDS = 60.0  # for a whole body: who sends a byte now and then keeps a connection no longer
 SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
 
 T = TypeVar("T")
@@ -108,21 +109,21 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Problem(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"nothing of the body arrived for {SILENCE_SECONDS:g} seconds",
-                headers={"Connection": "close"},
-            ) from None
+            raise _too_late(f"nothing of the body arrived for {SILENCE_SECONDS:g} seconds") from None
         yield chunk
 
 
 async def whole(request: Request) -> bytes:
-    """The whole body. Raises Problem if it is larger than MAX_BODY_BYTES, or does not arrive."""
+    """The whole body. Raises Problem if it is larger than MAX_BODY_BYTES, or does not arrive in time."""
     body = bytearray()
-    async for chunk in chunks(request):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large("the body")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in chunks(request):
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large("the body")
+    except TimeoutError:
+        raise _too_late(f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
     return bytes(body)
 
 
@@ -227,6 +228,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _too_late(what: str) -> Problem:
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, what, headers={"Connection": "close"})
 
 
 def _too_large(what: str) -> Problem:

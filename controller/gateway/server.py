@@ -233,7 +233,8 @@ class GatewayServer:
                 await self._reach(caller.identity.name, values["min_revision"], values["wait"])
             body = None
             if route.body is not None:
-                sent = await bodies.whole(request)
+                with self._api.openings.one(Opening.BODIES, caller.identity.name):
+                    sent = await bodies.whole(request)
                 parse = partial(bodies.parse_body, sent, route.body)
                 is_small = len(sent) <= bodies.SMALL_BYTES
                 body = parse() if is_small else await self._api.read(parse, caller)

@@ -8,10 +8,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from starlette.requests import Request
 
@@ -19,7 +21,9 @@ from controller import bulkhead
 from controller.client import Client
 from controller.gateway import bodies
 from controller.gateway.bodies import MAX_BODY_BYTES, NDJSON
-from tests.gateway.conftest import As, Served
+from controller.gateway.openings import LIMITS, Limit, Opening, Openings
+from controller.store.etcd.store import EtcdStore
+from tests.gateway.conftest import As, Served, serving
 from tests.support.busy import kept_busy
 from tests.support.waiting import wait_until
 
@@ -61,12 +65,12 @@ def test_only_utf_8_is_json(line: bytes, as_: As, client: Client) -> None:
 
 
 @contextmanager
-def uploading(served: Served, name: str) -> Iterator[socket.socket]:
-    """A connection whose upload has begun, and has no end yet."""
+def uploading(served: Served, name: str, kind: str = NDJSON) -> Iterator[socket.socket]:
+    """A connection whose body has begun, and has no end yet."""
     url = urlsplit(served.gateway.url)
     head = (
         f"POST /v1/tasks HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {served.tokens[name]}\r\n"
-        f"Content-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
         connection.sendall(head.encode())
@@ -112,3 +116,52 @@ def test_lines_before_a_wrong_one_are_submitted(as_: As, client: Client) -> None
     first, last = map(json.loads, answer.text.splitlines())
     assert (first["outcome"], last["problem"]["status"]) == ("created", 413)
     assert [task.id for task in client.tasks()] == ["a"]
+
+
+def test_slow_bodies_keep_nobody_out(
+    client: Client, store: EtcdStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If there is no other room, the one that has been sending longest gives way."""
+    monkeypatch.setattr("controller.gateway.server.MOST_CONNECTIONS", 3)
+    with serving(store, client.keys.cluster, tmp_path) as served, ExitStack() as stack:
+        openings, sending = served.gateway._api.openings, list[socket.socket]()
+        for count in range(1, 4):
+            sending.append(stack.enter_context(uploading(served, "alice", "application/json")))
+            send_part(sending[-1], b"{")
+            wait_until(lambda: openings.counts()["bodies"] == count, "the body")  # noqa: B023
+        assert httpx.get(f"{served.gateway.url}/livez", trust_env=False).status_code == 200
+        with suppress(ConnectionResetError):
+            assert sending[0].recv(1) == b""
+        wait_until(lambda: openings.counts()["bodies"] == 2, "the end of the first")
+
+
+def test_a_body_has_its_time(served: Served, as_: As, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it drips; and one caller has some at the same time, of which others see nothing."""
+    openings = served.gateway._api.openings
+    openings._limits = {**LIMITS, Opening.BODIES: Limit(2, 1)}
+    with uploading(served, "alice", "application/json") as connection:
+        send_part(connection, b"{")
+        wait_until(lambda: openings.counts()["bodies"], "the body")
+        refused = as_("alice").post("/v1/tasks:wait", json={"ids": ["a"]})
+        assert refused.status_code == 429
+        assert as_("bob").post("/v1/tasks:wait", json={"ids": ["a"]}).status_code == 200
+    wait_until(lambda: not openings.counts()["bodies"], "the end of the body")
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
+    with uploading(served, "alice", "application/json") as connection:
+        send_part(connection, b"{")
+        assert b" 408 " in connection.makefile("rb").readline()
+
+
+def test_what_is_open_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For others, and for short requests, whatever each kind allows."""
+    monkeypatch.setattr("controller.gateway.openings.TOGETHER", Limit(3, 2))
+    openings = Openings()
+    with openings.one(Opening.STREAMS, "alice"), openings.one(Opening.WAITS, "alice"):
+        problem = openings.refusal(Opening.WATCHES, "alice")
+        assert problem is not None
+        assert problem.document.status == 429
+        with openings.one(Opening.STREAMS, "bob"):
+            problem = openings.refusal(Opening.WATCHES, "bob")
+            assert problem is not None
+            assert problem.document.status == 503
+    assert openings.refusal(Opening.WATCHES, "alice") is None
