@@ -118,7 +118,8 @@ class GatewayApi:
             body = await bodies.whole(ask.request)
         ask = dataclasses.replace(ask, caller=await ask.still_there())
         parents = self.writing.parents(ask.caller)
-        [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
+        with self.openings.one(Opening.CALLS, ask.caller.identity.name):
+            [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
         if result.outcome in _REFUSED:
             verb = needed(Right.SUBMIT) if result.outcome == "denied" else ""
             raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)

@@ -28,6 +28,7 @@ class Opening(StrEnum):
     WATCHES = "watches"
     WAITS = "waits"
     READS = "reads"  # that wait for a revision
+    CALLS = "calls"  # short requests that wait for their turn, or for etcd
     BODIES = "bodies"  # that have not arrived yet
     UPLOADS = "uploads"
     LISTS = "lists"
@@ -48,6 +49,7 @@ LIMITS: Mapping[Opening, Limit] = {
     Opening.WATCHES: Limit(1024, 256),
     Opening.WAITS: Limit(2048, 1024),
     Opening.READS: Limit(1024, 256),
+    Opening.CALLS: Limit(1024, 256),
     Opening.BODIES: Limit(512, 64),
     Opening.UPLOADS: Limit(64, 16),
     Opening.LISTS: Limit(16, 4),

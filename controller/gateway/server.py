@@ -244,10 +244,12 @@ class GatewayServer:
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
             work = partial(route.handle, self._api, ask)
-            if route.from_memory:
-                return cast(Response, await self._api.read(work, caller))
-            found = await (self._api.run(work, caller) if route.reads_model else self._api.write(work, ask))
-            return cast(Response, found)
+            api = self._api
+            with api.openings.one(Opening.CALLS, caller.identity.name):
+                if route.from_memory:
+                    return cast(Response, await api.read(work, caller))
+                found = await (api.run(work, caller) if route.reads_model else api.write(work, ask))
+                return cast(Response, found)
 
         return endpoint
 

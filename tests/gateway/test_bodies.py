@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -165,3 +165,19 @@ def test_what_is_open_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
             assert problem is not None
             assert problem.document.status == 503
     assert openings.refusal(Opening.WATCHES, "alice") is None
+
+
+def test_requests_that_wait_for_their_turn_are_of_one_and_of_all(as_: As, served: Served) -> None:
+    """While etcd is silent, one caller's keep only some connections."""
+    api = served.gateway._api
+    api.openings._limits = {**LIMITS, Opening.CALLS: Limit(2, 1)}
+    lines = {"alice": task_line("a"), "ops": task_line("b")}
+    with ThreadPoolExecutor(2) as senders:
+        with kept_busy(api.workers.pool):
+            sent = list[Future[httpx.Response]]()
+            for name, line in lines.items():
+                sent.append(senders.submit(as_(name).post, "/v1/tasks", content=line))
+                wait_until(lambda: api.openings.counts()["calls"] == len(sent), "the request")
+                assert as_("alice").post("/v1/tasks/a/cancel", json={}).status_code == 429
+            assert as_("bob").post("/v1/tasks", content=task_line("c")).status_code == 503
+        assert [answer.result().status_code for answer in sent] == [201, 201]

@@ -20,6 +20,7 @@ WORDS = {
     Opening.WATCHES: "watches",
     Opening.WAITS: "waits",
     Opening.READS: "reads that wait for a revision",
+    Opening.CALLS: "short requests, until they are answered",
     Opening.BODIES: "bodies that have not arrived yet",
     Opening.UPLOADS: "uploads of many tasks",
     Opening.LISTS: "lists",
