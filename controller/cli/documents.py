@@ -164,10 +164,11 @@ def _as_given(value: Any) -> Any:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: is given twice")
+    made = dict[str, Any]()
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"{name}: is given twice")
+        made[name] = value
     return made
 
 

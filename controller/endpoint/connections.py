@@ -2,8 +2,9 @@
 
 Limited are the number of connections, the time for a TLS handshake and for a request, the size of a request,
 the idle time of keep-alive, and the time in which a peer reads none of its answer. At the maximum number, a
-new connection replaces the one that has waited longest for its next request, so idle connections cannot keep
-a probe out. Connections count from their acceptance, before TLS.
+new connection replaces the one that has waited longest for its next request, or else the one that has been
+sending a body longest, so neither idle connections nor slow bodies can keep a probe out. Connections count
+from their acceptance, before TLS.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import h11
@@ -66,7 +68,8 @@ def head_problem(scope: Scope) -> Problem | None:
 class Door:
     """The state that the connections of one server share.
 
-    `waiting` has the connections that wait for a request, the longest first. `most_bytes` is the size of a
+    `waiting` has the connections that wait for a request, the longest first; `sending`, in the same order,
+    those whose request's body has not arrived. `most_bytes` is the size of a
     request; None if the handlers bound what they read. `most_connections` is MAX_CONNECTIONS, unless given.
     """
 
@@ -80,6 +83,7 @@ class Door:
         self.most_bytes = most_bytes
         self._most_connections = most_connections
         self.waiting: dict[StatusProtocol, None] = {}
+        self.sending: dict[StatusProtocol, None] = {}
 
     @property
     def most_connections(self) -> int:
@@ -142,6 +146,10 @@ class StatusProtocol(H11Protocol):
             self._cut()
         elif self._is_answering():
             self._door.waiting.pop(self, None)
+            if self.conn.their_state is h11.SEND_BODY:
+                self._door.sending.setdefault(self)
+            else:
+                self._door.sending.pop(self, None)
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -199,7 +207,7 @@ class StatusProtocol(H11Protocol):
     def _finds_room(self) -> bool:
         if len(self.connections) < self._door.most_connections:
             return True
-        longest = next(iter(self._door.waiting), None)
+        longest = next(chain(self._door.waiting, self._door.sending), None)
         if longest is not None:
             longest._cut()
         return longest is not None
@@ -235,6 +243,7 @@ class StatusProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expect_request(self) -> None:
+        self._door.sending.pop(self, None)
         self._door.waiting.pop(self, None)
         self._door.waiting[self] = None
         if self._overdue is not None:
@@ -276,6 +285,7 @@ class StatusProtocol(H11Protocol):
     def _forget(self) -> None:
         self.connections.discard(self)
         self._door.waiting.pop(self, None)
+        self._door.sending.pop(self, None)
         for timer in (self._overdue, self._look_again):
             if timer is not None:
                 timer.cancel()

@@ -6,11 +6,9 @@ import asyncio
 import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -34,11 +32,12 @@ from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
+from controller.gateway.threads import Threads
 from controller.gateway.writing import Writing
 from controller.store.base import StoreError
 
-WORKERS = 16  # threads that ask etcd or read the model
-WORKERS_OF_ONE = 8  # that one caller may keep busy
+WORKERS, WORKERS_OF_ONE = 16, 8  # threads that ask etcd, and those that one caller may keep busy
+READERS, READERS_OF_ONE = 8, 4  # the same, of those that read the model
 WRITTEN = "tally.written"  # key in a request's scope: the revision at which it wrote
 SPOOL_BYTES = 2**20  # of results that the caller has not read yet, which are kept in memory; more are on disk
 
@@ -73,13 +72,15 @@ class GatewayApi:
         self.metrics = metrics
         self.sessions = sessions
         self.openings = Openings()
-        self.workers = ThreadPoolExecutor(WORKERS, "tally-gateway")
-        self._turns = WeakValueDictionary[str, asyncio.Semaphore]()
+        self.workers = Threads("tally-gateway", WORKERS, WORKERS_OF_ONE)
+        # of their own: while etcd is silent, who writes must not keep those waiting who read what is known
+        self.readers = Threads("tally-gateway-reads", READERS, READERS_OF_ONE)
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
         self.logs.close()
-        self.workers.shutdown(wait=False, cancel_futures=True)
+        self.workers.close()
+        self.readers.close()
 
     # -- who
 
@@ -113,9 +114,12 @@ class GatewayApi:
         if kind not in ("", "application/json"):
             detail = f"send a task as application/json, or many as {bodies.NDJSON}, one a line"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
-        body = await bodies.whole(ask.request)
+        with self.openings.one(Opening.BODIES, ask.caller.identity.name):
+            body = await bodies.whole(ask.request)
+        ask = dataclasses.replace(ask, caller=await ask.still_there())
         parents = self.writing.parents(ask.caller)
-        [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
+        with self.openings.one(Opening.CALLS, ask.caller.identity.name):
+            [result] = await self.write(partial(self.submit_lines, ask, [body], parents), ask)
         if result.outcome in _REFUSED:
             verb = needed(Right.SUBMIT) if result.outcome == "denied" else ""
             raise Problem(_REFUSED[result.outcome], result.message, field=result.field, verb=verb)
@@ -186,12 +190,11 @@ class GatewayApi:
 
     async def run(self, what: Callable[[], Any], caller: Caller) -> Any:
         """Run it in a thread, when it is the caller's turn: it may wait for etcd."""
-        name = caller.identity.name
-        turn = self._turns.get(name)
-        if turn is None:
-            turn = self._turns[name] = asyncio.Semaphore(WORKERS_OF_ONE)
-        async with turn:
-            return await asyncio.get_running_loop().run_in_executor(self.workers, what)
+        return await self.workers.run(what, caller)
+
+    async def read(self, what: Callable[[], Any], caller: Caller) -> Any:
+        """The same for what asks nobody, and so never waits for etcd."""
+        return await self.readers.run(what, caller)
 
     def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
         body: bodies.ActionBody = ask.body
@@ -226,9 +229,7 @@ class _Upload(Response):
             begun = 0
             try:
                 async for lines in bodies.lines(self._ask.request):
-                    if (caller := await self._ask.still()) is None:
-                        detail = "the token is not valid any more: what came before is submitted"
-                        raise Problem(HTTPStatus.UNAUTHORIZED, detail)
+                    caller = await self._ask.still_there(": what came before is submitted")
                     if caller.rights != self._ask.caller.rights:
                         self._parents = self._api.writing.parents(caller)
                     self._ask = dataclasses.replace(self._ask, caller=caller)

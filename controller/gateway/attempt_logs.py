@@ -16,6 +16,8 @@ from typing import TypeVar
 import structlog
 
 from controller.client import Client
+from controller.client.errors import NotFound
+from controller.client.views import TaskView
 from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions
 from controller.errors import UserError
 from controller.gateway.openings import LIMITS, BrokenOff, Opening
@@ -55,17 +57,18 @@ class AttemptLogs:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open(
-        self, task_id: str, attempt: int | None, options: LogOptions, *, follow: bool
+        self, task: TaskView, attempt: int | None, options: LogOptions, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
         """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
 
-        Raises NotFound if there is none, UserError, and EngineError.
+        `task` is what may be read: not another one that has its name. Raises NotFound if there is none,
+        UserError, and EngineError.
         """
         stop = threading.Event()
         with self._lock:
             self._readings.add(stop)
         try:
-            parts = await self._call(partial(self._begin, task_id, attempt, options, follow, stop))
+            parts = await self._call(partial(self._begin, task, attempt, options, follow, stop))
             # what is wrong shows with the first part; a follower may have to wait for that
             first = b"" if follow else await self._call(partial(next, parts, None))
         except BaseException:
@@ -91,11 +94,16 @@ class AttemptLogs:
             self._end(stop)
 
     def _begin(
-        self, task_id: str, attempt: int | None, options: LogOptions, follow: bool, stop: threading.Event
+        self, task: TaskView, attempt: int | None, options: LogOptions, follow: bool, stop: threading.Event
     ) -> Iterator[bytes]:
-        return self._client.outputs.logs(
-            task_id, attempt=attempt, follow=follow, stop=stop, engine=self._opened(), options=options
+        parts = self._client.outputs.logs(
+            task.id, attempt=attempt, follow=follow, stop=stop, engine=self._opened(), options=options
         )
+        # the model that showed the task may be behind: what is stored after the output was found decides
+        stored = self._client.get(task.id)
+        if (stored.create_revision, stored.owner) != (task.create_revision, task.owner):
+            raise NotFound(f"the task {task.id!r} that was asked for is gone: another one has its name")
+        return parts
 
     def _opened(self) -> Engine:
         with self._opening:

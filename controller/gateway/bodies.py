@@ -22,9 +22,12 @@ from controller.errors import InvalidField
 NDJSON = "application/x-ndjson"
 OUTPUT = "application/octet-stream"
 MAX_BODY_BYTES = 1536 * 1024  # of one document: what etcd takes in one request
+SMALL_BYTES = 16 * 1024  # of a body that is parsed while all others wait
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
 _BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
+PAUSE_SECONDS = 0.2  # of an upload, after which the lines that have arrived are submitted
+BODY_SECONDS = 60.0  # for a whole body: who sends a byte now and then keeps a connection no longer
 SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
 
 T = TypeVar("T")
@@ -106,63 +109,89 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Problem(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"nothing of the body arrived for {SILENCE_SECONDS:g} seconds",
-                headers={"Connection": "close"},
-            ) from None
+            raise _too_late(f"nothing of the body arrived for {SILENCE_SECONDS:g} seconds") from None
         yield chunk
 
 
 async def whole(request: Request) -> bytes:
-    """The whole body. Raises Problem if it is larger than MAX_BODY_BYTES, or does not arrive."""
+    """The whole body. Raises Problem if it is larger than MAX_BODY_BYTES, or does not arrive in time."""
     body = bytearray()
-    async for chunk in chunks(request):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large("the body")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in chunks(request):
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large("the body")
+    except TimeoutError:
+        raise _too_late(f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
     return bytes(body)
 
 
 async def lines(request: Request) -> AsyncIterator[list[bytes]]:
-    """The lines of the body that are not empty, some at a time. Raises Problem as `whole`, for each line."""
+    """The lines of the body that are not empty: many together, or those that have arrived before a pause.
+
+    Raises Problem as `whole`, for each line, after the lines before it. Who leaves has sent the lines that
+    came whole.
+    """
     rest, found, size = bytearray(), list[bytes](), 0
+    problem: Problem | None = None
+    coming: asyncio.Future[bytes] | None = None
+    parts = chunks(request)
     try:
-        async for chunk in chunks(request):
-            rest += _BLANK_LINES.sub(b"\n", chunk)
-            if b"\n" not in chunk:
-                if len(rest) > MAX_BODY_BYTES:
-                    raise _too_large("a line")
+        while True:
+            coming = coming or asyncio.ensure_future(anext(parts))
+            done, _ = await asyncio.wait([coming], timeout=PAUSE_SECONDS if found else None)
+            if not done:
+                yield found
+                found, size = [], 0
                 continue
-            *whole_lines, last = bytes(rest).split(b"\n")
-            rest = bytearray(last)
+            chunk, coming = coming.result(), None
+            rest += _BLANK_LINES.sub(b"\n", chunk)
+            whole_lines = list[bytes]()
+            if b"\n" in chunk:
+                *whole_lines, last = bytes(rest).split(b"\n")
+                rest = bytearray(last)
             for line in whole_lines:
-                if len(line) > MAX_BODY_BYTES:
-                    raise _too_large("a line")
+                _check_line(line)
                 if line.strip():
                     found.append(line)
                     size += len(line)
                 if len(found) >= MAX_LINES or size >= MAX_LINES_BYTES:
                     yield found
                     found, size = [], 0
+            _check_line(rest)
+    except StopAsyncIteration:
+        found += [bytes(rest)] if rest.strip() else []
     except ClientDisconnect:
-        return  # what has arrived whole was submitted
-    if rest.strip():
-        found.append(bytes(rest))
+        pass
+    except Problem as error:
+        problem = error
+    finally:
+        if coming is not None:
+            coming.cancel()
     if found:
         yield found
+    if problem is not None:
+        raise problem
+
+
+def _check_line(line: bytes | bytearray) -> None:
+    if len(line) > MAX_BODY_BYTES:
+        raise _too_large("a line")
 
 
 def parse_json(data: bytes) -> Any:
     """The value of a JSON document, each name in it once. Raises ValueError that says what is wrong."""
     try:
-        found = json.loads(
-            data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once, parse_constant=_no_number
-        )
+        # given bytes, `json` would also take UTF-16, and half of a surrogate pair
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
         if b"\\u" in data:
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
     return found
@@ -189,16 +218,20 @@ def parse_body(data: bytes, kind: type[T]) -> T:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:80]!r} is given twice")
+    found = dict[str, Any]()
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:80]!r} is given twice")
+        found[name] = value
     return found
 
 
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _too_late(what: str) -> Problem:
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, what, headers={"Connection": "close"})
 
 
 def _too_large(what: str) -> Problem:

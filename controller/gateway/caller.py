@@ -9,6 +9,10 @@ from controller.gateway.identity import Identity
 from controller.gateway.policy import Right, Rights
 from controller.views.tasks import owner_of
 
+# after which a caller whose answer goes on must still be allowed to sign in; such an answer sleeps no longer,
+# so it ends within twice that time
+RECHECK_SECONDS = 5.0
+
 
 class Caller(NamedTuple):
     """Who asks, and what it may do."""

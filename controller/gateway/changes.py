@@ -40,11 +40,12 @@ class Changes:
     def changed(self, changes: Sequence[Change], revision: int) -> None:  # noqa: ARG002  # of Listener
         """See Listener."""
         with self._lock:
-            for change in changes:
+            for index, change in enumerate(changes):
                 for name in names_of(change) if change.kind in _KINDS else ():
                     if len(self._ring) == self._ring.maxlen:
                         self._floor = self._ring[0][0]
-                    self._ring.append((change.mod, name, self._owners.of(name.partition("/")[0])))
+                    owner = self._owners.of(name.partition("/")[0], index)
+                    self._ring.append((change.mod, name, owner))
 
     def since(self, revision: int, rights: Rights) -> set[str] | None:
         """What changed after the revision, of the tasks that these rights let one read.

@@ -32,7 +32,7 @@ from controller.endpoint.stream import (
     gap,
 )
 from controller.endpoint.stream_events import is_told
-from controller.gateway.caller import Caller
+from controller.gateway.caller import RECHECK_SECONDS, Caller
 from controller.gateway.policy import Right, Rights
 from controller.gateway.task_owners import TaskOwners
 from controller.gateway.veil import MessageVeil
@@ -70,8 +70,8 @@ class OwnedEvents:
     def changed(self, changes: Sequence[Change], revision: int) -> None:
         """See Listener."""
         told = [
-            (Entry(change), self.owners.of(change.names[0]) if change.names else EVERYBODY)
-            for change in changes
+            (Entry(change), self.owners.of(change.names[0], index) if change.names else EVERYBODY)
+            for index, change in enumerate(changes)
             if is_told(change)
         ]
         with self._lock:
@@ -130,7 +130,14 @@ async def stream(
     `still` tells who the caller is and what it may do now; None: it may not sign in any more.
     """
     yield f"retry: {RETRY_MILLISECONDS}\nid: {position.revision}\n\n".encode()
+    rights: Rights | None = None
+    loop = asyncio.get_running_loop()
+    told_at = loop.time()
     while not feed.closed and (caller := await still()) is not None:
+        if rights not in (None, caller.rights):  # other tasks may be read by now
+            yield gap()
+            return
+        rights = caller.rights
         try:
             page, position = events.page(position, caller.rights)
         except FellBehind:
@@ -138,10 +145,14 @@ async def stream(
             return
         if page:
             yield page
-        if await feed.reached(position.revision + 1, KEEP_ALIVE_SECONDS):
+            told_at = loop.time()
+        silent_until = told_at + KEEP_ALIVE_SECONDS
+        if await feed.reached(position.revision + 1, min(RECHECK_SECONDS, silent_until - loop.time())):
             await asyncio.sleep(PACE_SECONDS)
-        elif position.revision > feed.revision:  # it has seen more than there is: etcd was restored
+        if loop.time() < silent_until:
+            continue
+        if position.revision > feed.revision:  # it has seen more than there is: etcd was restored
             yield gap()
             return
-        else:
-            yield alive(position.revision)
+        yield alive(position.revision)
+        told_at = loop.time()

@@ -31,9 +31,8 @@ async def _of_task(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 async def _suppose(api: GatewayApi, ask: CallerRequest) -> Response:
-    wanted = parse_question(ask.body)
-
     def told() -> LookAnswer:
+        wanted = parse_question(ask.body)
         if wanted.supposed is not None:
             return api.service.forecasts.suppose(
                 ask.caller, wanted.supposed, wanted.horizon_seconds, wanted.tasks

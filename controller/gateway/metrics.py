@@ -78,8 +78,9 @@ MEASURED = (
     Family(
         "tally_gateway_open",
         MetricType.GAUGE,
-        "What is open now: streams (of events), watches, waits, uploads, lists, acts (on many tasks), logs,"
-        " forecasts.",
+        "What is open now: streams (of events), watches, waits, reads (that wait for a revision), calls"
+        " (short requests), bodies (that have not arrived yet), uploads, lists, acts (on many tasks),"
+        " logs, forecasts.",
         ("kind",),
     ),
     Family(

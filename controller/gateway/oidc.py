@@ -4,8 +4,9 @@ Sources: OpenID Connect Core 1.0 (3.1.3.7, what must be checked of a token), Dis
 the document is the one that was asked for), RFC 8725 (the algorithms are ours to choose, never the token's).
 
 The provider's keys are fetched when they are first needed, and again when a token names a key that is not
-among them, or when they are old; not more often than the limits below say, whatever callers send. While the
-provider does not answer, the keys that are known go on to count until they are too old.
+among them, or when they are old; not more often than the limits below say, whatever callers send. Old ones
+are fetched beside the requests, which do not wait: while the provider does not answer, and until it has, the
+keys that are known go on to count until they are too old.
 """
 
 from __future__ import annotations
@@ -111,13 +112,21 @@ class Oidc:
             return False
         return claims.get("iss") == self._options.issuer
 
+    def known(self, token: str) -> Identity | None:
+        """Who the caller is, if its token names a key that is here."""
+        kid = _key_named_by(token)
+        is_here = self._find(kid) is not None and self._is_usable()
+        return self._judge(token, self._key(kid)) if is_here else None
+
     def identify(self, token: str) -> Identity | None:
         """Who the caller is; None if the token is not valid. Raises SignInUnavailable."""
+        return self._judge(token, self._key(_key_named_by(token)))
+
+    def _judge(self, token: str, key: jwt.PyJWK | None) -> Identity | None:
         options = self._options
+        if key is None or key.algorithm_name not in ALGORITHMS:
+            return None
         try:
-            key = self._key(jwt.get_unverified_header(token).get("kid"))
-            if key is None or key.algorithm_name not in ALGORITHMS:
-                return None
             claims = jwt.decode(
                 token,
                 key,
@@ -177,18 +186,35 @@ class Oidc:
 
         Only who has no key waits for a fetch: a provider that is slow holds up nobody whose key is known.
         """
-        if self._wants_fetch(kid) and self._lock.acquire(blocking=self._find(kid) is None):
-            try:
-                if self._wants_fetch(kid):  # nobody has fetched them meanwhile
-                    self._fetch(self._boottime())
-            finally:
-                self._lock.release()
-        if self._fetched_at is None or self._boottime() - self._fetched_at >= USABLE_SECONDS:
+        found = self._find(kid)
+        if self._wants_fetch(kid):
+            if found is None or not self._is_usable():
+                with self._lock:
+                    self._fetch_if_wanted(kid)
+            elif self._lock.acquire(blocking=False):
+                threading.Thread(
+                    target=self._fetch_beside, args=[kid], name="tally-oidc", daemon=True
+                ).start()
+        if not self._is_usable():
             raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
         found = self._find(kid)
         if found is None and self.error:  # it may be a new one
             raise SignInUnavailable(f"the keys of {self._options.issuer} cannot be had: {self.error}")
         return found
+
+    def _fetch_beside(self, kid: object) -> None:
+        """In a thread of its own, which has been given the lock."""
+        try:
+            self._fetch_if_wanted(kid)
+        finally:
+            self._lock.release()
+
+    def _fetch_if_wanted(self, kid: object) -> None:
+        if self._wants_fetch(kid):  # nobody has fetched them meanwhile
+            self._fetch(self._boottime())
+
+    def _is_usable(self) -> bool:
+        return self._fetched_at is not None and self._boottime() - self._fetched_at < USABLE_SECONDS
 
     def _wants_fetch(self, kid: object) -> bool:
         now = self._boottime()
@@ -231,4 +257,12 @@ class Oidc:
             body = answer.raw.read(MAX_BYTES + 1, decode_content=True)
         if len(body) > MAX_BYTES:
             raise ValueError(f"{url} is larger than {MAX_BYTES} bytes")
-        return json.loads(body)
+        return json.loads(body.decode())
+
+
+def _key_named_by(token: str) -> object:
+    """The name of the key that the token says it is signed with; None if it says none."""
+    try:
+        return jwt.get_unverified_header(token).get("kid")
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None

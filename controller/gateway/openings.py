@@ -27,6 +27,9 @@ class Opening(StrEnum):
     STREAMS = "streams"
     WATCHES = "watches"
     WAITS = "waits"
+    READS = "reads"  # that wait for a revision
+    CALLS = "calls"  # short requests that wait for their turn, or for etcd
+    BODIES = "bodies"  # that have not arrived yet
     UPLOADS = "uploads"
     LISTS = "lists"
     ACTS = "acts"
@@ -45,12 +48,18 @@ LIMITS: Mapping[Opening, Limit] = {
     Opening.STREAMS: Limit(2048, 1024),
     Opening.WATCHES: Limit(1024, 256),
     Opening.WAITS: Limit(2048, 1024),
+    Opening.READS: Limit(1024, 256),
+    Opening.CALLS: Limit(1024, 256),
+    Opening.BODIES: Limit(512, 64),
     Opening.UPLOADS: Limit(64, 16),
     Opening.LISTS: Limit(16, 4),
     Opening.ACTS: Limit(64, 16),
     Opening.LOGS: Limit(256, 64),
     Opening.FORECASTS: Limit(4, 2),
 }
+
+TOGETHER = Limit(MOST_CONNECTIONS - 512, MOST_CONNECTIONS // 2)
+"""Of all kinds: some connections are left for probes and short requests, and half for other callers."""
 
 
 class Openings:
@@ -67,12 +76,12 @@ class Openings:
 
     def refusal(self, kind: Opening, name: str) -> Problem | None:
         """Why the caller may open no more of this kind now; None if it may."""
-        limit = self._limits[kind]
-        if self._of_one[kind, name] >= limit.of_one:
-            detail = f"{name} has {limit.of_one} {kind} open already: end some, or try again"
+        limit, own = self._limits[kind], (self._of_one[each, name] for each in Opening)
+        if self._of_one[kind, name] >= limit.of_one or sum(own) >= TOGETHER.of_one:
+            detail = f"{name} has {self._of_one[kind, name]} {kind} open already: end some, or try again"
             return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "2"})
-        if self._of_all[kind] >= limit.of_all:
-            detail = f"{limit.of_all} {kind} are open already: ask another gateway, or try again"
+        if self._of_all[kind] >= limit.of_all or self._of_all.total() >= TOGETHER.of_all:
+            detail = f"{self._of_all[kind]} {kind} are open already: ask another gateway, or try again"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from controller.endpoint.problems import Problem
 from controller.endpoint.query import Parameter
 from controller.gateway.caller import Caller
 
@@ -28,6 +29,13 @@ class CallerRequest:
     body: Any
     request: Request
     still: Callable[[], Awaitable[Caller | None]]
+
+    async def still_there(self, so: str = "") -> Caller:
+        """Who the caller is by now. Raises Problem (401) if it may not sign in any more; `so` ends it."""
+        caller = await self.still()
+        if caller is None:
+            raise Problem(HTTPStatus.UNAUTHORIZED, f"the token is not valid any more{so}")
+        return caller
 
 
 JSON = "application/json"
@@ -54,6 +62,7 @@ class Operation:
     streams: tuple[str, ...] = ()  # types of the body that `handle` itself takes in
     successes: Mapping[HTTPStatus, str] = field(default_factory=lambda: {HTTPStatus.OK: "As asked for."})
     reads_model: bool = False  # also takes the parameters min_revision and wait
+    from_memory: bool = False  # `handle` asks nobody else, such as etcd
 
     @property
     def takes(self) -> tuple[str, ...]:

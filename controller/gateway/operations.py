@@ -69,6 +69,7 @@ def _get(
     problems: Mapping[HTTPStatus, str] = {},  # never changed
     ndjson: bool = False,
     in_loop: bool = False,
+    from_memory: bool = True,
 ) -> Operation:
     return Operation(
         "GET",
@@ -82,6 +83,7 @@ def _get(
         content_type=NDJSON if ndjson else "application/json",
         in_loop=in_loop,
         reads_model=True,
+        from_memory=from_memory,
     )
 
 
@@ -121,7 +123,13 @@ OPERATIONS: tuple[Operation, ...] = (
         in_loop=True,
     ),
     Operation(
-        "GET", "/v1/whoami", "whoami", "Who the caller is.", GatewayApi.whoami, answer=documents.Whoami
+        "GET",
+        "/v1/whoami",
+        "whoami",
+        "Who the caller is.",
+        GatewayApi.whoami,
+        answer=documents.Whoami,
+        from_memory=True,
     ),
     Operation(
         "GET",
@@ -133,6 +141,7 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=(parameters.ACT, parameters.TASK, parameters.OWNER, parameters.POOL),
         problems=_NOT_FOUND,
         reads_model=True,
+        from_memory=True,
     ),
     Operation(
         "POST",
@@ -200,6 +209,7 @@ OPERATIONS: tuple[Operation, ...] = (
         reads.metrics,
         problems=_FORBIDDEN,
         content_type="text/plain",
+        from_memory=True,
     ),
     Operation(
         "POST",
@@ -283,6 +293,7 @@ OPERATIONS: tuple[Operation, ...] = (
         reads.kept_log,
         KeptLog,
         problems=_NOT_FOUND,
+        from_memory=False,
     ),
     _action(
         "cancel",
@@ -328,6 +339,7 @@ OPERATIONS: tuple[Operation, ...] = (
         Usage,
         parameters.USAGE,
         problems=_FORBIDDEN,
+        from_memory=False,
     ),
     _get(
         "/v1/history",

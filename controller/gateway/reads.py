@@ -24,7 +24,7 @@ from controller.engine.base import LogOptions
 from controller.gateway import bodies, documents
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.bodies import NDJSON, OUTPUT
-from controller.gateway.caller import Caller
+from controller.gateway.caller import RECHECK_SECONDS, Caller
 from controller.gateway.events import stream
 from controller.gateway.openings import BrokenOff, Open, Opening
 from controller.gateway.operation import CallerRequest
@@ -56,10 +56,12 @@ async def tasks(api: GatewayApi, ask: CallerRequest) -> Response:
 
 
 async def _listed(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
-    ids = await api.run(partial(_matching_ids, api, ask), ask.caller)
+    ids = await api.read(partial(_matching_ids, api, ask), ask.caller)
     for begin in range(0, len(ids), PAGE):
         page = ids[begin : begin + PAGE]
-        yield await api.run(partial(_page, api, ask, page), ask.caller)
+        if (caller := await ask.still()) is None:
+            raise BrokenOff  # not whole, as far as its reader knows
+        yield await api.read(partial(_page, api, dataclasses.replace(ask, caller=caller), page), caller)
 
 
 def _page(api: GatewayApi, ask: CallerRequest, ids: Sequence[str]) -> bytes:
@@ -164,7 +166,9 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
     with api.openings.one(Opening.WAITS, ask.caller.identity.name):
         while True:
             revision = api.feed.revision
-            changed = api.changes.since(since, ask.caller.rights) if since else None
+            caller = await ask.still_there()
+            is_as_before = caller.rights == ask.caller.rights  # otherwise it may read others by now
+            changed = api.changes.since(since, caller.rights) if since and is_as_before else None
             ids = wanted if changed is None else named_among(changed, wanted)
             is_over = loop.time() >= deadline
             if is_over and since > revision:
@@ -172,9 +176,9 @@ async def wait(api: GatewayApi, ask: CallerRequest) -> Response:
             if ids or api.feed.closed or is_over:
                 break
             since = max(since, revision)
-            if await api.feed.reached(since + 1, deadline - loop.time()):
+            if await api.feed.reached(since + 1, min(RECHECK_SECONDS, deadline - loop.time())):
                 await asyncio.sleep(PACE_SECONDS)
-    return answer(await api.run(partial(_waited, api, ask.caller, ids, revision), ask.caller))
+    return answer(await api.read(partial(_waited, api, caller, ids, revision), caller))
 
 
 def _waited(api: GatewayApi, caller: Caller, ids: set[str], revision: int) -> documents.Waited:
@@ -198,24 +202,30 @@ async def watch(api: GatewayApi, ask: CallerRequest) -> Response:
 
 async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
     since: int | None = None
+    rights, loop = ask.caller.rights, asyncio.get_running_loop()
+    told_at = loop.time()
     while not api.feed.closed and (caller := await ask.still()) is not None:
         now = dataclasses.replace(ask, caller=caller)
         revision = api.feed.revision
-        if since is not None and revision < since:
-            since = None  # etcd was restored: all may be otherwise
+        if caller.rights != rights or (since is not None and revision < since):
+            since = None  # others may be read by now; or etcd was restored, and all may be otherwise
+        rights = caller.rights
         changed = api.changes.since(since, caller.rights) if since is not None else None  # None: all
         only = listed_among(changed) if changed is not None else None
         if only is None or only:
-            ids = await api.run(partial(_matching_ids, api, now, only), caller)
+            ids = await api.read(partial(_matching_ids, api, now, only), caller)
             # a page at a time: who does not read holds no more than that
             for begin in range(0, max(len(ids), 1 if since is None else 0), PAGE):
                 page, more = ids[begin : begin + PAGE], begin + PAGE < len(ids)
-                yield await api.run(partial(_look, api, now, page, revision, more=more), caller)
+                yield await api.read(partial(_look, api, now, page, revision, more=more), caller)
+                told_at = loop.time()
         since = revision
-        if await api.feed.reached(revision + 1, ALIVE_SECONDS):
+        silent_until = told_at + ALIVE_SECONDS
+        if await api.feed.reached(revision + 1, min(RECHECK_SECONDS, silent_until - loop.time())):
             await asyncio.sleep(PACE_SECONDS)
-        else:
+        if loop.time() >= silent_until:
             yield b"\n"
+            told_at = loop.time()
 
 
 def _look(api: GatewayApi, ask: CallerRequest, ids: Sequence[str], revision: int, *, more: bool) -> bytes:
@@ -250,7 +260,7 @@ async def events(api: GatewayApi, ask: CallerRequest) -> Response:
 async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     """The output of an attempt, as it is printed."""
     task_id, values = ask.path["id"], ask.values
-    view = await api.run(partial(api.service.task, ask.caller, task_id), ask.caller)
+    view = await api.read(partial(api.service.task, ask.caller, task_id), ask.caller)
     if ask.request.method == "HEAD":
         return Response(media_type=OUTPUT)
     options = LogOptions(
@@ -262,7 +272,7 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     name = ask.caller.identity.name
     with ExitStack() as held:  # each holds a thread, also while the engine is asked
         held.enter_context(api.openings.one(Opening.LOGS, name))
-        parts = await api.logs.open(task_id, values["attempt"], options, follow=values["follow"])
+        parts = await api.logs.open(view, values["attempt"], options, follow=values["follow"])
         body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT)
         return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())
 

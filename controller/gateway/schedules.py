@@ -54,7 +54,14 @@ def _resume(api: GatewayApi, ask: CallerRequest) -> Response:
 _PATH = "/v1/schedules/{name}"
 SCHEDULE_OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        "GET", "/v1/schedules", "listSchedules", "All schedules.", _list, answer=dict, reads_model=True
+        "GET",
+        "/v1/schedules",
+        "listSchedules",
+        "All schedules.",
+        _list,
+        answer=dict,
+        reads_model=True,
+        from_memory=True,
     ),
     Operation(
         "GET",
@@ -65,6 +72,7 @@ SCHEDULE_OPERATIONS: tuple[Operation, ...] = (
         answer=ScheduleView,
         problems=_NOT_FOUND,
         reads_model=True,
+        from_memory=True,
     ),
     Operation(
         "PUT",

@@ -10,6 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import cast
 
+import msgspec
 import structlog
 import uvicorn
 from starlette.applications import Starlette
@@ -35,13 +36,13 @@ from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.reloaded import Reloaded
 from controller.endpoint.server import listen
 from controller.gateway import bodies, openapi
-from controller.gateway.api import WRITTEN, GatewayApi, answer
-from controller.gateway.caller import Caller
+from controller.gateway.api import WRITTEN, GatewayApi
+from controller.gateway.caller import RECHECK_SECONDS, Caller
 from controller.gateway.cross_site import refuse_other_sites, require_csrf_token
 from controller.gateway.error_answers import ERROR_ANSWERS
 from controller.gateway.identity import Identity, SignInUnavailable
 from controller.gateway.metrics import UNKNOWN, GatewayMetrics, Measures
-from controller.gateway.openings import MOST_CONNECTIONS
+from controller.gateway.openings import MOST_CONNECTIONS, Opening
 from controller.gateway.operation import CallerRequest, Operation
 from controller.gateway.operations import BEGIN_SESSION, OPERATIONS
 from controller.gateway.page import PageFiles
@@ -59,8 +60,6 @@ READING = ("GET", "HEAD")
 PAGE = "page"  # in the metrics, the operation of a request for a file of the page
 OPERATION = "tally.operation"  # key in a request's scope: the operation that it asks for
 SEEN = "tally.seen"  # key in a request's scope: the revision that the model had before it was read
-RECHECK_SECONDS = 10.0  # after which a caller whose answer goes on must still be allowed to sign in
-MAX_WAITING = 1024  # requests that may wait for a revision
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
@@ -108,6 +107,7 @@ class GatewayServer:
         listeners: tuple[Listener, ...] = (
             api.events.owners,
             api.changes,
+            api.writing.waiting,
             api.service.hour.listener,
             api.events,
             *api.service.pages.indexes,
@@ -180,10 +180,15 @@ class GatewayServer:
     # -- requests
 
     def _application(self) -> ASGIApp:
+        document = msgspec.json.encode(openapi.document(OPERATIONS))  # once: whoever asks, it is the same
+
+        async def described(_: Request) -> Response:
+            return Response(document, media_type="application/json")
+
         probes: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
-            "/openapi.json": self._openapi,
+            "/openapi.json": described,
         }
         app = Starlette(
             routes=[
@@ -206,9 +211,6 @@ class GatewayServer:
         failed = self._failed()
         return PlainTextResponse(", ".join(failed) or "ok\n", 503 if failed else 200)
 
-    async def _openapi(self, _: Request) -> Response:
-        return answer(openapi.document(OPERATIONS))
-
     async def _page(self, request: Request) -> Response:
         # whoever asks: the page shows nothing that its reader has not signed in for
         request.scope[OPERATION] = PAGE
@@ -227,21 +229,30 @@ class GatewayServer:
             if wait:
                 detail = f"{caller.identity.name} asks too often: try again in {wait} s"
                 raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(wait)})
+            still = self._still(request, caller)
             values = parse_parameters(known, request.query_params.multi_items())
             if route.reads_model:
-                await self._reach(values["min_revision"], values["wait"])
+                await self._reach(caller.identity.name, values["min_revision"], values["wait"])
                 request.scope[SEEN] = self._standby.revision
             body = None
             if route.body is not None:
-                body = bodies.parse_body(await bodies.whole(request), route.body)
-            ask = CallerRequest(
-                caller, request.path_params, values, body, request, self._still(request, caller)
-            )
+                with self._api.openings.one(Opening.BODIES, caller.identity.name):
+                    sent = await bodies.whole(request)
+                parse = partial(bodies.parse_body, sent, route.body)
+                is_small = len(sent) <= bodies.SMALL_BYTES
+                body = parse() if is_small else await self._api.read(parse, caller)
+            if (now := await still()) is None:  # to wait, or to send a body, may have taken long
+                raise _not_signed_in(request)
+            ask = CallerRequest(now, request.path_params, values, body, request, still)
             if route.in_loop:
                 return await cast(Awaitable[Response], route.handle(self._api, ask))
             work = partial(route.handle, self._api, ask)
-            found = await (self._api.run(work, caller) if route.reads_model else self._api.write(work, ask))
-            return cast(Response, found)
+            api = self._api
+            with api.openings.one(Opening.CALLS, caller.identity.name):
+                if route.from_memory:
+                    return cast(Response, await api.read(work, caller))
+                found = await (api.run(work, caller) if route.reads_model else api.write(work, ask))
+                return cast(Response, found)
 
         return endpoint
 
@@ -301,15 +312,16 @@ class GatewayServer:
 
         return still
 
-    async def _reach(self, revision: int, seconds: float) -> None:
+    async def _reach(self, name: str, revision: int, seconds: float) -> None:
         if not self._standby.revision:
             detail = "this gateway has not loaded the records yet: ask another one, or try again"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
-        if seconds and self._api.feed.waiting >= MAX_WAITING:
-            detail = f"{MAX_WAITING} requests are already waiting: omit `wait`, or try again later"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
-        if not await self._api.feed.reached(revision, seconds):
-            if self._api.feed.closed:
+        feed = self._api.feed
+        if feed.revision < revision and seconds:
+            with self._api.openings.one(Opening.READS, name):
+                await feed.reached(revision, seconds)
+        if feed.revision < revision:
+            if feed.closed:
                 detail = "this gateway is stopping: ask another one, or try again"
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
             detail = f"this gateway has not reached revision {revision} yet: wait longer (`wait`)"

@@ -25,6 +25,7 @@ from controller.client.views import (
     sharing_view,
     task_view,
 )
+from controller.core.model import kept_log
 from controller.core.model.kept_log import KeptLog
 from controller.core.model.model import Model
 from controller.core.model.notify_url import masked_url
@@ -34,6 +35,7 @@ from controller.core.model.selector import Requirement
 from controller.core.model.task import Pool
 from controller.endpoint.documents import masked_pod
 from controller.endpoint.pages import TaskPages
+from controller.errors import CorruptValue
 from controller.forecaster.wire import Question, Reply
 from controller.gateway.caller import Caller
 from controller.gateway.hour_reads import ShownHour
@@ -41,7 +43,7 @@ from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Forbidden, PolicyVerb, Right, Rights
 from controller.gateway.schedule_reads import ShownSchedules
 from controller.gateway.shown_forecasts import ShownForecasts
-from controller.gateway.veil import veiled
+from controller.gateway.veil import own_notes, veiled
 from controller.runtime.standby import Standby
 from controller.views.absent import why_absent
 from controller.views.dependencies import Direction, NeighboursView, neighbours
@@ -200,11 +202,17 @@ class Service:
         """
         if by != "owner" and not caller.rights.may_read_all:
             raise Forbidden(Right.READ, "the tasks of all owners, which are summed here", PolicyVerb.READ_ANY)
-        found = self._client.usage(by=by, pool=pool, since=since, until=until)
+        try:
+            found = self._client.usage(by=by, pool=pool, since=since, until=until)
+        except CorruptValue as error:
+            if caller.rights.may_read_all:
+                raise
+            raise CorruptValue("the use of a closed day cannot be read: choose another day") from error
         if by != "owner":
             return found
-        items = [line for line in found.items if caller.rights.allows(Right.READ, line.name)]
-        return msgspec.structs.replace(found, items=items)
+        sees = partial(caller.rights.allows, Right.READ)
+        items = [line for line in found.items if sees(line.name)]
+        return msgspec.structs.replace(found, items=items, notes=own_notes(found.notes, sees))
 
     def replicas(self) -> list[ReplicaView]:
         """The registered replicas."""
@@ -224,7 +232,15 @@ class Service:
     def kept_log(self, caller: Caller, task_id: str) -> KeptLog | None:
         """The kept log of the task; None if none was kept. Raises NotFound, CorruptValue."""
         self.task(caller, task_id)
-        return self._reading.kept_log(task_id)
+        calls = self._calls
+        item, _ = calls.store.get(calls.keys.log(task_id), deadline=calls.deadline())
+        if item is None:
+            return None
+        # the model may be behind: what is stored after the log was read decides whose it is
+        model = self._reading.tasks(task_id)
+        view = self.found(caller, task_view(model, task_id, alone=True), task_id, model)
+        # a log that is older than its task is of another one, which had its name
+        return kept_log.decode(item.value) if item.mod > view.create_revision else None
 
     def pools(self, caller: Caller) -> list[PoolView]:
         """All pools: a task names its pool.

@@ -37,6 +37,9 @@ class Provider(Protocol):
     def takes(self, token: str) -> bool:
         """Whether it is to be asked about this token. Does not block."""
 
+    def known(self, token: str) -> Identity | None:
+        """Who has this token, if nobody has to be asked; None if that is not known. Does not block."""
+
     def identify(self, token: str) -> Identity | None:
         """Who has this token; None if nobody. May block. Raises SignInUnavailable."""
 
@@ -47,9 +50,10 @@ class Provider(Protocol):
 class SignIn:
     """Finds out who a caller is.
 
-    Each provider has threads of its own: one that does not answer holds up no caller of another. The first
-    that takes a token decides about it. Raises InvalidField if the file of tokens cannot be used at the
-    start. If it becomes unusable later, no token of it is accepted, and who sends one is told why.
+    Each provider has threads of its own: one that does not answer holds up no caller of another, and none
+    that is known without asking. The first that takes a token decides about it. Raises InvalidField if the
+    file of tokens cannot be used at the start. If it becomes unusable later, no token of it is accepted, and
+    who sends one is told why.
     """
 
     def __init__(
@@ -75,7 +79,8 @@ class SignIn:
             return known
         for provider, threads in self._providers:
             if provider.takes(token):
-                return await self._ask(provider, threads, token)
+                # who is known does not wait behind tokens that somebody must be asked about
+                return provider.known(token) or await self._ask(provider, threads, token)
         if self._tokens is not None and self._tokens.error:
             raise SignInUnavailable("the gateway's file of tokens cannot be used now: ask who keeps it")
         return None

@@ -7,7 +7,7 @@ a task that never ran since another did not end as it wants.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import msgspec
@@ -22,7 +22,9 @@ _STATED = re.compile(rf"\b([a-z0-9-]+) \(({'|'.join([*State, UNREADABLE])})\)")
 _ENDED = re.compile(rf"\b([a-z0-9-]+), which is (?:{'|'.join(State)})\b")
 _FOR = re.compile(r"\b([a-z0-9-]+) of owner ([a-z0-9-]+)\b")
 _OWNERS = re.compile(r"(\d+ owners?) \(([^()]+)\)")
-_SHARE = re.compile(r"(?:^|, )([a-z0-9-]+) \d")
+_SHARE = re.compile(r"([a-z0-9-]+) (?:\d[\d.e+-]*|beyond all)(?:, within its guarantee)?")
+_SHARES = re.compile(rf"({_SHARE.pattern}(?:, {_SHARE.pattern})*)(?: and \d+ more)?")
+_SHARE_OF = re.compile(r"\bthe share of (.+) cannot be read\b")
 _OWNER = re.compile(r"\bowner ([a-z0-9-]+)\b")
 _OF_OWNER, _NEVER_RAN = " of owner ", "it was to run "  # what the leader's messages with names of others have
 
@@ -57,11 +59,19 @@ def veiled(text: str, sees_task: Sees, sees_owner: Sees, owners: Container[str] 
         return match[0] if match[1] not in owners or sees_owner(match[1]) else "another owner"
 
     def owners_before(match: re.Match[str]) -> str:
-        return match[0] if all(map(sees_owner, _SHARE.findall(match[2]))) else f"{match[1]} (not told)"
+        # only what was read whole is known to name nobody else
+        shown = _SHARES.fullmatch(match[2])
+        is_known = shown is not None and all(map(sees_owner, _SHARE.findall(shown[1])))
+        return match[0] if is_known else f"{match[1]} (not told)"
 
     text = _OWNERS.sub(owners_before, _ENDED.sub(ended, text))
     text = _STATED.sub(stated, _LISTED.sub(listed, _HEAD.sub(head, text)))
     return _OWNER.sub(owner, _FOR.sub(stopped_for, text))
+
+
+def own_notes(notes: Iterable[str], sees_owner: Sees) -> list[str]:
+    """The notes on what was used, but those on owners that the caller may not know."""
+    return [note for note in notes if all(map(sees_owner, _SHARE_OF.findall(note)))]
 
 
 class MessageVeil:

@@ -23,13 +23,13 @@ from controller.client.schedules import Schedules
 from controller.client.submission import Denied, KnownPools, Submission
 from controller.client.views import RequestResult, TaskView, task_view
 from controller.core.model.features import ATTESTED
-from controller.core.model.model import Model
 from controller.core.model.schedules import Schedule
 from controller.core.model.task import Spec
 from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Forbidden, Right
 from controller.gateway.service import Service
+from controller.gateway.waiting_tasks import WaitingTasks
 from controller.runtime.standby import Standby
 from controller.views import features
 from controller.views.queue_room import QueueRoom
@@ -50,6 +50,7 @@ class Writing:
         self._service = service
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._features = Features(calls, self._reading)
+        self.waiting = WaitingTasks(standby.reading)
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
@@ -71,7 +72,7 @@ class Writing:
             self._pools,
             self._calls.clock,
             self._calls.commit_patiently,
-            QueueRoom(self._all),
+            QueueRoom(lambda: self.waiting),
             Newcomers(self._has_share, partial(caller.rights.allows, Right.READ)),
             allows,
             caller.identity.name,
@@ -228,10 +229,6 @@ class Writing:
     def _attesting_mod(self) -> int:
         with self._standby.reading() as model:
             return features.mod_if_on(model, ATTESTED)
-
-    def _all(self) -> Model:
-        with self._standby.reading() as model:
-            return model
 
     def _has_share(self, pool: str, owner: str) -> bool:
         with self._standby.reading() as model:

@@ -22,7 +22,7 @@ from controller.core.model.features import CHANGES, needed_by_pool, needed_by_sp
 from controller.core.model.fields import mapping, read_fields
 from controller.core.model.lifecycle import FINISHED
 from controller.core.model.model import Model
-from controller.core.model.records import PoolRecord
+from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
 from controller.core.model.scalars import parse_integer, parse_name
 from controller.core.model.submitted import ONLY_ATTESTED, fill_in, of_array, parse_definition
@@ -31,7 +31,14 @@ from controller.errors import InvalidField
 from controller.views.absent import why_absent
 from controller.views.features import FeatureState, check_on, fence
 from controller.views.queue_room import QueueRoom
-from controller.views.tasks import TaskFacts, can_be_changed, find_task, why_unchangeable
+from controller.views.tasks import (
+    TaskFacts,
+    can_be_changed,
+    find_task,
+    owner_of,
+    stored_tasks,
+    why_unchangeable,
+)
 
 MOST = 10_000  # of each: tasks, pools, names
 
@@ -121,6 +128,10 @@ class _Known(NamedTuple):
         found = find_task(self.model, name)
         return found if found is not None and self.sees(found.owner) else None
 
+    def sees_task(self, task: Task) -> bool:
+        """Whether one may know of the task."""
+        return self.sees(owner_of(task))
+
 
 class _Submission:
     """Judges tasks as those who submit them are told."""
@@ -136,7 +147,7 @@ class _Submission:
         self._pools = pools
         self._state = state
         self._by = by
-        self._room = QueueRoom(lambda: known.model)
+        self._room = QueueRoom(lambda: stored_tasks(known.model))
         self._specs: dict[str, Spec] = {}
 
     def judge(self, tasks: Sequence[Mapping[str, Any]]) -> Iterator[Spec]:
@@ -165,7 +176,7 @@ class _Submission:
         if spec.id in self._specs:
             raise InvalidField("id", f"{spec.id} is named twice: give each task a name of its own")
         found, member = find_task(self._known.model, spec.id), MemberName.parse(spec.id)
-        if found is not None and not found.member_of:
+        if found is not None and not (found.member_of and self._known.sees(found.owner)):
             raise InvalidField("id", f"there is a task {spec.id} already: suppose it under another name")
         if member is not None and (found is not None or self._is_member(member)):
             raise InvalidField("id", of_array(member))
@@ -273,8 +284,7 @@ def _ranges(indexes: list[int]) -> str:
 def _found(known: _Known, name: str, field: str) -> TaskFacts:
     found = known.find(name)
     if found is None:
-        is_absent = find_task(known.model, name) is None
-        why = (is_absent and why_absent(known.model, name)) or "see `tally get tasks`"
+        why = why_absent(known.model, name, known.sees_task) or "see `tally get tasks`"
         raise NoSuchTask(field, f"there is no task {name!r}: {why}")
     return found
 

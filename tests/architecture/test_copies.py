@@ -127,7 +127,7 @@ NO_COPY_KEPT = {
         "client/client.py::Client.store",
         "client/client.py::Client.usage",
         "client/gateway_client.py::GatewayClient.cluster",
-        "gateway/api.py::GatewayApi._turns",
+        "gateway/threads.py::Threads._turns",
         "gateway/server.py::GatewayServer._ends",
         "gateway/server.py::GatewayServer._server",
         "gateway/server.py::GatewayServer.url",

@@ -61,6 +61,25 @@ def test_what_is_to_come_is_told_of_ones_own_tasks(as_: As) -> None:
     }
 
 
+def test_arrays_of_others_are_not_told_by_what_is_supposed(as_: As, client: Client) -> None:
+    """Not their sizes, and of their names no more than that they are taken."""
+    alice = as_("alice")
+    assert client.submit(task("secret", "speech", array={"size": 37})).outcome == "created"
+    _, revision = client.store.get(client.keys.prefix, deadline=client.clock.boottime() + 5)
+
+    def detail(**supposed: object) -> str:
+        path = f"/v1/forecast?min_revision={revision}&wait=20"
+        return str(alice.post(path, json={"supposed": supposed}).json()["detail"])
+
+    for name in ("secret-i3", "secret-i99"):
+        unused = name.replace("secret", "nosuch")
+        assert detail(cancelled=[name]) == detail(cancelled=[unused]).replace(unused, name)
+        assert detail(priorities={name: 5}) == detail(priorities={unused: 5}).replace(unused, name)
+    taken = detail(tasks=[task("theirs", "vision")])
+    assert "theirs already" in taken
+    assert detail(tasks=[task("secret-i3", "vision")]) == taken.replace("theirs", "secret-i3")
+
+
 def test_others_cannot_be_guessed(as_: As, client: Client, put_status: PutStatus) -> None:
     """Neither what they run, nor how much of it: also not by numbers beside."""
     more = [task(f"more-{number}", "speech", command=["secret"]) for number in range(9)]

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from controller.client import Client
+from controller.core.model.lifecycle import State
+from controller.gateway.operations import OPERATIONS
+from controller.store.base import Delete, Transaction, new_op
+from controller.views.tasks import stored_tasks
+from tests.client.conftest import PutStatus
+from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As, Served
+from tests.support.busy import kept_busy
+from tests.support.etcd import in_seconds
+from tests.support.waiting import wait_until
+
+
+class Unwalked(dict[str, Any]):
+    """The tasks of a model, of which each is looked at only by its name."""
+
+    def values(self) -> Any:
+        raise AssertionError("all tasks are looked at")
 
 
 def task(name: str, owner: str = "vision", **more: object) -> dict[str, object]:
@@ -24,6 +41,29 @@ def test_who_has_not_signed_in_is_refused(as_: As) -> None:
     assert nobody.get("/v1/whoami", headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert nobody.get("/livez").text == "ok\n"
     assert nobody.get("/readyz").text == "ok\n"
+
+
+def test_what_is_known_is_read_while_etcd_is_silent(as_: As, served: Served) -> None:
+    """Although those that write have every thread that may wait for etcd."""
+    api, alice = served.gateway._api, as_("alice")
+    revision = alice.post("/v1/tasks", json=task("a")).headers["Tally-Revision"]
+    assert as_("ops").get(f"/v1/tasks/a?min_revision={revision}&wait=20").status_code == 200
+    paths = [
+        each.path.replace("{id}", "a").replace("{name}", "default")
+        for each in OPERATIONS
+        if each.method == "GET" and each.from_memory
+    ]
+    assert {"/v1/tasks/a", "/v1/whoami", "/v1/pools"} < set(paths)
+    known = [*paths, "/v1/tasks", "/v1/can-i?act=read&task=a"]
+    others = {"/v1/tasks/a/members", "/v1/tasks/a/members/runs", "/v1/tasks:watch", "/v1/can-i"}
+    with kept_busy(api.workers.pool):
+        for path in known:
+            if path not in others:  # which are of arrays, have no end, or need parameters
+                assert as_("ops").get(path).status_code in (200, 404), path
+        waited = alice.post("/v1/tasks:wait", json={"ids": ["a"], "timeout_seconds": 1})
+        assert [item["id"] for item in waited.json()["items"]] == ["a"]
+        with alice.stream("GET", "/v1/tasks:watch") as watched:
+            assert "a" in next(watched.iter_lines())
 
 
 def test_whoami(as_: As, client: Client) -> None:
@@ -52,6 +92,55 @@ def test_a_task_is_submitted_once(as_: As, client: Client) -> None:
     assert other.status_code == theirs.status_code == 409
     assert "differs in command" in other.text
     assert theirs.json()["detail"] == "a task 'a' exists already, and is another one: use another name"
+
+
+def test_no_submission_looks_at_all_tasks(as_: As, served: Served) -> None:
+    """Also to a pool with max_queued, for which those that wait are counted."""
+    pool = {"name": "few", "capacity": {"cpu": 8}, "sharing": {"owners": {"vision": {"max_queued": 1}}}}
+    assert as_("ops").put("/v1/pools/few", json=pool).status_code < 300
+    alice, mirror = as_("alice"), served.gateway._standby._mirror
+    first = alice.post("/v1/tasks", json=task("a", pool="few"))
+    assert first.status_code == 201
+    wait_until(lambda: "a" in mirror.model.tasks, "the first task in the gateway's model")
+    with mirror.reading() as model:
+        model.tasks = Unwalked(model.tasks)
+    second = alice.post("/v1/tasks", json=task("b", pool="few"))
+    assert second.status_code == 400
+    assert "may have at most 1 (max_queued)" in second.text
+    assert alice.post("/v1/tasks", json=task("a", pool="few")).json()["outcome"] == "unchanged"
+
+
+def test_the_tasks_that_wait_are_those_of_the_model(
+    served: Served, client: Client, put_status: PutStatus
+) -> None:
+    """Whatever becomes of them, of arrays and of their members; and after a reload."""
+    kept, standby = served.gateway._api.writing.waiting, served.gateway._standby
+    steps: list[Callable[[], object]] = [
+        lambda: client.submit(task("a")),
+        lambda: client.submit(task("b", owner="speech")),
+        lambda: client.submit(task("c", array={"size": 3})),
+        lambda: put_status("a", State.CREATED, owner="vision", attempt=0, on_hold=True),
+        lambda: put_status("c-i0", State.RUNNING, owner="vision"),
+        lambda: put_status("b", State.RUNNING, owner="speech"),
+        lambda: put_status("b", State.WAITING_RETRY, owner="speech"),
+        lambda: put_status("a", State.CANCELLED, owner="vision"),
+        lambda: client.store.commit(
+            Transaction((), (Delete(client.keys.task("c")),), new_op()), deadline=in_seconds()
+        ),
+    ]
+    seen = list[dict[tuple[str, str], dict[str, bool]]]()
+    for step in steps:
+        step()
+        revision = client.store.get("a", deadline=in_seconds())[1]
+        wait_until(lambda: standby.revision >= revision, "the gateway's model")  # noqa: B023
+        with standby.reading() as model:
+            expected = stored_tasks(model).by_owner
+            assert kept._waiting == expected
+            assert expected.keys() == set(kept._places.values())
+            seen.append({place: dict(tasks) for place, tasks in expected.items()})
+    assert len({json.dumps([*map(str, each.items())]) for each in seen}) > len(steps) // 2
+    kept.reloaded(standby.revision)
+    assert kept._waiting == seen[-1]
 
 
 def test_what_is_wrong_with_a_task_is_named(as_: As) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from controller.errors import InvalidField
-from controller.gateway.identity import Method, SignInUnavailable
+from controller.gateway.identity import Identity, Method, SignInUnavailable
 from controller.gateway.oidc import (
     FRESH_SECONDS,
     PAUSE_SECONDS,
@@ -27,6 +28,9 @@ from controller.gateway.oidc import (
     Oidc,
     OidcOptions,
 )
+from controller.gateway.sign_in import SignIn
+from tests.support.busy import kept_busy
+from tests.support.waiting import wait_until
 
 oidc_provider_mock = pytest.importorskip("oidc_provider_mock")
 
@@ -40,10 +44,12 @@ class Provider:
         self.is_down = False
         self.broken: bytes | None = None
         self.document: dict[str, Any] = {}
+        self.answering: Callable[[], object] = lambda: None  # called before each answer
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                provider.answering()
                 if provider.is_down:
                     self.send_error(503)
                     return
@@ -229,7 +235,7 @@ def test_keys_are_rotated(provider: Provider, oidc: Oidc, clocks: Clocks) -> Non
     del provider.keys["one"]
     clocks.now += FRESH_SECONDS
     assert oidc.identify(provider.token("two")) is not None
-    assert oidc.identify(old) is None
+    wait_until(lambda: provider.fetches == 3 and oidc.identify(old) is None, "the end of the old key")
 
 
 def test_a_provider_that_is_down(provider: Provider, oidc: Oidc, clocks: Clocks) -> None:
@@ -244,6 +250,7 @@ def test_a_provider_that_is_down(provider: Provider, oidc: Oidc, clocks: Clocks)
     provider.is_down = True
     clocks.now += FRESH_SECONDS
     assert oidc.identify(token) is not None
+    wait_until(lambda: oidc.error, "the fetch")
     with pytest.raises(SignInUnavailable):  # it may be of a key that is new
         oidc.identify(provider.token("new", rsa_key()))
     clocks.now += USABLE_SECONDS - FRESH_SECONDS - 1
@@ -300,6 +307,46 @@ def test_whatever_a_provider_answers_a_known_key_goes_on_to_count(provider: Prov
         clocks.now += FRESH_SECONDS
         provider.broken = answer
         assert oidc.identify(provider.token()) is not None
-        assert oidc.error
+        wait_until(lambda: oidc.error, "the fetch")
     finally:
         oidc.close()
+
+
+def test_who_is_known_waits_for_nobody(provider: Provider, oidc: Oidc) -> None:
+    """Not for the tokens of others, with keys that nobody has."""
+    token = f"Bearer {provider.token()}"
+    sign_in = SignIn(None, time.time, [oidc])
+    [(_, threads)] = sign_in._providers
+
+    async def known() -> Identity | None:
+        return await asyncio.wait_for(sign_in.identify(token, {}), 20)
+
+    first = asyncio.run(known())
+    with kept_busy(threads):
+        assert asyncio.run(known()) == first is not None
+    sign_in.close()
+
+
+def test_who_has_a_key_that_is_known_waits_for_no_fetch(
+    provider: Provider, oidc: Oidc, clocks: Clocks
+) -> None:
+    """Also not the first to find that the keys are old; meanwhile nobody else fetches them."""
+    token, before = provider.token(), oidc.identify(provider.token())
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        go_on.wait(60)
+
+    provider.answering = hold
+    clocks.now += FRESH_SECONDS
+    try:
+        assert oidc.known(token) == oidc.identify(token) == before is not None
+        assert asked.wait(30)
+        clocks.now += PAUSE_SECONDS
+        assert oidc.identify(token) == before
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+    wait_until(lambda: not oidc._lock.locked(), "the end of the fetch")
+    assert provider.fetches == 2

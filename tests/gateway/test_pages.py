@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.gateway.metrics import FAMILIES, GatewayMetrics, Measures
-from controller.gateway.openings import LIMITS, MOST_CONNECTIONS, Opening
+from controller.gateway.openings import LIMITS, MOST_CONNECTIONS, TOGETHER, Opening
 from controller.gateway.operations import OPERATIONS
 from controller.gateway.policy import PolicyVerb
 from controller.telemetry.family import table
@@ -19,6 +19,9 @@ WORDS = {
     Opening.STREAMS: "streams of events",
     Opening.WATCHES: "watches",
     Opening.WAITS: "waits",
+    Opening.READS: "reads that wait for a revision",
+    Opening.CALLS: "short requests, until they are answered",
+    Opening.BODIES: "bodies that have not arrived yet",
     Opening.UPLOADS: "uploads of many tasks",
     Opening.LISTS: "lists",
     Opening.ACTS: "acts on many tasks",
@@ -50,6 +53,7 @@ def test_every_metric_is_exposed() -> None:
 def test_limits_are_those_of_the_page(kind: Opening) -> None:
     limit = LIMITS[kind]
     assert f"| {WORDS[kind]} | {limit.of_all:,} | {limit.of_one:,} |" in PAGE
+    assert f"| all of these together | {TOGETHER.of_all:,} | {TOGETHER.of_one:,} |" in PAGE
     assert f"| connections | {MOST_CONNECTIONS:,} |" in PAGE
 
 

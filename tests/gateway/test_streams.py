@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from controller.client import Client
-from controller.endpoint.stream import FellBehind
+from controller.core.model import codec
+from controller.core.model.model import Model
+from controller.core.model.op import Op
+from controller.core.model.records import Change
+from controller.core.model.task import Spec
+from controller.endpoint.stream import FellBehind, Position
+from controller.gateway.caller import Caller
+from controller.gateway.changes import Changes
 from controller.gateway.events import OwnedEvents
 from controller.gateway.identity import Identity, Method
-from controller.gateway.openings import LIMITS, Limit, Opening
-from controller.gateway.policy import parse_policy
+from controller.gateway.openings import LIMITS, BrokenOff, Limit, Opening
+from controller.gateway.operation import CallerRequest
+from controller.gateway.policy import Rights, parse_policy
+from controller.gateway.reads import PAGE, _listed
 from controller.gateway.task_owners import TaskOwners
+from controller.store.mirror import Changed, Mirror
 from tests.client.conftest import PutRaw
 from tests.endpoint.model_view import ModelView
 from tests.gateway.conftest import As, Served
 from tests.gateway.test_gateway import task
+from tests.support.etcd import in_seconds
 from tests.support.waiting import wait_until
 
 
@@ -112,12 +126,114 @@ def test_a_caller_that_is_removed_hears_no_more(
     """Its stream ends, though it was opened while the caller was welcome."""
     monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
     reader, other = Reader(as_("alice")), Reader(as_("watcher"))
-    entries = served.tokens_file.read_text().split("[[tokens]]")
-    served.tokens_file.write_text("[[tokens]]".join(each for each in entries if "alice" not in each))
+    forget(served, "alice")
     client.submit(task("a"))
     assert reader.ended.wait(30)
     wait_until(lambda: "a" in other.ids(), "the other reader's event")
     assert reader.ids() == []
+
+
+def forget(served: Served, name: str) -> None:
+    """The caller's token is no longer valid."""
+    entries = served.tokens_file.read_text().split("[[tokens]]")
+    served.tokens_file.write_text("[[tokens]]".join(each for each in entries if name not in each))
+
+
+def test_a_caller_that_is_removed_is_answered_no_more(
+    as_: As, served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what it has waited for since it was welcome."""
+    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    feed, alice = served.gateway._api.feed, as_("alice")
+    revision = int(alice.post("/v1/tasks", json=task("a")).headers["Tally-Revision"])
+    wait_until(lambda: feed.revision >= revision, "the task in the gateway's model")
+    body = {"ids": ["a"], "since": revision, "timeout_seconds": 30}
+    with ThreadPoolExecutor(2) as threads:
+        waits = threads.submit(as_("alice").post, "/v1/tasks:wait", json=body)
+        reads = threads.submit(as_("alice").get, f"/v1/tasks/a?min_revision={revision + 1}&wait=30")
+        wait_until(lambda: feed.waiting == 2, "the requests that wait")
+        forget(served, "alice")
+        client.cancel("a")
+        assert [waits.result().status_code, reads.result().status_code] == [401, 401]
+
+
+def test_reads_that_wait_are_of_one_and_of_all(as_: As, served: Served, client: Client) -> None:
+    """What else waits for changes, such as streams, takes nothing from them."""
+    api = served.gateway._api
+    api.openings._limits = {**LIMITS, Opening.READS: Limit(2, 1)}
+    streams = [Reader(as_("alice")) for _ in range(3)]
+    wait_until(lambda: api.feed.waiting == len(streams), "the streams")
+    ahead = f"/v1/pools?min_revision={api.feed.revision + 1}&wait=30"
+    with ThreadPoolExecutor(2) as threads:
+        answers = []
+        for name in ("alice", "bob"):
+            assert as_(name).get("/v1/pools?min_revision=1&wait=30").status_code == 200
+            answers.append(threads.submit(as_(name).get, ahead))
+            wait_until(lambda: api.openings.counts()["reads"] == len(answers), "a read that waits")
+            assert as_("alice").get(ahead).status_code == 429
+        assert as_("watcher").get(ahead).status_code == 503
+        client.submit(task("a"))
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/tasks:watch"])
+def test_a_caller_that_is_removed_is_cut_off_while_nothing_happens(
+    path: str, as_: As, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No change wakes its stream, and nothing is to be told."""
+    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr("controller.gateway.events.KEEP_ALIVE_SECONDS", 3600.0)
+    monkeypatch.setattr("controller.gateway.reads.ALIVE_SECONDS", 3600.0)
+    with as_("alice").stream("GET", path) as answer:
+        parts = answer.iter_bytes()
+        next(parts)
+        forget(served, "alice")
+        list(parts)
+
+
+def test_who_may_read_more_is_shown_it(
+    as_: As, served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open goes on with all that its caller may read by now, or tells it to look again."""
+    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    [result] = client.submit_many([task("his", owner="speech")])
+    reader = Reader(as_("alice"))
+    _, revision = client.store.get("a", deadline=in_seconds())
+    path = f"/v1/tasks:watch?min_revision={revision}&wait=20"
+    with as_("alice").stream("GET", path) as answer:
+        looks = answer.iter_lines()
+        assert json.loads(next(looks))["items"] == []
+        more = '\n[[rules]]\nwho = ["alice"]\nowners = ["speech"]\nverbs = ["read-own"]\n'
+        served.policy.write_text(served.policy.read_text() + more)
+        items = next(json.loads(look)["items"] for look in looks if look)
+    assert [item["id"] for item in items] == [result.id]
+    assert reader.ended.wait(30)
+    assert [name for name, _, _ in reader.events] == ["gap"]
+
+
+def test_a_list_ends_with_its_readers_welcome(as_: As, served: Served, client: Client) -> None:
+    """However slowly it is read."""
+    pages = list[bytes]()
+    assert len(list(client.submit_many([task(f"t{number}") for number in range(PAGE + 1)]))) > PAGE
+    revision = client.store.get("a", deadline=in_seconds())[1]
+    api = served.gateway._api
+    wait_until(lambda: api.feed.revision >= revision, "the tasks in the gateway's model")
+    alice = Caller(Identity("alice", frozenset(), Method.TOKEN), RIGHTS)
+    answers = [alice, None]
+
+    async def still() -> Caller | None:
+        return answers.pop(0)
+
+    values = {"pool": None, "state": None, "label": (), "owner": None}
+    ask = CallerRequest(alice, {}, values, None, Request({"type": "http"}), still)
+
+    async def read() -> None:
+        async for page in _listed(api, ask):
+            pages.append(page)
+
+    with pytest.raises(BrokenOff):
+        asyncio.run(read())
+    assert len(pages) == 1
 
 
 def test_limits_are_of_one_and_of_all(as_: As, served: Served) -> None:
@@ -270,6 +386,9 @@ ALL = parse_policy("[[rules]]\nwho = ['*']\nverbs = ['read-any']").rights(
 )
 
 
+OTHERS = parse_policy("[[rules]]\nwho = ['*']\nowners = ['speech']\nverbs = ['read-own']").rights(
+    Identity("bob", frozenset(), Method.TOKEN)
+)
 NONE = POLICY.rights(Identity("bob", frozenset(), Method.TOKEN))
 
 
@@ -319,6 +438,42 @@ def test_a_removed_task_is_told_to_its_readers_alone() -> None:
     assert ring.events.page(begin, NONE)[0] == b""
     ring.change("c", "speech")
     assert [ring.events.owners.of(name) for name in "abc"] == [None, None, "speech"]
+
+
+def test_a_name_that_is_used_again_at_once_is_told_to_the_owners_in_turn() -> None:
+    """Also if all of it is heard of in one batch, after which only the last one is known."""
+    mirror = Mirror(Model())
+    events = OwnedEvents(TaskOwners(mirror.reading))
+    changes = Changes(events.owners)
+    for listener in (events.owners, events, changes):
+        mirror.subscribe(listener)
+
+    def batch(*owners: str | None) -> int:
+        """Tasks of these owners, one after the other: None for a removal."""
+        revision, told = mirror.model.revision, list[Change]()
+        for mod, owner in enumerate(owners, revision + 1):
+            spec = Spec(id="x", owner=owner or "", command=("true",))
+            value = codec.encode_spec(spec, 900.0, Op("op")) if owner is not None else None
+            told.append(Change("tasks", ("x",), value, mod, mod if owner is not None else 0))
+        mirror.take(Changed(told, revision + len(told)))
+        return revision
+
+    def heard(rights: Rights, since: int) -> tuple[int, int, bool]:
+        page, _ = events.page(Position(since, events.position().era), rights)
+        told = changes.since(since, rights) or ()
+        return page.count(b"event: submitted"), page.count(b"event: removed"), "x" in told
+
+    batch("vision")
+    since = batch(None, "speech")
+    assert heard(RIGHTS, since) == (0, 1, True)
+    assert heard(OTHERS, since) == (1, 0, True)
+    since = batch(None, "vision", None, "nlp", None)
+    assert heard(OTHERS, since) == (0, 1, True)
+    assert heard(RIGHTS, since) == (1, 1, True)
+    assert heard(ALL, since) == (2, 3, True)
+    since = batch("speech")
+    assert heard(RIGHTS, since) == (0, 0, False)
+    assert heard(OTHERS, since) == (1, 0, True)
 
 
 def test_who_falls_behind_is_told() -> None:

@@ -9,7 +9,7 @@ import pytest
 from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.gateway.veil import MessageVeil, veiled
-from tests.client.conftest import PutStatus
+from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As
 from tests.gateway.test_gateway import task
@@ -37,11 +37,34 @@ OWN = {"mine", "also"}
         ("comes after 1 owner (nlp 0.0270) by guarantees", "comes after 1 owner (not told) by guarantees"),
         ("comes after 2 owners (vision 0.02, nlp 0.03) by", "comes after 2 owners (not told) by"),
         ("comes after 1 owner (vision 0.02) by", "comes after 1 owner (vision 0.02) by"),
+        ("comes after 1 owner (nlp beyond all) by", "comes after 1 owner (not told) by"),
+        ("comes after 1 owner (vision beyond all) by", "comes after 1 owner (vision beyond all) by"),
+        ("comes after 1 owner (vision some) by", "comes after 1 owner (not told) by"),
+        (
+            "comes after 4 owners (vision 0, within its guarantee, vision 2e-05 and 2 more) by",
+            "comes after 4 owners (vision 0, within its guarantee, vision 2e-05 and 2 more) by",
+        ),
         ("its owner is at its limit (cpu 2)", "its owner is at its limit (cpu 2)"),
     ],
 )  # fmt: skip
 def test_names_of_others_are_left_out(text: str, told: str) -> None:
     assert veiled(text, OWN.__contains__, "vision".__eq__, {"nlp", "vision"}) == told
+
+
+def test_notes_on_what_was_used_name_no_others(as_: As, put_raw: PutRaw) -> None:
+    """Nor does a day that cannot be read."""
+    pool = {"name": "shared", "capacity": {"cpu": 1}, "sharing": {}}
+    assert as_("ops").put("/v1/pools/shared", json=pool).status_code < 300
+    for owner in ("speech", "vision"):
+        put_raw(f"shares/shared/{owner}", b"not json")
+    notes = {name: " ".join(as_(name).get("/v1/usage").json()["notes"]) for name in ("alice", "watcher")}
+    assert "share of vision" in notes["alice"]
+    assert "speech" not in notes["alice"]
+    assert "share of speech" in notes["watcher"]
+    put_raw("usage/2020-01-01/shared", b'{"version":1,"at":5,"used":{"speech":{"cpu":"-1"}}}')
+    told = {name: as_(name).get("/v1/usage?since=2021-01-01") for name in ("alice", "watcher")}
+    assert "speech" not in told["alice"].text
+    assert "speech" in told["watcher"].text
 
 
 VEIL = MessageVeil({"hid": "nlp", "mine": "vision"}.get, "vision".__eq__)

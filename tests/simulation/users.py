@@ -13,7 +13,6 @@ from controller.client.prepared import prepare
 from controller.client.submission import KnownPools, Submission
 from controller.core.model import attested, codec
 from controller.core.model.attested import Attestation
-from controller.core.model.model import Model
 from controller.core.model.notices import Delivery, encode_delivery
 from controller.core.model.op import Op
 from controller.core.model.requests import Request, RequestKind
@@ -24,6 +23,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from controller.views.queue_room import QueueRoom
+from controller.views.tasks import StoredTasks
 from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
@@ -458,7 +458,11 @@ class Users:
             self.scheduler.note(f"the client refuses {raw['id']}: {error}")
             return
         clock: Any = self  # only asked what time it is
-        known, room, nobody_new = KnownPools(lambda: pools), QueueRoom(Model), Newcomers(lambda *_: True)
+        known, room, nobody_new = (
+            KnownPools(lambda: pools),
+            QueueRoom(StoredTasks),
+            Newcomers(lambda *_: True),
+        )
         submission = Submission(self.keys, known, clock, lambda _: None, room, nobody_new, attests="somebody")
         engine = self.etcd.get(self.keys.engine)
         if self._gateways and engine is not None and rng.random() < 0.7:
