@@ -139,15 +139,15 @@ class Client:
 
     def _use(self, calls: Calls) -> None:
         self._calls = calls
-        self.clock = calls.clock
-        self.store, self.keys, self.cluster = calls.store, calls.keys, calls.keys.cluster
+        self.store, self.clock = calls.store, calls.clock
+        self.keys, self.cluster = calls.keys, calls.keys.cluster
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
         self._newcomers = Newcomers(
             lambda pool, owner: calls.stored(calls.keys.share(pool, owner)) is not None
         )
-        self._requests = Requests(calls, self._reading, self.features)
+        self._requests = asks = Requests(calls, self._reading, self.features)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
@@ -161,8 +161,7 @@ class Client:
         self.forecasts = Forecasts(self._reading, calls.clock)
         self.usage = self.owners.usage
         self.neighbours = Neighbours(self._reading).of
-        self.hold, self.release = self._requests.hold, self._requests.release
-        self.set_priority = self._requests.set_priority
+        self.hold, self.release, self.set_priority = asks.hold, asks.release, asks.set_priority
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
@@ -222,11 +221,8 @@ class Client:
         submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
         read, order = self._calls.stored_tasks, ordered(several(tasks, "tasks"))
         parents, results = Parents(self.keys, read), []
-        run = (
-            submission.dry_run(order.tasks, parents, read)
-            if dry_run
-            else submission.run(order.tasks, parents)
-        )
+        todo = order.tasks
+        run = submission.dry_run(todo, parents, read) if dry_run else submission.run(todo, parents)
         try:
             for result in chain(order.cyclic, map(order.placed, run)):
                 results.append(parents.refuse(result))
@@ -368,7 +364,7 @@ class Client:
         Fields that are left out get their defaults. The features that the pool needs are turned on. Raises
         InvalidField, and UserError if a replica does not know such a feature.
         """
-        applied = apply_pool(self._calls.stored, self._calls.commit, self.keys, self.features, definition)
+        applied = apply_pool(self._calls, self.features, definition)
         return ApplyResult(
             name=applied.pool.name,
             outcome=applied.outcome,
@@ -381,7 +377,13 @@ class Client:
 
         Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
-        delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
+        delete_pool(self._calls, name)
+
+
+def of_calls(calls: Calls) -> Client:
+    """As `Client.of_store`, with these calls."""
+    (client := Client.of_store(calls.store))._use(calls)
+    return client
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:

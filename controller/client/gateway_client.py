@@ -11,7 +11,7 @@ import msgspec
 from controller.client.client import Client
 from controller.client.downstream import Downstream
 from controller.client.errors import GatewayUnavailable, NotFound, Still
-from controller.client.gateway_bulk import GatewayBulk
+from controller.client.gateway_bulk import GatewayBulk, seen_as
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.gateway_parts import (
     Access,
@@ -281,7 +281,23 @@ class GatewayClient(Client):
 
     def _ask(self, task_id: str, verb: str, reason: str, of: TaskView | None, **more: Any) -> RequestResult:
         body = {"reason": reason, "create_revision": of.create_revision if of is not None else 0, **more}
-        return view_of(RequestResult, self._http.post(f"/v1/tasks/{part(task_id)}/{verb}", body))
+        again = _again(self.get, task_id, of, is_counted_with_array=verb != "confirm-stopped")
+        path = f"/v1/tasks/{part(task_id)}/{verb}"
+        answer = self._http.post(path, body, again={**body, **again}, once=not again)
+        return view_of(RequestResult, answer)
+
+
+def _again(
+    get: Callable[[str], TaskView], task_id: str, of: TaskView | None, *, is_counted_with_array: bool
+) -> dict[str, int]:
+    """What a copy of a request says that is sent again; nothing, if a copy could not be known as one."""
+    try:
+        view = of or get(task_id)
+        if not view.member_of:
+            return seen_as(view, view)
+        return seen_as(view, get(view.member_of)) if is_counted_with_array else {}
+    except NotFound:  # a gateway may lag behind: the one that is asked decides
+        return {}
 
 
 def _changed(

@@ -20,7 +20,7 @@ from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
 from controller.client.replica_views import LeaderView, ReplicaView
-from controller.client.replicas import Replicas
+from controller.client.replicas import Replicas, no_leader
 from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
@@ -84,7 +84,10 @@ class GatewayReplicas(Replicas):
         return view_of(LeaderView, found) if found is not None else None
 
     def step_down(self) -> LeaderView:
-        return view_of(LeaderView, self._http.post("/v1/leader/step-down"))
+        if (leader := self.leader()) is None:
+            raise no_leader()
+        self._http.post("/v1/leader/step-down", {"term": leader.term})  # a copy of it ends no other term
+        return leader
 
 
 class GatewayOutputs(Outputs):

@@ -34,7 +34,7 @@ from controller.gateway.operation import CallerRequest
 from controller.gateway.policy import Right, needed
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
-from controller.gateway.writing import Writing
+from controller.gateway.writing import Seen, Writing
 from controller.store.base import StoreError
 
 WORKERS = 16  # threads that ask etcd or read the model
@@ -171,16 +171,14 @@ class GatewayApi:
         """Ask for another priority."""
         body: bodies.PriorityBody = ask.body
         return answer(
-            self.writing.set_priority(
-                ask.caller, ask.path["id"], body.priority, body.reason, body.create_revision
-            )
+            self.writing.set_priority(ask.caller, ask.path["id"], body.priority, body.reason, _seen(body))
         )
 
     # -- details
 
     async def write(self, what: Callable[[], Any], ask: CallerRequest) -> Any:
         """As `run`, and note in the request's scope at which revision it wrote."""
-        result, revision = await self.run(partial(self.writing.noting, what), ask.caller)
+        result, revision = await self.run(partial(self.writing.noting, what, ask.call()), ask.caller)
         ask.request.scope[WRITTEN] = max(revision, ask.request.scope.get(WRITTEN, 0))
         return result
 
@@ -193,9 +191,9 @@ class GatewayApi:
         async with turn:
             return await asyncio.get_running_loop().run_in_executor(self.workers, what)
 
-    def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
+    def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, Seen], RequestResult]) -> Response:
         body: bodies.ActionBody = ask.body
-        return answer(verb(ask.caller, ask.path["id"], body.reason, body.create_revision))
+        return answer(verb(ask.caller, ask.path["id"], body.reason, _seen(body)))
 
 
 class _Upload(Response):
@@ -277,6 +275,10 @@ class _Upload(Response):
             msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
             for result in results
         )
+
+
+def _seen(body: bodies.ActionBody) -> Seen:
+    return Seen(body.create_revision, body.steps)
 
 
 def _broken_off(error: Exception) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,6 +13,8 @@ from starlette.responses import Response
 
 from controller.endpoint.query import Parameter
 from controller.gateway.caller import Caller
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,17 @@ class CallerRequest:
     body: Any
     request: Request
     still: Callable[[], Awaitable[Caller | None]]
+
+    def call(self) -> str:
+        """The same for each copy of a request that is sent again, and for no other; "" if no key tells.
+
+        Nobody can name another caller's.
+        """
+        request = self.request
+        if not (key := request.headers.get(IDEMPOTENCY_KEY, "")):
+            return ""
+        parts = (self.caller.identity.name, request.method, request.url.path, key)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 JSON = "application/json"
@@ -54,6 +68,12 @@ class Operation:
     streams: tuple[str, ...] = ()  # types of the body that `handle` itself takes in
     successes: Mapping[HTTPStatus, str] = field(default_factory=lambda: {HTTPStatus.OK: "As asked for."})
     reads_model: bool = False  # also takes the parameters min_revision and wait
+
+    @property
+    def knows_copies(self) -> bool:
+        """Whether a copy of a request that is sent again is known by its key."""
+        is_write = self.method != "GET" and not self.reads_model
+        return is_write and self.path.startswith("/v1/") and not self.streams  # a task is known by its name
 
     @property
     def takes(self) -> tuple[str, ...]:
