@@ -251,7 +251,7 @@ class Client:
         Those that were stored in one transaction are sorted by name.
         `state` names one or more, separated by commas; also `waiting`, `holding`, `finished` or `on-hold`.
         `selector` is a label selector, as for kubectl: `team=a,tier!=test,zone in (x,y),!spot`. Raises
-        UserError for an unknown state or an invalid selector.
+        UserError for an unknown state, an invalid selector, or labels that no task can have.
         """
         wanted, terms = wanted_states(state), requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms, owner=owner)

@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.client.bulk import MAX_ACTS, Bulk, TaskAct
 from controller.client.gateway_calls import FOR_NOW, PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, error_of
+from controller.client.requests import parse_priority, parse_reason
 from controller.client.views import RequestResult, TaskView
 from controller.client.wire import view_of
 from controller.errors import TallyError, UserError
@@ -52,6 +53,9 @@ class GatewayBulk(Bulk):
             copies = [{"id": name, **seen_as(views[name])} for name in asked]
             first, copy = ({**same, "tasks": some} for some in (tasks, copies))
             try:
+                parse_reason(same["reason"])
+                if "priority" in same:
+                    parse_priority(same["priority"])
                 answer = self._http.post(
                     "/v1/tasks:act",
                     copy if until else first,

@@ -19,6 +19,7 @@ import requests
 import urllib3
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
+from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
 from controller.config.values import parse_server
 from controller.errors import InvalidField, TallyError
@@ -112,12 +113,12 @@ class GatewayCalls:
         copy of a deletion may find nothing. `once`: it cannot be known again, so GatewayUnavailable is raised
         when it may have arrived.
         """
-        data = json.dumps(body if body is not None else {}).encode()
+        data = body_of(body if body is not None else {})
         answer = self._send(
             method,
             path,
             data=data,
-            again=b"" if once else json.dumps(again).encode() if again is not None else data,
+            again=b"" if once else body_of(again) if again is not None else data,
             key=uuid.uuid4().hex,
             content_type="application/json",
             more_seconds=timeout_seconds,
@@ -126,7 +127,7 @@ class GatewayCalls:
 
     def ask(self, path: str, body: object, *, timeout_seconds: float) -> Any:
         """The answer to a question that has a body: not older than what this client wrote."""
-        data = json.dumps(body).encode()
+        data = body_of(body)
         answer = self._send(
             "POST",
             path,

@@ -17,6 +17,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.selector import Requirement, parse_selector
+from controller.core.model.validation import parse_labels
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
@@ -241,8 +242,9 @@ def parse_state(text: str) -> State:
 
 
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
-    """The requirements of both the labels and the selector. Raises InvalidSelector."""
-    equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
+    """The requirements of both the labels and the selector. Raises InvalidField, InvalidSelector."""
+    given = parse_labels(labels or {}, "labels")
+    equal = (Requirement(key, frozenset([value]), negated=False) for key, value in given.items())
     return (*equal, *(parse_selector(selector) if selector else ()))
 
 

@@ -146,11 +146,7 @@ class Requests:
         self, task_id: str, priority: int, *, reason: str = "", of: TaskView | None = None
     ) -> RequestResult:
         """Ask the leader to give a waiting task another priority. Raises as `hold`."""
-        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
-            raise InvalidField(
-                "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
-            )
-        return self._change(task_id, reason, of, priority=priority)
+        return self._change(task_id, reason, of, priority=parse_priority(priority))
 
     def _model(self, task_id: str, of: TaskView | None) -> Model:
         """The records of the task as they are now. Raises NotFound, also if another one was shown."""
@@ -204,10 +200,7 @@ class Requests:
         spec_of: str = "",
     ) -> RequestResult:
         calls = self._calls
-        if len(parse_text(reason, "reason")) > MAX_REASON:
-            raise InvalidField(
-                "reason", f"has {len(reason)} characters, but at most {MAX_REASON} are allowed"
-            )
+        parse_reason(reason)
         request = self._made(kind, reason, attempt, on_hold=on_hold, priority=priority, part=part)
         name = part.array if part is not None else task_id
         create = of.create_revision if of is not None else 0
@@ -251,6 +244,22 @@ class Requests:
     def _needs(self, kind: RequestKind) -> list[Guard]:
         needed = features.needed_by_request(kind)
         return [Guard(self._calls.keys.engine, self._features.check(needed))] if needed else []
+
+
+def parse_priority(priority: object) -> int:
+    """A new priority. Raises InvalidField."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+        raise InvalidField(
+            "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
+        )
+    return priority
+
+
+def parse_reason(reason: object) -> str:
+    """Why something is asked for. Raises InvalidField."""
+    if len(text := parse_text(reason, "reason")) > MAX_REASON:
+        raise InvalidField("reason", f"has {len(text)} characters, but at most {MAX_REASON} are allowed")
+    return text
 
 
 def requester() -> str:
