@@ -27,6 +27,7 @@ from controller.retry_after import retry_after_seconds
 
 NDJSON = "application/x-ndjson"
 GATEWAY_HEADER = "Tally-Gateway"  # of each answer of a gateway: the version of its API
+ATTEMPT_HEADER = "Tally-Attempt"  # of an output: the number of its attempt
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
@@ -87,15 +88,15 @@ class GatewayCalls:
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
         return _documents(answer, stop or StopEvent())
 
-    def parts(self, path: str, stop: threading.Event, **parameters: str) -> Iterator[bytes]:
-        """A long answer, in parts as they arrive, until `stop` is set.
+    def output(self, path: str, stop: threading.Event, **parameters: str) -> tuple[str, Iterator[bytes]]:
+        """The output of an attempt, in parts as they arrive, until `stop` is set; and the attempt's number.
 
-        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes; a `StopEvent`
-        ends it meanwhile.
+        The number is "" if an older gateway does not tell it. Raises GatewayUnavailable if the output breaks
+        off. It may be silent for as long as it likes; a `StopEvent` ends it meanwhile.
         """
         parameters = self._fresh(parameters)
         answer = self._send("GET", path, parameters=parameters, stream=True, more_seconds=SILENT_SECONDS)
-        return _parts(answer, stop)
+        return answer.headers.get(ATTEMPT_HEADER, ""), _parts(answer, stop)
 
     def post(
         self,

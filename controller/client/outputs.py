@@ -76,6 +76,10 @@ class Outputs:
                 f"{error}: it never started, or it was removed by its stop or after its retention"
             ) from error
 
+    def last_attempt(self, task_id: str) -> int:
+        """The number of the last attempt; 0 if there is none. Raises NotFound."""
+        return self._reading.task(task_id).attempt
+
     def kept_log(self, task_id: str) -> KeptLog | None:
         """The kept log of the task; None when none was kept. Raises CorruptValue."""
         return self._reading.kept_log(task_id)

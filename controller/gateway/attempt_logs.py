@@ -56,22 +56,22 @@ class AttemptLogs:
 
     async def open(
         self, task_id: str, attempt: int | None, options: LogOptions, *, follow: bool
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
         """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
 
-        Raises NotFound if there is none, UserError, and EngineError.
+        Returns also the attempt's number. Raises NotFound if there is none, UserError, and EngineError.
         """
         stop = threading.Event()
         with self._lock:
             self._readings.add(stop)
         try:
-            parts = await self._call(partial(self._begin, task_id, attempt, options, follow, stop))
+            number, parts = await self._call(partial(self._begin, task_id, attempt, options, follow, stop))
             # what is wrong shows with the first part; a follower may have to wait for that
             first = b"" if follow else await self._call(partial(next, parts, None))
         except BaseException:
             self._end(stop)
             raise
-        return self._parts(parts, first, stop)
+        return number, self._parts(parts, first, stop)
 
     async def _parts(
         self, parts: Iterator[bytes], first: bytes | None, stop: threading.Event
@@ -92,9 +92,11 @@ class AttemptLogs:
 
     def _begin(
         self, task_id: str, attempt: int | None, options: LogOptions, follow: bool, stop: threading.Event
-    ) -> Iterator[bytes]:
-        return self._client.outputs.logs(
-            task_id, attempt=attempt, follow=follow, stop=stop, engine=self._opened(), options=options
+    ) -> tuple[int, Iterator[bytes]]:
+        engine = self._opened()
+        number = attempt or self._client.outputs.last_attempt(task_id)
+        return number, self._client.outputs.logs(
+            task_id, attempt=number or None, follow=follow, stop=stop, engine=engine, options=options
         )
 
     def _opened(self) -> Engine:
