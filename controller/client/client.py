@@ -280,7 +280,7 @@ class Client:
         A finished task ends the wait in whatever state it is, since it will not reach another one; the caller
         looks at the states of the returned tasks. A finished task with a pending retry request does not count
         as finished. A wait that has begun goes on while etcd restarts. Raises NotFound for a task that does
-        not exist or is removed meanwhile, and Still when the time is over.
+        not exist or is removed meanwhile, also if its name is used again, and Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(several(task_ids, "task_ids"))
@@ -290,9 +290,7 @@ class Client:
         prefix = lambda model: self._reading.prefix_of(model, ids)  # noqa: E731
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [*waiting] if changed is None else named_among(changed, waiting):
-                view = self._reading.found(model, task_id, alone=True)
-                if changed is not None and view.status is None:
-                    view = self._reading.task(task_id)  # removed with its spec, which is not watched?
+                view = self._reading.still(model, task_id, views.get(task_id))
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view

@@ -10,7 +10,7 @@ import msgspec
 
 from controller.client.client import Client
 from controller.client.downstream import Downstream
-from controller.client.errors import GatewayUnavailable, NotFound, Still
+from controller.client.errors import GatewayUnavailable, NotFound, Still, check_same
 from controller.client.gateway_bulk import GatewayBulk, seen_as
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.gateway_parts import (
@@ -44,6 +44,7 @@ from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import SystemClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
+from controller.core.model.scalars import parse_name
 from controller.core.model.selector import parse_selector
 from controller.core.model.submitted import parse_definition
 from controller.core.model.task import Pool, Spec
@@ -83,11 +84,11 @@ class GatewayClient(Client):
         self.forecasts = GatewayForecasts(calls)
 
     def __getattr__(self, name: str) -> Any:
-        """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""
+        """The installation's name is asked for when it is wanted. Raises NeedsEtcd for what needs it."""
         if name == "cluster":
             self.cluster = str(self.access.whoami()["cluster"])
             return self.cluster
-        if name in ("store", "keys"):
+        if name in ("store", "keys", "notices"):
             raise NeedsEtcd
         raise AttributeError(name)
 
@@ -163,6 +164,8 @@ class GatewayClient(Client):
         """See Client."""
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(several(task_ids, "task_ids"))
+        for task_id in waiting:
+            parse_name(task_id, "id", "a task id")
         views: dict[str, TaskView] = {}
         until = None if timeout_seconds is None else self.clock.boottime() + timeout_seconds
         since = dict.fromkeys(range(0, len(waiting), WAITED_FOR), 0)
@@ -176,6 +179,7 @@ class GatewayClient(Client):
                 seconds = max(0.0, min(WAIT_SECONDS, left)) if len(groups) == 1 else 0.5
                 changed, missing, since[begin] = _changed(self._http, asked, since[begin], seconds)
                 for view in changed:
+                    check_same(views.get(view.id), view)
                     if on_change is not None and views.get(view.id) != view:
                         on_change(view)
                     views[view.id] = view
@@ -201,6 +205,8 @@ class GatewayClient(Client):
     ) -> Generator[TasksLook, None, None]:
         """See Client."""
         given = _selection(pool, state, labels, selector, owner)
+        if task_id:
+            parse_name(task_id, "id", "a task id")
         stop = stop or StopEvent()
         if task_id and not any(given.values()):
             yield from self._watch_one(task_id, stop)

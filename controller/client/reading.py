@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 from controller.client.calls import FEW, closed_at
-from controller.client.errors import NotFound
+from controller.client.errors import NotFound, another, check_same
 from controller.client.stop_event import StopEvent
 from controller.client.views import TasksLook, TaskView, task_view
 from controller.clock import Clock
@@ -156,6 +156,14 @@ class Reading:
             raise self.no_task(task_id, why_absent(model, task_id))
         return view
 
+    def still(self, model: Model, task_id: str, before: TaskView | None) -> TaskView:
+        """As `found`, of a task that is waited for. Raises NotFound also if it is not that from `before`."""
+        view = self.found(model, task_id, alone=True)
+        if before is not None and view.status is None:
+            view = self.task(task_id)  # removed with its spec, which is not watched?
+        check_same(before, view)
+        return view
+
     def no_task(self, task_id: str, why: str = "") -> NotFound:
         """The error for a task that does not exist, and why, if that is known."""
         cluster = self._keys.cluster
@@ -164,7 +172,7 @@ class Reading:
 
     def another(self, task_id: str) -> NotFound:
         """The error for a task whose name another one has by now."""
-        return NotFound(f"the task {task_id!r} that was shown is gone: another one of its name is stored")
+        return another(task_id)
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Outputs.kept_log`."""
