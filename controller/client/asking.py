@@ -15,40 +15,38 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from controller.client.calls import Calls
 from controller.client.views import RequestResult
 from controller.core.model import codec
 from controller.core.model.requests import Request, RequestKind, RequestOutcome
-from controller.core.model.task import SCHEMA_VERSION, Step
+from controller.core.model.task import SCHEMA_VERSION, Status, Step
 from controller.errors import CorruptValue, UserError
-from controller.store.base import Committed, Guard, KeyValue, Put, Refused, Transaction, new_op
-from controller.store.keys import Keys
+from controller.store.base import Committed, Guard, KeyValue, Put, Transaction
 
 
 def ask(
-    read: Callable[[str], KeyValue | None],
-    commit: Callable[[Transaction], Committed | Refused],
-    keys: Keys,
+    calls: Calls,
     task_id: str,
     request: Request,
     *,
     create: int = 0,
     needs: Callable[[], Sequence[Guard]] = tuple,
-    changes: Callable[[str, int], bool] = lambda _key, _mod: False,
     is_array: bool = False,
     spec_of: str = "",
+    steps: int | None = None,
 ) -> RequestResult | None:
-    """Store the request; None when there is no such task. Raises what `read`, `commit` and `needs` raise.
+    """Store the request; None when there is no such task. Raises what the calls and `needs` raise.
 
     `create` is the create revision of the task's spec; 0: any. `needs` tells what else must hold, before each
-    try. `changes` waits until the value of a key is not the one of this mod any more, and tells whether that
-    came in time; if it did not, and another request of an array is in the way, raises UserError. `spec_of` is
-    the task that has the spec; "": the same.
+    try. Raises UserError if another request of an array is in the way, and stays. `spec_of` is the task that
+    has the spec; "": the same. `steps` is how many the status had before the first try; None: this is it.
 
     If the leader acted on a request of this kind between two tries, the request is not stored again: it was
     this one, and the answer was lost, or it was an equal one.
     """
-    key, op = keys.request(task_id, request.kind), new_op()
-    steps_before: int | None = None
+    keys, read = calls.keys, calls.stored
+    key, op = keys.request(task_id, request.kind), calls.new_op()
+    steps_before = steps
     replaced = 0  # the mod of what is stored under the key: no request, or a change that ours now includes
     while True:
         needed = needs()
@@ -60,9 +58,7 @@ def ask(
         if steps_before is None:
             steps_before = steps
         elif any(_answers(step, request, is_array=is_array) for step in told):
-            return RequestResult(
-                id=task_id, outcome="already requested", message="the leader has acted on it"
-            )
+            return acted_on(task_id)
         guards = (
             Guard(key, replaced),
             Guard(task.key, task.create, on_create=True),
@@ -70,13 +66,15 @@ def ask(
             *needed,
         )
         value = codec.encode({**codec.to_builtins(request), "version": SCHEMA_VERSION, "op": op})
-        answer = commit(Transaction(guards, (Put(key, value),), op))
+        answer = calls.commit(Transaction(guards, (Put(key, value),), op))
         if isinstance(answer, Committed):
             return RequestResult(id=task_id, outcome="requested")
         stored = answer.current.get(key)
+        if stored is not None and calls.has_written(stored):
+            return RequestResult(id=task_id, outcome="requested")
         known = _request(request.kind, stored) if stored is not None else None
         if known is not None and stored is not None and is_array and not _covers(known, request):
-            if not changes(key, stored.mod):
+            if not calls.changes(key, stored.mod):
                 part = f"members {known.members} of " if known.members else ""
                 raise UserError(
                     f"the leader has yet to {known.kind} {part}{task_id}, as was asked before: ask again then"
@@ -91,6 +89,19 @@ def ask(
                 )
             request = both
         replaced = stored.mod if stored is not None else 0
+
+
+def acted_on(task_id: str) -> RequestResult:
+    """What was asked for was asked for before."""
+    return RequestResult(id=task_id, outcome="already requested", message="the leader has acted on it")
+
+
+def is_answered(status: Status, steps: int, request: Request, *, is_array: bool) -> bool:
+    """Whether one of the steps after the first `steps` tells that the leader acted on this request."""
+    try:
+        return any(_answers(step, request, is_array=is_array) for step in _after(status, steps))
+    except CorruptValue:
+        return False  # the leader leaves such a task and its requests alone
 
 
 def _answers(step: Step, request: Request, *, is_array: bool) -> bool:
@@ -135,8 +146,11 @@ def _steps(item: KeyValue | None, before: int) -> tuple[int | None, list[Step]]:
         return 0, []
     try:
         status, _ = codec.decode_status(item.value)
-        return status.steps, codec.decode_history(status)[
-            -(status.steps - before) :
-        ] if status.steps > before else []
+        return status.steps, _after(status, before)
     except CorruptValue:
         return None, []  # the leader leaves such a task and its requests alone
+
+
+def _after(status: Status, before: int) -> list[Step]:
+    """The kept steps after the first `before`. Raises CorruptValue."""
+    return codec.decode_history(status)[-(status.steps - before) :] if status.steps > before else []

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from controller.clock import Clock
+from controller.core.model.op import Op
+from controller.errors import UserError
 from controller.store.base import (
     ClusterChanged,
     Committed,
@@ -16,6 +18,7 @@ from controller.store.base import (
     Store,
     Transaction,
     Watch,
+    new_op,
 )
 from controller.store.keys import Keys
 
@@ -39,6 +42,24 @@ class Calls:
     def stored(self, key: str) -> KeyValue | None:
         """The value under the key; None when there is none."""
         return self.store.get(key, deadline=self.deadline())[0]
+
+    def new_op(self) -> Op:
+        """The op of a transaction of this call."""
+        return new_op()
+
+    def has_written(self, item: KeyValue) -> bool:  # noqa: ARG002  # of NotedCalls
+        """Whether a copy of this call that was sent before wrote the value. Here, a call is sent once."""
+        return False
+
+    def before(self, item: KeyValue) -> KeyValue | None:
+        """The value that this one has replaced; None when there was none. Raises UserError."""
+        if item.create == item.mod:
+            return None
+        try:
+            found = self.store.load(item.key, deadline=self.deadline(), revision=item.mod - 1).items
+        except Compacted:
+            raise UserError("it was done when it was sent before; what was there then is compacted") from None
+        return next(each for each in found if each.key == item.key)
 
     def commit(self, transaction: Transaction) -> Committed | Refused:
         """Commit, within the time limit of a call."""

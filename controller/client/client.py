@@ -139,15 +139,15 @@ class Client:
 
     def _use(self, calls: Calls) -> None:
         self._calls = calls
-        self.clock = calls.clock
-        self.store, self.keys, self.cluster = calls.store, calls.keys, calls.keys.cluster
+        self.store, self.clock = calls.store, calls.clock
+        self.keys, self.cluster = calls.keys, calls.keys.cluster
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self.features = Features(calls, self._reading)
         self._known_pools = KnownPools(lambda: self._reading.model("pools/").pools, self.features.check)
         self._newcomers = Newcomers(
             lambda pool, owner: calls.stored(calls.keys.share(pool, owner)) is not None
         )
-        self._requests = Requests(calls, self._reading, self.features)
+        self._requests = asks = Requests(calls, self._reading, self.features)
         self.replicas = Replicas(calls, self._reading)
         self.outputs = Outputs(calls, self._reading, self.replicas)
         self.admission = PoolAdmission(calls)
@@ -161,8 +161,7 @@ class Client:
         self.forecasts = Forecasts(self._reading, calls.clock)
         self.usage = self.owners.usage
         self.neighbours = Neighbours(self._reading).of
-        self.hold, self.release = self._requests.hold, self._requests.release
-        self.set_priority = self._requests.set_priority
+        self.hold, self.release, self.set_priority = asks.hold, asks.release, asks.set_priority
 
     @classmethod
     def from_config(cls, config: str | None = None) -> Self:
@@ -222,11 +221,8 @@ class Client:
         submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
         read, order = self._calls.stored_tasks, ordered(several(tasks, "tasks"))
         parents, results = Parents(self.keys, read), []
-        run = (
-            submission.dry_run(order.tasks, parents, read)
-            if dry_run
-            else submission.run(order.tasks, parents)
-        )
+        todo = order.tasks
+        run = submission.dry_run(todo, parents, read) if dry_run else submission.run(todo, parents)
         try:
             for result in chain(order.cyclic, map(order.placed, run)):
                 results.append(parents.refuse(result))
@@ -255,7 +251,7 @@ class Client:
         Those that were stored in one transaction are sorted by name.
         `state` names one or more, separated by commas; also `waiting`, `holding`, `finished` or `on-hold`.
         `selector` is a label selector, as for kubectl: `team=a,tier!=test,zone in (x,y),!spot`. Raises
-        UserError for an unknown state or an invalid selector.
+        UserError for an unknown state, an invalid selector, or labels that no task can have.
         """
         wanted, terms = wanted_states(state), requirements(labels, selector)
         return sorted_views(self._reading.model(*OF_TASKS), pool, wanted, terms, owner=owner)
@@ -284,7 +280,7 @@ class Client:
         A finished task ends the wait in whatever state it is, since it will not reach another one; the caller
         looks at the states of the returned tasks. A finished task with a pending retry request does not count
         as finished. A wait that has begun goes on while etcd restarts. Raises NotFound for a task that does
-        not exist or is removed meanwhile, and Still when the time is over.
+        not exist or is removed meanwhile, also if its name is used again, and Still when the time is over.
         """
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(several(task_ids, "task_ids"))
@@ -294,9 +290,7 @@ class Client:
         prefix = lambda model: self._reading.prefix_of(model, ids)  # noqa: E731
         for model, changed in self._reading.follow(load, prefix, timeout_seconds):
             for task_id in [*waiting] if changed is None else named_among(changed, waiting):
-                view = self._reading.found(model, task_id, alone=True)
-                if changed is not None and view.status is None:
-                    view = self._reading.task(task_id)  # removed with its spec, which is not watched?
+                view = self._reading.still(model, task_id, views.get(task_id))
                 if on_change is not None and views.get(task_id) != view:
                     on_change(view)
                 views[task_id] = view
@@ -368,7 +362,7 @@ class Client:
         Fields that are left out get their defaults. The features that the pool needs are turned on. Raises
         InvalidField, and UserError if a replica does not know such a feature.
         """
-        applied = apply_pool(self._calls.stored, self._calls.commit, self.keys, self.features, definition)
+        applied = apply_pool(self._calls, self.features, definition)
         return ApplyResult(
             name=applied.pool.name,
             outcome=applied.outcome,
@@ -381,7 +375,13 @@ class Client:
 
         Running tasks continue; waiting tasks wait until the pool is defined again. Raises NotFound.
         """
-        delete_pool(self._calls.stored, self._calls.commit, self.keys, name)
+        delete_pool(self._calls, name)
+
+
+def of_calls(calls: Calls) -> Client:
+    """As `Client.of_store`, with these calls."""
+    (client := Client.of_store(calls.store))._use(calls)
+    return client
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:

@@ -42,6 +42,18 @@ class Refusal(UserError):
     """The caller lacks a verb, or the task is in a state in which this cannot be done."""
 
 
+def another(task_id: str) -> NotFound:
+    """The error for a task whose name another one has by now."""
+    return NotFound(f"the task {task_id!r} that was shown is gone: another one of its name is stored")
+
+
+def check_same(before: TaskView | None, view: TaskView) -> None:
+    """Raises NotFound if another task has the name by now. A task whose spec is gone is still that one."""
+    known = {view.create_revision, before.create_revision if before is not None else 0} - {0}
+    if len(known) > 1:
+        raise another(view.id)
+
+
 def _as_it_stands(view: TaskView | None) -> str:
     if view is None:
         return ""

@@ -17,7 +17,7 @@ from controller.client.reading import Reading
 from controller.core.model import codec, features
 from controller.core.model.op import Op
 from controller.errors import UserError
-from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction, Write, new_op
+from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction, Write
 from controller.views.features import FeatureState, Fence, check_on, fence, uses
 
 TRIES = 20  # a registration is renewed every few seconds, and a refusal takes milliseconds
@@ -84,7 +84,8 @@ class Features:
         for name in names:
             _check_known(name)
         required = ((features.REQUIRES.get(name), name) for name in names)
-        return self._turn_on(list(dict.fromkeys(each for pair in required for each in pair if each)))
+        wanted = list(dict.fromkeys(each for pair in required for each in pair if each))
+        return self._turned_on(wanted) or self._turn_on(wanted)
 
     def drop(self, name: str) -> bool:
         """Turn the feature off, once no stored data uses it. False if it was off.
@@ -93,10 +94,11 @@ class Features:
         it; the feature is then on, as before.
         """
         _check_known(name)
+        earlier = self._earlier()
         for _ in range(TRIES):
             now = self._look("engine")
             if now.state(name) == "off":
-                return False
+                return earlier is not None
             _check_not_required(now, name)
             if self._write(now, {name: features.DROPPING}):
                 break
@@ -125,6 +127,20 @@ class Features:
             )
         return now
 
+    def _earlier(self) -> KeyValue | None:
+        """The engine's record, if a copy of this call that was sent before wrote it."""
+        item = self._calls.stored(self._keys.engine)
+        return item if item is not None and self._calls.has_written(item) else None
+
+    def _turned_on(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of these that a copy of this call has turned on that was sent before."""
+        item = self._earlier()
+        before = self._calls.before(item) if item is not None else None
+        if item is None or before is None:
+            return ()
+        now, then = _recorded(item), _recorded(before)
+        return tuple(name for name in names if now.get(name) == "" and then.get(name) != "")
+
     def _turn_on(self, names: Sequence[str]) -> tuple[str, ...]:
         """Turn on those that are not on, and return them."""
         for _ in range(TRIES):
@@ -151,7 +167,7 @@ class Features:
         item = self._calls.stored(self._keys.engine)
         if item is None or item.mod != now.engine_mod:
             return False
-        op = new_op()
+        op = self._calls.new_op()
         transaction = Transaction(
             (Guard(self._keys.engine, item.mod), *guards),
             (Put(self._keys.engine, _with(item, values, op)), *writes),
@@ -173,6 +189,12 @@ def _with(item: KeyValue, values: Mapping[str, str | None], op: Op) -> bytes:
         if value is not None:
             parts[features.PREFIX + name] = value
     return codec.encode({**record, "engine": {**engine, "parts": parts}, "op": op})
+
+
+def _recorded(item: KeyValue) -> dict[str, str]:
+    """The features of the engine's record, as they are stored."""
+    parts: dict[str, str] = codec.decode_mapping(item.value)["engine"].get("parts", {})
+    return {name.removeprefix(features.PREFIX): value for name, value in parts.items()}
 
 
 def _check_known(name: str) -> None:

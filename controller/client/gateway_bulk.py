@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.client.bulk import MAX_ACTS, Bulk, TaskAct
 from controller.client.gateway_calls import FOR_NOW, PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, error_of
+from controller.client.requests import parse_priority, parse_reason
 from controller.client.views import RequestResult, TaskView
 from controller.client.wire import view_of
 from controller.errors import TallyError, UserError
@@ -48,12 +49,19 @@ class GatewayBulk(Bulk):
         asked, until = list(views), 0.0
         while True:
             begun = time.monotonic()
-            body = {
-                **same,
-                "tasks": [{"id": name, "create_revision": views[name].create_revision} for name in asked],
-            }
+            tasks = [{"id": name, "create_revision": views[name].create_revision} for name in asked]
+            copies = [{"id": name, **seen_as(views[name])} for name in asked]
+            first, copy = ({**same, "tasks": some} for some in (tasks, copies))
             try:
-                answer = self._http.post("/v1/tasks:act", body, timeout_seconds=PATIENT_SECONDS)
+                parse_reason(same["reason"])
+                if "priority" in same:
+                    parse_priority(same["priority"])
+                answer = self._http.post(
+                    "/v1/tasks:act",
+                    copy if until else first,
+                    again=copy,
+                    timeout_seconds=PATIENT_SECONDS,
+                )
             except UserError as error:  # as each call alone would be told
                 return {**dict.fromkeys(views, error), **{n: f for n, f in found.items() if n not in asked}}
             again: list[str] = []
@@ -68,3 +76,13 @@ class GatewayBulk(Bulk):
                 return found
             asked = again
             time.sleep(PAUSE_SECONDS)
+
+
+def seen_as(view: TaskView, array: TaskView | None = None) -> dict[str, int]:
+    """What a copy of a request that is sent again says of a task: as it was seen before the first one.
+
+    Of a member, `array` has the steps that the leader counts.
+    """
+    counted = array or (None if view.member_of else view)
+    steps = counted.status.steps if counted is not None and counted.status is not None else 0
+    return {"create_revision": view.create_revision, **({"steps": steps} if counted is not None else {})}

@@ -7,6 +7,7 @@ import re
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -18,6 +19,7 @@ import requests
 import urllib3
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
+from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
 from controller.config.values import parse_server
 from controller.errors import InvalidField, TallyError
@@ -25,10 +27,13 @@ from controller.retry_after import retry_after_seconds
 
 NDJSON = "application/x-ndjson"
 GATEWAY_HEADER = "Tally-Gateway"  # of each answer of a gateway: the version of its API
+ATTEMPT_HEADER = "Tally-Attempt"  # of an output: the number of its attempt
 READ_WAIT_SECONDS = 5.0  # for a gateway to have seen what this client wrote through another one
 PATIENT_SECONDS = 30.0  # a call waits this long for a gateway that is restarted, or that asks to wait
 PAUSE_SECONDS = 0.5
 FOR_NOW = (429, 502, 503, 504)  # of the gateway or of a proxy: the same may be answered otherwise in a moment
+_NOT_BEGUN = (429,)
+_GONE = 404
 _NOT_REACHED = 412  # the gateway has not seen `min_revision` within `wait`
 _FRESH = ("min_revision", "wait")
 SILENT_SECONDS = 7 * 86_400.0  # of an attempt whose output is followed
@@ -83,29 +88,47 @@ class GatewayCalls:
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
         return _documents(answer, stop or StopEvent())
 
-    def parts(self, path: str, stop: threading.Event, **parameters: str) -> Iterator[bytes]:
-        """A long answer, in parts as they arrive, until `stop` is set.
+    def output(self, path: str, stop: threading.Event, **parameters: str) -> tuple[str, Iterator[bytes]]:
+        """The output of an attempt, in parts as they arrive, until `stop` is set; and the attempt's number.
 
-        Raises GatewayUnavailable if it breaks off. It may be silent for as long as it likes; a `StopEvent`
-        ends it meanwhile.
+        The number is "" if an older gateway does not tell it. Raises GatewayUnavailable if the output breaks
+        off. It may be silent for as long as it likes; a `StopEvent` ends it meanwhile.
         """
         parameters = self._fresh(parameters)
         answer = self._send("GET", path, parameters=parameters, stream=True, more_seconds=SILENT_SECONDS)
-        return _parts(answer, stop)
+        return answer.headers.get(ATTEMPT_HEADER, ""), _parts(answer, stop)
 
     def post(
-        self, path: str, body: object = None, *, method: str = "POST", timeout_seconds: float = 0.0
+        self,
+        path: str,
+        body: object = None,
+        *,
+        again: object = None,
+        once: bool = False,
+        method: str = "POST",
+        timeout_seconds: float = 0.0,
     ) -> Any:
-        """The answer to a request that may write; None for an empty one."""
-        data = json.dumps(body if body is not None else {}).encode()
+        """The answer to a request that may write; None for an empty one.
+
+        If it has to be sent again, the gateway knows it by its key, and by `again`, the body of a copy. A
+        copy of a deletion may find nothing. `once`: it cannot be known again, so GatewayUnavailable is raised
+        when it may have arrived.
+        """
+        data = body_of(body if body is not None else {})
         answer = self._send(
-            method, path, data=data, content_type="application/json", more_seconds=timeout_seconds
+            method,
+            path,
+            data=data,
+            again=b"" if once else body_of(again) if again is not None else data,
+            key=uuid.uuid4().hex,
+            content_type="application/json",
+            more_seconds=timeout_seconds,
         )
         return answer.json() if answer.content else None
 
     def ask(self, path: str, body: object, *, timeout_seconds: float) -> Any:
         """The answer to a question that has a body: not older than what this client wrote."""
-        data = json.dumps(body).encode()
+        data = body_of(body)
         answer = self._send(
             "POST",
             path,
@@ -163,6 +186,16 @@ class GatewayCalls:
                 self._written = 0
             return is_gone and _FRESH[0] in parameters
 
+    def _headers(self, content_type: str, key: str) -> dict[str, str]:
+        token = self._token()
+        headers = {
+            "Content-Type": content_type,
+            "Idempotency-Key": key,
+            "Tally-Cluster": self._cluster,
+            "Authorization": f"Bearer {token}" if token else "",
+        }
+        return {name: value for name, value in headers.items() if value}
+
     def _send(
         self,
         method: str,
@@ -170,21 +203,21 @@ class GatewayCalls:
         *,
         parameters: Mapping[str, str] = {},  # never changed
         data: bytes | None = None,
+        again: bytes | None = None,
+        key: str = "",
         content_type: str = "",
         stream: bool = False,
         more_seconds: float = 0.0,
     ) -> requests.Response:
         """The answer, if it is no error.
 
-        Requests are idempotent, so one that got no answer is sent again, for PATIENT_SECONDS.
+        One that got no answer is sent again, for PATIENT_SECONDS: it has a `key`, by which the gateway knows
+        it, or takes effect once by itself. If it may have arrived, `again` is sent in place of `data`; None:
+        the same; b"": nothing.
         """
+        may_be_done = False
         patience, until = max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0), 0.0
         while True:
-            headers = {"Content-Type": content_type} if content_type else {}
-            if self._cluster:
-                headers["Tally-Cluster"] = self._cluster
-            if token := self._token():
-                headers["Authorization"] = f"Bearer {token}"
             pause = PAUSE_SECONDS
             try:
                 answer = self._session.request(
@@ -192,7 +225,7 @@ class GatewayCalls:
                     self.url + path,
                     params=parameters,
                     data=data,
-                    headers=headers,
+                    headers=self._headers(content_type, key),
                     stream=stream,
                     timeout=(self.timeout_seconds, self.timeout_seconds + more_seconds + READ_WAIT_SECONDS),
                     allow_redirects=False,
@@ -200,11 +233,13 @@ class GatewayCalls:
             # urllib3's own: a host that is none once it is encoded
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
+                may_be_done = may_be_done or not _is_unsent(error)
             else:
                 if GATEWAY_HEADER not in answer.headers and answer.status_code not in FOR_NOW:
                     told = f"it answered {answer.status_code} to {method} {path}"
                     raise GatewayUnavailable(f"{self.url} is no gateway of Tally: {told}")
-                if answer.status_code < 300:
+                is_gone = method == "DELETE" and answer.status_code == _GONE and may_be_done
+                if answer.status_code < 300 or is_gone:
                     if method != "GET":
                         self._wrote(_revision(answer))
                     return answer
@@ -214,8 +249,13 @@ class GatewayCalls:
                     continue
                 if answer.status_code not in FOR_NOW:
                     raise failure
+                may_be_done = may_be_done or answer.status_code not in _NOT_BEGUN
                 told = answer.headers.get("Retry-After", "")
                 pause = retry_after_seconds(told, time.time(), 2 * PATIENT_SECONDS) or PAUSE_SECONDS
+            if may_be_done and again is not None:
+                if not again:
+                    raise failure
+                data = again
             until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
             if time.monotonic() + pause >= until:
                 raise failure
@@ -306,6 +346,13 @@ def _error(answer: requests.Response) -> TallyError:
 def _revision(answer: requests.Response) -> int:
     text = answer.headers.get("Tally-Revision", "")
     return int(text) if text.isdigit() else 0
+
+
+def _is_unsent(error: Exception) -> bool:
+    """Whether there was no connection that a request could have been sent on."""
+    inner: Any = error.args[0] if error.args else error
+    reason = getattr(inner, "reason", inner)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
 
 
 def _plain(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,8 +10,8 @@ import msgspec
 
 from controller.client.client import Client
 from controller.client.downstream import Downstream
-from controller.client.errors import GatewayUnavailable, NotFound, Still
-from controller.client.gateway_bulk import GatewayBulk
+from controller.client.errors import GatewayUnavailable, NotFound, Still, check_same
+from controller.client.gateway_bulk import GatewayBulk, seen_as
 from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
 from controller.client.gateway_parts import (
     Access,
@@ -28,8 +28,10 @@ from controller.client.gateway_parts import (
     NeedsEtcd,
 )
 from controller.client.ordering import ordered, several
+from controller.client.plain_json import encoded, is_plain
 from controller.client.prepared import SubmitResult
 from controller.client.reading import parse_state
+from controller.client.requests import parse_priority, parse_reason
 from controller.client.stop_event import StopEvent
 from controller.client.views import (
     ApplyResult,
@@ -42,8 +44,11 @@ from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import WallClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
+from controller.core.model.scalars import parse_name
 from controller.core.model.selector import parse_selector
+from controller.core.model.submitted import parse_definition
 from controller.core.model.task import Pool, Spec
+from controller.core.model.validation import parse_labels, parse_spec
 from controller.errors import InvalidField, UserError
 from controller.views.tasks import HELD_BACK, parse_states
 
@@ -79,11 +84,11 @@ class GatewayClient(Client):
         self.forecasts = GatewayForecasts(calls)
 
     def __getattr__(self, name: str) -> Any:
-        """The installation's name is asked for when it is wanted. Raises NeedsEtcd for `store` and `keys`."""
+        """The installation's name is asked for when it is wanted. Raises NeedsEtcd for what needs it."""
         if name == "cluster":
             self.cluster = str(self.access.whoami()["cluster"])
             return self.cluster
-        if name in ("store", "keys"):
+        if name in ("store", "keys", "notices"):
             raise NeedsEtcd
         raise AttributeError(name)
 
@@ -113,11 +118,10 @@ class GatewayClient(Client):
         # those that wait for each other are sent together: what became of the first ones counts for the rest
         most = BATCH if order.places is None else max(1, len(order.places))
         while batch := list(islice(rest, most)):
-            lines = [
-                codec.encode(codec.to_builtins(task) if isinstance(task, Spec) else task) for task in batch
-            ]
+            lines, refused = _lines(batch)
             for document in self._http.upload("/v1/tasks", lines, dry_run="true" if dry_run else "false"):
                 result = view_of(SubmitResult, document)
+                result = refused.get(result.index, result)
                 note(order.placed(msgspec.structs.replace(result, index=begun + result.index)))
             begun += len(batch)
         return results
@@ -160,6 +164,8 @@ class GatewayClient(Client):
         """See Client."""
         target = None if for_ == "finished" else parse_state(for_)
         waiting = dict.fromkeys(several(task_ids, "task_ids"))
+        for task_id in waiting:
+            parse_name(task_id, "id", "a task id")
         views: dict[str, TaskView] = {}
         until = None if timeout_seconds is None else self.clock.boottime() + timeout_seconds
         since = dict.fromkeys(range(0, len(waiting), WAITED_FOR), 0)
@@ -173,6 +179,7 @@ class GatewayClient(Client):
                 seconds = max(0.0, min(WAIT_SECONDS, left)) if len(groups) == 1 else 0.5
                 changed, missing, since[begin] = _changed(self._http, asked, since[begin], seconds)
                 for view in changed:
+                    check_same(views.get(view.id), view)
                     if on_change is not None and views.get(view.id) != view:
                         on_change(view)
                     views[view.id] = view
@@ -198,6 +205,8 @@ class GatewayClient(Client):
     ) -> Generator[TasksLook, None, None]:
         """See Client."""
         given = _selection(pool, state, labels, selector, owner)
+        if task_id:
+            parse_name(task_id, "id", "a task id")
         stop = stop or StopEvent()
         if task_id and not any(given.values()):
             yield from self._watch_one(task_id, stop)
@@ -259,7 +268,7 @@ class GatewayClient(Client):
         self, task_id: str, priority: int, *, reason: str = "", of: TaskView | None = None
     ) -> RequestResult:
         """As `Client.set_priority`."""
-        return self._ask(task_id, "priority", reason, of, priority=priority)
+        return self._ask(task_id, "priority", reason, of, priority=parse_priority(priority))
 
     def confirm_stopped(self, task_id: str, *, reason: str = "") -> RequestResult:
         """See Client."""
@@ -271,7 +280,8 @@ class GatewayClient(Client):
         name = plain.get("name")
         if not isinstance(name, str) or not name:
             raise InvalidField("name", "expected a pool's name such as train-1")
-        return view_of(ApplyResult, self._http.post(f"/v1/pools/{part(name)}", plain, method="PUT"))
+        sent = plain if is_plain(plain) else codec.to_builtins(parse_definition(plain))
+        return view_of(ApplyResult, self._http.post(f"/v1/pools/{part(name)}", sent, method="PUT"))
 
     def delete_pool(self, name: str) -> None:
         """See Client."""
@@ -280,8 +290,47 @@ class GatewayClient(Client):
     # -- details
 
     def _ask(self, task_id: str, verb: str, reason: str, of: TaskView | None, **more: Any) -> RequestResult:
-        body = {"reason": reason, "create_revision": of.create_revision if of is not None else 0, **more}
-        return view_of(RequestResult, self._http.post(f"/v1/tasks/{part(task_id)}/{verb}", body))
+        body = {
+            "reason": parse_reason(reason),
+            "create_revision": of.create_revision if of is not None else 0,
+            **more,
+        }
+        again = _again(self.get, task_id, of, is_counted_with_array=verb != "confirm-stopped")
+        path = f"/v1/tasks/{part(task_id)}/{verb}"
+        answer = self._http.post(path, body, again={**body, **again}, once=not again)
+        return view_of(RequestResult, answer)
+
+
+def _lines(tasks: Sequence[Mapping[str, Any] | Spec]) -> tuple[list[bytes], dict[int, SubmitResult]]:
+    """The tasks, one a line, and the results of those that JSON cannot hold, or no request.
+
+    In their place the gateway is sent what it refuses, too: so it knows that nothing may wait for them.
+    """
+    lines, refused = list[bytes](), dict[int, SubmitResult]()
+    for index, task in enumerate(tasks):
+        try:
+            lines.append(encoded(task, parse_spec))
+        except InvalidField as error:
+            name = task.get("id") if isinstance(task, Mapping) else getattr(task, "id", None)
+            task_id = name if isinstance(name, str) else ""
+            refused[index] = SubmitResult(
+                id=task_id, outcome="invalid", message=str(error), index=index, field=error.field
+            )
+            lines.append(codec.encode({"id": task_id if is_plain(task_id) else "", "command": 0}))
+    return lines, refused
+
+
+def _again(
+    get: Callable[[str], TaskView], task_id: str, of: TaskView | None, *, is_counted_with_array: bool
+) -> dict[str, int]:
+    """What a copy of a request says that is sent again; nothing, if a copy could not be known as one."""
+    try:
+        view = of or get(task_id)
+        if not view.member_of:
+            return seen_as(view, view)
+        return seen_as(view, get(view.member_of)) if is_counted_with_array else {}
+    except NotFound:  # a gateway may lag behind: the one that is asked decides
+        return {}
 
 
 def _changed(
@@ -296,7 +345,7 @@ def _changed(
 def _selection(
     pool: str, state: str, labels: Mapping[str, str] | None, selector: str, owner: str
 ) -> dict[str, str]:
-    """The parameters of a selection. Raises UserError as `Client.tasks`."""
+    """The parameters of a selection. Raises as `Client.tasks`."""
     if state:
         try:
             parse_states(state, HELD_BACK)
@@ -304,5 +353,6 @@ def _selection(
             raise UserError(str(error)) from None
     if selector:
         parse_selector(selector)
-    terms = [f"{key}={value}" for key, value in (labels or {}).items()] + ([selector] if selector else [])
+    given = parse_labels(labels or {}, "labels")
+    terms = [f"{key}={value}" for key, value in given.items()] + ([selector] if selector else [])
     return {"pool": pool, "state": state, "label": ",".join(terms), "owner": owner}

@@ -20,7 +20,7 @@ from controller.client.outputs import Outputs
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
 from controller.client.replica_views import LeaderView, ReplicaView
-from controller.client.replicas import Replicas
+from controller.client.replicas import Replicas, no_leader
 from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
@@ -84,7 +84,10 @@ class GatewayReplicas(Replicas):
         return view_of(LeaderView, found) if found is not None else None
 
     def step_down(self) -> LeaderView:
-        return view_of(LeaderView, self._http.post("/v1/leader/step-down"))
+        if (leader := self.leader()) is None:
+            raise no_leader()
+        self._http.post("/v1/leader/step-down", {"term": leader.term})  # a copy of it ends no other term
+        return leader
 
 
 class GatewayOutputs(Outputs):
@@ -110,9 +113,10 @@ class GatewayOutputs(Outputs):
             "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
             "previous": "true" if options.previous else "",
         }
-        path, can_resume = f"/v1/tasks/{part(task_id)}/logs", options == ALL_LOGS
-        stopped = stop or threading.Event()
-        begun = self._http.parts(path, stopped, **asked)  # what is wrong is raised here
+        path, stopped = f"/v1/tasks/{part(task_id)}/logs", stop or threading.Event()
+        number, begun = self._http.output(path, stopped, **asked)  # what is wrong is raised here
+        asked["attempt"] = asked["attempt"] or number  # the last one is another one by and by
+        can_resume = options == ALL_LOGS and asked["attempt"]
         return self._resumed(path, stopped, asked, begun) if can_resume else begun
 
     def _resumed(
@@ -139,7 +143,10 @@ class GatewayOutputs(Outputs):
             parts = self._again(path, stop, asked)
 
     def _again(self, path: str, stop: threading.Event, asked: dict[str, str]) -> Iterator[bytes]:
-        yield from self._http.parts(path, stop, **asked)
+        yield from self._http.output(path, stop, **asked)[1]
+
+    def last_attempt(self, task_id: str) -> int:
+        return int(self._http.get(f"/v1/tasks/{part(task_id)}").get("attempt", 0))
 
     def engine(self, *_: object, **__: object) -> None:
         raise NeedsEtcd

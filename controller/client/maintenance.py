@@ -22,7 +22,7 @@ from controller.core.model.maintenance import (
 )
 from controller.core.model.scalars import parse_name
 from controller.errors import InvalidField
-from controller.store.base import Committed, Guard, Put, StoreError, Transaction, new_op
+from controller.store.base import Committed, Guard, Put, StoreError, Transaction
 from controller.views.maintenance import kept_back
 
 WHO = 200  # characters of the name of who has set a window
@@ -100,12 +100,15 @@ class Maintenance:
         keys = self._calls.keys
         key = keys.pool(parse_name(name, "name", "a pool's name"))
         while True:
-            item, op = self._calls.stored(key), new_op()
+            item, op = self._calls.stored(key), self._calls.new_op()
             if item is None:
                 raise no_pool(keys.cluster, name)
+            is_done = self._calls.has_written(item)
+            if is_done and (earlier := self._calls.before(item)) is not None:
+                item = earlier
             stored = codec.decode_pool(name, item.value).maintenance
             windows = what(not_passed(stored, self._calls.clock.now()))
-            if windows == stored:
+            if is_done or windows == stored:
                 return turned_on
             guards = [Guard(key, item.mod)]
             if windows:

@@ -96,6 +96,10 @@ class Outputs:
             told = []
         return range(min(told, default=view.attempt), view.attempt + 1)
 
+    def last_attempt(self, task_id: str) -> int:
+        """The number of the last attempt; 0 if there is none. Raises NotFound."""
+        return self._reading.task(task_id).attempt
+
     def kept_log(self, task_id: str) -> KeptLog | None:
         """The kept log of the task; None when none was kept. Raises CorruptValue."""
         return self._reading.kept_log(task_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -20,12 +20,8 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.submitted import parse_definition
 from controller.core.model.task import Pool, Reserve
 from controller.errors import CorruptValue
-from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Refused, Transaction, new_op
-from controller.store.keys import Keys
+from controller.store.base import Committed, Delete, Guard, KeyValue, Put, Transaction
 from controller.views.pools import pool_facts, queued_unattested
-
-Read = Callable[[str], KeyValue | None]
-Commit = Callable[[Transaction], Committed | Refused]
 
 
 class AppliedPool(NamedTuple):
@@ -37,29 +33,30 @@ class AppliedPool(NamedTuple):
     turned_on: Sequence[str]  # features
 
 
-def apply_pool(
-    read: Read, commit: Commit, keys: Keys, features: Features, definition: Mapping[str, Any] | Pool
-) -> AppliedPool:
+def apply_pool(calls: Calls, features: Features, definition: Mapping[str, Any] | Pool) -> AppliedPool:
     """Create the pool, or replace its whole definition.
 
     A definition that does not say `reserve` keeps that of the stored pool; a new pool gets LACKING. One that
     does not say `maintenance` keeps the stored windows; a Pool without any does not say it.
 
-    Raises InvalidField, UserError if a feature cannot be turned on, and what `read` and `commit` raise.
+    Raises InvalidField, UserError if a feature cannot be turned on, and what the calls raise.
     """
     pool = parse_definition(codec.to_builtins(definition) if isinstance(definition, Pool) else definition)
     if pool.capacity_from is not None:
-        check_source(pool.capacity_from, _engine(read(keys.engine)))
+        check_source(pool.capacity_from, _engine(calls.stored(calls.keys.engine)))
     says_reserve = isinstance(definition, Pool) or "reserve" in definition
     says_windows = bool(pool.maintenance) if isinstance(definition, Pool) else "maintenance" in definition
-    key, op = keys.pool(pool.name), new_op()
+    key, op = calls.keys.pool(pool.name), calls.new_op()
     needed, turned_on = needed_by_pool(pool), list[str]()
     while True:
         guards: list[Guard] = []
         if needed:
             mod, new = features.ensure(needed)
-            guards, turned_on = [Guard(keys.engine, mod)], [*turned_on, *new]
-        item = read(key)
+            guards, turned_on = [Guard(calls.keys.engine, mod)], [*turned_on, *new]
+        item = calls.stored(key)
+        is_done = item is not None and calls.has_written(item)
+        if item is not None and is_done:
+            item = calls.before(item)
         before: Pool | None = None
         unknown: dict[str, Any] = {}
         if item is None and not says_reserve:
@@ -80,10 +77,8 @@ def apply_pool(
             except CorruptValue:
                 pass  # the new definition replaces a record that cannot be read
         value = codec.encode({**unknown, **codec.decode_mapping(codec.encode_pool(pool, op))})
-        answer = commit(
-            Transaction((Guard(key, item.mod if item is not None else 0), *guards), (Put(key, value),), op)
-        )
-        if isinstance(answer, Committed):
+        guards.append(Guard(key, item.mod if item is not None else 0))
+        if is_done or isinstance(calls.commit(Transaction(tuple(guards), (Put(key, value),), op)), Committed):
             outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
             return AppliedPool(pool, outcome, before, turned_on)
 
@@ -131,12 +126,14 @@ class PoolAdmission:
 
     def _set_paused(self, name: str, *, paused: bool) -> bool:
         """Change this field alone; whatever else is stored, also by a newer release, stays."""
-        keys, op = self._calls.keys, new_op()
+        keys, op = self._calls.keys, self._calls.new_op()
         key = keys.pool(parse_name(name, "name", "a pool's name"))
         while True:
             item = self._calls.stored(key)
             if item is None:
                 raise no_pool(keys.cluster, name)
+            if self._calls.has_written(item):
+                return True
             if codec.decode_pool(name, item.value).paused is paused:
                 return False
             value = codec.encode({**codec.decode_mapping(item.value), "paused": paused, "op": op})
@@ -150,12 +147,13 @@ def no_pool(cluster: str, name: str) -> NotFound:
     return NotFound(f"there is no pool {name!r} in cluster {cluster!r}: see `tally get pools`")
 
 
-def delete_pool(read: Read, commit: Commit, keys: Keys, name: str) -> None:
-    """Remove the definition. Raises NotFound, InvalidField, and what `read` and `commit` raise."""
-    key = keys.pool(parse_name(name, "name", "a pool's name"))
+def delete_pool(calls: Calls, name: str) -> None:
+    """Remove the definition. Raises NotFound, InvalidField, and what the calls raise."""
+    key = calls.keys.pool(parse_name(name, "name", "a pool's name"))
     while True:
-        item = read(key)
+        item = calls.stored(key)
         if item is None:
-            raise no_pool(keys.cluster, name)
-        if isinstance(commit(Transaction((Guard(key, item.mod),), (Delete(key),), new_op())), Committed):
+            raise no_pool(calls.keys.cluster, name)
+        gone = Transaction((Guard(key, item.mod),), (Delete(key),), calls.new_op())
+        if isinstance(calls.commit(gone), Committed):
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 from controller.client.calls import FEW, closed_at
-from controller.client.errors import NotFound
+from controller.client.errors import NotFound, another, check_same
 from controller.client.stop_event import StopEvent
 from controller.client.views import TasksLook, TaskView, task_view
 from controller.clock import Clock
@@ -17,6 +17,7 @@ from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
 from controller.core.model.scalars import parse_name
 from controller.core.model.selector import Requirement, parse_selector
+from controller.core.model.validation import parse_labels
 from controller.errors import UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
 from controller.store.keys import Keys
@@ -155,6 +156,14 @@ class Reading:
             raise self.no_task(task_id, why_absent(model, task_id))
         return view
 
+    def still(self, model: Model, task_id: str, before: TaskView | None) -> TaskView:
+        """As `found`, of a task that is waited for. Raises NotFound also if it is not that from `before`."""
+        view = self.found(model, task_id, alone=True)
+        if before is not None and view.status is None:
+            view = self.task(task_id)  # removed with its spec, which is not watched?
+        check_same(before, view)
+        return view
+
     def no_task(self, task_id: str, why: str = "") -> NotFound:
         """The error for a task that does not exist, and why, if that is known."""
         cluster = self._keys.cluster
@@ -163,7 +172,7 @@ class Reading:
 
     def another(self, task_id: str) -> NotFound:
         """The error for a task whose name another one has by now."""
-        return NotFound(f"the task {task_id!r} that was shown is gone: another one of its name is stored")
+        return another(task_id)
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         """As `Outputs.kept_log`."""
@@ -241,8 +250,9 @@ def parse_state(text: str) -> State:
 
 
 def requirements(labels: Mapping[str, str] | None, selector: str) -> tuple[Requirement, ...]:
-    """The requirements of both the labels and the selector. Raises InvalidSelector."""
-    equal = (Requirement(key, frozenset([value]), negated=False) for key, value in (labels or {}).items())
+    """The requirements of both the labels and the selector. Raises InvalidField, InvalidSelector."""
+    given = parse_labels(labels or {}, "labels")
+    equal = (Requirement(key, frozenset([value]), negated=False) for key, value in given.items())
     return (*equal, *(parse_selector(selector) if selector else ()))
 
 

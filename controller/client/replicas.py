@@ -41,8 +41,17 @@ class Replicas:
         """
         leader = self.leader()
         if leader is None:
-            raise NotFound("no replica leads, so none can step down: see `tally get replicas`")
-        guard = Guard(self._calls.keys.leader, leader.term, on_create=True)
+            raise no_leader()
+        self.end_term(leader.term)
+        return leader
+
+    def end_term(self, term: int) -> None:
+        """End this term, and no later one."""
+        guard = Guard(self._calls.keys.leader, term, on_create=True)
         # A refusal means that another term has begun, which is what the caller wanted.
         self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), new_op()))
-        return leader
+
+
+def no_leader() -> NotFound:
+    """No replica leads."""
+    return NotFound("no replica leads, so none can step down: see `tally get replicas`")

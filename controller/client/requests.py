@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from controller.client.asking import ask
+from controller.client.asking import acted_on, ask, is_answered
 from controller.client.calls import Calls
 from controller.client.features import Features
 from controller.client.reading import Reading
@@ -30,11 +30,15 @@ class Requests:
     """Each method looks at the task first, and refuses a request that cannot take effect.
 
     `of` is the task as it was shown: if another one of its name has taken its place, that is NotFound. `by`
-    is who asks; without it, the user of this process.
+    is who asks; without it, the user of this process. `steps`, if this asks again since an answer was lost:
+    how many steps the task had before it was asked for first. What the leader has acted on since is done.
     """
 
-    def __init__(self, calls: Calls, reading: Reading, known: Features, by: str = "") -> None:
+    def __init__(
+        self, calls: Calls, reading: Reading, known: Features, by: str = "", steps: int | None = None
+    ) -> None:
         self._by = by
+        self._steps = steps
         self._calls = calls
         self._reading = reading
         self._features = known
@@ -49,6 +53,8 @@ class Requests:
         model = self._model(task_id, of)
         view = self._reading.found(model, task_id, alone=True)
         part = part_of(model, view, members)
+        if self._is_answered(model, task_id, self._made(RequestKind.CANCEL, reason, part=part), part):
+            return acted_on(task_id)
         if part is not None and not part.is_whole:
             if not part.has(model, CANCELLABLE) and RequestKind.RETRY not in view.requests:
                 return RequestResult(
@@ -78,6 +84,8 @@ class Requests:
         model = self._model(task_id, of)
         view = self._reading.found(model, task_id, alone=True)
         part = part_of(model, view, members, only_failed=only_failed)
+        if self._is_answered(model, task_id, self._made(RequestKind.RETRY, reason, part=part), part):
+            return acted_on(task_id)
         if part is not None:
             part.check_retry(model)
             return self._request(RequestKind.RETRY, task_id, reason, of=of, part=part)
@@ -105,7 +113,10 @@ class Requests:
         may run at the same time. Raises NotFound, and UserError when the attempt is neither lost nor being
         stopped.
         """
-        view = self._shown(task_id, of)
+        model = self._model(task_id, of)
+        view = self._reading.found(model, task_id, alone=True)
+        if self._is_answered(model, task_id, self._made(RequestKind.CONFIRM_STOPPED, reason)):
+            return acted_on(task_id)
         if view.status is not None and view.status.reserved:
             raise UserError(
                 f"{task_id} is a gang, whose members run: confirm the stop of a member, by its name, as in"
@@ -135,18 +146,10 @@ class Requests:
         self, task_id: str, priority: int, *, reason: str = "", of: TaskView | None = None
     ) -> RequestResult:
         """Ask the leader to give a waiting task another priority. Raises as `hold`."""
-        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
-            raise InvalidField(
-                "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
-            )
-        return self._change(task_id, reason, of, priority=priority)
-
-    def _shown(self, task_id: str, of: TaskView | None) -> TaskView:
-        """The task as it is now. Raises NotFound, also if it is another one than was shown."""
-        return self._reading.found(self._model(task_id, of), task_id, alone=True)
+        return self._change(task_id, reason, of, priority=parse_priority(priority))
 
     def _model(self, task_id: str, of: TaskView | None) -> Model:
-        """The records of the task as they are now. Raises as `_shown`."""
+        """The records of the task as they are now. Raises NotFound, also if another one was shown."""
         model = self._reading.tasks(task_id)
         view = self._reading.found(model, task_id, alone=True)
         if of is not None and of.create_revision not in (0, view.create_revision):
@@ -162,7 +165,11 @@ class Requests:
         on_hold: bool | None = None,
         priority: int | None = None,
     ) -> RequestResult:
-        view = self._shown(task_id, of)
+        model = self._model(task_id, of)
+        view = self._reading.found(model, task_id, alone=True)
+        asked = self._made(RequestKind.CHANGE, reason, on_hold=on_hold, priority=priority)
+        if self._is_answered(model, task_id, asked):
+            return acted_on(task_id)
         if why := why_unchangeable(task_id, view.state, view.member_of, can_be=view.can_be_changed):
             raise UserError(why)
         is_so = on_hold in (None, view.on_hold) and priority in (None, view.priority)
@@ -171,6 +178,13 @@ class Requests:
             so = held if on_hold is not None else f"has priority {view.priority} already"
             return RequestResult(id=task_id, outcome="unchanged", message=f"{task_id} {so}")
         return self._request(RequestKind.CHANGE, task_id, reason, of=of, on_hold=on_hold, priority=priority)
+
+    def _is_answered(self, model: Model, task_id: str, request: Request, part: Part | None = None) -> bool:
+        """Whether the leader has acted on it since it was asked for first."""
+        if self._steps is None:
+            return False
+        status = self._reading.found(model, part.array if part is not None else task_id, alone=True).status
+        return status is not None and is_answered(status, self._steps, request, is_array=part is not None)
 
     def _request(
         self,
@@ -186,43 +200,66 @@ class Requests:
         spec_of: str = "",
     ) -> RequestResult:
         calls = self._calls
-        if len(parse_text(reason, "reason")) > MAX_REASON:
-            raise InvalidField(
-                "reason", f"has {len(reason)} characters, but at most {MAX_REASON} are allowed"
-            )
-        request = Request(
+        parse_reason(reason)
+        request = self._made(kind, reason, attempt, on_hold=on_hold, priority=priority, part=part)
+        name = part.array if part is not None else task_id
+        create = of.create_revision if of is not None else 0
+        needs = partial(self._needs, kind)
+        result = ask(
+            calls,
+            name,
+            request,
+            create=create,
+            needs=needs,
+            is_array=part is not None,
+            spec_of=spec_of,
+            steps=self._steps,
+        )
+        if result is None:
+            raise self._reading.no_task(task_id)
+        return msgspec.structs.replace(result, id=task_id)
+
+    def _made(
+        self,
+        kind: RequestKind,
+        reason: str,
+        attempt: int = 0,
+        *,
+        on_hold: bool | None = None,
+        priority: int | None = None,
+        part: Part | None = None,
+    ) -> Request:
+        return Request(
             kind=kind,
             by=self._by or requester(),
             reason=reason,
-            at=calls.clock.now(),
+            at=self._calls.clock.now(),
             attempt=attempt,
             on_hold=on_hold,
             priority=priority,
             members=part.members if part is not None else "",
             only_failed=part is not None and part.only_failed,
         )
-        name = part.array if part is not None else task_id
-        create = of.create_revision if of is not None else 0
-        needs = partial(self._needs, kind)
-        result = ask(
-            calls.stored,
-            calls.commit,
-            calls.keys,
-            name,
-            request,
-            create=create,
-            needs=needs,
-            changes=calls.changes,
-            is_array=part is not None,
-            spec_of=spec_of,
-        )
-        if result is None:
-            raise self._reading.no_task(task_id)
-        return msgspec.structs.replace(result, id=task_id)
 
     def _needs(self, kind: RequestKind) -> list[Guard]:
         needed = features.needed_by_request(kind)
         return [Guard(self._calls.keys.engine, self._features.check(needed))] if needed else []
+
+
+def parse_priority(priority: object) -> int:
+    """A new priority. Raises InvalidField."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+        raise InvalidField(
+            "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
+        )
+    return priority
+
+
+def parse_reason(reason: object) -> str:
+    """Why something is asked for. Raises InvalidField."""
+    if len(text := parse_text(reason, "reason")) > MAX_REASON:
+        raise InvalidField("reason", f"has {len(text)} characters, but at most {MAX_REASON} are allowed")
+    return text
 
 
 def requester() -> str:

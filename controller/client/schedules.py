@@ -39,7 +39,6 @@ from controller.store.base import (
     StoreDenied,
     Transaction,
     Write,
-    new_op,
 )
 from controller.views.schedules import ScheduleView, named_live, schedule_view, schedule_views
 
@@ -109,13 +108,16 @@ class Schedules:
             self._features.check({**is_needed, **needed_by_spec(schedule.task)})
         while True:
             item = self._stored(schedule.name)
+            is_done = item is not None and self._calls.has_written(item)
+            if item is not None and is_done:
+                item = self._calls.before(item)
             before = _decoded(schedule.name, item)
             if item is not None:
                 self._may(before, False)
             if before == schedule and not self._lacks_word(schedule.name, item):
                 return ApplyResult(name=schedule.name, outcome="unchanged", turned_on=tuple(turned_on))
             outcome: Literal["created", "configured"] = "configured" if item is not None else "created"
-            if dry_run or self._put(schedule, item):
+            if is_done or dry_run or self._put(schedule, item):
                 return ApplyResult(
                     name=schedule.name,
                     outcome=outcome,
@@ -132,8 +134,8 @@ class Schedules:
             if item is None:
                 raise self.none(name)
             self._may(_decoded(name, item), False)
-            answer = self._calls.commit(Transaction((Guard(key, item.mod),), (Delete(key),), new_op()))
-            if isinstance(answer, Committed):
+            gone = Transaction((Guard(key, item.mod),), (Delete(key),), self._calls.new_op())
+            if isinstance(self._calls.commit(gone), Committed):
                 return
 
     def suspend(self, name: str) -> bool:
@@ -161,6 +163,8 @@ class Schedules:
                 raise self.none(name)
             self._may(_decoded(name, item), False)
             schedule = decode_schedule(name, item.value)
+            if self._calls.has_written(item):
+                return True
             if schedule.suspended is suspended:
                 return False
             if self._put(msgspec.structs.replace(schedule, suspended=suspended), item):
@@ -171,7 +175,7 @@ class Schedules:
 
     def _put(self, schedule: Schedule, item: KeyValue | None) -> bool:
         """Write it, and attest it. False if it has changed meanwhile."""
-        keys, op, names = self._calls.keys, new_op(), (schedule.name,)
+        keys, op, names = self._calls.keys, self._calls.new_op(), (schedule.name,)
         needed = {SCHEDULES: "", **needed_by_spec(schedule.task)}
         guards = [
             Guard(keys.of(KIND, names), item.mod if item is not None else 0),

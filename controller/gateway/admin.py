@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from controller.core.model import codec
+from controller.endpoint.query import MAX_REVISION
 from controller.gateway import bodies
 from controller.gateway.api import GatewayApi, answer
 from controller.gateway.operation import CallerRequest
@@ -67,6 +71,16 @@ def drop(api: GatewayApi, ask: CallerRequest) -> Response:
     return answer({"changed": api.writing.admin(ask.caller, "features").features.drop(ask.path["name"])})
 
 
+class TermBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `term` that is to end, and no later one; 0: whichever is the current one."""
+
+    term: Annotated[int, Meta(ge=0, le=MAX_REVISION)] = 0
+
+
 def step_down(api: GatewayApi, ask: CallerRequest) -> Response:
-    """End the current term."""
-    return answer(codec.to_builtins(api.writing.admin(ask.caller, "ending a term").replicas.step_down()))
+    """End the current term, or the one that is meant."""
+    replicas, term = api.writing.admin(ask.caller, "ending a term").replicas, ask.body.term
+    if not term:
+        return answer(codec.to_builtins(replicas.step_down()))
+    replicas.end_term(term)
+    return answer({"term": term})

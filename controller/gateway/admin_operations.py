@@ -70,7 +70,14 @@ ADMIN_OPERATIONS: tuple[Operation, ...] = (
         admin.undrain,
         bodies.UndrainBody,
     ),
-    _admin("POST", "/v1/leader/step-down", "stepDown", "End the current term.", admin.step_down),
+    _admin(
+        "POST",
+        "/v1/leader/step-down",
+        "stepDown",
+        "End the current term, or the `term` that is meant, and no later one.",
+        admin.step_down,
+        admin.TermBody,
+    ),
     _admin("GET", "/v1/features", "listFeatures", "The features of the installation.", admin.features),
     _admin(
         "POST",

@@ -33,7 +33,7 @@ from controller.gateway.policy import Right, needed
 from controller.gateway.service import Service
 from controller.gateway.sessions import Sessions
 from controller.gateway.threads import Threads
-from controller.gateway.writing import Writing
+from controller.gateway.writing import Seen, Writing
 from controller.store.base import StoreError
 
 WORKERS, WORKERS_OF_ONE = 16, 8  # threads that ask etcd, and those that one caller may keep busy
@@ -175,16 +175,14 @@ class GatewayApi:
         """Ask for another priority."""
         body: bodies.PriorityBody = ask.body
         return answer(
-            self.writing.set_priority(
-                ask.caller, ask.path["id"], body.priority, body.reason, body.create_revision
-            )
+            self.writing.set_priority(ask.caller, ask.path["id"], body.priority, body.reason, _seen(body))
         )
 
     # -- details
 
     async def write(self, what: Callable[[], Any], ask: CallerRequest) -> Any:
         """As `run`, and note in the request's scope at which revision it wrote."""
-        result, revision = await self.run(partial(self.writing.noting, what), ask.caller)
+        result, revision = await self.run(partial(self.writing.noting, what, ask.call()), ask.caller)
         ask.request.scope[WRITTEN] = max(revision, ask.request.scope.get(WRITTEN, 0))
         return result
 
@@ -196,9 +194,9 @@ class GatewayApi:
         """The same for what asks nobody, and so never waits for etcd."""
         return await self.readers.run(what, caller)
 
-    def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, int], RequestResult]) -> Response:
+    def _asked(self, ask: CallerRequest, verb: Callable[[Caller, str, str, Seen], RequestResult]) -> Response:
         body: bodies.ActionBody = ask.body
-        return answer(verb(ask.caller, ask.path["id"], body.reason, body.create_revision))
+        return answer(verb(ask.caller, ask.path["id"], body.reason, _seen(body)))
 
 
 class _Upload(Response):
@@ -278,6 +276,10 @@ class _Upload(Response):
             msgspec.json.encode(msgspec.structs.replace(result, index=begun + result.index)) + b"\n"
             for result in results
         )
+
+
+def _seen(body: bodies.ActionBody) -> Seen:
+    return Seen(body.create_revision, body.steps)
 
 
 def _broken_off(error: Exception) -> Problem:

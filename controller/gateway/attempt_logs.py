@@ -58,23 +58,23 @@ class AttemptLogs:
 
     async def open(
         self, task: TaskView, attempt: int | None, options: LogOptions, *, follow: bool
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
         """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
 
-        `task` is what may be read: not another one that has its name. Raises NotFound if there is none,
-        UserError, and EngineError.
+        `task` is what may be read: not another one that has its name. Returns also the attempt's number.
+        Raises NotFound if there is none, UserError, and EngineError.
         """
         stop = threading.Event()
         with self._lock:
             self._readings.add(stop)
         try:
-            parts = await self._call(partial(self._begin, task, attempt, options, follow, stop))
+            number, parts = await self._call(partial(self._begin, task, attempt, options, follow, stop))
             # what is wrong shows with the first part; a follower may have to wait for that
             first = b"" if follow else await self._call(partial(next, parts, None))
         except BaseException:
             self._end(stop)
             raise
-        return self._parts(parts, first, stop)
+        return number, self._parts(parts, first, stop)
 
     async def _parts(
         self, parts: Iterator[bytes], first: bytes | None, stop: threading.Event
@@ -95,15 +95,17 @@ class AttemptLogs:
 
     def _begin(
         self, task: TaskView, attempt: int | None, options: LogOptions, follow: bool, stop: threading.Event
-    ) -> Iterator[bytes]:
+    ) -> tuple[int, Iterator[bytes]]:
+        engine = self._opened()
+        number = attempt or self._client.outputs.last_attempt(task.id)
         parts = self._client.outputs.logs(
-            task.id, attempt=attempt, follow=follow, stop=stop, engine=self._opened(), options=options
+            task.id, attempt=number or None, follow=follow, stop=stop, engine=engine, options=options
         )
         # the model that showed the task may be behind: what is stored after the output was found decides
         stored = self._client.get(task.id)
         if (stored.create_revision, stored.owner) != (task.create_revision, task.owner):
             raise NotFound(f"the task {task.id!r} that was asked for is gone: another one has its name")
-        return parts
+        return number, parts
 
     def _opened(self) -> Engine:
         with self._opening:

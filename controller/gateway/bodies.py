@@ -34,10 +34,15 @@ T = TypeVar("T")
 
 
 class ActionBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of the leader. `create_revision` is that of the task as it was shown; 0: of any."""
+    """What is asked of the leader. `create_revision` is that of the task as it was shown; 0: of any.
+
+    `steps`, of what is sent again since no answer came: `status.steps` of the task, or of the array whose
+    member it is, before it was sent first. What the leader has acted on since is not asked for again.
+    """
 
     reason: str = ""
     create_revision: int = 0
+    steps: Annotated[int, Meta(ge=0)] | None = None
 
 
 class CancelBody(ActionBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,10 +78,11 @@ class UndrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class NamedTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of many tasks; `create_revision` as in ActionBody."""
+    """One of many tasks; `create_revision` and `steps` as in ActionBody."""
 
     id: str
     create_revision: int = 0
+    steps: Annotated[int, Meta(ge=0)] | None = None
 
 
 class ActsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

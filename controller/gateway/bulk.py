@@ -20,12 +20,12 @@ from controller.gateway.bodies import ActsBody, NamedTask
 from controller.gateway.error_answers import problem_of
 from controller.gateway.openings import Opening
 from controller.gateway.operation import CallerRequest
-from controller.gateway.writing import Writing
+from controller.gateway.writing import Seen, Writing
 
 # for one request, while etcd is slow: the tasks whose turn comes later are left to the next one
 ACTING_SECONDS = 20.0
 
-_Verb = Callable[[str, int], RequestResult]  # the task, and its create revision
+_Verb = Callable[[str, Seen], RequestResult]
 
 
 class ActResult(Struct, frozen=True, kw_only=True):
@@ -70,14 +70,14 @@ def _check_once(tasks: list[NamedTask]) -> None:
 def _verb(writing: Writing, ask: CallerRequest, body: ActsBody) -> _Verb:
     if body.priority is not None:
         priority = body.priority
-        return lambda name, create: writing.set_priority(ask.caller, name, priority, body.reason, create)
+        return lambda name, seen: writing.set_priority(ask.caller, name, priority, body.reason, seen)
     verb = {
         TaskAct.CANCEL: writing.cancel,
         TaskAct.RETRY: writing.retry,
         TaskAct.HOLD: writing.hold,
         TaskAct.RELEASE: writing.release,
     }[body.act]
-    return lambda name, create: verb(ask.caller, name, body.reason, create)
+    return lambda name, seen: verb(ask.caller, name, body.reason, seen)
 
 
 def _result(verb: _Verb, task: NamedTask, until: float) -> ActResult:
@@ -86,7 +86,7 @@ def _result(verb: _Verb, task: NamedTask, until: float) -> ActResult:
         detail = "its turn did not come in time, and nothing was asked for: send it again"
         return ActResult(id=task.id, problem=Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail).document)
     try:
-        result = verb(task.id, task.create_revision)
+        result = verb(task.id, Seen(task.create_revision, task.steps))
     except Exception as error:  # noqa: BLE001  # one task's error stops no other; `problem_of` counts a bug
         return ActResult(id=task.id, problem=problem_of(error).document)
     return ActResult(id=result.id, outcome=result.outcome, message=result.message)

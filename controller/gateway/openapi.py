@@ -20,7 +20,7 @@ from controller.endpoint.problems import CONTENT_TYPE, ProblemDocument
 from controller.endpoint.query import MIN_REVISION, WAIT
 from controller.gateway.bodies import NDJSON
 from controller.gateway.cross_site import CSRF_HEADER
-from controller.gateway.operation import Operation
+from controller.gateway.operation import IDEMPOTENCY_KEY, Operation
 from controller.gateway.sessions import COOKIE, SECURE_COOKIE
 
 HEADERS = {
@@ -29,6 +29,13 @@ HEADERS = {
         " write. Send it as min_revision to read what was written.",
         {"type": "integer", "minimum": 0},
     ),
+}
+_REPEATS = {
+    "name": IDEMPOTENCY_KEY,
+    "in": "header",
+    "description": "Any text that is the same for each copy of one request, and for no other request of the"
+    " caller. A copy is answered as the request was that got no answer.",
+    "schema": {"type": "string"},
 }
 _EVERYWHERE = {
     HTTPStatus.UNAUTHORIZED: "The caller has not signed in.",
@@ -110,7 +117,11 @@ def _operation(each: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": each.operation,
         "summary": each.summary,
-        "parameters": path_parameters(each.path) + [parameter_object(every) for every in parameters],
+        "parameters": [
+            *path_parameters(each.path),
+            *map(parameter_object, parameters),
+            *([_REPEATS] if each.knows_copies else ()),
+        ],
         "responses": responses,
     }
     if each.takes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,6 +14,8 @@ from starlette.responses import Response
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import Parameter
 from controller.gateway.caller import Caller
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,17 @@ class CallerRequest:
         if caller is None:
             raise Problem(HTTPStatus.UNAUTHORIZED, f"the token is not valid any more{so}")
         return caller
+
+    def call(self) -> str:
+        """The same for each copy of a request that is sent again, and for no other; "" if no key tells.
+
+        Nobody can name another caller's.
+        """
+        request = self.request
+        if not (key := request.headers.get(IDEMPOTENCY_KEY, "")):
+            return ""
+        parts = (self.caller.identity.name, request.method, request.url.path, key)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 JSON = "application/json"
@@ -63,6 +77,12 @@ class Operation:
     successes: Mapping[HTTPStatus, str] = field(default_factory=lambda: {HTTPStatus.OK: "As asked for."})
     reads_model: bool = False  # also takes the parameters min_revision and wait
     from_memory: bool = False  # `handle` asks nobody else, such as etcd
+
+    @property
+    def knows_copies(self) -> bool:
+        """Whether a copy of a request that is sent again is known by its key."""
+        is_write = self.method != "GET" and not self.reads_model
+        return is_write and self.path.startswith("/v1/") and not self.streams  # a task is known by its name
 
     @property
     def takes(self) -> tuple[str, ...]:

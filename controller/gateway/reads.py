@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from controller.client.gateway_calls import ATTEMPT_HEADER
 from controller.client.views import TaskView
 from controller.client.wire import pool_document
 from controller.core.model import codec
@@ -272,8 +273,9 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     name = ask.caller.identity.name
     with ExitStack() as held:  # each holds a thread, also while the engine is asked
         held.enter_context(api.openings.one(Opening.LOGS, name))
-        parts = await api.logs.open(view, values["attempt"], options, follow=values["follow"])
-        body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT)
+        number, parts = await api.logs.open(view, values["attempt"], options, follow=values["follow"])
+        headers = {ATTEMPT_HEADER: str(number)}
+        body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT, headers=headers)
         return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from controller.client import Client
+from controller.client.client import of_calls
 from controller.client.errors import Conflict, NotFound
 from controller.client.features import Features
 from controller.client.newcomers import Newcomers
@@ -41,6 +42,17 @@ TAKEN = "a task {id!r} exists already, and is another one: use another name"
 V = TypeVar("V")
 
 
+class Seen(NamedTuple):
+    """A task as its caller has seen it.
+
+    `create` is the create revision of its spec; 0: not said. `steps`, of what is asked for again: how many
+    the task had made before it was asked for first.
+    """
+
+    create: int = 0
+    steps: int | None = None
+
+
 class Writing:
     """See the module's docstring. Its methods block, and may be called from any thread."""
 
@@ -51,9 +63,7 @@ class Writing:
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._features = Features(calls, self._reading)
         self.waiting = WaitingTasks(standby.reading)
-        self._client = Client.of_store(
-            calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
-        )
+        self._client = of_calls(calls)
         self._pools = KnownPools(
             lambda: self._reading.model("pools/").pools, self._features.check, self._attesting_mod
         )
@@ -99,23 +109,23 @@ class Writing:
             self._calls.keys, self._calls.stored_tasks, Sight(partial(rights.allows, Right.READ), sees)
         )
 
-    def noting(self, what: Callable[[], V]) -> tuple[V, int]:
-        """The result, and the revision of the last commit on the way to it; 0 for none."""
-        return self._calls.noting(what)
+    def noting(self, what: Callable[[], V], call: str = "") -> tuple[V, int]:
+        """See NotedCalls."""
+        return self._calls.noting(what, call)
 
     def cancel(
-        self, caller: Caller, task_id: str, reason: str, create: int, members: str = ""
+        self, caller: Caller, task_id: str, reason: str, seen: Seen, members: str = ""
     ) -> RequestResult:
         """As `Client.cancel`. Raises NotFound, Forbidden, InvalidField, UserError."""
         verb = partial(Requests.cancel, task_id=task_id, members=members, reason=reason)
-        return self._ask(caller, task_id, create, lambda asks, of: verb(asks, of=of))
+        return self._ask(caller, task_id, seen, lambda asks, of: verb(asks, of=of))
 
     def retry(
         self,
         caller: Caller,
         task_id: str,
         reason: str,
-        create: int,
+        seen: Seen,
         members: str = "",
         only_failed: bool = False,
     ) -> RequestResult:
@@ -123,34 +133,32 @@ class Writing:
         verb = partial(
             Requests.retry, task_id=task_id, members=members, only_failed=only_failed, reason=reason
         )
-        return self._ask(caller, task_id, create, lambda asks, of: verb(asks, of=of))
+        return self._ask(caller, task_id, seen, lambda asks, of: verb(asks, of=of))
 
-    def hold(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+    def hold(self, caller: Caller, task_id: str, reason: str, seen: Seen) -> RequestResult:
         """As `Client.hold`. Raises NotFound, Forbidden, UserError."""
-        return self._ask(caller, task_id, create, lambda asks, of: asks.hold(task_id, reason=reason, of=of))
+        return self._ask(caller, task_id, seen, lambda asks, of: asks.hold(task_id, reason=reason, of=of))
 
-    def release(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+    def release(self, caller: Caller, task_id: str, reason: str, seen: Seen) -> RequestResult:
         """As `Client.release`. Raises NotFound, Forbidden, UserError."""
-        return self._ask(
-            caller, task_id, create, lambda asks, of: asks.release(task_id, reason=reason, of=of)
-        )
+        return self._ask(caller, task_id, seen, lambda asks, of: asks.release(task_id, reason=reason, of=of))
 
     def set_priority(
-        self, caller: Caller, task_id: str, priority: int, reason: str, create: int
+        self, caller: Caller, task_id: str, priority: int, reason: str, seen: Seen
     ) -> RequestResult:
         """As `Client.set_priority`. Raises NotFound, Forbidden, UserError."""
         return self._ask(
             caller,
             task_id,
-            create,
+            seen,
             lambda asks, of: asks.set_priority(task_id, priority, reason=reason, of=of),
         )
 
-    def confirm_stopped(self, caller: Caller, task_id: str, reason: str, create: int) -> RequestResult:
+    def confirm_stopped(self, caller: Caller, task_id: str, reason: str, seen: Seen) -> RequestResult:
         """As `Client.confirm_stopped`, for who may do everything. Raises NotFound, Forbidden, UserError."""
         self._check_admin(caller, "confirm-stopped, after which an attempt may run twice")
         return self._ask(
-            caller, task_id, create, lambda asks, of: asks.confirm_stopped(task_id, reason=reason, of=of)
+            caller, task_id, seen, lambda asks, of: asks.confirm_stopped(task_id, reason=reason, of=of)
         )
 
     def admin(self, caller: Caller, what: str) -> Client:
@@ -194,21 +202,19 @@ class Writing:
         self,
         caller: Caller,
         task_id: str,
-        create: int,
+        seen: Seen,
         what: Callable[[Requests, TaskView], RequestResult],
     ) -> RequestResult:
-        """Ask the leader for something, of the very task that the caller may change.
-
-        `create` is the create revision of its spec as the caller knows it; 0 if it does not say.
-        """
+        """Ask the leader for something, of the very task that the caller may change."""
         # of the store, since the model may be behind: what is authorised is compared in the transaction
         model = self._reading.tasks(task_id)
         view = self._service.found(caller, task_view(model, task_id, alone=True), task_id, model)
-        if create not in (0, view.create_revision):
+        if seen.create not in (0, view.create_revision):
             raise self._reading.another(task_id)
         if not caller.rights.allows(Right.CANCEL, view.owner):
             raise Forbidden(Right.CANCEL, f"owner {view.owner}")
-        requests = Requests(self._calls, self._reading, self._features, by=caller.identity.name)
+        name = caller.identity.name
+        requests = Requests(self._calls, self._reading, self._features, by=name, steps=seen.steps)
         return what(requests, view)
 
     def _stored(self, task_id: str) -> TaskView | None:

@@ -23,7 +23,7 @@ from controller.core.model.features import KNOWN
 from controller.core.model.lifecycle import State
 from controller.core.model.maintenance import MaintenanceWindow
 from controller.errors import TallyError, UserError
-from controller.gateway.writing import Writing
+from controller.gateway.writing import Seen, Writing
 from controller.store.base import StoreUnavailable
 from tests.client.conftest import PutRaw, PutStatus
 from tests.client.conftest import client as client
@@ -345,12 +345,12 @@ def test_what_is_so_for_now_is_asked_for_again(ways: Ways, monkeypatch: pytest.M
     views = [ways.direct.get(name) for name in "abc"]
     cancel, asked, failing = Writing.cancel, list[str](), {"b": 1}
 
-    def unsteady(self: Writing, caller: Any, task_id: str, reason: str, create: int) -> RequestResult:
+    def unsteady(self: Writing, caller: Any, task_id: str, reason: str, seen: Seen) -> RequestResult:
         asked.append(task_id)
         if failing.get(task_id, 0):
             failing[task_id] -= 1
             raise StoreUnavailable("no endpoint")
-        return cancel(self, caller, task_id, reason, create)
+        return cancel(self, caller, task_id, reason, seen)
 
     monkeypatch.setattr(Writing, "cancel", unsteady)
     monkeypatch.setattr(gateway_bulk, "PAUSE_SECONDS", 0.01)

@@ -17,7 +17,7 @@ from controller.core.model.lifecycle import State
 from controller.endpoint.problems import CONTENT_TYPE
 from controller.gateway import bulk
 from controller.gateway.openings import LIMITS, Limit, Opening, Openings
-from controller.gateway.writing import Writing
+from controller.gateway.writing import Seen, Writing
 from controller.runtime.standby import Standby
 from controller.store.base import OutcomeUnknown, StoreUnavailable
 from controller.store.etcd.store import EtcdStore
@@ -170,10 +170,10 @@ def test_one_error_stops_no_other(as_: As, client: Client, monkeypatch: pytest.M
     }
     cancel = Writing.cancel
 
-    def failing(self: Writing, caller: Any, task_id: str, reason: str, create: int) -> Any:
+    def failing(self: Writing, caller: Any, task_id: str, reason: str, seen: Seen) -> Any:
         if task_id in errors:
             raise errors[task_id]
-        return cancel(self, caller, task_id, reason, create)
+        return cancel(self, caller, task_id, reason, seen)
 
     monkeypatch.setattr(Writing, "cancel", failing)
     before = bulkhead.counts.total()

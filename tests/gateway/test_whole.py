@@ -361,6 +361,31 @@ def test_readers_go_on_when_a_gateway_is_restarted(cluster: LocalCluster, tmp_pa
             again.wait(20)
 
 
+def test_output_is_of_one_attempt_when_a_gateway_is_restarted(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Whichever is the last one by then, also for who has not named one."""
+    one, two, go = tmp_path / "one", tmp_path / "two", tmp_path / "go"
+    output = "if [ $TALLY_ATTEMPT = 1 ]; then touch {}; echo 1: first; while [ ! -e {} ]; do sleep 0.1; done;"
+    output += (
+        " echo 1: last; exit 1; fi; echo 2: much more than the first attempt has printed; touch {}; sleep 600"
+    )
+    with running(cluster, tmp_path / "it") as gateway:
+        alice = gateway.client(gateway.tokens["alice"])
+        retry = {"max_attempts": 2, "backoff_seconds": 0.1}
+        alice.submit({**job("again", output.format(one, go, two)), "retry": retry})
+        wait_until(one.exists, "the first attempt")
+        parts = alice.outputs.logs("again", follow=True)
+        assert next(parts) == b"1: first\n"
+        assert gateway.end() == 0
+        go.touch()
+        wait_until(two.exists, "the second attempt")
+        again = subprocess.Popen(gateway.command, stderr=subprocess.DEVNULL, env=gateway.environ)
+        try:
+            assert b"".join(parts) == b"1: last\n"
+        finally:
+            again.terminate()
+            again.wait(20)
+
+
 def test_output_is_followed_no_longer_than_one_may(cluster: LocalCluster, tmp_path: Path) -> None:
     """Neither by who may not sign in, nor by who may not read the task any more; also if it is quiet."""
     with running(cluster, tmp_path / "it") as gateway:

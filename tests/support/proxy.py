@@ -22,6 +22,7 @@ class _Pair:
     server: socket.socket
     answered: int = 0
     has_lost: bool = False  # bytes of answers: TCP passes none that come after them
+    before_reset: Callable[[], None] | None = None  # its next answer is lost, after this
 
     def close(self, *, reset: bool = False) -> None:
         for side in (self.client, self.server):
@@ -56,6 +57,7 @@ class Proxy:
         self._swallow = False
         self._reset_on_answer = False
         self._cut_after: int | None = None
+        self._lost: tuple[bytes, Callable[[], None]] | None = None
         self._delay = 0.0
         self.swallowed = threading.Event()
         """Set when an answer has been dropped, reset or cut since `heal`."""
@@ -73,6 +75,10 @@ class Proxy:
     def reset_answers(self) -> None:
         """Requests arrive; instead of the answer, the connection is reset."""
         self._reset_on_answer = True
+
+    def lose_answer(self, mark: bytes, meanwhile: Callable[[], None]) -> None:
+        """Lose the answer to the next request that has the mark. Its sender learns it after `meanwhile`."""
+        self._lost = mark, meanwhile
 
     def cut_answers(self, after: int) -> None:
         """Requests arrive; the connection ends after so many bytes of answers."""
@@ -182,6 +188,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := pair.client.recv(65536):
                 self._passing.wait()
+                if self._lost is not None and self._lost[0] in data:
+                    pair.before_reset, self._lost = self._lost[1], None
                 pair.server.sendall(data)
         if self._passing.is_set():
             pair.close()
@@ -192,6 +200,11 @@ class Proxy:
                 self._passing.wait()
                 if self._delay:
                     threading.Event().wait(self._delay)
+                if pair.before_reset is not None:
+                    pair.before_reset()
+                    self.swallowed.set()
+                    pair.close(reset=True)
+                    return
                 if self._swallow:
                     pair.has_lost = True
                     self.swallowed.set()

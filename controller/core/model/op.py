@@ -27,6 +27,7 @@ def op_of(*parts: object) -> Op:
         {instance}/release/{term}       a leadership is released
         {instance}/foreign-leader/{mod} a leader key without a lease is removed
         {instance}/beat/{n}             the nth write of a registration
+        {call}/{n}                      a write for a caller of a gateway, who sends the call again
         {replica}/depose/{term}         a leader whose process is gone is deposed
         {selftest}/stale, …/remove      what `tally selftest` writes and removes
     """

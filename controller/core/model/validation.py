@@ -196,7 +196,7 @@ def _env(raw: object, field: str) -> dict[str, str]:
     return env
 
 
-def _labels(raw: object, field: str) -> dict[str, str]:
+def parse_labels(raw: object, field: str) -> dict[str, str]:
     labels = {}
     for key, value in mapping(raw, field, "expected a mapping of keys to strings").items():
         path = f"{field}.{key}"
@@ -316,7 +316,7 @@ _SPEC: dict[str, Parse] = {
     "working_dir": parse_text,
     "resources": Vector.parse,
     "priority": _integer_within(-MOST_PRIORITY, MOST_PRIORITY),
-    "labels": _labels,
+    "labels": parse_labels,
     "retry": _retry,
     "deadlines": _deadlines,
     "grace_seconds": parse_duration,

@@ -1,0 +1,67 @@
+"""Both ways to Tally, asked about names: none is taken for another, and no task for one that had its name."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from controller.client import Client
+from controller.client.gateway_parts import NeedsEtcd
+from controller.core.model.lifecycle import State
+from controller.core.model.op import Op
+from controller.store.base import Committed, Delete, Guard, Put, Transaction
+from tests.client.conftest import PutStatus
+from tests.client.conftest import client as client
+from tests.client.conftest import put_raw as put_raw
+from tests.client.conftest import put_status as put_status
+from tests.conformance.test_client import Ways, outcome, task
+from tests.conformance.test_client import ways as ways
+from tests.gateway.conftest import _features as _features
+from tests.gateway.conftest import served as served
+from tests.support.etcd import in_seconds
+
+
+@pytest.mark.parametrize("name", ["A B", "a/b", "x" * 300, "ä"])
+def test_what_is_no_name_is_refused_as_such(ways: Ways, name: str) -> None:
+    assert "id: " in ways.both(lambda client: client.wait([name], timeout_seconds=1))
+    assert "id: " in ways.both(lambda client: list(next(client.watch_tasks(task_id=name))))
+
+
+def test_notices_need_etcd(ways: Ways) -> None:
+    with pytest.raises(NeedsEtcd):
+        ways.gateway.notices.all()
+    assert ways.direct.notices.all() == []
+
+
+def test_who_waits_for_a_task_does_not_wait_for_one_that_took_its_name(
+    ways: Ways, put_status: PutStatus
+) -> None:
+    """Also if the caller may know that one, too."""
+    ways.gateway.submit(task("a"))
+    put_status("a", State.RUNNING)
+    found: dict[bool, Any] = {}
+
+    def wait(client: Client, seen: threading.Event) -> None:
+        wait = lambda client: client.wait(["a"], timeout_seconds=30, on_change=lambda _: seen.set())  # noqa: E731
+        found[client is ways.direct] = outcome(client, wait)
+
+    threads = []
+    for way in (ways.direct, ways.gateway):
+        seen = threading.Event()
+        threads.append(threading.Thread(target=wait, args=(way, seen), daemon=True))
+        threads[-1].start()
+        assert seen.wait(10)
+    store, keys = ways.direct.store, ways.direct.keys
+    spec, _ = store.get(keys.task("a"), deadline=in_seconds())
+    assert spec is not None
+    removal = Transaction((), (Delete(keys.state("a")), Delete(keys.task("a"))), Op("removal"))
+    assert isinstance(store.commit(removal, deadline=in_seconds()), Committed)
+    again = Transaction((Guard(spec.key, 0),), (Put(spec.key, spec.value),), Op("again"))
+    assert isinstance(store.commit(again, deadline=in_seconds()), Committed)
+    for thread in threads:
+        thread.join(20)
+    assert set(found) == {True, False}
+    for told in found.values():  # whoever looks between the two finds none
+        assert "gone: another one of its name" in told or "there is no task 'a'" in told
