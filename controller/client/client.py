@@ -54,7 +54,7 @@ from controller.store.keys import Keys
 from controller.views.array_changes import named_among
 from controller.views.explain import explain
 from controller.views.queue_room import QueueRoom
-from controller.views.tasks import is_asked_again, stored_and_waiting
+from controller.views.tasks import is_asked_again, stored_tasks
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -217,7 +217,7 @@ class Client:
         What a task waits for (`after`) must be stored, or among the tasks. A sequence may have them in any
         order; of an iterator, they are taken as they come, so a task must come behind what it waits for.
         """
-        room = QueueRoom(lambda: stored_and_waiting(self._reading.model(*OF_TASKS)))
+        room = QueueRoom(lambda: stored_tasks(self._reading.model(*OF_TASKS)))
         commit = self._calls.commit_patiently
         submission = Submission(self.keys, self._known_pools, self.clock, commit, room, self._newcomers)
         read, order = self._calls.stored_tasks, ordered(several(tasks, "tasks"))

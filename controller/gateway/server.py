@@ -106,6 +106,7 @@ class GatewayServer:
         listeners: tuple[Listener, ...] = (
             api.events.owners,
             api.changes,
+            api.writing.waiting,
             api.service.hour.listener,
             api.events,
             *api.service.pages.indexes,

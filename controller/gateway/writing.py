@@ -29,10 +29,11 @@ from controller.gateway.caller import Caller
 from controller.gateway.noted import NotedCalls
 from controller.gateway.policy import Forbidden, Right
 from controller.gateway.service import Service
+from controller.gateway.waiting_tasks import WaitingTasks
 from controller.runtime.standby import Standby
 from controller.views import features
-from controller.views.queue_room import QueueRoom, StoredAndWaiting
-from controller.views.tasks import owner_of, stored_and_waiting
+from controller.views.queue_room import QueueRoom
+from controller.views.tasks import owner_of
 
 TAKEN_SCHEDULE = "a schedule {name!r} exists already, and is another one: use another name"
 TAKEN = "a task {id!r} exists already, and is another one: use another name"
@@ -49,6 +50,7 @@ class Writing:
         self._service = service
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
         self._features = Features(calls, self._reading)
+        self.waiting = WaitingTasks(standby.reading)
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )
@@ -70,7 +72,7 @@ class Writing:
             self._pools,
             self._calls.clock,
             self._calls.commit_patiently,
-            QueueRoom(self._waiting),
+            QueueRoom(lambda: self.waiting),
             Newcomers(self._has_share, partial(caller.rights.allows, Right.READ)),
             allows,
             caller.identity.name,
@@ -227,10 +229,6 @@ class Writing:
     def _attesting_mod(self) -> int:
         with self._standby.reading() as model:
             return features.mod_if_on(model, ATTESTED)
-
-    def _waiting(self) -> StoredAndWaiting:
-        with self._standby.reading() as model:
-            return stored_and_waiting(model)
 
     def _has_share(self, pool: str, owner: str) -> bool:
         with self._standby.reading() as model:

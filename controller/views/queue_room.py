@@ -7,20 +7,29 @@ together. The stored tasks are counted once in a run, and only if a task's owner
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 
-StoredAndWaiting = tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]
+
+class QueuedTasks(Protocol):
+    """What is stored; StoredTasks is one."""
+
+    def has(self, task_id: str) -> bool:
+        """Whether the task is stored."""
+
+    def waiting(self, pool: str, owner: str) -> dict[str, bool]:
+        """The owner's tasks that wait in the pool, and whether each is on hold."""
 
 
 class QueueRoom:
-    """See the module's docstring. `load` reads all specs and statuses, as `stored_and_waiting` has them."""
+    """See the module's docstring. `load` tells what is stored."""
 
-    def __init__(self, load: Callable[[], StoredAndWaiting]) -> None:
+    def __init__(self, load: Callable[[], QueuedTasks]) -> None:
         self._load = load
-        self._stored: frozenset[str] | None = None
-        # pool and owner → the tasks that wait, and whether each is on hold
+        self._stored: QueuedTasks | None = None
+        # pool and owner → the tasks that wait, with those of this run, and whether each is on hold
         self._waiting: dict[tuple[str, str], dict[str, bool]] = {}
 
     def check(self, spec: Spec, pool: Pool) -> None:
@@ -28,10 +37,11 @@ class QueueRoom:
         most = pool.sharing.of(spec.owner).max_queued if pool.sharing is not None else None
         if most is None:
             return
-        if self._stored is None:
-            self._stored, self._waiting = self._load()
-        waiting = self._waiting.setdefault((spec.pool, spec.owner), {})
-        if spec.id in self._stored or spec.id in waiting:
+        stored = self._stored = self._stored or self._load()
+        at = spec.pool, spec.owner
+        waiting = self._waiting[at] if at in self._waiting else stored.waiting(*at)
+        self._waiting[at] = waiting
+        if spec.id in waiting or stored.has(spec.id):
             return
         if len(waiting) >= most:
             on_hold = sum(waiting.values())

@@ -36,7 +36,7 @@ from controller.views.tasks import (
     can_be_changed,
     find_task,
     owner_of,
-    stored_and_waiting,
+    stored_tasks,
     why_unchangeable,
 )
 
@@ -147,7 +147,7 @@ class _Submission:
         self._pools = pools
         self._state = state
         self._by = by
-        self._room = QueueRoom(lambda: stored_and_waiting(known.model))
+        self._room = QueueRoom(lambda: stored_tasks(known.model))
         self._specs: dict[str, Spec] = {}
 
     def judge(self, tasks: Sequence[Mapping[str, Any]]) -> Iterator[Spec]:

@@ -5,7 +5,8 @@ An unreadable record contributes nothing: its earlier value is not shown as if i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from controller.core.model import kept_log
@@ -321,13 +322,34 @@ def tasks_by_state(model: Model) -> dict[State, int]:
     return totals
 
 
-def stored_and_waiting(model: Model) -> tuple[frozenset[str], dict[tuple[str, str], dict[str, bool]]]:
-    """The ids of all tasks; and by pool and owner, of the tasks that wait, whether each is on hold.
+class StoredTasks(NamedTuple):
+    """All tasks that are stored, and those that wait; see QueueRoom."""
+
+    ids: frozenset[str] = frozenset()
+    by_owner: Mapping[tuple[str, str], Mapping[str, bool]] = MappingProxyType({})
+
+    def has(self, task_id: str) -> bool:
+        """Whether the task is stored."""
+        return task_id in self.ids
+
+    def waiting(self, pool: str, owner: str) -> dict[str, bool]:
+        """The owner's tasks that wait in the pool, and whether each is on hold."""
+        return dict(self.by_owner.get((pool, owner), {}))
+
+
+def waits_in(task: Task) -> tuple[str, str] | None:
+    """The pool and the owner for which it waits; None if it does not.
 
     An array is one task, and waits until its first member begins.
     """
+    waits = state_of(task) in WAITING and not arrays.is_hidden(task)
+    return (task.pool, task.owner) if waits else None
+
+
+def stored_tasks(model: Model) -> StoredTasks:
+    """The tasks of this model."""
     waiting: dict[tuple[str, str], dict[str, bool]] = {}
     for task in model.tasks.values():
-        if state_of(task) in WAITING and not arrays.is_hidden(task):
-            waiting.setdefault((task.pool, task.owner), {})[task.id] = task.on_hold
-    return frozenset(model.tasks), waiting
+        if (place := waits_in(task)) is not None:
+            waiting.setdefault(place, {})[task.id] = task.on_hold
+    return StoredTasks(frozenset(model.tasks), waiting)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from controller.client import Client
+from controller.core.model.lifecycle import State
 from controller.gateway.operations import OPERATIONS
-from controller.store.mirror import Readers
+from controller.store.base import Delete, Transaction, new_op
+from controller.views.tasks import stored_tasks
+from tests.client.conftest import PutStatus
+from tests.client.conftest import put_status as put_status
 from tests.gateway.conftest import As, Served
 from tests.support.busy import kept_busy
+from tests.support.etcd import in_seconds
 from tests.support.waiting import wait_until
 
 
-class Watched(dict[str, Any]):
-    """The records of a model, which may be walked only while it is held still."""
-
-    def __init__(self, readers: Readers, records: dict[str, Any]) -> None:
-        super().__init__(records)
-        self._readers = readers
+class Unwalked(dict[str, Any]):
+    """The tasks of a model, of which each is looked at only by its name."""
 
     def values(self) -> Any:
-        assert self._readers.lock._is_owned(), "the model may change meanwhile"  # type: ignore[attr-defined]
-        return super().values()
+        raise AssertionError("all tasks are looked at")
 
 
 def task(name: str, owner: str = "vision", **more: object) -> dict[str, object]:
@@ -94,8 +94,8 @@ def test_a_task_is_submitted_once(as_: As, client: Client) -> None:
     assert theirs.json()["detail"] == "a task 'a' exists already, and is another one: use another name"
 
 
-def test_the_tasks_that_wait_are_counted_while_the_model_is_held_still(as_: As, served: Served) -> None:
-    """For who submits to a pool with max_queued."""
+def test_no_submission_looks_at_all_tasks(as_: As, served: Served) -> None:
+    """Also to a pool with max_queued, for which those that wait are counted."""
     pool = {"name": "few", "capacity": {"cpu": 8}, "sharing": {"owners": {"vision": {"max_queued": 1}}}}
     assert as_("ops").put("/v1/pools/few", json=pool).status_code < 300
     alice, mirror = as_("alice"), served.gateway._standby._mirror
@@ -103,10 +103,44 @@ def test_the_tasks_that_wait_are_counted_while_the_model_is_held_still(as_: As, 
     assert first.status_code == 201
     wait_until(lambda: "a" in mirror.model.tasks, "the first task in the gateway's model")
     with mirror.reading() as model:
-        model.tasks = Watched(mirror.readers, model.tasks)
+        model.tasks = Unwalked(model.tasks)
     second = alice.post("/v1/tasks", json=task("b", pool="few"))
     assert second.status_code == 400
     assert "may have at most 1 (max_queued)" in second.text
+    assert alice.post("/v1/tasks", json=task("a", pool="few")).json()["outcome"] == "unchanged"
+
+
+def test_the_tasks_that_wait_are_those_of_the_model(
+    served: Served, client: Client, put_status: PutStatus
+) -> None:
+    """Whatever becomes of them, of arrays and of their members; and after a reload."""
+    kept, standby = served.gateway._api.writing.waiting, served.gateway._standby
+    steps: list[Callable[[], object]] = [
+        lambda: client.submit(task("a")),
+        lambda: client.submit(task("b", owner="speech")),
+        lambda: client.submit(task("c", array={"size": 3})),
+        lambda: put_status("a", State.CREATED, owner="vision", attempt=0, on_hold=True),
+        lambda: put_status("c-i0", State.RUNNING, owner="vision"),
+        lambda: put_status("b", State.RUNNING, owner="speech"),
+        lambda: put_status("b", State.WAITING_RETRY, owner="speech"),
+        lambda: put_status("a", State.CANCELLED, owner="vision"),
+        lambda: client.store.commit(
+            Transaction((), (Delete(client.keys.task("c")),), new_op()), deadline=in_seconds()
+        ),
+    ]
+    seen = list[dict[tuple[str, str], dict[str, bool]]]()
+    for step in steps:
+        step()
+        revision = client.store.get("a", deadline=in_seconds())[1]
+        wait_until(lambda: standby.revision >= revision, "the gateway's model")  # noqa: B023
+        with standby.reading() as model:
+            expected = stored_tasks(model).by_owner
+            assert kept._waiting == expected
+            assert expected.keys() == set(kept._places.values())
+            seen.append({place: dict(tasks) for place, tasks in expected.items()})
+    assert len({json.dumps([*map(str, each.items())]) for each in seen}) > len(steps) // 2
+    kept.reloaded(standby.revision)
+    assert kept._waiting == seen[-1]
 
 
 def test_what_is_wrong_with_a_task_is_named(as_: As) -> None:

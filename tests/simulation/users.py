@@ -23,6 +23,7 @@ from controller.errors import CorruptValue, InvalidField
 from controller.store.base import Committed, Delete, Guard, Put, Transaction, Write
 from controller.store.keys import Keys
 from controller.views.queue_room import QueueRoom
+from controller.views.tasks import StoredTasks
 from tests.simulation.array_users import ArrayUsers
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.kin import Kin
@@ -459,7 +460,7 @@ class Users:
         clock: Any = self  # only asked what time it is
         known, room, nobody_new = (
             KnownPools(lambda: pools),
-            QueueRoom(lambda: (frozenset(), {})),
+            QueueRoom(StoredTasks),
             Newcomers(lambda *_: True),
         )
         submission = Submission(self.keys, known, clock, lambda _: None, room, nobody_new, attests="somebody")
