@@ -13,7 +13,7 @@ from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 
 
-class Stored(Protocol):
+class QueuedTasks(Protocol):
     """What is stored; StoredTasks is one."""
 
     def has(self, task_id: str) -> bool:
@@ -26,9 +26,9 @@ class Stored(Protocol):
 class QueueRoom:
     """See the module's docstring. `load` tells what is stored."""
 
-    def __init__(self, load: Callable[[], Stored]) -> None:
+    def __init__(self, load: Callable[[], QueuedTasks]) -> None:
         self._load = load
-        self._stored: Stored | None = None
+        self._stored: QueuedTasks | None = None
         # pool and owner → the tasks that wait, with those of this run, and whether each is on hold
         self._waiting: dict[tuple[str, str], dict[str, bool]] = {}
 
