@@ -68,8 +68,8 @@ class Outputs:
         own = self._own_attempts(view)
         if number not in own:
             raise NotFound(
-                f"task {task_id!r} tells of no attempt {number}: it can be read of {own.start} to"
-                f" {view.attempt}. An earlier one of this name may be of another task"
+                f"task {task_id!r} tells of no attempt {number}, and an earlier one of this name may be of"
+                f" another task: choose {' to '.join(map(str, sorted({own.start, view.attempt})))}"
             )
         engine = engine if engine is not None else self.engine()
         if engine is None:

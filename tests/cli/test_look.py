@@ -305,7 +305,8 @@ def test_logs_of_the_process_engine(
             tally("logs", "a").err
             == "a-2 has printed nothing, and does not run yet: `tally explain a` says why\n"
         )
-        put_status("a", State.SUCCEEDED, attempt=2)
+        first = Step(at=1.0, source=State.CREATED, event=Event.ADMITTED, state=State.PENDING, attempt=1)
+        put_status("a", State.SUCCEEDED, attempt=2, steps=1, history=(codec.encode_step(first),))
         assert tally("logs", "a", "--tail", "5").err == "a-2 has printed nothing, and has ended\n"
         assert tally("logs", "a", "--tail", "0").err == "", "as it was asked for"
         assert tally("logs", "a", "--attempt", "1").err == ""

@@ -73,6 +73,7 @@ REASONS = frozenset(
         "Shutdown",
         "StartError",
         "SysctlForbidden",
+        "TaintToleration",
         "Terminated",
         "TerminationByKubelet",
         "TopologyAffinityError",
