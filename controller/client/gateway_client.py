@@ -213,14 +213,15 @@ class GatewayClient(Client):
             return
         until = 0.0  # for a gateway that is restarted
         while not stop.is_set():
-            views, is_whole = list[TaskView](), True
+            views, gone, is_whole = list[TaskView](), list[str](), True
             try:
                 for look in self._http.lines("/v1/tasks:watch", stop, **given):
                     until = 0.0
                     views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
+                    gone += look.get("gone", ())  # which an older gateway does not tell
                     if not look.get("more"):
-                        yield TasksLook(views, is_whole=is_whole)
-                        views, is_whole = [], False
+                        yield TasksLook(views, is_whole=is_whole, gone=gone)
+                        views, gone, is_whole = [], [], False
             except GatewayUnavailable:
                 until = until or self.clock.boottime() + PATIENT_SECONDS
                 if self.clock.boottime() >= until:

@@ -231,7 +231,9 @@ class Reading:
                 if task_id and changed and ((view := task_view(model, task_id)) is None or not view.status):
                     model = self.tasks(task_id)  # removed with its spec, which is not watched?
                 views = sorted_views(model, *selection[:3], only, selection[3], alone=bool(task_id))
-                yield TasksLook(views, is_whole=changed is None or (bool(task_id) and not views))
+                gone = {name for name in only or () if task_view(model, name) is None}
+                whole = changed is None or (bool(task_id) and not views)
+                yield TasksLook(views, is_whole=whole, gone=gone)
             elif changed is None or named_among(changed, ids):
                 view = task_view(model, task_id, alone=True)
                 yield TasksLook([view] if view is not None else [], is_whole=changed is None or view is None)

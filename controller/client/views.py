@@ -212,12 +212,14 @@ class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
 class TasksLook(list[TaskView]):
     """What a look of a watch shows: all tasks that match if it `is_whole`, else those that changed.
 
-    A watch of one task shows with a whole look that has none that it is gone.
+    `gone` are those that changed and are not there any more, of all tasks: their ends may never be shown. A
+    watch of one task shows with a whole look that has none that it is gone.
     """
 
-    def __init__(self, views: Iterable[TaskView], *, is_whole: bool) -> None:
+    def __init__(self, views: Iterable[TaskView], *, is_whole: bool, gone: Iterable[str] = ()) -> None:
         super().__init__(views)
         self.is_whole = is_whole
+        self.gone = frozenset(gone)
 
 
 def task_view(

@@ -81,6 +81,11 @@ class CallFolder:
             kind, *rest = pickle.load(file)
         return CallError(*rest) if kind == "error" else rest[0]
 
+    def newest(self, name: str) -> int:
+        """The last attempt that has written a result; 0 if none has."""
+        files = self._files.glob(f"{self._path}/{name}/result-*.pkl")
+        return max((int(each.rpartition("-")[2].removesuffix(".pkl")) for each in map(str, files)), default=0)
+
     def remove(self, name: str) -> None:
         """Remove a call and its results."""
         self._files.rm(f"{self._path}/{name}", recursive=True)

@@ -255,9 +255,10 @@ class TallyExecutor(Executor):
             for views in looks:
                 for view in views:
                     self._see(view)
-                if views.is_whole:  # what it lacks, of what was there before it, is gone
-                    for task_id in sorted(known - {view.id for view in views}):
-                        self._lose(task_id)
+                # a whole look lacks, of what was there before it, what is gone; others name it
+                shown = {view.id for view in views}
+                for task_id in sorted(known - shown if views.is_whole else known & views.gone):
+                    self._lose(task_id)
                 known = self._stored()
                 if self._is_over():
                     return
@@ -289,10 +290,13 @@ class TallyExecutor(Executor):
             outcome = self._outcome(view)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller of `result` must learn of it
             outcome = CallError(error, "")
+        self._tell(future, outcome)
+
+    def _tell(self, future: TallyFuture[Any], outcome: Any) -> None:
         if isinstance(outcome, CallError) and outcome.trace:
-            outcome.error.add_note(f"In task {view.id}:\n{outcome.trace}")
+            outcome.error.add_note(f"In task {future.task_id}:\n{outcome.trace}")
         future.end(outcome)
-        self._remove(view.id)
+        self._remove(future.task_id)
 
     def _outcome(self, view: TaskView) -> Any:
         if view.state is State.CANCELLED:
@@ -308,9 +312,22 @@ class TallyExecutor(Executor):
     def _lose(self, task_id: str) -> None:
         with self._settled:
             future = self._futures.pop(task_id, None)
+            if future is not None:
+                self._readers.submit(self._settle_lost, future)
             self._settled.notify_all()
-        if future is not None:
-            future.end(CallError(CallFailed(f"task {task_id} was removed before its result was read"), ""))
+
+    def _settle_lost(self, future: TallyFuture[Any]) -> None:
+        """Give the future the newest result, which its task may have written before it was removed."""
+        name = future.task_id
+        try:
+            attempt = self._calls.newest(name)
+            outcome = self._calls.result(name, attempt) if attempt else None
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller of `result` must learn of it
+            attempt, outcome = 1, CallError(error, "")
+        if attempt:
+            self._tell(future, outcome)
+        else:
+            future.end(CallError(CallFailed(f"task {name} was removed before its result was read"), ""))
 
 
 def _each(function: Callable[..., T], calls: Iterable[Sequence[Any]]) -> list[T]:

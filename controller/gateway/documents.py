@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from controller.client import wire
 from controller.client.views import TaskView
@@ -50,11 +50,15 @@ class TaskPage(Struct, frozen=True, kw_only=True):
 
 
 class Watched(Struct, frozen=True, kw_only=True):
-    """Tasks as they are at a revision of the store. With `more`, the next ones belong to the same look."""
+    """Tasks as they are at a revision of the store. With `more`, the next ones belong to the same look.
+
+    `gone`: what changed and is not there any more, whether it matched or not.
+    """
 
     revision: int
     items: list[dict[str, Any]]
     more: bool = False
+    gone: list[str] | UnsetType = UNSET
 
 
 class Waited(Watched, frozen=True, kw_only=True):

@@ -208,6 +208,9 @@ async def _watched(api: GatewayApi, ask: CallerRequest) -> AsyncIterator[bytes]:
         only = listed_among(changed) if changed is not None else None
         if only is None or only:
             ids = await api.run(partial(_matching_ids, api, now, only), caller)
+            left = (only or set()) - {*ids}
+            if left and (gone := await api.run(partial(_gone, api, caller, left), caller)):
+                yield msgspec.json.encode(documents.Watched(revision=revision, items=[], gone=gone)) + b"\n"
             # a page at a time: who does not read holds no more than that
             for begin in range(0, max(len(ids), 1 if since is None else 0), PAGE):
                 page, more = ids[begin : begin + PAGE], begin + PAGE < len(ids)
@@ -299,6 +302,11 @@ def metrics(api: GatewayApi, ask: CallerRequest) -> Response:
         what = "the gateway's metrics, which are of all owners"
         raise Forbidden(Right.READ, what, PolicyVerb.READ_ANY)
     return Response(api.metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+def _gone(api: GatewayApi, caller: Caller, left: set[str]) -> list[str]:
+    """Of what has changed, what is not there any more, as far as the caller may know."""
+    return sorted(left - api.service.readable(caller, left).keys())
 
 
 def _matching_ids(api: GatewayApi, ask: CallerRequest, only: set[str] | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,7 +20,10 @@ from controller.core.model.lifecycle import State
 from controller.dev.cluster import LocalCluster
 from controller.errors import InvalidField
 from controller.executor import CallFailed, TallyExecutor
+from controller.store.etcd.store import EtcdStore
+from tests.support.etcd import compact
 from tests.support.local import QUICK, leader_of, local_cluster
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +270,37 @@ def test_no_call_is_waited_for_in_vain(make: Make, client: Client, monkeypatch: 
     with pytest.raises(CallFailed, match="was removed before its result was read"):
         waiting.result(60)
     client.cancel(waiting.task_id)
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_a_result_is_read_also_if_its_task_was_removed_unseen(
+    cluster: LocalCluster, client: Client, tmp_path: Path, is_compacted: bool
+) -> None:
+    """The network was away for longer than the task was kept; etcd may have forgotten how it ended."""
+    port = int(cluster.endpoint.rpartition(":")[2])
+    with Proxy(port) as proxy, Client(proxy.url) as far:
+        executor = TallyExecutor(far, folder=str(tmp_path / "calls"), retention_seconds=0.1)
+        (began := tmp_path / "began").mkdir()
+        go = tmp_path / "go"
+        futures = [executor.submit(_begins_and_waits, began / str(n), go, n) for n in range(3)]
+        wait_until(lambda: len(list(began.iterdir())) == 3, "the calls")
+        proxy.refuse()
+        go.touch()
+        names = {future.task_id for future in futures}
+        wait_until(lambda: names.isdisjoint({view.id for view in client.tasks()}), "the removal of the tasks")
+        if is_compacted:
+            compact(cast(EtcdStore, client.store), client._reading.model("pools/").revision)
+        proxy.heal()
+        assert [future.result(60) for future in futures] == [0, 1, 2]
+        executor.shutdown()
+    assert not list((tmp_path / "calls").iterdir())
+
+
+def _begins_and_waits(began: Path, go: Path, result: int) -> int:
+    began.touch()
+    while not go.exists():
+        time.sleep(0.05)
+    return result
 
 
 def test_an_executor_ends_as_soon_as_its_last_call_has(make: Make) -> None:
