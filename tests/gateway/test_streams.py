@@ -182,6 +182,8 @@ def test_a_caller_that_is_removed_is_cut_off_while_nothing_happens(
 ) -> None:
     """No change wakes its stream, and nothing is to be told."""
     monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    for module in ("reads", "events"):
+        monkeypatch.setattr(f"controller.gateway.{module}.RECHECK_SECONDS", 0.1)
     monkeypatch.setattr("controller.gateway.events.KEEP_ALIVE_SECONDS", 3600.0)
     monkeypatch.setattr("controller.gateway.reads.ALIVE_SECONDS", 3600.0)
     with as_("alice").stream("GET", path) as answer:
@@ -196,6 +198,8 @@ def test_who_may_read_more_is_shown_it(
 ) -> None:
     """What is open goes on with all that its caller may read by now, or tells it to look again."""
     monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    for module in ("reads", "events"):
+        monkeypatch.setattr(f"controller.gateway.{module}.RECHECK_SECONDS", 0.1)
     [result] = client.submit_many([task("his", owner="speech")])
     reader = Reader(as_("alice"))
     _, revision = client.store.get("a", deadline=in_seconds())

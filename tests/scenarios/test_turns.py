@@ -94,7 +94,7 @@ def test_notices_that_are_given_up_delay_no_cancel() -> None:
 
 def test_children_of_many_parents_are_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not once for each parent that ends: the loop would not turn before its lease is over."""
-    stage, parents, children = Stage(), 60, 120
+    stage, parents, children = Stage(), 40, 80
     stage.turn_on_all()
     stage.pool(paused=True)
     names = [f"p{number}" for number in range(parents)]
