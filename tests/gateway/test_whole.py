@@ -332,6 +332,8 @@ def test_etcd_may_be_away(cluster: LocalCluster, gateway: Process) -> None:
             assert http.get("/v1/tasks").status_code == 200
     finally:
         os.kill(pid, signal.SIGCONT)
+    with cluster.client() as client:  # its lease may be over: the tests that follow ask what it runs
+        wait_until(client.replicas.all, "the replica's registration")
 
 
 def test_readers_go_on_when_a_gateway_is_restarted(cluster: LocalCluster, tmp_path: Path) -> None:
