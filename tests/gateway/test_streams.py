@@ -176,14 +176,19 @@ def test_reads_that_wait_are_of_one_and_of_all(as_: As, served: Served, client: 
         assert [answer.result().status_code for answer in answers] == [200, 200]
 
 
+def check_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has something open is asked again at once whether it may."""
+    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
+    for module in ("reads", "events"):
+        monkeypatch.setattr(f"controller.gateway.{module}.RECHECK_SECONDS", 0.1)
+
+
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/tasks:watch"])
 def test_a_caller_that_is_removed_is_cut_off_while_nothing_happens(
     path: str, as_: As, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No change wakes its stream, and nothing is to be told."""
-    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
-    for module in ("reads", "events"):
-        monkeypatch.setattr(f"controller.gateway.{module}.RECHECK_SECONDS", 0.1)
+    check_often(monkeypatch)
     monkeypatch.setattr("controller.gateway.events.KEEP_ALIVE_SECONDS", 3600.0)
     monkeypatch.setattr("controller.gateway.reads.ALIVE_SECONDS", 3600.0)
     with as_("alice").stream("GET", path) as answer:
@@ -197,9 +202,7 @@ def test_who_may_read_more_is_shown_it(
     as_: As, served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is open goes on with all that its caller may read by now, or tells it to look again."""
-    monkeypatch.setattr("controller.gateway.server.RECHECK_SECONDS", 0.0)
-    for module in ("reads", "events"):
-        monkeypatch.setattr(f"controller.gateway.{module}.RECHECK_SECONDS", 0.1)
+    check_often(monkeypatch)
     [result] = client.submit_many([task("his", owner="speech")])
     reader = Reader(as_("alice"))
     _, revision = client.store.get("a", deadline=in_seconds())
