@@ -319,6 +319,32 @@ def test_a_plan_that_was_begun_while_the_pool_was_not_shared_waits_for_the_days_
     stage.check()
 
 
+def test_shares_are_rebuilt_when_a_pool_is_shared_again_while_a_hold_is_released(stage: Stage) -> None:
+    """The release is planned without a share. What is planned ahead of its answer changes no share either."""
+    stage.submit("a", owner="vision")
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    stage.pool()
+    stage.clock.move(1)
+    leader.sync()
+    leader.see(observation(("a", 1), Phase.SUCCEEDED))
+    first = leader.planner.plan(stage.clock.now())
+    assert (first.ledgers[0].ledger.held, first.shares) == (Vector(), [])
+    stage.pool(sharing=SHARING)
+    stage.submit("b", owner="research")
+    leader.sync()
+    leader.planner.plan_ahead(first, stage.clock.now())
+    assert not leader.planner.is_ahead
+    leader.commit(first)
+    leader.sync()
+    assert not stage.model().ledger("default").shares_are_whole
+    stage.clock.move(1)
+    leader.acknowledge(leader.run())
+    assert share(stage, "vision").held == Vector()
+    assert share(stage, "research").held == Vector({"cpu": 1000})
+    stage.check()
+
+
 def test_a_ledger_of_a_pool_that_was_never_shared_stays_as_it_was() -> None:
     """Older replicas and tools read it: nothing is added to it."""
     stage = Stage()

@@ -510,10 +510,11 @@ class SimulatedEngine:
         self._installation = installation
 
     def others(self) -> dict[str, _Names]:
-        """None. Who asks for them believes the list that it had before."""
+        """None. Who asks for them believes the list that it had before, and no other."""
         name, now = self._process.name, self._server.scheduler.now
         for attempt, observation in self._listed:
             if observation.phase is Phase.RUNNING:
+                attempt.shown.setdefault(name, now)
                 attempt.last_shown[name] = now
             if observation.stopped:
                 attempt.end_shown.setdefault(name, now)
@@ -559,8 +560,6 @@ class SimulatedEngine:
         for observation in seen:
             attempt = self._server.attempts.get(observation.attempt)
             if attempt is not None and attempt.uid == observation.uid:
-                if observation.phase is Phase.RUNNING:
-                    attempt.shown.setdefault(self._process.name, now)
                 self._listed.append((attempt, observation))
         return seen
 

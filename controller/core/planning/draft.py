@@ -208,6 +208,8 @@ class Draft:
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         # it was begun while the pool was not shared, after a day that is still to be closed
         is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
+        # the plan before changes what is held without a share: the pool is shared only since then
+        is_too_early |= share_changes and pool in self._after and not self._after[pool].shares_are_whole
         is_too_early |= self._has_most_tasks and self.plan.begins_members_of != task.id
         if is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
@@ -264,7 +266,8 @@ class Draft:
         for pool, held in self._held.items():
             before = self._model.ledger(pool)
             account = self.account(pool)
-            if pool in self._accounts and pool not in self._torn:
+            was_whole = self._after.get(pool, before).shares_are_whole
+            if was_whole and pool in self._accounts and pool not in self._torn:
                 account = account._replace(shares_op=op)
             ledger = Ledger(held, before.mod, before.extras, op, account)
             self.plan.ledgers.append(LedgerChange(pool, self._seen_mod(pool), ledger, ledger.encode(op)))
