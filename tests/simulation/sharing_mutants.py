@@ -63,7 +63,7 @@ SHARING_MUTANTS = (
     ),
     _bug(
         "a share changes ahead of a ledger that has not been shared",
-        (_ADD, "not self._after[pool].shares_are_whole", "False"),
+        ("core.planning.draft:_is_behind", "is_torn or ", ""),
         ("core.planning.draft:Draft.finish", "was_whole and pool in", "pool in"),
     ),
     _bug(

@@ -206,10 +206,7 @@ class Draft:
             ledger_changes = is_shared or (self._after.get(pool) or self._model.ledger(pool)).shares_are_whole
         share_changes = ledger_changes and is_shared
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
-        # it was begun while the pool was not shared, after a day that is still to be closed
-        is_too_early |= share_changes and self.account(pool).day < self.moment.at // DAY_MS
-        # the plan before changes what is held without a share: the pool is shared only since then
-        is_too_early |= share_changes and pool in self._after and not self._after[pool].shares_are_whole
+        is_too_early |= share_changes and _is_behind(self.account(pool), self._after.get(pool), self.moment)
         is_too_early |= self._has_most_tasks and self.plan.begins_members_of != task.id
         if is_too_early or (ledger_changes and self._model.may_not_change(task)):
             return False
@@ -313,6 +310,16 @@ def _ended(task: Task, decision: Decision, at: int) -> Parts:
     """What was lost and stopping of the hold that ends with this, if one does."""
     goes_on = decision.status is not None and decision.status.is_holding
     return NO_PARTS if goes_on else parts_of(task.status, at)
+
+
+def _is_behind(account: Account, after: Ledger | None, moment: Moment) -> bool:
+    """Whether no share of the pool may change yet. `after`: its ledger as the plan before leaves it.
+
+    So it is if one of both plans was begun while the pool was not shared, and the day it is charged in is
+    still to be closed; or if the one before changes what is held without a share.
+    """
+    is_torn = after is not None and not after.shares_are_whole
+    return is_torn or account.day < moment.at // DAY_MS
 
 
 def _held(status: Status | None) -> tuple[Vector, int]:
