@@ -53,6 +53,7 @@ class ClaimJudge:
         self.claims: dict[tuple[str, str], Claim] = {}  # those that can be read
         self._by_hand: dict[tuple[str, str], None] = {}
         self._moved: set[str] = set()  # owners of tasks that waited and did something else in this revision
+        self._deleted_at = 0  # the revision at which a user deleted a spec last
         self._minutes: dict[tuple[str, int], int] = {}  # pool, minute → attempts stopped for others
         self._idle: dict[str, float] = {}  # task → since when it could have been admitted
         self.preemptions = self.reservations = self.turns = self.ended = self.heads = 0
@@ -81,6 +82,8 @@ class ClaimJudge:
                 self._take_claim(key, event, writer)
                 if event.item is None:
                     ended.append(key)
+            elif kind == "tasks" and event.item is None and writer == USER:
+                self._deleted_at = event.mod
         if writer == USER:
             return
         # a gang is admitted and stopped as one, with what its members hold
@@ -215,6 +218,8 @@ class ClaimJudge:
                 taken = [each for each in claim.short if each in move.new.hold]
                 if not any(free.get(each) < one.asked.get(each) for each in taken):
                     continue
+                if self._deleted_at > self._oracle.sent.get(op, (0, 0))[0]:
+                    continue  # another of theirs may have come first, in the plan that this was sent with
                 if self._passes(pool, move, one, waiting, admitted, before):
                     raise Violation(
                         "I11",

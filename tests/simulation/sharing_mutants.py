@@ -62,11 +62,6 @@ SHARING_MUTANTS = (
         (f"{_RECORDS}.may_not_change", "self.is_rebuilding(pool) or ", ""),
     ),
     _bug(
-        "a share changes ahead of a ledger that has not been shared",
-        ("core.planning.draft:_is_behind", "is_torn or ", ""),
-        ("core.planning.draft:Draft.finish", "was_whole and pool in", "pool in"),
-    ),
-    _bug(
         "the ledger says that shares are whole, and one was not written",
         ("store.records:to_transaction", "for share in plan.shares:", "for share in plan.shares[1:]:"),
     ),
