@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from controller.errors import InvalidField
-from controller.gateway.identity import Identity, Method, SignInUnavailable
+from controller.gateway.identity import Method, SignInUnavailable
 from controller.gateway.oidc import (
     FRESH_SECONDS,
     PAUSE_SECONDS,
@@ -28,8 +27,7 @@ from controller.gateway.oidc import (
     Oidc,
     OidcOptions,
 )
-from controller.gateway.sign_in import SignIn
-from tests.support.busy import kept_busy
+from tests.support.busy import stays_known
 from tests.support.waiting import wait_until
 
 oidc_provider_mock = pytest.importorskip("oidc_provider_mock")
@@ -314,17 +312,7 @@ def test_whatever_a_provider_answers_a_known_key_goes_on_to_count(provider: Prov
 
 def test_who_is_known_waits_for_nobody(provider: Provider, oidc: Oidc) -> None:
     """Not for the tokens of others, with keys that nobody has."""
-    token = f"Bearer {provider.token()}"
-    sign_in = SignIn(None, time.time, [oidc])
-    [(_, threads)] = sign_in._providers
-
-    async def known() -> Identity | None:
-        return await asyncio.wait_for(sign_in.identify(token, {}), 20)
-
-    first = asyncio.run(known())
-    with kept_busy(threads):
-        assert asyncio.run(known()) == first is not None
-    sign_in.close()
+    assert stays_known(provider.token(), oidc)
 
 
 def test_who_has_a_key_that_is_known_waits_for_no_fetch(

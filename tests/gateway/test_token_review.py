@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ import pytest
 from controller.clock import SystemClock
 from controller.dev.fake_kubernetes.server import FakeCluster
 from controller.engine.kubernetes.api import ClusterAccess, KubernetesApi
-from controller.gateway.identity import Identity, Method, SignInUnavailable
-from controller.gateway.sign_in import SignIn
+from controller.gateway.identity import Method, SignInUnavailable
 from controller.gateway.token_review import ACCEPTED_SECONDS, CACHED, REFUSED_SECONDS, TokenReviews
-from tests.support.busy import kept_busy
+from tests.support.busy import stays_known
 
 RUNNER = "system:serviceaccount:team-a:runner"
 
@@ -135,14 +133,4 @@ def test_what_is_no_token_of_kubernetes_is_not_sent_there(
 
 def test_who_is_known_waits_for_nobody(cluster: FakeCluster, tmp_path: Path, hand: Hand) -> None:
     """Not for the tokens of others, about which the server is being asked."""
-    token = f"Bearer {token_of(cluster)}"
-    sign_in = SignIn(None, time.time, [reviews(cluster, tmp_path, hand)])
-    [(_, threads)] = sign_in._providers
-
-    async def known() -> Identity | None:
-        return await asyncio.wait_for(sign_in.identify(token, {}), 20)
-
-    first = asyncio.run(known())
-    with kept_busy(threads):
-        assert asyncio.run(known()) == first is not None
-    sign_in.close()
+    assert stays_known(token_of(cluster), reviews(cluster, tmp_path, hand))

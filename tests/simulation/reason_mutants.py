@@ -15,6 +15,8 @@ REASON_MUTANTS = (
     Mutant(
         "who is lost is given up while the engine is not heard",
         (Edit(f"{_DECIDE}:_holding", "and may_end and moment.hears", "and may_end"),),
+        faults=frozenset({"crash", "engine-outage", "node-lost"}),
+        density=2.0,
     ),
     Mutant(
         "an engine that has fallen silent counts as heard",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+
+from controller.gateway.identity import Identity
+from controller.gateway.sign_in import Provider, SignIn
 
 
 @contextmanager
@@ -25,3 +30,18 @@ def kept_busy(threads: ThreadPoolExecutor) -> Iterator[None]:
     finally:
         ended.set()
         wait(held)
+
+
+def stays_known(token: str, provider: Provider) -> bool:
+    """Whether who has this token is known at once to a gateway whose threads for this are all busy."""
+    sign_in = SignIn(None, time.time, [provider])
+    [(_, threads)] = sign_in._providers
+
+    async def known() -> Identity | None:
+        return await asyncio.wait_for(sign_in.identify(f"Bearer {token}", {}), 20)
+
+    first = asyncio.run(known())
+    with kept_busy(threads):
+        again = asyncio.run(known())
+    sign_in.close()
+    return again == first is not None
