@@ -14,6 +14,9 @@ from controller.core.model.requests import RepairRequest, RequestKind, Wanted
 from controller.core.model.resources import Vector
 from controller.core.model.shares import DAY_MS, FRACTION, Share, encode_share
 from controller.core.model.task import Phase
+from controller.core.planning.draft import Draft
+from controller.core.planning.plan import Plan
+from controller.core.planning.transitions import Moment
 from controller.core.promise.invariants import check_model
 from controller.store.records import to_change
 from tests.support.bench import Stage, StagedReplica, observation, starts
@@ -319,8 +322,9 @@ def test_a_plan_that_was_begun_while_the_pool_was_not_shared_waits_for_the_days_
     stage.check()
 
 
-def test_shares_are_rebuilt_when_a_pool_is_shared_again_while_a_hold_is_released(stage: Stage) -> None:
-    """The release is planned without a share. What is planned ahead of its answer changes no share either."""
+@pytest.fixture
+def release(stage: Stage) -> tuple[StagedReplica, Plan]:
+    """It is planned while the pool is not shared, and not committed yet; the pool is shared again."""
     stage.submit("a", owner="vision")
     leader = stage.leader()
     leader.acknowledge(leader.run())
@@ -328,14 +332,22 @@ def test_shares_are_rebuilt_when_a_pool_is_shared_again_while_a_hold_is_released
     stage.clock.move(1)
     leader.sync()
     leader.see(observation(("a", 1), Phase.SUCCEEDED))
-    first = leader.planner.plan(stage.clock.now())
-    assert (first.ledgers[0].ledger.held, first.shares) == (Vector(), [])
+    plan = leader.planner.plan(stage.clock.now())
+    assert (plan.ledgers[0].ledger.held, plan.shares) == (Vector(), [])
     stage.pool(sharing=SHARING)
     stage.submit("b", owner="research")
     leader.sync()
-    leader.planner.plan_ahead(first, stage.clock.now())
+    return leader, plan
+
+
+def test_shares_are_rebuilt_when_a_pool_is_shared_again_while_a_hold_is_released(
+    stage: Stage, release: tuple[StagedReplica, Plan]
+) -> None:
+    """What is planned ahead of the release's answer changes no share either."""
+    leader, plan = release
+    leader.planner.plan_ahead(plan, stage.clock.now())
     assert not leader.planner.is_ahead
-    leader.commit(first)
+    leader.commit(plan)
     leader.sync()
     assert not stage.model().ledger("default").shares_are_whole
     stage.clock.move(1)
@@ -343,6 +355,18 @@ def test_shares_are_rebuilt_when_a_pool_is_shared_again_while_a_hold_is_released
     assert share(stage, "vision").held == Vector()
     assert share(stage, "research").held == Vector({"cpu": 1000})
     stage.check()
+
+
+def test_no_draft_says_that_shares_are_whole_which_were_not(
+    stage: Stage, release: tuple[StagedReplica, Plan]
+) -> None:
+    """Nor one that counts in the account whom it stops."""
+    leader, plan = release
+    draft = Draft(leader.model, leader.planner.limits, Moment(stage.clock.now(), 1, Op("op")), plan)
+    draft.count_stopped("default", 1)
+    draft.follows(leader.model.revision + 1, is_shown=False)
+    [change] = draft.finish().ledgers
+    assert not change.ledger.shares_are_whole
 
 
 def test_a_ledger_of_a_pool_that_was_never_shared_stays_as_it_was() -> None:
