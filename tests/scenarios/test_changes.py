@@ -69,6 +69,23 @@ def test_a_task_on_hold_is_not_admitted_until_it_is_released(stage: Stage, was: 
     assert now(leader) == [f"job-{attempt}"]
 
 
+def test_a_task_on_hold_is_not_refused_for_an_earlier_spec(stage: Stage) -> None:
+    """It is in no queue: what it asked for there is what the spec of that time asks for."""
+    stage.pool(paused=True)
+    stage.submit("job", resources={"cpu": 3})
+    leader = stage.leader()
+    assert now(leader) == []
+    stage.change("job", on_hold=True)
+    assert now(leader) == []
+    stage.pool(capacity={"cpu": 1})
+    stage.delete(stage.keys.task("job"))
+    stage.submit("job")
+    assert now(leader) == []
+    assert stage.state("job") == "Created"
+    stage.change("job", on_hold=False)
+    assert now(leader) == ["job-1"]
+
+
 def test_the_place_in_the_queue_is_kept(stage: Stage) -> None:
     stage.pool(capacity={"cpu": 1}, paused=True)
     leader = stage.leader()

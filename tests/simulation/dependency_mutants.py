@@ -139,7 +139,13 @@ DEPENDENCY_MUTANTS = (
     ),
     Mutant(
         "the time in which a task waits for others counts as its wait in the queue",
-        (Edit("core.planning.decide:_waiting", "and not waits_for_others", ""),),
+        (
+            Edit(
+                "core.planning.decide:_waiting",
+                "limit is not None and queued",
+                "limit is not None and not task.on_hold",
+            ),
+        ),
     ),
     Mutant(
         "a parent is removed in the transaction that retries its child",

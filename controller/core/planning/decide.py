@@ -115,7 +115,8 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, others: Others
     if never is not None:
         rejected = transitions.rejected(task, never.reason, never.message, moment, never.event)
         return Decision(rejected, compares_spec=True, parents=never.parents)
-    if task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
+    queued = not task.on_hold and (others.gate is None or others.gate.is_open)  # else its demand may be old
+    if queued and task.state is State.CREATED and pool is not None and pool.mod < task.spec_create:
         # The pool has not changed since the submission: even then it could not satisfy the task. When a pool
         # shrinks later, its tasks wait instead.
         try:
@@ -124,13 +125,7 @@ def _waiting(task: Task, pool: PoolRecord | None, moment: Moment, others: Others
             rejected = transitions.rejected(task, "Unsatisfiable", str(error), moment)
             return Decision(rejected, compares_spec=True, compares_pool=True)
     limit = task.spec.deadlines.queue_seconds
-    waits_for_others = others.gate is not None and not others.gate.is_open
-    if (
-        limit is not None
-        and not task.on_hold
-        and not waits_for_others
-        and task.queued_at <= moment.now - limit
-    ):
+    if limit is not None and queued and task.queued_at <= moment.now - limit:
         message = f"not admitted within its queue deadline of {limit:g} s"
         return Decision(
             transitions.rejected(task, "QueueDeadlineExceeded", message, moment), compares_spec=True
