@@ -195,6 +195,7 @@ SHARING_MUTANTS = (
             "if self._held(other).exceeding(self._pool.guarantee_of(other))",
             "if self._held(other)",
         ),
+        faults=frozenset({"crash"}),
     ),
     _bug(
         "a priority takes what is guaranteed to others",
