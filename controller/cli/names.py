@@ -82,7 +82,7 @@ def named(text: str) -> str:
     name, members = split_members(text)
     if not members:
         return name
-    if not members.isdigit():
+    if not members.isdecimal():
         raise typer.BadParameter(f"{text!r} names several members: name one, as in {name}[7]")
     return str(MemberName(name, int(members)))
 
@@ -98,7 +98,7 @@ def parse_members(kind: str, names: list[str], *, alone: bool) -> tuple[str, str
         return None
     texts = ([name] if slash else []) + names
     parts = [split_members(text) for text in texts]
-    found = [part for part in parts if part[1] and (alone or not part[1].isdigit())]
+    found = [part for part in parts if part[1] and (alone or not part[1].isdecimal())]
     if found and len(parts) > 1:
         raise typer.BadParameter(f"{found[0][0]}[{found[0][1]}] is listed alone: leave the other names out")
     return found[0] if found else None

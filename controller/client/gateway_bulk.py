@@ -6,12 +6,26 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from controller.client.bulk import MAX_ACTS, Bulk, TaskAct
-from controller.client.gateway_calls import FOR_NOW, PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, error_of
+from controller.client.gateway_calls import (
+    FOR_NOW,
+    PATIENT_SECONDS,
+    PAUSE_SECONDS,
+    GatewayCalls,
+    GatewayProblem,
+    error_of,
+)
 from controller.client.requests import parse_priority, parse_reason
 from controller.client.views import RequestResult, TaskView
 from controller.client.wire import view_of
-from controller.errors import TallyError, UserError
+from controller.errors import CorruptValue, TallyError, UserError
+
+
+class _Told(msgspec.Struct):
+    id: str
+    problem: GatewayProblem | None = None
 
 
 class GatewayBulk(Bulk):
@@ -65,11 +79,13 @@ class GatewayBulk(Bulk):
             except UserError as error:  # as each call alone would be told
                 return {**dict.fromkeys(views, error), **{n: f for n, f in found.items() if n not in asked}}
             again: list[str] = []
-            for document in answer["results"]:
-                name, problem = document["id"], document.get("problem")
-                found[name] = error_of(problem) if problem else view_of(RequestResult, document)
-                if problem and problem["status"] in FOR_NOW:
-                    again.append(name)
+            for document in view_of(list[Any], answer["results"]):
+                told = view_of(_Told, document)
+                found[told.id] = error_of(told.problem) if told.problem else view_of(RequestResult, document)
+                if told.problem and told.problem.status in FOR_NOW:
+                    again.append(told.id)
+            if untold := [name for name in asked if name not in found]:
+                raise CorruptValue(f"the gateway's answer does not tell what became of {untold[0]}")
             if not until or len(again) < len(asked):  # patience begins anew with each that is answered
                 until = begun + PATIENT_SECONDS
             if not again or time.monotonic() + PAUSE_SECONDS >= until:

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 from urllib.parse import quote
 
+import msgspec
 import requests
 import urllib3
 
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
 from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
+from controller.client.wire import view_of
 from controller.config.values import parse_server
-from controller.errors import InvalidField, TallyError
+from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.retry_after import retry_after_seconds
 
 NDJSON = "application/x-ndjson"
@@ -79,11 +81,13 @@ class GatewayCalls:
         """Close the connections; idempotent."""
         self._session.close()
 
-    def get(self, path: str, **parameters: str) -> Any:
+    def get(self, path: str, **parameters: str) -> GatewayAnswer:
         """The document at the path, not older than what this client wrote."""
-        return self._send("GET", path, parameters=self._fresh(parameters)).json()
+        return _document(self._send("GET", path, parameters=self._fresh(parameters)))
 
-    def lines(self, path: str, stop: StopEvent | None = None, /, **parameters: str) -> Iterator[Any]:
+    def lines(
+        self, path: str, stop: StopEvent | None = None, /, **parameters: str
+    ) -> Iterator[GatewayAnswer]:
         """The documents at the path, one a line, as they arrive, until `stop` is set."""
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
         return _documents(answer, stop or StopEvent())
@@ -107,8 +111,8 @@ class GatewayCalls:
         once: bool = False,
         method: str = "POST",
         timeout_seconds: float = 0.0,
-    ) -> Any:
-        """The answer to a request that may write; None for an empty one.
+    ) -> GatewayAnswer:
+        """The answer to a request that may write; {} for an empty one.
 
         If it has to be sent again, the gateway knows it by its key, and by `again`, the body of a copy. A
         copy of a deletion may find nothing. `once`: it cannot be known again, so GatewayUnavailable is raised
@@ -124,9 +128,9 @@ class GatewayCalls:
             content_type="application/json",
             more_seconds=timeout_seconds,
         )
-        return answer.json() if answer.content else None
+        return _document(answer)
 
-    def ask(self, path: str, body: object, *, timeout_seconds: float) -> Any:
+    def ask(self, path: str, body: object, *, timeout_seconds: float) -> GatewayAnswer:
         """The answer to a question that has a body: not older than what this client wrote."""
         data = body_of(body)
         answer = self._send(
@@ -137,9 +141,9 @@ class GatewayCalls:
             parameters=self._fresh({}),
             more_seconds=timeout_seconds,
         )
-        return answer.json()
+        return _document(answer)
 
-    def upload(self, path: str, documents: Iterable[bytes], **parameters: str) -> Iterator[Any]:
+    def upload(self, path: str, documents: Iterable[bytes], **parameters: str) -> Iterator[GatewayAnswer]:
         """Send documents, one a line; the answer has one for each.
 
         Raises GatewayUnavailable if the answer is not whole.
@@ -156,10 +160,10 @@ class GatewayCalls:
         )
         for document in _documents(answer, StopEvent()):
             if "done" in document:
-                self._wrote(document["revision"])
+                self._wrote(view_of(int, document["revision"]))
                 return
             if "problem" in document:
-                raise error_of(document["problem"])
+                raise error_of(view_of(GatewayProblem, document["problem"]))
             yield document
         raise GatewayUnavailable(
             f"the answer of {self.url} broke off: repeat the call, nothing is stored twice"
@@ -262,6 +266,20 @@ class GatewayCalls:
             time.sleep(pause)  # as the gateway asked
 
 
+class GatewayAnswer(dict[str, Any]):
+    """A JSON object that a gateway answered. Raises CorruptValue for a member that it does not have."""
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Raises CorruptValue if the value is no object."""
+        if not isinstance(value, dict):
+            raise CorruptValue(f"the gateway answered {type(value).__name__}, and not a JSON object")
+        return cls(value)
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise CorruptValue(f"the gateway's answer has no {name!r}: is it of another release?")
+
+
 def part(name: str) -> str:
     """A name as a part of a path. Raises InvalidField for what would be another path."""
     if name in ("", ".", ".."):
@@ -286,10 +304,18 @@ def parse_token(text: str, where: str) -> str:
     return token
 
 
-def error_of(document: Mapping[str, Any]) -> TallyError:
-    """The error of a problem document (RFC 9457)."""
-    detail, status, field = (document.get(name, "") for name in ("detail", "status", "field"))
-    match status:
+class GatewayProblem(msgspec.Struct):
+    """A problem document (RFC 9457)."""
+
+    status: int
+    detail: str = ""
+    field: str = ""
+
+
+def error_of(problem: GatewayProblem) -> TallyError:
+    """The error that a problem tells of."""
+    detail, field = problem.detail, problem.field
+    match problem.status:
         case 400:
             return InvalidField(field, detail.removeprefix(f"{field}: ") if field else detail)
         case 401:
@@ -321,12 +347,19 @@ def _cut(answer: requests.Response) -> None:
         answer.raw.shutdown()
 
 
-def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[Any]:
+def _document(answer: requests.Response) -> GatewayAnswer:
+    try:
+        return GatewayAnswer.of(answer.json() if answer.content else {})
+    except (ValueError, RecursionError) as error:
+        raise CorruptValue(f"the answer of {answer.url} is not JSON: {error}") from None
+
+
+def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[GatewayAnswer]:
     try:
         with answer, stop.closing(partial(_cut, answer)):
             for line in answer.iter_lines(chunk_size=None):
                 if line:
-                    yield json.loads(line)
+                    yield GatewayAnswer.of(json.loads(line))
                 if stop.is_set():
                     return
     except (requests.RequestException, ValueError, RecursionError) as error:
@@ -337,15 +370,15 @@ def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[Any]:
 
 def _error(answer: requests.Response) -> TallyError:
     try:
-        document = answer.json()
-        return error_of({**document, "status": answer.status_code})
-    except (ValueError, TypeError, RecursionError):
+        problem = view_of(GatewayProblem, {**answer.json(), "status": answer.status_code})
+    except (ValueError, TypeError, RecursionError, CorruptValue):
         return GatewayUnavailable(f"{answer.url} answered {answer.status_code}, and is no gateway of Tally")
+    return error_of(problem)
 
 
 def _revision(answer: requests.Response) -> int:
     text = answer.headers.get("Tally-Revision", "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
 def _is_unsent(error: Exception) -> bool:

@@ -58,6 +58,18 @@ WATCH_SECONDS = 5.0  # the same, of a watch of one task
 WAITED_FOR = 1000  # tasks that one long poll waits for
 
 
+class _Changed(msgspec.Struct):
+    items: list[Any]
+    missing: dict[str, str]  # task → what is said of it
+    revision: int
+
+
+class _Look(msgspec.Struct):
+    items: list[Any]
+    gone: list[str] = []  # which an older gateway does not tell
+    more: bool = False
+
+
 class GatewayClient(Client):
     """See the module's docstring.
 
@@ -149,7 +161,7 @@ class GatewayClient(Client):
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """See Client."""
-        views = [pool_of(document) for document in self._http.get("/v1/pools")["items"]]
+        views = [pool_of(each) for each in view_of(list[Any], self._http.get("/v1/pools")["items"])]
         unread: dict[str, Any] = {"counts": {}, "on_hold": None, "demand": None}
         return views if counts else [msgspec.structs.replace(view, **unread) for view in views]
 
@@ -217,9 +229,10 @@ class GatewayClient(Client):
             try:
                 for look in self._http.lines("/v1/tasks:watch", stop, **given):
                     until = 0.0
-                    views += [view for view in map(task_of, look["items"]) if task_id in ("", view.id)]
-                    gone += look.get("gone", ())  # which an older gateway does not tell
-                    if not look.get("more"):
+                    told = view_of(_Look, look)
+                    views += [view for view in map(task_of, told.items) if task_id in ("", view.id)]
+                    gone += told.gone
+                    if not told.more:
                         yield TasksLook(views, is_whole=is_whole, gone=gone)
                         views, gone, is_whole = [], [], False
             except GatewayUnavailable:
@@ -339,8 +352,8 @@ def _changed(
 ) -> tuple[list[TaskView], dict[str, str], int]:
     """What changed of these tasks after a revision: views, what is missing, and the revision now."""
     body = {"ids": task_ids, "since": since, "timeout_seconds": seconds}
-    answer = http.ask("/v1/tasks:wait", body, timeout_seconds=seconds)
-    return [task_of(document) for document in answer["items"]], answer["missing"], answer["revision"]
+    answer = view_of(_Changed, http.ask("/v1/tasks:wait", body, timeout_seconds=seconds))
+    return [task_of(document) for document in answer.items], answer.missing, answer.revision
 
 
 def _selection(

@@ -27,7 +27,7 @@ from controller.client.wire import view_of
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.model import codec
 from controller.core.model.kept_log import KeptLog
-from controller.core.model.maintenance import MaintenanceWindow, Windows
+from controller.core.model.maintenance import Windows
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import CorruptValue, UserError
@@ -74,10 +74,10 @@ class GatewayReplicas(Replicas):
         self._http = http
 
     def all(self) -> list[ReplicaView]:
-        return [view_of(ReplicaView, document) for document in self._http.get("/v1/replicas")["items"]]
+        return view_of(list[ReplicaView], self._http.get("/v1/replicas")["items"])
 
     def gateways(self) -> list[GatewayView]:
-        return [view_of(GatewayView, document) for document in self._http.get("/v1/gateways")["items"]]
+        return view_of(list[GatewayView], self._http.get("/v1/gateways")["items"])
 
     def leader(self) -> LeaderView | None:
         found = self._http.get("/v1/leader")["leader"]
@@ -146,7 +146,7 @@ class GatewayOutputs(Outputs):
         yield from self._http.output(path, stop, **asked)[1]
 
     def last_attempt(self, task_id: str) -> int:
-        return int(self._http.get(f"/v1/tasks/{part(task_id)}").get("attempt", 0))
+        return view_of(int, self._http.get(f"/v1/tasks/{part(task_id)}").get("attempt", 0))
 
     def engine(self, *_: object, **__: object) -> None:
         raise NeedsEtcd
@@ -191,7 +191,7 @@ class GatewayMaintenance(Maintenance):
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
         found = self._http.post(f"/v1/pools/{part(pool)}/undrain", {"starts_at": starts_at})
-        return tuple(view_of(MaintenanceWindow, each) for each in found["items"])
+        return view_of(Windows, found["items"])
 
 
 class GatewayOwners(Owners):
@@ -199,7 +199,7 @@ class GatewayOwners(Owners):
         self._http = http
 
     def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
-        return [view_of(OwnerView, document) for document in self._http.get("/v1/owners", pool=pool)["items"]]
+        return view_of(list[OwnerView], self._http.get("/v1/owners", pool=pool)["items"])
 
     def sharing(self, pool: str) -> SharingView:
         return view_of(SharingView, self._http.get(f"/v1/pools/{part(pool)}/sharing"))
@@ -237,7 +237,10 @@ class GatewayMembers(ArrayMembers):
         checked_page(offset, limit, state, members)
         asked = {"offset": str(offset), "limit": str(limit), "state": state, "members": members}
         found = self._http.get(f"/v1/tasks/{part(array)}/members", **asked)
-        return MemberPage([view_of(MemberView, each) for each in found["items"]], found["next_offset"])
+        following = found["next_offset"]
+        return MemberPage(
+            view_of(list[MemberView], found["items"]), None if following is None else view_of(int, following)
+        )
 
 
 class GatewaySchedules(Schedules):
@@ -245,7 +248,7 @@ class GatewaySchedules(Schedules):
         self._http = http
 
     def all(self) -> list[ScheduleView]:
-        return [view_of(ScheduleView, document) for document in self._http.get("/v1/schedules")["items"]]
+        return view_of(list[ScheduleView], self._http.get("/v1/schedules")["items"])
 
     def get(self, name: str) -> ScheduleView:
         return view_of(ScheduleView, self._http.get(f"/v1/schedules/{part(parse_schedule_name(name))}"))
@@ -301,12 +304,14 @@ class GatewayFeatures(Features):
         self._http = http
 
     def all(self) -> list[FeatureView]:
-        return [view_of(FeatureView, document) for document in self._http.get("/v1/features")["items"]]
+        return view_of(list[FeatureView], self._http.get("/v1/features")["items"])
 
     def enable(self, *names: str) -> tuple[str, ...]:
         answered = self._http.post(f"/v1/features/{part(','.join(names))}/enable")
         # a gateway of a release that takes one name, and turns on nothing else, says only whether it has
-        return tuple(answered.get("turned_on", names if answered["changed"] else ()))
+        if "turned_on" not in answered:
+            return names if answered["changed"] else ()
+        return view_of(tuple[str, ...], answered["turned_on"])
 
     def drop(self, name: str) -> bool:
         return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])

@@ -6,7 +6,6 @@ All other views are `codec.to_builtins`, and `view_of`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,9 +32,9 @@ def task_document(view: TaskView) -> dict[str, Any]:
         return msgspec.structs.replace(view, status=plain, problem=problem).to_builtins()
 
 
-def task_of(document: Mapping[str, Any]) -> TaskView:
+def task_of(document: object) -> TaskView:
     """The view of a document. Raises CorruptValue."""
-    fields = dict(document)
+    fields = _fields(document)
     spec, status = fields.pop("spec", None), fields.pop("status", None)
     try:
         view = view_of(TaskView, fields)
@@ -57,9 +56,9 @@ def pool_document(view: PoolView) -> dict[str, Any]:
     return plain
 
 
-def pool_of(document: Mapping[str, Any]) -> PoolView:
+def pool_of(document: object) -> PoolView:
     """The view of a document. Raises CorruptValue."""
-    fields = dict(document)
+    fields = _fields(document)
     definition = fields.pop("definition", None)
     view = view_of(PoolView, fields)
     if definition is None:
@@ -76,8 +75,12 @@ def view_of(kind: type[V], document: object) -> V:
         raise CorruptValue(f"the gateway's answer is not a {kind.__name__}: {error}") from None
 
 
-def _status_of(document: Mapping[str, Any]) -> Status:
-    fields = dict(document)
+def _fields(document: object) -> dict[str, Any]:
+    return dict(view_of(dict[str, Any], document))  # a copy: some are taken out
+
+
+def _status_of(document: object) -> Status:
+    fields = _fields(document)
     steps = [view_of(StepView, each) for each in fields.pop("history", ())]
     history = tuple(codec.encode_step(Step(**msgspec.structs.asdict(step))) for step in steps)
     epoch = fields.pop("epoch", 0)

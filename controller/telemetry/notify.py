@@ -42,7 +42,7 @@ class ServiceNotifier:
         self._clock = clock
         self._address = environ.pop("NOTIFY_SOCKET", "")
         limit, process = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        watched = limit.isdigit() and process in ("", str(os.getpid()))
+        watched = limit.isdecimal() and process in ("", str(os.getpid()))
         self._beat = ["WATCHDOG=1"] if watched else []
         self._interval = int(limit) / 1e6 / BEATS_PER_WATCHDOG if watched else STATUS_SECONDS
         self._due = 0.0  # boottime

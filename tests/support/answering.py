@@ -13,6 +13,7 @@ class Server:
     def __init__(self) -> None:
         outer = self
         self.answer: Callable[[str], tuple[int, bytes | list[bytes]]] = lambda _: (200, b"{}")
+        self.headers: dict[str, str] = {}
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -21,6 +22,8 @@ class Server:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 code, data = outer.answer(self.path)
                 self.send_response(code)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 if isinstance(data, bytes):
                     self.send_header("Content-Length", str(len(data)))
                     self.end_headers()
@@ -31,7 +34,7 @@ class Server:
                 for part in (*data, b""):
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
 
-            do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815  # the library's names
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  # the library's names
 
             def log_message(self, *args: object) -> None:
                 """Quiet."""

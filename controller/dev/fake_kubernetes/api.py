@@ -284,7 +284,7 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "")
     if not text:
         return None
-    if not text.lstrip("-").isdigit():
+    if not text.lstrip("-").isdecimal():
         raise apierrors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})')
     return int(text)
 
@@ -292,7 +292,7 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
 def _revision(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdigit():
+    if not text.isdecimal():
         raise apierrors.bad_request(
             f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
         )

@@ -120,7 +120,7 @@ def _operate(document: Any, operation: Document) -> Any:
 
 
 def _operate_list(holder: list[Any], name: object, last: str, operation: Document) -> None:
-    index = len(holder) if last == "-" else int(last) if last.isdigit() else -1
+    index = len(holder) if last == "-" else int(last) if last.isdecimal() else -1
     if name == "add" and 0 <= index <= len(holder):
         holder.insert(index, operation.get("value"))
     elif name == "replace" and 0 <= index < len(holder):
@@ -137,7 +137,7 @@ def _pointer(path: str) -> list[str]:
 
 def _value(document: Any, path: str | list[str]) -> Any:
     for part in _pointer(path) if isinstance(path, str) else path:
-        if isinstance(document, list) and part.isdigit() and int(part) < len(document):
+        if isinstance(document, list) and part.isdecimal() and int(part) < len(document):
             document = document[int(part)]
         elif isinstance(document, dict) and part in document:
             document = document[part]

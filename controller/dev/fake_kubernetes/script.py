@@ -108,7 +108,7 @@ def _read(text: str, environment: dict[str, str], on_term: int | None) -> Script
         elif name == "false":
             exit_code = 1
         elif name == "exit":
-            exit_code = int(first) if first.isdigit() else 0
+            exit_code = int(first) if first.isdecimal() else 0
             break
     ends: float | None = None if at == float("inf") else at
     return Script(run_seconds=ends, exit_code=exit_code, on_term=on_term, output=tuple(output))
