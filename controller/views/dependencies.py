@@ -239,7 +239,8 @@ def _in_gate(gate: Gate, name: str) -> ParentVerdict:
 
 
 def _state(task: Task | None, sees: Sees | None) -> State | None:
-    if task is None or not is_listed(task) or (sees is not None and not sees(task)):
+    """None also of a member of an array: it has the name of a parent that is gone."""
+    if task is None or task.member_of or not is_listed(task) or (sees is not None and not sees(task)):
         return None
     return state_of(task)
 

@@ -18,6 +18,7 @@ from controller.core.promise.invariants import check_model
 from controller.core.promise.replay import replay
 from controller.store.base import Committed, Put, Refused, Transaction
 from controller.store.records import to_transaction
+from controller.views.dependencies import parents_of
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 
@@ -375,6 +376,23 @@ def test_the_audit_sees_who_began_too_early(stage: Stage) -> None:
     begun = stage.value(stage.keys.state("c"))
     stage.put(stage.keys.state("b"), begun)
     assert i13(stage) == ["task/b began before a had succeeded"]
+
+
+def test_a_member_that_has_the_name_of_a_parent_by_now_is_none(stage: Stage) -> None:
+    """Of an array that is older than the child: the task of that name ended, and was removed since."""
+    leader = stage.leader()
+    stage.submit("a", array={"size": 1})
+    stage.change("a", on_hold=True)
+    stage.submit("a-i0")
+    step(leader)
+    stage.submit("b", after=["a-i0"])
+    assert end(leader, "a-i0") == ["b-1"]
+    stage.delete(stage.keys.task("a-i0"))
+    step(leader)
+    stage.change("a", on_hold=False)
+    assert step(leader) == ["a-i0-2"]  # the first one had its name
+    assert i13(stage) == []
+    assert [each.state for each in parents_of(stage.model(), "b")] == [None]
 
 
 def test_the_audit_sees_who_waits_for_nobody(stage: Stage) -> None:

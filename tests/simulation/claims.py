@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from controller.core.model import codec
 from controller.core.model.claims import Claim, decode_claim
 from controller.core.model.demand import demand
@@ -75,8 +77,8 @@ class ClaimJudge:
         ended: list[tuple[str, str]] = []
         for event in events:
             kind, *names = event.key.removeprefix(self._oracle.keys.prefix).split("/")
-            if kind == "pools":
-                self._take_pool(names[0], event)
+            if kind in ("pools", "capacities"):
+                self._take_pool(names[0], event.mod)
             elif kind == "claims":
                 key = (names[0], names[1])
                 self._take_claim(key, event, writer)
@@ -107,14 +109,17 @@ class ClaimJudge:
 
     # -- what stands there
 
-    def _take_pool(self, name: str, event: KeyEvent) -> None:
-        pool = None
-        if event.item is not None:
+    def _take_pool(self, name: str, mod: int) -> None:
+        """A pool that follows nodes is another one whenever there is another record of them."""
+        pool, value = None, self._oracle.values.get(self._oracle.keys.pool(name))
+        if value is not None:
             try:
-                pool = codec.decode_pool(name, event.item.value)
+                pool = codec.decode_pool(name, value)
             except CorruptValue:
                 pool = None
-        self.pools.setdefault(name, []).append((event.mod, pool))
+        if pool is not None and pool.capacity_from is not None:
+            pool = msgspec.structs.replace(pool, capacity=self._oracle.nodes.capacity(name))
+        self.pools.setdefault(name, []).append((mod, pool))
 
     def _take_claim(self, key: tuple[str, str], event: KeyEvent, writer: str) -> None:
         self.claims.pop(key, None)

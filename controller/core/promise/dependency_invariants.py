@@ -61,6 +61,8 @@ def _early(model: Model, task: Task, after: Iterable[Dependency]) -> Iterator[Fi
         parent = model.tasks.get(dependency.task)
         if parent is None or parent.frozen or not 0 < parent.spec_create < task.spec_create:
             continue  # it is gone, or made again, or the order within a transaction decides
+        if parent.member_of:
+            continue  # no task waits for a member: it has the name of one that is gone
         steps = _whole_history(parent)
         if steps and not any(meets(state, dependency.when) for state in _states_at(steps, began)):
             yield Finding(
