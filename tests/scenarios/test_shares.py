@@ -73,18 +73,30 @@ def test_a_task_that_asks_for_nothing_is_counted(stage: Stage) -> None:
     stage.check()
 
 
-@pytest.mark.parametrize("fields", [{}, {"array": {"size": 1, "gang": True}}])
+@pytest.mark.parametrize("fields", [{}, {"array": {"size": 1, "gang": True}}], ids=["task", "gang"])
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["a ledger", "an unreadable ledger"])
 def test_what_holds_nothing_is_counted_when_its_pool_is_shared_again(
-    stage: Stage, fields: dict[str, object]
+    stage: Stage, fields: dict[str, object], is_damaged: bool
 ) -> None:
-    """It begins in a shared pool, and ends while that is not shared: no hold changes, and the shares do."""
+    """It begins in a shared pool, and ends while that is not shared: no hold changes, and the shares do.
+
+    What a ledger that cannot be read says of its shares is not known: it is mended first.
+    """
     stage.submit("a", owner="vision", resources={}, **fields)
     leader = stage.leader()
     leader.acknowledge(leader.run())
     assert share(stage, "vision").running == 1
     stage.pool()
+    ledger = stage.value(key := stage.keys.ledger("default"))
+    if is_damaged:
+        stage.put(key, b"{")
     leader.sync()
     finish(leader, "a-i0" if fields else "a")
+    if is_damaged:
+        assert not stage.status("a").is_finished
+        stage.put(key, ledger)
+        leader.sync()
+        leader.run()
     assert stage.state("a") == "Succeeded"
     stage.pool(sharing=SHARING)
     leader.sync()

@@ -186,7 +186,7 @@ class ScheduleJudge:
             elif schedule is not None and state is not None and not schedule.suspended:
                 late = due(schedule, state.cursor, until)
                 found += [f"schedule {name} has not decided {len(late)} ticks"] if late else []
-                if state.waiting and not self._live.get(name):
+                if state.waiting and not self._live.get(name) and not any(map(self._may_run, state.live)):
                     found.append(f"schedule {name} waits for nothing")
         return found
 

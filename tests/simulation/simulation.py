@@ -91,7 +91,7 @@ class Scenario:
     @property
     def has_windows(self) -> bool:
         """See `windows`."""
-        return not self.is_shared and (self.windows if self.windows is not None else self.seed % 10 == 8)
+        return self.windows if self.windows is not None else self.seed % 10 == 8 and not self.is_shared
 
 
 @dataclass

@@ -201,9 +201,8 @@ class Draft:
         (before, tasks_before), (after, tasks_after) = _held(task.status), _held(decision.status)
         pool, owner, more_tasks = task.pool, task.owner, tasks_after - tasks_before
         is_shared, ledger_changes = self._model.is_shared(pool), before is not after and before != after
-        if more_tasks and not ledger_changes:
-            # what holds nothing counts as one that runs: shares that are whole must not miss it
-            ledger_changes = is_shared or (self._after.get(pool) or self._model.ledger(pool)).shares_are_whole
+        if more_tasks and not ledger_changes:  # what holds nothing counts as one that runs
+            ledger_changes = _counts_tasks(self._model, pool, self._after.get(pool))
         share_changes = ledger_changes and is_shared
         is_too_early = bool(ends_claim_of) and self._seen_claims.get((pool, ends_claim_of)) == 0
         is_too_early |= share_changes and _is_behind(self.account(pool), self._after.get(pool), self.moment)
@@ -310,6 +309,15 @@ def _ended(task: Task, decision: Decision, at: int) -> Parts:
     """What was lost and stopping of the hold that ends with this, if one does."""
     goes_on = decision.status is not None and decision.status.is_holding
     return NO_PARTS if goes_on else parts_of(task.status, at)
+
+
+def _counts_tasks(model: Model, pool: str, after: Ledger | None) -> bool:
+    """Whether shares of the pool count its tasks, or may: those of a ledger that cannot be read may be whole.
+
+    `after`: its ledger as the plan before leaves it.
+    """
+    is_whole = (after or model.ledger(pool)).shares_are_whole
+    return is_whole or model.is_shared(pool) or model.pool_is_frozen(pool)
 
 
 def _is_behind(account: Account, after: Ledger | None, moment: Moment) -> bool:
