@@ -395,6 +395,16 @@ def test_a_member_that_has_the_name_of_a_parent_by_now_is_none(stage: Stage) -> 
     assert [each.state for each in parents_of(stage.model(), "b")] == [None]
 
 
+def test_a_member_that_ends_in_the_same_plan_is_no_parent_either(stage: Stage) -> None:
+    """Whoever names a member waits for nobody, and is refused at once: nothing touches it again."""
+    leader = stage.leader()
+    stage.submit("a", array={"size": 1})
+    assert step(leader) == ["a-i0-1"]
+    stage.submit("b", after=["a-i0"])
+    assert end(leader, "a-i0") == []
+    assert (stage.state("a"), reason(stage, "b")) == ("Succeeded", ("Failed", "DependencyUnknown"))
+
+
 def test_the_audit_sees_who_waits_for_nobody(stage: Stage) -> None:
     stage.submit("b", after=["nobody"])
     assert i13(stage) == ["task/b waits for nobody, which is not there, or no older task: it can never run"]

@@ -24,6 +24,7 @@ from controller.store.base import KeyEvent
 from tests.simulation.changes import WAITING, steps_since
 from tests.simulation.oracle import HOLDING, USER, Move, Violation
 from tests.simulation.shares import ShareJudge
+from tests.simulation.windows import may_be_kept_back
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -243,10 +244,16 @@ class ClaimJudge:
             return False
         return (
             one.asked.fits(pool.capacity)
+            and not self._may_be_kept_back(pool, one)
             and oracle.specs_put.get(task_id) == 1
             and oracle.keys.quarantined(task_id) not in oracle.values
             and not self._is_over_limit(pool, one.owner, one.asked)
         )
+
+    def _may_be_kept_back(self, pool: Pool, one: Waiting) -> bool:
+        """Whether a maintenance window may keep the task back for some leader, about now."""
+        spread = self._oracle.wall_spread + IDLE_SECONDS
+        return may_be_kept_back(pool, one.spec, self._oracle.now(), spread)
 
     def _is_ready(self, pool: Pool, one: Waiting) -> bool:
         """Whether it may start, too."""
@@ -530,6 +537,8 @@ class ClaimJudge:
             free = pool.capacity - oracle.ledgers.get(name, ZERO)
             if self._is_over_limit(pool, one.owner, one.asked) or one.asked.fits(free):
                 return
+            if self._may_be_kept_back(pool, one):
+                return
         raise Violation("I11", f"the claim of {task_id} on {name} has ended, and it still waits", task_id)
 
     def left(self) -> Iterator[str]:
@@ -556,7 +565,8 @@ class ClaimJudge:
                 continue
             heads: dict[str, Waiting] = {}
             for one in self.waiting(pool):
-                heads.setdefault(one.owner, one)
+                if not self._may_be_kept_back(pool, one):
+                    heads.setdefault(one.owner, one)
             for one in heads.values():
                 free = pool.capacity - self._oracle.ledgers.get(name, ZERO)
                 for other in heads.values():

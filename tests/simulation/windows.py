@@ -117,8 +117,8 @@ class WindowJudge:
         except CorruptValue:
             return ""
         self.admissions += 1
-        met = _met(windows, stored.spec, new.admitted_at)
-        return f"was admitted at {new.admitted_at:.3f}, and could run into {met}" if met else ""
+        window = met(windows, stored.spec, new.admitted_at)
+        return f"was admitted at {new.admitted_at:.3f}, and could run into {window}" if window else ""
 
     def check_idle(self) -> None:
         """Where nothing goes wrong, no task waits for long that fits, if what is before it is kept back."""
@@ -142,17 +142,17 @@ class WindowJudge:
             return None
         pool = codec.decode_pool(name, definition)
         windows = codec.decode_mapping(definition).get("maintenance", [])
-        if pool.paused or pool.require_attested or not windows:
-            return None
+        if pool.paused or pool.require_attested or pool.sharing is not None or not windows:
+            return None  # whose turn it is among owners, the judge of claims knows
         waiting = self._waiting(pool)
-        may_run = [one for one in waiting if not _met(windows, one.spec, now)]
+        may_run = [one for one in waiting if not met(windows, one.spec, now)]
         self.kept_back += len(waiting) - len(may_run)
         if not may_run or may_run[0].spec.array is not None or may_run[0].spec.after:
             return None
         first = may_run[0]
         free = pool.capacity - oracle.ledgers.get(name, ZERO)
         # one that is about to be kept back may be judged otherwise by the leader's clock, a moment later
-        is_sure = not _met(windows, first.spec, now + IDLE_SECONDS)
+        is_sure = not met(windows, first.spec, now + IDLE_SECONDS)
         return first.task_id if demand(first.spec, pool).fits(free) and is_sure else None
 
     def _waiting(self, pool: Pool) -> list[Waiting]:
@@ -183,7 +183,13 @@ def _waits(status: Status, now: float) -> bool:
     return status.state in WAITING and is_due and not status.on_hold
 
 
-def _met(windows: list[dict[str, Any]], spec: Spec, at: float) -> str:
+def may_be_kept_back(pool: Pool, spec: Spec, now: float, seconds: float) -> bool:
+    """Whether a window may keep the task back at some time from so many seconds ago to as many from now."""
+    windows = [codec.to_builtins(window) for window in pool.maintenance]
+    return any(met(windows, spec, at) for at in (now - seconds, now, now + seconds))
+
+
+def met(windows: list[dict[str, Any]], spec: Spec, at: float) -> str:
     """The window into which an attempt could run that is admitted then; "" for none."""
     limits = spec.deadlines
     for window in windows:

@@ -122,7 +122,9 @@ class Kin:
             self.compared |= compared
             self._relied_on |= dict.fromkeys(decision.parents)
         status = decision.status
-        if not self._model.dependencies.has_children(task.id) or (status is None and not decision.removes):
+        if task.member_of or not self._model.dependencies.has_children(task.id):
+            return  # nobody waits for it: no member of an array is a parent
+        if status is None and not decision.removes:
             return
         if status is None:
             self._changed[task.id] = None
