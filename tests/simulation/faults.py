@@ -363,7 +363,10 @@ class Faults:
                 keys.request(f"t{n}", "dance"),
             )
         )
-        users.put_bytes(key, rng.choice((b"", b"{", b'{"version":9}', RUBBISH)))
+        rubbish = rng.choice((b"", b"{", b'{"version":9}', RUBBISH))
+        if f"foreign{n}" in self.simulation.oracle.accepted and "foreign" in key:
+            return  # somebody has taken the name, once it was free again
+        users.put_bytes(key, rubbish)
         self._for_a_while(lambda: users.delete(key))
 
     # -- the engine
