@@ -22,6 +22,7 @@ class ArrayUsers:
     def __init__(self, users: Users) -> None:
         self._users = users
         self.is_on = False
+        self.only_gangs = False
         users.oracle.arrays.tell = self._see
 
     def submit(self) -> None:
@@ -31,7 +32,7 @@ class ArrayUsers:
             return
         users._submitted += 1
         name, size = f"t{users._submitted}", rng.choice((1, 2, 3, 4, 7))
-        gang = fields_of_gang(rng) if users._shares or rng.random() < 0.45 else {}
+        gang = fields_of_gang(rng) if self.only_gangs or rng.random() < 0.45 else {}
         array = {"size": size, "fail_fast": rng.random() < 0.25}
         if rng.random() < 0.4:
             array["max_running"] = rng.choice((1, 2))
@@ -82,7 +83,7 @@ class ArrayUsers:
         users, rng = self._users, self._users.scheduler.rng
         names = users.oracle.arrays.known()
         if names:
-            name, array = rng.choice(names), {"size": rng.choice((2, 4)), "gang": bool(users._shares)}
+            name, array = rng.choice(names), {"size": rng.choice((2, 4)), "gang": self.only_gangs}
             fields = {**users._fields(), "array": array, "resources": {"cpu": "250m"}}
             if array["gang"]:  # it fits the pools as they are in the end
                 fields.pop("pod_template", None)

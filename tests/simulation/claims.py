@@ -52,6 +52,9 @@ class ClaimJudge:
     def __init__(self, oracle: Oracle, shares: ShareJudge) -> None:
         self._oracle = oracle
         self._shares = shares
+        self.judges = (
+            True  # False where members wait that are no tasks of their own: it takes in, and says nothing
+        )
         self.pools: dict[str, list[tuple[int, Pool | None]]] = {}
         self.claims: dict[tuple[str, str], Claim] = {}  # those that can be read
         self._by_hand: dict[tuple[str, str], None] = {}
@@ -87,7 +90,7 @@ class ClaimJudge:
                     ended.append(key)
             elif kind == "tasks" and event.item is None and writer == USER:
                 self._deleted_at = event.mod
-        if writer == USER:
+        if writer == USER or not self.judges:
             return
         # a gang is admitted and stopped as one, with what its members hold
         moves = [move for move in moves if not move.new.of_gang]
@@ -558,6 +561,8 @@ class ClaimJudge:
 
     def check_idle(self) -> None:
         """Where nothing goes wrong, no owner's first task waits for long though it fits."""
+        if not self.judges:
+            return
         now, idle = self._oracle.scheduler.now, {}
         for name in self.pools:
             pool = self._pool(name)

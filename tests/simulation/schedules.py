@@ -86,7 +86,7 @@ class ScheduleUsers:
         task = {"command": ["true"], **self._fields(), "resources": {"cpu": rng.choice(("250m", "500m"))}}
         task["retention_seconds"] = rng.choice((1, 10))
         if self._users.arrays.is_on and rng.random() < 0.7:
-            gang = bool(self._users._shares) or rng.random() < 0.2
+            gang = self._users.arrays.only_gangs or rng.random() < 0.2
             limits = {"gang": True} if gang else {"max_running": rng.choice((1, 2))}
             task["array"] = {"size": 4, **limits}
             task["resources"] = {"cpu": "250m"}  # as a gang it fits the pools as they are in the end

@@ -52,8 +52,8 @@ class Scenario:
     `faults` None: the seed chooses. They strike `density` times as often as usual. `sharing`: whether
     pools are shared among owners; None: those of odd seeds. `schedules`: whether there are any; None: every
     third seed. `arrays`: whether there are any; None: every second seed, of those with shares as of others.
-    `windows`: whether pools are maintained; None: those that end in 8. Never where pools are shared: the
-    judge of claims knows of none. `nodes`: see `has_nodes`.
+    `windows`: whether pools are maintained. `nodes`: whether the capacity of a pool follows nodes. None: some
+    seeds, with shares and without.
     """
 
     seed: int
@@ -70,8 +70,10 @@ class Scenario:
 
     @property
     def has_nodes(self) -> bool:
-        """Whether the capacity of a pool follows nodes: the judges of shares know of no such pool."""
-        return self.nodes if self.nodes is not None else self.seed % 6 == 4 and not self.is_shared
+        """See `nodes`."""
+        return (
+            self.nodes if self.nodes is not None else self.seed % 12 in ((7,) if self.is_shared else (4, 10))
+        )
 
     @property
     def is_shared(self) -> bool:
@@ -85,13 +87,22 @@ class Scenario:
 
     @property
     def has_arrays(self) -> bool:
-        """See `arrays`. Where pools are shared, all are gangs: the judge of claims knows of no others."""
+        """See `arrays`."""
         return self.arrays if self.arrays is not None else self.seed % 4 in (0, 1)
+
+    @property
+    def only_gangs(self) -> bool:
+        """Whether all arrays are gangs. The judge of claims knows of no others, and is silent beside them."""
+        return self.is_shared and self.seed % 12 != 5
 
     @property
     def has_windows(self) -> bool:
         """See `windows`."""
-        return self.windows if self.windows is not None else self.seed % 10 == 8 and not self.is_shared
+        return (
+            self.windows
+            if self.windows is not None
+            else self.seed % 20 in ((13,) if self.is_shared else (8, 18))
+        )
 
 
 @dataclass
@@ -214,6 +225,7 @@ class Simulation:
         if scenario.is_shared:
             self.oracle.shares = ShareJudge(self.oracle)
             self.oracle.claims = ClaimJudge(self.oracle, self.oracle.shares)
+            self.oracle.claims.judges = scenario.only_gangs or not scenario.has_arrays
             # a day ends while it runs
             self.scheduler.wall = MIDNIGHT - 2 - rng.random() * 20
         self.etcd = SimulatedEtcd(self.scheduler, self._on_revision)
@@ -243,6 +255,7 @@ class Simulation:
             schedules=scenario.has_schedules,
             arrays=scenario.has_arrays,
         )
+        self.users.arrays.only_gangs = scenario.only_gangs
         self.users.windows.is_on = scenario.has_windows
         self.users.nodes = self.engine.nodes if scenario.has_nodes else None
         self.computers = [Computer(self, number) for number in range(scenario.replicas)]
