@@ -405,6 +405,25 @@ def test_a_member_that_ends_in_the_same_plan_is_no_parent_either(stage: Stage) -
     assert (stage.state("a"), reason(stage, "b")) == ("Succeeded", ("Failed", "DependencyUnknown"))
 
 
+def test_a_name_that_is_kept_for_others_is_taken(stage: Stage) -> None:
+    """Its task has ended, and its spec was deleted. It stays for a child, which waits for the array, too."""
+    leader = stage.leader()
+    stage.submit("a-i0")
+    assert step(leader) == ["a-i0-1"]
+    stage.submit("a", array={"size": 1})
+    stage.change("a", on_hold=True)
+    stage.submit("b", after=[{"task": "a-i0", "when": "finished"}, {"task": "a", "when": "finished"}])
+    step(leader)
+    stage.delete(stage.keys.task("a-i0"))
+    step(leader)
+    assert end(leader, "a-i0") == []
+    stage.change("a", on_hold=False)
+    assert step(leader) == ["b-1"]
+    array = stage.model().arrays.of("a")
+    assert array is not None
+    assert (stage.state("a"), array.fate(0).reason) == ("Failed", "NameTaken")
+
+
 def test_the_audit_sees_who_waits_for_nobody(stage: Stage) -> None:
     stage.submit("b", after=["nobody"])
     assert i13(stage) == ["task/b waits for nobody, which is not there, or no older task: it can never run"]

@@ -186,7 +186,7 @@ class ScheduleJudge:
             elif schedule is not None and state is not None and not schedule.suspended:
                 late = due(schedule, state.cursor, until)
                 found += [f"schedule {name} has not decided {len(late)} ticks"] if late else []
-                if state.waiting and not self._live.get(name) and not any(map(self._may_run, state.live)):
+                if state.waiting and not self._awaited(name, state):
                     found.append(f"schedule {name} waits for nothing")
         return found
 
@@ -196,12 +196,17 @@ class ScheduleJudge:
             state = self._state(name, self._oracle.values.get(self._keys.of(schedules.STATES, (name,))))
             schedule = self.defined(name)
             waits = state is not None and schedule is not None and state.waiting
-            if not waits or (self._live.get(name) and all(map(self._is_asked, self._live[name]))):
+            awaited = self._awaited(name, state) if state is not None else []
+            if not waits or (awaited and all(map(self._is_asked, awaited))):
                 self._idle.pop(name, None)
                 continue
             since = self._idle.setdefault(name, self._oracle.now())
             if self._oracle.now() - since > IDLE_SECONDS:
                 self._fail(f"a tick of {name} waits, and nothing is done: {state}")
+
+    def _awaited(self, name: str, state: ScheduleState) -> list[str]:
+        """The tasks for which a tick waits. One that ended, and was retried, is awaited again."""
+        return self._live.get(name) or [task_id for task_id in state.live if self._may_run(task_id)]
 
     def _is_asked(self, task_id: str) -> bool:
         """Whether it is to end: its cancel is asked for, or it, or each of its members, is being stopped."""

@@ -339,7 +339,7 @@ class Users:
             self.nodes.heal(4 + 4 * aside)
         for name in POOLS:
             asks = self._gateways and self.scheduler.rng.random() < 0.5
-            capacity = {"cpu": 4 + 4 * aside, "memory": 8}
+            capacity = {"cpu": 4 + 4 * aside, "memory": 8 + 8 * aside}
             self.pool(name, capacity, require_attested=asks, **self._sharing(limits=False))
         for task_id in list({**self.oracle.accepted, **self.oracle.statuses}):
             status = self.oracle.statuses.get(task_id)

@@ -83,11 +83,15 @@ class Members:
         turn.start, turn.begun = turn.start + 1, turn.begun + 1
 
     def is_free(self, array: Array, index: int, draft: Draft) -> bool:
-        """Whether no task, no attempt and no change of the draft has the member's name. A task's is noted."""
+        """Whether no task, no attempt and no change of the draft has the member's name. A task's is noted.
+
+        One without a spec has it no longer than until it has ended, unless others wait for it.
+        """
         name = str(MemberName(array.name, index))
         known = self._model.tasks.get(name)
         if known is not None:  # another task of this name, or what cannot be read
-            if known.spec_mod and not known.member_of and not known.frozen:
+            stays = known.spec_mod or self._model.dependencies.keeps(name)
+            if stays and not known.member_of and not known.frozen:
                 self.taken.setdefault(array.name, {})[index] = None
             return False
         if draft.has_changed(name):
