@@ -61,6 +61,8 @@ ATTESTATION_MUTANTS = (
                 "",
             ),
         ),
+        faults=frozenset({"damage"}),
+        density=3.0,
     ),
     Mutant(
         "a new leader does not look for whom to refuse",

@@ -581,6 +581,8 @@ MUTANTS = [
                 "attempt is not None and attempt.starting",
             ),
         ),
+        faults=frozenset({"engine-late-start", "crash-leader-on-write"}),
+        density=3.0,
     ),
     *SHARING_MUTANTS,
     *CHANGE_MUTANTS,

@@ -53,6 +53,8 @@ SCHEDULE_MUTANTS = (
     Mutant(
         "another task's name is taken for the tick's",
         (Edit(f"{_TICKS}._taken", 'for kind in ("tasks", "states")', 'for kind in ("states",)'),),
+        faults=frozenset(),
+        schedules=True,
     ),
     Mutant(
         "replace does not wait for the proof",
