@@ -351,6 +351,23 @@ def test_on_lost_replaces_after_the_time_the_user_gave(stage: Stage) -> None:
     assert stage.held() == {"cpu": "2"}
 
 
+@pytest.mark.parametrize("array", [{}, {"array": {"size": 1}}], ids=["task", "member"])
+def test_no_attempt_is_given_up_by_what_a_user_has_taken_back(stage: Stage, array: dict[str, object]) -> None:
+    """The transaction compares the spec that says so: the leader may not have heard of another one (I4)."""
+    name = "job-i0" if array else "job"
+    stage.submit("job", on_lost={"replace_after": "10m"}, retry={"max_attempts": 2}, **array)
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    leader.see(observation((name, 1), Phase.UNKNOWN))
+    leader.run()
+    stage.submit("job", retry={"max_attempts": 2}, **array)
+    stage.clock.move(601)
+    assert starts(leader.run()) == []
+    leader.sync()
+    assert starts(leader.run()) == []
+    assert (stage.state(name), stage.held()) == (State.PENDING, {"cpu": "1"})
+
+
 def test_an_attempt_without_a_hold_is_an_orphan(stage: Stage) -> None:
     """What runs without a hold is stopped, and a task of it does not start while it may still run (I4,
     I5).

@@ -163,7 +163,7 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
         limit = task.spec.on_lost.replace_after_seconds
         if limit is not None and status.lost_since + limit <= moment.now:
             message = f"lost for {limit:g} s and given up, as its on_lost allows; it may still be running"
-            return Decision(_give_up(task, status, "Lost", message, moment))
+            return Decision(_give_up(task, status, "Lost", message, moment), compares_spec=True)
     if status.stopping:
         fails = attempt is not None and attempt.stop_failed and attempt.failures >= FAILURES_TOLD
         if attempt is not None and fails and not transitions.is_stop_delayed(status):
