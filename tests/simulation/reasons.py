@@ -120,10 +120,8 @@ class ReasonJudge:
         truly = {
             seen.reason for attempt in mine for seen in (attempt.result, attempt.main) if seen is not None
         }
-        if all(attempt.removed for attempt in mine):
-            truly |= {"Gone", "Removed"}
-        if not mine:
-            truly |= REFUSALS
+        if all(attempt.removed for attempt in mine):  # or there was none: a start may have been refused
+            truly |= {"Gone", "Removed", *REFUSALS}
         self._count("failures")
         return "" if step.reason in truly else f"failed as {step.reason}, and truly: {sorted(truly)}"
 

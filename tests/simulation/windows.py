@@ -186,7 +186,8 @@ def _waits(status: Status, now: float) -> bool:
 def may_be_kept_back(pool: Pool, spec: Spec, now: float, seconds: float) -> bool:
     """Whether a window may keep the task back at some time from so many seconds ago to as many from now."""
     windows = [codec.to_builtins(window) for window in pool.maintenance]
-    return any(met(windows, spec, at) for at in (now - seconds, now, now + seconds))
+    begun = [window["starts_at"] for window in windows if abs(window["starts_at"] - now) <= seconds]
+    return any(met(windows, spec, at) for at in (now - seconds, *begun, now + seconds))
 
 
 def met(windows: list[dict[str, Any]], spec: Spec, at: float) -> str:
