@@ -67,7 +67,7 @@ class Attempt:
         self.settled = False
         self.stubborn = False  # takes its time to die
         self.shown: dict[str, float] = {}  # process → when its term was told, first, that this lives
-        self.last_shown: dict[str, float] = {}  # process → when a list told it last that this runs
+        self.last_shown: dict[str, float] = {}  # process → when it last read a list that told that this runs
         self.end_shown: dict[str, float] = {}  # process → when a list told it first that this has ended
 
 
@@ -501,6 +501,7 @@ class SimulatedEngine:
         self._process = process
         self._installation = Installation(id="")
         self._listed: list[tuple[Attempt, Observation]] = []
+        self._read_at = 0.0  # when that list was read
 
     def identity(self) -> EngineIdentity:
         found: EngineIdentity = self._ask("identity", lambda: self._read_from.identity, reads=True)
@@ -515,7 +516,7 @@ class SimulatedEngine:
         for attempt, observation in self._listed:
             if observation.phase is Phase.RUNNING:
                 attempt.shown.setdefault(name, now)
-                attempt.last_shown[name] = now
+                attempt.last_shown[name] = self._read_at  # what the watch told since is newer
             if observation.stopped:
                 attempt.end_shown.setdefault(name, now)
         self._listed = []
@@ -551,9 +552,11 @@ class SimulatedEngine:
         self._ask(f"forget {attempt}", lambda: self._server.forget(attempt, self._installation))
 
     def attempts(self) -> list[Observation]:
-        seen: list[Observation] = self._ask(
-            "list", lambda: self._read_from.listing(self._installation), reads=True
-        )
+        def read() -> list[Observation]:
+            self._read_at = self._server.scheduler.now
+            return self._read_from.listing(self._installation)
+
+        seen: list[Observation] = self._ask("list", read, reads=True)
         now, self._listed = self._server.scheduler.now, []
         if self._read_from is self._server:
             self._server.listed[self._process.name] = now

@@ -584,6 +584,18 @@ MUTANTS = [
         faults=frozenset({"engine-late-start", "crash-leader-on-write"}),
         density=3.0,
     ),
+    Mutant(
+        "an attempt is given up by an on_lost that its user has taken back",
+        (
+            Edit(
+                "core.planning.decide:_holding",
+                "message, moment), compares_spec=True)",
+                "message, moment))",
+            ),
+        ),
+        faults=frozenset({"node-lost", "etcd-late"}),
+        density=4.0,
+    ),
     *SHARING_MUTANTS,
     *CHANGE_MUTANTS,
     *ATTESTATION_MUTANTS,
