@@ -47,6 +47,7 @@ from controller.client.views import (
     pool_views,
 )
 from controller.clock import Clock, WallClock
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool, Spec
 from controller.errors import InvalidField
 from controller.store.base import ClusterChanged, Store
@@ -258,6 +259,7 @@ class Client:
 
     def explain(self, task_id: str) -> str:
         """One sentence that says why the task waits, runs or ended. Raises NotFound."""
+        parse_name(task_id, "id", "a task id")
         model = self._reading.model("")
         self._reading.found(model, task_id)
         return explain(model, task_id, self.clock.now())

@@ -11,6 +11,7 @@ from controller.clock import Clock
 from controller.core.forecast.ahead import HORIZON_SECONDS
 from controller.core.model import codec
 from controller.core.model.model import Model
+from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool, Spec
 from controller.store.mirror import Loaded, Mirror
 from controller.views.ahead import LOOK_SECONDS, ComparedView, compare, look, look_as_supposed
@@ -33,6 +34,8 @@ class Forecasts:
 
         Raises NotFound if one does not exist.
         """
+        for task_id in task_ids:
+            parse_name(task_id, "id", "a task id")
         loaded, now = self._reading.everything(), self._clock.now()
         model = _model(loaded)
         for task_id in task_ids:

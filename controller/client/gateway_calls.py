@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
-from urllib.parse import quote
 
 import msgspec
 import requests
@@ -278,13 +277,6 @@ class GatewayAnswer(dict[str, Any]):
 
     def __missing__(self, name: str) -> NoReturn:
         raise CorruptValue(f"the gateway's answer has no {name!r}: is it of another release?")
-
-
-def part(name: str) -> str:
-    """A name as a part of a path. Raises InvalidField for what would be another path."""
-    if name in ("", ".", ".."):
-        raise InvalidField("name", f"is {name!r}, which is no name")
-    return quote(name, safe="")
 
 
 def read_token(file: Path) -> str:

@@ -12,7 +12,7 @@ from controller.client.client import Client
 from controller.client.downstream import Downstream
 from controller.client.errors import GatewayUnavailable, NotFound, Still, check_same
 from controller.client.gateway_bulk import GatewayBulk, seen_as
-from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls
 from controller.client.gateway_parts import (
     Access,
     GatewayAdmission,
@@ -27,6 +27,7 @@ from controller.client.gateway_parts import (
     GatewaySchedules,
     NeedsEtcd,
 )
+from controller.client.gateway_paths import pool_part, task_part
 from controller.client.ordering import ordered, several
 from controller.client.plain_json import encoded, is_plain
 from controller.client.prepared import SubmitResult
@@ -140,7 +141,7 @@ class GatewayClient(Client):
 
     def get(self, task_id: str) -> TaskView:
         """See Client."""
-        return task_of(self._http.get(f"/v1/tasks/{part(task_id)}"))
+        return task_of(self._http.get(f"/v1/tasks/{task_part(task_id)}"))
 
     def tasks(
         self,
@@ -157,7 +158,7 @@ class GatewayClient(Client):
 
     def explain(self, task_id: str) -> str:
         """See Client."""
-        return str(self._http.get(f"/v1/tasks/{part(task_id)}/explain")["text"])
+        return str(self._http.get(f"/v1/tasks/{task_part(task_id)}/explain")["text"])
 
     def pools(self, *, counts: bool = False) -> list[PoolView]:
         """See Client."""
@@ -291,15 +292,13 @@ class GatewayClient(Client):
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """See Client."""
         plain = codec.to_builtins(definition) if isinstance(definition, Pool) else dict(definition)
-        name = plain.get("name")
-        if not isinstance(name, str) or not name:
-            raise InvalidField("name", "expected a pool's name such as train-1")
+        name = pool_part(plain.get("name"))
         sent = plain if is_plain(plain) else codec.to_builtins(parse_definition(plain))
-        return view_of(ApplyResult, self._http.post(f"/v1/pools/{part(name)}", sent, method="PUT"))
+        return view_of(ApplyResult, self._http.post(f"/v1/pools/{name}", sent, method="PUT"))
 
     def delete_pool(self, name: str) -> None:
         """See Client."""
-        self._http.post(f"/v1/pools/{part(name)}", method="DELETE")
+        self._http.post(f"/v1/pools/{pool_part(name)}", method="DELETE")
 
     # -- details
 
@@ -310,7 +309,7 @@ class GatewayClient(Client):
             **more,
         }
         again = _again(self.get, task_id, of, is_counted_with_array=verb != "confirm-stopped")
-        path = f"/v1/tasks/{part(task_id)}/{verb}"
+        path = f"/v1/tasks/{task_part(task_id)}/{verb}"
         answer = self._http.post(path, body, again={**body, **again}, once=not again)
         return view_of(RequestResult, answer)
 

@@ -11,7 +11,8 @@ from typing import Any
 from controller.client.errors import GatewayUnavailable, NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.forecasts import Forecasts
-from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls, part
+from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls
+from controller.client.gateway_paths import feature_part, pool_part, task_part
 from controller.client.maintenance import DrainResult, Maintenance, new_window
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
@@ -38,7 +39,7 @@ from controller.views.forecast import ForecastView
 from controller.views.gateways import GatewayView
 from controller.views.schedules import ScheduleView
 from controller.views.supposition import Supposition
-from controller.views.usage import Usage
+from controller.views.usage import Usage, label_of
 
 MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
 
@@ -113,7 +114,7 @@ class GatewayOutputs(Outputs):
             "since_seconds": "" if options.since_seconds is None else str(math.ceil(options.since_seconds)),
             "previous": "true" if options.previous else "",
         }
-        path, stopped = f"/v1/tasks/{part(task_id)}/logs", stop or threading.Event()
+        path, stopped = f"/v1/tasks/{task_part(task_id)}/logs", stop or threading.Event()
         number, begun = self._http.output(path, stopped, **asked)  # what is wrong is raised here
         asked["attempt"] = asked["attempt"] or number  # the last one is another one by and by
         can_resume = options == ALL_LOGS and asked["attempt"]
@@ -146,7 +147,7 @@ class GatewayOutputs(Outputs):
         yield from self._http.output(path, stop, **asked)[1]
 
     def last_attempt(self, task_id: str) -> int:
-        return view_of(int, self._http.get(f"/v1/tasks/{part(task_id)}").get("attempt", 0))
+        return view_of(int, self._http.get(f"/v1/tasks/{task_part(task_id)}").get("attempt", 0))
 
     def engine(self, *_: object, **__: object) -> None:
         raise NeedsEtcd
@@ -156,7 +157,7 @@ class GatewayOutputs(Outputs):
 
     def kept_log(self, task_id: str) -> KeptLog | None:
         try:
-            return view_of(KeptLog, self._http.get(f"/v1/tasks/{part(task_id)}/log"))
+            return view_of(KeptLog, self._http.get(f"/v1/tasks/{task_part(task_id)}/log"))
         except NotFound:
             return None
 
@@ -166,10 +167,10 @@ class GatewayAdmission(PoolAdmission):
         self._http = http
 
     def pause(self, pool: str) -> bool:
-        return bool(self._http.post(f"/v1/pools/{part(pool)}/pause")["changed"])
+        return bool(self._http.post(f"/v1/pools/{pool_part(pool)}/pause")["changed"])
 
     def resume(self, pool: str) -> bool:
-        return bool(self._http.post(f"/v1/pools/{part(pool)}/resume")["changed"])
+        return bool(self._http.post(f"/v1/pools/{pool_part(pool)}/resume")["changed"])
 
 
 class GatewayMaintenance(Maintenance):
@@ -187,10 +188,10 @@ class GatewayMaintenance(Maintenance):
     ) -> DrainResult:
         new_window(starts_at, ends_at, reason, "", time.time())
         body = {"starts_at": starts_at, "ends_at": ends_at, "reason": reason}
-        return view_of(DrainResult, self._http.post(f"/v1/pools/{part(pool)}/drain", body))
+        return view_of(DrainResult, self._http.post(f"/v1/pools/{pool_part(pool)}/drain", body))
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
-        found = self._http.post(f"/v1/pools/{part(pool)}/undrain", {"starts_at": starts_at})
+        found = self._http.post(f"/v1/pools/{pool_part(pool)}/undrain", {"starts_at": starts_at})
         return view_of(Windows, found["items"])
 
 
@@ -202,9 +203,10 @@ class GatewayOwners(Owners):
         return view_of(list[OwnerView], self._http.get("/v1/owners", pool=pool)["items"])
 
     def sharing(self, pool: str) -> SharingView:
-        return view_of(SharingView, self._http.get(f"/v1/pools/{part(pool)}/sharing"))
+        return view_of(SharingView, self._http.get(f"/v1/pools/{pool_part(pool)}/sharing"))
 
     def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
+        label_of(by)
         return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
 
 
@@ -216,7 +218,7 @@ class GatewayNeighbours(Neighbours):
         self, task_id: str, *, direction: str = "both", depth: int = DEPTH, limit: int = NODES
     ) -> NeighboursView:
         way = checked(task_id, direction, depth, limit)
-        path = f"/v1/tasks/{part(task_id)}/neighbours"
+        path = f"/v1/tasks/{task_part(task_id)}/neighbours"
         return view_of(
             NeighboursView, self._http.get(path, direction=way, depth=str(depth), limit=str(limit))
         )
@@ -236,7 +238,7 @@ class GatewayMembers(ArrayMembers):
     ) -> MemberPage:
         checked_page(offset, limit, state, members)
         asked = {"offset": str(offset), "limit": str(limit), "state": state, "members": members}
-        found = self._http.get(f"/v1/tasks/{part(array)}/members", **asked)
+        found = self._http.get(f"/v1/tasks/{task_part(array)}/members", **asked)
         following = found["next_offset"]
         return MemberPage(
             view_of(list[MemberView], found["items"]), None if following is None else view_of(int, following)
@@ -251,15 +253,15 @@ class GatewaySchedules(Schedules):
         return view_of(list[ScheduleView], self._http.get("/v1/schedules")["items"])
 
     def get(self, name: str) -> ScheduleView:
-        return view_of(ScheduleView, self._http.get(f"/v1/schedules/{part(parse_schedule_name(name))}"))
+        return view_of(ScheduleView, self._http.get(f"/v1/schedules/{parse_schedule_name(name)}"))
 
     def apply(self, definition: Mapping[str, Any], *, dry_run: bool = False) -> ApplyResult:
         name = parse_schedule(definition).name
         body, asked = dict(definition), "?dry_run=true" if dry_run else ""
-        return view_of(ApplyResult, self._http.post(f"/v1/schedules/{part(name)}{asked}", body, method="PUT"))
+        return view_of(ApplyResult, self._http.post(f"/v1/schedules/{name}{asked}", body, method="PUT"))
 
     def delete(self, name: str) -> None:
-        self._http.post(f"/v1/schedules/{part(parse_schedule_name(name))}", method="DELETE")
+        self._http.post(f"/v1/schedules/{parse_schedule_name(name)}", method="DELETE")
 
     def suspend(self, name: str) -> bool:
         return self._switch(name, "suspend")
@@ -268,7 +270,7 @@ class GatewaySchedules(Schedules):
         return self._switch(name, "resume")
 
     def _switch(self, name: str, verb: str) -> bool:
-        path = f"/v1/schedules/{part(parse_schedule_name(name))}/{verb}"
+        path = f"/v1/schedules/{parse_schedule_name(name)}/{verb}"
         return bool(self._http.post(path)["changed"])
 
 
@@ -277,7 +279,8 @@ class GatewayForecasts(Forecasts):
         self._http = http
 
     def of(self, *task_ids: str, horizon_seconds: float = HORIZON_SECONDS) -> ForecastView:
-        return self._ask(LookQuestion(tasks=[*task_ids], horizon_seconds=horizon_seconds)).now
+        names = [*map(task_part, task_ids)]
+        return self._ask(LookQuestion(tasks=names, horizon_seconds=horizon_seconds)).now
 
     def _suppose(self, supposition: Supposition, horizon_seconds: float) -> ComparedView:
         answer = self._ask(LookQuestion(horizon_seconds=horizon_seconds, supposed=supposition))
@@ -307,11 +310,11 @@ class GatewayFeatures(Features):
         return view_of(list[FeatureView], self._http.get("/v1/features")["items"])
 
     def enable(self, *names: str) -> tuple[str, ...]:
-        answered = self._http.post(f"/v1/features/{part(','.join(names))}/enable")
+        answered = self._http.post(f"/v1/features/{feature_part(','.join(names))}/enable")
         # a gateway of a release that takes one name, and turns on nothing else, says only whether it has
         if "turned_on" not in answered:
             return names if answered["changed"] else ()
         return view_of(tuple[str, ...], answered["turned_on"])
 
     def drop(self, name: str) -> bool:
-        return bool(self._http.post(f"/v1/features/{part(name)}/drop")["changed"])
+        return bool(self._http.post(f"/v1/features/{feature_part(name)}/drop")["changed"])

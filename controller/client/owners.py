@@ -7,6 +7,7 @@ from controller.client.pools import no_pool
 from controller.client.reading import OF_OWNERS, OF_POOLS, OF_SHARES, OF_TASKS, Reading
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
+from controller.core.model.scalars import parse_name
 from controller.views.pools import all_owners, is_known, owners_of, shared_pools, sharing_facts
 from controller.views.usage import (
     ClosedDay,
@@ -40,6 +41,7 @@ class Owners:
 
     def sharing(self, pool: str) -> SharingView:
         """How this pool is shared; nothing for a pool without `sharing`."""
+        parse_name(pool, "name", "a pool's name")
         model = self._reading.model(*OF_OWNERS, "claims/")
         return sharing_view(sharing_facts(model, pool, self._calls.clock.now()))
 

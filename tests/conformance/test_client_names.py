@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +29,51 @@ from tests.support.etcd import in_seconds
 def test_what_is_no_name_is_refused_as_such(ways: Ways, name: str) -> None:
     assert "id: " in ways.both(lambda client: client.wait([name], timeout_seconds=1))
     assert "id: " in ways.both(lambda client: list(next(client.watch_tasks(task_id=name))))
+
+
+OF_TASKS: dict[str, Callable[[Client, Any], object]] = {
+    "get": lambda client, name: client.get(name),
+    "explain": lambda client, name: client.explain(name),
+    "cancel": lambda client, name: client.cancel(name),
+    "retry": lambda client, name: client.retry(name),
+    "hold": lambda client, name: client.hold(name),
+    "set_priority": lambda client, name: client.set_priority(name, 3),
+    "confirm_stopped": lambda client, name: client.confirm_stopped(name),
+    "neighbours": lambda client, name: client.neighbours(name),
+    "members": lambda client, name: list(client.members(name)),
+    "kept_log": lambda client, name: client.outputs.kept_log(name),
+    "last_attempt": lambda client, name: client.outputs.last_attempt(name),
+    "forecast": lambda client, name: client.forecasts.of(name),
+}
+OF_POOLS: dict[str, Callable[[Client, Any], object]] = {
+    "apply": lambda client, name: client.apply_pool({"name": name, "capacity": {"cpu": 1}}),
+    "delete": lambda client, name: client.delete_pool(name),
+    "pause": lambda client, name: client.admission.pause(name),
+    "drain": lambda client, name: client.maintenance.drain(name, 4e9, 5e9),
+    "undrain": lambda client, name: client.maintenance.undrain(name),
+    "sharing": lambda client, name: client.owners.sharing(name),
+}
+
+
+def _swapped(what: Callable[[Client, Any], object], given: object, client: Client) -> object:
+    return what(client, given)
+
+
+NO_NAMES = ["", ".", "a/b", "A B", "x" * 300, "%2e", "?x=1", None, 7]
+
+
+def test_no_verb_takes_what_is_no_name(ways: Ways) -> None:
+    """Nor is it a part of another path of a gateway: both say the same, and before anything is asked."""
+    for field, verbs in (("id", OF_TASKS), ("name", OF_POOLS)):
+        for verb, what in verbs.items():
+            for name in NO_NAMES:
+                told = ways.both(partial(_swapped, what, name))
+                assert told.startswith(f"{field}: "), f"{verb} of {name!r}: {told}"
+
+
+def test_what_use_is_not_summed_by_is_refused(ways: Ways) -> None:
+    for by in ("", "team", "label="):
+        assert "by: " in ways.both(partial(_swapped, lambda client, by: client.usage(by=by), by))
 
 
 def test_notices_need_etcd(ways: Ways) -> None:

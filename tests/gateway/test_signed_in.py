@@ -60,7 +60,7 @@ def test_login_is_kept(served: Served, tmp_path: Path) -> None:
     assert (twice.exit_code, "pool: is the task's own" in twice.stderr) == (1, True)
     for name in ("..", ".", ""):
         refused = tally("pause", name)
-        assert (refused.exit_code, "is no name" in refused.stderr) == (1, True), refused.stderr
+        assert (refused.exit_code, "name: " in refused.stderr) == (1, True), refused.stderr
     denied = tally("submit", "b", "--owner", "speech", "--", "true")
     assert (denied.exit_code, "lack the verb submit" in denied.stderr) == (1, True)
     needs = tally("audit")
