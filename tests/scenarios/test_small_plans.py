@@ -136,3 +136,26 @@ def test_what_is_set_aside_or_served_by_nobody_stops_no_planning_ahead() -> None
     leader.run()
     assert "aside" in stage.model().asides
     assert not leader.planner.mending.is_due(now)
+
+
+@pytest.mark.parametrize("cancelled", [33, 38])
+def test_what_finds_no_room_while_a_ledger_cannot_be_written_comes_into_the_next_plan(cancelled: int) -> None:
+    """It changes no hold: its refusal compares 30 parents, beside what is cancelled in the same plan."""
+    stage = Stage()
+    stage.pool()
+    leader = stage.leader()
+    stage.put(stage.keys.ledger("default"), b"{")
+    parents, others = [f"p{n}" for n in range(30)], [f"w{n}" for n in range(cancelled)]
+    for names in (parents, others):
+        for name in names:
+            stage.submit(name)
+        leader.sync()
+        leader.run()
+        for name in names:
+            stage.request(name, RequestKind.CANCEL)
+        if names is others:
+            stage.submit("child", after=parents)
+        leader.sync()
+        leader.run()
+    assert {stage.state(name) for name in (*parents, *others)} == {"Cancelled"}
+    assert stage.state("child") == "Failed"

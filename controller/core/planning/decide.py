@@ -50,6 +50,11 @@ class Decision(Struct, frozen=True, gc=False):
         """Whether a task that waits ends with this."""
         return task.state in WAITING and self.status is not None and self.status.is_finished
 
+    def keeps_hold(self, task: Task) -> bool:
+        """Whether the task goes on to hold what it holds, if anything."""
+        was, is_now = (each.hold if each and each.is_holding else None for each in (task.status, self.status))
+        return was == is_now
+
 
 class Others(Struct, frozen=True, gc=False):
     """What other records say of a task.

@@ -352,7 +352,7 @@ class Planner:
             task, decision, may_have_log=decision.removes and self._attempts.keeps_log(task_id)
         ):
             # a ledger or a share cannot be written: the task is looked at again when it is repaired
-            is_barred = self._model.may_not_change(task)
+            is_barred = not decision.keeps_hold(task) and self._model.may_not_change(task)
             if is_barred or draft.plan.changes:
                 return is_barred
             postponed[task_id] = None  # it is not room that lacks: the others are served
