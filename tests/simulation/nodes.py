@@ -190,7 +190,7 @@ def _wrong_change(pool: str, before: ObservedCapacity | None, after: ObservedCap
         return f"the last change of {pool} led to {last.after}, and it has {after.amounts}"
     if after.changes == known.changes:
         return f"{pool} has changed without a change" if after.amounts != known.amounts else ""
-    if last.before != known.amounts or after.changes[-len(known.changes) - 1 : -1] != known.changes:
+    if last.before != known.amounts or after.changes != (*known.changes, last)[-CHANGES_KEPT:]:
         return f"the last change of {pool} began with {last.before}, and it had {known.amounts}"
     previous = known.last
     is_early = previous is not None and 0 <= last.at - previous.at < PAUSE_SECONDS - 0.001
