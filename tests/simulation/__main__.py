@@ -4,14 +4,15 @@
     SEED=7 python -m tests.simulation                 one seed, whole
     SEED=7 FAULTS=crash,pause REPLICAS=5 STEPS=20000 python -m tests.simulation
 
-`WITH=arrays,sharing` forces features on that a seed would draw by itself: with two or more at once, there is
-what the mixed seeds rarely have. `TRACE=1` writes every line of what happened; without it a failure shows the
-last ones, and those about its tasks.
+`WITH=arrays,sharing` forces features on that a seed would draw by itself, and `WITHOUT=nodes` off. `MIX=1`
+tosses a coin for each feature, so that all are met together, as the seeds' own draws seldom do. `TRACE=1`
+writes every line of what happened; without it a failure shows the last ones, and those about its tasks.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 from dataclasses import replace
@@ -26,11 +27,7 @@ def main() -> int:
     """Returns the exit code: 1 when a seed failed."""
     settings = os.environ
     names = settings.get("FAULTS")
-    forced = [name for name in (settings.get("WITH") or "").split(",") if name]
-    if unknown := set(forced) - set(FEATURES):
-        sys.exit(
-            f"WITH: {', '.join(sorted(unknown))}: no feature of a scenario, which are {', '.join(FEATURES)}"
-        )
+    forced = {**_features(settings.get("WITH"), True), **_features(settings.get("WITHOUT"), False)}
     scenario = Scenario(
         seed=0,
         steps=int(settings.get("STEPS") or Scenario.steps),
@@ -38,7 +35,7 @@ def main() -> int:
         tasks=int(settings.get("TASKS") or Scenario.tasks),
         faults=frozenset(name for name in names.split(",") if name) if names is not None else None,
         density=float(settings.get("DENSITY") or Scenario.density),
-        **dict.fromkeys(forced, True),
+        **forced,
     )
     first = settings.get("SEED")
     seeds = (
@@ -51,12 +48,15 @@ def main() -> int:
     )
     began, steps, seconds = time.monotonic(), 0, 0.0
     for seed in seeds:
-        simulation = Simulation(replace(scenario, seed=seed), trace=bool(settings.get("TRACE")))
+        coin = random.Random(seed)
+        mixed = {name: coin.random() < 0.5 for name in FEATURES} if settings.get("MIX") else {}
+        of_seed = replace(scenario, seed=seed, **{**mixed, **forced})
+        simulation = Simulation(of_seed, trace=bool(settings.get("TRACE")))
         try:
             result = simulation.run()
         except Exception as error:  # noqa: BLE001  # whatever it is, the seed shows it again
             print(f"seed {seed}: {error}\nlooking for a smaller run that fails in the same way …", flush=True)
-            print(explain(smaller(replace(scenario, seed=seed), error)))
+            print(explain(smaller(of_seed, error)))
             return 1
         steps += result.steps
         seconds += result.seconds
@@ -71,6 +71,13 @@ def main() -> int:
         f"{took:.0f} s, {steps / took:,.0f} steps/s"
     )
     return 0
+
+
+def _features(names: str | None, is_on: bool) -> dict[str, bool]:
+    found = dict.fromkeys([name for name in (names or "").split(",") if name], is_on)
+    if unknown := set(found) - set(FEATURES):
+        sys.exit(f"{', '.join(sorted(unknown))}: no feature of a scenario, which are {', '.join(FEATURES)}")
+    return found
 
 
 if __name__ == "__main__":

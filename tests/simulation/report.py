@@ -54,8 +54,10 @@ def explain(scenario: Scenario) -> str:
     about = [
         line for line in trace[:-LINES] if any(f"{task}-" in line or f"/{task}" in line for task in tasks)
     ]
-    forced = ",".join(name for name in FEATURES if getattr(scenario, name))
-    command = f"WITH={forced} " if forced else ""
+    command = ""
+    for word, is_on in (("WITH", True), ("WITHOUT", False)):
+        forced = ",".join(name for name in FEATURES if getattr(scenario, name) is is_on)
+        command += f"{word}={forced} " if forced else ""
     command += (
         f"SEED={scenario.seed} STEPS={scenario.steps} REPLICAS={scenario.replicas} TASKS={scenario.tasks} "
         f"FAULTS={','.join(sorted(scenario.faults))} DENSITY={scenario.density:g} make simulate"

@@ -115,7 +115,7 @@ def test_a_failure_is_shown_whole_and_small() -> None:
     assert first.startswith("Violation: I1: ")
     sizes = f"STEPS={small.steps} REPLICAS={small.replicas} TASKS={small.tasks}"
     told = f"FAULTS={','.join(sorted(small.faults or ()))} DENSITY=1"
-    assert again == f"again: SEED=4 {sizes} {told} make simulate"
+    assert again == f"again: WITHOUT=arrays SEED=4 {sizes} {told} make simulate"
     assert re.search(r"^ +\d+\.\d+ etcd commit ", shown, re.MULTILINE), "the trace"
     history = r"^t\d+(-i\d+)?: \w+\n.*Created --admitted--> Pending"
     assert re.search(history, shown, re.MULTILINE), "a task's history"
