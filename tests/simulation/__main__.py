@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 from tests.simulation.report import explain, smaller
 from tests.simulation.simulation import FEATURES, Scenario, Simulation
@@ -49,7 +50,9 @@ def main() -> int:
     began, steps, seconds = time.monotonic(), 0, 0.0
     for seed in seeds:
         coin = random.Random(seed)
-        mixed = {name: coin.random() < 0.5 for name in FEATURES} if settings.get("MIX") else {}
+        mixed: dict[str, Any] = dict.fromkeys(FEATURES)
+        if settings.get("MIX"):
+            mixed = {name: coin.random() < 0.5 for name in FEATURES}
         of_seed = replace(scenario, seed=seed, **{**mixed, **forced})
         simulation = Simulation(of_seed, trace=bool(settings.get("TRACE")))
         try:
