@@ -122,6 +122,8 @@ class ReasonJudge:
         }
         if all(attempt.removed for attempt in mine):  # or there was none: a start may have been refused
             truly |= {"Gone", "Removed", *REFUSALS}
+        if any(attempt.removed for attempt in mine):  # an earlier leader's start may have come after that
+            truly.add("Removed")
         self._count("failures")
         return "" if step.reason in truly else f"failed as {step.reason}, and truly: {sorted(truly)}"
 
