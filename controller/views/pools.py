@@ -168,7 +168,7 @@ class OwnerFacts(NamedTuple):
     on_hold: int  # its tasks that are not admitted until they are released
     used: Vector  # since the beginning: resource units times milliseconds
     parts: Parts  # of what it has used
-    is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee
+    is_below_guarantee: bool  # its first waiting task fits into what is left of its guarantee; not if paused
     broken: str  # why its share cannot be read: then what it holds and has used is not known
 
     @property
@@ -285,6 +285,8 @@ def owner_facts(model: Model, pool: Pool, owner: str, now: float, running: Parts
         on_hold=model.indexes.on_hold.get(pool.name, {}).get(owner, 0),
         used=share.used_at(at),
         parts=share.parts_at(running, at),
-        is_below_guarantee=first is not None and is_guaranteed(guarantee, share.held, first[1]),
+        is_below_guarantee=(
+            not pool.paused and first is not None and is_guaranteed(guarantee, share.held, first[1])
+        ),
         broken=model.quarantine.get(("shares", (pool.name, owner)), ""),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,3 +130,5 @@ def test_an_array_that_runs_as_many_as_it_may_is_not_below_its_guarantee() -> No
     stage.submit("other", owner="c", resources={"cpu": 1})
     model = stage.model()
     assert owner_facts(model, model.pools["default"].pool, "c", now).is_below_guarantee
+    paused = msgspec.structs.replace(model.pools["default"].pool, paused=True)
+    assert not owner_facts(model, paused, "c", now).is_below_guarantee, "nobody gets anything of it"
