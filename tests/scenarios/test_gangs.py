@@ -337,3 +337,25 @@ def test_a_confirmed_stop_of_a_member_carries_no_cancel_of_it(stage: Stage, lead
     stage.request("g-i1", RequestKind.CANCEL)
     step(leader)
     assert stage.status("g-i1").stopping == ""
+
+
+@pytest.mark.parametrize("exit_code", [143, 0])
+def test_a_gang_is_cancelled_also_while_a_member_has_ended_with_0(exit_code: int) -> None:
+    """On SIGTERM, as its node was drained: that is no success of the gang."""
+    stage = Stage()
+    stage.turn_on_all()
+    stage.pool()
+    stage.submit("g", array={"gang": True, "size": 2}, retry={"max_attempts": 3, "backoff_seconds": 1})
+    leader = stage.leader()
+    leader.acknowledge(leader.run())
+    leader.see(*(observation((f"g-i{n}", 1), Phase.RUNNING, uid=f"u{n}") for n in range(2)))
+    leader.run()
+    drained = {"reason": "EvictionByEvictionAPI", "disrupted": True, "exit_code": exit_code}
+    leader.see(observation(("g-i0", 1), Phase.FAILED, uid="u0", **drained))
+    leader.acknowledge(leader.run())
+    stage.request("g", RequestKind.CANCEL)
+    leader.sync()
+    leader.run()
+    leader.see(observation(("g-i1", 1), Phase.FAILED, uid="u1", reason="Stopped", exit_code=143))
+    leader.run()
+    assert stage.state("g") == "Cancelled"

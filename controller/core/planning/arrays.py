@@ -20,6 +20,7 @@ from controller.core.model.lifecycle import FINISHED, HOLDING, WAITING, Event, S
 from controller.core.model.paired import SKIPPED
 from controller.core.model.records import PoolRecord, Task
 from controller.core.model.requests import Request, RequestKind
+from controller.core.model.task import StopReason
 from controller.core.planning import transitions
 from controller.core.planning.agenda import Agenda
 from controller.core.planning.decide import Decision, Others, cancelled_by, decide, ignored
@@ -127,7 +128,7 @@ def _is_settled(member: Task) -> bool:
     status = member.status
     if status is None or status.is_finished:
         return True
-    return status.cancelling or bool(status.stopping and status.exit_code == 0)
+    return status.cancelling or (status.stopping == StopReason.MAIN_ENDED and status.exit_code == 0)
 
 
 def _any_ended(array: Array, outcomes: tuple[MemberOutcome, ...], ranges: Ranges) -> bool:

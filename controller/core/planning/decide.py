@@ -311,7 +311,7 @@ def cancelled_by(status: Status, request: Request, moment: Moment) -> Status:
 def _holding_request(task: Task, status: Status, attempt: Attempt | None, moment: Moment) -> Decision | None:
     if RequestKind.CANCEL in task.requests:
         request = task.requests[RequestKind.CANCEL][0]
-        if status.cancelling or (status.stopping and status.exit_code == 0):
+        if status.cancelling or (status.stopping == StopReason.MAIN_ENDED and status.exit_code == 0):
             why = "it is already being cancelled" if status.cancelling else "its main container has succeeded"
             return Decision(transitions.request_ignored(status, request, why, moment), (RequestKind.CANCEL,))
         return Decision(cancelled_by(status, request, moment), (RequestKind.CANCEL,))

@@ -38,6 +38,7 @@ from controller.core.model.schedules import (
     spec_of,
     task_id_of,
 )
+from controller.core.model.task import StopReason
 from controller.core.model.touched import Touched
 from controller.core.planning.arrays import unsettled
 from controller.core.planning.draft import BYTES_PER_OPERATION, Limits
@@ -251,7 +252,10 @@ class Ticks:
             return False
         if array is not None and not array.is_gang and array.has_begun:
             return array.waiting > 0 or bool(unsettled(array))
-        return status is None or not (status.cancelling or (status.stopping and status.exit_code == 0))
+        has_succeeded = (
+            status is not None and status.stopping == StopReason.MAIN_ENDED and status.exit_code == 0
+        )
+        return status is None or not (status.cancelling or has_succeeded)
 
     def _may_run(self, schedule: str, task_id: str) -> bool:
         """Whether the schedule's task has not ended, or may not have."""
