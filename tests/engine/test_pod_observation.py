@@ -428,5 +428,16 @@ def test_an_eviction_of_1_20_is_no_refusal() -> None:
 
 
 def test_a_tombstone_has_ended_also_where_a_webhook_names_a_scheduler() -> None:
+    """It selects a node that there is not. A release of before named only a scheduler that there is not."""
     labels = {"labels": {"tally.dev/tombstone": "true"}}
-    assert brief(seen("Pending", metadata=labels)) == ("Failed", True, "NeverStarted")
+    for spec in ({"nodeSelector": {"tally.dev/none": "true"}}, {"schedulerName": "tally.dev/none"}):
+        assert brief(seen("Pending", metadata=labels, spec=spec)) == ("Failed", True, "NeverStarted")
+
+
+@pytest.mark.parametrize("label", ["true", "part", ""])
+def test_a_label_makes_no_tombstone_of_a_pod_that_runs(label: str) -> None:
+    """Anybody may put it there: that the pod has ended would be taken for proven, and the next one start."""
+    metadata = {"labels": {"tally.dev/tombstone": label}}
+    spec = {"schedulerName": "default-scheduler"}
+    told = seen("Running", {"running": {}}, metadata=metadata, spec=spec)
+    assert (told.phase, told.stopped) == (Phase.RUNNING, False)

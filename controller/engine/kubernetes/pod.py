@@ -25,6 +25,7 @@ INSTALLATION = "tally.dev/installation"
 LABEL_TASK = "tally.dev/task"
 LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
+NOWHERE = "tally.dev/none"  # no scheduler takes a pod that names another one; and no node has such a label
 WHOLE, PART = "true", "part"  # its values
 LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
 LABEL_SUBDOMAIN = "tally.dev/subdomain"
@@ -67,6 +68,8 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     """spec."""
 
     node_name: str = ""
+    scheduler_name: str = ""
+    node_selector: dict[str, str] | None = None
     termination_grace_period_seconds: int | None = None
     containers: list[Named] | None = None
     scheduling_gates: list[Named] | None = None
@@ -182,13 +185,17 @@ class Pod(Struct, frozen=True):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether it is a tombstone, which never runs: its attempt was stopped before it was created."""
-        return LABEL_TOMBSTONE in (self.metadata.labels or {})
+        """Whether it is a tombstone, which never runs: its attempt was stopped before it was created.
+
+        The label alone is nothing, since anybody may put it on a pod that runs. Its spec cannot be changed.
+        """
+        is_nowhere = self.spec.scheduler_name == NOWHERE or NOWHERE in (self.spec.node_selector or {})
+        return is_nowhere and LABEL_TOMBSTONE in (self.metadata.labels or {})
 
     @property
     def is_part(self) -> bool:
         """Whether it takes a name in one of several namespaces only: it tells nothing of the attempt."""
-        return (self.metadata.labels or {}).get(LABEL_TOMBSTONE) == PART
+        return self.is_tombstone and (self.metadata.labels or {})[LABEL_TOMBSTONE] == PART
 
     @property
     def is_gated(self) -> bool:

@@ -42,6 +42,7 @@ from controller.engine.kubernetes.pod import (
     LABEL_SUBDOMAIN,
     LABEL_TASK,
     LABEL_TOMBSTONE,
+    NOWHERE,
     WHOLE,
 )
 from controller.errors import InvalidField
@@ -53,8 +54,7 @@ START_ALLOWANCE_SECONDS = 3600.0
 BACKSTOP_SECONDS = 60.0
 # a user that no image gives rights to, so that images made for root run under `restricted` too
 NOBODY = 65532
-NO_SCHEDULER = "tally.dev/none"  # no scheduler takes a pod that names another one
-_NO_NODE = {NO_SCHEDULER: "true"}
+_NO_NODE = {NOWHERE: "true"}
 
 _DEFAULTS: Document = {
     "spec": {
@@ -191,7 +191,7 @@ def build_tombstone(
         "resources": {"requests": nothing, "limits": nothing},
     }
     spec = overlay(
-        _DEFAULTS["spec"], {"schedulerName": NO_SCHEDULER, "restartPolicy": "Never", "nodeSelector": _NO_NODE}
+        _DEFAULTS["spec"], {"schedulerName": NOWHERE, "restartPolicy": "Never", "nodeSelector": _NO_NODE}
     )
     spec["containers"] = [overlay(_CONTAINER_DEFAULTS, container)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
