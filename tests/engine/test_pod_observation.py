@@ -337,6 +337,17 @@ def test_another_container_may_be_the_main_one() -> None:
     assert (found.main_ended, found.exit_code) == (True, 3)
 
 
+@pytest.mark.parametrize("main", ["", "task"])
+def test_no_label_tells_the_main_container_of_a_pod_that_has_the_variable(main: str) -> None:
+    """Anybody who may label a pod could end its task otherwise; without it, a pod is an older release's."""
+    told = {"name": "task", "env": [{"name": "A"}, {"name": "TALLY_MAIN_CONTAINER", "value": main}]}
+    spec = {"containers": [told, {"name": "side"}]}
+    found = seen("Running", RUNNING, others={"side": ended(0)}, metadata=with_main("side"), spec=spec)
+    assert not found.main_ended
+    found = seen("Running", ended(0), others={"side": RUNNING}, spec=spec)
+    assert found.main_ended == bool(main)
+
+
 def test_an_end_by_deletion_is_none_of_its_own() -> None:
     """A cancel stops the main container too: what it exits with then is no result."""
     late, early = ended(0, at=T9), ended(0, at=T0)

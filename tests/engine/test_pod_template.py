@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from controller.core.model.resources import Vector
 from controller.core.model.task import Deadlines, Pool
 from controller.dev.fake_kubernetes.admission import _restricted
+from controller.engine.kubernetes.pod import decode_pod
 from controller.engine.kubernetes.pod_template import build_pod, options_for, parse_options
 from controller.errors import InvalidField
 from tests.engine.kubernetes_cases import launch
@@ -179,8 +181,8 @@ def test_the_fence_comes_first_in_every_container() -> None:
     others = {"containers": [{"name": "side", "image": "x", "env": [own]}, {"name": "task", "env": [own]}]}
     template = {"spec": {**others, "initContainers": [{"name": "init", "image": "x"}]}}
     pod = pod_of("true", pod_template=template, env={"Z": "1", "A": "2"})
-    assert names(main(pod)) == [*FENCE, "Z", "A", "OUT"]
-    assert main(pod)["env"][-1] == own
+    assert names(main(pod)) == [*FENCE, "Z", "A", "OUT", "TALLY_MAIN_CONTAINER"]
+    assert main(pod)["env"][-2] == own
     assert names(pod["spec"]["containers"][1]) == [*FENCE, "OUT"]
     assert names(pod["spec"]["initContainers"][0]) == FENCE
     values = {each["name"]: each["value"] for each in pod["spec"]["initContainers"][0]["env"]}
@@ -191,20 +193,19 @@ def test_the_main_container_is_told_on_the_pod() -> None:
     """By the task, or else by its pool."""
     side = {"spec": {"containers": [{"name": "side", "image": "x"}]}}
 
-    def label(**fields: Any) -> str | None:
-        found: str | None = pod_of("true", pod_template=side, **fields)["metadata"]["labels"].get(
-            "tally.dev/main-container"
-        )
-        return found
+    def told(**fields: Any) -> str:
+        pod = pod_of("true", pod_template=side, **fields)
+        assert "tally.dev/main-container" not in pod["metadata"]["labels"]
+        return decode_pod(msgspec.json.encode(pod)).ends_with
 
-    assert label() is None
-    assert label(main_container="side") == "side"
-    assert label(engine_options={"main_container": "task"}) == "task"
-    assert label(engine_options={"main_container": "task"}, main_container="side") == "side"
+    assert told() == ""
+    assert told(main_container="side") == "side"
+    assert told(engine_options={"main_container": "task"}) == "task"
+    assert told(engine_options={"main_container": "task"}, main_container="side") == "side"
     with pytest.raises(
         InvalidField, match="main_container: is 'other', but the containers of the task's pod are task, side"
     ):
-        label(main_container="other")
+        told(main_container="other")
 
 
 def test_a_pool_that_has_changed_since_the_admission_is_refused() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from controller.core.model.fencing import FENCE
+from controller.core.model.fencing import RESERVED
 from controller.core.model.merge_keys import MERGE_KEYS, identity, without_alternatives
 from controller.errors import InvalidField
 
@@ -127,8 +127,8 @@ def _check_lists(value: object, field: str, path: str) -> None:
         inside = f"{path}[{'/'.join(map(str, key))}]"
         if key in seen:
             raise InvalidField(inside, "is given twice: keep one")
-        if field == "env" and entry["name"] in FENCE:
-            raise InvalidField(inside, "is set by Tally (the attempt's fencing token): remove it")
+        if field == "env" and entry["name"] in RESERVED:
+            raise InvalidField(inside, f"is set by Tally ({RESERVED[entry['name']]}): remove it")
         seen.add(key)
         for name, inner in entry.items():
             _check_lists(inner, name, f"{inside}.{name}")

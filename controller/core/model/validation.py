@@ -17,7 +17,7 @@ from controller.core.model.after import parse_after
 from controller.core.model.arrays import MAX_ARRAY_ID, parse_array
 from controller.core.model.capacity_fields import parse_capacity_from, with_source
 from controller.core.model.demand import pod_requests
-from controller.core.model.fencing import FENCE
+from controller.core.model.fencing import RESERVED
 from controller.core.model.fields import Parse, mapping, one_of, read_fields
 from controller.core.model.gangs import START_SECONDS
 from controller.core.model.maintenance import parse_windows
@@ -190,8 +190,8 @@ def _env(raw: object, field: str) -> dict[str, str]:
                 path[:100],
                 "is not a variable name: use letters, digits and '_', and do not begin with a digit",
             )
-        if name in FENCE:
-            raise InvalidField(path, "is set by Tally (the attempt's fencing token): remove it")
+        if name in RESERVED:
+            raise InvalidField(path, f"is set by Tally ({RESERVED[name]}): remove it")
         env[name] = str(value) if isinstance(value, int) and is_number(value) else parse_text(value, path)
     return env
 

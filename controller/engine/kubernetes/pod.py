@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from controller.core.model.fencing import MAIN_CONTAINER
 from controller.core.model.installation import Installation
 from controller.core.model.pod_merge import MAIN
 from controller.core.model.task import AttemptId
@@ -27,7 +28,7 @@ LABEL_ATTEMPT = "tally.dev/attempt"
 LABEL_TOMBSTONE = "tally.dev/tombstone"
 NOWHERE = "tally.dev/none"  # no scheduler takes a pod that names another one; and no node has such a label
 WHOLE, PART = "true", "part"  # its values
-LABEL_MAIN = "tally.dev/main-container"  # names the container whose end ends the attempt
+LABEL_MAIN = "tally.dev/main-container"  # of older releases: the container whose end ends the attempt
 LABEL_SUBDOMAIN = "tally.dev/subdomain"
 """Pods that have a host name in it: what its headless Service selects."""
 
@@ -47,9 +48,23 @@ class Meta(Struct, frozen=True, rename="camel"):
 
 
 class Named(Struct, frozen=True):
-    """A container of the spec, or a scheduling gate."""
+    """A scheduling gate."""
 
     name: str = ""
+
+
+class Variable(Struct, frozen=True):
+    """One of env."""
+
+    name: str = ""
+    value: str = ""
+
+
+class PodContainer(Struct, frozen=True):
+    """A container of the spec."""
+
+    name: str = ""
+    env: list[Variable] | None = None
 
 
 class InitContainer(Struct, frozen=True, rename="camel"):
@@ -71,7 +86,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     scheduler_name: str = ""
     node_selector: dict[str, str] | None = None
     termination_grace_period_seconds: int | None = None
-    containers: list[Named] | None = None
+    containers: list[PodContainer] | None = None
     scheduling_gates: list[Named] | None = None
     init_containers: list[InitContainer] | None = None
 
@@ -225,7 +240,14 @@ class Pod(Struct, frozen=True):
 
     @property
     def ends_with(self) -> str:
-        """The container whose end ends the attempt; "": the end of all."""
+        """The container whose end ends the attempt; "": the end of all.
+
+        The label is believed only in a pod of an older release, which has no such variable.
+        """
+        for container in self.spec.containers or ():
+            for variable in (container.env or ()) if container.name == MAIN else ():
+                if variable.name == MAIN_CONTAINER:
+                    return variable.value
         return (self.metadata.labels or {}).get(LABEL_MAIN, "")
 
     @property

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from controller.core.model import own_labels
 from controller.core.model.demand import demand, main_container
-from controller.core.model.fencing import FENCE
+from controller.core.model.fencing import FENCE, MAIN_CONTAINER
 from controller.core.model.merge_keys import MERGE_KEYS, identity
 from controller.core.model.pod_merge import MAIN, check_template, overlay
 from controller.core.model.scalars import parse_name
@@ -38,7 +38,6 @@ from controller.engine.kubernetes.pod import (
     INSTALLATION,
     LABEL_ATTEMPT,
     LABEL_CLUSTER,
-    LABEL_MAIN,
     LABEL_SUBDOMAIN,
     LABEL_TASK,
     LABEL_TOMBSTONE,
@@ -234,8 +233,6 @@ def _owned(launch: Launch, options: PoolOptions, namespace: str) -> Document:
         },
         "finalizers": [FINALIZER],
     }
-    if main := main_container(spec, launch.pool):
-        metadata["labels"][LABEL_MAIN] = main
     return {"metadata": metadata, "spec": pod}
 
 
@@ -243,7 +240,10 @@ def _main_container(launch: Launch, options: PoolOptions) -> Document:
     spec = launch.spec
     container: Document = {
         "name": MAIN,
-        "env": [{"name": name, "value": value} for name, value in launch.environment.items()],
+        "env": [
+            *({"name": name, "value": value} for name, value in launch.environment.items()),
+            {"name": MAIN_CONTAINER, "value": main_container(launch.spec, launch.pool)},
+        ],
     }
     if spec.image:
         container["image"] = spec.image
