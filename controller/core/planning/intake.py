@@ -30,6 +30,7 @@ from controller.core.planning.events import (
     StartRefused,
     StopSent,
 )
+from controller.core.planning.reasons import as_told
 from controller.core.planning.start_faults import FAILURES_TOLD, LONGEST_PAUSE_SECONDS, start_fault_due
 from controller.core.promise.attempts import Attempt, Attempts, is_current
 
@@ -134,7 +135,7 @@ class Intake:
     def _observe(self, seen: Observation, now: float, asked_at: float | None = None) -> None:
         """Take in an observation: of the engine's watch, or of an answer that was requested at `asked_at`."""
         try:
-            self._observed(seen, now, asked_at)
+            self._observed(as_told(seen), now, asked_at)
         except Exception as error:  # noqa: BLE001  # counted, and shown on the task; the others are heard
             self._agenda.note(
                 self._model.set_aside(seen.attempt.task_id, "observation", error, now, self._epoch)
