@@ -204,6 +204,38 @@ def test_nodes_that_cannot_be_seen_stay_what_they_were(stage: Stage, leader: Sta
     assert len(recorded(stage).changes) == 1
 
 
+def test_news_waits_for_no_watch_that_has_broken(stage: Stage, leader: StagedReplica) -> None:
+    """The watch broke for a second; what it tells then, and what the pool wants then, counts at once."""
+    see(leader, node("a", 1000), node("b", 3000))
+    leader.run()
+    stage.clock.move(PAUSE_SECONDS)
+    lose_sight(leader)
+    see(leader, node("a", 1000, labels={**LABELS, "zone": "x"}), after=1)
+    assert recorded(stage).amounts == Vector({"cpu": 1000})
+    lose_sight(leader)
+    see(leader, node("a", 2000), after=1)
+    assert recorded(stage).amounts == Vector({"cpu": 1000}), "within the pause"
+    stage.clock.move(PAUSE_SECONDS)
+    assert (leader.planner.mending.capacities.next_due() or 0.0) <= stage.clock.now()
+    leader.run()
+    assert recorded(stage).amounts == Vector({"cpu": 2000})
+
+
+TOLERATIONS = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+@pytest.mark.parametrize(
+    "options", [{"tolerations": TOLERATIONS}, {"pod_template": {"spec": {"tolerations": TOLERATIONS}}}]
+)
+def test_a_tainted_node_counts_if_the_pools_pods_tolerate_it(
+    stage: Stage, leader: StagedReplica, options: dict[str, Any]
+) -> None:
+    stage.pool(capacity={"from": "nodes", "selector": "pool=batch"}, engine_options=options)
+    leader.sync()
+    see(leader, node("n", 8000, taints=(Taint("gpu", "", "NoSchedule"),)))
+    assert recorded(stage).amounts == Vector({"cpu": 8000})
+
+
 def test_nodes_that_were_never_seen_give_nothing_and_that_is_told(
     stage: Stage, leader: StagedReplica
 ) -> None:

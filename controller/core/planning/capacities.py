@@ -46,7 +46,8 @@ class Capacities:
         self._intake = intake
         self._counted: dict[str, Counted] = {}  # pool → what its record was made from, in this term
         self._looked: dict[str, _Looked] = {}
-        self._due: dict[str, float] = {}  # pools that are to be looked at again at a time
+        self._paused: dict[str, float] = {}  # pools with a change that is due at a time, and not before
+        self._unseen: dict[str, float] = {}  # pools whose nodes are out of sight for too long at a time
         self._written: dict[str, float] = {}  # when, in this term
 
     def is_due(self, now: float) -> bool:
@@ -57,7 +58,8 @@ class Capacities:
 
     def next_due(self) -> float | None:
         """When time alone makes one due; None for never."""
-        return min((at for pool, at in self._due.items() if pool in self._pools()), default=None)
+        dues = (*self._paused.items(), *self._unseen.items())
+        return min((at for pool, at in dues if pool in self._pools()), default=None)
 
     def plan(self, moment: Moment, limits: Limits) -> Plan | None:
         """The next changes; None if there are none."""
@@ -85,8 +87,12 @@ class Capacities:
         return pool in self._model.following
 
     def _is_due(self, pool: str, now: float) -> bool:
-        at = self._due.get(pool) if self._follows(pool) else None
-        return self._looked.get(pool) != self._look(pool) if at is None else at <= now
+        if self._follows(pool):
+            if pool in self._paused:
+                return self._paused[pool] <= now
+            if pool in self._unseen and self._unseen[pool] <= now:
+                return True
+        return self._looked.get(pool) != self._look(pool)
 
     def _look(self, pool: str) -> _Looked:
         mods = self._model.mod_of("pools", (pool,)), self._model.mod_of(capacities.KIND, (pool,))
@@ -94,7 +100,8 @@ class Capacities:
 
     def _change(self, pool: str, moment: Moment) -> RecordChange | None:
         """The change of a pool's record, if there is one to be made now. Nothing is left to look at then."""
-        self._due.pop(pool, None)
+        self._paused.pop(pool, None)
+        self._unseen.pop(pool, None)
         names, quarantine = (pool,), self._model.quarantine
         mod = self._model.mod_of(capacities.KIND, names)
         value: bytes | None = None
@@ -107,8 +114,7 @@ class Capacities:
         else:
             value = self._next(pool, moment)
         if value is None:
-            if pool not in self._due:
-                self._looked[pool] = self._look(pool)
+            self._looked[pool] = self._look(pool)
             return None
         self._written[pool] = moment.now
         return RecordChange(capacities.KIND, names, mod, value)
@@ -121,7 +127,7 @@ class Capacities:
             return None
         due = self._written.get(pool, moment.now - PAUSE_SECONDS) + PAUSE_SECONDS
         if known is not None and moment.now < due:
-            self._due[pool] = due
+            self._paused[pool] = due
             return None
         found = self._find(pool)
         if found is not None:
@@ -133,7 +139,9 @@ class Capacities:
         definition, nodes = self._model.pools[pool].definition, self._intake.nodes
         if nodes is None or definition.capacity_from is None:
             return None
-        tolerations = tolerations_of(pool_template(definition))
+        # either a template has them, or the pool's own option
+        options = tolerations_of({"spec": definition.engine_options})
+        tolerations = (*options, *tolerations_of(pool_template(definition)))
         return count(nodes, definition.capacity_from.selector, tolerations)
 
     def _seen(self, pool: str, known: ObservedCapacity | None, moment: Moment) -> ObservedCapacity | None:
@@ -142,7 +150,7 @@ class Capacities:
         if trouble and base.unseen_since is None:
             since = self._intake.nodes_unseen_since
             if known is not None and moment.now < since + UNSEEN_SECONDS:
-                self._due[pool] = since + UNSEEN_SECONDS
+                self._unseen[pool] = since + UNSEEN_SECONDS
             else:
                 base = msgspec.structs.replace(base, unseen_since=since, unseen_why=trouble[:WHY_LIMIT])
         found = self._find(pool)
