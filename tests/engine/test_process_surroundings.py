@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from controller.clock import SystemClock
+from controller.core.model.installation import Installation
 from controller.core.model.task import AttemptId, Launch, Phase, Pool, Spec
 from controller.engine.base import AttemptRefused, EngineUnavailable
 from controller.engine.process import attempt_folder as files
@@ -192,6 +193,24 @@ def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EngineUnavailable, match="file"):
         ProcessEngine(tmp_path / "file", "test", SystemClock())
+
+
+def test_another_installations_folder_that_cannot_be_listed_stops_nobody(
+    replica: Callable[[], ProcessEngine], tmp_path: Path
+) -> None:
+    """Its tasks may have done so; a link in a circle is what root cannot list."""
+    ours, theirs = replica(), replica()
+    ours.bind(Installation(id="a" * 16), claim=True)
+    theirs.bind(Installation(id="b" * 16), claim=True)
+    given = launch("true")
+    ours.start(given)
+    wait_stopped(ours, given.attempt)
+    folder = tmp_path / "test" / "others" / ("b" * 16) / "attempts"
+    folder.rmdir()
+    folder.symlink_to(folder)
+    assert [seen.attempt for seen in ours.attempts()] == [given.attempt]
+    [(mark, [told])] = ours.others().items()
+    assert (mark, told) == ("b" * 16, "(cannot be listed: Too many levels of symbolic links)")
 
 
 def test_a_vanished_state_folder_is_an_outage_and_no_evidence(

@@ -39,6 +39,14 @@ REASON_MUTANTS = (
         (Edit(f"{_TRANSITIONS}:failed", "reason = stop_reason(status) or (", "reason = ("),),
     ),
     Mutant(
+        "what is lost while it is stopped ends with the words of its loss",
+        (Edit(f"{_TRANSITIONS}:lost", "if status.stopping:", "if False:"),),
+    ),
+    Mutant(
+        "what is found again while it is stopped ends without words",
+        (Edit(f"{_TRANSITIONS}:found", "{} if status.stopping else", ""),),
+    ),
+    Mutant(
         "one deadline is told as the other",
         (
             Edit(

@@ -52,6 +52,8 @@ class ReasonJudge:
             has_failed = step.event == "failed-observed" and new.abandoned < old.attempt
             if has_failed and (wrong := self._wrong_failure(old, step, mine)):
                 return wrong
+            if wrong := self._wrong_words(old, new, step):
+                return wrong
         return ""
 
     def wrong_give_up(self, task_id: str, old: Status, writer: str) -> str:
@@ -126,6 +128,28 @@ class ReasonJudge:
             truly.add("Removed")
         self._count("failures")
         return "" if step.reason in truly else f"failed as {step.reason}, and truly: {sorted(truly)}"
+
+    def _wrong_words(self, old: Status, new: Status, step: Step) -> str:
+        """What was stopped ends with the words of its stop, whatever was heard of it meanwhile."""
+        stops = (
+            each
+            for each in reversed(codec.decode_history(new))
+            if (each.event, each.attempt) == ("stop-requested", old.attempt)
+        )
+        told = next(stops, None) if old.stopping else None
+        if told is None:
+            return ""
+        if step.event == "failed-observed" and old.stopping in ("main-ended", "main-not-started"):
+            self._count("main ended")
+            return f"failed as {step.reason}, and its main container {told.reason}" * (
+                step.reason != told.reason
+            )
+        if step.event in ("stopped-observed", "preempted"):
+            self._count("stopped")
+            return f"is told as {step.message!r}, and was stopped as {told.message!r}" * (
+                step.message != told.message
+            )
+        return ""
 
     def _unheard(self, writer: str) -> str:
         """Why the writer cannot know what became of an attempt; "" if it can."""

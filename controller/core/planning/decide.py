@@ -157,13 +157,13 @@ def _holding(task: Task, status: Status, attempt: Attempt | None, moment: Moment
         return Decision(end(task, status, seen, moment)) if may_end else None
     if seen is not None and seen.main_ended and not status.stopping:
         return Decision(transitions.main_ended(status, seen, moment))
-    requested = _holding_request(task, status, attempt, moment)
-    if requested is not None:
-        return requested
-    if seen is not None:
-        noted = _observed(task, status, seen, attempt, moment)
-        if noted is not None:
-            return Decision(noted)
+    noted = _observed(task, status, seen, attempt, moment) if seen is not None else None
+    if noted is None or RequestKind.CONFIRM_STOPPED not in task.requests:  # judged by what is seen
+        requested = _holding_request(task, status, attempt, moment)
+        if requested is not None:
+            return requested
+    if noted is not None:
+        return Decision(noted)
     if status.lost_since is not None and task.spec is not None and may_end and moment.hears:
         limit = task.spec.on_lost.replace_after_seconds
         if limit is not None and status.lost_since + limit <= moment.now:

@@ -273,14 +273,19 @@ def no_longer_waiting(status: Status, moment: Moment) -> Status:
 
 
 def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
-    """Its attempt may have ended, but there is no proof: the hold stays, and operators are told."""
+    """Its attempt may have ended, but there is no proof: the hold stays, and operators are told.
+
+    If it is being stopped, it keeps the words of that, which its end is judged by.
+    """
+    if status.stopping:
+        return note(status, reason, message, moment, {"lost_since": moment.now})
     return _step(status, Event.NOTED, moment, reason, message, lost_since=moment.now)
 
 
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
-    fields = {"lost_since": None, "reason": "", "message": ""}
-    return note(status, "Found", "the attempt is observed again", moment, fields)
+    words = {} if status.stopping else {"reason": "", "message": ""}
+    return note(status, "Found", "the attempt is observed again", moment, {"lost_since": None, **words})
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:

@@ -83,16 +83,15 @@ class StateFolder:
         return self._path_of(installation.id, places)
 
     def others(self, own: Path) -> dict[str, list[str]]:
-        """The attempts of the other installations, which do not have `own`: id ("": none) → names."""
+        """The attempts of the other installations, which do not have `own`: id ("": none) → names.
+
+        For a folder that cannot be listed, one word that says why: it is not ours, and stops nobody.
+        """
         places = self.places()
         found = {}
         for mark in (places.first, *places.others):
             place = self._path_of(mark, places)
-            if (
-                place != own
-                and (place / "attempts").is_dir()
-                and (names := sorted(os.listdir(place / "attempts")))
-            ):
+            if place != own and (names := _listed(place / "attempts")):
                 found[mark] = names
         return found
 
@@ -133,3 +132,12 @@ class StateFolder:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        return [f"(cannot be listed: {error.strerror})"]
