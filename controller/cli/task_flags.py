@@ -71,7 +71,7 @@ class TaskFlags:
     on_lost: Annotated[
         str | None,
         typer.Option(
-            help="hold, or the time after which a lost attempt is replaced, even if it may still run."
+            help="hold, or the time after which a lost attempt is given up, even if it may still run."
         ),
     ] = None
 

@@ -86,6 +86,7 @@ def explain(model: Model, task_id: str, now: float, sees: Sees | None = None) ->
         else:
             holding = explain_holding(task, task.status, now)
             sentence = f"{holding}{_poolless(model, task, task.status)}{explain_own_gang(task)}"
+        sentence += _engineless(model, now, "no end is seen, and neither a deadline nor on_lost takes effect")
     elif task.array is not None:
         if task.array.is_gang:
             sentence = explain_gang(model, task, task.array, lambda: _waiting(model, task, now, sees))
@@ -302,13 +303,13 @@ def _poolless(model: Model, task: Task, status: Status) -> str:
     return f"; if it has not been started yet, it is not: pool {task.pool} {why}"
 
 
-def _engineless(model: Model, now: float) -> str:
-    """Why the engine does not answer the leader, as the leader registered it, and how long ago."""
+def _engineless(model: Model, now: float, so: str = "nothing is admitted") -> str:
+    """What follows if the engine does not answer the leader, and why, as the leader registered it."""
     for replica in all_replicas(model):
         silence, told_at = replica.told.engine_silence, replica.told.at
         if replica.leads and silence:
             ago = f", as the leader reported {span(now - told_at)} ago" if told_at else ""
-            return f"; nothing is admitted, because the engine does not answer ({words_of(silence)}{ago})"
+            return f"; {so}, because the engine does not answer ({words_of(silence)}{ago})"
     return ""
 
 

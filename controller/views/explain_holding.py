@@ -96,7 +96,7 @@ def _lost(task: Task, status: Status, held: str, now: float) -> str:
     since = status.lost_since or now
     replace_after = task.spec.on_lost.replace_after_seconds if task.spec is not None else None
     then = (
-        f"; it is replaced in {span(since + replace_after - now)}, as its on_lost allows"
+        f"; it is given up in {span(since + replace_after - now)}, as its on_lost allows"
         if replace_after is not None
         else ""
     )

@@ -1,4 +1,4 @@
-"""An attempt that is lost while it is being stopped ends as it would have: its stop's words are not lost."""
+"""An attempt that is lost meanwhile ends with the words of its stop, and as one that has begun."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from controller.core.model.codec import decode_history
 from controller.core.model.requests import RequestKind
 from controller.core.model.task import Observation, Phase, Status, StopReason
-from tests.support.bench import Stage, StagedReplica, observation, starts
+from tests.support.bench import Stage, StagedReplica, observation, starts, stops
 
 BROKEN = {"main_ended": True, "exit_code": 137, "reason": "OOMKilled", "uid": "u"}
 RULES = {"max_attempts": 5, "rules": [{"action": "fail", "reasons": ["OOMKilled"]}]}
@@ -91,6 +91,27 @@ def test_a_word_on_a_lost_attempt_counts_for_none_that_is_found_in_the_same_pass
     status = stage.status("job")
     assert (status.state, status.lost_since, status.attempt) == ("Running", None, 1)
     assert decode_history(status)[-1].message == "confirm-stopped: the engine reports its attempt as Running"
+    stage.check()
+
+
+def test_what_was_seen_running_has_begun_though_it_is_lost_in_the_same_pass(stage: Stage) -> None:
+    """No start deadline stops it then: it was running within it."""
+    stage.submit("job", deadlines={"start_seconds": 5}, retry={"max_attempts": 1})
+    leader = stage.leader()
+    leader.run_to("job", Phase.PENDING)
+    leader.see(seen(Phase.RUNNING, started_at=stage.clock.now()))
+    leader.see(seen(Phase.UNKNOWN, reason="NodeLost"))
+    leader.run()
+    status = stage.status("job")
+    assert (status.state, status.reason) == ("Running", "NodeLost")
+    assert status.lost_since is not None
+    began = status.started_at
+    stage.clock.move(6)
+    assert not stops(leader.run())
+    leader.see(seen(Phase.FAILED, reason="Error", exit_code=3))
+    leader.run()
+    assert _words(stage.status("job"))[:2] == ("Failed", "Error")
+    assert stage.status("job").started_at == began
     stage.check()
 
 

@@ -40,7 +40,13 @@ REASON_MUTANTS = (
     ),
     Mutant(
         "what is lost while it is stopped ends with the words of its loss",
-        (Edit(f"{_TRANSITIONS}:lost", "if status.stopping:", "if False:"),),
+        (
+            Edit(f"{_TRANSITIONS}:lost", "if status.stopping:", "if False:"),
+            # no fault by itself: stops are not overdue within a run otherwise
+            Edit(f"{_DECIDE}:_stop_is_overdue", "LOST_AFTER_STOP_SECONDS", "1.0"),
+        ),
+        faults=frozenset({"node-lost"}),
+        density=2.0,
     ),
     Mutant(
         "what is found again while it is stopped ends without words",

@@ -327,7 +327,7 @@ def test_lost() -> None:
     )
     assert (
         scene("a") == "attempt 1 of a holds cpu 1 of pool p and has been lost since 2023-11-14T22:12:20Z (1m)"
-        " (NodeLost): nothing proves that it stopped, so its resources stay held; it is replaced in 9m,"
+        " (NodeLost): nothing proves that it stopped, so its resources stay held; it is given up in 9m,"
         " as its on_lost allows; if you know that it no longer runs, confirm it with `tally confirm-stopped"
         " a`."
     )
@@ -425,5 +425,11 @@ def test_an_engine_that_is_silent_is_named_with_its_words() -> None:
         " is gone"
     )
     assert f"{words}, as the leader reported 10s ago)" in explain(model, "t", 100.0)
-    model.apply(Change("leader", (), b'{"instance":"another"}', 5, 5))
+    held = Status(state=State.RUNNING, pool="p", attempt=1, started_at=80.0)
+    model.apply(Change("states", ("t",), codec.encode_status(held, {}), 5, 5))
+    words = "no end is seen, and neither a deadline nor on_lost takes effect"
+    assert f"; {words}, because the engine does not answer (process answered last 20s ago" in explain(
+        model, "t", 100.0
+    )
+    model.apply(Change("leader", (), b'{"instance":"another"}', 6, 6))
     assert "does not answer" not in explain(model, "t", 100.0)

@@ -236,7 +236,10 @@ def _observed(
     task: Task, status: Status, seen: Observation, attempt: Attempt | None, moment: Moment
 ) -> Status | None:
     """The status after an observation without proof of stop; None if nothing changes."""
-    if seen.phase is Phase.RUNNING and status.state is State.PENDING:
+    has_begun = seen.phase is Phase.RUNNING or (
+        seen.phase is not Phase.PENDING and seen.started_at is not None  # it ran, and is out of sight since
+    )
+    if has_begun and status.state is State.PENDING:
         return transitions.running(status, seen, moment)
     is_overdue = bool(status.stopping) and _stop_is_overdue(task, attempt, moment)
     if seen.phase in (Phase.RUNNING, Phase.PENDING) and not is_overdue:
@@ -285,19 +288,13 @@ def _overdue(task: Task, status: Status, attempt: Attempt | None, moment: Moment
         seen = attempt.observation
         assert seen is not None
         return f"{StopReason.CANNOT_START}: {seen.waiting}", seen.waiting_message or seen.waiting
-    limits = task.spec.deadlines
-    if status.state is State.PENDING and limits.start_seconds is not None:
-        if (status.admitted_at or 0.0) + limits.start_seconds <= moment.now:
-            return (
-                StopReason.START_DEADLINE,
-                f"not running within its start deadline of {limits.start_seconds:g} s",
-            )
-    elif status.state is State.RUNNING and limits.run_seconds is not None:  # noqa: SIM102
-        if (status.started_at or 0.0) + limits.run_seconds <= moment.now:
-            return (
-                StopReason.RUN_DEADLINE,
-                f"still running after its run deadline of {limits.run_seconds:g} s",
-            )
+    start, run = task.spec.deadlines.start_seconds, task.spec.deadlines.run_seconds
+    if status.state is State.PENDING and start is not None:
+        if (status.admitted_at or 0.0) + start <= moment.now:
+            return StopReason.START_DEADLINE, f"not running within its start deadline of {start:g} s"
+    elif status.state is State.RUNNING and run is not None:  # noqa: SIM102
+        if (status.started_at or 0.0) + run <= moment.now:
+            return StopReason.RUN_DEADLINE, f"still running after its run deadline of {run:g} s"
     return None
 
 

@@ -74,7 +74,9 @@ class Draft:
         # the mod of each ledger and share that is changed; None if `after` will set it
         self._seen: dict[str | tuple[str, str], int | None] = {}
         self._seen_claims: dict[tuple[str, str], int | None] = {}
-        self._relied_on: dict[str, int] = {}  # the mod of each pool whose capacity the plan relies on
+        # the mod of each pool whose capacity the plan relies on, and of what nodes give to it (None: it
+        # follows none)
+        self._relied_on: dict[str, tuple[int, int | None]] = {}
         self._after: dict[str, Ledger] = {}
         self._after_shares: dict[tuple[str, str], Share] = {}
         self._after_claims: dict[tuple[str, str], Claim | None] = {}
@@ -242,8 +244,10 @@ class Draft:
             self._held[pool] = self.held(pool) - before + after
         if ends_claim_of:
             self._note_claim(pool, ends_claim_of, None)
-        if relies_on:
-            self._relied_on.setdefault(relies_on, self._model.pools[relies_on].mod)
+        if relies_on and relies_on not in self._relied_on:
+            follows = relies_on in self._model.following
+            observed = self._model.mod_of(capacities.KIND, (relies_on,)) if follows else None
+            self._relied_on[relies_on] = self._model.pools[relies_on].mod, observed
         self._operations += operations
         self._bytes += size
         self._changed.add(task.id)
@@ -275,12 +279,11 @@ class Draft:
             value = encode_claim(claim, op) if claim is not None else None
             if claim is not None or mod:
                 self.plan.claims.append(ClaimChange(pool, task_id, mod, claim, value))
-        self.plan.pools = [*self._relied_on.items()]
+        self.plan.pools = [(pool, mod) for pool, (mod, _) in self._relied_on.items()]
         self.plan.compared = [(kind, names, mod) for (kind, names), mod in self.kin.compared.items()]
-        for pool in self._relied_on:
-            if pool in self._model.following:  # I2: what nodes give to it is in a record of its own
-                names, kind = (pool,), capacities.KIND
-                self.plan.compared.append((kind, names, self._model.mod_of(kind, names)))
+        for pool, (_, observed) in self._relied_on.items():
+            if observed is not None:  # I2: what nodes give to it is in a record of its own
+                self.plan.compared.append((capacities.KIND, (pool,), observed))
         return self.plan
 
     def _change_share(self, pool: str, owner: str, more: Vector, tasks: int, ended: Parts) -> None:

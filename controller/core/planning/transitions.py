@@ -143,9 +143,8 @@ def changed(task: Task, request: Request, moment: Moment) -> Status:
 
 def running(status: Status, seen: Observation, moment: Moment) -> Status:
     """Its attempt runs."""
-    started_at = _started_at(status, seen, moment)
-    fields: dict[str, Any] = {"started_at": started_at, "uid": seen.uid, "node": seen.node}
-    fields["lost_since"] = None
+    began = _started_at(status, seen, moment)
+    fields: dict[str, Any] = {"started_at": began, "uid": seen.uid, "node": seen.node, "lost_since": None}
     return _step(status, Event.RUNNING_OBSERVED, moment, **fields)
 
 
@@ -223,12 +222,11 @@ def failed(
     message = "; ".join(
         part for part in (status.message if status.stopping else "", seen.message, verdict.why) if part
     )
-    counts = {
+    fields = {
         "failures": verdict.failures,
         "start_failures": verdict.start_failures,
         "uncounted": verdict.uncounted,
-    }
-    fields = counts | _ended(status, seen, moment)
+    } | _ended(status, seen, moment)
     ended = _step(status, Event.FAILED_OBSERVED, moment, reason, message, request, **fields)
     if not verdict.retry:
         return ended
@@ -248,8 +246,8 @@ def preempted(status: Status, seen: Observation, moment: Moment, request: Reques
 def retry_requested(status: Status, request: Request, moment: Moment, *, gated: bool = False) -> Status:
     """A user wants another attempt: at once, or `gated` by the tasks that it waits for; with fresh counts."""
     counts: dict[str, Any] = {"failures": 0, "start_failures": 0, "uncounted": 0, "gated": gated}
-    fields = counts | {"retry_at": moment.now, "finished_at": None, "exit_code": None, "on_hold": False}
-    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", request.words, request, **fields)
+    counts |= {"retry_at": moment.now, "finished_at": None, "exit_code": None, "on_hold": False}
+    return _step(status, Event.RETRY_REQUESTED, moment, "RetryRequested", request.words, request, **counts)
 
 
 def kept_waiting(status: Status, reason: str, message: str, moment: Moment) -> Status:
@@ -273,19 +271,16 @@ def no_longer_waiting(status: Status, moment: Moment) -> Status:
 
 
 def lost(status: Status, reason: str, message: str, moment: Moment) -> Status:
-    """Its attempt may have ended, but there is no proof: the hold stays, and operators are told.
-
-    If it is being stopped, it keeps the words of that, which its end is judged by.
-    """
-    if status.stopping:
+    """Its attempt may have ended, but there is no proof: the hold stays, and operators are told."""
+    if status.stopping:  # what it is stopped for stays: its end is judged by that
         return note(status, reason, message, moment, {"lost_since": moment.now})
     return _step(status, Event.NOTED, moment, reason, message, lost_since=moment.now)
 
 
 def found(status: Status, moment: Moment) -> Status:
     """A lost attempt is observed again."""
-    words = {} if status.stopping else {"reason": "", "message": ""}
-    return note(status, "Found", "the attempt is observed again", moment, {"lost_since": None, **words})
+    fields = {"lost_since": None} | ({} if status.stopping else {"reason": "", "message": ""})
+    return note(status, "Found", "the attempt is observed again", moment, fields)
 
 
 def request_ignored(status: Status, request: Request, why: str, moment: Moment) -> Status:

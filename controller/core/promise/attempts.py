@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from controller.core.model.records import Task
 from controller.core.model.task import AttemptId, Observation, Phase
 
@@ -221,6 +223,8 @@ class Attempts:
         if attempt.first_seen_at is None:
             attempt.first_seen_at = now
         if before is not None:
+            if before.started_at is not None and seen.started_at is None and not seen.stopped:
+                seen = replace(seen, started_at=before.started_at)  # it has begun, whatever is seen of it now
             if before.stopped or before == seen:
                 return None
             is_earlier = not seen.stopped and _LIVELINESS[seen.phase] < _LIVELINESS[before.phase]
