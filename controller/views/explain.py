@@ -38,7 +38,7 @@ from controller.views.explain_owner import explain_preempted, explain_sharing
 from controller.views.maintenance import explain_window
 from controller.views.pools import free_of
 from controller.views.replicas import all_replicas
-from controller.views.words import at, lacking, listed, span, words_of
+from controller.views.words import admitted_next, at, lacking, listed, span, words_of
 
 __all__ = ["at", "explain", "span"]
 
@@ -239,8 +239,8 @@ def _in_queue(model: Model, task: Task, pool: Pool, now: float) -> str:
         )
     if not ahead:
         return (
-            f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the"
-            " leader's next pass"
+            f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free):"
+            f" {admitted_next(now - task.queued_at)}"
         )
     blocker = _blocker(model, task, pool, now)
     return f"{task.id} would fit, but waits for its turn: {crowd} in pool {pool.name}{blocker}"

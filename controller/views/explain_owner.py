@@ -18,7 +18,7 @@ from controller.core.planning.transitions import PREEMPTED
 from controller.errors import CorruptValue
 from controller.views.pools import OwnerFacts, claims_of, owner_facts, sharing_facts
 from controller.views.turns import turns
-from controller.views.words import NAMED, at, lacking, listed, share_text, span, words_of
+from controller.views.words import NAMED, admitted_next, at, lacking, listed, share_text, span, words_of
 
 
 def explain_sharing(model: Model, task: Task, pool: Pool, free: Vector, now: float) -> str:
@@ -116,8 +116,8 @@ def _in_turn(
     if before or own:
         return f"{task.id} would fit, but waits for its turn in pool {pool.name}: {told}"
     return (
-        f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free): it is admitted in the"
-        f" leader's next pass; {told}"
+        f"{task.id} is next in pool {pool.name} and fits ({asked} of {free} free):"
+        f" {admitted_next(now - task.queued_at)}; {told}"
     )
 
 

@@ -20,6 +20,10 @@ _HOURS = {
 NAMED = 3  # of a list, those that are named; the others are counted
 
 
+LONG_SECONDS = 60.0
+"""Who has waited for longer, and could begin, may be kept by what no record tells."""
+
+
 def at(when: float) -> str:
     """A stored time as text, in UTC. A time beyond the calendar is shown as its number."""
     try:
@@ -84,3 +88,13 @@ def listed(names: Sequence[str], noun: str = "task", count: int | None = None) -
     number = len(names) if count is None else count
     rest = number - min(NAMED, len(names))
     return f"{counted(number, noun)} ({', '.join(names[:NAMED])}{f' and {rest} more' if rest > 0 else ''})"
+
+
+def admitted_next(waited: float) -> str:
+    """That nothing keeps a task, which has waited for so many seconds, but for what only the leader knows."""
+    if waited < LONG_SECONDS:
+        return "it is admitted in the leader's next pass"
+    return (
+        "it is admitted in the leader's next pass, unless an attempt of an earlier task of its name may still"
+        " run, which `tally audit` names"
+    )

@@ -10,6 +10,7 @@ from controller.core.model.requests import RequestKind
 from controller.core.model.task import Observation, Phase
 from controller.core.promise.engine_invariants import check_engine
 from controller.core.promise.finding import FindingSeverity
+from controller.views.explain import explain
 from tests.support.bench import Stage, StagedReplica, observation, starts
 
 
@@ -89,3 +90,35 @@ def test_what_has_ended_and_is_there_again_is_waited_for(stage: Stage) -> None:
     Client.of_store(stage.store, cluster="stage").retry("a")
     after.sync()
     assert starts(after.run()) == ["a-i0-2"]
+
+
+def test_its_name_waits_for_its_end_and_whoever_asks_is_told_so(stage: Stage) -> None:
+    """Nothing but the leader's memory knows of it, once its task is gone."""
+    stage.submit("job", on_lost={"replace_after_seconds": 60}, retry={"max_attempts": 1}, retention_seconds=5)
+    leader = stage.leader()
+    leader.run_to("job", Phase.RUNNING)
+    unknown = observation(("job", 1), Phase.UNKNOWN, uid="u")
+    for seconds in (0, 61, 6):
+        stage.clock.move(seconds)
+        leader.list_engine(unknown)
+        leader.acknowledge(leader.run())
+    assert "job" not in stage.model().tasks
+    stage.submit("job")
+    leader.sync()
+    leader.acknowledge(leader.run())
+    assert stage.state("job") == State.CREATED
+    says = "it is admitted in the leader's next pass"
+    assert f"{says}." in explain(stage.model(), "job", stage.clock.now())
+    stage.clock.move(61)
+    leader.list_engine(unknown)
+    leader.acknowledge(leader.run())
+    assert stage.state("job") == State.CREATED
+    told = (
+        f"{says}, unless an attempt of an earlier task of its name may still run, which `tally audit` names."
+    )
+    assert told in explain(stage.model(), "job", stage.clock.now())
+    (finding,) = check_engine(stage.model(), [unknown], stage.clock.now())
+    assert finding.subject == "attempt/job-1"
+    leader.see(observation(("job", 1), Phase.FAILED, uid="u"))
+    assert starts(leader.run()) == ["job-2"]
+    stage.check()
