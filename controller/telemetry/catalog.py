@@ -24,6 +24,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("tally_phase", MetricType.GAUGE, "1 for the phase that the replica is in.", ("phase",)),
     # -- leadership
     Family("tally_leading", MetricType.GAUGE, "1 while this replica leads."),
+    Family(
+        "tally_candidate",
+        MetricType.GAUGE,
+        "1 while this replica may lead; 0 if its engine is not the recorded one, or its clock differs.",
+    ),
     Family("tally_leader_known", MetricType.GAUGE, "1 while this replica knows of a leader."),
     Family(
         "tally_term", MetricType.GAUGE, "The leader key's create revision while this replica leads, else 0."

@@ -23,6 +23,7 @@ from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.resources import ZERO
 from controller.core.promise.finding import INVARIANTS, FindingSeverity
+from controller.runtime.registrations import CANDIDACY
 from controller.store.base import StoreSize
 from controller.telemetry.catalog import BY_NAME, ROLE
 from controller.telemetry.family import MetricType
@@ -228,6 +229,8 @@ def _add_replica(families: _Families, facts: Facts) -> None:
     families.add("tally_replica", 1, facts.replica, facts.cluster, facts.engine)
     families.add("tally_phase", 1, facts.phase)
     families.add("tally_leading", int(facts.role == "leader"))
+    may_lead = all(check.ok for check in facts.ready if check.name in CANDIDACY)
+    families.add("tally_candidate", int(may_lead))
     families.add("tally_leader_known", int(bool(facts.leader)))
     families.add("tally_term", facts.term)
     families.add("tally_epoch", facts.epoch)

@@ -55,7 +55,7 @@ from controller.telemetry.catalog import FAMILIES, ROLE
 from controller.telemetry.measured import MeasuredEngine, MeasuredStore
 from controller.telemetry.metrics import Metrics
 from controller.views.freshness import RULE
-from controller.views.replica import Facts
+from controller.views.replica import Check, Facts
 from tests.endpoint.model_view import ModelView
 from tests.support.bench import HandClock, Stage, observation
 from tests.support.running import POOL, RecordingEngine, RunningReplica, submit
@@ -349,6 +349,7 @@ def test_every_metric_moves() -> None:
         "leader": "",
         "reloads": {"compacted": 2},
         "replica_ages": {"r": 1.5},
+        "ready": (Check("clock", ok=False, detail="it was never set"),),
     }
     view.write(("pools", ("default",), codec.encode_pool(shared_pool(4000, paused=True), Op("op"))))
     view.write(
