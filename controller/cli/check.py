@@ -12,6 +12,7 @@ from controller.cli.check_point import CheckStatus, Point
 from controller.cli.session import without_etcd
 from controller.core.model.printable import counted
 from controller.store.base import Compacted, StoreError
+from controller.store.etcd.auth import EtcdAuth
 from controller.views.explain import span
 from controller.views.freshness import Freshness
 from controller.views.notices import UNREADABLE_NAME
@@ -216,6 +217,7 @@ def _ask(store: EtcdStore, session: Session, path: str, body: bytes = b"{}") -> 
 def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
     if session.settings.user:
         yield Point("authentication", CheckStatus.OK, f"signed in as {session.settings.user}")
+        yield from _roles(store, session, session.settings.user)
         return
     answer = _ask(store, session, "/auth/status")
     if isinstance(answer, dict) and not answer.get("enabled") and not session.settings.cert_file:
@@ -224,6 +226,26 @@ def _authentication(store: EtcdStore, session: Session) -> Iterator[Point]:
             CheckStatus.WARNING,
             "etcd accepts writes from anyone who can reach it: set up users or client certificates",
         )
+
+
+def _roles(store: EtcdStore, session: Session, user: str) -> Iterator[Point]:
+    """Whether the user's roles are those of this release."""
+    auth = EtcdAuth(store.gateway, session.client.keys, session.settings.request_timeout_seconds)
+    try:
+        found = auth.lacking(user)
+    except StoreError as error:
+        yield Point("roles", CheckStatus.WARNING, f"cannot be read: {error}")
+        return
+    for role, lacks in found.items():
+        if lacks:
+            yield Point(
+                "roles",
+                CheckStatus.WRONG,
+                f"{role} lacks what this release needs ({', '.join(lacks)}): run `tally auth init` again, as"
+                " etcd's root",
+            )
+        else:
+            yield Point("roles", CheckStatus.OK, f"{role} has what this release needs")
 
 
 def _space(store: EtcdStore, session: Session) -> Iterator[Point]:

@@ -76,6 +76,22 @@ def test_what_a_role_has_too_much_is_taken_away_and_what_is_missing_given_back(g
     assert len(stored_permissions(guarded, "user")) == 5
 
 
+def test_a_role_of_an_older_release_is_named_to_whoever_has_it(guarded: Guarded) -> None:
+    """By `tally check`, and by the error of what the role lacks."""
+    role = f"tally-{guarded.keys.cluster}-user"
+    told = " ".join(guarded.tally("user", "check").out.split())
+    assert f"ok roles: {role} has what this release needs" in told
+    key, end = (f"{guarded.keys.prefix}tasks{mark}".encode() for mark in "/0")
+    admin(guarded.store("root"), "/auth/role/revoke", {"role": role, "key": key, "range_end": end})
+    told = " ".join(guarded.tally("user", "check").out.split())
+    lacks = f"roles: {role} lacks what this release needs (write {guarded.keys.prefix}tasks/*):"
+    assert f"{lacks} run `tally auth init` again, as etcd's root" in told
+    guarded.client("admin").apply_pool({"name": "default", "capacity": {"cpu": 1}})
+    refused = guarded.tally("user", "submit", "job", "--", "true")
+    assert refused.exit_code != 0
+    assert "that is one of an older release: run `tally auth init` of this one again" in refused.err
+
+
 def test_a_dry_run_tells_the_same_and_does_nothing(guarded: Guarded, tmp_path: Path) -> None:
     other = Guarded(guarded.server, guarded._factory, guarded.folder, f"{guarded.keys.cluster}-b")
     arguments = (

@@ -80,6 +80,19 @@ class EtcdAuth:
             steps.append(self._enabling(members, users))
         return steps
 
+    def lacking(self, user: str) -> dict[str, list[str]]:
+        """What each of the cluster's roles that the user has lacks, such as one of an older release.
+
+        A user may ask for itself. Raises StoreDenied, StoreUnavailable, StoreError.
+        """
+        roles, lacking = self._call("/auth/user/get", {"name": user}).get("roles", []), {}
+        for role in Role:
+            if (name := role.name_in(self._keys.cluster)) in roles:
+                present = self._permissions(name)
+                wanted = permissions(role, self._keys)
+                lacking[name] = [str(each) for each in wanted if each not in present]
+        return lacking
+
     def take(self, step: SetupStep) -> None:
         """Take one step. A step that another user has taken meanwhile counts as taken."""
         try:

@@ -48,8 +48,9 @@ def translate(error: RpcError, user: str, about: str, right: str) -> StoreError:
     match error.fault:
         case ErrorClass.DENIED if "permission denied" in str(error):
             return StoreDenied(
-                f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. "
-                "Give the user a role with `tally auth init --grant ROLE=USER`"
+                f"the etcd user {user or '(none)'!r} lacks the right to {right} {about}: {error}. If it"
+                " has the role that it needs, that is one of an older release: run `tally auth init` of this"
+                " one again, as etcd's root. Else give it one with `tally auth init --grant ROLE=USER`"
             )
         case ErrorClass.TOKEN if not user:
             return StoreDenied(
