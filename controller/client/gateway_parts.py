@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from controller.client.errors import GatewayUnavailable, NotFound
+from controller.client.errors import NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.forecasts import Forecasts
-from controller.client.gateway_calls import PATIENT_SECONDS, PAUSE_SECONDS, GatewayCalls
+from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_paths import feature_part, pool_part, task_part
 from controller.client.maintenance import DrainResult, Maintenance, new_window
 from controller.client.members import ArrayMembers, each_page
@@ -22,6 +22,7 @@ from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
 from controller.client.replica_views import LeaderView, ReplicaView
 from controller.client.replicas import Replicas, no_leader
+from controller.client.resumed_output import ResumedOutput
 from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
 from controller.client.wire import view_of
@@ -40,8 +41,6 @@ from controller.views.gateways import GatewayView
 from controller.views.schedules import ScheduleView
 from controller.views.supposition import Supposition
 from controller.views.usage import Usage, label_of
-
-MOST_RESUMED = 2**23  # bytes of an output; Kubernetes keeps 10 MiB of each container
 
 
 class NeedsEtcd(UserError):
@@ -117,34 +116,9 @@ class GatewayOutputs(Outputs):
         path, stopped = f"/v1/tasks/{task_part(task_id)}/logs", stop or threading.Event()
         number, begun = self._http.output(path, stopped, **asked)  # what is wrong is raised here
         asked["attempt"] = asked["attempt"] or number  # the last one is another one by and by
-        can_resume = options == ALL_LOGS and asked["attempt"]
-        return self._resumed(path, stopped, asked, begun) if can_resume else begun
-
-    def _resumed(
-        self, path: str, stop: threading.Event, asked: dict[str, str], parts: Iterator[bytes]
-    ) -> Iterator[bytes]:
-        """The output, also if a gateway is restarted meanwhile: it is read again, without what was there."""
-        received = skipped = 0
-        until = 0.0
-        while True:
-            try:
-                for chunk in parts:
-                    fresh = chunk[max(0, received - skipped) :]
-                    skipped += len(chunk)
-                    if fresh:
-                        until, received = 0.0, received + len(fresh)
-                        yield fresh
-                return
-            except GatewayUnavailable:
-                until = until or time.monotonic() + PATIENT_SECONDS
-                # of an output that the engine may have cut at its beginning, the place is not known
-                if received > MOST_RESUMED or time.monotonic() >= until or stop.wait(PAUSE_SECONDS):
-                    raise
-            skipped = 0
-            parts = self._again(path, stop, asked)
-
-    def _again(self, path: str, stop: threading.Event, asked: dict[str, str]) -> Iterator[bytes]:
-        yield from self._http.output(path, stop, **asked)[1]
+        is_from_its_begin = options == LogOptions(container=options.container)
+        can_resume = is_from_its_begin and asked["attempt"]
+        return ResumedOutput(self._http, path, stopped, asked).parts(begun) if can_resume else begun
 
     def last_attempt(self, task_id: str) -> int:
         return view_of(int, self._http.get(f"/v1/tasks/{task_part(task_id)}").get("attempt", 0))

@@ -101,6 +101,13 @@ _WHY_NOT = {
 }
 
 
+def without_first(count: int, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The output without its first `count` bytes; in place of each part that is left out, an empty one."""
+    for part in parts:
+        yield part[count:]
+        count = max(0, count - len(part))
+
+
 def gone(attempt: AttemptId, uid: str) -> Observation:
     """The answer of `find` when the engine is authoritative and has no such object."""
     message = "the engine no longer has this attempt: it was removed from outside"

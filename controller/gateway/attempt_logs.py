@@ -18,7 +18,7 @@ import structlog
 from controller.client import Client
 from controller.client.errors import NotFound
 from controller.client.views import TaskView
-from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions
+from controller.engine.base import Engine, EngineError, EngineUnavailable, LogOptions, without_first
 from controller.errors import UserError
 from controller.gateway.openings import LIMITS, BrokenOff, Opening
 from controller.store.base import StoreError
@@ -57,10 +57,11 @@ class AttemptLogs:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open(
-        self, task: TaskView, attempt: int | None, options: LogOptions, *, follow: bool
+        self, task: TaskView, attempt: int | None, options: LogOptions, *, follow: bool, skip: int = 0
     ) -> tuple[int, AsyncGenerator[bytes, None]]:
         """The output of an attempt (None: of the last one), in parts; `follow`: until the attempt has ended.
 
+        Without its first `skip` bytes.
         `task` is what may be read: not another one that has its name. Returns also the attempt's number.
         Raises NotFound if there is none, UserError, and EngineError.
         """
@@ -68,7 +69,8 @@ class AttemptLogs:
         with self._lock:
             self._readings.add(stop)
         try:
-            number, parts = await self._call(partial(self._begin, task, attempt, options, follow, stop))
+            number, whole = await self._call(partial(self._begin, task, attempt, options, follow, stop))
+            parts = without_first(skip, whole)
             # what is wrong shows with the first part; a follower may have to wait for that
             first = b"" if follow else await self._call(partial(next, parts, None))
         except BaseException:

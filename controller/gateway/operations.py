@@ -280,6 +280,7 @@ OPERATIONS: tuple[Operation, ...] = (
             parameters.TAIL,
             parameters.SINCE,
             parameters.PREVIOUS,
+            parameters.SKIP,
         ),
         problems=_NOT_FOUND,
         content_type="application/octet-stream",

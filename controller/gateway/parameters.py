@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.endpoint.query import LABEL, Parameter, integer, parse_flag
+from controller.endpoint.query import LABEL, MAX_REVISION, Parameter, integer, parse_flag
 from controller.gateway.policy import Right
 from controller.views.tasks import HELD_BACK, parse_states
 
@@ -67,6 +67,13 @@ SINCE = Parameter(
 )
 PREVIOUS = Parameter(
     "previous", "The previous run of a container that was restarted.", _FLAG, parse_flag, default=False
+)
+SKIP = Parameter(
+    "skip",
+    "Without so many bytes at its beginning: those that were received before the answer broke off.",
+    {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+    integer(0, MAX_REVISION),
+    default=0,
 )
 SELECTION = (POOL_OF, _OWNER_OF, _STATE, LABEL)
 _TEXT = {"type": "string", "maxLength": 253}

@@ -276,7 +276,9 @@ async def logs(api: GatewayApi, ask: CallerRequest) -> Response:
     name = ask.caller.identity.name
     with ExitStack() as held:  # each holds a thread, also while the engine is asked
         held.enter_context(api.openings.one(Opening.LOGS, name))
-        number, parts = await api.logs.open(view, values["attempt"], options, follow=values["follow"])
+        number, parts = await api.logs.open(
+            view, values["attempt"], options, follow=values["follow"], skip=values["skip"]
+        )
         headers = {ATTEMPT_HEADER: str(number)}
         body = StreamingResponse(_while_welcome(parts, ask, view.owner), media_type=OUTPUT, headers=headers)
         return Open(api.openings, Opening.LOGS, name, body, held=held.pop_all())

@@ -78,6 +78,7 @@ NO_COPY_KEPT = {
         "cli/yaml12.py::_Reader",
         "cli/forecast.py::_File._documents",
         "views/supposition.py::_Submission",
+        "client/resumed_output.py::ResumedOutput",
         "core/forecast/ahead.py::Ahead",
         "core/forecast/pretended_engine.py::PretendedEngine",
         "core/forecast/course.py::PoolCourse",

@@ -98,7 +98,7 @@ def odd() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is so for now only is asked for once."""
-    for module in ("gateway_calls", "gateway_client", "gateway_parts", "gateway_bulk"):
+    for module in ("gateway_calls", "gateway_client", "resumed_output", "gateway_bulk"):
         monkeypatch.setattr(f"controller.client.{module}.PATIENT_SECONDS", 0.0)
 
 
