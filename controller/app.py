@@ -176,7 +176,7 @@ def run_controller(settings: Settings) -> int:
     own.start()
     forecaster = Forecaster(make_subject(settings, store), metrics, settings.forecast_seconds)
     host, _, port = settings.status.rpartition(":")
-    shown = metrics.exposition, access, reading.kept_log, forecaster.ask
+    shown = metrics.exposition, access, reading.kept_log, forecaster.ask, reading.has_come_to
     server = StatusServer(replica, host.strip("[]"), int(port), *shown)
     server.start()
     forecaster.start()

@@ -19,7 +19,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.selector import Requirement, parse_selector
 from controller.core.model.validation import parse_labels
 from controller.errors import UserError
-from controller.store.base import ClusterChanged, Compacted, KeyValue, Store
+from controller.store.base import ClusterChanged, Compacted, KeyValue, Store, StoreError
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
@@ -57,6 +57,13 @@ class Reading:
     def deadline(self) -> float:
         """The deadline of a call that begins now, on the boottime clock."""
         return self._clock.boottime() + self._timeout_seconds
+
+    def has_come_to(self, revision: int) -> bool:
+        """Whether the store has this revision, linearizable; it may, if the store does not answer."""
+        try:
+            return self._store.get(self._keys.leader, deadline=self.deadline())[1] >= revision
+        except StoreError:
+            return True
 
     def everything(self) -> Loaded:
         """All records of the cluster, at one revision, for models that are used up."""

@@ -6,7 +6,6 @@ Handlers that need only the replica's facts, or that wait asynchronously, are co
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -14,7 +13,6 @@ from http import HTTPStatus
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from controller.core.model.kept_log import KeptLog
 from controller.endpoint import documents, openapi, query, stream
 from controller.endpoint.connections import CONNECTION
 from controller.endpoint.last_audit import LastAudit
@@ -23,6 +21,7 @@ from controller.endpoint.pages import TaskPages
 from controller.endpoint.problems import Problem
 from controller.endpoint.route import Ask, Route
 from controller.endpoint.sharing_documents import OwnerList, owner_document
+from controller.endpoint.store_reads import StoreReads
 from controller.endpoint.summary import Waits, summarize
 from controller.errors import CorruptValue, InvalidField, TallyError
 from controller.views.absent import why_absent
@@ -43,15 +42,10 @@ from controller.views.replicas import all_replicas, leader_of
 from controller.views.tasks import find_task, task_facts
 
 MAX_STREAMS = 256
-LOG_READERS = 2
 LOOKERS = 4  # threads that wait for a forecast
-MAX_LOGS_ASKED = 16  # concurrent requests for logs
 READERS = 4  # threads that read the model
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-
-ReadLog = Callable[[str], KeptLog | None]
-"""Reads a task's kept log from the store, within seconds. Raises TallyError if the store does not answer."""
 
 Look = Callable[[Sequence[str], int, int], ForecastView]
 """What is to come of these tasks: see the revisions of `forecaster.wire.Question`. It takes seconds.
@@ -74,7 +68,7 @@ class ReadApi:
         feed: stream.Feed,
         routes: Sequence[Route],
         exposition: Callable[[], bytes],
-        kept_log: ReadLog,
+        store: StoreReads,
         look: Look = look_nowhere,
     ) -> None:
         self.view = view
@@ -84,22 +78,20 @@ class ReadApi:
         self.indexes = self._pages.indexes
         self.routes = routes
         self._exposition = exposition
-        self._kept_log = kept_log
+        self.store = store
         self.look = look
         self._assets = load_assets()
         self._waits = Waits()
         self.readers = ThreadPoolExecutor(READERS, "tally-status-read")
-        # a pool of its own: these threads wait for the store, and must not delay the readers
-        self._log_readers = ThreadPoolExecutor(LOG_READERS, "tally-status-log")
         self.lookers = ThreadPoolExecutor(LOOKERS, "tally-status-look")
-        self._logs_asked = 0
         self.streams = 0  # open streams of changes
         self._last_audit = LastAudit(view)
 
     def close(self) -> None:
         """Shut down the threads, without waiting for their current work."""
-        for executor in (self.readers, self._log_readers, self.lookers):
+        for executor in (self.readers, self.lookers):
             executor.shutdown(wait=False, cancel_futures=True)
+        self.store.close()
         self._last_audit.close()
 
     # -- health
@@ -230,12 +222,8 @@ class ReadApi:
     async def task_log(self, ask: Ask) -> Response:
         """A task's kept log, read from the store: the model does not have it."""
         name = ask.path["id"]
-        if self._logs_asked >= MAX_LOGS_ASKED:
-            detail = f"{MAX_LOGS_ASKED} logs are already being read: try again"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
-        self._logs_asked += 1
         try:
-            kept = await asyncio.get_running_loop().run_in_executor(self._log_readers, self._kept_log, name)
+            kept = await self.store.kept_log(name)
         except InvalidField:
             kept = None  # no task can have this name
         except CorruptValue as error:
@@ -244,8 +232,6 @@ class ReadApi:
             ) from None
         except TallyError as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the log could not be read: {error}") from None
-        finally:
-            self._logs_asked -= 1
         if kept is None:
             detail = (
                 f"no output of task {name[:80]!r} is kept: set `keep_logs` to keep it, or run `tally logs`"
@@ -264,6 +250,9 @@ class ReadApi:
             after = query.parse_parameters([query.AFTER], [("after", ask.last_event_id)])["after"]
         try:
             position = self.feed.position(after)
+            # a replica may lag behind the one that told the reader; what etcd lacks is of a lost history
+            if position.revision > self.feed.revision and not await self.store.has_come_to(position.revision):
+                raise stream.FellBehind
         except stream.FellBehind:
             raise Problem(HTTPStatus.GONE, stream.FELL_BEHIND, parameter="after") from None
         headers = {"X-Accel-Buffering": "no"}

@@ -269,7 +269,7 @@ ROUTES: tuple[Route, ...] = (
         "text/event-stream",
         parameters=(query.AFTER,),
         problems={
-            HTTPStatus.GONE: "Changes after that revision are no longer kept: list the tasks again.",
+            HTTPStatus.GONE: "Changes after it are no longer kept, or it is no revision yet: list again.",
             _UNAVAILABLE: "Too many streams are open.",
         },
         in_loop=True,

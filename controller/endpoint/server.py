@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.config.values import is_loopback
 from controller.endpoint.access import EndpointAccess
-from controller.endpoint.api import Look, ReadApi, ReadLog, look_nowhere
+from controller.endpoint.api import Look, ReadApi, look_nowhere
 from controller.endpoint.connections import (
     CERTIFIED,
     MAX_CONNECTIONS,
@@ -43,6 +43,7 @@ from controller.endpoint.problems import Problem, exhausted
 from controller.endpoint.query import MIN_REVISION, WAIT, parse_parameters
 from controller.endpoint.route import Ask, Route
 from controller.endpoint.routes import ASSETS, ROUTES
+from controller.endpoint.store_reads import HasComeTo, ReadLog, StoreReads, has_all, no_log
 from controller.endpoint.stream import Feed
 from controller.errors import TallyError
 from controller.views.replica import Facts, Listener, ReadableReplica
@@ -63,7 +64,8 @@ class StatusAddressUnavailable(TallyError):
 class StatusServer:
     """Serves `view` on host:port (port 0: a free one) between `start` and `stop`.
 
-    `exposition` returns the body of /metrics, `kept_log` a task's kept log, and `look` what is to come.
+    `exposition` returns the body of /metrics, `kept_log` a task's kept log, `look` what is to come, and
+    `has_come_to` whether the store has a revision.
     """
 
     def __init__(
@@ -73,14 +75,15 @@ class StatusServer:
         port: int = 0,
         exposition: Callable[[], bytes] = bytes,
         access: EndpointAccess | None = None,
-        kept_log: ReadLog = lambda _: None,
+        kept_log: ReadLog = no_log,
         look: Look = look_nowhere,
+        has_come_to: HasComeTo = has_all,
     ) -> None:
         self._view = view
         self._access = access or EndpointAccess()
         self._address = (host, port)
         self._feed = Feed()
-        self._api = ReadApi(view, self._feed, ROUTES, exposition, kept_log, look)
+        self._api = ReadApi(view, self._feed, ROUTES, exposition, StoreReads(kept_log, has_come_to), look)
         self._minutes = Minutes(self._api.hour, view.reading, view.now)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None

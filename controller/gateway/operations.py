@@ -197,7 +197,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "Changes of tasks, as server-sent events. `gap` is the last event of a reader that fell behind.",
         reads.events,
         parameters=(AFTER,),
-        problems={HTTPStatus.GONE: "The changes after that revision are no longer known."},
+        problems={
+            HTTPStatus.GONE: "The changes after that revision are no longer known, or etcd has it not."
+        },
         content_type="text/event-stream",
         in_loop=True,
     ),

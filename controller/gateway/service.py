@@ -65,6 +65,7 @@ class Service:
         self.pages = TaskPages(standby.reading)
         self.hour = ShownHour(standby, calls.clock)
         self._reading = Reading(calls.store, calls.keys, calls.clock, calls.timeout_seconds)
+        self.has_come_to = self._reading.has_come_to
         self._client = Client.of_store(
             calls.store, cluster=calls.keys.cluster, clock=calls.clock, timeout_seconds=calls.timeout_seconds
         )

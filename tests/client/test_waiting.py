@@ -169,3 +169,12 @@ def test_listing_is_filtered_and_in_order_of_submission(client: Client, put_stat
     assert [view.id for view in client.tasks(state="running")] == ["b"]
     assert [view.id for view in client.tasks(labels={"n": "ab"})] == ["ab"]
     assert client.tasks(pool="other") == []
+
+
+def test_whether_etcd_has_come_to_a_revision(client: Client) -> None:
+    """If it does not answer, it may have."""
+    newest = client.store.get(client.keys.leader, deadline=in_seconds())[1]
+    assert client._reading.has_come_to(newest)
+    assert not client._reading.has_come_to(newest + 10_000)
+    with Client("http://127.0.0.1:1", timeout_seconds=0.1) as of_nobody:
+        assert of_nobody._reading.has_come_to(newest + 10_000)

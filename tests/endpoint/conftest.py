@@ -48,6 +48,7 @@ def serving(view: ModelView, protection: Mapping[str, Path] = {}) -> Iterator[St
         access=EndpointAccess(StatusFiles(**protection)),
         kept_log=view.kept_log,
         look=view.look,
+        has_come_to=view.has_come_to,
     )
     server.start()
     try:

@@ -48,6 +48,7 @@ class ModelView:
         self.ages: dict[str, float] = {}  # of registrations
         self.ended: tuple[EndedRegistration, ...] = ()
         self.written: list[Change] = []
+        self.stored: int | None = None  # the revision that the store has now, if anybody knows
         self.no_look: TallyError | None = None  # why there is no look ahead
 
     def facts(self) -> Facts:
@@ -103,6 +104,9 @@ class ModelView:
         if isinstance(kept := self.logs.get(task_id), Exception):
             raise kept
         return kept
+
+    def has_come_to(self, revision: int) -> bool:
+        return self.stored is None or revision <= self.stored
 
     def keep_log(self, task_id: str, text: str, **fields: Any) -> None:
         """As the leader does at the end of an attempt."""

@@ -14,10 +14,10 @@ import pytest
 
 from controller.core.model.lifecycle import State
 from controller.core.model.resources import Vector
-from controller.endpoint.api import MAX_LOGS_ASKED
 from controller.endpoint.connections import MAX_HEAD_BYTES
 from controller.endpoint.last_audit import AUDIT_SECONDS
 from controller.endpoint.server import StatusAddressUnavailable, StatusServer
+from controller.endpoint.store_reads import MAX_ASKED
 from controller.errors import CorruptValue, TallyError
 from controller.views.replica import Check
 from tests.endpoint.model_view import ModelView
@@ -381,10 +381,10 @@ def test_a_store_that_hangs_holds_up_no_other_answer(
     def hang(_: str) -> None:
         hangs.wait(60)
 
-    server._api._kept_log = hang
-    with ThreadPoolExecutor(MAX_LOGS_ASKED) as asking:
-        waiting = [asking.submit(http.get, "/v1/tasks/a/log") for _ in range(MAX_LOGS_ASKED)]
-        wait_until(lambda: server._api._logs_asked == MAX_LOGS_ASKED, "all who ask")
+    server._api.store._kept_log = hang
+    with ThreadPoolExecutor(MAX_ASKED) as asking:
+        waiting = [asking.submit(http.get, "/v1/tasks/a/log") for _ in range(MAX_ASKED)]
+        wait_until(lambda: server._api.store._asked == MAX_ASKED, "all who ask")
         assert http.get("/v1/tasks/a").status_code == 200
         assert http.get("/v1/summary").status_code == 200
         assert "Retry-After" in http.get("/v1/tasks/a/log").headers

@@ -328,6 +328,20 @@ def test_who_has_seen_more_than_there_is_learns_that_it_missed_something(
     assert [name for name, _, _ in reader.events] == ["gap"]
 
 
+@pytest.mark.parametrize("head", [{}, {"Last-Event-ID": "1000"}])
+def test_who_has_seen_what_the_store_has_not_is_told_to_list_again(
+    http: httpx.Client, view: ModelView, head: dict[str, str]
+) -> None:
+    """At once. If nobody knows what the store has, a replica may lag behind: the reader waits."""
+    view.submit("a")
+    view.stored = 999
+    refused = http.get(f"/v1/events?after={1 if head else 1000}", headers=head)
+    assert (refused.status_code, refused.json()["parameter"]) == (410, "after")
+    for view.stored in (1000, None):
+        with http.stream("GET", "/v1/events?after=1", headers={"Last-Event-ID": "1000"}) as answer:
+            assert answer.status_code == 200
+
+
 def test_streams_are_limited_and_their_places_given_back(server: StatusServer, http: httpx.Client) -> None:
     sockets = []
     host, port = server.url.removeprefix("http://").split(":")

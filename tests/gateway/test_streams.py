@@ -120,6 +120,23 @@ def test_a_stream_resumes(as_: As, client: Client) -> None:
     wait_until(lambda: resumed.ids() == ["b", "c"], "what came meanwhile")
 
 
+def test_who_has_seen_what_etcd_has_not_is_told_to_list_again(
+    as_: As, served: Served, client: Client
+) -> None:
+    """At once: etcd was restored from a backup. A gateway that only lags behind takes the reader in."""
+    alice = as_("alice")
+    for asked in ({"params": {"after": 2**62}}, {"headers": {"Last-Event-ID": str(2**62)}}):
+        refused = alice.get("/v1/events", **asked)
+        assert (refused.status_code, refused.json()["parameter"]) == (410, "after")
+    served.gateway._standby._follower.close()  # it hears no more
+    client.submit(task("a"))
+    _, newest = client.store.get(client.keys.task("a"), deadline=in_seconds())
+    assert newest > served.gateway._standby.revision
+    with alice.stream("GET", "/v1/events", params={"after": newest}) as answer:
+        assert answer.status_code == 200
+    assert alice.get("/v1/events", params={"after": newest + 1}).status_code == 410
+
+
 def test_a_caller_that_is_removed_hears_no_more(
     as_: As, served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
