@@ -27,6 +27,13 @@ class InvalidField(UserError):
         self.problem = problem
 
 
+class Closed(TallyError):
+    """The client was closed before, or while it was asked; the same for its store."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has been closed: make another one")
+
+
 class MissingExtra(UserError, ImportError):
     """What was asked for needs packages that are not installed. The error names the extra that has them."""
 

@@ -26,7 +26,7 @@ is `unchanged`, and a request that is pending is `already requested`.
 
 Calls raise the errors of `controller.store.base` (StoreUnavailable after `timeout_seconds`, StoreDenied),
 InvalidField for an invalid value, Conflict when a task of that name has another spec, and NotFound when there
-is no such object. Safe to use from several threads.
+is no such object. After `close`, which also ends waits, all raise Closed. Safe to use from several threads.
 """
 
 from controller.client.async_client import AsyncClient
@@ -48,6 +48,7 @@ from controller.client.views import (
     TaskView,
 )
 from controller.engine.base import ALL_LOGS, LogOptions
+from controller.errors import Closed
 from controller.views.ahead import ComparedView
 from controller.views.dependencies import NeighboursView
 from controller.views.forecast import ForecastView
@@ -60,6 +61,7 @@ __all__ = [
     "AsyncClient",
     "ClaimView",
     "Client",
+    "Closed",
     "ComparedView",
     "Conflict",
     "FeatureView",

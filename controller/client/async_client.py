@@ -24,6 +24,7 @@ from controller.client.stop_event import StopEvent
 from controller.client.views import ApplyResult, PoolView, RequestResult, TasksLook, TaskView
 from controller.core.model.task import Pool, Spec
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
+from controller.errors import Closed
 from controller.views.arrays import MemberView
 
 THREADS = 64
@@ -38,6 +39,7 @@ class AsyncClient:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._threads = ThreadPoolExecutor(THREADS, "tally-async")
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,8 +48,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; calls that go on fail. Idempotent."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Close the connections: calls that go on, and any later one, raise Closed. Idempotent."""
+        self._is_closed = True
+        self._threads.shutdown(wait=False)
         await asyncio.to_thread(self.client.close)
 
     async def submit(self, task: Mapping[str, Any] | Spec, *, dry_run: bool = False) -> SubmitResult:
@@ -170,7 +173,12 @@ class AsyncClient:
         return await self.call(partial(self.client.apply_pool, definition))
 
     async def call(self, what: Callable[[], T]) -> T:
-        """Any other call, in a thread: `await tally.call(lambda: tally.client.owners.all())`."""
+        """Any other call, in a thread: `await tally.call(lambda: tally.client.owners.all())`.
+
+        Raises Closed.
+        """
+        if self._is_closed:
+            raise Closed
         return await asyncio.get_running_loop().run_in_executor(self._threads, what)
 
 

@@ -97,14 +97,23 @@ class Calls:
 
 
 @contextmanager
-def closed_at(watch: Watch, clock: Clock, until: float | None) -> Iterator[None]:
-    """Close the watch at the end, and at `until` on the boottime clock (None: never): it has no more then."""
-    timer = None if until is None else threading.Timer(max(0.0, until - clock.boottime()), watch.close)
+def closed_at(watch: Watch, clock: Clock, until: float | None) -> Iterator[threading.Event]:
+    """Close the watch at the end, and at `until` on the boottime clock (None: never): it has no more then.
+
+    The event is set at `until`.
+    """
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        watch.close()
+
+    timer = None if until is None else threading.Timer(max(0.0, until - clock.boottime()), end)
     if timer is not None:
         timer.name, timer.daemon = "client-wait-timeout", True
         timer.start()
     try:
-        yield
+        yield is_over
     finally:
         watch.close()
         if timer is not None:

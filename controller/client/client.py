@@ -187,7 +187,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; idempotent."""
+        """Close the connections; idempotent. Waits, and all later calls, raise Closed."""
         if self._owns_store:
             self.store.close()
 

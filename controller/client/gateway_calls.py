@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import threading
 import time
@@ -12,18 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 import msgspec
 import requests
 import urllib3
 
+from controller.client.connections import Connections, is_unsent, plain
 from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, Refusal
 from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
 from controller.client.wire import view_of
 from controller.config.values import parse_server
-from controller.errors import CorruptValue, InvalidField, TallyError
+from controller.errors import Closed, CorruptValue, InvalidField, TallyError
 from controller.retry_after import retry_after_seconds
 
 NDJSON = "application/x-ndjson"
@@ -38,6 +38,8 @@ _GONE = 404
 _NOT_REACHED = 412  # the gateway has not seen `min_revision` within `wait`
 _FRESH = ("min_revision", "wait")
 SILENT_SECONDS = 7 * 86_400.0  # of an attempt whose output is followed
+
+T = TypeVar("T")
 
 
 class GatewayCalls:
@@ -61,7 +63,10 @@ class GatewayCalls:
         self._lock = threading.Lock()
         self._written = 0  # the highest revision that this client wrote
         self._written_at = 0.0  # and when
+        self._closed = threading.Event()
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, Connections())
         # neither a proxy nor an authority of the environment: the token goes to this gateway alone
         self._session.trust_env = False
         for name, file in (("ca_file", ca_file), ("cert_file", cert_file)):
@@ -77,7 +82,8 @@ class GatewayCalls:
             self._session.cert = (cert_file, key_file)
 
     def close(self) -> None:
-        """Close the connections; idempotent."""
+        """End all calls that go on, and any later one, with Closed; idempotent."""
+        self._closed.set()
         self._session.close()
 
     def get(self, path: str, **parameters: str) -> GatewayAnswer:
@@ -89,7 +95,7 @@ class GatewayCalls:
     ) -> Iterator[GatewayAnswer]:
         """The documents at the path, one a line, as they arrive, until `stop` is set."""
         answer = self._send("GET", path, parameters=self._fresh(parameters), stream=True)
-        return _documents(answer, stop or StopEvent())
+        return self._while_open(_documents(answer, stop or StopEvent()))
 
     def output(self, path: str, stop: threading.Event, **parameters: str) -> tuple[str, Iterator[bytes]]:
         """The output of an attempt, in parts as they arrive, until `stop` is set; and the attempt's number.
@@ -99,7 +105,7 @@ class GatewayCalls:
         """
         parameters = self._fresh(parameters)
         answer = self._send("GET", path, parameters=parameters, stream=True, more_seconds=SILENT_SECONDS)
-        return answer.headers.get(ATTEMPT_HEADER, ""), _parts(answer, stop)
+        return answer.headers.get(ATTEMPT_HEADER, ""), self._while_open(_parts(answer, stop))
 
     def post(
         self,
@@ -157,7 +163,7 @@ class GatewayCalls:
             stream=True,
             more_seconds=PATIENT_SECONDS,
         )
-        for document in _documents(answer, StopEvent()):
+        for document in self._while_open(_documents(answer, StopEvent())):
             if "done" in document:
                 self._wrote(view_of(int, document["revision"]))
                 return
@@ -167,6 +173,17 @@ class GatewayCalls:
         raise GatewayUnavailable(
             f"the answer of {self.url} broke off: repeat the call, nothing is stored twice"
         )
+
+    def _while_open(self, parts: Iterator[T]) -> Iterator[T]:
+        try:
+            yield from parts
+        except GatewayUnavailable:
+            self._require_open()
+            raise
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise Closed
 
     def _fresh(self, parameters: Mapping[str, str]) -> dict[str, str]:
         given = {name: value for name, value in parameters.items() if value}
@@ -222,6 +239,7 @@ class GatewayCalls:
         patience, until = max(self.timeout_seconds, PATIENT_SECONDS if data is not None else 0.0), 0.0
         while True:
             pause = PAUSE_SECONDS
+            self._require_open()
             try:
                 answer = self._session.request(
                     method,
@@ -235,8 +253,9 @@ class GatewayCalls:
                 )
             # urllib3's own: a host that is none once it is encoded
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {_plain(error)}")
-                may_be_done = may_be_done or not _is_unsent(error)
+                self._require_open()
+                failure: TallyError = GatewayUnavailable(f"{self.url} does not answer: {plain(error)}")
+                may_be_done = may_be_done or not is_unsent(error)
             else:
                 if GATEWAY_HEADER not in answer.headers and answer.status_code not in FOR_NOW:
                     told = f"it answered {answer.status_code} to {method} {path}"
@@ -262,7 +281,7 @@ class GatewayCalls:
             until = until or time.monotonic() + patience  # from the first failure: a long poll may be long
             if time.monotonic() + pause >= until:
                 raise failure
-            time.sleep(pause)  # as the gateway asked
+            self._closed.wait(pause)  # as the gateway asked
 
 
 class GatewayAnswer(dict[str, Any]):
@@ -330,7 +349,7 @@ def _parts(answer: requests.Response, stop: threading.Event) -> Iterator[bytes]:
     except requests.RequestException as error:
         if stop.is_set():
             return
-        raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
+        raise GatewayUnavailable(f"the answer of the gateway broke off: {plain(error)}") from None
 
 
 def _cut(answer: requests.Response) -> None:
@@ -357,7 +376,7 @@ def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[GatewayAn
     except (requests.RequestException, ValueError, RecursionError) as error:
         if stop.is_set():
             return
-        raise GatewayUnavailable(f"the answer of the gateway broke off: {_plain(error)}") from None
+        raise GatewayUnavailable(f"the answer of the gateway broke off: {plain(error)}") from None
 
 
 def _error(answer: requests.Response) -> TallyError:
@@ -371,21 +390,3 @@ def _error(answer: requests.Response) -> TallyError:
 def _revision(answer: requests.Response) -> int:
     text = answer.headers.get("Tally-Revision", "")
     return int(text) if text.isdecimal() and len(text) < 20 else 0
-
-
-def _is_unsent(error: Exception) -> bool:
-    """Whether there was no connection that a request could have been sent on."""
-    inner: Any = error.args[0] if error.args else error
-    reason = getattr(inner, "reason", inner)
-    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-
-
-def _plain(error: Exception) -> str:
-    if "WRONG_VERSION_NUMBER" in str(error):
-        return "it does not speak TLS; is it http://?"
-    if re.search("unable to get local issuer|self-signed", str(error)):
-        return (
-            "no authority that is known here has signed its certificate: give --ca-file, to login --authority"
-        )
-    inner: Any = error.args[0] if error.args else error
-    return str(getattr(inner, "reason", inner))[:200]

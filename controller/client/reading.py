@@ -19,7 +19,7 @@ from controller.core.model.scalars import parse_name
 from controller.core.model.selector import Requirement, parse_selector
 from controller.core.model.validation import parse_labels
 from controller.errors import UserError
-from controller.store.base import ClusterChanged, Compacted, KeyValue, Store, StoreError
+from controller.store.base import ClusterChanged, Compacted, KeyValue, Store, StoreClosed, StoreError
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
 from controller.store.records import changes_of, to_change
@@ -204,7 +204,7 @@ class Reading:
         """The model that `load` returns, kept current by a watch on the `prefix` that follows from it.
 
         Each step yields the model, and what changed by the names of `array_changes` (None: all). It ends
-        when the time is over, or `stop` is set.
+        when the time is over, or `stop` is set. Raises StoreClosed if the store is closed meanwhile.
         """
         stop = stop or StopEvent()
         until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
@@ -215,12 +215,14 @@ class Reading:
                 prefix(mirror.model), after=mirror.model.revision, silence_seconds=WATCH_SILENCE_SECONDS
             )
             try:
-                with closed_at(watch, self._clock, until), stop.closing(watch.close):
+                with closed_at(watch, self._clock, until) as is_over, stop.closing(watch.close):
                     for batch in watch:
                         news = mirror.take(Changed.of(self._keys, batch)).changes or ()
                         shown = (change for change in news if change.kind in ("tasks", "states", blocks.KIND))
                         if names := {name for change in shown for name in names_of(change)}:
                             yield mirror.model, names
+                    if not is_over.is_set() and not stop.is_set():
+                        raise StoreClosed
                 return
             except (Compacted, ClusterChanged):
                 continue  # the model is loaded again

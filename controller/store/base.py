@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
 from controller.core.model.op import Op
-from controller.errors import TallyError
+from controller.errors import Closed, TallyError
 
 MAX_OPERATIONS = 128
 """etcd's default --max-txn-ops, counted as max(compares, success operations, failure operations)."""
@@ -39,6 +39,10 @@ class StoreError(TallyError):
 
 class StoreUnavailable(StoreError):
     """No endpoint answered within the deadline. For a read, nothing happened. It is worth trying again."""
+
+
+class StoreClosed(StoreUnavailable, Closed):
+    """The store has been closed, and asks nobody any more."""
 
 
 class StoreFull(StoreUnavailable):

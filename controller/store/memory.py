@@ -36,6 +36,7 @@ from controller.store.base import (
     Put,
     Refused,
     Snapshot,
+    StoreClosed,
     StoreUnavailable,
     Transaction,
     Write,
@@ -341,7 +342,7 @@ class MemoryStore:
     @contextmanager
     def _use(self) -> Iterator[_Server]:
         if self._closed:
-            raise StoreUnavailable("the store has been closed")
+            raise StoreClosed
         if self._renounced:
             raise ClusterChanged(self._renounced)
         with self._server.changed:

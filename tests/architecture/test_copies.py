@@ -154,6 +154,7 @@ NO_COPY_KEPT = {
         "telemetry/notify.py::ServiceNotifier._view",
     ],
     "its own connection, process or watch, to be closed": [
+        "client/connections.py::Connections",
         "endpoint/connections.py::Door",
         "endpoint/connections.py::StatusProtocol",
         "engine/kubernetes/watch.py::ObjectWatch._stream",

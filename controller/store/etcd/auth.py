@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from controller.errors import UserError
-from controller.store.base import StoreDenied, StoreError, StoreUnavailable
+from controller.store.base import StoreDenied, StoreError
 from controller.store.etcd import wire
 from controller.store.etcd.faults import ErrorClass, RpcError
 from controller.store.etcd.gateway import Gateway, Unanswered, translate
@@ -64,7 +64,7 @@ class EtcdAuth:
         except RpcError as error:
             raise StoreDenied(str(error)) from error
         except Unanswered as error:
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         self._call("/auth/role/list", {})  # refused if etcd requires a user
         return False
 
@@ -181,7 +181,7 @@ class EtcdAuth:
         try:
             return self._gateway.call(path, wire.encode(request), _decode, deadline=deadline)
         except Unanswered as error:
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         except RpcError as error:
             user = self._gateway.options.user
             if error.fault in (ErrorClass.DENIED, ErrorClass.TOKEN) and "permission denied" in str(error):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from controller.clock import Clock
 from controller.errors import TallyError
+from controller.store.base import StoreClosed, StoreUnavailable
 from controller.store.etcd.faults import ErrorClass, RpcError
 
 MIN_TRY_SECONDS = 0.5  # below this, every try would give up a slow but healthy etcd (a late fsync)
@@ -18,11 +19,19 @@ _MAX_PAUSE_SECONDS = 1.0
 
 
 class Unanswered(TallyError):
-    """The deadline passed without an answer. `in_doubt`: what was sent may have been applied."""
+    """The deadline passed without an answer, or the store was `closed` before.
 
-    def __init__(self, message: str, *, in_doubt: bool) -> None:
+    `in_doubt`: what was sent may have been applied.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool, closed: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+        self.closed = closed
+
+    def translated(self) -> StoreUnavailable:
+        """The error of a call that may be repeated freely."""
+        return StoreClosed() if self.closed else StoreUnavailable(f"etcd cannot be reached: {self}")
 
 
 class Endpoints:
@@ -97,7 +106,7 @@ class Tries:
             self._round = self._endpoints.order()
         left = self._deadline - self._endpoints.now()
         if left <= 0 or self._endpoints.closed:
-            raise Unanswered(self._describe(), in_doubt=self.in_doubt)
+            raise Unanswered(self._describe(), in_doubt=self.in_doubt, closed=self._endpoints.closed)
         share = left / (len(self._round) + 1)
         self._last_endpoint = self._round.pop(0)
         return self._last_endpoint, min(left, max(MIN_TRY_SECONDS, min(share, self._limit)))

@@ -334,7 +334,7 @@ class Call(Generic[T]):
             except Unanswered as error:  # or of the sign-in, before anything was sent
                 if self._unanswered:
                     self._gateway.doubt_token(self._unanswered)
-                raise Unanswered(str(error), in_doubt=tries.in_doubt) from error
+                raise Unanswered(str(error), in_doubt=tries.in_doubt, closed=error.closed) from error
             except RpcError as error:
                 if error.fault is ErrorClass.TOKEN and self._gateway.options.user and not signed_in_again:
                     signed_in_again = True

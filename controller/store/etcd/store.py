@@ -17,6 +17,7 @@ from controller.store.base import (
     Page,
     Refused,
     Snapshot,
+    StoreClosed,
     StoreDenied,
     StoreSize,
     StoreUnavailable,
@@ -122,6 +123,8 @@ class EtcdStore:
             on_reconnect=self.reconnects.update,
         )
         self._watches.add(watch)
+        if self.gateway.endpoints.closed:  # checked when `close` finds the watch
+            raise StoreClosed
         return watch
 
     def begin(self, transaction: Transaction, *, deadline: float) -> PendingTransaction:
@@ -143,7 +146,7 @@ class EtcdStore:
         try:
             answer = self.gateway.call("/lease/grant", body, wire.decode_lease, deadline=deadline)
         except Unanswered as error:
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         except RpcError as error:
             if error.fault is ErrorClass.LEASE_EXISTS:
                 return self.keep_alive(lease, deadline=deadline)
@@ -173,7 +176,7 @@ class EtcdStore:
                 "/lease/revoke", wire.encode({"ID": lease}), wire.decode_lease, deadline=deadline
             )
         except Unanswered as error:
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         except RpcError as error:
             if error.fault is not ErrorClass.LEASE_MISSING:
                 self._raise(error, f"lease {lease:x}", "write")
@@ -238,7 +241,7 @@ class EtcdStore:
         try:
             return call.result()
         except Unanswered as error:
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         except RpcError as error:
             self._raise(error, about, right, revision)
 

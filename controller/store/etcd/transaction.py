@@ -72,7 +72,7 @@ class PendingTransaction:
                 raise OutcomeUnknown(
                     f"the outcome of transaction {transaction.op} is unknown: {error}"
                 ) from error
-            raise StoreUnavailable(f"etcd cannot be reached: {error}") from error
+            raise error.translated() from error
         except RpcError as error:
             if error.fault is ErrorClass.FULL:
                 return self._after_full(error)
