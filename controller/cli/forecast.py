@@ -24,7 +24,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.scalars import parse_duration
 from controller.errors import InvalidField, UserError
 from controller.terminal import say
-from controller.views.ahead import ChangedView, ComparedView, WaitsView
+from controller.views.ahead import ChangedView, ComparedView, WaitsView, parse_horizon
 from controller.views.explain_forecast import explain_coming, explain_compared, explain_error, rests_on
 from controller.views.forecast import ComingView
 from controller.views.words import at, listed, span
@@ -210,7 +210,7 @@ class _File:
 
     def suppose(self, session: Session, horizon: str, **more: Any) -> ComparedView:
         """What would come. An error of a document names its place."""
-        seconds = as_usage(lambda: parse_duration(horizon, "--horizon"))
+        seconds = as_usage(lambda: parse_horizon(parse_duration(horizon, "--horizon"), "--horizon"))
         tasks, pools = ([each.value for each in self._documents[kind]] for kind in ("tasks", "pools"))
         more["pools"] = [*pools, *more.get("pools", ())]
         try:

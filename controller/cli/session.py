@@ -91,7 +91,7 @@ class Session:
     def need_etcd(self) -> None:
         """Raises NeedsEtcd if the client is that of a gateway."""
         if self.uses_gateway:
-            from controller.client.gateway_parts import NeedsEtcd
+            from controller.client.by_gateway import NeedsEtcd
 
             raise NeedsEtcd
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from controller.client.calls import parse_timeout
 from controller.client.client import Client
 from controller.client.errors import Still
 from controller.client.prepared import SubmitResult
@@ -88,7 +89,8 @@ class AsyncClient:
     ) -> dict[str, TaskView]:
         """See Client."""
         ids, loop = list(task_ids), asyncio.get_running_loop()
-        until = None if timeout_seconds is None else loop.time() + timeout_seconds
+        seconds = parse_timeout(timeout_seconds)
+        until = None if seconds is None else loop.time() + seconds
         while True:
             left = LOOK_SECONDS if until is None else max(0.0, min(LOOK_SECONDS, until - loop.time()))
             try:

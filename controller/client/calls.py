@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from controller.clock import Clock
 from controller.core.model.op import Op
-from controller.errors import UserError
+from controller.core.model.scalars import MAX_DURATION_SECONDS, in_range, is_number, shown
+from controller.errors import InvalidField, UserError
 from controller.store.base import (
     ClusterChanged,
     Committed,
@@ -94,6 +95,15 @@ class Calls:
             return {key: item for key in keys if (item := self.stored(key)) is not None}
         snapshot = self.store.load(self.keys.task(""), deadline=self.deadline())
         return {item.key: item for item in snapshot.items if item.key in keys}
+
+
+def parse_timeout(seconds: object) -> float | None:
+    """How long to wait; None: for ever. Raises InvalidField."""
+    if seconds is None:
+        return None
+    if not is_number(seconds):
+        raise InvalidField("timeout_seconds", f"is {shown(seconds)}, expected seconds, or None for no limit")
+    return in_range(float(seconds), "timeout_seconds", 0.0, MAX_DURATION_SECONDS)
 
 
 @contextmanager

@@ -112,16 +112,16 @@ class Client:
         key_file: str = "",
         timeout_seconds: float = 5.0,
     ) -> None:
-        from controller.config import parse_endpoints
+        from controller.config.values import parse_endpoints, positive_seconds
         from controller.store.etcd.gateway import GatewayOptions
         from controller.store.etcd.store import EtcdStore
 
-        clock = WallClock()
+        clock, seconds = WallClock(), positive_seconds(timeout_seconds, "timeout_seconds")
         options = GatewayOptions(
             parse_endpoints(endpoints, "endpoints"), user, password_file, ca_file, cert_file, key_file
         )
         self._owns_store = True
-        self._use(Calls(EtcdStore(options, clock), Keys(cluster), clock, timeout_seconds))
+        self._use(Calls(EtcdStore(options, clock), Keys(cluster), clock, seconds))
 
     @classmethod
     def of_store(

@@ -14,7 +14,7 @@ from controller.core.model.model import Model
 from controller.core.model.scalars import parse_name
 from controller.core.model.task import Pool, Spec
 from controller.store.mirror import Loaded, Mirror
-from controller.views.ahead import LOOK_SECONDS, ComparedView, compare, look, look_as_supposed
+from controller.views.ahead import LOOK_SECONDS, ComparedView, compare, look, look_as_supposed, parse_horizon
 from controller.views.forecast import ForecastView
 from controller.views.supposition import NoSuchTask, Supposition, judge, parse_supposition
 
@@ -32,8 +32,9 @@ class Forecasts:
     def of(self, *task_ids: str, horizon_seconds: float = HORIZON_SECONDS) -> ForecastView:
         """What is to come of these tasks, or of all.
 
-        Raises NotFound if one does not exist.
+        Raises NotFound if one does not exist, and InvalidField.
         """
+        horizon_seconds = parse_horizon(horizon_seconds, "horizon_seconds")
         for task_id in task_ids:
             parse_name(task_id, "id", "a task id")
         loaded, now = self._reading.everything(), self._clock.now()
@@ -68,6 +69,7 @@ class Forecasts:
             "released": [*released],
             "priorities": dict(priorities or {}),
         }
+        horizon_seconds = parse_horizon(horizon_seconds, "horizon_seconds")
         return self._suppose(parse_supposition(given), horizon_seconds)
 
     def _suppose(self, supposition: Supposition, horizon_seconds: float) -> ComparedView:

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from controller.client.bulk import MAX_ACTS, Bulk, TaskAct
+from controller.client.by_gateway import ByGateway
 from controller.client.gateway_calls import (
     FOR_NOW,
     PATIENT_SECONDS,
     PAUSE_SECONDS,
-    GatewayCalls,
     GatewayProblem,
     error_of,
 )
@@ -28,10 +28,7 @@ class _Told(msgspec.Struct):
     problem: GatewayProblem | None = None
 
 
-class GatewayBulk(Bulk):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayBulk(ByGateway, Bulk):
     def _results(
         self, act: TaskAct, views: Iterable[TaskView], reason: str, priority: int | None
     ) -> Iterator[RequestResult | UserError]:

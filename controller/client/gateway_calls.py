@@ -22,7 +22,7 @@ from controller.client.errors import GatewayUnavailable, NotFound, NotSignedIn, 
 from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
 from controller.client.wire import view_of
-from controller.config.values import parse_server
+from controller.config.values import parse_server, positive_seconds
 from controller.errors import Closed, CorruptValue, InvalidField, TallyError
 from controller.retry_after import retry_after_seconds
 
@@ -59,7 +59,7 @@ class GatewayCalls:
         self.url = parse_server(url, "server")
         self._token = token
         self._cluster = cluster  # that the gateway must serve; "" for any
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = positive_seconds(timeout_seconds, "timeout_seconds")
         self._lock = threading.Lock()
         self._written = 0  # the highest revision that this client wrote
         self._written_at = 0.0  # and when

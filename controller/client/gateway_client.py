@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from controller.client.by_gateway import NeedsEtcd
+from controller.client.calls import parse_timeout
 from controller.client.client import Client
 from controller.client.downstream import Downstream
 from controller.client.errors import GatewayUnavailable, NotFound, Still, check_same
@@ -25,7 +27,6 @@ from controller.client.gateway_parts import (
     GatewayOwners,
     GatewayReplicas,
     GatewaySchedules,
-    NeedsEtcd,
 )
 from controller.client.gateway_paths import pool_part, task_part
 from controller.client.ordering import ordered, several
@@ -176,11 +177,11 @@ class GatewayClient(Client):
     ) -> dict[str, TaskView]:
         """See Client."""
         target = None if for_ == "finished" else parse_state(for_)
-        waiting = dict.fromkeys(several(task_ids, "task_ids"))
+        waiting, limit = dict.fromkeys(several(task_ids, "task_ids")), parse_timeout(timeout_seconds)
         for task_id in waiting:
             parse_name(task_id, "id", "a task id")
         views: dict[str, TaskView] = {}
-        until = None if timeout_seconds is None else self.clock.boottime() + timeout_seconds
+        until = None if limit is None else self.clock.boottime() + limit
         since = dict.fromkeys(range(0, len(waiting), WAITED_FOR), 0)
         groups = [list(waiting)[begin : begin + WAITED_FOR] for begin in since]
         while waiting:

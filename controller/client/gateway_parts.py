@@ -8,20 +8,21 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from controller.client.by_gateway import ByGateway, NeedsEtcd
 from controller.client.errors import NotFound
 from controller.client.features import Features, FeatureView
 from controller.client.forecasts import Forecasts
 from controller.client.gateway_calls import GatewayCalls
 from controller.client.gateway_paths import feature_part, pool_part, task_part
-from controller.client.maintenance import DrainResult, Maintenance, new_window
+from controller.client.maintenance import DrainResult, Maintenance, new_window, parse_start
 from controller.client.members import ArrayMembers, each_page
 from controller.client.members import checked as checked_page
 from controller.client.neighbours import Neighbours, checked
-from controller.client.outputs import Outputs
+from controller.client.outputs import Outputs, parse_attempt
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
 from controller.client.replica_views import LeaderView, ReplicaView
-from controller.client.replicas import Replicas, no_leader
+from controller.client.replicas import Replicas, no_leader, parse_term
 from controller.client.resumed_output import ResumedOutput
 from controller.client.schedules import Schedules, parse_schedule_name
 from controller.client.views import ApplyResult, OwnerView, SharingView
@@ -33,7 +34,7 @@ from controller.core.model.maintenance import Windows
 from controller.core.model.schedules import parse_schedule
 from controller.engine.base import ALL_LOGS, Engine, LogOptions
 from controller.errors import CorruptValue, UserError
-from controller.views.ahead import LOOK_SECONDS, ComparedView, LookAnswer, LookQuestion
+from controller.views.ahead import LOOK_SECONDS, ComparedView, LookAnswer, LookQuestion, parse_horizon
 from controller.views.arrays import MAX_PAGE, PAGE, MemberPage, MemberView
 from controller.views.dependencies import DEPTH, NODES, NeighboursView
 from controller.views.forecast import ForecastView
@@ -41,16 +42,6 @@ from controller.views.gateways import GatewayView
 from controller.views.schedules import ScheduleView
 from controller.views.supposition import Supposition
 from controller.views.usage import Usage, label_of
-
-
-class NeedsEtcd(UserError):
-    """What was asked for needs etcd itself."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this needs etcd itself, and a gateway does not give that: give --etcd, in place of --server or"
-            " of the gateway that `tally login` has kept"
-        )
 
 
 class Access:
@@ -69,10 +60,7 @@ class Access:
         return bool(self._http.get("/v1/can-i", act=right, task=task, owner=owner, pool=pool)["allowed"])
 
 
-class GatewayReplicas(Replicas):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayReplicas(ByGateway, Replicas):
     def all(self) -> list[ReplicaView]:
         return view_of(list[ReplicaView], self._http.get("/v1/replicas")["items"])
 
@@ -89,11 +77,11 @@ class GatewayReplicas(Replicas):
         self._http.post("/v1/leader/step-down", {"term": leader.term})  # a copy of it ends no other term
         return leader
 
+    def end_term(self, term: int) -> None:
+        self._http.post("/v1/leader/step-down", {"term": parse_term(term)})
 
-class GatewayOutputs(Outputs):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
 
+class GatewayOutputs(ByGateway, Outputs):
     def logs(
         self,
         task_id: str,
@@ -106,7 +94,7 @@ class GatewayOutputs(Outputs):
     ) -> Iterator[bytes]:
         del engine  # the gateway has its own
         asked = {
-            "attempt": "" if attempt is None else str(attempt),
+            "attempt": "" if attempt is None else str(parse_attempt(attempt)),
             "follow": "true" if follow else "",
             "container": options.container,
             "tail": "" if options.tail is None else str(options.tail),
@@ -136,10 +124,7 @@ class GatewayOutputs(Outputs):
             return None
 
 
-class GatewayAdmission(PoolAdmission):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayAdmission(ByGateway, PoolAdmission):
     def pause(self, pool: str) -> bool:
         return bool(self._http.post(f"/v1/pools/{pool_part(pool)}/pause")["changed"])
 
@@ -147,10 +132,7 @@ class GatewayAdmission(PoolAdmission):
         return bool(self._http.post(f"/v1/pools/{pool_part(pool)}/resume")["changed"])
 
 
-class GatewayMaintenance(Maintenance):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayMaintenance(ByGateway, Maintenance):
     def drain(
         self,
         pool: str,
@@ -165,14 +147,12 @@ class GatewayMaintenance(Maintenance):
         return view_of(DrainResult, self._http.post(f"/v1/pools/{pool_part(pool)}/drain", body))
 
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
+        parse_start(starts_at)
         found = self._http.post(f"/v1/pools/{pool_part(pool)}/undrain", {"starts_at": starts_at})
         return view_of(Windows, found["items"])
 
 
-class GatewayOwners(Owners):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayOwners(ByGateway, Owners):
     def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
         return view_of(list[OwnerView], self._http.get("/v1/owners", pool=pool)["items"])
 
@@ -184,10 +164,7 @@ class GatewayOwners(Owners):
         return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
 
 
-class GatewayNeighbours(Neighbours):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayNeighbours(ByGateway, Neighbours):
     def of(
         self, task_id: str, *, direction: str = "both", depth: int = DEPTH, limit: int = NODES
     ) -> NeighboursView:
@@ -198,10 +175,7 @@ class GatewayNeighbours(Neighbours):
         )
 
 
-class GatewayMembers(ArrayMembers):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayMembers(ByGateway, ArrayMembers):
     def __call__(self, array: str, *, state: str = "", members: str = "") -> Iterator[MemberView]:
         return each_page(
             lambda offset: self.page(array, offset=offset, limit=MAX_PAGE, state=state, members=members)
@@ -219,10 +193,7 @@ class GatewayMembers(ArrayMembers):
         )
 
 
-class GatewaySchedules(Schedules):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewaySchedules(ByGateway, Schedules):
     def all(self) -> list[ScheduleView]:
         return view_of(list[ScheduleView], self._http.get("/v1/schedules")["items"])
 
@@ -248,13 +219,11 @@ class GatewaySchedules(Schedules):
         return bool(self._http.post(path)["changed"])
 
 
-class GatewayForecasts(Forecasts):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayForecasts(ByGateway, Forecasts):
     def of(self, *task_ids: str, horizon_seconds: float = HORIZON_SECONDS) -> ForecastView:
         names = [*map(task_part, task_ids)]
-        return self._ask(LookQuestion(tasks=names, horizon_seconds=horizon_seconds)).now
+        horizon = parse_horizon(horizon_seconds, "horizon_seconds")
+        return self._ask(LookQuestion(tasks=names, horizon_seconds=horizon)).now
 
     def _suppose(self, supposition: Supposition, horizon_seconds: float) -> ComparedView:
         answer = self._ask(LookQuestion(horizon_seconds=horizon_seconds, supposed=supposition))
@@ -276,10 +245,7 @@ class GatewayForecasts(Forecasts):
         return view_of(LookAnswer, told)
 
 
-class GatewayFeatures(Features):
-    def __init__(self, http: GatewayCalls) -> None:
-        self._http = http
-
+class GatewayFeatures(ByGateway, Features):
     def all(self) -> list[FeatureView]:
         return view_of(list[FeatureView], self._http.get("/v1/features")["items"])
 

@@ -20,7 +20,7 @@ from controller.core.model.maintenance import (
     not_passed,
     parse_windows,
 )
-from controller.core.model.scalars import parse_name
+from controller.core.model.scalars import is_number, parse_name, shown
 from controller.errors import InvalidField
 from controller.store.base import Committed, Guard, Put, StoreError, Transaction
 from controller.views.maintenance import kept_back
@@ -79,13 +79,13 @@ class Maintenance:
     def undrain(self, pool: str, starts_at: float | None = None) -> Windows:
         """Remove the window that starts then; None: all. Returns what was removed.
 
-        Raises NotFound, CorruptValue.
+        Raises NotFound, CorruptValue, InvalidField.
         """
-        removed: Windows = ()
+        start, removed = parse_start(starts_at), tuple[MaintenanceWindow, ...]()
 
         def drop(windows: Windows) -> Windows:
             nonlocal removed
-            removed = tuple(each for each in windows if starts_at in (None, each.starts_at))
+            removed = tuple(each for each in windows if start in (None, each.starts_at))
             return tuple(each for each in windows if each not in removed)
 
         self._change(pool, drop)
@@ -121,6 +121,13 @@ class Maintenance:
             answer = self._calls.commit(Transaction(tuple(guards), (Put(key, codec.encode(value)),), op))
             if isinstance(answer, Committed):
                 return turned_on
+
+
+def parse_start(raw: object) -> float | None:
+    """When the window starts that is meant; None: all. Raises InvalidField."""
+    if raw is not None and not is_number(raw):
+        raise InvalidField("starts_at", f"is {shown(raw)}, expected seconds since 1970, or None for all")
+    return raw
 
 
 def new_window(starts_at: float, ends_at: float, reason: str, by: str, now: float) -> MaintenanceWindow:

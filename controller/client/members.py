@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from controller.client.reading import Reading
 from controller.core.model.arrays import MAX_SIZE, Ranges
 from controller.core.model.model import Model
-from controller.errors import InvalidField, UserError
+from controller.core.model.scalars import parse_integer
+from controller.errors import UserError
 from controller.views.arrays import MAX_PAGE, PAGE, MemberPage, MemberView, members_of, parse_member_states
 
 
@@ -68,8 +69,7 @@ def each_page(page: Callable[[int], MemberPage]) -> Iterator[MemberView]:
 def checked(offset: int, limit: int, state: str, members: str) -> tuple[frozenset[str] | None, Ranges]:
     """The states (None: all) and the ranges. Raises InvalidField and UserError."""
     for name, value, least, most in (("offset", offset, 0, MAX_SIZE), ("limit", limit, 1, MAX_PAGE)):
-        if not least <= value <= most:
-            raise InvalidField(name, f"is {value}: expected a whole number from {least} to {most}")
+        parse_integer(value, name, least, most)
     try:
         states = parse_member_states(state) if state else None
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.client.reading import OF_TASKS, Reading
-from controller.core.model.scalars import parse_name
+from controller.core.model.scalars import parse_integer, parse_name
 from controller.errors import InvalidField
 from controller.views.absent import why_absent
 from controller.views.dependencies import (
@@ -43,8 +43,7 @@ def checked(task_id: str, direction: str, depth: int, limit: int) -> Direction:
     """The direction, if all of them are valid. Raises InvalidField."""
     parse_name(task_id, "id", "a task id")
     for name, value, most in (("depth", depth, MAX_DEPTH), ("limit", limit, MAX_NODES)):
-        if not 1 <= value <= most:
-            raise InvalidField(name, f"is {value}: expected a whole number from 1 to {most}")
+        parse_integer(value, name, 1, most)
     try:
         return Direction(direction)
     except ValueError:

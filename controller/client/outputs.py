@@ -14,9 +14,10 @@ from controller.client.replica_views import by_engine
 from controller.client.replicas import Replicas
 from controller.client.views import TaskView
 from controller.core.model.kept_log import KeptLog
+from controller.core.model.scalars import parse_integer
 from controller.core.model.task import AttemptId
 from controller.engine.base import ALL_LOGS, AttemptUnknown, Engine, LogOptions
-from controller.errors import CorruptValue, InvalidField, UserError
+from controller.errors import CorruptValue, UserError
 
 
 class Outputs:
@@ -44,10 +45,9 @@ class Outputs:
         process engine of the registered replicas is used; it keeps output in a state folder, so this works
         only on the machine of that folder. Raises NotFound, EngineError, and UserError when no output can be
         read from this machine.
-        Raises InvalidField for an attempt below 1.
+        Raises InvalidField for what is no number of an attempt.
         """
-        if attempt is not None and attempt < 1:
-            raise InvalidField("attempt", f"is {attempt}, expected 1 or more")
+        attempt = None if attempt is None else parse_attempt(attempt)
         view = self._reading.task(task_id)
         number = view.attempt if attempt is None else attempt
         if view.spec is not None and view.spec.array is not None:
@@ -132,3 +132,8 @@ class Outputs:
         installation = self._reading.model("installation").installation
         if installation is not None:
             engine.bind(installation)
+
+
+def parse_attempt(raw: object) -> int:
+    """The number of an attempt. Raises InvalidField."""
+    return parse_integer(raw, "attempt", 1, 2**31)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
-from controller.client.calls import FEW, closed_at
+from controller.client.calls import FEW, closed_at, parse_timeout
 from controller.client.errors import NotFound, another, check_same
 from controller.client.stop_event import StopEvent
 from controller.client.views import TasksLook, TaskView, task_view
@@ -204,10 +204,11 @@ class Reading:
         """The model that `load` returns, kept current by a watch on the `prefix` that follows from it.
 
         Each step yields the model, and what changed by the names of `array_changes` (None: all). It ends
-        when the time is over, or `stop` is set. Raises StoreClosed if the store is closed meanwhile.
+        when the time is over, or `stop` is set. Raises StoreClosed if the store is closed meanwhile, and
+        InvalidField.
         """
-        stop = stop or StopEvent()
-        until = None if timeout_seconds is None else self._clock.boottime() + timeout_seconds
+        stop, seconds = stop or StopEvent(), parse_timeout(timeout_seconds)
+        until = None if seconds is None else self._clock.boottime() + seconds
         while True:
             mirror = Mirror(load())
             yield mirror.model, None

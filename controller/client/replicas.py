@@ -7,6 +7,8 @@ from controller.client.errors import NotFound
 from controller.client.reading import Reading
 from controller.client.replica_views import LeaderView, ReplicaView, leader_view, replica_views
 from controller.core.model.records import Change
+from controller.core.model.scalars import shown
+from controller.errors import InvalidField
 from controller.store.base import Delete, Guard, Transaction, new_op
 from controller.views.gateways import GatewayView, gateway_views
 
@@ -46,10 +48,17 @@ class Replicas:
         return leader
 
     def end_term(self, term: int) -> None:
-        """End this term, and no later one."""
-        guard = Guard(self._calls.keys.leader, term, on_create=True)
+        """End this term, and no later one. Raises InvalidField for what is no term."""
+        guard = Guard(self._calls.keys.leader, parse_term(term), on_create=True)
         # A refusal means that another term has begun, which is what the caller wanted.
         self._calls.commit(Transaction((guard,), (Delete(self._calls.keys.leader),), new_op()))
+
+
+def parse_term(raw: object) -> int:
+    """The number of a term. Raises InvalidField."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 < raw < 2**63:
+        raise InvalidField("term", f"is {shown(raw)}, expected the number of a term")
+    return raw
 
 
 def no_leader() -> NotFound:

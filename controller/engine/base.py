@@ -24,8 +24,9 @@ import msgspec
 from controller import bulkhead
 from controller.core.model.installation import EngineIdentity, Installation
 from controller.core.model.nodes import NodeRoom
+from controller.core.model.scalars import is_number, parse_integer, shown
 from controller.core.model.task import AttemptId, Launch, Observation, Phase
-from controller.errors import TallyError
+from controller.errors import InvalidField, TallyError
 
 
 class EngineError(TallyError):
@@ -68,6 +69,9 @@ class LogsRefused(EngineError):
     """The engine cannot select this part of an attempt's output; the message says what it has."""
 
 
+MOST_LINES = MOST_SECONDS = 10**9  # of an output that is selected
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
     """Selects a part of an attempt's output. An engine refuses what it does not support (LogsRefused)."""
@@ -76,6 +80,15 @@ class LogOptions:
     tail: int | None = None  # only this many lines, the last ones
     since_seconds: float | None = None  # only the output of this many last seconds
     previous: bool = False  # the output of a restarted container's previous run
+
+    def __post_init__(self) -> None:
+        """Raises InvalidField."""
+        if self.tail is not None:
+            parse_integer(self.tail, "tail", 0, MOST_LINES)
+        seconds = self.since_seconds
+        if seconds is not None and not (is_number(seconds) and 0 < seconds <= MOST_SECONDS):
+            problem = f"is {shown(seconds)}, expected seconds above 0, at most {MOST_SECONDS}"
+            raise InvalidField("since_seconds", problem)
 
     def check(self, engine: str, *supported: str) -> None:
         """Raise LogsRefused for an option that is set and not in `supported`."""

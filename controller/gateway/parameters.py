@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.endpoint.query import LABEL, MAX_REVISION, Parameter, integer, parse_flag
+from controller.engine.base import MOST_LINES, MOST_SECONDS
 from controller.gateway.policy import Right
 from controller.views.tasks import HELD_BACK, parse_states
 
@@ -56,14 +57,14 @@ CONTAINER = Parameter("container", "The container of the pod.", _NAME, _name, de
 TAIL = Parameter(
     "tail",
     "Only this many last lines.",
-    {"type": "integer", "minimum": 0, "maximum": 10**9},
-    integer(0, 10**9),
+    {"type": "integer", "minimum": 0, "maximum": MOST_LINES},
+    integer(0, MOST_LINES),
 )
 SINCE = Parameter(
     "since_seconds",
     "Only what was printed in the last seconds.",
-    {"type": "integer", "minimum": 1, "maximum": 10**9},
-    integer(1, 10**9),
+    {"type": "integer", "minimum": 1, "maximum": MOST_SECONDS},
+    integer(1, MOST_SECONDS),
 )
 PREVIOUS = Parameter(
     "previous", "The previous run of a container that was restarted.", _FLAG, parse_flag, default=False

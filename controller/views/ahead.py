@@ -337,7 +337,8 @@ def _why(model: Model, told: Forecast, coming: ComingView) -> str:
     return f"{begins}: by then, {explain(model, name, told.until)}"
 
 
-def _horizon(raw: object, field: str) -> float:
+def parse_horizon(raw: object, field: str) -> float:
+    """How far ahead to look, in seconds. Raises InvalidField."""
     if not is_number(raw):
         raise InvalidField(field, f"is {shown(raw)}, expected a number of seconds")
     return in_range(float(raw), field, 1.0, MOST_HORIZON_SECONDS)
@@ -345,6 +346,6 @@ def _horizon(raw: object, field: str) -> float:
 
 _FIELDS: dict[str, Callable[[object, str], Any]] = {
     "tasks": parse_names,
-    "horizon_seconds": _horizon,
+    "horizon_seconds": parse_horizon,
     "supposed": lambda raw, field: parse_supposition(raw, f"{field}."),
 }

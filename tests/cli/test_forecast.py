@@ -268,6 +268,8 @@ def test_a_window_may_be_supposed(tally: Tally, client: Client, stored: Callable
         ("--drain default@2020-01-01T00:00Z+2h", 2, "ends_at: has passed"),
         ("--drain nope@22:00+2h", 5, "there is no pool 'nope'"),
         ("--cancel t0 --horizon x", 2, "--horizon"),
+        ("--cancel t0 --horizon 0s", 2, "--horizon: is 0"),
+        ("--cancel t0 --horizon 367d", 2, "--horizon"),
     ],
 )
 def test_what_if_refuses_what_could_not_be_done(tally: Tally, arguments: str, code: int, says: str) -> None:

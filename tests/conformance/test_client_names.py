@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.client import Client
-from controller.client.gateway_parts import NeedsEtcd
+from controller.client.by_gateway import NeedsEtcd
 from controller.core.model.lifecycle import State
 from controller.core.model.op import Op
 from controller.store.base import Committed, Delete, Guard, Put, Transaction
