@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
 from controller.client.bulk import MAX_ACTS, TaskAct
@@ -26,6 +27,8 @@ SMALL_BYTES = 16 * 1024  # of a body that is parsed while all others wait
 MAX_LINES = 256  # that are submitted together
 MAX_LINES_BYTES = 512 * 1024
 _BLANK_LINES = re.compile(rb"\n[\s]+")  # of which a body may have any number
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+_UTF_8 = "utf-8", "utf8", "us-ascii", "ascii"  # and what is a part of it
 PAUSE_SECONDS = 0.2  # of an upload, after which the lines that have arrived are submitted
 BODY_SECONDS = 60.0  # for a whole body: who sends a byte now and then keeps a connection no longer
 SILENCE_SECONDS = 15.0  # without a byte of a body that is still to come
@@ -103,6 +106,16 @@ class WaitBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ids: list[str]
     since: Annotated[int, Meta(ge=0)] = 0
     timeout_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = MAX_WAIT_SECONDS
+
+
+def require_plain(headers: Headers) -> None:
+    """Raises Problem (415) for a body that is compressed, or not in UTF-8: it would be taken for another."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _unsupported(f"the body is encoded as {encoding[:80]!r}: send it as it is")
+    named = _CHARSET.search(headers.get("content-type", ""))
+    if named is not None and named[1].lower() not in _UTF_8:
+        raise _unsupported(f"the body is said to be in {named[1][:80]!r}: send it in UTF-8")
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
@@ -234,6 +247,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _unsupported(what: str) -> Problem:
+    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, what, headers={"Connection": "close"})
 
 
 def _too_late(what: str) -> Problem:

@@ -10,6 +10,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from controller import bulkhead
 from controller.client.errors import Conflict, NotFound
@@ -26,12 +27,20 @@ log = structlog.get_logger(__name__)
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     found = cast(HTTPException, error)
-    status, headers, path = HTTPStatus(found.status_code), found.headers or {}, request.url.path[:200]
+    status, headers, path = HTTPStatus(found.status_code), dict(found.headers or {}), request.url.path[:200]
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:  # which the first route of the path raises, for its own ones
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
     details = {
         HTTPStatus.NOT_FOUND: f"there is nothing at {path!r}; see /openapi.json for what there is",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{path!r} takes {headers.get('Allow', 'other methods')} only",
     }
     return Problem(status, details.get(status, status.description), headers=headers).response()
+
+
+def _methods_at(request: Request) -> set[str]:
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return set[str]().union(*found)
 
 
 def problem_of(error: Exception) -> Problem:

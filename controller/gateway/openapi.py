@@ -104,6 +104,7 @@ def _operation(each: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
         problems[HTTPStatus.PRECONDITION_FAILED] = "min_revision was not reached within `wait`."
     if each.takes:
         problems.setdefault(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive.")
+        problems.setdefault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is compressed, or not in UTF-8.")
         problems.setdefault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than etcd takes.")
     schema = by_type.get(str(each.answer), {"type": "string"})
     responses = {

@@ -156,7 +156,7 @@ OPERATIONS: tuple[Operation, ...] = (
             HTTPStatus.CONFLICT: "There is another task of this name.",
             HTTPStatus.REQUEST_TIMEOUT: "The body did not arrive.",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The task is larger than etcd takes.",
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type.",
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type, compressed, or not in UTF-8.",
         },
         successes={HTTPStatus.OK: "Unchanged; or the outcomes, one a line.", HTTPStatus.CREATED: "Created."},
         streams=(JSON, NDJSON),

@@ -234,6 +234,8 @@ class GatewayServer:
             if route.reads_model:
                 await self._reach(caller.identity.name, values["min_revision"], values["wait"])
                 request.scope[SEEN] = self._standby.revision
+            if route.takes:
+                bodies.require_plain(request.headers)
             body = None
             if route.body is not None:
                 with self._api.openings.one(Opening.BODIES, caller.identity.name):

@@ -85,6 +85,28 @@ def task_line(name: str) -> bytes:
     return json.dumps({"id": name, "owner": "vision", "command": ["a"]}).encode() + b"\n"
 
 
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        ({"Content-Encoding": "gzip"}, 415),
+        ({"Content-Encoding": "Identity"}, 201),
+        ({"Content-Type": "application/json; charset=iso-8859-1"}, 415),
+        ({"Content-Type": 'application/json;Charset="UTF-16"'}, 415),
+        ({"Content-Type": "application/x-ndjson; charset=latin1"}, 415),
+        ({"Content-Type": 'application/json; charset="UTF-8"'}, 201),
+    ],
+)
+def test_a_body_is_not_taken_for_another(head: dict[str, str], code: int, as_: As, client: Client) -> None:
+    """A body in another encoding may be JSON all the same, of other words."""
+    alice, body = as_("alice"), b'{"id":"a","owner":"vision","command":["true"]}'
+    assert alice.post("/v1/tasks", content=body, headers=head).status_code == code
+    assert [view.id for view in client.tasks()] == (["a"] if code == 201 else [])
+    if code == 415:
+        client.submit({"id": "b", "owner": "vision", "command": ["true"]})
+        assert alice.post("/v1/tasks/b/cancel", content=b"{}", headers=head).status_code == 415
+        assert client.get("b").requests == ()
+
+
 def test_whole_lines_are_submitted_as_they_arrive(served: Served, client: Client) -> None:
     """Whoever pauses hears of them."""
     with uploading(served, "alice") as connection:

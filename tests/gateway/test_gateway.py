@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from controller.client import Client
 from controller.core.model.lifecycle import State
 from controller.gateway.operations import OPERATIONS
@@ -250,3 +252,22 @@ def test_a_gateway_that_stops_sends_readers_elsewhere(as_: As, served: Served) -
     served.gateway._api.feed.close()
     stopping = http.get("/v1/tasks/a", params={"min_revision": 2**40, "wait": 5})
     assert (stopping.status_code, stopping.headers["Retry-After"]) == (503, "1")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/tasks", {"GET", "HEAD", "POST"}),
+        ("PATCH", "/v1/schedules/s", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("PUT", "/session", {"GET", "HEAD", "POST", "DELETE"}),
+        ("PUT", "/v1/tasks/a/cancel", {"POST"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_there_is_not_is_told_which_there_are(
+    method: str, path: str, allowed: set[str], as_: As
+) -> None:
+    refused = as_("alice").request(method, path)
+    assert refused.status_code == 405
+    assert {*refused.headers["Allow"].split(", ")} == allowed
+    assert refused.headers["Allow"] in refused.json()["detail"]
