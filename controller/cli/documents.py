@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from controller.core.model.scalars import json_problem
 from controller.errors import UserError
 from controller.terminal import say
 
@@ -129,7 +130,7 @@ def _lines(first: str, file: IO[str], name: str) -> Iterator[Document]:
             try:
                 value = json.loads(line, object_pairs_hook=_once_each)
             except (ValueError, RecursionError) as error:
-                yield Document(None, place, f"is not JSON: {error}")
+                yield Document(None, place, f"is not JSON: {json_problem(error)}")
             else:
                 yield from _items(value, place)
         number, line = number + 1, file.readline(MAX_BYTES + 1)
@@ -182,7 +183,7 @@ def _parse(text: str, name: str) -> list[tuple[Any, int]]:
         except (ValueError, RecursionError) as error:
             if name.endswith(".json"):
                 line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-                raise UserError(f"{name}{line}: is not JSON: {error}") from None
+                raise UserError(f"{name}{line}: is not JSON: {json_problem(error)}") from None
             # It may be YAML, whose flow style begins in the same way.
         if json_value is not None and len(text) > MAX_LINED_BYTES:
             return [(json_value, 1)]

@@ -23,6 +23,7 @@ from controller.client.plain_json import body_of
 from controller.client.stop_event import StopEvent
 from controller.client.wire import view_of
 from controller.config.values import parse_server, positive_seconds
+from controller.core.model.scalars import json_problem, parse_text
 from controller.errors import Closed, CorruptValue, InvalidField, TallyError
 from controller.retry_after import retry_after_seconds
 
@@ -186,7 +187,7 @@ class GatewayCalls:
             raise Closed
 
     def _fresh(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        given = {name: value for name, value in parameters.items() if value}
+        given = {name: parse_text(value, name) for name, value in parameters.items() if value}
         if self._written:
             given |= dict(zip(_FRESH, (str(self._written), f"{READ_WAIT_SECONDS:g}"), strict=True))
         return given
@@ -362,7 +363,7 @@ def _document(answer: requests.Response) -> GatewayAnswer:
     try:
         return GatewayAnswer.of(answer.json() if answer.content else {})
     except (ValueError, RecursionError) as error:
-        raise CorruptValue(f"the answer of {answer.url} is not JSON: {error}") from None
+        raise CorruptValue(f"the answer of {answer.url} is not JSON: {json_problem(error)}") from None
 
 
 def _documents(answer: requests.Response, stop: StopEvent) -> Iterator[GatewayAnswer]:

@@ -32,7 +32,7 @@ from controller.client.gateway_paths import pool_part, task_part
 from controller.client.ordering import ordered, several
 from controller.client.plain_json import encoded, is_plain
 from controller.client.prepared import SubmitResult
-from controller.client.reading import parse_state
+from controller.client.reading import parse_filter, parse_state
 from controller.client.requests import parse_priority, parse_reason
 from controller.client.stop_event import StopEvent
 from controller.client.views import (
@@ -46,7 +46,7 @@ from controller.client.wire import pool_of, task_of, view_of
 from controller.clock import WallClock
 from controller.core.model import codec
 from controller.core.model.requests import RequestKind
-from controller.core.model.scalars import parse_name
+from controller.core.model.scalars import is_name, parse_name
 from controller.core.model.selector import parse_selector
 from controller.core.model.submitted import parse_definition
 from controller.core.model.task import Pool, Spec
@@ -292,9 +292,11 @@ class GatewayClient(Client):
 
     def apply_pool(self, definition: Mapping[str, Any] | Pool) -> ApplyResult:
         """See Client."""
-        plain = codec.to_builtins(definition) if isinstance(definition, Pool) else dict(definition)
-        name = pool_part(plain.get("name"))
-        sent = plain if is_plain(plain) else codec.to_builtins(parse_definition(plain))
+        plain = codec.to_builtins(definition) if isinstance(definition, Pool) else definition
+        name = plain.get("name") if isinstance(plain, Mapping) else None
+        if not (isinstance(name, str) and is_name(name) and is_plain(sent := dict(plain))):
+            sent = codec.to_builtins(parse_definition(plain))  # most of it is refused here
+            name = sent["name"]
         return view_of(ApplyResult, self._http.post(f"/v1/pools/{name}", sent, method="PUT"))
 
     def delete_pool(self, name: str) -> None:
@@ -369,4 +371,5 @@ def _selection(
         parse_selector(selector)
     given = parse_labels(labels or {}, "labels")
     terms = [f"{key}={value}" for key, value in given.items()] + ([selector] if selector else [])
-    return {"pool": pool, "state": state, "label": ",".join(terms), "owner": owner}
+    whose = {"pool": parse_filter(pool, "pool"), "owner": parse_filter(owner, "owner")}
+    return {**whose, "state": state, "label": ",".join(terms)}

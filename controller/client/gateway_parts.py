@@ -21,6 +21,7 @@ from controller.client.neighbours import Neighbours, checked
 from controller.client.outputs import Outputs, parse_attempt
 from controller.client.owners import Owners
 from controller.client.pools import PoolAdmission
+from controller.client.reading import parse_filter
 from controller.client.replica_views import LeaderView, ReplicaView
 from controller.client.replicas import Replicas, no_leader, parse_term
 from controller.client.resumed_output import ResumedOutput
@@ -154,14 +155,17 @@ class GatewayMaintenance(ByGateway, Maintenance):
 
 class GatewayOwners(ByGateway, Owners):
     def all(self, pool: str = "", *, counts: bool = True) -> list[OwnerView]:  # noqa: ARG002  # it has them
-        return view_of(list[OwnerView], self._http.get("/v1/owners", pool=pool)["items"])
+        return view_of(
+            list[OwnerView], self._http.get("/v1/owners", pool=parse_filter(pool, "pool"))["items"]
+        )
 
     def sharing(self, pool: str) -> SharingView:
         return view_of(SharingView, self._http.get(f"/v1/pools/{pool_part(pool)}/sharing"))
 
     def usage(self, *, by: str = "owner", pool: str = "", since: str = "", until: str = "") -> Usage:
         label_of(by)
-        return view_of(Usage, self._http.get("/v1/usage", by=by, pool=pool, since=since, until=until))
+        whose = parse_filter(pool, "pool")
+        return view_of(Usage, self._http.get("/v1/usage", by=by, pool=whose, since=since, until=until))
 
 
 class GatewayNeighbours(ByGateway, Neighbours):

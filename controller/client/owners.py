@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.client.calls import Calls
 from controller.client.pools import no_pool
-from controller.client.reading import OF_OWNERS, OF_POOLS, OF_SHARES, OF_TASKS, Reading
+from controller.client.reading import OF_OWNERS, OF_POOLS, OF_SHARES, OF_TASKS, Reading, parse_filter
 from controller.client.views import OwnerView, SharingView, owner_view, sharing_view
 from controller.core.model.model import Model
 from controller.core.model.scalars import parse_name
@@ -34,7 +34,7 @@ class Owners:
         Without `counts` no tasks are read: `waiting` and `on_hold` are 0, owners that only wait are left out,
         and `lost` and `stopping` are of holds that have ended.
         """
-        parts = OF_OWNERS if counts else OF_SHARES
+        pool, parts = parse_filter(pool, "pool"), OF_OWNERS if counts else OF_SHARES
         model, now = self._reading.model(*parts), self._calls.clock.now()
         found = owners_of(model, pool, now) if pool else all_owners(model, now)
         return [owner_view(facts) for facts in found]
@@ -56,7 +56,7 @@ class Owners:
         """
         now = round(self._calls.clock.now() * 1000)
         begin, end = span = parse_span(since, until, now)
-        label = label_of(by)
+        label, pool = label_of(by), parse_filter(pool, "pool")
         if label is not None:
             model = self._reading.model(*OF_POOLS, *OF_TASKS)
             self._check_pool(model, pool)

@@ -15,10 +15,10 @@ from controller.core.model.kept_log import KeptLog
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.records import Change, Task
-from controller.core.model.scalars import parse_name
+from controller.core.model.scalars import parse_name, parse_text
 from controller.core.model.selector import Requirement, parse_selector
 from controller.core.model.validation import parse_labels
-from controller.errors import UserError
+from controller.errors import InvalidField, UserError
 from controller.store.base import ClusterChanged, Compacted, KeyValue, Store, StoreClosed, StoreError
 from controller.store.keys import Keys
 from controller.store.mirror import Changed, Loaded, Mirror
@@ -29,6 +29,7 @@ from controller.views.pairs import around
 from controller.views.tasks import HELD_BACK, matching, parse_states
 
 WATCH_SILENCE_SECONDS = 30.0
+MAX_FILTER = 253  # characters of a name that tasks are chosen by
 Selection = tuple[str, frozenset[str] | None, Sequence[Requirement], str]
 """A pool, states, requirements of labels, and an owner; "" and None: any."""
 
@@ -276,6 +277,15 @@ def wanted_states(text: str) -> frozenset[str] | None:
         raise UserError(str(error)) from None
 
 
+def parse_filter(raw: object, field: str) -> str:
+    """Whose tasks are meant, such as those of a pool; "": all. Raises InvalidField."""
+    if not raw:
+        return ""
+    if len(text := parse_text(raw, field)) > MAX_FILTER:
+        raise InvalidField(field, f"has {len(text)} characters, but at most {MAX_FILTER} are allowed")
+    return text
+
+
 def sorted_tasks(
     model: Model,
     pool: str,
@@ -284,8 +294,12 @@ def sorted_tasks(
     only: set[str] | None = None,
     owner: str = "",
 ) -> list[Task]:
-    """The tasks that match, in the order in which they were submitted; `only` limits them to these ids."""
-    return sorted(matching(model, only, pool or None, states, terms, owner or None), key=_submission)
+    """The tasks that match, in the order in which they were submitted; `only` limits them to these ids.
+
+    Raises InvalidField.
+    """
+    wanted = parse_filter(pool, "pool") or None, states, terms, parse_filter(owner, "owner") or None
+    return sorted(matching(model, only, *wanted), key=_submission)
 
 
 def sorted_views(

@@ -17,7 +17,7 @@ from controller.core.model import features
 from controller.core.model.lifecycle import State
 from controller.core.model.model import Model
 from controller.core.model.requests import MOST_PRIORITY, Request, RequestKind
-from controller.core.model.scalars import parse_text
+from controller.core.model.scalars import parse_text, shown
 from controller.errors import InvalidField, UserError
 from controller.store.base import Guard
 from controller.views.array_requests import CANCELLABLE, Part, part_of
@@ -200,7 +200,6 @@ class Requests:
         spec_of: str = "",
     ) -> RequestResult:
         calls = self._calls
-        parse_reason(reason)
         request = self._made(kind, reason, attempt, on_hold=on_hold, priority=priority, part=part)
         name = part.array if part is not None else task_id
         create = of.create_revision if of is not None else 0
@@ -232,7 +231,7 @@ class Requests:
         return Request(
             kind=kind,
             by=self._by or requester(),
-            reason=reason,
+            reason=parse_reason(reason),
             at=self._calls.clock.now(),
             attempt=attempt,
             on_hold=on_hold,
@@ -250,7 +249,7 @@ def parse_priority(priority: object) -> int:
     """A new priority. Raises InvalidField."""
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
         raise InvalidField(
-            "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
+            "priority", f"must be an integer from {-MOST_PRIORITY} to {MOST_PRIORITY}, not {shown(priority)}"
         )
     return priority
 

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
 from controller.client.bulk import MAX_ACTS, TaskAct
-from controller.core.model.scalars import shown
+from controller.core.model.scalars import json_problem, shown
 from controller.endpoint.problems import Problem
 from controller.endpoint.query import MAX_WAIT_SECONDS
 from controller.errors import InvalidField
@@ -207,12 +207,12 @@ def parse_json(data: bytes) -> Any:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
         if b"\\u" in data:
             json.dumps(found, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(json_problem(error)) from None
     return found
 
 

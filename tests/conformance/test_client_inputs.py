@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -10,13 +11,19 @@ import pytest
 
 from controller.client import Client
 from controller.client.bulk import TaskAct
+from controller.core.model.lifecycle import State
 from controller.errors import InvalidField
+from tests.client.conftest import PutStatus
 from tests.client.conftest import client as client
 from tests.client.conftest import put_raw as put_raw
+from tests.client.conftest import put_status as put_status
 from tests.conformance.test_client import Ways, task
 from tests.conformance.test_client import ways as ways
+from tests.gateway.conftest import As
 from tests.gateway.conftest import _features as _features
+from tests.gateway.conftest import as_ as as_
 from tests.gateway.conftest import served as served
+from tests.support.waiting import wait_until
 
 INFINITY, NAN, HALF = float("inf"), float("nan"), "\ud800"
 LARGE = "x" * 1_700_000  # more than a request may have
@@ -87,3 +94,66 @@ def test_labels_that_no_task_can_have_are_no_other_selector(ways: Ways, labels: 
     with pytest.raises(InvalidField):
         next(ways.gateway.watch_tasks(labels=labels))
     assert ways.both(lambda client: [view.id for view in client.tasks(labels={"a": "b"})]) == ["a"]
+
+
+NO_POOLS: list[Any] = [None, [1], "x", 7, {}, {"name": None}, {"name": 7}, {7: 1}, {"name": "p", 7: 1}]
+
+
+@pytest.mark.parametrize("definition", NO_POOLS, ids=repr)
+def test_what_is_no_pool(ways: Ways, definition: Any) -> None:
+    ways.both(lambda client: client.apply_pool(definition))
+    for each in (ways.direct, ways.gateway):
+        with pytest.raises(InvalidField):
+            each.apply_pool(definition)
+
+
+@pytest.mark.parametrize("name", [HALF, "x" * 254, "a\0b", 7], ids=ascii)
+def test_names_that_tasks_are_not_chosen_by(ways: Ways, name: Any) -> None:
+    for given in ({"pool": name}, {"owner": name}):
+        ways.both(lambda client, given=given: client.tasks(**given))  # type: ignore[misc]
+        for each in (ways.direct, ways.gateway):
+            with pytest.raises(InvalidField):
+                each.tasks(**given)
+            with pytest.raises(InvalidField):
+                next(each.watch_tasks(**given))
+    ways.both(lambda client: client.owners.all(name))
+    ways.both(lambda client: client.usage(pool=name))
+
+
+def test_a_reason_is_judged_also_where_nothing_is_to_be_done(ways: Ways, put_status: PutStatus) -> None:
+    ways.direct.submit(task("a"))
+    put_status("a", State.SUCCEEDED)
+    wait_until(lambda: ways.gateway.tasks(state="Succeeded"), "the end of the task")
+    for reason in ("x" * 100_000, HALF, 7):
+        for verb in ("cancel", "retry", "hold", "release", "confirm_stopped"):
+            for each in (ways.direct, ways.gateway):
+                with pytest.raises(InvalidField, match="reason"):
+                    getattr(each, verb)("a", reason=reason)
+
+
+MANY_DIGITS = 10**5000
+DEEP: dict[str, Any] = {}
+for _ in range(5000):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize("value", [MANY_DIGITS, DEEP], ids=["digits", "depth"])
+def test_limits_of_python_are_not_told_in_its_words(ways: Ways, as_: As, value: Any) -> None:
+    fields: list[dict[Any, Any]] = [
+        *(
+            {name: value}
+            for name in ("id", "priority", "pod_template", "labels", "array", "after", "resources")
+        ),
+        {"resources": {"cpu": value}},
+        {"labels": {"a": value}},
+        {"resources": {MANY_DIGITS: 1}},
+    ]
+    for more in fields:
+        told = ways.both(lambda client, more=more: client.submit({**task("a"), **more}))  # type: ignore[misc]
+        assert not re.search("4300|set_int|[Rr]ecursion", told)
+    ways.both(lambda client: client.set_priority("a", value))
+    ways.both(lambda client: client.apply_pool({"name": "p", "capacity": {"cpu": value}}))
+    for body in (b"9" * 5000, b'{"a":' * 100_000):
+        refused = as_("alice").post("/v1/tasks", content=body)
+        assert refused.status_code == 400
+        assert not re.search("4300|set_int|[Rr]ecursion", refused.text)

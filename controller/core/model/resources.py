@@ -15,6 +15,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 
+from controller.core.model.scalars import shown
 from controller.errors import InvalidField
 
 MAX_AMOUNT = 2**63 - 1  # Kubernetes' own limit for a quantity's integer value
@@ -53,7 +54,9 @@ def parse_quantity(name: str, text: object, field: str = "") -> int:
     """
     field = field or f"resources.{name}"
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise InvalidField(field, f'is {repr(text)[:80]}, expected a quantity such as "500m", "64Mi" or 2')
+        raise InvalidField(field, f'is {shown(text)}, expected a quantity such as "500m", "64Mi" or 2')
+    if isinstance(text, int) and abs(text) > MAX_AMOUNT:  # of which Python may not write the digits
+        raise InvalidField(field, f"is {shown(text)}, beyond the largest quantity, 2^63 - 1 units")
     try:
         return _amount(name, str(text))
     except InvalidField as error:
@@ -134,7 +137,7 @@ class Vector(Mapping[str, int]):
             if not isinstance(name, str) or _NAME.fullmatch(name) is None:
                 raise InvalidField(
                     field,
-                    f"{str(name)[:80]!r} is not a resource name (such as cpu, memory or nvidia.com/gpu)",
+                    f"{shown(name)} is not a resource name (such as cpu, memory or nvidia.com/gpu)",
                 )
             amounts[name] = parse_quantity(name, text, f"{field}.{name}")
         return cls(amounts)

@@ -96,8 +96,18 @@ def is_number(raw: object) -> TypeGuard[int | float]:
 
 def shown(raw: object) -> str:
     """A given value, short enough for a message."""
-    text = repr(raw)
+    try:
+        text = repr(raw)
+    except (ValueError, RecursionError):  # more digits, or deeper, than Python writes
+        return f"{type(raw).__name__} too large to be shown"
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def json_problem(error: ValueError | RecursionError) -> str:
+    """Why a text or value is no JSON. Python's own limits are told in words for its users."""
+    if isinstance(error, RecursionError) or "ecursion" in str(error):
+        return "it is nested too deep"
+    return "a number in it has too many digits" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 def in_range(value: float, field: str, low: float, high: float) -> float:

@@ -28,6 +28,7 @@ from controller.core.model.resources import Vector
 from controller.core.model.scalars import (
     in_range,
     is_number,
+    json_problem,
     parse_boolean,
     parse_duration,
     parse_integer,
@@ -140,8 +141,10 @@ def _json_object(raw: object, field: str, problem: str) -> dict[str, Any]:
 def _as_json(raw: object, field: str, problem: str) -> bytes:
     try:
         return msgspec.json.encode(mapping(raw, field, problem))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, OverflowError) as error:
         raise InvalidField(field, f"cannot be stored as JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidField(field, f"cannot be stored as JSON: {json_problem(error)}") from None
 
 
 def _decoded(text: bytes, field: str) -> dict[str, Any]:
