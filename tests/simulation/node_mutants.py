@@ -78,7 +78,7 @@ NODE_MUTANTS = (
     ),
     Mutant(
         "an admission does not compare what was recorded",
-        (Edit(_DRAFT, "if pool in self._model.following:", "if False:"),),
+        (Edit(_DRAFT, "if observed is not None:", "if False:"),),
         harmless="only a leader writes the record, each in its own term, which is compared; it is for what"
         " another hand writes",
     ),
