@@ -9,11 +9,14 @@ import pytest
 from controller.core.model import capacities
 from controller.core.model.capacities import CHANGES_KEPT, ObservedCapacity
 from controller.core.model.nodes import NodeRoom, Taint
+from controller.core.model.op import Op
 from controller.core.model.resources import Vector
 from controller.core.model.task import Phase
 from controller.core.planning.capacities import PAUSE_SECONDS, UNSEEN_SECONDS
 from controller.core.planning.events import NodesSeen, NodesUnseen
 from controller.core.promise.invariants import check_model
+from controller.store.base import Refused
+from controller.store.records import to_transaction
 from controller.views.explain import explain
 from controller.views.pools import pool_facts
 from tests.support.bench import Stage, StagedReplica, observation, starts
@@ -295,6 +298,30 @@ def test_an_admission_compares_what_was_recorded(stage: Stage, leader: StagedRep
     stage.put(stage.keys.of(capacities.KIND, ("default",)), nothing)
     leader.reconciler.step()
     assert stage.state("a") == "Created"
+
+
+def test_a_plan_made_ahead_compares_what_it_has_counted(stage: Stage, leader: StagedReplica) -> None:
+    """The record has changed by hand since; nothing is admitted to what is not there any more."""
+    see(leader, node("n1", 4000))
+    stage.submit("a")
+    leader.sync()
+    first = leader.planner.plan(stage.clock.now())
+    for name in "bcd":
+        stage.submit(name)
+    leader.sync()
+    leader.planner.plan_ahead(first, stage.clock.now())
+    assert leader.planner.is_ahead
+    leader.commit(first)
+    fewer = ObservedCapacity(amounts=Vector({"cpu": 1000}), nodes=1, usable=1)
+    stage.put(stage.keys.of(capacities.KIND, ("default",)), capacities.encode_capacity(fewer, Op("x")))
+    leader.sync()
+    second = leader.planner.plan(stage.clock.now())
+    assert [change.task_id for change in second.changes] == ["b", "c", "d"]
+    transaction = to_transaction(second, stage.keys, leader.leadership.revision)
+    assert isinstance(stage.store.commit(transaction, deadline=float("inf")), Refused)
+    leader.planner.refused(second)
+    leader.run()
+    assert [stage.state(name) for name in "abcd"] == ["Pending", "Created", "Created", "Created"]
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b"{", b'{"amounts":{"cpu":"x"}}', b'{"changes":3}', b"\xff"])
