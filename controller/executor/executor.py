@@ -18,7 +18,7 @@ from controller.client import Client, NotFound, TaskView
 from controller.core.model.lifecycle import State
 from controller.core.model.own_labels import EXECUTOR
 from controller.core.model.requests import RequestKind
-from controller.errors import InvalidField, TallyError
+from controller.errors import Closed, InvalidField, TallyError
 from controller.executor.call_folder import RUN, CallError, CallFolder
 
 READERS = 8  # results that are read at the same time
@@ -94,6 +94,7 @@ class TallyExecutor(Executor):
     results stay in the folder.
 
     Any thread may use it. Raises InvalidField, Conflict and the errors of the client at `submit` and `map`.
+    If the client is closed, futures that wait raise Closed, and their calls run on.
     """
 
     def __init__(
@@ -241,12 +242,23 @@ class TallyExecutor(Executor):
         while not self._is_over():
             try:
                 self._follow()
+            except Closed as error:
+                self._give_up(error)
+                return
             except Exception as error:  # noqa: BLE001  # whatever it is, calls are waited for
                 if not self._is_over():
                     _log.warning(
                         "the watch of an executor's tasks broke off", error=f"{type(error).__name__}: {error}"
                     )
                     time.sleep(PAUSE_SECONDS)
+
+    def _give_up(self, why: Closed) -> None:
+        """Nobody can hear any more of the calls, which run on."""
+        with self._settled:
+            futures, self._futures = self._futures, {}
+            self._settled.notify_all()
+        for future in futures.values():
+            future.end(CallError(why, ""))
 
     def _follow(self) -> None:
         known = self._stored()

@@ -18,7 +18,7 @@ from controller.client import Client
 from controller.client.views import TasksLook
 from controller.core.model.lifecycle import State
 from controller.dev.cluster import LocalCluster
-from controller.errors import InvalidField
+from controller.errors import Closed, InvalidField
 from controller.executor import CallFailed, TallyExecutor
 from controller.store.etcd.store import EtcdStore
 from tests.support.etcd import compact
@@ -301,6 +301,21 @@ def _begins_and_waits(began: Path, go: Path, result: int) -> int:
     while not go.exists():
         time.sleep(0.05)
     return result
+
+
+def test_a_client_that_is_closed_leaves_nobody_waiting(cluster: LocalCluster, tmp_path: Path) -> None:
+    with cluster.client() as lent:
+        executor = TallyExecutor(lent, folder=str(tmp_path / "calls"))
+        future = executor.submit(time.sleep, 3600.0)
+        wait_until(future.running, "the call")
+    with pytest.raises(Closed):
+        future.result(60)
+    with pytest.raises(Closed):
+        executor.submit(abs, -1)
+    executor.shutdown()
+    with cluster.client() as client:
+        assert client.get(future.task_id).state is State.RUNNING
+        client.cancel(future.task_id)
 
 
 def test_an_executor_ends_as_soon_as_its_last_call_has(make: Make) -> None:
